@@ -1,0 +1,329 @@
+"""The typed record of a run and its JSON form. Standard library only, so that a reader needs nothing else."""
+
+import json
+import types
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from harness.errors import IncompleteError
+
+SCHEMA = 1
+"""Version of the record's form. A reader refuses a newer one."""
+
+RECORD_BYTES = 10_240
+"""Upper bound of a record's JSON, in bytes: a record is read by people and kept in git."""
+
+T = TypeVar("T")
+
+
+class Number(Protocol):
+    """An int, a float or a numpy array of lengths."""
+
+    def __add__(self, other: int | Self, /) -> Self: ...
+    def __radd__(self, other: int, /) -> Self: ...
+    def __mul__(self, other: int | Self, /) -> Self: ...
+    def __rmul__(self, other: int, /) -> Self: ...
+
+
+N = TypeVar("N", bound=Number)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a user asked for: everything that names a cell of the comparison."""
+
+    method: str
+    """Family or preset name, as typed."""
+    task: str
+    backbone: str
+    seed: int
+    train_rows: int | None
+    """Training rows drawn from the training part; None is all of it."""
+    max_length: int
+    """Tokens, special ones included, after which a text is cut."""
+    limit: int | None
+    """Rows per split of a quick look; None is a full run. Never averaged with full runs."""
+    settings: dict[str, object]
+    """JSON values: all hyper-parameters of the method, nested methods (a teacher) included."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where the run happened. Never a path, host or user name."""
+
+    device: str
+    """Name of the processor or accelerator that ran the model."""
+    device_type: str
+    """cpu or cuda."""
+    precision: str
+    """Arithmetic of training: float32 or bfloat16 (autocast). Traces are always computed in float32."""
+    threads: int
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Which rows were used."""
+
+    rows: dict[str, int]
+    """Rows per split: train (after train_rows), selection, calibration, dev."""
+    truncated: dict[str, int]
+    """Rows per split that were longer than max_length tokens."""
+    dev_tokens: float
+    """Mean real length of the dev rows, in tokens."""
+    data: str
+    """Fingerprint of the files' rows."""
+    splits: str
+    """Fingerprint of the held-out rows' ids."""
+    backbone: str
+    """Fingerprint of shape, weights and vocabulary of the backbone."""
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """MACs of a piece of the model as an exact function of the sequence length t: c0 + c1 t + c2 t^2."""
+
+    c0: int
+    c1: int
+    c2: int
+
+    def at(self, length: N) -> N:
+        """MACs at a length in tokens (a number or an array of them)."""
+        return self.c0 + length * (self.c1 + length * self.c2)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """MACs of each piece of a multi-exit model, counted one by one.
+
+    Layer i is the i-th to run, from 0; a module that several layers share is charged each time it runs.
+    """
+
+    embedding: Polynomial
+    layers: tuple[Polynomial, ...]
+    exits: tuple[Polynomial | None, ...]
+    """None where a layer has no exit."""
+
+    def static(self, layer: int, length: N) -> N:
+        """MACs of the truncated model: the layers up to `layer` (from 0) and its exit alone."""
+        own = self.exits[layer]
+        assert own is not None, f"layer {layer} has no exit"
+        return sum((piece.at(length) for piece in self.layers[: layer + 1]), self.embedding.at(length)) + own.at(length)
+
+    def path(self, layer: int, length: N) -> N:
+        """MACs of an example that leaves at `layer` (from 0) on its way past all earlier exits."""
+        on_the_way = [piece for piece in self.exits[:layer] if piece is not None]
+        return sum((piece.at(length) for piece in on_the_way), self.static(layer, length))
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Wall-clock milliseconds of one batch."""
+
+    q1: float
+    median: float
+    q3: float
+
+
+@dataclass(frozen=True)
+class ExitMeasurement:
+    """One exit of the model, on dev."""
+
+    layer: int
+    """Layers run before this exit, from 1."""
+    scores: dict[str, float]
+    """Metric name -> score of the truncated model, as a fraction (not per cent)."""
+    macs: float
+    """Mean MACs per dev row of the truncated model, at each row's real length."""
+    macs_128: int
+    """MACs of the truncated model at 128 tokens, the field's fixed-length figure."""
+    parameters: int
+    """Parameters of the truncated model; shared ones count once."""
+    static_ms: dict[str, Quartiles]
+    """Batch size -> milliseconds per batch of the truncated model."""
+    path_ms: dict[str, Quartiles]
+    """Batch size -> milliseconds per batch when every row leaves here, earlier exits and decisions included."""
+
+
+@dataclass(frozen=True)
+class LatencyConditions:
+    """How the milliseconds of a record were measured."""
+
+    device: str
+    precision: str
+    threads: int
+    rounds: dict[str, int]
+    """Batch size -> interleaved rounds."""
+    tokens: dict[str, tuple[int, ...]]
+    """Batch size -> padded length in tokens of each batch that was timed."""
+    reference: str | None
+    """Method that was measured in the same rounds."""
+    reference_ms: dict[str, Quartiles]
+    """Batch size -> milliseconds per batch of the reference's last exit."""
+    reference_ratio: dict[str, tuple[Quartiles, ...]]
+    """Batch size -> for each exit, reference time over static time, paired round by round (a ratio, no unit)."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """One cached stage of training."""
+
+    name: str
+    key: str
+    rows: int
+    steps: int
+    """Optimiser steps, over all epochs."""
+    seconds: float
+    """Wall-clock seconds when it was fitted."""
+    final_loss: float
+    """Mean training loss over the last epoch."""
+    selection: tuple[float, ...]
+    """Score on `selection` after each epoch; the best epoch's weights are kept."""
+    best_epoch: int
+    """From 1; 0 when the stage trains nothing."""
+
+
+@dataclass(frozen=True)
+class StageUse:
+    """A stage as this run met it."""
+
+    report: StageReport
+    reused: bool
+    """True when it was fitted by an earlier run."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One value of a hyper-parameter that was tried on `selection`, always with the seed of the search."""
+
+    stage: str
+    field: str
+    value: float
+    score: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class WeightsReport:
+    """What became of the tensors of a pretrained checkpoint."""
+
+    loaded: int
+    left_out: tuple[str, ...]
+    """Tensors of the file that were left out on purpose."""
+    fresh: tuple[str, ...]
+    """Tensors of the model that the file does not have."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that is kept of a run beside its traces. Absolutes only: ratios are derived when read."""
+
+    schema: int
+    run_id: str
+    created: str
+    """UTC date and time, ISO 8601."""
+    spec: RunSpec
+    environment: Environment
+    data: DataSummary
+    constant_scores: dict[str, float]
+    """Metric -> score on dev of always answering the training part's majority label (or mean value)."""
+    policy: str | None
+    """The method's own exit policy; None for a model with one exit."""
+    tolerance: float
+    """Largest difference, in label units, that patience calls agreement on a regression task."""
+    parameters: int
+    """Parameters of the whole model, all exits included; shared ones count once."""
+    costs: Costs
+    exits: tuple[ExitMeasurement, ...]
+    latency: LatencyConditions | None
+    """None when latency was not measured (--no-latency)."""
+    stages: tuple[StageUse, ...]
+    search: tuple[Trial, ...]
+    weights: WeightsReport
+    seconds: float
+    """Wall-clock seconds of the whole cell."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """A live measurement of early exit with real compaction, kept beside the record (`harness time`)."""
+
+    run_id: str
+    policy: str
+    threshold: float
+    """In the policy's own unit: entropy in nats, confidence as probability, patience in agreements."""
+    batch_size: int
+    device: str
+    precision: str
+    threads: int
+    rows: int
+    rounds: int
+    tokens: float
+    """Mean padded length of the batches."""
+    mean_layers: float
+    scores: dict[str, float]
+    """Scores of the live answers on the rows that were timed."""
+    early_ms: Quartiles
+    """Per batch."""
+    reference: str | None
+    """Method whose last exit was timed in the same rounds; None: the model's own last exit."""
+    reference_ms: Quartiles
+    """Per batch."""
+    ratio: Quartiles
+    """Reference time over early-exit time, paired round by round."""
+
+
+def to_json(value: object) -> str:
+    """JSON text of a record or another dataclass of this file, keys in the order of the fields."""
+    return json.dumps(asdict(value), indent=1, allow_nan=False) + "\n"  # type: ignore[call-overload]
+
+
+def from_json(kind: type[T], text: str, source: str) -> T:
+    """Read a dataclass of this file back.
+
+    Raises: IncompleteError naming `source` and the field when the text is not JSON, of a newer schema, or does not fit.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise IncompleteError(f"{source} is not JSON: {error}") from None
+    schema = value.get("schema", SCHEMA) if isinstance(value, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise IncompleteError(f"{source} has schema {schema}; this version reads up to {SCHEMA}: update harness")
+    return cast(T, _build(kind, value, source))
+
+
+def _build(kind: object, value: object, where: str) -> object:
+    """`value` (parsed JSON) as an instance of the annotation `kind`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _build_dataclass(kind, value, where)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        (kind,) = [a for a in arguments if a is not type(None)]
+        return _build(kind, value, where)
+    if origin is tuple and isinstance(value, list):
+        kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else list(arguments)
+        if len(kinds) != len(value):
+            raise IncompleteError(f"{where}: {len(value)} values, expected {len(kinds)}")
+        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if kind is object or (origin is Literal and value in arguments):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise IncompleteError(f"{where}: got {type(value).__name__} {str(value)[:40]!r}, expected {kind}")
+
+
+def _build_dataclass(kind: type, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise IncompleteError(f"{where}: got {type(value).__name__}, expected an object with {kind.__name__}'s fields")
+    hints, names = get_type_hints(kind), {f.name for f in fields(kind)}
+    missing = sorted(f.name for f in fields(kind) if f.name not in value and f.default is MISSING)
+    if missing or set(value) - names:
+        raise IncompleteError(f"{where}: does not fit {kind.__name__}: missing {missing}, unexpected {sorted(set(value) - names)}")
+    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})

@@ -1,0 +1,120 @@
+"""Trace + costs -> operating points, by arithmetic alone: no model, no torch, no data."""
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError, IncompleteError
+from harness.metrics import scores
+from harness.policies import Policy, exit_scores
+from harness.records import Costs
+from harness.trace import Trace, predictions
+
+Array = NDArray[np.float64]
+
+CURVE_POINTS = 50
+"""Quantiles of the exit scores on `selection` that a curve is drawn through."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Operating points of one policy on one trace, one per threshold [k]."""
+
+    thresholds: Array
+    """[k] in the policy's unit."""
+    scores: dict[str, Array]
+    """Metric -> [k]."""
+    macs: Array
+    """[k] mean MACs per row at its real length, exits on the way included."""
+    layers: Array
+    """[k] mean layers run."""
+    left: NDArray[np.int64]
+    """[k, e] rows that left at each exit."""
+
+
+def exit_macs(costs: Costs, trace: Trace) -> Array:
+    """[e, n] MACs of each row if it leaves at each exit, at its real length, exits on the way included."""
+    return np.stack([costs.path(int(layer) - 1, trace.lengths) for layer in trace.exit_layers]).astype(np.float64)
+
+
+def thresholds_from(policy: Policy, selection: Trace, points: int = CURVE_POINTS) -> Array:
+    """The policy's grid of thresholds for the scores that the selection rows reach."""
+    _needs_exits(selection)
+    return policy.grid(exit_scores(policy, selection.logits), points)
+
+
+def leaving(policy: Policy, logits: NDArray[np.float32], thresholds: Array) -> NDArray[np.int64]:
+    """[k, n] index of the exit at which each row leaves, for each threshold."""
+    cuts = np.array([policy.cut(float(threshold)) for threshold in thresholds])
+    surest = np.maximum.accumulate(exit_scores(policy, logits), axis=0)
+    return (surest[None] <= cuts[:, None, None]).sum(1)
+
+
+def sweep(policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], thresholds: Array) -> Curve:
+    """The curve of a policy: every threshold scored and charged on every row of the trace."""
+    _needs_exits(trace)
+    exits = leaving(policy, trace.logits, thresholds)
+    rows = np.arange(len(trace.ids))
+    answers = predictions(trace.logits)[exits, rows]
+    return Curve(
+        thresholds=thresholds,
+        scores=scores(metrics, answers.astype(np.float64), trace.labels),
+        macs=exit_macs(costs, trace)[exits, rows].mean(-1),
+        layers=trace.exit_layers[exits].mean(-1),
+        left=(exits[:, :, None] == np.arange(len(trace.exit_layers))).sum(1),
+    )
+
+
+def threshold_for_macs(policy: Policy, trace: Trace, costs: Costs, thresholds: Array, metric: str, budget: float) -> float | None:
+    """The threshold with the best score among those whose mean MACs on `trace` stay within the budget.
+
+    To be called with the calibration trace, so that dev only scores. None when no threshold fits the budget.
+    """
+    curve = sweep(policy, trace, costs, (metric,), thresholds)
+    affordable = np.flatnonzero(curve.macs <= budget)
+    if not len(affordable):
+        return None
+    best = affordable[np.lexsort((curve.macs[affordable], -curve.scores[metric][affordable]))[0]]
+    return float(thresholds[best])
+
+
+def curves_bytes(curves: dict[str, Curve]) -> bytes:
+    """The curves of several policies as a compressed npz archive (`points.npz`)."""
+    arrays: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {}
+    for policy, curve in curves.items():
+        for field in fields(curve):
+            value = getattr(curve, field.name)
+            named = {f"{policy}/{field.name}": value} if field.name != "scores" else {}
+            arrays |= named or {f"{policy}/scores/{metric}": array for metric, array in value.items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_curves(path: Path) -> dict[str, Curve]:
+    """Read `points.npz` back: policy name -> curve.
+
+    Raises: IncompleteError when the file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = list(dict.fromkeys(key.split("/")[0] for key in arrays.files))
+            return {name: _read_curve(name, dict(arrays)) for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise IncompleteError(f"{path} cannot be read: {error}; it can be rebuilt from the trace: harness sweep") from None
+
+
+def _read_curve(name: str, arrays: dict[str, Array]) -> Curve:
+    prefix = f"{name}/scores/"
+    metrics = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    plain = {field.name: arrays[f"{name}/{field.name}"] for field in fields(Curve) if field.name != "scores"}
+    return Curve(scores=metrics, **plain)  # type: ignore[arg-type]
+
+
+def _needs_exits(trace: Trace) -> None:
+    if len(trace.exit_layers) < 2:
+        raise HarnessError("a policy needs a model with at least two exits; this one has a single exit")
