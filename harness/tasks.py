@@ -1,0 +1,429 @@
+"""Tasks, their files, and the splits that every method and seed shares."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import demo
+from harness.errors import HarnessError, unknown
+from harness.metrics import scores
+
+SELECTION_SHARE, SELECTION_ROWS = 0.05, (100, 1_000)
+CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
+REGRESSION_STRATA = 5
+
+
+@dataclass(frozen=True)
+class TsvLayout:
+    """Where a GLUE task's texts and labels stand in its official files."""
+
+    folder: str
+    columns: int
+    texts: tuple[int, ...]
+    """Columns of the one or two texts, from 0."""
+    label: int
+    header: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: its labels, its metrics, and where its rows come from."""
+
+    name: str
+    labels: tuple[str, ...]
+    """Class names in index order; empty for a regression."""
+    values: tuple[str, ...]
+    """What the files write for each label, in the same order."""
+    metrics: tuple[str, ...]
+    """The first is the main one."""
+    layout: TsvLayout | None
+    """None for the demo tasks, which are made in code."""
+    scale: float = 1.0
+    """Regression: labels are divided by it in training, so that they lie in [0, 1]."""
+    phrases: bool = False
+    """The train file holds the phrases of its sentences: whole sentences are held out, with all that occurs inside them."""
+    about: str = ""
+
+    @property
+    def classes(self) -> int:
+        """Outputs of a model for this task; 1 is a regression."""
+        return len(self.labels) or 1
+
+    @property
+    def regression(self) -> bool:
+        """Whether labels are numbers."""
+        return not self.labels
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        Task(
+            "cola",
+            ("unacceptable", "acceptable"),
+            ("0", "1"),
+            ("matthews",),
+            TsvLayout("CoLA", 4, (3,), 1, header=False),
+            about="grammatical acceptability",
+        ),
+        Task(
+            "sst2",
+            ("negative", "positive"),
+            ("0", "1"),
+            ("accuracy",),
+            TsvLayout("SST-2", 2, (0,), 1),
+            phrases=True,
+            about="sentiment of film reviews",
+        ),
+        Task(
+            "mrpc",
+            ("not_equivalent", "equivalent"),
+            ("0", "1"),
+            ("f1", "accuracy"),
+            TsvLayout("MRPC", 5, (3, 4), 0),
+            about="paraphrase of news sentences",
+        ),
+        Task(
+            "stsb",
+            (),
+            (),
+            ("pearson", "spearman"),
+            TsvLayout("STS-B", 10, (7, 8), 9),
+            scale=5.0,
+            about="similarity of sentences, 0 to 5",
+        ),
+        Task("rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), TsvLayout("RTE", 4, (1, 2), 3), about="textual entailment"),
+        Task(
+            "wnli",
+            ("not_entailment", "entailment"),
+            ("0", "1"),
+            ("accuracy",),
+            TsvLayout("WNLI", 4, (1, 2), 3),
+            about="coreference as entailment",
+        ),
+        *(Task(name, labels, labels, ("accuracy",), None, about="made in code, for a first look") for name, labels in demo.LABELS.items()),
+    )
+}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "glue": ("cola", "sst2", "mrpc", "stsb", "rte", "wnli"),
+    "demo": tuple(demo.LABELS),
+}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Word-piece ids of every row of a split."""
+
+    ids: tuple[NDArray[np.int32], ...]
+    """One array [t] a row, special tokens included, no padding."""
+    types: tuple[NDArray[np.int32], ...]
+    """Token type: 0 for the first text, 1 for the second."""
+    truncated: int
+    """Rows that were longer than the maximum length."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """[n] tokens of each row."""
+        return np.array([len(row) for row in self.ids], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of a task with their labels, and their tokens once a backbone has encoded them."""
+
+    ids: NDArray[np.int64]
+    """[n] number of each row in its file, from 0."""
+    texts: tuple[tuple[str, ...], ...]
+    """One or two texts a row."""
+    labels: NDArray[np.float64]
+    """[n] class index, or the value in label units."""
+    tokens: Tokens = Tokens((), (), 0)
+
+    def rows(self, index: NDArray[np.int64]) -> "Split":
+        """The rows at these positions, before tokens are made."""
+        return Split(self.ids[index], tuple(self.texts[i] for i in index), self.labels[index])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+Encode = Callable[[Sequence[tuple[str, ...]], int], Tokens]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The four parts of a task. Training never sees the other three; dev only scores."""
+
+    task: Task
+    train: Split
+    selection: Split
+    """Held out of train: best epoch, hyper-parameters, threshold grids."""
+    calibration: Split
+    """Held out of train: touched only when a threshold is chosen for a quoted number."""
+    dev: Split
+    data_fingerprint: str
+    """Of all rows of the files."""
+    split_fingerprint: str
+    """Of the held-out rows' ids."""
+    max_length: int = 0
+    """Tokens after which rows were cut; 0 before they are encoded."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that a fit can see: the files' rows, which of them are in which part, and the maximum length."""
+        ids = [str(part.ids.tolist()) for part in self.splits().values()]
+        return _digest([self.task.name, self.data_fingerprint, str(self.max_length), *ids])
+
+    def splits(self) -> dict[str, Split]:
+        """Name -> split."""
+        return {"train": self.train, "selection": self.selection, "calibration": self.calibration, "dev": self.dev}
+
+    def encoded(self, encode: Encode, max_length: int) -> "TaskData":
+        """The same rows with their tokens, at most `max_length` a row."""
+
+        def with_tokens(part: Split) -> Split:
+            return replace(part, tokens=encode(part.texts, max_length))
+
+        return replace(
+            self,
+            train=with_tokens(self.train),
+            selection=with_tokens(self.selection),
+            calibration=with_tokens(self.calibration),
+            dev=with_tokens(self.dev),
+            max_length=max_length,
+        )
+
+    def constant_scores(self) -> dict[str, float]:
+        """Scores on dev of always answering train's majority class (or its mean value)."""
+        train = self.train.labels
+        constant = train.mean() if self.task.regression else np.bincount(train.astype(int)).argmax()
+        answers = np.full(len(self.dev), constant, dtype=np.float64)
+        return {name: float(score) for name, score in scores(self.task.metrics, answers, self.dev.labels).items()}
+
+
+def find_tasks(names: Iterable[str]) -> list[Task]:
+    """Tasks by name, groups (glue, demo) replaced by their members, each once.
+
+    Raises: HarnessError for an unknown name.
+    """
+    expanded = [member for name in names for member in GROUPS.get(name, (name,))]
+    wrong = [name for name in expanded if name not in TASKS]
+    if wrong:
+        raise unknown("task", wrong[0], [*TASKS, *GROUPS])
+    return [TASKS[name] for name in dict.fromkeys(expanded)]
+
+
+def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, limit: int | None = None) -> TaskData:
+    """Read a task's train and dev rows and hold out `selection` and `calibration`.
+
+    `train_rows` rows are drawn from the training part, by the data alone; `limit` cuts every part to its first rows.
+    Raises: HarnessError for a missing or malformed file, an unknown label, or more train_rows than there are.
+    """
+    train, dev = (_read(task, name, data_dir) for name in ("train", "dev"))
+    fingerprint = _fingerprint(train, dev)
+    parts = _split_phrases(task, train) if task.phrases else _split_groups(task, train)
+    train, selection, calibration = (train.rows(part) for part in parts)
+    if train_rows is not None:
+        if not 1 <= train_rows <= len(train):
+            raise HarnessError(f"--train-rows {task.name}={train_rows}: the training part has {len(train)} rows")
+        train = train.rows(_draw(task, train, train_rows))
+    if limit is not None:
+        train, selection, calibration, dev = (p.rows(np.arange(min(limit, len(p)))) for p in (train, selection, calibration, dev))
+    splits = _digest(str(part.ids.tolist()) for part in (selection, calibration))
+    return TaskData(task, train, selection, calibration, dev, fingerprint, splits)
+
+
+def _read(task: Task, split: str, data_dir: Path | None) -> Split:
+    if task.layout is None:
+        rows = [(row.texts, row.label) for row in demo.demo_rows(task.name, split)]
+        return _make_split(rows, [task.values.index(label) for _, label in rows])
+    if data_dir is None:
+        raise HarnessError(f"task {task.name} needs --data-dir, a folder of GLUE's TSV files with {task.layout.folder}/ in it")
+    return read_tsv(task, data_dir / task.layout.folder / f"{split}.tsv")
+
+
+def _make_split(rows: list[tuple[tuple[str, ...], str]], labels: Sequence[float]) -> Split:
+    return Split(np.arange(len(rows)), tuple(texts for texts, _ in rows), np.array(labels, dtype=np.float64))
+
+
+def read_tsv(task: Task, path: Path) -> Split:
+    """Read an official GLUE file: tab-separated, no quoting (the texts hold unbalanced quotes), a byte-order mark allowed.
+
+    Raises: HarnessError with file, line and columns when a row does not fit.
+    """
+    layout = task.layout
+    assert layout is not None
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise HarnessError(f"task {task.name}: cannot read {path}: {error.strerror}; check --data-dir") from None
+    except UnicodeDecodeError as error:
+        raise HarnessError(f"task {task.name}: {path} is not UTF-8 text: {error}") from None
+    rows: list[tuple[tuple[str, ...], str]] = []
+    labels: list[float] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line or (number == 1 and layout.header):
+            continue
+        cells = line.rstrip("\r").split("\t")
+        if len(cells) != layout.columns:
+            raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}")
+        rows.append((tuple(cells[column].strip() for column in layout.texts), cells[layout.label]))
+        labels.append(_label(task, cells[layout.label], path, number))
+    if not rows:
+        raise HarnessError(f"{path} has no rows")
+    return _make_split(rows, labels)
+
+
+def _label(task: Task, value: str, path: Path, number: int) -> float:
+    """The class index, or the value of a regression.
+
+    Raises: HarnessError with file and line.
+    """
+    if not task.regression:
+        if value not in task.values:
+            raise HarnessError(f"{path} line {number}: label {value!r}, wanted one of {', '.join(task.values)}")
+        return task.values.index(value)
+    try:
+        score = float(value)
+    except ValueError:
+        score = float("nan")
+    if not 0 <= score <= task.scale:
+        raise HarnessError(f"{path} line {number}: label {value!r}, wanted a number from 0 to {task.scale:g}")
+    return score
+
+
+def _digest(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _fingerprint(*splits: Split) -> str:
+    return _digest("\t".join((*texts, str(label))) for split in splits for texts, label in zip(split.texts, split.labels, strict=True))
+
+
+def _order(texts: tuple[str, ...]) -> str:
+    """A position in a pseudo-random order that depends on the text alone: not on the file's order, nor on a library's generator."""
+    return hashlib.sha256("\t".join(texts).encode()).hexdigest()
+
+
+def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
+    """[n] the class, or for a regression the fifth of the label range."""
+    if not task.regression:
+        return labels.astype(np.int64)
+    return np.minimum(labels / task.scale * REGRESSION_STRATA, REGRESSION_STRATA - 1).astype(np.int64)
+
+
+def _size(share: float, bounds: tuple[int, int], rows: int) -> int:
+    return min(max(round(share * rows), bounds[0]), bounds[1])
+
+
+def _take(members: list[list[int]], strata: NDArray[np.int64], wanted: int) -> list[list[int]]:
+    """Whole groups from the front of `members`, stratified by their first row, until `wanted` rows are in each share.
+
+    A group larger than a tenth of `wanted` stays in train: one cluster must not fill a held-out part.
+    """
+    total = sum(len(group) for group in members)
+    taken = []
+    for stratum in np.unique(strata[[group[0] for group in members]]):
+        own = [group for group in members if strata[group[0]] == stratum]
+        quota = round(wanted * sum(len(group) for group in own) / total)
+        for group in own:
+            if quota <= 0:
+                break
+            if len(group) <= max(wanted // 10, 1) and len(group) <= quota:
+                taken.append(group)
+                quota -= len(group)
+    return taken
+
+
+def _hold_out(task: Task, split: Split, groups: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Groups of selection and of calibration, disjoint, for a split whose independent groups are these."""
+    strata = _strata(task, split.labels)
+    ordered = sorted(groups, key=lambda group: min(_order(split.texts[row]) for row in group))
+    rows = sum(len(group) for group in groups)
+    selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
+    chosen = {group[0] for group in selection}
+    rest = [group for group in ordered if group[0] not in chosen]
+    return selection, _take(rest, strata, _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows))
+
+
+def _parts(split: Split, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]) -> list[NDArray[np.int64]]:
+    """Row positions of train, selection, calibration, each in file order."""
+    held = [sorted(row for group in groups for row in group) for groups in (selection, calibration)]
+    gone = dropped.union(*held)
+    train = [row for row in range(len(split)) if row not in gone]
+    return [np.array(rows, dtype=np.int64) for rows in (train, *held)]
+
+
+def _split_groups(task: Task, split: Split) -> list[NDArray[np.int64]]:
+    """Hold out groups of rows that share a text (in either place): a group is never split."""
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        while parent.setdefault(text, text) != text:
+            parent[text] = parent[parent[text]]
+            text = parent[text]
+        return text
+
+    for texts in split.texts:
+        for other in texts[1:]:
+            parent[root(other)] = root(texts[0])
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row, texts in enumerate(split.texts):
+        groups[root(texts[0])].append(row)
+    return _parts(split, *_hold_out(task, split, list(groups.values())), dropped=set())
+
+
+def _contained(text: str) -> set[str]:
+    """Every run of words that occurs inside a text, the text itself left out."""
+    words = text.split(" ")
+    spans = ((start, end) for start in range(len(words)) for end in range(start + 1, len(words) + 1))
+    return {" ".join(words[start:end]) for start, end in spans if end - start < len(words)}
+
+
+def whole_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
+    """The distinct texts that occur inside no other one, each with the other texts that occur inside it."""
+    distinct = set(texts)
+    inside: set[str] = set()
+    whole: dict[str, set[str]] = {}
+    for text in sorted(distinct, key=lambda text: (-text.count(" "), text)):
+        if text not in inside:
+            whole[text] = _contained(text) & distinct
+            inside |= whole[text]
+    return whole
+
+
+def _split_phrases(task: Task, split: Split) -> list[NDArray[np.int64]]:
+    """SST-2's rule: hold out whole sentences; every row that occurs inside a held-out one leaves training."""
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for row, (text,) in enumerate(split.texts):
+        rows_of[text].append(row)
+    whole = whole_sentences(rows_of)
+    groups = [[rows_of[text][0]] for text in whole]
+    selection, calibration = _hold_out(task, split, groups)
+    held = [split.texts[group[0]][0] for group in selection + calibration]
+    dropped = {row for text in held for part in {text, *whole[text]} for row in rows_of[part]}
+    return _parts(split, selection, calibration, dropped)
+
+
+def _draw(task: Task, split: Split, rows: int) -> NDArray[np.int64]:
+    """Positions of `rows` rows, stratified, in file order."""
+    strata = _strata(task, split.labels)
+    ordered = sorted(range(len(split)), key=lambda row: (_order(split.texts[row]), row))
+    shares = [[row for row in ordered if strata[row] == stratum] for stratum in np.unique(strata)]
+    exact = np.array([rows * len(share) / len(split) for share in shares])
+    counts = np.floor(exact).astype(int)
+    for stratum in np.argsort(counts - exact, kind="stable")[: rows - counts.sum()]:
+        counts[stratum] += 1
+    chosen = [row for share, count in zip(shares, counts, strict=True) for row in share[:count]]
+    return np.array(sorted(chosen), dtype=np.int64)
