@@ -1,0 +1,225 @@
+"""Wall-clock latency: to each exit (static and path) and of live early exit, against a reference model in the same rounds.
+
+Everything is timed in one fresh child process under a machine-wide lock. Variants take turns within each round (on a shared machine
+one after the other is wrong by up to 30 %), ratios are paired round by round, and the median and quartiles are kept.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from harness.batches import collate
+from harness.errors import IncompleteError
+from harness.inference import answer_early
+from harness.methods import model_format
+from harness.model import Batch, MultiExitModel
+from harness.policies import Policy, make_policy
+from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
+from harness.tasks import Tokens
+from harness.trace import Floats
+
+LENGTH_QUANTILES = (0.25, 0.5, 0.75)
+"""Where in the dev split's lengths the timed batches are taken."""
+MIN_ROUNDS, MAX_ROUNDS = 5, 40
+SECONDS = 4.0
+"""Timing of one batch size stops after this long, once there are MIN_ROUNDS."""
+
+
+@dataclass(frozen=True)
+class LatencyJob:
+    """What the child process is told. Models are folders; the reference's weights do not matter to the clock, only its shape."""
+
+    model: str
+    reference: str | None
+    batches: dict[str, tuple[tuple[tuple[int, ...], ...], ...]]
+    """Batch size -> batches -> rows -> word-piece ids."""
+    device: str
+    precision: str
+    threads: int
+    policy: str | None
+    tolerance: float
+    threshold: float | None
+    """None: time each exit. A number: time live early exit at this threshold."""
+    min_rounds: int = MIN_ROUNDS
+    max_rounds: int = MAX_ROUNDS
+    seconds: float = SECONDS
+
+
+@dataclass(frozen=True)
+class LatencySamples:
+    """What the child process answers: batch size -> variant -> milliseconds per batch, one a round."""
+
+    milliseconds: dict[str, dict[str, tuple[float, ...]]]
+
+
+def timing_batches(tokens: Tokens, batch_size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    """Real rows at the quartiles of the split's lengths, neighbours in length together."""
+    order = np.argsort(tokens.lengths, kind="stable")
+    size = min(batch_size, len(order))
+    starts = [round(quantile * (len(order) - 1)) - size // 2 for quantile in LENGTH_QUANTILES]
+    picked = [order[max(0, min(start, len(order) - size)) :][:size] for start in starts]
+    return tuple(rows_of(tokens, rows) for rows in picked)
+
+
+def rows_of(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    """Word-piece ids of the rows at these positions."""
+    return tuple(tuple(int(piece) for piece in tokens.ids[row]) for row in rows)
+
+
+def run_job(job: LatencyJob) -> LatencySamples:
+    """Run a job in a fresh process, alone on the machine as far as this program goes.
+
+    Raises: IncompleteError with the child's last line when it fails.
+    """
+    lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
+    with lock:
+        command = [sys.executable, "-m", "harness.latency"]
+        child = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)
+    if child.returncode:
+        lines = child.stderr.strip().splitlines() or ["no message"]
+        raise IncompleteError(f"timing failed with status {child.returncode}: {lines[-1]}")
+    return from_json(LatencySamples, child.stdout, "the timing process's answer")
+
+
+def measure_exits(
+    exits: Sequence[ExitMeasurement], job: LatencyJob, reference: str | None
+) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
+    """The exits with their milliseconds, and how these were measured."""
+    samples = run_job(job).milliseconds
+    timed = []
+    for exit_ in exits:
+        static = {size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()}
+        walked = f"path/{exit_.layer}" if job.policy is not None else f"static/{exit_.layer}"
+        path = {size: quartiles(variants[walked]) for size, variants in samples.items()}
+        timed.append(ExitMeasurement(**{**exit_.__dict__, "static_ms": static, "path_ms": path}))
+    with_reference = samples if job.reference is not None else {}
+    conditions = LatencyConditions(
+        device=job.device,
+        precision=job.precision,
+        threads=job.threads,
+        rounds={size: len(next(iter(variants.values()))) for size, variants in samples.items()},
+        tokens={size: tuple(max(len(row) for row in batch) for batch in batches) for size, batches in job.batches.items()},
+        reference=reference,
+        reference_ms={size: quartiles(variants["reference"]) for size, variants in with_reference.items()},
+        reference_ratio={
+            size: tuple(paired_ratio(variants["reference"], variants[f"static/{exit_.layer}"]) for exit_ in exits)
+            for size, variants in with_reference.items()
+        },
+    )
+    return tuple(timed), conditions
+
+
+def quartiles(samples: Sequence[float]) -> Quartiles:
+    """Median and quartiles, to four digits."""
+    return Quartiles(*(float(f"{value:.4g}") for value in np.quantile(samples, (0.25, 0.5, 0.75))))
+
+
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Quartiles:
+    """Quartiles of the ratios round by round."""
+    return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
+
+
+@dataclass(frozen=True)
+class _LeaveAt:
+    """Makes a policy's decision at each exit, pays for it, and leaves at one given exit all the same."""
+
+    policy: Policy
+    exits: int
+
+    def score(self, seen: Floats) -> NDArray[np.float64]:
+        self.policy.score(seen)
+        return np.full(seen.shape[1], 1.0 if len(seen) == self.exits else -1.0)
+
+
+def time_variants(
+    variants: dict[str, Callable[[Batch], object]], batches: Sequence[Batch], job: LatencyJob
+) -> dict[str, tuple[float, ...]]:
+    """Milliseconds per batch of each variant in each round, after a warm-up; the order of the variants turns every round."""
+    device = torch.device(job.device)
+    names = list(variants)
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for name in names:
+        for batch in batches:
+            _milliseconds(variants[name], batch, device)
+    started = time.perf_counter()
+    for number in range(job.max_rounds):
+        if number >= job.min_rounds and time.perf_counter() - started > job.seconds:
+            break
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            samples[name].append(sum(_milliseconds(variants[name], batch, device) for batch in batches) / len(batches))
+    return {name: tuple(values) for name, values in samples.items()}
+
+
+def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter_ns()
+    variant(batch)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter_ns() - started) / 1e6
+
+
+def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: LatencyJob) -> dict[str, Callable[[Batch], object]]:
+    """Name -> what is timed: static/LAYER, path/LAYER, live, reference."""
+    variants: dict[str, Callable[[Batch], object]] = {}
+    if reference is not None:
+        variants["reference"] = reference.truncated(len(reference.layers))
+    policy = None if job.policy is None else make_policy(job.policy, _classes(model), job.tolerance)
+    if job.threshold is not None:
+        assert policy is not None
+        cut = policy.cut(job.threshold)
+        variants.setdefault("reference", model.truncated(len(model.layers)))
+        return variants | {"live": lambda batch: answer_early(model, batch, policy, cut)}
+    for place, layer in enumerate(model.exit_layers):
+        variants[f"static/{layer}"] = model.truncated(layer)
+        if policy is not None:
+            leave: Policy = _LeaveAt(policy, place + 1)  # type: ignore[assignment]
+            variants[f"path/{layer}"] = lambda batch, leave=leave: answer_early(model, batch, leave, 0.0)  # type: ignore[misc]
+    return variants
+
+
+def _classes(model: MultiExitModel) -> int:
+    return int(getattr(model.exit_after(len(model.layers) - 1), "classes", 1))
+
+
+def _load(folder: str, device: torch.device) -> MultiExitModel:
+    return model_format().load_model(Path(folder)).to(device).eval()
+
+
+def main() -> None:
+    """The child process: a job on standard input, samples on standard output."""
+    job = from_json(LatencyJob, sys.stdin.read(), "the timing job")
+    torch.set_num_threads(job.threads)
+    device = torch.device(job.device)
+    model = _load(job.model, device)
+    reference = None if job.reference is None else _load(job.reference, device)
+    variants = _variants(model, reference, job)
+    samples = {}
+    half = torch.autocast(device.type, torch.bfloat16, enabled=job.precision == "bfloat16")
+    with torch.inference_mode(), half:
+        for size, batches in job.batches.items():
+            padded = [_batch(rows).to(device) for rows in batches]
+            samples[size] = time_variants(variants, padded, job)
+    print(json.dumps({"milliseconds": samples}))
+
+
+def _batch(rows: tuple[tuple[int, ...], ...]) -> Batch:
+    """Token types do not change the clock: all are 0."""
+    ids = tuple(np.array(row, dtype=np.int32) for row in rows)
+    return collate(Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0), np.arange(len(rows)))
+
+
+if __name__ == "__main__":
+    main()

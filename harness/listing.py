@@ -1,0 +1,100 @@
+"""Plain listings: what there is, and a run's curve."""
+
+import json
+
+from tabulate import tabulate
+
+from harness.backbones import BACKBONES
+from harness.errors import HarnessError
+from harness.methods import METHODS
+from harness.policies import make_policy
+from harness.records import RunRecord
+from harness.store import ResultsStore
+from harness.sweep import sweep, thresholds_from
+from harness.tasks import GROUPS, TASKS, find_tasks
+
+Rows = list[dict[str, str]]
+
+
+def methods() -> Rows:
+    """Name, what it is, source."""
+    return [{"method": name, "about": entry.about, "source": entry.source} for name, entry in METHODS.items()]
+
+
+def tasks() -> Rows:
+    """Name, groups, labels, metrics."""
+    return [
+        {
+            "task": task.name,
+            "groups": ", ".join(group for group, members in GROUPS.items() if task.name in members),
+            "labels": ", ".join(task.labels) or f"0 to {task.scale:g}",
+            "metrics": ", ".join(task.metrics),
+            "about": task.about,
+        }
+        for task in TASKS.values()
+    ]
+
+
+def backbones() -> Rows:
+    """Name, shape, pooling, source, licence."""
+    return [
+        {
+            "backbone": backbone.name,
+            "layers": str(backbone.shape.layers),
+            "hidden": str(backbone.shape.hidden),
+            "heads": str(backbone.shape.heads[0]),
+            "ffn": str(backbone.shape.ffn[0]),
+            "pooling": backbone.pooling,
+            "weights": backbone.source,
+            "licence": backbone.licence,
+        }
+        for backbone in BACKBONES.values()
+    ]
+
+
+def runs(records: list[RunRecord]) -> Rows:
+    """Run id, cell, last exit's main score."""
+    return [
+        {
+            "run": record.run_id,
+            "task": record.spec.task,
+            "method": record.spec.method,
+            "backbone": record.spec.backbone,
+            "seed": str(record.spec.seed),
+            "rows": str(record.data.rows["train"]),
+            "limit": str(record.spec.limit or ""),
+            "exits": str(len(record.exits)),
+            "score": " ".join(f"{name}={value:.4f}" for name, value in record.exits[-1].scores.items()),
+            "created": record.created,
+        }
+        for record in records
+    ]
+
+
+def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, points: int, tolerance: float | None, form: str) -> str:
+    """The dev curve of a policy through thresholds found on selection, as markdown, csv or json.
+
+    Raises: HarnessError for a run with one exit.
+    """
+    name = policy or record.policy
+    if name is None or record.policy is None:
+        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: there is no curve")
+    (task,) = find_tasks([record.spec.task])
+    chosen = make_policy(name, task.classes, tolerance or record.tolerance)
+    thresholds = thresholds_from(chosen, store.trace(record, "selection"), points)
+    curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)
+    last = float(record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean())
+    columns = {f"{chosen.name} ({chosen.unit})": curve.thresholds, **curve.scores}
+    columns |= {"MACs": curve.macs, "MAC ratio": last / curve.macs, "layers": curve.layers}
+    rows = [{name: float(f"{values[place]:.6g}") for name, values in columns.items()} for place in range(len(thresholds))]
+    return table(rows, form)
+
+
+def table(rows: list[dict[str, float]] | list[dict[str, int]], form: str) -> str:
+    """Rows as markdown, csv or json."""
+    if form == "json":
+        return json.dumps(rows, indent=1) + "\n"
+    if form == "csv":
+        lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
+        return "\n".join(lines) + "\n"
+    return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".6g", intfmt=",") + "\n"

@@ -1,0 +1,228 @@
+"""A content-addressed cache of fitted stages: a teacher is trained once and used by many, an interruption costs one epoch."""
+
+import hashlib
+import json
+import random
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from harness.backbones import Backbone
+from harness.errors import IncompleteError
+from harness.methods import ModelFormat
+from harness.model import MultiExitModel
+from harness.progress import Progress
+from harness.records import StageReport, StageUse, Trial, WeightsReport, from_json, to_json
+from harness.tasks import TaskData
+
+SEARCH_SEED = 1
+"""Hyper-parameters are searched with this seed, whatever the run's, so that all seeds of a cell use the same ones."""
+
+SPARE_BYTES = 2**28
+"""Free disk space that a stage asks for beside five times its backbone: the model, its best epoch, the optimiser's state."""
+
+
+@dataclass(frozen=True)
+class Compute:
+    """On what, and how, the arithmetic runs."""
+
+    device: torch.device
+    precision: str
+    """float32, or bfloat16 for autocast in training."""
+    threads: int
+    progress: Progress = field(default_factory=lambda: Progress(-1))
+    tracker: str | None = None
+    """Name of an accelerate tracker (tensorboard, wandb, ...)."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """What a stage is given to fit with."""
+
+    compute: Compute
+    label: str
+    """Cell and stage, for progress lines."""
+    seed: int
+    """Of this stage alone: drawn from the run's seed and the stage's key."""
+    scratch: Path
+    """A folder for the state after each epoch; it goes when the stage is finished."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training loop tells of itself."""
+
+    rows: int
+    steps: int
+    seconds: float
+    final_loss: float
+    selection: tuple[float, ...]
+    best_epoch: int
+
+
+@dataclass(frozen=True)
+class FreshFit:
+    """What `Stage.fit` returns."""
+
+    model: MultiExitModel
+    training: Training
+    weights: WeightsReport | None = None
+    """Of the pretrained checkpoint, where the stage loaded one."""
+
+
+class Stage(Protocol):
+    """A frozen dataclass whose fields are the settings of one piece of training."""
+
+    @property
+    def name(self) -> str:
+        """Stable name, part of the key."""
+        ...
+
+    @property
+    def revision(self) -> int:
+        """Raised when the same settings may give other results."""
+        ...
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Train. The parents' models are this call's own copies."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """`stage.json`: what is kept of a stage beside its model."""
+
+    report: StageReport
+    weights: WeightsReport | None
+
+
+@dataclass(frozen=True)
+class FittedStage:
+    """A stage in the cache. Its model is read when somebody asks for it."""
+
+    folder: Path
+    reused: bool
+    parents: tuple["FittedStage", ...]
+    stored: Stored
+    formats: ModelFormat
+
+    @property
+    def key(self) -> str:
+        """The stage's content address."""
+        return self.stored.report.key
+
+    @cached_property
+    def model(self) -> MultiExitModel:
+        """The fitted model in evaluation mode, on the CPU."""
+        return self.formats.load_model(self.folder)
+
+    def uses(self) -> tuple[StageUse, ...]:
+        """This stage and all before it, in the order they ran, each once."""
+        before = [use for parent in self.parents for use in parent.uses()]
+        own = StageUse(self.stored.report, self.reused)
+        return tuple({use.report.key: use for use in (*before, own)}.values())
+
+    def weights(self) -> WeightsReport:
+        """The report of the pretrained weights that this stage or the first before it loaded."""
+        return self.stored.weights or self.parents[0].weights()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `Method.fit` returns."""
+
+    stage: FittedStage
+    """The last stage."""
+    trials: tuple[Trial, ...] = ()
+    """Hyper-parameters that were searched."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """The circumstances of a run: seed and device come from outside."""
+
+    seed: int
+    compute: Compute
+    cache: Path
+    """Folder of the stages."""
+    formats: ModelFormat
+    label: str = ""
+    """The cell, for progress lines."""
+
+    def at_seed(self, seed: int) -> "Work":
+        """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""
+        return replace(self, seed=seed)
+
+    def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+        """Fit a stage, or reuse it when one with the same key is in the cache; one process fits, others wait for it.
+
+        Raises: IncompleteError when the disk is too full to fit it.
+        """
+        key = self.key(stage, data, backbone, parents)
+        folder = self.cache / "stages" / key
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            reused = (folder / "stage.json").is_file()
+            if not reused:
+                self._fit(stage, data, backbone, parents, folder)
+        stored = from_json(Stored, (folder / "stage.json").read_text(encoding="utf-8"), f"stage {key}")
+        return FittedStage(folder, reused, parents, stored, self.formats)
+
+    def key(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...]) -> str:
+        """Hash of everything that the result of a stage depends on."""
+        parts = {
+            "stage": stage.name,
+            "revision": stage.revision,
+            "settings": asdict(stage),  # type: ignore[call-overload]
+            "parents": [parent.key for parent in parents],
+            "data": data.fingerprint,
+            "backbone": backbone.fingerprint,
+            "seed": self.seed,
+            "precision": self.compute.precision,
+            "device": self.compute.device.type,
+            "threads": self.compute.threads,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _fit(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], folder: Path) -> None:
+        self._check_disk(backbone)
+        scratch, unfinished = folder.with_suffix(".scratch"), folder.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for place in (scratch, unfinished):
+            place.mkdir(exist_ok=True)
+        seed = seed_all(self.seed, folder.name)
+        label = f"{self.label}: {stage.name}" + (f" (seed {self.seed})" if self.seed == SEARCH_SEED else "")
+        copies = tuple(self.formats.load_model(parent.folder) for parent in parents)
+        fresh = stage.fit(copies, data, backbone, StageRun(self.compute, label, seed, scratch))
+        report = StageReport(name=stage.name, key=folder.name, **asdict(fresh.training))
+        self.formats.save_model(fresh.model, unfinished)
+        (unfinished / "stage.json").write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
+        unfinished.replace(folder)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+    def _check_disk(self, backbone: Backbone) -> None:
+        """Raises: IncompleteError when there is less room than a stage writes."""
+        shape = backbone.shape
+        layer = 4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)
+        needed = 5 * 4 * (shape.vocabulary * shape.hidden + shape.layers * layer) + SPARE_BYTES
+        free = shutil.disk_usage(self.cache).free
+        if free < needed:
+            raise IncompleteError(
+                f"the cache folder's disk has {free / 1e9:.1f} GB free, a stage needs {needed / 1e9:.1f} GB: "
+                "make room or give another --cache-dir"
+            )
+
+
+def seed_all(seed: int, key: str) -> int:
+    """Seed Python, numpy and torch from a run's seed and a stage's key; returns the seed drawn."""
+    drawn = int(hashlib.sha256(f"{seed}/{key}".encode()).hexdigest()[:8], 16)
+    random.seed(drawn)
+    np.random.seed(drawn)
+    torch.manual_seed(drawn)
+    return drawn

@@ -1,0 +1,135 @@
+"""The results folder: <task>/<method>/<run id>/{record.json, trace*.npz, points.npz, timings/}. Append-only and atomic."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import HarnessError, IncompleteError
+from harness.records import RECORD_BYTES, RunRecord, Timing, from_json, to_json
+from harness.sweep import Curve, curves_bytes, read_curves
+from harness.trace import Trace, read_trace, trace_bytes
+
+RECORD, POINTS, TIMINGS = "record.json", "points.npz", "timings"
+
+TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
+"""Split -> file."""
+
+_RUN_ID = re.compile(r"[0-9a-f]{4,16}")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run folder that cannot be read."""
+
+    folder: str
+    reason: str
+
+
+class ResultsStore:
+    """A run folder appears whole or not at all, and is never changed; timings are files added beside."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def check_writable(self) -> None:
+        """Raises: HarnessError when nothing can be written there."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise HarnessError(f"cannot write to the results folder {self.root}: {error.strerror}") from None
+
+    def folder(self, task: str, method: str, run_id: str) -> Path:
+        """Where a run is, or would be."""
+        return self.root / task / method / run_id
+
+    def holds(self, task: str, method: str, run_id: str) -> bool:
+        """Whether the run is there."""
+        return (self.folder(task, method, run_id) / RECORD).is_file()
+
+    def save(self, record: RunRecord, traces: dict[str, Trace], curves: dict[str, Curve]) -> None:
+        """Write a run beside, then move it into place. A run that another process has stored meanwhile stays as it is.
+
+        Raises: IncompleteError when the disk is full; nothing is left behind.
+        """
+        text = to_json(record)
+        if len(text) > RECORD_BYTES:
+            raise ValueError(f"record of {len(text)} bytes, allowed {RECORD_BYTES}")
+        files = {RECORD: text.encode()} | {TRACES[split]: trace_bytes(trace) for split, trace in traces.items()}
+        if curves:
+            files[POINTS] = curves_bytes(curves)
+        final = self.folder(record.spec.task, record.spec.method, record.run_id)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=final.parent))
+        try:
+            for name, content in files.items():
+                (beside / name).write_bytes(content)
+            beside.chmod(0o755)
+            beside.rename(final)
+        except OSError as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            if not (final / RECORD).is_file():
+                raise IncompleteError(f"cannot store run {record.run_id}: {error.strerror}; nothing was written") from None
+
+    def add_timing(self, record: RunRecord, timing: Timing) -> Path:
+        """Add a live timing beside a run."""
+        text = to_json(timing)
+        folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
+        folder.mkdir(exist_ok=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:12] + ".json"
+        unfinished = folder / f".{name}"
+        unfinished.write_text(text, encoding="utf-8")
+        return unfinished.replace(folder / name)
+
+    def records(self) -> tuple[list[RunRecord], list[Problem]]:
+        """All runs, in the order of task, method and seed, and the folders that cannot be read."""
+        records, problems = [], []
+        for path in sorted(self.root.glob(f"[!.]*/*/[!.]*/{RECORD}")):
+            try:
+                records.append(self._read(path))
+            except IncompleteError as error:
+                problems.append(Problem(str(path.parent.relative_to(self.root)), str(error)))
+        return sorted(records, key=lambda r: (r.spec.task, r.spec.method, r.spec.seed, r.run_id)), problems
+
+    def find(self, run_id: str) -> RunRecord:
+        """The run of this id, or of the only id that begins with it.
+
+        Raises: HarnessError when there is none, or several; IncompleteError when its record is corrupt.
+        """
+        if not _RUN_ID.fullmatch(run_id):
+            raise HarnessError(f"run id {run_id!r}: wanted 4 to 16 of the digits 0-9a-f, as `harness list runs` shows them")
+        paths = sorted(self.root.glob(f"[!.]*/*/{run_id}*/{RECORD}"))
+        if len(paths) != 1:
+            found = ", ".join(path.parent.name for path in paths) or "none"
+            raise HarnessError(f"run id {run_id}: {len(paths)} runs in {self.root} begin with it ({found}); see harness list runs")
+        return self._read(paths[0])
+
+    def trace(self, record: RunRecord, split: str = "dev") -> Trace:
+        """A run's trace of a split.
+
+        Raises: IncompleteError when it is missing or damaged.
+        """
+        return read_trace(self.folder(record.spec.task, record.spec.method, record.run_id) / TRACES[split])
+
+    def curves(self, record: RunRecord) -> dict[str, Curve]:
+        """A run's stored curves; empty for a model with one exit."""
+        path = self.folder(record.spec.task, record.spec.method, record.run_id) / POINTS
+        return read_curves(path) if record.policy is not None else {}
+
+    def timings(self, record: RunRecord) -> list[Timing]:
+        """A run's live timings."""
+        folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
+        return [from_json(Timing, path.read_text(encoding="utf-8"), str(path)) for path in sorted(folder.glob("*.json"))]
+
+    def _read(self, path: Path) -> RunRecord:
+        try:
+            record = from_json(RunRecord, path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise IncompleteError(f"{path} cannot be read: {error}") from None
+        if self.folder(record.spec.task, record.spec.method, record.run_id) != path.parent:
+            raise IncompleteError(f"{path} holds the record of {record.spec.task}/{record.spec.method}/{record.run_id}")
+        return record
