@@ -1,0 +1,45 @@
+"""Plain fine-tuning: the reference that every other method is compared with."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from baselines.encoder import EncoderModel, Head
+from baselines.finetune import FineTune, fit_best_rate, last_only, model_config
+from baselines.training import Recipe, Schedule
+from harness.backbones import Backbone
+from harness.stages import Fitted, Work
+from harness.tasks import Task, TaskData
+
+
+@dataclass(frozen=True)
+class Bert(Recipe):
+    """Fine-tune the whole encoder with one exit after the last layer (Devlin et al., NAACL 2019, section 4.1).
+
+    Differs from the paper: the pooling is the backbone's own (MiniLM's mean over tokens, BERT's [CLS]).
+    """
+
+    head: Head = "dense"
+    """The authors' code: dense pooler, tanh, drop-out, linear."""
+    tolerance: float = 0.1
+    """Not used by a model with one exit."""
+    family: ClassVar[str] = "bert"
+    policy: ClassVar[str | None] = None
+
+    def revisions(self) -> dict[str, int]:
+        """The one stage."""
+        return {"fine-tune": FineTune.revision}
+
+    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+        """The backbone's shape with one exit."""
+        return EncoderModel(model_config(backbone, task, last_only(backbone, self.head)))
+
+    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+        """Fine-tune at the learning rate that `selection` prefers."""
+
+        def stage(schedule: Schedule) -> FineTune:
+            return FineTune("fine-tune", last_only(backbone, self.head), (1.0,), schedule)
+
+        return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, work))
+
+
+BERT = Bert()

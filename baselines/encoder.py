@@ -1,0 +1,189 @@
+"""The one encoder: BERT with per-layer widths and an optional factorised embedding, and the exits that stand on it.
+
+Equal to the library's BERT to 1e-5 (tests). Our own because the library prunes no heads, wants hidden % heads == 0 and has one width
+for all layers; a compressed encoder is a new encoder of another shape, never surgery on an old one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.backbones import EncoderShape, Pooling
+from harness.model import MultiExitModel, State
+
+Head = Literal["dense", "shared", "plain"]
+"""What stands between an exit's pooled vector and its linear classifier: a dense pooler of its own, one dense pooler that all exits
+share, or none. Tanh and drop-out are in all three."""
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes a model's tensors; kept beside its weights."""
+
+    shape: EncoderShape
+    pooling: Pooling
+    classes: int
+    """Outputs of an exit; 1 is a regression."""
+    scale: float
+    """Regression: exits answer in units of the label, this many times what their linear layer gives."""
+    exits: tuple[Head | None, ...]
+    """The exit after each layer, None where there is none."""
+
+
+class Dropout(nn.Module):
+    """Drop-out: in training each element is zero with this probability (to 1/65536), the others are scaled up.
+
+    On the CPU torch draws its random numbers one by one on one core, a third of a training step; here sixteen bits an element come from
+    a numpy generator whose seed is drawn from torch's, so that seeding torch still fixes everything.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.probability == 0:
+            return x
+        if x.device.type != "cpu":
+            return functional.dropout(x, self.probability)
+        generator = np.random.SFC64(int(torch.randint(2**62, ())))
+        words = generator.random_raw(-(-x.numel() // 4)).view(np.uint16)[: x.numel()]
+        kept = torch.from_numpy(words >= round(self.probability * 65_536)).view(x.shape)
+        return x * kept.to(x.dtype).mul_(1 / (1 - self.probability))
+
+
+class Embedding(nn.Module):
+    """Word + position + token type, normalised: ids [n, t], types [n, t] -> [n, t, d].
+
+    With a rank r the word embedding is a table [V, r] times a projection [r, d].
+    """
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        rank = shape.embedding_rank
+        self.word = nn.Embedding(shape.vocabulary, rank or shape.hidden)
+        self.projection = nn.Linear(rank, shape.hidden, bias=False) if rank else None
+        self.position = nn.Embedding(shape.positions, shape.hidden)
+        self.token_type = nn.Embedding(shape.token_types, shape.hidden)
+        self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
+        self.dropout = Dropout(shape.dropout)
+
+    def forward(self, ids: Tensor, types: Tensor) -> Tensor:
+        words = self.word(ids) if self.projection is None else self.projection(self.word(ids))  # [n, t, d]
+        positions = self.position.weight[: ids.shape[1]]  # [t, d]
+        hidden: Tensor = self.dropout(self.norm(words + self.token_type(types) + positions))
+        return hidden
+
+
+class Layer(nn.Module):
+    """Self-attention and feed-forward, each with a residual and a norm after it: hidden [n, t, d], mask [n, t] -> [n, t, d]."""
+
+    def __init__(self, shape: EncoderShape, index: int) -> None:
+        super().__init__()
+        width = shape.heads[index] * shape.head_size
+        self.heads, self.head_size = shape.heads[index], shape.head_size
+        self.query = nn.Linear(shape.hidden, width)
+        self.key = nn.Linear(shape.hidden, width)
+        self.value = nn.Linear(shape.hidden, width)
+        self.output = nn.Linear(width, shape.hidden)
+        self.attention_norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
+        self.widen = nn.Linear(shape.hidden, shape.ffn[index])
+        self.narrow = nn.Linear(shape.ffn[index], shape.hidden)
+        self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
+        self.activation = ACTIVATIONS[shape.activation]
+        self.dropout = Dropout(shape.dropout)
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        mixed = self._trained_attention(hidden, mask) if self.training else self._attention(hidden, mask)  # [n, h, t, s]
+        mixed = self.output(mixed.transpose(1, 2).flatten(2))
+        hidden = self.attention_norm(hidden + self.dropout(mixed))
+        wide = self.activation(self.widen(hidden))  # [n, t, ffn]
+        result: Tensor = self.norm(hidden + self.dropout(self.narrow(wide)))
+        return result
+
+    def _attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        query, key, value = (self._heads(part(hidden)) for part in (self.query, self.key, self.value))
+        return functional.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
+
+    def _trained_attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """The same with drop-out of the attention probabilities."""
+        weights = self.dropout(self.attention_scores(hidden, mask).softmax(-1))
+        return weights.to(hidden.dtype) @ self._heads(self.value(hidden))
+
+    def attention_scores(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Scaled products of queries and keys before the soft-max [n, h, t, t], -inf at padded keys; for distillation only."""
+        query, key = self._heads(self.query(hidden)), self._heads(self.key(hidden))
+        scores = query @ key.transpose(-1, -2) / self.head_size**0.5
+        return scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(*x.shape[:2], self.heads, self.head_size).transpose(1, 2)  # [n, h, t, s]
+
+
+class ExitHead(nn.Module):
+    """pooled -> (dense) -> tanh -> drop-out -> linear: state -> logits [n, c]."""
+
+    lookback: ClassVar[int] = 1
+
+    def __init__(self, config: ModelConfig, pooler: nn.Linear | None) -> None:
+        super().__init__()
+        self.pooling, self.classes, self.scale = config.pooling, config.classes, config.scale
+        self.pooler = pooler
+        self.dropout = Dropout(config.shape.dropout)
+        self.classifier = nn.Linear(config.shape.hidden, config.classes)
+
+    def forward(self, state: State) -> Tensor:
+        vector = pool(state.hiddens[-1], state.mask, self.pooling)
+        if self.pooler is not None:
+            vector = self.pooler(vector)
+        logits: Tensor = self.classifier(self.dropout(torch.tanh(vector)))
+        return logits * self.scale
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """One vector [n, d] of hidden states [n, t, d]: the first token's, or the mean over real tokens."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)
+
+
+class EncoderModel(MultiExitModel):
+    """A multi-exit model whose tensors are fixed by a config, so that it can be saved and built again."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Random weights as BERT's: normal with deviation 0.02, biases 0, norms 1.
+
+        Raises: ValueError when the config does not name an exit (or None) for each layer.
+        """
+        shape = config.shape
+        shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
+        super().__init__(
+            embedding=Embedding(shape),
+            layers=[Layer(shape, index) for index in range(shape.layers)],
+            exits=[None if head is None else ExitHead(config, _pooler(head, shape, shared)) for head in config.exits],
+        )
+        self.config = config
+        self.apply(_initialise)
+
+
+def _pooler(head: Head, shape: EncoderShape, shared: nn.Linear | None) -> nn.Linear | None:
+    return {"dense": nn.Linear(shape.hidden, shape.hidden), "shared": shared, "plain": None}[head]
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,116 @@
+"""The stage that bert, deebert and pabee are made of: exits on an encoder, trained on labels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from baselines.encoder import EncoderModel, Head, ModelConfig
+from baselines.losses import exit_losses, weighted
+from baselines.training import Schedule, selection_score, train
+from baselines.weights import copy_encoder, exit_heads, pretrained
+from harness.backbones import Backbone
+from harness.model import Batch, MultiExitModel
+from harness.records import Trial
+from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Training, Work
+from harness.tasks import Task, TaskData
+
+
+def model_config(backbone: Backbone, task: Task, exits: tuple[Head | None, ...]) -> ModelConfig:
+    """The config of a model of the backbone's own shape."""
+    return ModelConfig(backbone.shape, backbone.pooling, task.classes, task.scale, exits)
+
+
+def last_only(backbone: Backbone, head: Head) -> tuple[Head | None, ...]:
+    """One exit, after the last layer."""
+    return (None,) * (backbone.shape.layers - 1) + (head,)
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Train exits and encoder together on the labels, from the pretrained weights: sum of weight times loss over exits."""
+
+    name: str
+    exits: tuple[Head | None, ...]
+    weights: tuple[float, ...]
+    """Of each exit's loss, first exit to last; the best epoch is chosen by the mean over exits."""
+    schedule: Schedule
+    revision: ClassVar[int] = 1
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Fit on train, choose the epoch on selection."""
+        model, report = pretrained(backbone, model_config(backbone, data.task, self.exits))
+        training = _train_exits(model, self.weights, data, self.schedule, run)
+        return FreshFit(model, training, report)
+
+
+@dataclass(frozen=True)
+class AddExits:
+    """Put exits on a fine-tuned single-exit model and train them alone: encoder and last exit stay frozen."""
+
+    name: str
+    head: Head
+    schedule: Schedule
+    revision: ClassVar[int] = 1
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Fit on train the sum of the new exits' losses, choose the epoch on selection by the mean over the new exits.
+
+        The new exits' dense poolers start from the last exit's, as in the authors' code (`init_highway_pooler`).
+        """
+        (parent,) = parents
+        assert isinstance(parent, EncoderModel)
+        (last,) = exit_heads(parent)
+        layers = backbone.shape.layers
+        own = parent.config.exits[-1]
+        model = EncoderModel(model_config(backbone, data.task, (self.head,) * (layers - 1) + (own,)))
+        copy_encoder(parent, model)
+        *new, main = exit_heads(model)
+        main.load_state_dict(last.state_dict())
+        for head in new:
+            if head.pooler is not None and last.pooler is not None:
+                head.pooler.load_state_dict(last.pooler.state_dict())
+        model.requires_grad_(False)
+        nn.ModuleList(new).requires_grad_(True)
+        training = _train_exits(model, (1.0,) * (layers - 1) + (0.0,), data, self.schedule, run)
+        return FreshFit(model, training)
+
+
+def _train_exits(model: EncoderModel, weights: tuple[float, ...], data: TaskData, schedule: Schedule, run: StageRun) -> Training:
+    trained = [index for index, weight in enumerate(weights) if weight > 0]
+
+    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
+        return weighted(exit_losses(model(batch).logits, labels, data.task.scale), weights)
+
+    def score(model: MultiExitModel) -> float:
+        return selection_score(model, data.selection, data.task, trained, run.compute.device)
+
+    return train(model, loss, data.train, score, schedule, run)
+
+
+def fit_best_rate(
+    stage: Callable[[Schedule], Stage],
+    schedules: tuple[Schedule, ...],
+    data: TaskData,
+    backbone: Backbone,
+    work: Work,
+    parents: Callable[[Work], tuple[FittedStage, ...]] = lambda work: (),
+) -> tuple[FittedStage, tuple[Trial, ...]]:
+    """Fit the stage with the schedule whose best epoch scores highest on `selection`, tried with one fixed seed.
+
+    `parents` gives the stages before it under given circumstances, so that the search stands on parents of its own seed. Dev is never
+    looked at. With one schedule nothing is tried.
+    """
+    chosen, trials = schedules[0], tuple[Trial, ...]()
+    if len(schedules) > 1:
+        search = work.at_seed(SEARCH_SEED)
+        before = parents(search)
+        fits = [search.fitted(stage(schedule), data, backbone, before).stored.report for schedule in schedules]
+        reached = [max(report.selection) for report in fits]
+        chosen = schedules[reached.index(max(reached))]
+        trials = tuple(
+            Trial(report.name, "learning_rate", schedule.learning_rate, score, schedule == chosen)
+            for report, schedule, score in zip(fits, schedules, reached, strict=True)
+        )
+    return work.fitted(stage(chosen), data, backbone, parents(work)), trials

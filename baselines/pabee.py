@@ -1,0 +1,47 @@
+"""PABEE (Zhou et al., NeurIPS 2020): all exits trained jointly; leave when several answers in a row agree."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from baselines.encoder import EncoderModel, Head
+from baselines.finetune import FineTune, fit_best_rate, model_config
+from baselines.training import Recipe, Schedule
+from harness.backbones import Backbone
+from harness.stages import Fitted, Work
+from harness.tasks import Task, TaskData
+
+
+@dataclass(frozen=True)
+class Pabee(Recipe):
+    """Joint loss sum j L_j / sum j over exits j = 1..l (section 3.3, equation 3); patience at inference (section 3.2).
+
+    Differs from the authors' code: every example decides for itself (theirs decides for the batch), and the pooling is the backbone's own.
+    """
+
+    head: Head = "shared"
+    """One dense pooler for all exits and a linear each, as in the authors' code."""
+    tolerance: float = 0.1
+    """Regression: answers that differ by less agree, in label units (the authors' regression threshold)."""
+    family: ClassVar[str] = "pabee"
+    policy: ClassVar[str | None] = "patience"
+
+    def revisions(self) -> dict[str, int]:
+        """The one stage."""
+        return {"pabee-joint": FineTune.revision}
+
+    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+        """The backbone's shape with an exit after every layer."""
+        return EncoderModel(model_config(backbone, task, (self.head,) * backbone.shape.layers))
+
+    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+        """Joint training at the learning rate that `selection` prefers."""
+        layers = backbone.shape.layers
+        weights = tuple(2 * exit_ / (layers * (layers + 1)) for exit_ in range(1, layers + 1))
+
+        def stage(schedule: Schedule) -> FineTune:
+            return FineTune("pabee-joint", (self.head,) * layers, weights, schedule)
+
+        return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, work))
+
+
+PABEE = Pabee()

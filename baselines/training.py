@@ -1,0 +1,253 @@
+"""The only training loop."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from harness.backbones import Backbone
+from harness.batches import collate, shuffled_batches, sorted_batches
+from harness.errors import IncompleteError
+from harness.metrics import METRICS
+from harness.model import Batch, MultiExitModel
+from harness.stages import StageRun, Training
+from harness.tasks import Split, Task
+from harness.trace import predictions
+
+EVALUATION_BATCH = 64
+
+Loss = Callable[[MultiExitModel, Batch, Tensor], Tensor]
+"""(model, batch, labels [n]) -> the loss to minimise, a scalar."""
+
+Score = Callable[[MultiExitModel], float]
+"""What the best epoch is chosen by, larger is better."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of fine-tuning, common to the methods (Devlin et al., NAACL 2019, appendix A.3, and the authors' codes)."""
+
+    epochs: int | None = None
+    """Passes over the training rows, the best on `selection` is kept; None: the backbone's own number."""
+    batch_size: int = 32
+    """Rows per optimiser step."""
+    learning_rates: tuple[float, ...] | None = None
+    """Tried on `selection` with one fixed seed, the best used by all seeds; None: the backbone's own list."""
+    warmup: float = 0.1
+    """Share of the steps over which the learning rate rises from 0, before it falls to 0, both linearly."""
+    weight_decay: float = 0.01
+    """AdamW's, not on biases and norms."""
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    accumulation: int = 1
+    """Batches per optimiser step; each holds batch_size / accumulation rows."""
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for a value outside its range."""
+        if min(self.batch_size, self.accumulation, 1 if self.epochs is None else self.epochs) < 1:
+            raise ValueError(f"epochs {self.epochs}, batch_size {self.batch_size}, accumulation {self.accumulation}: wanted 1 or more")
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup {self.warmup}: wanted a share from 0 to below 1")
+        if any(rate <= 0 for rate in self.learning_rates or ()):
+            raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
+
+    def schedules(self, backbone: Backbone) -> tuple["Schedule", ...]:
+        """One schedule for each learning rate to try."""
+        return tuple(
+            Schedule(
+                epochs=self.epochs or backbone.epochs,
+                batch_size=self.batch_size,
+                learning_rate=rate,
+                warmup=self.warmup,
+                weight_decay=self.weight_decay,
+                clip=self.clip,
+                accumulation=self.accumulation,
+            )
+            for rate in self.learning_rates or backbone.learning_rates
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A recipe with everything settled: what one training follows, and part of its stage's key."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    clip: float
+    accumulation: int
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows of one forward pass."""
+        return self.batch_size // self.accumulation
+
+    def steps(self, rows: int) -> int:
+        """Optimiser steps of one epoch."""
+        return math.ceil(math.ceil(rows / self.micro_batch) / self.accumulation)
+
+
+def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun) -> Training:
+    """Minimise `loss` over the rows and leave the best epoch's weights in the model, in evaluation mode, on the CPU.
+
+    After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
+    Only parameters that require a gradient are trained.
+    Raises: IncompleteError naming the step when the loss is not finite.
+    """
+    device, progress = run.compute.device, run.compute.progress
+    accelerator = _accelerator(schedule, run)
+    model.to(device)
+    optimiser = _optimiser(model, schedule)
+    steps = schedule.steps(len(rows))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
+    state = _State(run.scratch / "train.pt", model, optimiser, rates)
+    labels = torch.from_numpy(rows.labels).to(device, torch.float32)
+    with progress.work(run.label, steps * schedule.epochs, done=state.epoch * steps) as advance:
+        for epoch in range(state.epoch, schedule.epochs):
+            started = time.perf_counter()
+            model.train()
+            losses = []
+            order = np.random.default_rng([run.seed, epoch])
+            batches = shuffled_batches(rows.tokens.lengths, schedule.micro_batch, order)
+            for number, index in enumerate(batches, start=1):
+                with accelerator.autocast():
+                    value = loss(model, collate(rows.tokens, index).to(device), labels[torch.from_numpy(index)])
+                losses.append(_finite(value, run, epoch, number, schedule))
+                accelerator.backward(value)
+                if number % schedule.accumulation == 0 or number == len(batches):
+                    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+                    optimiser.step()
+                    rates.step()
+                    optimiser.zero_grad()
+                    advance(f"epoch {epoch + 1}/{schedule.epochs} loss {losses[-1]:.3f}")
+            with accelerator.autocast():
+                reached = score(model)
+            accelerator.log({"loss": float(np.mean(losses)), "selection": reached}, step=epoch + 1)
+            state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
+            progress.detail(f"{run.label}: epoch {epoch + 1}: loss {state.losses[-1]:.4f}, selection {reached:.4f}")
+    accelerator.end_training()
+    model.load_state_dict(state.best)
+    model.to("cpu").eval()
+    return Training(
+        rows=len(rows),
+        steps=steps * schedule.epochs,
+        seconds=round(state.seconds, 1),
+        final_loss=state.losses[-1],
+        selection=tuple(state.selection),
+        best_epoch=state.selection.index(max(state.selection)) + 1,
+    )
+
+
+class _State:
+    """Everything that the next epoch depends on, kept after each epoch in one file."""
+
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> None:
+        self.path, self.model, self.optimiser, self.schedule = path, model, optimiser, schedule
+        self.losses: list[float] = []
+        self.selection: list[float] = []
+        self.seconds = 0.0
+        self.best: dict[str, Tensor] = {}
+        if path.is_file():
+            self._restore(torch.load(path, map_location="cpu", weights_only=True))
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.losses)
+
+    def finish_epoch(self, loss: float, reached: float, seconds: float) -> None:
+        """Note an epoch, keep its weights when it is the best, and write the state."""
+        if not self.selection or reached > max(self.selection):
+            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        self.losses.append(loss)
+        self.selection.append(reached)
+        self.seconds += seconds
+        kept = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "losses": self.losses,
+            "selection": self.selection,
+            "seconds": self.seconds,
+            "best": self.best,
+        }
+        unfinished = self.path.with_suffix(".unfinished")
+        torch.save(kept, unfinished)
+        unfinished.replace(self.path)
+
+    def _restore(self, kept: dict[str, object]) -> None:
+        self.model.load_state_dict(kept["model"])  # type: ignore[arg-type]
+        self.optimiser.load_state_dict(kept["optimiser"])  # type: ignore[arg-type]
+        self.schedule.load_state_dict(kept["schedule"])  # type: ignore[arg-type]
+        torch.set_rng_state(kept["random"])  # type: ignore[arg-type]
+        if kept["cuda"]:
+            torch.cuda.set_rng_state_all(kept["cuda"])  # type: ignore[arg-type]
+        self.losses, self.selection = kept["losses"], kept["selection"]  # type: ignore[assignment]
+        self.seconds, self.best = kept["seconds"], kept["best"]  # type: ignore[assignment]
+
+
+def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
+    accelerator = Accelerator(
+        mixed_precision="bf16" if run.compute.precision == "bfloat16" else "no",
+        gradient_accumulation_steps=schedule.accumulation,
+        cpu=run.compute.device.type == "cpu",
+        log_with=run.compute.tracker,
+        project_dir=str(run.scratch.parent.parent / "trackers"),
+    )
+    if run.compute.tracker:
+        accelerator.init_trackers(run.label.replace(" ", "-"), config=asdict(schedule))
+    return accelerator
+
+
+def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """Fused AdamW over what requires a gradient; weight decay on matrices only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+
+
+def _linear(steps: int, warmup: float) -> Callable[[int], float]:
+    """The learning rate's factor at each step: up from 0 over the warm-up, then down to 0."""
+    rising = max(round(steps * warmup), 1)
+    return lambda step: min((step + 1) / rising, (steps - step) / max(steps - rising, 1))
+
+
+def _finite(value: Tensor, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
+    loss = float(value.detach())
+    if not math.isfinite(loss):
+        raise IncompleteError(
+            f"{run.label}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning rate {schedule.learning_rate:g}: "
+            "try a smaller one (--set all.learning_rates=...)"
+        )
+    return loss
+
+
+@torch.inference_mode()
+def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device) -> float:
+    """Mean over these exits (indices from 0) of the task's main metric on the rows; the precision is the caller's."""
+    model.eval()
+    batches = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
+    parts = [model(collate(rows.tokens, index).to(device)).logits.float().cpu().numpy() for index in batches]
+    logits = np.concatenate(parts, axis=1)[exits]  # [e, n, c]
+    labels = rows.labels[np.concatenate(batches)]
+    return float(METRICS[task.metrics[0]](predictions(logits).astype(np.float64), labels).mean())

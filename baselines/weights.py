@@ -1,0 +1,138 @@
+"""Pretrained checkpoints -> our encoder, every tensor accounted for; and our own models' files (safetensors and a config)."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import load_model as load_tensors
+from safetensors.torch import save_model as save_tensors
+from torch import Tensor
+
+from baselines.encoder import EncoderModel, ExitHead, ModelConfig
+from harness.backbones import WEIGHTS, Backbone
+from harness.errors import HarnessError, IncompleteError
+from harness.model import MultiExitModel
+from harness.records import WeightsReport, from_json, to_json
+
+CONFIG = "config.json"
+
+LEFT_OUT = ("embeddings.position_ids", "pooler.", "cls.")
+"""Beginnings of the names that a model may leave in the file: a buffer, the [CLS] pooler, the pre-training heads."""
+
+
+def _names(layers: int) -> dict[str, str]:
+    """The library's tensor name -> ours, for an encoder of so many layers."""
+    modules = {
+        "embeddings.word_embeddings": "embedding.word",
+        "embeddings.position_embeddings": "embedding.position",
+        "embeddings.token_type_embeddings": "embedding.token_type",
+        "embeddings.LayerNorm": "embedding.norm",
+    }
+    inside = {
+        "attention.self.query": "query",
+        "attention.self.key": "key",
+        "attention.self.value": "value",
+        "attention.output.dense": "output",
+        "attention.output.LayerNorm": "attention_norm",
+        "intermediate.dense": "widen",
+        "output.dense": "narrow",
+        "output.LayerNorm": "norm",
+    }
+    modules |= {f"encoder.layer.{i}.{theirs}": f"layers.{i}.{ours}" for i in range(layers) for theirs, ours in inside.items()}
+    kinds = {theirs: ("weight",) if theirs.endswith("embeddings") else ("weight", "bias") for theirs in modules}
+    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items() for kind in kinds[theirs]}
+
+
+def _plain(name: str) -> str:
+    """A tensor's name without the prefix of a model with a head, and with today's words for a norm's weight and bias."""
+    name = name.removeprefix("bert.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
+    """A model of this config with the backbone's weights (random ones for a random backbone) and fresh exits.
+
+    A [CLS] pooler in the checkpoint becomes the dense pooler of the exits when the pooling is [CLS].
+    Raises: HarnessError naming every tensor that is missing, unexpected or of another shape.
+    """
+    model = EncoderModel(config)
+    if backbone.folder is None:
+        return model, WeightsReport(0, (), ("all: random backbone",))
+    file = backbone.folder / WEIGHTS
+    try:
+        tensors = {_plain(name): tensor for name, tensor in load_file(file).items()}
+    except (OSError, SafetensorError) as error:
+        raise HarnessError(f"backbone {backbone.name}: {file} cannot be read: {error}") from None
+    names = _names(config.shape.layers)
+    targets = {theirs: [ours] for theirs, ours in names.items()}
+    if config.pooling == "cls" and "pooler.dense.weight" in tensors:
+        poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
+        targets |= {f"pooler.dense.{kind}": [f"{name}.{kind}" for name in poolers] for kind in ("weight", "bias") if poolers}
+    return model, _load(model, tensors, targets, backbone.name)
+
+
+def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, list[str]], name: str) -> WeightsReport:
+    """Copy the tensors and say what became of each.
+
+    Raises: HarnessError as `pretrained` does.
+    """
+    state = model.state_dict()
+    left_out = sorted(theirs for theirs in tensors if theirs not in targets and theirs.startswith(LEFT_OUT))
+    missing = sorted(theirs for theirs in targets if theirs not in tensors)
+    unexpected = sorted(set(tensors) - set(targets) - set(left_out))
+    shapes = [
+        f"{theirs} {list(tensors[theirs].shape)} (wanted {list(state[ours].shape)})"
+        for theirs, all_ours in targets.items()
+        for ours in all_ours
+        if theirs in tensors and tensors[theirs].shape != state[ours].shape
+    ]
+    if missing or unexpected or shapes:
+        found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        said = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in found.items() if names)
+        raise HarnessError(f"backbone {name}: the weights do not fit: {said}")
+    with torch.no_grad():
+        for theirs, all_ours in targets.items():
+            for ours in all_ours:
+                state[ours].copy_(tensors[theirs])
+    loaded = {ours for all_ours in targets.values() for ours in all_ours}
+    return WeightsReport(len(targets), tuple(left_out), tuple(sorted(set(state) - loaded)))
+
+
+def copy_encoder(source: EncoderModel, target: EncoderModel) -> None:
+    """Copy the embedding and the layers of a model of the same shape.
+
+    Raises: ValueError when the shapes differ.
+    """
+    if source.config.shape != target.config.shape:
+        raise ValueError(f"an encoder of shape {source.config.shape} does not fit {target.config.shape}")
+    target.embedding.load_state_dict(source.embedding.state_dict())
+    target.layers.load_state_dict(source.layers.state_dict())
+
+
+def exit_heads(model: MultiExitModel) -> list[ExitHead]:
+    """The model's exits, first to last."""
+    heads = (model.exit_after(layer - 1) for layer in model.exit_layers)
+    return [head for head in heads if isinstance(head, ExitHead)]
+
+
+def save_model(model: MultiExitModel, folder: Path) -> None:
+    """Write config.json and model.safetensors; shared tensors are written once."""
+    if not isinstance(model, EncoderModel):
+        raise TypeError(f"{type(model).__name__} has no config to be built from again")
+    (folder / CONFIG).write_text(to_json(model.config), encoding="utf-8")
+    save_tensors(model, str(folder / WEIGHTS))
+
+
+def load_model(folder: Path) -> EncoderModel:
+    """Build the model of config.json and fill in its tensors, each of them; evaluation mode, on the CPU.
+
+    Raises: IncompleteError when the folder does not hold a model of ours.
+    """
+    try:
+        config = from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))
+        model = EncoderModel(config)
+        load_tensors(model, str(folder / WEIGHTS), strict=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise IncompleteError(f"{folder} does not hold a model: {str(error).splitlines()[0]}") from None
+    return model.eval()

@@ -1,0 +1,1 @@
+"""COST-EFF (Shen et al., EMNLP 2022)."""
