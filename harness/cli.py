@@ -1,0 +1,460 @@
+"""The command line. Each command imports what it needs in its body, so that --help answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from harness import __version__
+from harness.errors import ExitCode, HarnessError
+
+if TYPE_CHECKING:
+    from harness.records import RunRecord
+    from harness.run import Cell, Options
+    from harness.stages import Compute
+
+F = TypeVar("F", bound=Callable[..., object])
+
+FORMATS = click.Choice(["markdown", "csv", "json"])
+POLICY_NAMES = click.Choice(["entropy", "confidence", "patience"])
+DEFAULT_RESULTS = Path("results")
+
+
+def _group(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, shown in this order."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+verbosity_options = _group(
+    click.option("-v", "--verbose", is_flag=True, help="Say more; show where an internal error came from."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
+)
+results_option = click.option(
+    "--results-dir", type=click.Path(file_okay=False, path_type=Path), default=DEFAULT_RESULTS, show_default=True,
+    help="Folder of the records.",
+)  # fmt: skip
+cache_option = click.option(
+    "--cache-dir", type=click.Path(file_okay=False, path_type=Path), envvar="HARNESS_CACHE_DIR", show_envvar=True,
+    help="Folder of fitted stages and models.  [default: harness in the user's cache folder]",
+)  # fmt: skip
+data_option = click.option(
+    "--data-dir", type=click.Path(file_okay=False, path_type=Path), envvar="HARNESS_DATA_DIR", show_envvar=True,
+    help="Folder of GLUE's TSV files: CoLA/, SST-2/, MRPC/, ...",
+)  # fmt: skip
+compute_options = _group(
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
+    click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all usable cores]"),
+)
+reference_option = click.option(
+    "--reference", default="bert", show_default=True, metavar="METHOD", help="What ratios are against; none for no reference."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
+
+    \b
+    Examples:
+      harness run                                         # a first look: needs no data, no network
+      harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
+      harness report --format markdown
+    """
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@results_option
+@verbosity_options
+def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
+    """What there is: methods, tasks, backbones, or the runs in the results folder.
+
+    \b
+    Example:
+      harness list runs --format json
+    """
+    import json
+
+    from tabulate import tabulate
+
+    from harness import listing
+    from harness.store import Problem, ResultsStore
+
+    problems: list[Problem] = []
+    if what == "runs":
+        records, problems = ResultsStore(results_dir).records()
+        rows = listing.runs(records)
+    else:
+        rows = {"methods": listing.methods, "tasks": listing.tasks, "backbones": listing.backbones}[what]()
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        click.echo(tabulate(rows, headers="keys", disable_numparse=True) if rows else f"no {what} in {results_dir}")
+    for problem in problems:
+        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    return ExitCode.INCOMPLETE if problems else ExitCode.OK
+
+
+@cli.command("run")
+@click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
+@click.option("--tasks", default="demo", show_default=True, metavar="A,B", help="Tasks or groups: see harness list tasks.")
+@click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER", help="See harness list backbones.")
+@data_option
+@click.option("--train-rows", multiple=True, metavar="TASK=N", help="Train on N rows, the same for all methods and seeds.")
+@click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
+@click.option("--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyper-parameter; all.FIELD for every method.")
+@click.option("--epochs", type=click.IntRange(1), help="The same as --set all.epochs=N.")
+@click.option("--max-length", type=click.IntRange(4), default=128, show_default=True, help="Tokens after which a text is cut.")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True,
+              help="Rows in an evaluation batch and of the second latency figure.")  # fmt: skip
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
+              help="Of training; auto is bf16 where the processor has it. Scores and latency are in fp32.")  # fmt: skip
+@compute_options
+@click.option("--limit", type=click.IntRange(1), help="A quick look at N rows per split; never averaged with full runs.")
+@click.option("--latency/--no-latency", default=True, show_default=True, help="Measure wall-clock latency.")
+@reference_option
+@click.option("--tracker", metavar="NAME", help="An accelerate tracker: tensorboard, wandb, ... (logs in the cache folder).")
+@results_option
+@cache_option
+@click.option("--dry-run", is_flag=True, help="Show the cells and whether they are stored; fit nothing.")
+@verbosity_options
+def run_command(
+    methods: str,
+    tasks: str,
+    backbone: str,
+    data_dir: Path | None,
+    train_rows: tuple[str, ...],
+    seeds: str,
+    settings: tuple[str, ...],
+    epochs: int | None,
+    max_length: int,
+    batch_size: int,
+    precision: str,
+    device: str,
+    threads: int | None,
+    limit: int | None,
+    latency: bool,
+    reference: str,
+    tracker: str | None,
+    results_dir: Path,
+    cache_dir: Path | None,
+    dry_run: bool,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Fit methods on tasks, measure every exit, store records. A second run reuses everything; an interrupted one goes on.
+
+    \b
+    Examples:
+      harness run
+      harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --data-dir GLUE_DIR \\
+                  --train-rows sst2=10000 --seeds 1,2,3
+      harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
+    """
+    from harness.backbones import find_backbone
+    from harness.methods import configure, parse_setting
+    from harness.run import Options, plan
+    from harness.tasks import find_tasks
+
+    wanted = [parse_setting(text) for text in settings]
+    wanted += [parse_setting(f"all.epochs={epochs}")] if epochs else []
+    grid = configure(_names("--methods", methods), wanted)
+    chosen = [task.name for task in find_tasks(_names("--tasks", tasks))]
+    cells = plan(
+        grid,
+        chosen,
+        find_backbone(backbone),
+        [_whole("--seeds", word) for word in _names("--seeds", seeds)],
+        max_length,
+        _rows_of(train_rows, chosen),
+        limit,
+    )
+    options = Options(
+        data_dir=data_dir,
+        results_dir=results_dir,
+        cache_dir=_cache(cache_dir),
+        compute=_compute(device, precision, threads, verbose, quiet, tracker),
+        batch_size=batch_size,
+        latency=latency,
+        reference=_reference(reference),
+    )
+    return _show_plan(cells, options) if dry_run else _run(cells, options)
+
+
+@cli.command("sweep")
+@click.argument("run_id")
+@click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
+@click.option("--points", type=click.IntRange(2), default=20, show_default=True, help="Quantiles of the scores on selection.")
+@click.option("--tolerance", type=click.FloatRange(0, min_open=True), help="Patience on a regression, in label units.")
+@click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
+@results_option
+@verbosity_options
+def sweep_command(
+    run_id: str, policy: str | None, points: int, tolerance: float | None, form: str, results_dir: Path, verbose: bool, quiet: bool
+) -> int:
+    """The curve of a policy over thresholds, from the stored trace: no model, no data.
+
+    \b
+    Example:
+      harness sweep 3f2a --policy entropy
+    """
+    from harness.listing import curve_table
+    from harness.store import ResultsStore
+
+    store = ResultsStore(results_dir)
+    record = store.find(run_id)
+    click.echo(curve_table(store, record, policy, points, tolerance, form), nl=False)
+    return ExitCode.OK
+
+
+@cli.command("time")
+@click.argument("run_id")
+@click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
+@click.option("--threshold", type=float, required=True, help="In the policy's unit: nats, probability, agreements.")
+@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Interleaved passes over the rows.")
+@click.option("--limit", type=click.IntRange(1), help="Time the first N dev rows.")
+@click.option("--backbone", metavar="NAME|FOLDER", help="For a run on a local folder.  [default: the run's]")
+@compute_options
+@reference_option
+@data_option
+@results_option
+@cache_option
+@verbosity_options
+def time_command(
+    run_id: str,
+    policy: str | None,
+    threshold: float,
+    batch_size: int,
+    precision: str,
+    rounds: int,
+    limit: int | None,
+    backbone: str | None,
+    device: str,
+    threads: int | None,
+    reference: str,
+    data_dir: Path | None,
+    results_dir: Path,
+    cache_dir: Path | None,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Time live early exit, where rows really leave the batch, against the reference model on the same dev rows.
+
+    \b
+    Example:
+      harness time 3f2a --policy entropy --threshold 0.3 --batch-size 1 --data-dir GLUE_DIR
+    """
+    from harness.live import LiveOptions, time_run
+    from harness.report import timing_table
+    from harness.store import ResultsStore
+
+    store = ResultsStore(results_dir)
+    record = store.find(run_id)
+    options = LiveOptions(
+        policy=policy,
+        threshold=threshold,
+        batch_size=batch_size,
+        rounds=rounds,
+        limit=limit,
+        precision={"fp32": "float32", "bf16": "bfloat16"}[precision],
+        reference=_reference(reference),
+        backbone=backbone or record.spec.backbone,
+        data_dir=data_dir,
+        cache_dir=_cache(cache_dir),
+    )
+    timing = time_run(record, _compute(device, "auto", threads, verbose, quiet, None), options)
+    store.add_timing(record, timing)
+    click.echo(timing_table([(record, timing)]))
+    return ExitCode.OK
+
+
+@cli.command("flops")
+@click.argument("method")
+@click.option("--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER")
+@click.option("--length", type=click.IntRange(1), default=128, show_default=True, help="Tokens.")
+@click.option("--task", default="sst2", show_default=True, help="Fixes the number of classes.")
+@click.option("--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE")
+@click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
+@verbosity_options
+def flops_command(
+    method: str, backbone: str, length: int, task: str, settings: tuple[str, ...], form: str, verbose: bool, quiet: bool
+) -> int:
+    """Parameters and MACs to each exit, from the shape alone: no weights, no hub.
+
+    \b
+    Example:
+      harness flops deebert --backbone bert-base-uncased --length 128
+    """
+    import torch
+
+    from harness.backbones import find_backbone
+    from harness.flops import flops_table
+    from harness.methods import configure, parse_setting
+    from harness.tasks import find_tasks
+
+    configured = configure([method], [parse_setting(text) for text in settings])[method]
+    (chosen,) = find_tasks([task])
+    found = find_backbone(backbone)
+    if length > found.shape.positions:
+        raise HarnessError(f"--length {length}: backbone {found.name} takes up to {found.shape.positions} tokens")
+    with torch.device("meta"):
+        model = configured.untrained(found, chosen)
+        text = flops_table(model, length, form)
+    click.echo(text, nl=False)
+    return ExitCode.OK
+
+
+@cli.command("report")
+@click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
+@click.option("--tasks", metavar="A,B", help="Only these tasks.")
+@click.option("--methods", metavar="A,B", help="Only these methods.")
+@reference_option
+@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
+@results_option
+@verbosity_options
+def report_command(
+    form: str,
+    tasks: str | None,
+    methods: str | None,
+    reference: str,
+    into: Path | None,
+    results_dir: Path,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Compare the stored runs: scores, MACs, layers and latency, mean over seeds.
+
+    \b
+    Example:
+      harness report --format markdown --tasks mrpc,sst2
+    """
+    from harness.report import insert, render
+    from harness.store import ResultsStore
+    from harness.tasks import find_tasks
+
+    store = ResultsStore(results_dir)
+    records, problems = store.records()
+    if tasks is not None:
+        kept = {task.name for task in find_tasks(_names("--tasks", tasks))}
+        records = [record for record in records if record.spec.task in kept]
+    if methods is not None:
+        named = _names("--methods", methods)
+        records = [record for record in records if record.spec.method in named]
+    for problem in problems:
+        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    text = render(store, records, _reference(reference), form)
+    if into is not None:
+        insert(into, text)
+    else:
+        click.echo(text, nl=False)
+    return ExitCode.INCOMPLETE if problems else ExitCode.OK
+
+
+def _names(option: str, text: str) -> list[str]:
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    if not names:
+        raise HarnessError(f"{option} {text!r} names nothing")
+    return names
+
+
+def _whole(option: str, word: str) -> int:
+    if not word.isdecimal():
+        raise HarnessError(f"{option}: got {word!r}, wanted whole numbers from 0")
+    return int(word)
+
+
+def _rows_of(words: tuple[str, ...], tasks: list[str]) -> dict[str, int]:
+    """TASK=N words as a table."""
+    from harness.errors import unknown
+
+    rows = {}
+    for word in words:
+        task, equals, count = word.partition("=")
+        if not equals:
+            raise HarnessError(f"--train-rows {word}: wanted TASK=N")
+        if task not in tasks:
+            raise unknown("task of this grid", task, tasks)
+        rows[task] = _whole(f"--train-rows {task}", count)
+    return rows
+
+
+def _reference(name: str) -> str | None:
+    from harness.methods import load_method
+
+    if name == "none":
+        return None
+    load_method(name)
+    return name
+
+
+def _cache(folder: Path | None) -> Path:
+    """The given folder, or harness in the user's cache folder."""
+    import os
+
+    if folder is not None:
+        return folder
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+
+
+def _compute(device: str, precision: str, threads: int | None, verbose: bool, quiet: bool, tracker: str | None) -> Compute:
+    import psutil
+
+    from harness.progress import Progress
+    from harness.run import resolve_device, resolve_precision
+    from harness.stages import Compute
+
+    found = resolve_device(device)
+    usable = len(psutil.Process().cpu_affinity() or [1]) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
+    progress = Progress(-1 if quiet else 1 if verbose else 0)
+    return Compute(found, resolve_precision(precision, found), threads or usable or 1, progress, tracker)
+
+
+def _show_plan(cells: list[Cell], options: Options) -> int:
+    from tabulate import tabulate
+
+    from harness.run import load_cell_data, run_id
+    from harness.store import ResultsStore
+
+    store = ResultsStore(options.results_dir)
+    rows = []
+    for cell in cells:
+        data = load_cell_data(cell, options.data_dir)
+        identity = run_id(cell, data, options)
+        stored = store.holds(cell.spec.task, cell.spec.method, identity)
+        rows.append([cell.spec.task, cell.spec.method, cell.spec.seed, len(data.train), identity, "stored" if stored else "to run"])
+    click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state"]))
+    return ExitCode.OK
+
+
+def _run(cells: list[Cell], options: Options) -> int:
+    from harness.run import run_grid
+
+    total, finished = len(cells), 0
+
+    def done(cell: Cell, record: RunRecord, stored: bool) -> None:
+        nonlocal finished
+        finished += 1
+        last = record.exits[-1]
+        reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
+        how = "stored already" if stored else f"{record.seconds:.0f} s"
+        options.compute.progress.say(f"[{finished}/{total}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
+
+    failures = run_grid(cells, options, done)
+    for failure in failures:
+        click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
+    codes = {failure.code for failure in failures}
+    order = [ExitCode.USER, ExitCode.NOT_COMPARABLE, ExitCode.INCOMPLETE, ExitCode.BUG]
+    return next((code for code in order if code in codes), ExitCode.OK)

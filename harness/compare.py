@@ -1,0 +1,318 @@
+"""Records side by side: cells grouped into comparisons, ratios to the reference, statistics over seeds. No formatting here."""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.policies import make_policy
+from harness.records import ExitMeasurement, RunRecord
+from harness.store import ResultsStore
+from harness.sweep import sweep, threshold_for_macs, thresholds_from
+from harness.tasks import find_tasks
+
+BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 0.125}
+"""Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows."""
+
+POINTS = ("3/4", "1/2", "1/4")
+"""The budgets that get a row of their own in the main table."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What two runs must share to stand in one table."""
+
+    task: str
+    backbone: str
+    train_rows: int | None
+    limit: int | None
+    max_length: int
+    data: str
+    splits: str
+    device: str
+    precision: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A figure over seeds."""
+
+    mean: float
+    deviation: float
+    """Sample standard deviation; 0 for one seed."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: a method at one of its exits or at a point of its curve, over seeds."""
+
+    method: str
+    point: str
+    """`exit 6`, or `MACs <= 1/2` for a point of a dynamic method's curve."""
+    scores: dict[str, Mean]
+    retained: Mean | None
+    """Main score as a share of the reference's, paired by seed."""
+    parameters: int
+    macs: Mean
+    mac_ratio: Mean | None
+    """Reference MACs / own MACs, on the same rows."""
+    layers: Mean
+    latency_ms: Mean | None
+    """Batch 1: measured to a static exit; for a point, path latency averaged over where the dev rows left."""
+    latency_ratio: Mean | None
+    """Reference ms / own ms: paired in the same rounds for a static exit, quotient of the medians for a point."""
+
+
+@dataclass(frozen=True)
+class ExitRow:
+    """One exit of one method, over seeds."""
+
+    method: str
+    layer: int
+    score: Mean
+    macs: Mean
+    macs_128: int
+    parameters: int
+    static_ms: dict[str, Mean]
+    path_ms: dict[str, Mean]
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """A dynamic method's main score at each budget, threshold chosen on calibration, over seeds."""
+
+    method: str
+    policy: str
+    scores: dict[str, Mean | None]
+    macs: dict[str, Mean | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All tables of one condition."""
+
+    condition: Condition
+    metrics: tuple[str, ...]
+    constant_scores: dict[str, float]
+    rows: tuple[Row, ...]
+    curves: tuple[CurveRow, ...]
+    exits: tuple[ExitRow, ...]
+    reference: str | None
+    """The reference's label; None where it has no runs here."""
+    records: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One seed at one point of its curve."""
+
+    scores: dict[str, float]
+    macs: float
+    layers: float
+    path_ms: float | None
+
+
+def compare(store: ResultsStore, records: Sequence[RunRecord], reference: str | None) -> list[Comparison]:
+    """The comparisons that these records make, in the order of the tasks' names."""
+    groups: dict[Condition, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[condition(record)].append(record)
+    ordered = sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
+    return [_comparison(store, where, group, reference) for where, group in ordered]
+
+
+def condition(record: RunRecord) -> Condition:
+    """What the record can be compared under."""
+    spec, data, where = record.spec, record.data, record.environment
+    return Condition(
+        task=spec.task,
+        backbone=spec.backbone,
+        train_rows=spec.train_rows,
+        limit=spec.limit,
+        max_length=spec.max_length,
+        data=data.data,
+        splits=data.splits,
+        device=where.device,
+        precision=where.precision,
+        threads=where.threads,
+    )
+
+
+def mean(values: Iterable[float]) -> Mean:
+    """Mean and sample standard deviation over seeds."""
+    array = np.array(list(values), dtype=np.float64)
+    return Mean(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0, len(array))
+
+
+def labels(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ."""
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[record.spec.method, json.dumps(record.spec.settings, sort_keys=True)].append(record)
+    variants: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for (method, settings), _ in groups.items():
+        variants[method].append(_flat(json.loads(settings)))
+    labelled = {}
+    for (method, settings), group in groups.items():
+        own, others = _flat(json.loads(settings)), variants[method]
+        differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
+        suffix = ", ".join(f"{name}={_short(own[name])}" for name in differing)
+        labelled[f"{method} ({suffix})" if suffix else method] = sorted(group, key=lambda r: r.spec.seed)
+    return labelled
+
+
+def _flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _short(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _comparison(store: ResultsStore, where: Condition, records: list[RunRecord], reference: str | None) -> Comparison:
+    groups = labels(records)
+    names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
+    known = next((name for name in names if groups[name][0].spec.method == reference), None)
+    base = {record.spec.seed: record for record in groups[known]} if known is not None else {}
+    (task,) = find_tasks([where.task])
+    rows: list[Row] = []
+    curves: list[CurveRow] = []
+    for name in names:
+        rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
+        if groups[name][0].policy is not None and base:
+            points = _points(store, groups[name], base)
+            rows += [_point_row(name, point, groups[name], points[point], base, task.metrics[0]) for point in POINTS if points[point]]
+            curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
+    return Comparison(
+        condition=where,
+        metrics=task.metrics,
+        constant_scores=records[0].constant_scores,
+        rows=tuple(rows),
+        curves=tuple(curves),
+        exits=tuple(row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])),
+        reference=known,
+        records=tuple(records),
+    )
+
+
+def _against(
+    records: Sequence[RunRecord], base: dict[int, RunRecord], value: Callable[[RunRecord, ExitMeasurement], float | None]
+) -> Mean | None:
+    """A figure over the seeds that the reference has too; None when there are none, or when a seed lacks the figure."""
+    values = [value(record, base[record.spec.seed].exits[-1]) for record in records if record.spec.seed in base]
+    known = [number for number in values if number is not None]
+    return mean(known) if known and len(known) == len(values) else None
+
+
+def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], metric: str) -> Row:
+    latency = [record.exits[-1].static_ms.get("1") for record in records]
+    ratios = [record.latency.reference_ratio.get("1") if record.latency else None for record in records]
+    return Row(
+        method=name,
+        point=f"exit {records[0].exits[-1].layer}",
+        scores={m: mean(r.exits[-1].scores[m] for r in records) for m in records[0].exits[-1].scores},
+        retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
+        parameters=records[0].exits[-1].parameters,
+        macs=mean(r.exits[-1].macs for r in records),
+        mac_ratio=_against(records, base, lambda r, b: b.macs / r.exits[-1].macs),
+        layers=mean(r.exits[-1].layer for r in records),
+        latency_ms=mean(q.median for q in latency if q) if all(latency) else None,
+        latency_ratio=mean(q[-1].median for q in ratios if q) if all(ratios) else None,
+    )
+
+
+def _share(own: float, reference: float) -> float | None:
+    """own / reference; a reference at or below 0 gives no share."""
+    return own / reference if reference > 0 else None
+
+
+def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]) -> dict[str, list[_Point]]:
+    """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
+    found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
+    shared = [record for record in records if record.spec.seed in base]
+    for record in shared:
+        for name, point in _record_points(store, record, base[record.spec.seed]).items():
+            found[name].append(point)
+    return {name: points if len(points) == len(shared) else [] for name, points in found.items()}
+
+
+def _record_points(store: ResultsStore, record: RunRecord, base: RunRecord) -> dict[str, _Point]:
+    """Threshold chosen on calibration within the budget, scored on dev."""
+    (task,) = find_tasks([record.spec.task])
+    assert record.policy is not None
+    policy = make_policy(record.policy, task.classes, record.tolerance)
+    dev, selection, calibration = (store.trace(record, split) for split in ("dev", "selection", "calibration"))
+    thresholds = thresholds_from(policy, selection)
+    last = len(base.costs.layers) - 1
+    reference_macs = float(base.costs.static(last, calibration.lengths).mean())
+    points = {}
+    for name, share in BUDGETS.items():
+        chosen = threshold_for_macs(policy, calibration, record.costs, thresholds, task.metrics[0], share * reference_macs)
+        if chosen is None:
+            continue
+        curve = sweep(policy, dev, record.costs, task.metrics, np.array([chosen]))
+        shares = curve.left[0] / curve.left[0].sum()
+        path = [exit_.path_ms.get("1") for exit_ in record.exits]
+        milliseconds = sum(share * q.median for share, q in zip(shares, path, strict=True) if q) if all(path) else None
+        scores = {metric: float(values[0]) for metric, values in curve.scores.items()}
+        points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds)
+    return points
+
+
+def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
+    shared = [record for record in records if record.spec.seed in base]
+    by_seed = {record.spec.seed: point for record, point in zip(shared, points, strict=True)}
+    own = [point.path_ms for point in points]
+    reference = {r.spec.seed: r.latency.reference_ms.get("1") if r.latency else None for r in shared}
+
+    def ratio(record: RunRecord, _: ExitMeasurement) -> float | None:
+        quartiles, spent = reference[record.spec.seed], by_seed[record.spec.seed].path_ms
+        return quartiles.median / spent if quartiles and spent else None
+
+    return Row(
+        method=name,
+        point=f"MACs <= {budget}",
+        scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
+        retained=_against(shared, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
+        parameters=records[0].parameters,
+        macs=mean(point.macs for point in points),
+        mac_ratio=_against(shared, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
+        layers=mean(point.layers for point in points),
+        latency_ms=mean(ms for ms in own if ms) if all(own) else None,
+        latency_ratio=_against(shared, base, ratio),
+    )
+
+
+def _curve_row(name: str, records: list[RunRecord], points: dict[str, list[_Point]], metric: str) -> CurveRow:
+    return CurveRow(
+        method=name,
+        policy=str(records[0].policy),
+        scores={b: mean(p.scores[metric] for p in found) if found else None for b, found in points.items()},
+        macs={b: mean(p.macs for p in found) if found else None for b, found in points.items()},
+    )
+
+
+def _exit_rows(name: str, records: list[RunRecord], metric: str) -> list[ExitRow]:
+    rows = []
+    for place, first in enumerate(records[0].exits):
+        exits = [record.exits[place] for record in records]
+        rows.append(
+            ExitRow(
+                method=name,
+                layer=first.layer,
+                score=mean(e.scores[metric] for e in exits),
+                macs=mean(e.macs for e in exits),
+                macs_128=first.macs_128,
+                parameters=first.parameters,
+                static_ms={size: mean(e.static_ms[size].median for e in exits if size in e.static_ms) for size in first.static_ms},
+                path_ms={size: mean(e.path_ms[size].median for e in exits if size in e.path_ms) for size in first.path_ms},
+            )
+        )
+    return rows

@@ -1,0 +1,126 @@
+"""Live timing of early exit on the dev rows of a stored run (`harness time`)."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.backbones import Backbone, find_backbone
+from harness.batches import collate, sorted_batches
+from harness.errors import HarnessError, IncompleteError, NotComparableError
+from harness.inference import answer_early
+from harness.latency import LatencyJob, paired_ratio, quartiles, rows_of, run_job
+from harness.methods import model_format
+from harness.metrics import scores
+from harness.policies import Policy, make_policy
+from harness.records import RunRecord, Timing
+from harness.run import device_name, save_reference
+from harness.stages import Compute
+from harness.tasks import Split, TaskData, find_tasks, load_data
+from harness.trace import predictions
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a run is timed."""
+
+    policy: str | None
+    """None: the method's own."""
+    threshold: float
+    batch_size: int
+    rounds: int
+    limit: int | None
+    """Dev rows to time, from the first; None is all."""
+    precision: str
+    reference: str | None
+    backbone: str
+    """Name or folder, as given."""
+    data_dir: Path | None
+    cache_dir: Path
+
+
+def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timing:
+    """Early exit against the reference on the same batches, rows really leaving.
+
+    Raises: HarnessError for a run with one exit; IncompleteError when its model is no longer cached; NotComparableError when the data
+    or the backbone are not those of the run.
+    """
+    name = options.policy or record.policy
+    if name is None or record.policy is None:
+        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: its latency is in the record")
+    (task,) = find_tasks([record.spec.task])
+    policy = make_policy(name, task.classes, record.tolerance)
+    cut = policy.cut(options.threshold)
+    backbone = find_backbone(options.backbone)
+    data = _same_data(record, backbone, options.data_dir)
+    folder = options.cache_dir / "stages" / record.stages[-1].report.key
+    if not folder.is_dir():
+        raise IncompleteError(f"the model of run {record.run_id} is not in {options.cache_dir}: fit it again with harness run")
+    rows = np.arange(min(options.limit or len(data.dev), len(data.dev)))
+    batches = sorted_batches(data.dev.tokens.lengths[rows], options.batch_size)
+    torch.set_num_threads(compute.threads)
+    logits, exits = _answer(folder, data.dev, batches, policy, cut, compute)
+    order = np.concatenate(batches)
+    reached = scores(task.metrics, predictions(logits).astype(np.float64), data.dev.labels[order])
+    with tempfile.TemporaryDirectory() as reference_folder:
+        reference = save_reference(options.reference, backbone, data, Path(reference_folder))
+        job = LatencyJob(
+            model=str(folder),
+            reference=reference,
+            batches={str(options.batch_size): tuple(rows_of(data.dev.tokens, batch) for batch in batches)},
+            device=compute.device.type,
+            precision=options.precision,
+            threads=compute.threads,
+            policy=name,
+            tolerance=record.tolerance,
+            threshold=options.threshold,
+            min_rounds=options.rounds,
+            max_rounds=options.rounds,
+        )
+        samples = run_job(job).milliseconds[str(options.batch_size)]
+    layers = [use for use, piece in enumerate(record.costs.exits, start=1) if piece is not None]
+    return Timing(
+        run_id=record.run_id,
+        policy=name,
+        threshold=options.threshold,
+        batch_size=options.batch_size,
+        device=device_name(compute.device),
+        precision=options.precision,
+        threads=compute.threads,
+        rows=len(rows),
+        rounds=options.rounds,
+        tokens=round(float(np.mean([data.dev.tokens.lengths[batch].max() for batch in batches])), 2),
+        mean_layers=round(float(np.array(layers)[exits].mean()), 4),
+        scores={metric: float(value) for metric, value in reached.items()},
+        early_ms=quartiles(samples["live"]),
+        reference=options.reference,
+        reference_ms=quartiles(samples["reference"]),
+        ratio=paired_ratio(samples["reference"], samples["live"]),
+    )
+
+
+def _same_data(record: RunRecord, backbone: Backbone, data_dir: Path | None) -> TaskData:
+    """The run's rows, encoded.
+
+    Raises: NotComparableError when they, or the backbone, are not the run's.
+    """
+    (task,) = find_tasks([record.spec.task])
+    data = load_data(task, data_dir, record.spec.train_rows, record.spec.limit)
+    found = {"data": (data.data_fingerprint, record.data.data), "backbone": (backbone.fingerprint, record.data.backbone)}
+    for what, (got, wanted) in found.items():
+        if got != wanted:
+            raise NotComparableError(f"{what} {got} is not that of run {record.run_id}, {wanted}")
+    return data.encoded(backbone.encode, record.spec.max_length)
+
+
+def _answer(
+    folder: Path, dev: Split, batches: list[NDArray[np.int64]], policy: Policy, cut: float, compute: Compute
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Live logits [n, c] and exits [n] of the rows, in the order of the batches."""
+    model = model_format().load_model(folder).to(compute.device)
+    answers = [answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut) for batch in batches]
+    logits = torch.cat([answer.logits for answer in answers]).float().cpu().numpy()
+    return logits, torch.cat([answer.exits for answer in answers]).cpu().numpy()

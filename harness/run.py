@@ -1,0 +1,333 @@
+"""One cell from its spec to its record, as a straight line; and a grid of cells."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness import __version__
+from harness.backbones import Backbone
+from harness.errors import ExitCode, HarnessError
+from harness.flops import piece_costs
+from harness.inference import collect
+from harness.latency import LatencyJob, measure_exits, timing_batches
+from harness.methods import Method, load_method, model_format
+from harness.metrics import scores
+from harness.model import MultiExitModel
+from harness.policies import POLICIES
+from harness.records import (
+    SCHEMA,
+    Costs,
+    DataSummary,
+    Environment,
+    ExitMeasurement,
+    LatencyConditions,
+    RunRecord,
+    RunSpec,
+)
+from harness.stages import Compute, Fitted, Work
+from harness.store import ResultsStore
+from harness.sweep import Curve, sweep, thresholds_from
+from harness.tasks import TaskData, find_tasks, load_data
+from harness.trace import Trace
+
+EVALUATION_REVISION = 1
+"""Raised when tracing, counting or timing may give other results: then every run is a new one."""
+
+FIXED_LENGTH = 128
+"""Tokens of the field's fixed-length figure."""
+
+LIBRARIES = ("torch", "accelerate", "fvcore", "numpy", "tokenizers", "transformers")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a grid is run; nothing here names a cell."""
+
+    data_dir: Path | None
+    results_dir: Path
+    cache_dir: Path
+    compute: Compute
+    batch_size: int
+    """Rows per batch when tracing, and of the second latency figure."""
+    latency: bool
+    reference: str | None
+    """Method that latency is measured against."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run that is asked for."""
+
+    spec: RunSpec
+    method: Method
+    backbone: Backbone
+
+    @property
+    def label(self) -> str:
+        """For progress lines."""
+        return f"{self.spec.task} {self.spec.method} seed {self.spec.seed}"
+
+
+def plan(
+    methods: dict[str, Method],
+    tasks: Sequence[str],
+    backbone: Backbone,
+    seeds: Sequence[int],
+    max_length: int,
+    train_rows: dict[str, int],
+    limit: int | None,
+) -> list[Cell]:
+    """The cells of a grid, task by task, seed by seed."""
+    return [
+        Cell(
+            RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),  # type: ignore[call-overload]
+            method,
+            backbone,
+        )
+        for task in tasks
+        for seed in seeds
+        for name, method in methods.items()
+    ]
+
+
+def load_cell_data(cell: Cell, data_dir: Path | None) -> TaskData:
+    """The cell's rows, encoded by its backbone."""
+    (task,) = find_tasks([cell.spec.task])
+    data = load_data(task, data_dir, cell.spec.train_rows, cell.spec.limit)
+    return data.encoded(cell.backbone.encode, cell.spec.max_length)
+
+
+def run_id(cell: Cell, data: TaskData, options: Options) -> str:
+    """Content address of a run: everything that its record depends on, known before anything is fitted."""
+    parts = {
+        "spec": asdict(cell.spec),
+        "revisions": cell.method.revisions(),
+        "evaluation": EVALUATION_REVISION,
+        "data": data.fingerprint,
+        "backbone": cell.backbone.fingerprint,
+        "precision": options.compute.precision,
+        "device": options.compute.device.type,
+        "threads": options.compute.threads,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, bool]:
+    """The record of a cell, and whether it was stored already.
+
+    fit (stages cached) -> traces -> MACs -> latency -> curves -> record -> store.
+    """
+    store, progress = ResultsStore(options.results_dir), options.compute.progress
+    identity = run_id(cell, data, options)
+    if store.holds(cell.spec.task, cell.spec.method, identity):
+        return store.find(identity), True
+    started = time.perf_counter()
+    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label)
+    fitted = cell.method.fit(data, cell.backbone, work)
+    model = fitted.stage.model
+    progress.detail(f"{cell.label}: tracing")
+    traces = {
+        name: collect(model, split, options.batch_size, options.compute.device, progress)
+        for name, split in data.splits().items()
+        if name != "train"
+    }
+    costs = piece_costs(model.to("cpu"))
+    exits = static_exits(model, traces["dev"], costs, data.task.metrics)
+    policy = own_policy(cell.method, data.task.classes)
+    curves = all_curves(traces, costs, data, cell.method.tolerance) if policy is not None else {}
+    latency = None
+    if options.latency:
+        progress.detail(f"{cell.label}: timing")
+        exits, latency = _timed(exits, cell, data, fitted, policy, options)
+    record = RunRecord(
+        schema=SCHEMA,
+        run_id=identity,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        spec=cell.spec,
+        environment=environment(options.compute),
+        data=_summary(data, cell.backbone),
+        constant_scores=data.constant_scores(),
+        policy=policy,
+        tolerance=cell.method.tolerance,
+        parameters=model.parameter_count(),
+        costs=costs,
+        exits=exits,
+        latency=latency,
+        stages=fitted.stage.uses(),
+        search=fitted.trials,
+        weights=fitted.stage.weights(),
+        seconds=round(time.perf_counter() - started, 1),
+    )
+    store.save(record, traces, curves)
+    return record, False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that has no record."""
+
+    label: str
+    reason: str
+    code: ExitCode
+
+
+def run_grid(cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunRecord, bool], None]) -> list[Failure]:
+    """Run every cell; a failing one does not stop the others.
+
+    Raises: HarnessError when nothing could be written, before anything is fitted.
+    """
+    ResultsStore(options.results_dir).check_writable()
+    ResultsStore(options.cache_dir).check_writable()
+    torch.set_num_threads(options.compute.threads)
+    failures: list[Failure] = []
+    loaded: tuple[RunSpec, TaskData] | None = None
+    for cell in cells:
+        try:
+            rows = replace(cell.spec, method="", seed=0, settings={})
+            if loaded is None or loaded[0] != rows:
+                loaded = (rows, load_cell_data(cell, options.data_dir))
+            record, stored = run_cell(cell, loaded[1], options)
+        except Exception as error:  # whatever it is, the other cells still run
+            failures.append(_failure(cell, error))
+            options.compute.progress.say(f"{cell.label}: failed: {failures[-1].reason}")
+            options.compute.progress.detail(traceback.format_exc())
+        else:
+            done(cell, record, stored)
+    return failures
+
+
+def _failure(cell: Cell, error: Exception) -> Failure:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, HarnessError):
+        return Failure(cell.label, reason, error.exit_code)
+    if isinstance(error, OSError):
+        return Failure(cell.label, f"{error.strerror or reason}", ExitCode.INCOMPLETE)
+    return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
+
+
+def own_policy(method: Method, classes: int) -> str | None:
+    """The method's exit policy; on a regression patience, the only one that can serve it."""
+    return "patience" if method.policy is not None and classes == 1 else method.policy
+
+
+def static_exits(model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple[str, ...]) -> tuple[ExitMeasurement, ...]:
+    """Scores, MACs and parameters of each truncated model; latency is added later."""
+    reached = scores(metrics, dev.predictions().astype(np.float64), dev.labels)
+    return tuple(
+        ExitMeasurement(
+            layer=int(layer),
+            scores={name: float(values[place]) for name, values in reached.items()},
+            macs=float(costs.static(int(layer) - 1, dev.lengths).mean()),
+            macs_128=int(costs.static(int(layer) - 1, FIXED_LENGTH)),
+            parameters=model.truncated(int(layer)).parameter_count(),
+            static_ms={},
+            path_ms={},
+        )
+        for place, layer in enumerate(dev.exit_layers)
+    )
+
+
+def all_curves(traces: dict[str, Trace], costs: Costs, data: TaskData, tolerance: float) -> dict[str, Curve]:
+    """The dev curve of every policy that can serve the task, through thresholds found on selection."""
+    policies = [POLICIES[name](tolerance) for name in POLICIES]
+    usable = [policy for policy in policies if policy.regression or not data.task.regression]
+    return {
+        policy.name: sweep(policy, traces["dev"], costs, data.task.metrics, thresholds_from(policy, traces["selection"]))
+        for policy in usable
+    }
+
+
+def _timed(
+    exits: tuple[ExitMeasurement, ...], cell: Cell, data: TaskData, fitted: Fitted, policy: str | None, options: Options
+) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
+    """The exits with their latency at batch 1 and at the given batch size."""
+    sizes = dict.fromkeys((1, options.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        reference = save_reference(options.reference, cell.backbone, data, Path(folder))
+        job = LatencyJob(
+            model=str(fitted.stage.folder),
+            reference=reference,
+            batches={str(size): timing_batches(data.dev.tokens, size) for size in sizes},
+            device=options.compute.device.type,
+            precision="float32",
+            threads=options.compute.threads,
+            policy=policy,
+            tolerance=cell.method.tolerance,
+            threshold=None,
+        )
+        return measure_exits(exits, job, options.reference)
+
+
+def save_reference(name: str | None, backbone: Backbone, data: TaskData, folder: Path) -> str | None:
+    """A model of the reference's shape in a folder, for the clock: its weights are random."""
+    if name is None:
+        return None
+    model_format().save_model(load_method(name).untrained(backbone, data.task), folder)
+    return str(folder)
+
+
+def _summary(data: TaskData, backbone: Backbone) -> DataSummary:
+    return DataSummary(
+        rows={name: len(split) for name, split in data.splits().items()},
+        truncated={name: split.tokens.truncated for name, split in data.splits().items()},
+        dev_tokens=round(float(data.dev.tokens.lengths.mean()), 2),
+        data=data.data_fingerprint,
+        splits=data.split_fingerprint,
+        backbone=backbone.fingerprint,
+    )
+
+
+def environment(compute: Compute) -> Environment:
+    """What ran the model."""
+    versions = {"harness": __version__, "python": platform.python_version()}
+    return Environment(
+        device=device_name(compute.device),
+        device_type=compute.device.type,
+        precision=compute.precision,
+        threads=compute.threads,
+        versions=versions | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: the accelerator when there is one.
+
+    Raises: HarnessError for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise HarnessError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """auto: bfloat16 where the processor computes in it, float32 elsewhere."""
+    if name != "auto":
+        return {"fp32": "float32", "bf16": "bfloat16"}[name]
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8") if info.is_file() else ""
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
