@@ -11,7 +11,6 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from harness.errors import HarnessError, unknown
 from harness.trace import Floats, predictions
@@ -43,6 +42,13 @@ class Policy(Protocol):
         ...
 
 
+def _shifted(logits: Floats) -> tuple[Array, Array]:
+    """Logits z [n, c] less their maximum, and exp(z). Plain numpy: this runs at every exit of a live model (scipy's takes 0.2 ms)."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(-1, keepdims=True)
+    return shifted, np.exp(shifted)
+
+
 def _quantile_cuts(scores: Array, points: int) -> Array:
     """Distinct quantiles of the scores (equal steps leave holes), with one below them all in front."""
     quantiles = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, points), method="lower"))
@@ -58,12 +64,10 @@ class Entropy:
     regression: ClassVar[bool] = False
 
     def score(self, seen: Floats) -> Array:
-        """Minus the entropy: H = logsumexp(z) - sum p z, finite for saturated logits (-sum p log p is not)."""
-        logits = seen[-1].astype(np.float64)
-        total = logsumexp(logits, axis=-1, keepdims=True)
-        probabilities = np.exp(logits - total)
-        entropy = total[..., 0] - (probabilities * logits).sum(-1)
-        return -np.maximum(entropy, 0.0)
+        """Minus the entropy: H = log sum exp z - sum p z, finite for saturated logits (-sum p log p is not)."""
+        logits, weights = _shifted(seen[-1])
+        total = weights.sum(-1)
+        return -np.maximum(np.log(total) - (weights * logits).sum(-1) / total, 0.0)
 
     def cut(self, threshold: float) -> float:
         """Minus the entropy in nats; from 0 (nobody leaves early) upwards (above ln c everybody does)."""
@@ -86,8 +90,8 @@ class Confidence:
 
     def score(self, seen: Floats) -> Array:
         """The largest softmax probability."""
-        logits = seen[-1].astype(np.float64)
-        return np.exp(logits.max(-1) - logsumexp(logits, axis=-1))
+        _, weights = _shifted(seen[-1])
+        return 1.0 / weights.sum(-1)
 
     def cut(self, threshold: float) -> float:
         """The probability itself, 0 to 1."""
