@@ -150,9 +150,10 @@ def mean(values: Iterable[float]) -> Mean:
 
 def labels(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ."""
-    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[record.spec.method, json.dumps(record.spec.settings, sort_keys=True)].append(record)
+        found[record.spec.method, json.dumps(record.spec.settings, sort_keys=True)].append(record)
+    groups = {key: _one_a_seed(group) for key, group in found.items()}
     variants: dict[str, list[dict[str, object]]] = defaultdict(list)
     for (method, settings), _ in groups.items():
         variants[method].append(_flat(json.loads(settings)))
@@ -161,8 +162,14 @@ def labels(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
         own, others = _flat(json.loads(settings)), variants[method]
         differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
         suffix = ", ".join(f"{name}={_short(own[name])}" for name in differing)
-        labelled[f"{method} ({suffix})" if suffix else method] = sorted(group, key=lambda r: r.spec.seed)
+        labelled[f"{method} ({suffix})" if suffix else method] = group
     return labelled
+
+
+def _one_a_seed(records: list[RunRecord]) -> list[RunRecord]:
+    """One run a seed, in the order of seeds: one with latency before one without, then the newest."""
+    ordered = sorted(records, key=lambda record: (record.latency is not None, record.created))
+    return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
 
 
 def _flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
@@ -198,7 +205,7 @@ def _comparison(store: ResultsStore, where: Condition, records: list[RunRecord],
         curves=tuple(curves),
         exits=tuple(row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])),
         reference=known,
-        records=tuple(records),
+        records=tuple(record for name in names for record in groups[name]),
     )
 
 

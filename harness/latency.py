@@ -32,7 +32,7 @@ LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
 SECONDS = 4.0
-"""Timing of one batch size stops after this long, once there are MIN_ROUNDS."""
+"""Spent on one batch size when a run is measured."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,10 @@ class LatencyJob:
     tolerance: float
     threshold: float | None
     """None: time each exit. A number: time live early exit at this threshold."""
+    seconds: float
+    """Timing of one batch size stops after this long, once there are min_rounds."""
     min_rounds: int = MIN_ROUNDS
     max_rounds: int = MAX_ROUNDS
-    seconds: float = SECONDS
 
 
 @dataclass(frozen=True)

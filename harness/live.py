@@ -77,6 +77,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
             policy=name,
             tolerance=record.tolerance,
             threshold=options.threshold,
+            seconds=0.0,
             min_rounds=options.rounds,
             max_rounds=options.rounds,
         )

@@ -50,9 +50,9 @@ def _shifted(logits: Floats) -> tuple[Array, Array]:
 
 
 def _quantile_cuts(scores: Array, points: int) -> Array:
-    """Distinct quantiles of the scores (equal steps leave holes), with one below them all in front."""
+    """Distinct quantiles of the scores but the largest (equal steps leave holes), with one just below them all in front."""
     quantiles = np.unique(np.quantile(scores, np.linspace(0.0, 1.0, points), method="lower"))
-    return np.concatenate([[np.nextafter(quantiles[0], -np.inf)], quantiles])
+    return np.concatenate([[np.nextafter(quantiles[0], -np.inf)], quantiles[:-1]])
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Entropy:
         return -threshold
 
     def grid(self, scores: Array, points: int) -> Array:
-        """Entropies at quantiles of those seen."""
-        return np.maximum(-_quantile_cuts(scores, points), 0.0)
+        """Entropies at quantiles of those seen, then 0."""
+        return np.append(-_quantile_cuts(scores, points), 0.0)
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Confidence:
         return threshold
 
     def grid(self, scores: Array, points: int) -> Array:
-        """Probabilities at quantiles of those seen."""
-        return np.clip(_quantile_cuts(scores, points), 0.0, 1.0)
+        """Probabilities at quantiles of those seen, then 1."""
+        return np.append(_quantile_cuts(scores, points), 1.0)
 
 
 @dataclass(frozen=True)

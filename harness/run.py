@@ -20,7 +20,7 @@ from harness.backbones import Backbone
 from harness.errors import ExitCode, HarnessError
 from harness.flops import piece_costs
 from harness.inference import collect
-from harness.latency import LatencyJob, measure_exits, timing_batches
+from harness.latency import SECONDS, LatencyJob, measure_exits, timing_batches
 from harness.methods import Method, load_method, model_format
 from harness.metrics import scores
 from harness.model import MultiExitModel
@@ -119,6 +119,8 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         "precision": options.compute.precision,
         "device": options.compute.device.type,
         "threads": options.compute.threads,
+        "batch size": options.batch_size,
+        "latency": options.reference if options.latency else False,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -265,6 +267,7 @@ def _timed(
             policy=policy,
             tolerance=cell.method.tolerance,
             threshold=None,
+            seconds=SECONDS,
         )
         return measure_exits(exits, job, options.reference)
 

@@ -171,6 +171,7 @@ class Work:
             reused = (folder / "stage.json").is_file()
             if not reused:
                 self._fit(stage, data, backbone, parents, folder)
+            shutil.rmtree(_scratch(folder), ignore_errors=True)
         stored = from_json(Stored, (folder / "stage.json").read_text(encoding="utf-8"), f"stage {key}")
         return FittedStage(folder, reused, parents, stored, self.formats)
 
@@ -192,7 +193,7 @@ class Work:
 
     def _fit(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], folder: Path) -> None:
         self._check_disk(backbone)
-        scratch, unfinished = folder.with_suffix(".scratch"), folder.with_suffix(".unfinished")
+        scratch, unfinished = _scratch(folder), folder.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         for place in (scratch, unfinished):
             place.mkdir(exist_ok=True)
@@ -204,7 +205,6 @@ class Work:
         self.formats.save_model(fresh.model, unfinished)
         (unfinished / "stage.json").write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
         unfinished.replace(folder)
-        shutil.rmtree(scratch, ignore_errors=True)
 
     def _check_disk(self, backbone: Backbone) -> None:
         """Raises: IncompleteError when there is less room than a stage writes."""
@@ -217,6 +217,11 @@ class Work:
                 f"the cache folder's disk has {free / 1e9:.1f} GB free, a stage needs {needed / 1e9:.1f} GB: "
                 "make room or give another --cache-dir"
             )
+
+
+def _scratch(folder: Path) -> Path:
+    """Where a stage that is being fitted keeps its state after each epoch."""
+    return folder.with_suffix(".scratch")
 
 
 def seed_all(seed: int, key: str) -> int:
