@@ -22,7 +22,7 @@ lint: $(VENV)/installed
 	$(RUN)/mypy
 
 bench: $(VENV)/installed
-	$(RUN)/pytest tests/bench --benchmark-only
+	$(RUN)/pytest tests/bench/bench_harness.py --benchmark-columns=median,iqr,rounds
 
 report: $(VENV)/installed
 	$(RUN)/harness report --into README.md

@@ -413,9 +413,11 @@ def _compute(device: str, precision: str, threads: int | None, verbose: bool, qu
     import psutil
 
     from harness.progress import Progress
-    from harness.run import resolve_device, resolve_precision
+    from harness.run import check_tracker, resolve_device, resolve_precision
     from harness.stages import Compute
 
+    if tracker is not None:
+        check_tracker(tracker)
     found = resolve_device(device)
     usable = len(psutil.Process().cpu_affinity() or [1]) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
     progress = Progress(-1 if quiet else 1 if verbose else 0)

@@ -14,7 +14,8 @@ from harness.sweep import sweep, threshold_for_macs, thresholds_from
 from harness.tasks import find_tasks
 
 BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 0.125}
-"""Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows."""
+"""Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows (of the method's own last
+exit where the reference has no run)."""
 
 POINTS = ("3/4", "1/2", "1/4")
 """The budgets that get a row of their own in the main table."""
@@ -193,7 +194,7 @@ def _comparison(store: ResultsStore, where: Condition, records: list[RunRecord],
     curves: list[CurveRow] = []
     for name in names:
         rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
-        if groups[name][0].policy is not None and base:
+        if groups[name][0].policy is not None:
             points = _points(store, groups[name], base)
             rows += [_point_row(name, point, groups[name], points[point], base, task.metrics[0]) for point in POINTS if points[point]]
             curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
@@ -243,25 +244,23 @@ def _share(own: float, reference: float) -> float | None:
 def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]) -> dict[str, list[_Point]]:
     """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
     found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
-    shared = [record for record in records if record.spec.seed in base]
-    for record in shared:
-        for name, point in _record_points(store, record, base[record.spec.seed]).items():
+    for record in records:
+        for name, point in _record_points(store, record, base.get(record.spec.seed, record)).items():
             found[name].append(point)
-    return {name: points if len(points) == len(shared) else [] for name, points in found.items()}
+    return {name: points if len(points) == len(records) else [] for name, points in found.items()}
 
 
-def _record_points(store: ResultsStore, record: RunRecord, base: RunRecord) -> dict[str, _Point]:
-    """Threshold chosen on calibration within the budget, scored on dev."""
+def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord) -> dict[str, _Point]:
+    """Threshold chosen on calibration within a share of the full model's MACs, scored on dev."""
     (task,) = find_tasks([record.spec.task])
     assert record.policy is not None
     policy = make_policy(record.policy, task.classes, record.tolerance)
     dev, selection, calibration = (store.trace(record, split) for split in ("dev", "selection", "calibration"))
     thresholds = thresholds_from(policy, selection)
-    last = len(base.costs.layers) - 1
-    reference_macs = float(base.costs.static(last, calibration.lengths).mean())
+    full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
     points = {}
     for name, share in BUDGETS.items():
-        chosen = threshold_for_macs(policy, calibration, record.costs, thresholds, task.metrics[0], share * reference_macs)
+        chosen = threshold_for_macs(policy, calibration, record.costs, thresholds, task.metrics[0], share * full_macs)
         if chosen is None:
             continue
         curve = sweep(policy, dev, record.costs, task.metrics, np.array([chosen]))
@@ -274,10 +273,9 @@ def _record_points(store: ResultsStore, record: RunRecord, base: RunRecord) -> d
 
 
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
-    shared = [record for record in records if record.spec.seed in base]
-    by_seed = {record.spec.seed: point for record, point in zip(shared, points, strict=True)}
+    by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
     own = [point.path_ms for point in points]
-    reference = {r.spec.seed: r.latency.reference_ms.get("1") if r.latency else None for r in shared}
+    reference = {r.spec.seed: r.latency.reference_ms.get("1") if r.latency else None for r in records}
 
     def ratio(record: RunRecord, _: ExitMeasurement) -> float | None:
         quartiles, spent = reference[record.spec.seed], by_seed[record.spec.seed].path_ms
@@ -287,13 +285,13 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
         method=name,
         point=f"MACs <= {budget}",
         scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
-        retained=_against(shared, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
+        retained=_against(records, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
         parameters=records[0].parameters,
         macs=mean(point.macs for point in points),
-        mac_ratio=_against(shared, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
+        mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
         layers=mean(point.layers for point in points),
         latency_ms=mean(ms for ms in own if ms) if all(own) else None,
-        latency_ratio=_against(shared, base, ratio),
+        latency_ratio=_against(records, base, ratio),
     )
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.tracking import get_available_trackers
 
 from harness import __version__
 from harness.backbones import Backbone
@@ -311,6 +312,13 @@ def device_name(device: torch.device) -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def check_tracker(name: str) -> None:
+    """Raises: HarnessError for a tracker that accelerate does not find (it would be left out without a word)."""
+    found = [str(tracker) for tracker in get_available_trackers()]
+    if name not in found:
+        raise HarnessError(f"--tracker {name}: accelerate finds {', '.join(found) or 'none'} installed here; pip install {name}")
 
 
 def resolve_device(name: str) -> torch.device:

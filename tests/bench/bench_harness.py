@@ -1,0 +1,47 @@
+"""Speed of what users wait for: `make bench`. Not part of the tests: a time is no verdict on a shared machine."""
+
+import numpy as np
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from baselines.encoder import EncoderModel
+from baselines.finetune import model_config
+from harness.backbones import BACKBONES
+from harness.batches import collate
+from harness.flops import piece_costs
+from harness.inference import answer_early, collect
+from harness.policies import Entropy
+from harness.sweep import sweep, thresholds_from
+from harness.tasks import TASKS, TaskData, load_data
+
+TINY = BACKBONES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def data() -> TaskData:
+    return load_data(TASKS["demo-pair"], None).encoded(TINY.encode, 64)
+
+
+@pytest.fixture(scope="module")
+def model() -> EncoderModel:
+    torch.manual_seed(0)
+    return EncoderModel(model_config(TINY, TASKS["demo-pair"], ("shared",) * 4)).eval()
+
+
+def test_collect_500_rows(benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData) -> None:
+    trace = benchmark(collect, model, data.dev, 32, torch.device("cpu"))
+    assert trace.logits.shape == (4, len(data.dev), 2)
+
+
+def test_sweep_of_one_curve(benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData) -> None:
+    trace, costs = collect(model, data.dev, 32, torch.device("cpu")), piece_costs(model)
+    curve = benchmark(sweep, Entropy(), trace, costs, ("accuracy",), thresholds_from(Entropy(), trace))
+    assert curve.left.sum(1).tolist() == [len(data.dev)] * len(curve.thresholds)
+
+
+@pytest.mark.parametrize("rows", [1, 32])
+def test_answer_early_never_leaving(benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData, rows: int) -> None:
+    batch = collate(data.dev.tokens, np.arange(rows))
+    answers = benchmark(answer_early, model, batch, Entropy(), 0.0)
+    assert answers.exits.tolist() == [3] * rows
