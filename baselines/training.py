@@ -45,6 +45,8 @@ class Recipe:
     """AdamW's, not on biases and norms."""
     clip: float = 1.0
     """Largest norm of the gradient."""
+    tolerance: float = 0.1
+    """Regression: the largest difference, in label units, that patience calls agreement."""
     accumulation: int = 1
     """Batches per optimiser step; each holds batch_size / accumulation rows."""
 
@@ -56,6 +58,10 @@ class Recipe:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup {self.warmup}: wanted a share from 0 to below 1")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay {self.weight_decay}: wanted 0 or more")
+        if min(self.clip, self.tolerance) <= 0:
+            raise ValueError(f"clip {self.clip}, tolerance {self.tolerance}: wanted positive numbers")
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 

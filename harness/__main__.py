@@ -20,9 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
         return _say("interrupted; run the same command again to go on", ExitCode.INTERRUPTED)
     except KeyboardInterrupt:
         return _say("interrupted; run the same command again to go on", ExitCode.INTERRUPTED)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return ExitCode.USER
+    except click.ClickException as error:
+        return _say(error.format_message(), ExitCode.USER)
     except HarnessError as error:
         return _say(str(error), error.exit_code)
     except BrokenPipeError:

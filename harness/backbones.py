@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from harness import demo
@@ -21,6 +20,8 @@ from harness.tasks import Tokens
 Pooling = Literal["cls", "mean"]
 
 WEIGHTS = "model.safetensors"
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+"""What a layer's feed-forward block may use."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,9 @@ class Backbone:
         tokenizer = _read_tokenizer(self.folder)
         tokenizer.no_padding()
         tokenizer.no_truncation()
+        if tokenizer.get_vocab_size() > self.shape.vocabulary:
+            pieces, rows = tokenizer.get_vocab_size(), self.shape.vocabulary
+            raise HarnessError(f"backbone {self.name}: the vocabulary has {pieces} pieces, the embedding {rows} rows")
         return tokenizer
 
     @cached_property
@@ -121,6 +125,7 @@ class Backbone:
         tokenizer = self.tokenizer
         tokenizer.enable_truncation(max_length, strategy="longest_first")
         rows = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
+        tokenizer.no_truncation()  # the fingerprint is of the vocabulary, not of what was encoded last
         return Tokens(
             ids=tuple(np.array(row.ids, dtype=np.int32) for row in rows),
             types=tuple(np.array(row.type_ids, dtype=np.int32) for row in rows),
@@ -201,6 +206,8 @@ def _folder_backbone(folder: Path) -> Backbone:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise HarnessError(f"{folder}/config.json does not describe a BERT: {error!r}") from None
+    if shape.activation not in ACTIVATIONS:
+        raise HarnessError(f"{folder}/config.json: {unknown('hidden_act', shape.activation, ACTIVATIONS)}")
     pooling_file = folder / "1_Pooling" / "config.json"
     mean = pooling_file.is_file() and bool(_read_json(pooling_file).get("pooling_mode_mean_tokens"))
     pooling: Pooling = "mean" if mean else "cls"
@@ -236,7 +243,7 @@ def _hub_folder(repository: str, revision: str | None) -> Path:
     wanted = ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, etag_timeout=5))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the client also lets the errors of its HTTP library through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {reason}; give a local folder") from None
 
@@ -251,7 +258,11 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         raise HarnessError(f"{folder} has neither tokenizer.json nor vocab.txt")
     config = folder / "tokenizer_config.json"
     lowercase = bool(_read_json(config).get("do_lower_case", True)) if config.is_file() else True
-    return _word_pieces((folder / "vocab.txt").read_text(encoding="utf-8").splitlines(), lowercase)
+    try:
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")  # splitlines() also cuts at U+2028 and others
+    except (OSError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{folder}/vocab.txt cannot be read: {error}") from None
+    return _word_pieces(lines[:-1] if lines[-1] == "" else lines, lowercase)
 
 
 def _word_pieces(vocabulary: list[str], lowercase: bool) -> Tokenizer:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import click
 
 from harness import __version__
 from harness.errors import ExitCode, HarnessError
-
-if TYPE_CHECKING:
-    from harness.records import RunRecord
-    from harness.run import Cell, Options
-    from harness.stages import Compute
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -163,33 +158,34 @@ def run_command(
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
     """
     from harness.backbones import find_backbone
+    from harness.grid import plan, run_and_tell, show_plan
     from harness.methods import configure, parse_setting
-    from harness.run import Options, plan
+    from harness.options import cache_folder, names_in, reference_named, rows_of, whole_number
+    from harness.run import Options, make_compute
     from harness.tasks import find_tasks
 
     wanted = [parse_setting(text) for text in settings]
     wanted += [parse_setting(f"all.epochs={epochs}")] if epochs else []
-    grid = configure(_names("--methods", methods), wanted)
-    chosen = [task.name for task in find_tasks(_names("--tasks", tasks))]
+    chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
     cells = plan(
-        grid,
-        chosen,
-        find_backbone(backbone),
-        [_whole("--seeds", word) for word in _names("--seeds", seeds)],
-        max_length,
-        _rows_of(train_rows, chosen),
-        limit,
+        methods=configure(names_in("--methods", methods), wanted),
+        tasks=chosen,
+        backbone=find_backbone(backbone),
+        seeds=[whole_number("--seeds", word) for word in names_in("--seeds", seeds)],
+        max_length=max_length,
+        train_rows=rows_of(train_rows, chosen),
+        limit=limit,
     )
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,
-        cache_dir=_cache(cache_dir),
-        compute=_compute(device, precision, threads, verbose, quiet, tracker),
+        cache_dir=cache_folder(cache_dir),
+        compute=make_compute(device, precision, threads, verbose - quiet, tracker),
         batch_size=batch_size,
         latency=latency,
-        reference=_reference(reference),
+        reference=reference_named(reference),
     )
-    return _show_plan(cells, options) if dry_run else _run(cells, options)
+    return (show_plan if dry_run else run_and_tell)(cells, options)
 
 
 @cli.command("sweep")
@@ -258,7 +254,9 @@ def time_command(
       harness time 3f2a --policy entropy --threshold 0.3 --batch-size 1 --data-dir GLUE_DIR
     """
     from harness.live import LiveOptions, time_run
+    from harness.options import cache_folder, reference_named
     from harness.report import timing_table
+    from harness.run import make_compute
     from harness.store import ResultsStore
 
     store = ResultsStore(results_dir)
@@ -270,12 +268,12 @@ def time_command(
         rounds=rounds,
         limit=limit,
         precision={"fp32": "float32", "bf16": "bfloat16"}[precision],
-        reference=_reference(reference),
+        reference=reference_named(reference),
         backbone=backbone or record.spec.backbone,
         data_dir=data_dir,
-        cache_dir=_cache(cache_dir),
+        cache_dir=cache_folder(cache_dir),
     )
-    timing = time_run(record, _compute(device, "auto", threads, verbose, quiet, None), options)
+    timing = time_run(record, make_compute(device, "auto", threads, verbose - quiet), options)
     store.add_timing(record, timing)
     click.echo(timing_table([(record, timing)]))
     return ExitCode.OK
@@ -306,12 +304,14 @@ def flops_command(
     from harness.tasks import find_tasks
 
     configured = configure([method], [parse_setting(text) for text in settings])[method]
-    (chosen,) = find_tasks([task])
+    chosen = find_tasks([task])
+    if len(chosen) != 1:
+        raise HarnessError(f"--task {task} is a group: wanted one of {', '.join(member.name for member in chosen)}")
     found = find_backbone(backbone)
     if length > found.shape.positions:
         raise HarnessError(f"--length {length}: backbone {found.name} takes up to {found.shape.positions} tokens")
     with torch.device("meta"):
-        model = configured.untrained(found, chosen)
+        model = configured.untrained(found, chosen[0])
         text = flops_table(model, length, form)
     click.echo(text, nl=False)
     return ExitCode.OK
@@ -341,6 +341,9 @@ def report_command(
     Example:
       harness report --format markdown --tasks mrpc,sst2
     """
+    from harness.errors import unknown
+    from harness.methods import METHODS
+    from harness.options import names_in, reference_named
     from harness.report import insert, render
     from harness.store import ResultsStore
     from harness.tasks import find_tasks
@@ -348,115 +351,20 @@ def report_command(
     store = ResultsStore(results_dir)
     records, problems = store.records()
     if tasks is not None:
-        kept = {task.name for task in find_tasks(_names("--tasks", tasks))}
+        kept = {task.name for task in find_tasks(names_in("--tasks", tasks))}
         records = [record for record in records if record.spec.task in kept]
     if methods is not None:
-        named = _names("--methods", methods)
+        named = names_in("--methods", methods)
+        there = {*METHODS, *(record.spec.method for record in records)}
+        for name in named:
+            if name not in there:
+                raise unknown("method", name, there)
         records = [record for record in records if record.spec.method in named]
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    text = render(store, records, _reference(reference), form)
+    text = render(store, records, reference_named(reference), form)
     if into is not None:
         insert(into, text)
     else:
         click.echo(text, nl=False)
     return ExitCode.INCOMPLETE if problems else ExitCode.OK
-
-
-def _names(option: str, text: str) -> list[str]:
-    names = [word.strip() for word in text.split(",") if word.strip()]
-    if not names:
-        raise HarnessError(f"{option} {text!r} names nothing")
-    return names
-
-
-def _whole(option: str, word: str) -> int:
-    if not word.isdecimal():
-        raise HarnessError(f"{option}: got {word!r}, wanted whole numbers from 0")
-    return int(word)
-
-
-def _rows_of(words: tuple[str, ...], tasks: list[str]) -> dict[str, int]:
-    """TASK=N words as a table."""
-    from harness.errors import unknown
-
-    rows = {}
-    for word in words:
-        task, equals, count = word.partition("=")
-        if not equals:
-            raise HarnessError(f"--train-rows {word}: wanted TASK=N")
-        if task not in tasks:
-            raise unknown("task of this grid", task, tasks)
-        rows[task] = _whole(f"--train-rows {task}", count)
-    return rows
-
-
-def _reference(name: str) -> str | None:
-    from harness.methods import load_method
-
-    if name == "none":
-        return None
-    load_method(name)
-    return name
-
-
-def _cache(folder: Path | None) -> Path:
-    """The given folder, or harness in the user's cache folder."""
-    import os
-
-    if folder is not None:
-        return folder
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
-
-
-def _compute(device: str, precision: str, threads: int | None, verbose: bool, quiet: bool, tracker: str | None) -> Compute:
-    import psutil
-
-    from harness.progress import Progress
-    from harness.run import check_tracker, resolve_device, resolve_precision
-    from harness.stages import Compute
-
-    if tracker is not None:
-        check_tracker(tracker)
-    found = resolve_device(device)
-    usable = len(psutil.Process().cpu_affinity() or [1]) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
-    progress = Progress(-1 if quiet else 1 if verbose else 0)
-    return Compute(found, resolve_precision(precision, found), threads or usable or 1, progress, tracker)
-
-
-def _show_plan(cells: list[Cell], options: Options) -> int:
-    from tabulate import tabulate
-
-    from harness.run import load_cell_data, run_id
-    from harness.store import ResultsStore
-
-    store = ResultsStore(options.results_dir)
-    rows = []
-    for cell in cells:
-        data = load_cell_data(cell, options.data_dir)
-        identity = run_id(cell, data, options)
-        stored = store.holds(cell.spec.task, cell.spec.method, identity)
-        rows.append([cell.spec.task, cell.spec.method, cell.spec.seed, len(data.train), identity, "stored" if stored else "to run"])
-    click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state"]))
-    return ExitCode.OK
-
-
-def _run(cells: list[Cell], options: Options) -> int:
-    from harness.run import run_grid
-
-    total, finished = len(cells), 0
-
-    def done(cell: Cell, record: RunRecord, stored: bool) -> None:
-        nonlocal finished
-        finished += 1
-        last = record.exits[-1]
-        reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
-        how = "stored already" if stored else f"{record.seconds:.0f} s"
-        options.compute.progress.say(f"[{finished}/{total}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
-
-    failures = run_grid(cells, options, done)
-    for failure in failures:
-        click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
-    codes = {failure.code for failure in failures}
-    order = [ExitCode.USER, ExitCode.NOT_COMPARABLE, ExitCode.INCOMPLETE, ExitCode.BUG]
-    return next((code for code in order if code in codes), ExitCode.OK)

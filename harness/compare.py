@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.policies import make_policy
-from harness.records import ExitMeasurement, RunRecord
+from harness.records import ExitMeasurement, LatencyConditions, RunRecord
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
 from harness.tasks import find_tasks
@@ -32,6 +32,7 @@ class Condition:
     max_length: int
     data: str
     splits: str
+    weights: str
     device: str
     precision: str
     threads: int
@@ -137,6 +138,7 @@ def condition(record: RunRecord) -> Condition:
         max_length=spec.max_length,
         data=data.data,
         splits=data.splits,
+        weights=data.backbone,
         device=where.device,
         precision=where.precision,
         threads=where.threads,
@@ -153,14 +155,14 @@ def labels(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ."""
     found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        found[record.spec.method, json.dumps(record.spec.settings, sort_keys=True)].append(record)
+        found[record.spec.method, _canonical(record.spec.settings)].append(record)
     groups = {key: _one_a_seed(group) for key, group in found.items()}
     variants: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for (method, settings), _ in groups.items():
-        variants[method].append(_flat(json.loads(settings)))
+    for (method, _), group in groups.items():
+        variants[method].append(_flat(group[0].spec.settings))
     labelled = {}
-    for (method, settings), group in groups.items():
-        own, others = _flat(json.loads(settings)), variants[method]
+    for (method, _), group in groups.items():
+        own, others = _flat(group[0].spec.settings), variants[method]
         differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
         suffix = ", ".join(f"{name}={_short(own[name])}" for name in differing)
         labelled[f"{method} ({suffix})" if suffix else method] = group
@@ -171,6 +173,23 @@ def _one_a_seed(records: list[RunRecord]) -> list[RunRecord]:
     """One run a seed, in the order of seeds: one with latency before one without, then the newest."""
     ordered = sorted(records, key=lambda record: (record.latency is not None, record.created))
     return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
+
+
+def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyConditions | None:
+    """The run's latency, if it was timed against the reference of this comparison."""
+    references = {reference.spec.method for reference in base.values()}
+    return record.latency if record.latency is not None and record.latency.reference in references else None
+
+
+def _canonical(settings: dict[str, object]) -> str:
+    """Settings as text that is equal when they mean the same: 1 and 1.0, a field that is None and one that is missing."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return json.dumps({name: plain(value) for name, value in _flat(settings).items() if value is not None}, sort_keys=True)
 
 
 def _flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
@@ -220,8 +239,9 @@ def _against(
 
 
 def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], metric: str) -> Row:
-    latency = [record.exits[-1].static_ms.get("1") for record in records]
-    ratios = [record.latency.reference_ratio.get("1") if record.latency else None for record in records]
+    milliseconds = [record.exits[-1].static_ms.get("1") for record in records]
+    timed = [_timed_against(record, base) for record in records]
+    ratios = [latency.reference_ratio.get("1") if latency else None for latency in timed]
     return Row(
         method=name,
         point=f"exit {records[0].exits[-1].layer}",
@@ -231,7 +251,7 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
         macs=mean(r.exits[-1].macs for r in records),
         mac_ratio=_against(records, base, lambda r, b: b.macs / r.exits[-1].macs),
         layers=mean(r.exits[-1].layer for r in records),
-        latency_ms=mean(q.median for q in latency if q) if all(latency) else None,
+        latency_ms=mean(q.median for q in milliseconds if q) if all(milliseconds) else None,
         latency_ratio=mean(q[-1].median for q in ratios if q) if all(ratios) else None,
     )
 
@@ -245,7 +265,7 @@ def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRe
     """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
     found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
     for record in records:
-        for name, point in _record_points(store, record, base.get(record.spec.seed, record)).items():
+        for name, point in _record_points(store, record, base.get(record.spec.seed, next(iter(base.values()), record))).items():
             found[name].append(point)
     return {name: points if len(points) == len(records) else [] for name, points in found.items()}
 
@@ -275,7 +295,8 @@ def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord) -> d
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
     by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
     own = [point.path_ms for point in points]
-    reference = {r.spec.seed: r.latency.reference_ms.get("1") if r.latency else None for r in records}
+    timed = {record.spec.seed: _timed_against(record, base) for record in records}
+    reference = {seed: latency.reference_ms.get("1") if latency else None for seed, latency in timed.items()}
 
     def ratio(record: RunRecord, _: ExitMeasurement) -> float | None:
         quartiles, spent = reference[record.spec.seed], by_seed[record.spec.seed].path_ms

@@ -1,6 +1,7 @@
 """Methods by name, and the settings that a user may change. The only place where harness names a method."""
 
 import importlib
+import math
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -205,8 +206,10 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
         return text
     if kind in (int, float):
         try:
-            return kind(text)
+            number = kind(text)
         except ValueError:
-            name = "a whole number" if kind is int else "a number"
-            raise HarnessError(f"{setting}: got {text!r}, wanted {name}") from None
+            number = math.nan
+        if not math.isfinite(number):
+            raise HarnessError(f"{setting}: got {text!r}, wanted {'a whole number' if kind is int else 'a finite number'}")
+        return number
     raise HarnessError(f"{setting}: this field holds {kind} and is set by its own fields")

@@ -126,7 +126,7 @@ class Patience:
 
     def cut(self, threshold: float) -> float:
         """A whole number of agreements, 1 or more: the counter must exceed threshold - 1."""
-        if threshold < 1 or threshold != int(threshold):
+        if not (threshold >= 1 and float(threshold).is_integer()):
             raise HarnessError(f"patience {threshold} is not in range: a whole number of agreements, 1 or more")
         return threshold - 1
 

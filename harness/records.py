@@ -1,6 +1,7 @@
 """The typed record of a run and its JSON form. Standard library only, so that a reader needs nothing else."""
 
 import json
+import sys
 import types
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -284,13 +285,18 @@ def from_json(kind: type[T], text: str, source: str) -> T:
     Raises: IncompleteError naming `source` and the field when the text is not JSON, of a newer schema, or does not fit.
     """
     try:
-        value = json.loads(text)
-    except ValueError as error:
+        value = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise IncompleteError(f"{source} is not JSON: {error}") from None
     schema = value.get("schema", SCHEMA) if isinstance(value, dict) else None
     if isinstance(schema, int) and schema > SCHEMA:
         raise IncompleteError(f"{source} has schema {schema}; this version reads up to {SCHEMA}: update harness")
     return cast(T, _build(kind, value, source))
+
+
+def _refuse(constant: str) -> float:
+    """NaN and Infinity, which Python reads, are not JSON."""
+    raise ValueError(f"{constant} is no number")
 
 
 def _build(kind: object, value: object, where: str) -> object:
@@ -313,6 +319,8 @@ def _build(kind: object, value: object, where: str) -> object:
     if kind is object or (origin is Literal and value in arguments):
         return value
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not abs(value) <= sys.float_info.max:
+            raise IncompleteError(f"{where}: {str(value)[:40]} is not a finite number")
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
         return value

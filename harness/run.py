@@ -1,24 +1,24 @@
-"""One cell from its spec to its record, as a straight line; and a grid of cells."""
+"""One cell from its spec to its record, as a straight line."""
 
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import tempfile
 import time
-import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
 
 from harness import __version__
 from harness.backbones import Backbone
-from harness.errors import ExitCode, HarnessError
+from harness.errors import HarnessError, unknown
 from harness.flops import piece_costs
 from harness.inference import collect
 from harness.latency import SECONDS, LatencyJob, measure_exits, timing_batches
@@ -26,6 +26,7 @@ from harness.methods import Method, load_method, model_format
 from harness.metrics import scores
 from harness.model import MultiExitModel
 from harness.policies import POLICIES
+from harness.progress import Progress
 from harness.records import (
     SCHEMA,
     Costs,
@@ -78,28 +79,6 @@ class Cell:
     def label(self) -> str:
         """For progress lines."""
         return f"{self.spec.task} {self.spec.method} seed {self.spec.seed}"
-
-
-def plan(
-    methods: dict[str, Method],
-    tasks: Sequence[str],
-    backbone: Backbone,
-    seeds: Sequence[int],
-    max_length: int,
-    train_rows: dict[str, int],
-    limit: int | None,
-) -> list[Cell]:
-    """The cells of a grid, task by task, seed by seed."""
-    return [
-        Cell(
-            RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),  # type: ignore[call-overload]
-            method,
-            backbone,
-        )
-        for task in tasks
-        for seed in seeds
-        for name, method in methods.items()
-    ]
 
 
 def load_cell_data(cell: Cell, data_dir: Path | None) -> TaskData:
@@ -174,49 +153,6 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     )
     store.save(record, traces, curves)
     return record, False
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A cell that has no record."""
-
-    label: str
-    reason: str
-    code: ExitCode
-
-
-def run_grid(cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunRecord, bool], None]) -> list[Failure]:
-    """Run every cell; a failing one does not stop the others.
-
-    Raises: HarnessError when nothing could be written, before anything is fitted.
-    """
-    ResultsStore(options.results_dir).check_writable()
-    ResultsStore(options.cache_dir).check_writable()
-    torch.set_num_threads(options.compute.threads)
-    failures: list[Failure] = []
-    loaded: tuple[RunSpec, TaskData] | None = None
-    for cell in cells:
-        try:
-            rows = replace(cell.spec, method="", seed=0, settings={})
-            if loaded is None or loaded[0] != rows:
-                loaded = (rows, load_cell_data(cell, options.data_dir))
-            record, stored = run_cell(cell, loaded[1], options)
-        except Exception as error:  # whatever it is, the other cells still run
-            failures.append(_failure(cell, error))
-            options.compute.progress.say(f"{cell.label}: failed: {failures[-1].reason}")
-            options.compute.progress.detail(traceback.format_exc())
-        else:
-            done(cell, record, stored)
-    return failures
-
-
-def _failure(cell: Cell, error: Exception) -> Failure:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if isinstance(error, HarnessError):
-        return Failure(cell.label, reason, error.exit_code)
-    if isinstance(error, OSError):
-        return Failure(cell.label, f"{error.strerror or reason}", ExitCode.INCOMPLETE)
-    return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
 
 
 def own_policy(method: Method, classes: int) -> str | None:
@@ -314,11 +250,25 @@ def device_name(device: torch.device) -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def check_tracker(name: str) -> None:
-    """Raises: HarnessError for a tracker that accelerate does not find (it would be left out without a word)."""
-    found = [str(tracker) for tracker in get_available_trackers()]
-    if name not in found:
-        raise HarnessError(f"--tracker {name}: accelerate finds {', '.join(found) or 'none'} installed here; pip install {name}")
+def make_compute(device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None) -> Compute:
+    """The circumstances that the command line's words stand for; None threads: all usable cores.
+
+    Raises: HarnessError for a device or a tracker that is not there.
+    """
+    if tracker is not None:
+        _check_tracker(tracker)
+    found = resolve_device(device)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Compute(found, resolve_precision(precision, found), threads or usable or 1, Progress(verbosity), tracker)
+
+
+def _check_tracker(name: str) -> None:
+    """Accelerate would leave out a tracker that it does not find without a word."""
+    known = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
+    if name not in known:
+        raise unknown("tracker", name, known)
+    if name not in [str(getattr(kind, "value", kind)) for kind in get_available_trackers()]:
+        raise HarnessError(f"--tracker {name} is not installed")
 
 
 def resolve_device(name: str) -> torch.device:

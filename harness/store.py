@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError
 from harness.records import RECORD_BYTES, RunRecord, Timing, from_json, to_json
@@ -16,6 +17,8 @@ RECORD, POINTS, TIMINGS = "record.json", "points.npz", "timings"
 
 TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
 """Split -> file."""
+
+T = TypeVar("T", RunRecord, Timing)
 
 _RUN_ID = re.compile(r"[0-9a-f]{4,16}")
 
@@ -28,20 +31,21 @@ class Problem:
     reason: str
 
 
+def check_writable(folder: Path, what: str) -> None:
+    """Raises: HarnessError when nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise HarnessError(f"cannot write to the {what} folder {folder}: {error.strerror}") from None
+
+
 class ResultsStore:
     """A run folder appears whole or not at all, and is never changed; timings are files added beside."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-
-    def check_writable(self) -> None:
-        """Raises: HarnessError when nothing can be written there."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            raise HarnessError(f"cannot write to the results folder {self.root}: {error.strerror}") from None
 
     def folder(self, task: str, method: str, run_id: str) -> Path:
         """Where a run is, or would be."""
@@ -63,27 +67,34 @@ class ResultsStore:
         if curves:
             files[POINTS] = curves_bytes(curves)
         final = self.folder(record.spec.task, record.spec.method, record.run_id)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=final.parent))
+        beside: Path | None = None
         try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=final.parent))
             for name, content in files.items():
                 (beside / name).write_bytes(content)
             beside.chmod(0o755)
             beside.rename(final)
         except OSError as error:
-            shutil.rmtree(beside, ignore_errors=True)
             if not (final / RECORD).is_file():
                 raise IncompleteError(f"cannot store run {record.run_id}: {error.strerror}; nothing was written") from None
+        finally:
+            if beside is not None:
+                shutil.rmtree(beside, ignore_errors=True)
 
     def add_timing(self, record: RunRecord, timing: Timing) -> Path:
         """Add a live timing beside a run."""
         text = to_json(timing)
         folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
-        folder.mkdir(exist_ok=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:12] + ".json"
         unfinished = folder / f".{name}"
-        unfinished.write_text(text, encoding="utf-8")
-        return unfinished.replace(folder / name)
+        try:
+            folder.mkdir(exist_ok=True)
+            unfinished.write_text(text, encoding="utf-8")
+            return unfinished.replace(folder / name)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise IncompleteError(f"cannot store a timing of run {record.run_id}: {error.strerror}") from None
 
     def records(self) -> tuple[list[RunRecord], list[Problem]]:
         """All runs, in the order of task, method and seed, and the folders that cannot be read."""
@@ -123,13 +134,18 @@ class ResultsStore:
     def timings(self, record: RunRecord) -> list[Timing]:
         """A run's live timings."""
         folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
-        return [from_json(Timing, path.read_text(encoding="utf-8"), str(path)) for path in sorted(folder.glob("*.json"))]
+        return [_read(Timing, path) for path in sorted(folder.glob("[!.]*.json"))]
 
     def _read(self, path: Path) -> RunRecord:
-        try:
-            record = from_json(RunRecord, path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise IncompleteError(f"{path} cannot be read: {error}") from None
+        record = _read(RunRecord, path)
         if self.folder(record.spec.task, record.spec.method, record.run_id) != path.parent:
             raise IncompleteError(f"{path} holds the record of {record.spec.task}/{record.spec.method}/{record.run_id}")
         return record
+
+
+def _read(kind: type[T], path: Path) -> T:
+    """Raises: IncompleteError when the file cannot be read or does not fit."""
+    try:
+        return from_json(kind, path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise IncompleteError(f"{path} cannot be read: {error}") from None

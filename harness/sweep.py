@@ -1,7 +1,6 @@
 """Trace + costs -> operating points, by arithmetic alone: no model, no torch, no data."""
 
 import io
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from harness.errors import HarnessError, IncompleteError
 from harness.metrics import scores
 from harness.policies import Policy, exit_scores
 from harness.records import Costs
-from harness.trace import Trace, predictions
+from harness.trace import Trace, predictions, read_arrays
 
 Array = NDArray[np.float64]
 
@@ -101,10 +100,10 @@ def read_curves(path: Path) -> dict[str, Curve]:
     Raises: IncompleteError when the file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = list(dict.fromkeys(key.split("/")[0] for key in arrays.files))
-            return {name: _read_curve(name, dict(arrays)) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        names = list(dict.fromkeys(key.split("/")[0] for key in arrays))
+        return {name: _read_curve(name, arrays) for name in names}
+    except (ValueError, KeyError) as error:
         raise IncompleteError(f"{path} cannot be read: {error}; it can be rebuilt from the trace: harness sweep") from None
 
 

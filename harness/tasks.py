@@ -1,7 +1,6 @@
 """Tasks, their files, and the splits that every method and seed shares."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 from harness import demo
 from harness.errors import HarnessError, unknown
 from harness.metrics import scores
+from harness.splits import draw, hold_out_groups, hold_out_sentences
 
-SELECTION_SHARE, SELECTION_ROWS = 0.05, (100, 1_000)
-CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
 REGRESSION_STRATA = 5
 
 
@@ -229,12 +227,16 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
     """
     train, dev = (_read(task, name, data_dir) for name in ("train", "dev"))
     fingerprint = _fingerprint(train, dev)
-    parts = _split_phrases(task, train) if task.phrases else _split_groups(task, train)
+    hold_out = hold_out_sentences if task.phrases else hold_out_groups
+    try:
+        parts = hold_out(train.texts, _strata(task, train.labels))
+    except ValueError as error:
+        raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(f"--train-rows {task.name}={train_rows}: the training part has {len(train)} rows")
-        train = train.rows(_draw(task, train, train_rows))
+        train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
         train, selection, calibration, dev = (p.rows(np.arange(min(limit, len(p)))) for p in (train, selection, calibration, dev))
     splits = _digest(str(part.ids.tolist()) for part in (selection, calibration))
@@ -269,10 +271,10 @@ def read_tsv(task: Task, path: Path) -> Split:
         raise HarnessError(f"task {task.name}: {path} is not UTF-8 text: {error}") from None
     rows: list[tuple[tuple[str, ...], str]] = []
     labels: list[float] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
         if not line or (number == 1 and layout.header):
             continue
-        cells = line.rstrip("\r").split("\t")
+        cells = line.split("\t")
         if len(cells) != layout.columns:
             raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}")
         rows.append((tuple(cells[column].strip() for column in layout.texts), cells[layout.label]))
@@ -308,12 +310,8 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def _fingerprint(*splits: Split) -> str:
-    return _digest("\t".join((*texts, str(label))) for split in splits for texts, label in zip(split.texts, split.labels, strict=True))
-
-
-def _order(texts: tuple[str, ...]) -> str:
-    """A position in a pseudo-random order that depends on the text alone: not on the file's order, nor on a library's generator."""
-    return hashlib.sha256("\t".join(texts).encode()).hexdigest()
+    rows = (("\t".join((*texts, str(label))) for texts, label in zip(split.texts, split.labels, strict=True)) for split in splits)
+    return _digest(_digest(part) for part in rows)
 
 
 def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -321,109 +319,3 @@ def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
     if not task.regression:
         return labels.astype(np.int64)
     return np.minimum(labels / task.scale * REGRESSION_STRATA, REGRESSION_STRATA - 1).astype(np.int64)
-
-
-def _size(share: float, bounds: tuple[int, int], rows: int) -> int:
-    return min(max(round(share * rows), bounds[0]), bounds[1])
-
-
-def _take(members: list[list[int]], strata: NDArray[np.int64], wanted: int) -> list[list[int]]:
-    """Whole groups from the front of `members`, stratified by their first row, until `wanted` rows are in each share.
-
-    A group larger than a tenth of `wanted` stays in train: one cluster must not fill a held-out part.
-    """
-    total = sum(len(group) for group in members)
-    taken = []
-    for stratum in np.unique(strata[[group[0] for group in members]]):
-        own = [group for group in members if strata[group[0]] == stratum]
-        quota = round(wanted * sum(len(group) for group in own) / total)
-        for group in own:
-            if quota <= 0:
-                break
-            if len(group) <= max(wanted // 10, 1) and len(group) <= quota:
-                taken.append(group)
-                quota -= len(group)
-    return taken
-
-
-def _hold_out(task: Task, split: Split, groups: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-    """Groups of selection and of calibration, disjoint, for a split whose independent groups are these."""
-    strata = _strata(task, split.labels)
-    ordered = sorted(groups, key=lambda group: min(_order(split.texts[row]) for row in group))
-    rows = sum(len(group) for group in groups)
-    selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
-    chosen = {group[0] for group in selection}
-    rest = [group for group in ordered if group[0] not in chosen]
-    return selection, _take(rest, strata, _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows))
-
-
-def _parts(split: Split, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]) -> list[NDArray[np.int64]]:
-    """Row positions of train, selection, calibration, each in file order."""
-    held = [sorted(row for group in groups for row in group) for groups in (selection, calibration)]
-    gone = dropped.union(*held)
-    train = [row for row in range(len(split)) if row not in gone]
-    return [np.array(rows, dtype=np.int64) for rows in (train, *held)]
-
-
-def _split_groups(task: Task, split: Split) -> list[NDArray[np.int64]]:
-    """Hold out groups of rows that share a text (in either place): a group is never split."""
-    parent: dict[str, str] = {}
-
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            parent[text] = parent[parent[text]]
-            text = parent[text]
-        return text
-
-    for texts in split.texts:
-        for other in texts[1:]:
-            parent[root(other)] = root(texts[0])
-    groups: dict[str, list[int]] = defaultdict(list)
-    for row, texts in enumerate(split.texts):
-        groups[root(texts[0])].append(row)
-    return _parts(split, *_hold_out(task, split, list(groups.values())), dropped=set())
-
-
-def _contained(text: str) -> set[str]:
-    """Every run of words that occurs inside a text, the text itself left out."""
-    words = text.split(" ")
-    spans = ((start, end) for start in range(len(words)) for end in range(start + 1, len(words) + 1))
-    return {" ".join(words[start:end]) for start, end in spans if end - start < len(words)}
-
-
-def whole_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
-    """The distinct texts that occur inside no other one, each with the other texts that occur inside it."""
-    distinct = set(texts)
-    inside: set[str] = set()
-    whole: dict[str, set[str]] = {}
-    for text in sorted(distinct, key=lambda text: (-text.count(" "), text)):
-        if text not in inside:
-            whole[text] = _contained(text) & distinct
-            inside |= whole[text]
-    return whole
-
-
-def _split_phrases(task: Task, split: Split) -> list[NDArray[np.int64]]:
-    """SST-2's rule: hold out whole sentences; every row that occurs inside a held-out one leaves training."""
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, (text,) in enumerate(split.texts):
-        rows_of[text].append(row)
-    whole = whole_sentences(rows_of)
-    groups = [[rows_of[text][0]] for text in whole]
-    selection, calibration = _hold_out(task, split, groups)
-    held = [split.texts[group[0]][0] for group in selection + calibration]
-    dropped = {row for text in held for part in {text, *whole[text]} for row in rows_of[part]}
-    return _parts(split, selection, calibration, dropped)
-
-
-def _draw(task: Task, split: Split, rows: int) -> NDArray[np.int64]:
-    """Positions of `rows` rows, stratified, in file order."""
-    strata = _strata(task, split.labels)
-    ordered = sorted(range(len(split)), key=lambda row: (_order(split.texts[row]), row))
-    shares = [[row for row in ordered if strata[row] == stratum] for stratum in np.unique(strata)]
-    exact = np.array([rows * len(share) / len(split) for share in shares])
-    counts = np.floor(exact).astype(int)
-    for stratum in np.argsort(counts - exact, kind="stable")[: rows - counts.sum()]:
-        counts[stratum] += 1
-    chosen = [row for share, count in zip(shares, counts, strict=True) for row in share[:count]]
-    return np.array(sorted(chosen), dtype=np.int64)

@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,13 +65,35 @@ def trace_bytes(trace: Trace) -> bytes:
     return buffer.getvalue()
 
 
+def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
+    """All arrays of an npz archive; nothing in the file can run code (allow_pickle is off).
+
+    Raises: ValueError when the file is missing, damaged, or holds something else than arrays.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+        raise ValueError(f"{error}") from None
+    wrong = [name for name, array in arrays.items() if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: no arrays of numbers")
+    return arrays
+
+
 def read_trace(path: Path) -> Trace:
     """Read a trace back; nothing in the file can run code (allow_pickle is off).
 
     Raises: IncompleteError when the file is missing, damaged, or not a trace.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Trace(**{name: arrays[name] for name in Trace.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_arrays(path)
+        return Trace(
+            ids=arrays["ids"].astype(np.int64),
+            logits=arrays["logits"].astype(np.float32),
+            labels=arrays["labels"],
+            lengths=arrays["lengths"].astype(np.int64),
+            exit_layers=arrays["exit_layers"].astype(np.int64),
+        )
+    except (ValueError, KeyError) as error:
         raise IncompleteError(f"trace {path} cannot be read: {error}; delete its run folder and run it again") from None

@@ -1,0 +1,135 @@
+"""A grid of cells: what is to be run, and running it."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import click
+import torch
+from tabulate import tabulate
+
+from harness.backbones import Backbone
+from harness.errors import ExitCode, HarnessError
+from harness.methods import Method
+from harness.records import RunRecord, RunSpec
+from harness.run import Cell, Options, load_cell_data, run_cell, run_id
+from harness.store import ResultsStore, check_writable
+from harness.tasks import TaskData
+
+
+def plan(
+    methods: dict[str, Method],
+    tasks: Sequence[str],
+    backbone: Backbone,
+    seeds: Sequence[int],
+    max_length: int,
+    train_rows: dict[str, int],
+    limit: int | None,
+) -> list[Cell]:
+    """The cells of a grid, task by task, seed by seed."""
+    return [
+        Cell(
+            RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),  # type: ignore[call-overload]
+            method,
+            backbone,
+        )
+        for task in tasks
+        for seed in seeds
+        for name, method in methods.items()
+    ]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell, or all cells of a task, that have no record."""
+
+    label: str
+    reason: str
+    code: ExitCode
+
+
+def run_grid(cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunRecord, bool], None]) -> list[Failure]:
+    """Run every cell; a failing one does not stop the others.
+
+    Raises: HarnessError when nothing could be written or no task's data are there, before anything is fitted.
+    """
+    check_writable(options.results_dir, "results")
+    check_writable(options.cache_dir, "cache")
+    torch.set_num_threads(options.compute.threads)
+    data, failures = load_grid_data(cells, options)
+    for cell in cells:
+        if cell.spec.task not in data:
+            continue
+        try:
+            record, stored = run_cell(cell, data[cell.spec.task], options)
+        except Exception as error:  # whatever it is, the other cells still run
+            failures.append(_failure(cell, error))
+            options.compute.progress.detail(traceback.format_exc())
+        else:
+            done(cell, record, stored)
+    return failures
+
+
+def _failure(cell: Cell, error: Exception) -> Failure:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, HarnessError):
+        return Failure(cell.label, reason, error.exit_code)
+    if isinstance(error, OSError):
+        return Failure(cell.label, f"{error.strerror or reason}", ExitCode.INCOMPLETE)
+    return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
+
+
+def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, TaskData], list[Failure]]:
+    """Task name -> its rows, encoded; and a failure for each task whose data are missing or malformed.
+
+    Raises: HarnessError when that is so for every task.
+    """
+    data: dict[str, TaskData] = {}
+    failures: list[Failure] = []
+    for task, cell in {cell.spec.task: cell for cell in cells}.items():
+        try:
+            data[task] = load_cell_data(cell, options.data_dir)
+        except HarnessError as error:
+            failures.append(Failure(task, str(error), ExitCode.INCOMPLETE))
+            if len(failures) == len({cell.spec.task for cell in cells}):
+                raise
+    return data, failures
+
+
+def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
+    """Print the cells and whether they are stored."""
+    store = ResultsStore(options.results_dir)
+    data, failures = load_grid_data(cells, options)
+    rows = []
+    for cell in cells:
+        if cell.spec.task not in data:
+            continue
+        identity = run_id(cell, data[cell.spec.task], options)
+        state = "stored" if store.holds(cell.spec.task, cell.spec.method, identity) else "to run"
+        rows.append([cell.spec.task, cell.spec.method, cell.spec.seed, len(data[cell.spec.task].train), identity, state])
+    click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state"]))
+    return _told(failures)
+
+
+def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
+    """Run the cells, a line for each; the exit code of the worst failure."""
+    finished = 0
+
+    def done(cell: Cell, record: RunRecord, stored: bool) -> None:
+        nonlocal finished
+        finished += 1
+        last = record.exits[-1]
+        reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
+        how = "stored already" if stored else f"{record.seconds:.0f} s"
+        options.compute.progress.say(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
+
+    return _told(run_grid(cells, options, done))
+
+
+def _told(failures: Sequence[Failure]) -> ExitCode:
+    """Say each failure in a line; the exit code of the worst."""
+    for failure in failures:
+        click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
+    codes = {failure.code for failure in failures}
+    order = [ExitCode.USER, ExitCode.NOT_COMPARABLE, ExitCode.INCOMPLETE, ExitCode.BUG]
+    return next((code for code in order if code in codes), ExitCode.OK)

@@ -1,0 +1,60 @@
+"""What the words of the command line mean."""
+
+import os
+from pathlib import Path
+
+from harness.errors import HarnessError, unknown
+from harness.methods import load_method
+
+
+def names_in(option: str, text: str) -> list[str]:
+    """Names between commas.
+
+    Raises: HarnessError when there is none.
+    """
+    names = [word.strip() for word in text.split(",") if word.strip()]
+    if not names:
+        raise HarnessError(f"{option} {text!r} names nothing")
+    return names
+
+
+def whole_number(option: str, word: str) -> int:
+    """A whole number from 0.
+
+    Raises: HarnessError for anything else.
+    """
+    if not (word.isascii() and word.isdecimal()):
+        raise HarnessError(f"{option}: got {word!r}, wanted whole numbers from 0")
+    return int(word)
+
+
+def rows_of(words: tuple[str, ...], tasks: list[str]) -> dict[str, int]:
+    """TASK=N words as a table.
+
+    Raises: HarnessError for another form, or a task that is not in the grid.
+    """
+    rows = {}
+    for word in words:
+        task, equals, count = word.partition("=")
+        if not equals:
+            raise HarnessError(f"--train-rows {word}: wanted TASK=N")
+        if task not in tasks:
+            raise unknown("task of this grid", task, tasks)
+        rows[task] = whole_number(f"--train-rows {task}", count)
+    return rows
+
+
+def reference_named(name: str) -> str | None:
+    """The reference's name, None for none.
+
+    Raises: HarnessError for an unknown method.
+    """
+    if name == "none":
+        return None
+    load_method(name)
+    return name
+
+
+def cache_folder(folder: Path | None) -> Path:
+    """The given folder, or harness in the user's cache folder."""
+    return folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"

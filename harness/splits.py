@@ -1,0 +1,151 @@
+"""Which training rows are held out: by the data alone, the same for every method and seed."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SELECTION_SHARE, SELECTION_ROWS = 0.05, (100, 1_000)
+CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
+"""Share of the independent rows, and the fewest and most rows."""
+
+Positions = NDArray[np.int64]
+Texts = Sequence[tuple[str, ...]]
+"""One or two texts a row."""
+
+
+class Parts(NamedTuple):
+    """Positions of the rows of each part, in file order."""
+
+    train: Positions
+    selection: Positions
+    calibration: Positions
+
+
+def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
+    """Hold out groups of rows that share a text, in either place: a group is never split. `strata` [n] are kept in proportion.
+
+    Raises: ValueError when there are too few rows to hold some out.
+    """
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        while parent.setdefault(text, text) != text:
+            parent[text] = parent[parent[text]]
+            text = parent[text]
+        return text
+
+    for row in texts:
+        for other in row[1:]:
+            parent[root(other)] = root(row[0])
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(texts):
+        groups[root(row[0])].append(number)
+    selection, calibration = _hold_out(texts, strata, list(groups.values()))
+    return _parts(len(texts), selection, calibration, dropped=set())
+
+
+def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
+    """SST-2's rule, whose train file holds every phrase of each sentence: hold out whole sentences (texts that occur inside no other),
+    and take out of training every row that occurs inside a held-out one.
+
+    Raises: ValueError as `hold_out_groups` does.
+    """
+    rows_of: dict[str, list[int]] = defaultdict(list)
+    for number, (text,) in enumerate(texts):
+        rows_of[text].append(number)
+    whole = whole_sentences(rows_of)
+    groups = [[min(rows_of[text], key=lambda row: int(strata[row]))] for text in whole]
+    selection, calibration = _hold_out(texts, strata, groups)
+    held = [texts[group[0]][0] for group in selection + calibration]
+    dropped = {row for text in held for part in {text, *whole[text]} for row in rows_of[part]}
+    return _parts(len(texts), selection, calibration, dropped)
+
+
+def whole_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
+    """The distinct texts that occur inside no other one, each with the other texts that occur inside it."""
+    distinct = set(texts)
+    inside: set[str] = set()
+    whole: dict[str, set[str]] = {}
+    for text in sorted(distinct, key=lambda text: (-text.count(" "), text)):
+        if text not in inside:
+            whole[text] = _contained(text) & distinct
+            inside |= whole[text]
+    return whole
+
+
+def draw(texts: Texts, strata: Positions, rows: int) -> Positions:
+    """Positions of `rows` rows, strata in proportion, in file order."""
+    ordered = sorted(range(len(texts)), key=lambda row: (_order(texts[row]), int(strata[row]), row))
+    shares = [[row for row in ordered if strata[row] == stratum] for stratum in np.unique(strata)]
+    counts = _apportion([len(share) for share in shares], rows)
+    chosen = [row for share, count in zip(shares, counts, strict=True) for row in share[:count]]
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def _contained(text: str) -> set[str]:
+    """Every run of words that occurs inside a text, the text itself left out."""
+    words = text.split(" ")
+    spans = ((start, end) for start in range(len(words)) for end in range(start + 1, len(words) + 1))
+    return {" ".join(words[start:end]) for start, end in spans if end - start < len(words)}
+
+
+def _order(texts: tuple[str, ...]) -> str:
+    """A position in a pseudo-random order that depends on the text alone: not on the file's order, nor on a library's generator."""
+    return hashlib.sha256("\t".join(texts).encode()).hexdigest()
+
+
+def _size(share: float, bounds: tuple[int, int], rows: int) -> int:
+    return min(max(round(share * rows), bounds[0]), bounds[1])
+
+
+def _apportion(sizes: Sequence[int], wanted: int) -> list[int]:
+    """`wanted` rows shared out in proportion to these sizes, to within one row (largest remainders)."""
+    exact = np.array(sizes) * min(wanted / sum(sizes), 1.0)
+    counts = np.floor(exact).astype(int)
+    for stratum in np.argsort(counts - exact, kind="stable")[: min(wanted, sum(sizes)) - counts.sum()]:
+        counts[stratum] += 1
+    return [int(count) for count in counts]
+
+
+def _hold_out(texts: Texts, strata: Positions, groups: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+    """Groups of selection and of calibration, disjoint. A group counts for the stratum of its first row in `_order`."""
+    rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
+    if rows <= least:
+        raise ValueError(f"train has {rows} independent rows, wanted more than {least} to hold some of them out")
+
+    def place(row: int) -> tuple[str, int]:
+        return _order(texts[row]), int(strata[row])
+
+    ordered = sorted((sorted(group, key=place) for group in groups), key=lambda group: place(group[0]))
+    selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
+    chosen = {group[0] for group in selection}
+    rest = [group for group in ordered if group[0] not in chosen]
+    return selection, _take(rest, strata, _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows))
+
+
+def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[int]]:
+    """Whole groups from the front, until each stratum has its share of `wanted` rows.
+
+    A group larger than a tenth of `wanted` stays in train: one cluster must not fill a held-out part.
+    """
+    shares = [[group for group in groups if strata[group[0]] == stratum] for stratum in np.unique(strata)]
+    quotas = _apportion([sum(map(len, share)) for share in shares], wanted)
+    taken = []
+    for share, quota in zip(shares, quotas, strict=True):
+        left = quota
+        for group in share:
+            if len(group) <= min(left, max(wanted // 10, 1)):
+                taken.append(group)
+                left -= len(group)
+    return taken
+
+
+def _parts(rows: int, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]) -> Parts:
+    held = [sorted(row for group in groups for row in group) for groups in (selection, calibration)]
+    gone = dropped.union(*held)
+    train = [row for row in range(rows) if row not in gone]
+    return Parts(*(np.array(part, dtype=np.int64) for part in (train, *held)))

@@ -1,0 +1,229 @@
+"""Records and traces made by hand, whose figures a test can compute on paper."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness.records import (
+    SCHEMA,
+    Costs,
+    DataSummary,
+    Environment,
+    ExitMeasurement,
+    LatencyConditions,
+    Polynomial,
+    Quartiles,
+    RunRecord,
+    RunSpec,
+    StageReport,
+    StageUse,
+    Timing,
+    Trial,
+    WeightsReport,
+    to_json,
+)
+from harness.store import ResultsStore
+from harness.sweep import Curve
+from harness.trace import Trace
+
+LAYER_MACS = 100
+"""Per token, of each layer of `flat_costs`."""
+
+
+def flat_costs(exit_layers: Sequence[int], layers: int = 4) -> Costs:
+    """Every layer costs 100 MACs a token, embedding and exits nothing: MACs are proportional to layers."""
+    free = Polynomial(0, 0, 0)
+    exits = tuple(free if layer in exit_layers else None for layer in range(1, layers + 1))
+    return Costs(free, (Polynomial(0, LAYER_MACS, 0),) * layers, exits)
+
+
+def uneven_costs(exit_layers: Sequence[int], layers: int) -> Costs:
+    """No two pieces cost the same; exits do cost."""
+    exits = tuple(Polynomial(50 * layer, layer, 0) if layer in exit_layers else None for layer in range(1, layers + 1))
+    return Costs(Polynomial(11, 3, 0), tuple(Polynomial(layer, 7 * layer, layer) for layer in range(1, layers + 1)), exits)
+
+
+def random_trace(seed: int, exit_layers: Sequence[int], rows: int = 40, classes: int = 2) -> Trace:
+    """Logits that grow with depth; a regression (1 class) has values near its labels on a grid of 1/8."""
+    random = np.random.default_rng(seed)
+    exits = len(exit_layers)
+    if classes == 1:
+        labels = random.integers(0, 41, rows) / 8
+        logits = labels[:, None] + random.integers(-4, 5, (exits, rows, 1)) / 8
+    else:
+        labels = random.integers(0, classes, rows).astype(np.float64)
+        sharpness = np.arange(1, exits + 1)[:, None, None]
+        logits = sharpness * (random.normal(size=(exits, rows, classes)) + np.eye(classes)[labels.astype(int)])
+    return Trace(
+        ids=np.arange(rows),
+        logits=logits.astype(np.float32),
+        labels=labels,
+        lengths=random.integers(3, 60, rows),
+        exit_layers=np.array(exit_layers),
+    )
+
+
+def gap_trace(
+    exit_layers: Sequence[int], answers: Sequence[Sequence[int]], gaps: Sequence[float], labels: Sequence[int], length: int
+) -> Trace:
+    """Two classes. `answers[e][n]` is the answer of each exit on each row; the surer row of an exit has the larger `gaps[n]`."""
+    half = np.array(gaps) / 2
+    sign = 2 * np.array(answers) - 1
+    return Trace(
+        ids=np.arange(len(labels)),
+        logits=np.stack([-sign * half, sign * half], axis=-1).astype(np.float32),
+        labels=np.array(labels, dtype=np.float64),
+        lengths=np.full(len(labels), length),
+        exit_layers=np.array(exit_layers),
+    )
+
+
+def quartiles(median: float) -> Quartiles:
+    return Quartiles(0.9 * median, median, 1.1 * median)
+
+
+def make_exit(layer: int, scores: dict[str, float], macs: float, static_ms: float, path_ms: float) -> ExitMeasurement:
+    """Milliseconds at batch 1; at batch 32 twenty times as many."""
+    return ExitMeasurement(
+        layer=layer,
+        scores=scores,
+        macs=macs,
+        macs_128=12_800 * layer,
+        parameters=1_000_000 + 250_000 * layer,
+        static_ms={"1": quartiles(static_ms), "32": quartiles(20 * static_ms)},
+        path_ms={"1": quartiles(path_ms), "32": quartiles(20 * path_ms)},
+    )
+
+
+def make_latency(reference: str | None, reference_ms: float, ratios: Sequence[float]) -> LatencyConditions:
+    """`ratios`: the paired ratio at each exit, whatever the quotient of the medians is."""
+    sizes = ("1", "32") if reference else ()
+    return LatencyConditions(
+        device="cpu",
+        precision="float32",
+        threads=2,
+        rounds={"1": 20, "32": 10},
+        tokens={"1": (10, 20, 30), "32": (12, 24, 36)},
+        reference=reference,
+        reference_ms={size: quartiles(reference_ms * (20 if size == "32" else 1)) for size in sizes},
+        reference_ratio={size: tuple(quartiles(ratio) for ratio in ratios) for size in sizes},
+    )
+
+
+def make_stage(name: str) -> StageUse:
+    return StageUse(StageReport(name, "c0ffee", 100, 30, 12.5, 0.25, (0.5, 0.75), 2), reused=False)
+
+
+def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy: str | None = None, task: str = "rte") -> RunRecord:
+    """A run of four layers of `flat_costs` on a task, every other field filled; its run id follows from the content."""
+    layers = [exit_.layer for exit_ in exits]
+    return identified(
+        RunRecord(
+            schema=SCHEMA,
+            run_id="",
+            created="2026-11-22T12:00:00+00:00",
+            spec=RunSpec(method, task, "tiny", seed, None, 128, None, {"epochs": 3, "teacher": {"rates": [0.1, 0.2]}}),
+            environment=Environment("A processor", "cpu", "float32", 2, {"torch": "2.6"}),
+            data=DataSummary(
+                rows={"train": 2000, "selection": 100, "calibration": 300, "dev": 277},
+                truncated={"train": 3, "selection": 0, "calibration": 1, "dev": 2},
+                dev_tokens=20.5,
+                data="d0",
+                splits="e0",
+                backbone="f0",
+            ),
+            constant_scores=dict.fromkeys(exits[-1].scores, 0.527),
+            policy=policy,
+            tolerance=0.1,
+            parameters=2_000_000,
+            costs=flat_costs(layers),
+            exits=tuple(exits),
+            latency=None,
+            stages=(make_stage(method),),
+            search=(Trial("finetune", "learning_rate", 1e-3, 0.7, True),),
+            weights=WeightsReport(10, ("position_ids",), ("head.weight",)),
+            seconds=60.5,
+        )
+    )
+
+
+def identified(record: RunRecord) -> RunRecord:
+    """The record with a run id that no other content has."""
+    return replace(record, run_id=hashlib.sha256(to_json(replace(record, run_id="")).encode()).hexdigest()[:16])
+
+
+def make_curve(seed: int) -> Curve:
+    random = np.random.default_rng(seed)
+    scores = {"f1": random.random(5), "accuracy": random.random(5)}
+    return Curve(random.random(5), scores, random.random(5), random.random(5), random.integers(0, 9, (5, 3)))
+
+
+def make_timing(run_id: str, threshold: float) -> Timing:
+    return Timing(
+        run_id=run_id,
+        policy="entropy",
+        threshold=threshold,
+        batch_size=8,
+        device="A processor",
+        precision="float32",
+        threads=2,
+        rows=277,
+        rounds=5,
+        tokens=22.5,
+        mean_layers=2.75,
+        scores={"accuracy": 0.625},
+        early_ms=Quartiles(3.0, 4.0, 5.0),
+        reference="bert",
+        reference_ms=Quartiles(7.0, 8.0, 9.0),
+        ratio=Quartiles(1.75, 2.25, 2.5),
+    )
+
+
+def assert_same_trace(one: Trace, other: Trace) -> None:
+    for name in Trace.__dataclass_fields__:
+        left, right = getattr(one, name), getattr(other, name)
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+
+
+def assert_same_curve(one: Curve, other: Curve) -> None:
+    assert list(one.scores) == list(other.scores)
+    pairs = [(one.scores[metric], other.scores[metric]) for metric in one.scores]
+    pairs += [(getattr(one, name), getattr(other, name)) for name in ("thresholds", "macs", "layers", "left")]
+    for left, right in pairs:
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+
+
+def exit_1_or_4(gaps: Sequence[float], right_at_1: Sequence[bool], right_at_4: Sequence[bool], length: int) -> Trace:
+    """Rows of class 1 on a model with exits after layers 1 and 4."""
+    return gap_trace((1, 4), [right_at_1, right_at_4], gaps, [1] * len(gaps), length)
+
+
+def save_bert_and_deebert(store: ResultsStore) -> None:
+    """Two methods, two seeds, on rte; `test_compare.py` works its figures out by hand.
+
+    On selection the thresholds are the entropies H of gaps 1/2, 1, 2, then 0. On calibration (gaps .7, 1.5, 3, 5) they let 4, 3, 2, 0
+    rows leave at layer 1, which is right on the two surest rows alone, while layer 4 is always right. On dev it is the other way round:
+    layer 1 is always right, and leaving as early as possible would be best.
+    """
+    gaps, all_right = (0.7, 1.5, 3.0, 5.0), [True] * 4
+    selection = exit_1_or_4((0.5, 1.0, 2.0, 4.0), all_right, all_right, 30)
+    calibration = exit_1_or_4(gaps, [False, False, True, True], all_right, 10)
+    dev = {
+        1: exit_1_or_4(gaps, all_right, [False, False, True, True], 20),
+        2: exit_1_or_4((1.5, 3.0, 5.0, 6.0), all_right, [False] * 4, 20),
+    }
+    for seed, score, slow in ((1, 0.8, 1.0), (2, 0.7, 2.0)):
+        own = make_exit(4, {"accuracy": score}, 8000.0, 8.0 * slow, 8.0 * slow)
+        bert = replace(make_record("bert", seed, [own]), latency=make_latency("bert", 8.0 * slow, [1.01]))
+        store.save(identified(bert), {split: random_trace(seed, (4,)) for split in ("dev", "selection", "calibration")}, {})
+    for seed, scores, slow in ((1, (0.6, 0.76), 1.0), (2, (0.5, 0.77), 2.0)):
+        first = make_exit(1, {"accuracy": scores[0]}, 2000.0, 3.0 * slow, 3.5 * slow)
+        last = make_exit(4, {"accuracy": scores[1]}, 8400.0, 9.0 * slow, 10.0 * slow)
+        deebert = replace(
+            make_record("deebert", seed, [first, last], "entropy"), latency=make_latency("bert", 9.0 * slow, [2.5, 0.9 + seed / 50])
+        )
+        store.save(identified(deebert), {"dev": dev[seed], "selection": selection, "calibration": calibration}, {"entropy": make_curve(1)})

@@ -1,0 +1,243 @@
+"""Records as JSON and back, and the MACs of paths through a model."""
+
+import json
+import types
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from synthetic import make_exit, make_record
+
+from harness import records
+from harness.errors import ExitCode, IncompleteError
+from harness.records import SCHEMA, Costs, Polynomial, Quartiles, RunRecord, RunSpec, Trial, from_json, to_json
+
+KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
+
+quick = settings(deadline=None, max_examples=30)
+
+WORDS = st.text('aä🙂 ."\\\n\x00', max_size=8)
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def example(kind: Any, with_optional: bool) -> Any:
+    """A value of an annotation, made from the annotation alone; its optional parts are None or not."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return kind(**{field.name: example(hints[field.name], with_optional) for field in fields(kind)})
+    if origin in (Union, types.UnionType):
+        (inner,) = [argument for argument in arguments if argument is not type(None)]
+        return example(inner, with_optional) if with_optional else None
+    if origin is tuple:
+        return tuple(example(arguments[0], with_optional) for _ in range(2))
+    if origin is dict:
+        return {"one": example(arguments[1], with_optional), "other": example(arguments[1], with_optional)}
+    return {int: 1, float: 0.1, str: "text ä", bool: True, object: [1, {"inner": None}]}[kind]
+
+
+def objects(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Places of all values in parsed JSON, free-form settings left out."""
+    if where and where[-1] == "settings":
+        return
+    yield where
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from objects(item, (*where, key))
+
+
+def at(value: Any, where: tuple[str | int, ...]) -> Any:
+    for key in where:
+        value = value[key]
+    return value
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    return make_record("deebert", 1, [make_exit(2, {"accuracy": 0.5}, 10.5, 1.0, 2.0), make_exit(4, {"accuracy": 0.75}, 20, 3.0, 4.0)])
+
+
+@pytest.fixture
+def whole() -> Any:
+    """A record with every optional part, as parsed JSON."""
+    return json.loads(to_json(example(RunRecord, with_optional=True)))
+
+
+@pytest.mark.parametrize("with_optional", [True, False])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_dataclass_comes_back_from_json_as_it_was(kind: type, with_optional: bool) -> None:
+    value = example(kind, with_optional)
+    text = to_json(value)
+    back = from_json(kind, text, "x.json")
+    assert back == value
+    assert to_json(back) == text
+
+
+def test_every_part_of_a_record_was_tried() -> None:
+    assert {RunRecord, RunSpec, Costs, Quartiles, Trial} <= set(KINDS)
+
+
+@quick
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_come_back_to_the_last_bit(value: float) -> None:
+    quartiles = Quartiles(value, -value, value / 3)
+    assert from_json(Quartiles, to_json(quartiles), "x.json") == quartiles
+
+
+@quick
+@given(st.integers(-(2**200), 2**200))
+def test_macs_come_back_exact_however_large(value: int) -> None:
+    assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(value, 0, 1)
+
+
+@quick
+@given(st.dictionaries(WORDS, JSON_VALUES, max_size=4))
+def test_free_form_settings_come_back_unchanged(values: dict[str, object]) -> None:
+    spec = RunSpec("bert", "rte", "tiny", 1, None, 128, None, values)
+    assert from_json(RunSpec, to_json(spec), "x.json") == spec
+
+
+def test_a_whole_number_is_read_as_a_float_where_one_is_wanted() -> None:
+    back = from_json(Quartiles, '{"q1": 1, "median": 2, "q3": 3}', "x.json")
+    assert [type(value) for value in (back.q1, back.median, back.q3)] == [float] * 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_not_written(value: float, record: RunRecord) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_json(replace(record, seconds=value))
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
+def test_a_number_that_no_float_can_hold_is_refused(number: str, record: RunRecord) -> None:
+    text = to_json(record).replace('"seconds": 60.5', f'"seconds": {number}')
+    assert number in text
+    with pytest.raises(IncompleteError, match=r"x\.json"):
+        from_json(RunRecord, text, "x.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "nonsense", '{"schema": 1,}', "[" * 100_000, '{"a":' * 100_000])
+def test_text_that_is_not_json_is_refused(text: str) -> None:
+    with pytest.raises(IncompleteError, match=r"x\.json is not JSON"):
+        from_json(RunRecord, text, "x.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "true"])
+def test_json_that_is_no_object_is_refused(text: str) -> None:
+    with pytest.raises(IncompleteError, match=r"x\.json.*RunRecord"):
+        from_json(RunRecord, text, "x.json")
+
+
+def test_a_newer_schema_is_refused_before_anything_else(record: RunRecord) -> None:
+    newer = {"schema": SCHEMA + 1, "a field of the future": 1}
+    with pytest.raises(IncompleteError, match=f"x.json has schema {SCHEMA + 1}.*up to {SCHEMA}") as caught:
+        from_json(RunRecord, json.dumps(newer), "x.json")
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+
+
+def test_a_missing_field_is_named_wherever_it_is(whole: Any) -> None:
+    named = 0
+    for where in list(objects(whole)):
+        if not where or isinstance(where[-1], int) or where[-1] in ("one", "other"):
+            continue
+        parent = at(whole, where[:-1])
+        right = parent.pop(where[-1])
+        with pytest.raises(IncompleteError, match=rf"x\.json.*missing \['{where[-1]}'\]"):
+            from_json(RunRecord, json.dumps(whole), "x.json")
+        parent[where[-1]] = right
+        named += 1
+    assert named > 100
+
+
+def test_an_unexpected_field_is_named_wherever_it_is(whole: Any) -> None:
+    named = 0
+    for where in list(objects(whole)):
+        target = at(whole, where)
+        if not isinstance(target, dict) or "one" in target:
+            continue
+        target["mystery"] = 1
+        with pytest.raises(IncompleteError, match=r"x\.json.*unexpected \['mystery'\]"):
+            from_json(RunRecord, json.dumps(whole), "x.json")
+        del target["mystery"]
+        named += 1
+    assert named > 20
+
+
+@pytest.mark.parametrize("wrong", [{"no": ["such"]}, [[1]], "text", True, None], ids=str)
+def test_a_value_of_another_type_is_refused_and_its_place_named(wrong: object, whole: Any) -> None:
+    """Every place of a record, unless the value fits there."""
+    optional = {"train_rows", "limit", "policy", "latency", "reference"}
+    refused = 0
+    for where in list(objects(whole))[1:]:
+        parent, key = at(whole, where[:-1]), where[-1]
+        right = parent[key]
+        may_be_none = key in optional or (where[0] == "costs" and where[-2:-1] == ("exits",))
+        if (wrong is None and may_be_none) or (isinstance(wrong, str | bool) and type(wrong) is type(right)):
+            continue
+        parent[key] = wrong
+        with pytest.raises(IncompleteError) as caught:
+            from_json(RunRecord, json.dumps(whole), "x.json")
+        parent[key] = right
+        assert str(caught.value).startswith("x.json")
+        assert (f"[{key}]" if isinstance(key, int) else f".{key}") in str(caught.value)
+        assert "\n" not in str(caught.value)
+        refused += 1
+    assert refused > 100
+
+
+def test_macs_of_a_truncated_model_and_of_the_path_past_its_exits() -> None:
+    """At 4 tokens: embedding 1+8+48, layers 10, 20, 1+4+16, exits after the second (7) and third (2*16) layer."""
+    costs = Costs(
+        embedding=Polynomial(1, 2, 3),
+        layers=(Polynomial(10, 0, 0), Polynomial(0, 5, 0), Polynomial(1, 1, 1)),
+        exits=(None, Polynomial(7, 0, 0), Polynomial(0, 0, 2)),
+    )
+    assert costs.static(1, 4) == 57 + 10 + 20 + 7
+    assert costs.path(1, 4) == 57 + 10 + 20 + 7
+    assert costs.static(2, 4) == 57 + 10 + 20 + 21 + 32
+    assert costs.path(2, 4) == 57 + 10 + 20 + 21 + 7 + 32
+    with pytest.raises(AssertionError, match="layer 0 has no exit"):
+        costs.static(0, 4)
+
+
+@quick
+@given(st.integers(1, 5), st.data())
+def test_a_path_costs_the_truncated_model_and_each_exit_on_the_way(layers: int, data: st.DataObject) -> None:
+    polynomials = st.builds(Polynomial, *[st.integers(0, 1000)] * 3)
+    exits = [data.draw(st.none() | polynomials) for _ in range(layers - 1)] + [data.draw(polynomials)]
+    costs = Costs(data.draw(polynomials), tuple(data.draw(polynomials) for _ in range(layers)), tuple(exits))
+    length = data.draw(st.integers(1, 512))
+    for layer, own in enumerate(exits):
+        if own is not None:
+            way = sum(exit_.at(length) for exit_ in exits[:layer] if exit_ is not None)
+            assert costs.path(layer, length) - costs.static(layer, length) == way
+
+
+def test_a_layer_that_runs_twice_is_charged_twice() -> None:
+    shared, free = Polynomial(0, 9, 0), Polynomial(0, 0, 0)
+    assert Costs(free, (shared, shared), (None, free)).static(1, 10) == 180
+
+
+def test_polynomials_are_exact_on_ints_and_work_on_arrays_of_lengths() -> None:
+    assert Polynomial(1, 2, 3).at(10**12) == 1 + 2 * 10**12 + 3 * 10**24
+    lengths = np.array([0, 1, 2, 512])
+    at_lengths = Polynomial(1, 2, 3).at(lengths)
+    assert at_lengths.dtype == np.int64
+    assert at_lengths.tolist() == [1, 6, 17, 1 + 1024 + 3 * 512 * 512]
+
+
+def test_costs_at_an_array_of_lengths_are_those_of_each_length() -> None:
+    costs = Costs(Polynomial(1, 2, 3), (Polynomial(4, 5, 6), Polynomial(7, 8, 9)), (Polynomial(1, 1, 0), Polynomial(2, 0, 2)))
+    lengths = np.arange(1, 65)
+    for layer in (0, 1):
+        assert costs.static(layer, lengths).tolist() == [costs.static(layer, int(length)) for length in lengths]
+        assert costs.path(layer, lengths).tolist() == [costs.path(layer, int(length)) for length in lengths]

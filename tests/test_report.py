@@ -1,0 +1,302 @@
+"""The report's tables say what the comparison found."""
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from synthetic import identified, make_exit, make_latency, make_record, make_timing, save_bert_and_deebert
+
+from harness.compare import Mean
+from harness.errors import ExitCode, HarnessError, IncompleteError
+from harness.records import RunRecord
+from harness.report import BEGIN, END, insert, number, render
+from harness.store import ResultsStore
+
+Table = list[dict[str, str]]
+
+RATIOS = ("retained %", "MAC ratio", "latency ratio")
+
+
+def single(method: str, seed: int, task: str = "rte") -> RunRecord:
+    scores = {"f1": 0.5, "accuracy": 0.25} if task == "mrpc" else {"accuracy": 0.5}
+    return make_record(method, seed, [make_exit(4, scores, 8_000_000.0, 4.0, 4.0)], task=task)
+
+
+def tables(markdown: str) -> list[Table]:
+    """The tables of a markdown text, each row by its headers; every row must have as many cells as there are headers."""
+    found: list[Table] = []
+    for block in re.findall(r"(?:^\|.*\|\n?)+", markdown, re.MULTILINE):
+        header, rule, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.strip().splitlines()]
+        assert all(re.fullmatch(r":?-+:?", cell) for cell in rule)
+        found.append([dict(zip(header, row, strict=True)) for row in rows])
+    return found
+
+
+def row_of(table: Table, method: str, **cells: str) -> dict[str, str]:
+    (row,) = [row for row in table if row["method"] == method and all(row[name] == value for name, value in cells.items())]
+    return row
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultsStore:
+    """bert and deebert, two seeds each: the figures are worked out in test_compare.py."""
+    made = ResultsStore(tmp_path / "results")
+    save_bert_and_deebert(made)
+    return made
+
+
+@pytest.fixture
+def markdown(store: ResultsStore) -> str:
+    return render(store, store.records()[0], "bert", "markdown")
+
+
+def test_the_first_row_is_the_constant_answer(markdown: str) -> None:
+    row = tables(markdown)[0][0]
+    assert row["method"] == "(constant answer)"
+    assert row["accuracy x100"] == "52.7"
+    assert {value for name, value in row.items() if name not in ("method", "accuracy x100")} == {"-"}
+
+
+def test_the_main_table_shows_means_and_deviations_over_seeds(markdown: str) -> None:
+    """Deviations: |a - b| / sqrt 2."""
+    row = row_of(tables(markdown)[0], "deebert", point="exit 4")
+    assert row == {
+        "method": "deebert",
+        "point": "exit 4",
+        "n": "2",
+        "accuracy x100": "76.5 ± 0.7",
+        "retained %": "102.5 ± 10.6",
+        "params M": "2.00",
+        "MMACs": "0.0",
+        "MFLOPs": "0.0",
+        "MAC ratio": "0.95",
+        "layers": "4.00",
+        "ms (batch 1)": "13.50 ± 6.36",
+        "latency ratio": "0.93 ± 0.01",
+    }
+
+
+def test_three_speed_ups_of_a_point_stand_in_three_columns(markdown: str) -> None:
+    """MACs 8000/5000 and 8000/3500, layers 2.5 and 1.75, latency 9/6.75 and 18/10.25."""
+    row = row_of(tables(markdown)[0], "deebert", point="MACs <= 3/4")
+    assert row["MAC ratio"] == "1.94 ± 0.48"
+    assert row["layers"] == "2.12 ± 0.53"
+    assert row["latency ratio"] == "1.54 ± 0.30"
+    assert "never mixed" in markdown
+
+
+def test_megamacs_and_megaflops_differ_by_a_factor_of_two(tmp_path: Path) -> None:
+    (table, _) = tables(render(ResultsStore(tmp_path), [single("bert", 1)], "bert", "markdown"))
+    row = row_of(table, "bert")
+    assert (row["MMACs"], row["MFLOPs"]) == ("8.0", "16.0")
+
+
+def test_the_curve_table_has_a_column_per_budget(markdown: str) -> None:
+    (row,) = tables(markdown)[1]
+    assert row == {
+        "method": "deebert",
+        "policy": "entropy",
+        "1": "62.5 ± 17.7",
+        "3/4": "62.5 ± 17.7",
+        "1/2": "87.5 ± 17.7",
+        "3/8": "100.0",
+        "1/4": "100.0",
+        "1/8": "-",
+    }
+
+
+def test_the_exit_table_has_static_and_path_latency_per_batch_size(markdown: str) -> None:
+    table = tables(markdown)[2]
+    assert [(row["method"], row["exit"]) for row in table] == [("bert", "4"), ("deebert", "1"), ("deebert", "4")]
+    row = table[1]
+    assert row["accuracy x100"] == "55.0 ± 7.1"
+    assert (row["static ms (batch 1)"], row["path ms (batch 1)"]) == ("4.50 ± 2.12", "5.25 ± 2.47")
+    assert (row["static ms (batch 32)"], row["path ms (batch 32)"]) == ("90.00 ± 42.43", "105.00 ± 49.50")
+
+
+def test_the_caption_says_what_the_figures_rest_on(markdown: str) -> None:
+    caption = next(line for line in markdown.splitlines() if line.startswith("Scores on dev"))
+    said = ("277 rows", "20.5 tokens", "1, 2", "2000 rows", "selection (100)", "calibration (300)", "128 tokens", "6 rows were longer")
+    for part in (*said, "float32", "2 thread", "A processor", "Reference: bert"):
+        assert part in caption
+    assert "train-rows" not in caption
+    assert "### rte on tiny\n" in markdown
+
+
+def test_quick_looks_and_drawn_rows_are_said_so_and_stand_apart(store: ResultsStore) -> None:
+    records = store.records()[0]
+    quick = identified(replace(records[0], spec=replace(records[0].spec, limit=64)))
+    drawn = identified(replace(records[0], spec=replace(records[0].spec, train_rows=500)))
+    text = render(store, [*records, quick, drawn], "bert", "markdown")
+    titles = [line for line in text.splitlines() if line.startswith("###")]
+    assert sorted(titles) == ["### rte on tiny", "### rte on tiny", "### rte on tiny, quick look at 64 rows"]
+    assert text.count("(drawn by --train-rows 500)") == 1
+    mains = [table for table in tables(text) if "MAC ratio" in table[0]]
+    assert sorted(row["n"] for table in mains for row in table if row["method"] == "bert") == ["1", "1", "2"]
+
+
+@pytest.mark.parametrize("reference", [None, "bert"])
+def test_without_the_reference_every_ratio_is_a_dash(reference: str | None, store: ResultsStore) -> None:
+    records = [record for record in store.records()[0] if record.spec.method == "deebert"]
+    text = render(store, records, reference, "markdown")
+    main = tables(text)[0]
+    assert [row["point"] for row in main[1:]] == ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
+    for row in main:
+        assert [row[name] for name in RATIOS] == ["-", "-", "-"], row["point"]
+    assert main[1]["accuracy x100"] == "76.5 ± 0.7"
+    assert "as a share of the own full model's" in text
+    assert "Reference: none." in text
+
+
+def test_runs_without_latency_have_dashes_and_no_latency_columns(tmp_path: Path) -> None:
+    record = single("bert", 1)
+    record = identified(replace(record, exits=(replace(record.exits[0], static_ms={}, path_ms={}),)))
+    main, exits = tables(render(ResultsStore(tmp_path), [record], "bert", "markdown"))
+    assert (main[1]["ms (batch 1)"], main[1]["latency ratio"]) == ("-", "-")
+    assert not [name for name in exits[0] if " ms " in name]
+
+
+def test_every_metric_of_a_task_has_its_column(tmp_path: Path) -> None:
+    main, exits = tables(render(ResultsStore(tmp_path), [single("bert", 1, "mrpc")], "bert", "markdown"))
+    row = row_of(main, "bert")
+    assert (row["f1 x100"], row["accuracy x100"]) == ("50.0", "25.0")
+    assert exits[0]["f1 x100"] == "50.0"
+
+
+def test_variants_have_rows_of_their_own(tmp_path: Path) -> None:
+    records = [single("bert", 1), single("bert", 1)]
+    records[1] = identified(replace(records[1], spec=replace(records[1].spec, settings={**records[1].spec.settings, "epochs": 5})))
+    (table, _) = tables(render(ResultsStore(tmp_path), records, "bert", "markdown"))
+    assert [row["method"] for row in table[1:]] == ["bert (epochs=3)", "bert (epochs=5)"]
+
+
+def test_live_timings_are_listed_with_their_conditions(store: ResultsStore, markdown: str) -> None:
+    assert "Live early exit" not in markdown
+    record = next(record for record in store.records()[0] if record.spec.method == "deebert")
+    store.add_timing(record, make_timing(record.run_id, 0.25))
+    text = render(store, store.records()[0], "bert", "markdown")
+    row = row_of(tables(text)[3], "deebert")
+    assert (row["seed"], row["policy"], row["threshold"], row["batch"]) == (str(record.spec.seed), "entropy", "0.25", "8")
+    assert (row["precision"], row["threads"], row["layers"]) == ("float32", "2", "2.75")
+    assert (row["ms"], row["reference ms"], row["ratio"]) == ("4.00", "8.00", "2.25 [1.75, 2.50]")
+
+
+def test_no_runs_are_incomplete(store: ResultsStore) -> None:
+    with pytest.raises(IncompleteError, match="harness run") as caught:
+        render(store, [], "bert", "markdown")
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+
+
+def test_a_run_whose_trace_is_gone_is_incomplete(store: ResultsStore) -> None:
+    record = next(record for record in store.records()[0] if record.spec.method == "deebert")
+    (store.folder("rte", "deebert", record.run_id) / "trace.calibration.npz").unlink()
+    with pytest.raises(IncompleteError, match=r"trace\.calibration\.npz"):
+        render(store, store.records()[0], "bert", "markdown")
+
+
+def test_csv_has_one_line_a_row_and_one_column_a_figure(store: ResultsStore) -> None:
+    other = replace(single("bert", 1, "mrpc"), latency=make_latency("bert", 4.0, [1.25]))
+    text = render(store, [*store.records()[0], identified(other)], "bert", "csv")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    named = {(row["task"], row["method"], row["point"]): row for row in rows}
+    points = ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
+    assert list(named) == [("mrpc", "bert", "exit 4"), ("rte", "bert", "exit 4"), *(("rte", "deebert", point) for point in points)]
+    row = named["rte", "deebert", "MACs <= 3/4"]
+    assert float(row["scores.accuracy.mean"]) == pytest.approx(0.625)
+    assert float(row["scores.accuracy.deviation"]) == pytest.approx(0.25 / 2**0.5)
+    assert float(row["scores.accuracy.count"]) == 2
+    assert float(row["mac_ratio.mean"]) == pytest.approx((8000 / 5000 + 8000 / 3500) / 2)
+    assert float(row["layers.mean"]) == pytest.approx(2.125)
+    assert row["device"] == "A processor"
+    assert row["scores.f1.mean"] == ""
+    assert float(named["mrpc", "bert", "exit 4"]["scores.f1.mean"]) == 0.5
+
+
+def test_csv_without_a_reference_has_empty_ratios(store: ResultsStore) -> None:
+    records, alone = store.records()[0], single("pabee", 1)
+    alone = identified(replace(alone, environment=replace(alone.environment, threads=1)))
+    rows = list(csv.DictReader(io.StringIO(render(store, [*records, alone], "bert", "csv"))))
+    (row,) = [row for row in rows if row["threads"] == "1"]
+    assert (row["retained.mean"], row["mac_ratio.mean"]) == ("", "")
+    assert float(row["scores.accuracy.mean"]) == 0.5
+
+
+def test_json_holds_the_same_figures(store: ResultsStore) -> None:
+    records = store.records()[0]
+    (comparison,) = json.loads(render(store, records, "bert", "json"))
+    assert comparison["condition"]["task"] == "rte"
+    assert comparison["reference"] == "bert"
+    assert comparison["constant_scores"] == {"accuracy": 0.527}
+    assert sorted(comparison["runs"]) == sorted(record.run_id for record in records)
+    row = next(row for row in comparison["rows"] if row["point"] == "MACs <= 3/4")
+    assert row["scores"]["accuracy"] == {"mean": pytest.approx(0.625), "deviation": pytest.approx(0.25 / 2**0.5), "count": 2}
+    assert comparison["curves"][0]["scores"]["1/8"] is None
+    assert len(comparison["exits"]) == 3
+
+
+def test_every_form_is_the_same_twice(store: ResultsStore) -> None:
+    for form in ("markdown", "csv", "json"):
+        records = store.records()[0]
+        assert render(store, records, "bert", form) == render(store, records[::-1], "bert", form)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "times", "shown"),
+    [
+        (None, 1, 1.0, "-"),
+        (Mean(0.5, 0.0, 1), 1, 100, "50.0"),
+        (Mean(0.5, 0.0123, 1), 1, 100, "50.0"),
+        (Mean(0.5, 0.0123, 3), 1, 100, "50.0 ± 1.2"),
+        (Mean(0.5, 0.0004, 3), 1, 100, "50.0"),
+        (Mean(1234567.0, 500000.0, 2), 1, 1e-6, "1.2 ± 0.5"),
+        (Mean(2.345678, 0.0, 2), 2, 1.0, "2.35"),
+    ],
+)
+def test_a_figure_shows_its_deviation_when_there_are_several_seeds(value: Mean | None, digits: int, times: float, shown: str) -> None:
+    assert number(value, digits, times) == shown
+
+
+def test_the_report_goes_between_the_markers_and_replaces_the_last_one(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(f"# Title\n\n{BEGIN}\nold | text\n{END}\n\nThe ünd.\n", encoding="utf-8")
+    insert(path, "new ± text\n")
+    once = path.read_text(encoding="utf-8")
+    assert once.startswith(f"# Title\n\n{BEGIN}\n")
+    assert once.endswith(f"{END}\n\nThe ünd.\n")
+    assert "new ± text" in once
+    assert "old" not in once
+    insert(path, "new ± text\n")
+    assert path.read_text(encoding="utf-8") == once
+
+
+def test_all_that_stands_outside_of_the_markers_is_kept_to_the_byte(tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    before, after = b"Windows\r\nlines \r\n", "\r\nno final line end ä".encode()
+    path.write_bytes(before + BEGIN.encode() + b"\r\n" + END.encode() + after)
+    insert(path, "text")
+    assert path.read_bytes().startswith(before + BEGIN.encode())
+    assert path.read_bytes().endswith(END.encode() + after)
+
+
+@pytest.mark.parametrize("content", ["", "no markers", f"{BEGIN}\nonly", f"{END}\nonly", f"{END}\nin the wrong order\n{BEGIN}"])
+def test_a_file_without_the_markers_is_refused_and_stays_as_it_is(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "README.md"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(HarnessError, match="report: begin") as caught:
+        insert(path, "text")
+    assert caught.value.exit_code == ExitCode.USER
+    assert path.read_text(encoding="utf-8") == content
+
+
+def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match="cannot read"):
+        insert(tmp_path / "absent.md", "text")
+    with pytest.raises(HarnessError, match="cannot read"):
+        insert(tmp_path, "text")
+    (tmp_path / "latin.md").write_bytes(b"caf\xe9")
+    with pytest.raises(HarnessError, match=r"latin\.md"):
+        insert(tmp_path / "latin.md", "text")
