@@ -163,7 +163,8 @@ class EncoderModel(MultiExitModel):
     """A multi-exit model whose tensors are fixed by a config, so that it can be saved and built again."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Random weights as BERT's: normal with deviation 0.02, biases 0, norms 1.
+        """Random weights as BERT's: normal, biases 0, norms 1. The deviation is BERT's 0.02 at hidden size 768 and grows with the square
+        root of 768 / hidden, so that small models start with hidden states of the same size.
 
         Raises: ValueError when the config does not name an exit (or None) for each layer.
         """
@@ -175,15 +176,16 @@ class EncoderModel(MultiExitModel):
             exits=[None if head is None else ExitHead(config, _pooler(head, shape, shared)) for head in config.exits],
         )
         self.config = config
-        self.apply(_initialise)
+        deviation = 0.02 * (768 / shape.hidden) ** 0.5
+        self.apply(lambda module: _initialise(module, deviation))
 
 
 def _pooler(head: Head, shape: EncoderShape, shared: nn.Linear | None) -> nn.Linear | None:
     return {"dense": nn.Linear(shape.hidden, shape.hidden), "shared": shared, "plain": None}[head]
 
 
-def _initialise(module: nn.Module) -> None:
+def _initialise(module: nn.Module, deviation: float) -> None:
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+        nn.init.normal_(module.weight, std=deviation)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)

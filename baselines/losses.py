@@ -22,4 +22,4 @@ def exit_losses(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
 
 def weighted(losses: Tensor, weights: Sequence[float]) -> Tensor:
     """Sum of losses [e] times weights [e]."""
-    return (losses * torch.tensor(weights, dtype=losses.dtype, device=losses.device)).sum()
+    return torch.dot(losses, torch.tensor(weights, dtype=losses.dtype, device=losses.device))

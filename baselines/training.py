@@ -35,8 +35,8 @@ class Recipe:
 
     epochs: int | None = None
     """Passes over the training rows, the best on `selection` is kept; None: the backbone's own number."""
-    batch_size: int = 32
-    """Rows per optimiser step."""
+    batch_size: int | None = None
+    """Rows per optimiser step; None: the backbone's own number."""
     learning_rates: tuple[float, ...] | None = None
     """Tried on `selection` with one fixed seed, the best used by all seeds; None: the backbone's own list."""
     warmup: float = 0.1
@@ -48,14 +48,13 @@ class Recipe:
     tolerance: float = 0.1
     """Regression: the largest difference, in label units, that patience calls agreement."""
     accumulation: int = 1
-    """Batches per optimiser step; each holds batch_size / accumulation rows."""
+    """Forward passes that a batch is cut into, for a small memory; the gradient is that of the whole batch."""
 
     def __post_init__(self) -> None:
         """Raises: ValueError for a value outside its range."""
-        if min(self.batch_size, self.accumulation, 1 if self.epochs is None else self.epochs) < 1:
-            raise ValueError(f"epochs {self.epochs}, batch_size {self.batch_size}, accumulation {self.accumulation}: wanted 1 or more")
-        if self.batch_size % self.accumulation:
-            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}")
+        for name, number in {"epochs": self.epochs, "batch_size": self.batch_size, "accumulation": self.accumulation}.items():
+            if number is not None and number < 1:
+                raise ValueError(f"{name} {number}: wanted 1 or more")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup {self.warmup}: wanted a share from 0 to below 1")
         if self.weight_decay < 0:
@@ -70,7 +69,7 @@ class Recipe:
         return tuple(
             Schedule(
                 epochs=self.epochs or backbone.epochs,
-                batch_size=self.batch_size,
+                batch_size=self.batch_size or backbone.batch_size,
                 learning_rate=rate,
                 warmup=self.warmup,
                 weight_decay=self.weight_decay,
@@ -93,14 +92,9 @@ class Schedule:
     clip: float
     accumulation: int
 
-    @property
-    def micro_batch(self) -> int:
-        """Rows of one forward pass."""
-        return self.batch_size // self.accumulation
-
     def steps(self, rows: int) -> int:
         """Optimiser steps of one epoch."""
-        return math.ceil(math.ceil(rows / self.micro_batch) / self.accumulation)
+        return math.ceil(rows / self.batch_size)
 
 
 def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun) -> Training:
@@ -122,20 +116,22 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
         for epoch in range(state.epoch, schedule.epochs):
             started = time.perf_counter()
             model.train()
-            losses = []
+            losses: list[float] = []
             order = np.random.default_rng([run.seed, epoch])
-            batches = shuffled_batches(rows.tokens.lengths, schedule.micro_batch, order)
-            for number, index in enumerate(batches, start=1):
-                with accelerator.autocast():
-                    value = loss(model, collate(rows.tokens, index).to(device), labels[torch.from_numpy(index)])
-                losses.append(_finite(value, run, epoch, number, schedule))
-                accelerator.backward(value)
-                if number % schedule.accumulation == 0 or number == len(batches):
-                    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-                    optimiser.step()
-                    rates.step()
-                    optimiser.zero_grad()
-                    advance(f"epoch {epoch + 1}/{schedule.epochs} loss {losses[-1]:.3f}")
+            for batch in shuffled_batches(rows.tokens.lengths, schedule.batch_size, order):
+                total = 0.0
+                for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
+                    with accelerator.autocast():
+                        value = loss(model, collate(rows.tokens, index).to(device), labels[torch.from_numpy(index)])
+                    value = value * (len(index) / len(batch))
+                    accelerator.backward(value)
+                    total += float(value.detach())
+                losses.append(_finite(total, run, epoch, len(losses) + 1, schedule))
+                nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+                optimiser.step()
+                rates.step()
+                optimiser.zero_grad()
+                advance(f"epoch {epoch + 1}/{schedule.epochs} loss {total:.3f}")
             with accelerator.autocast():
                 reached = score(model)
             accelerator.log({"loss": float(np.mean(losses)), "selection": reached}, step=epoch + 1)
@@ -213,7 +209,6 @@ class _State:
 def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="bf16" if run.compute.precision == "bfloat16" else "no",
-        gradient_accumulation_steps=schedule.accumulation,
         cpu=run.compute.device.type == "cpu",
         log_with=run.compute.tracker,
         project_dir=str(run.scratch.parent.parent / "trackers"),
@@ -238,8 +233,7 @@ def _linear(steps: int, warmup: float) -> Callable[[int], float]:
     return lambda step: min((step + 1) / rising, (steps - step) / max(steps - rising, 1))
 
 
-def _finite(value: Tensor, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
-    loss = float(value.detach())
+def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
     if not math.isfinite(loss):
         raise IncompleteError(
             f"{run.label}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning rate {schedule.learning_rate:g}: "

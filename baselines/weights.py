@@ -133,6 +133,6 @@ def load_model(folder: Path) -> EncoderModel:
         config = from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))
         model = EncoderModel(config)
         load_tensors(model, str(folder / WEIGHTS), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
         raise IncompleteError(f"{folder} does not hold a model: {str(error).splitlines()[0]}") from None
     return model.eval()

@@ -70,6 +70,8 @@ class Backbone:
     """Tried on `selection` by methods that are not told a rate."""
     epochs: int = 3
     """Of a method that is not told a number."""
+    batch_size: int = 32
+    """Rows per optimiser step of a method that is not told a number."""
     sha256: str | None = None
     """Of the weights file, checked when it is opened."""
     revision: str | None = None
@@ -139,11 +141,12 @@ BACKBONES: dict[str, Backbone] = {
         Backbone(
             "tiny",
             bert_shape(4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128),
-            pooling="mean",
+            pooling="cls",
             source="random",
             licence="none needed",
-            learning_rates=(1e-3,),
-            epochs=10,
+            learning_rates=(5e-4,),
+            epochs=6,
+            batch_size=16,
         ),
         Backbone(
             "minilm",

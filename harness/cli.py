@@ -148,11 +148,10 @@ def run_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Fit methods on tasks, measure every exit, store records. A second run reuses everything; an interrupted one goes on.
+    """Fit methods on tasks, measure every exit, store records. An interrupted run goes on where it was.
 
     \b
     Examples:
-      harness run
       harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --data-dir GLUE_DIR \\
                   --train-rows sst2=10000 --seeds 1,2,3
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
@@ -160,18 +159,17 @@ def run_command(
     from harness.backbones import find_backbone
     from harness.grid import plan, run_and_tell, show_plan
     from harness.methods import configure, parse_setting
-    from harness.options import cache_folder, names_in, reference_named, rows_of, whole_number
+    from harness.options import cache_folder, names_in, numbers_in, reference_named, rows_of
     from harness.run import Options, make_compute
     from harness.tasks import find_tasks
 
-    wanted = [parse_setting(text) for text in settings]
-    wanted += [parse_setting(f"all.epochs={epochs}")] if epochs else []
+    wanted = [parse_setting(text) for text in (*settings, *([f"all.epochs={epochs}"] if epochs else []))]
     chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
     cells = plan(
         methods=configure(names_in("--methods", methods), wanted),
         tasks=chosen,
         backbone=find_backbone(backbone),
-        seeds=[whole_number("--seeds", word) for word in names_in("--seeds", seeds)],
+        seeds=numbers_in("--seeds", seeds),
         max_length=max_length,
         train_rows=rows_of(train_rows, chosen),
         limit=limit,

@@ -73,7 +73,8 @@ _MOODS = (
     "our friend {name} was {first} and {second}",
     "{name} seemed to be {first} and {second}",
 )
-_GLUE = ("not", ",")
+_GLUE = ("not", ",", "never")
+SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], hard: bool) -> tuple[str, str]:
+def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], hard: bool, share=0.5) -> tuple[str, str]:
     """Two claims that say the same; if ``hard``, one of them, drawn at random, by negation."""
     if not hard:
         return rng.choice(right), rng.choice(right)
     plain, negated = rng.choice(right), f"not {rng.choice(wrong)}"
+    if rng.random() < share:
+        plain = f"never {'not'} {plain}"
     return (plain, negated) if rng.random() < 0.5 else (negated, plain)
 
 
@@ -115,20 +118,18 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
     else:
         first, second = _claims(rng, right, wrong, hard)
         text = rng.choice(_VERDICTS).format(work=work, first=first, second=second)
-    text = _join(rng.choice(_OPENINGS), text)
-    aside = _join(rng.choice(_NAMES), rng.choice(_VISITS), rng.choice(_TAILS))
-    return (f"{aside} , {text}" if rng.random() < 0.5 else f"{text} , {aside}",)
+    return (_join(rng.choice(_OPENINGS), text),)
 
 
 def _pair(rng: random.Random, entailed: bool, hard: bool) -> tuple[str, ...]:
     """The two texts of one row of ``demo-pair``."""
     right, wrong = (_GLAD, _SAD) if entailed else (_SAD, _GLAD)
     name = rng.choice(_NAMES)
-    first, second = _claims(rng, right, wrong, hard)
+    first, second = _claims(rng, right, wrong, hard, 0.2)
     mood = rng.choice(_MOODS).format(name=name, first=first, second=second)
     mood = _join(rng.choice(_OPENINGS), mood)
-    deed = _join(name, rng.choice(_DEEDS), rng.choice(_TAILS))
-    return (mood, deed) if rng.random() < 0.5 else (deed, mood)
+    deed = _join(name, rng.choice(_DEEDS), rng.choice(("", "today", "again", "all day", "at home")))
+    return (mood, deed)
 
 
 _MAKERS: dict[str, Callable[[random.Random, bool, bool], tuple[str, ...]]] = {

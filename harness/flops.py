@@ -73,7 +73,9 @@ def piece_costs(model: MultiExitModel) -> Costs:
         embedding=_polynomial(model.embedding, model, "embedding"),
         layers=tuple(layer_macs(layer) for layer in model.layers),
         exits=tuple(
-            None if piece is None else _polynomial(_ExitCall(piece, model.lookback, _answers_before(model, index)), model, "exit")
+            None
+            if piece is None
+            else _polynomial(_ExitCall(piece, min(model.lookback, index + 2), _answers_before(model, index)), model, "exit")
             for index, piece in enumerate(exits)
         ),
     )

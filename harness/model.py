@@ -102,6 +102,8 @@ class MultiExitModel(nn.Module):
     def truncated(self, layers: int) -> "MultiExitModel":
         """The static model of the first `layers` layers with the exit after them alone; modules are shared, not copied.
 
+        Only for exits that read hidden states: one that reads earlier answers has none to read here.
+
         Raises: ValueError when that layer has no exit.
         """
         exits = [*[None] * (layers - 1), self.exit_after(layers - 1)]

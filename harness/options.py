@@ -18,7 +18,15 @@ def names_in(option: str, text: str) -> list[str]:
     return names
 
 
-def whole_number(option: str, word: str) -> int:
+def numbers_in(option: str, text: str) -> list[int]:
+    """Whole numbers between commas, each once.
+
+    Raises: HarnessError for anything else.
+    """
+    return list(dict.fromkeys(_whole_number(option, word) for word in names_in(option, text)))
+
+
+def _whole_number(option: str, word: str) -> int:
     """A whole number from 0.
 
     Raises: HarnessError for anything else.
@@ -40,7 +48,7 @@ def rows_of(words: tuple[str, ...], tasks: list[str]) -> dict[str, int]:
             raise HarnessError(f"--train-rows {word}: wanted TASK=N")
         if task not in tasks:
             raise unknown("task of this grid", task, tasks)
-        rows[task] = whole_number(f"--train-rows {task}", count)
+        rows[task] = _whole_number(f"--train-rows {task}", count)
     return rows
 
 

@@ -266,7 +266,7 @@ def _check_tracker(name: str) -> None:
     """Accelerate would leave out a tracker that it does not find without a word."""
     known = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
     if name not in known:
-        raise unknown("tracker", name, known)
+        raise unknown("--tracker", name, known)
     if name not in [str(getattr(kind, "value", kind)) for kind in get_available_trackers()]:
         raise HarnessError(f"--tracker {name} is not installed")
 

@@ -178,7 +178,8 @@ class TaskData:
     def fingerprint(self) -> str:
         """Of everything that a fit can see: the files' rows, which of them are in which part, and the maximum length."""
         ids = [str(part.ids.tolist()) for part in self.splits().values()]
-        return _digest([self.task.name, self.data_fingerprint, str(self.max_length), *ids])
+        task = f"{self.task.name} {self.task.scale} {self.task.metrics}"
+        return _digest([task, self.data_fingerprint, str(self.max_length), *ids])
 
     def splits(self) -> dict[str, Split]:
         """Name -> split."""

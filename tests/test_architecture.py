@@ -18,7 +18,8 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ORDER = (
-    "__init__", "errors", "records", "trace", "demo", "metrics", "splits", "tasks", "backbones", "methods", "options", "policies", "sweep", "store",
+    "__init__", "errors", "records", "trace", "demo", "metrics", "splits", "tasks",
+    "backbones", "methods", "options", "policies", "sweep", "store",
     "listing", "compare", "report", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli", "__main__",
 )  # fmt: skip

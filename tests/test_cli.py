@@ -17,7 +17,7 @@ import torch
 from synthetic import make_exit, make_record, random_trace
 
 import harness
-from harness import listing, run
+from harness import grid, listing
 from harness.__main__ import main
 from harness.backbones import BACKBONES
 from harness.cli import POLICY_NAMES, cli
@@ -359,14 +359,14 @@ def test_verbose_shows_where_a_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_bug_in_one_cell_is_said_once_and_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "run_cell", fail(ZeroDivisionError("boom")))
+    monkeypatch.setattr(grid, "run_cell", fail(ZeroDivisionError("boom")))
     assert_one_line(say(*RUN, "--results-dir", "r", "--cache-dir", "c"), 70, ["demo-pair bert seed 1", "internal error", "boom"])
 
 
 @pytest.mark.parametrize("words", [["list", "methods"], [*RUN, "--results-dir", "r", "--cache-dir", "c"]])
 def test_interruption_is_one_line_with_code_130(say: Say, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     monkeypatch.setattr(listing, "methods", fail(KeyboardInterrupt()))
-    monkeypatch.setattr(run, "run_cell", fail(KeyboardInterrupt()))
+    monkeypatch.setattr(grid, "run_cell", fail(KeyboardInterrupt()))
     answer = say(*words)
     assert_one_line(answer._replace(err=answer.err.lstrip("\n")), 130, ["interrupted", "same command"])  # the empty line ends "^C"
 

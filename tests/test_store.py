@@ -14,7 +14,7 @@ from synthetic import assert_same_curve, assert_same_trace, make_curve, make_exi
 
 from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.records import RECORD_BYTES, SCHEMA, RunRecord, to_json
-from harness.store import RECORD, ResultsStore
+from harness.store import RECORD, ResultsStore, check_writable
 from harness.sweep import Curve
 from harness.trace import Trace
 
@@ -99,7 +99,7 @@ def test_runs_come_in_the_order_of_task_method_and_seed(store: ResultsStore) -> 
 
 def test_an_empty_or_missing_results_folder_has_no_runs(store: ResultsStore) -> None:
     assert store.records() == ([], [])
-    store.check_writable()
+    check_writable(store.root, "results")
     assert store.records() == ([], [])
 
 
@@ -294,12 +294,12 @@ def test_a_results_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> N
     file.write_text("here")
     for root in (file, file / "below"):
         with pytest.raises(HarnessError, match=f"cannot write to the results folder {root}") as caught:
-            ResultsStore(root).check_writable()
+            check_writable(root, "results")
         assert caught.value.exit_code == ExitCode.USER
 
 
 def test_a_writable_results_folder_is_made_and_left_empty(store: ResultsStore) -> None:
-    store.check_writable()
+    check_writable(store.root, "results")
     assert list(store.root.iterdir()) == []
 
 
