@@ -1,25 +1,19 @@
 """Two small demo tasks, generated in code, so that the benchmark runs without any download.
 
-``demo-single`` is a sentence classification task (is the verdict on a film, a book ... positive?)
-and ``demo-pair`` a sentence pair task (does the first sentence entail the second?).  Both are
-deterministic: the same rows come out on every machine and with every Python >= 3.11.
+`demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
+the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
 
-Two rows in five are *easy*: the words alone decide, all of them point one way.  The other three are
-*hard*: they hold one good word, one bad word and one "not", and only the word that the "not" stands
-before decides which of the two counts::
+Two rows in five are *easy*: the words alone decide, all of them point one way. The other three are *hard*: they hold one good word, one bad
+word and negations, and only the order of the words decides; each bag of words occurs with both labels::
 
-    the film was good and not bad      -> positive
-    the film was not good and bad      -> negative
+    the film was good and not bad                -> positive
+    the film was not good and bad                -> negative
+    the film was never not good and not bad      -> positive
+    the film was never not bad and not good      -> negative
 
-Every such bag of words occurs with both labels.  A model has to bind the "not" to the word after it
-before it can sum the evidence up, and what stands around it differs so much in length that the
-place of a word does not give it away: in ``demo-single`` an aside ("anna saw it today") stands
-before or after the verdict.  An encoder that classifies the [CLS] vector needs
-two attention layers for that: in the first one the [CLS] token sees unbound words only.
-
-In ``demo-pair`` one sentence describes how a person felt and the other one reports what the same
-person did; the deed is always a glad one, so that the pair is an entailment when the described mood
-is glad.  Either of the two sentences may come first.
+A model has to bind each negation to what it stands before, and in the double ones to another negation, before it can sum the evidence
+up. Openings of different length keep the place of a word from giving it away. For an exit that looks at the first token that takes two
+layers or more: in the first one that token sees unbound words only.
 """
 
 from __future__ import annotations
@@ -54,8 +48,7 @@ _DISLIKED = ("hated", "disliked", "loathed")
 _GLAD = ("happy", "glad", "cheerful")
 _SAD = ("sad", "upset", "gloomy")
 _DEEDS = ("smiled", "laughed", "danced", "sang")
-_VISITS = ("saw it", "chose it", "wrote about it", "told us")
-_TAILS = ("", "today", "all day", "again", "at home", "in the park", "in the end")
+_TAILS = ("", "today", "again", "all day", "at home")
 _OPENINGS = (
     "", "", "well", "so", "i think", "after all", "they say that", "in the end",
     "as you may know", "to be quite honest", "as far as i know",
@@ -73,8 +66,7 @@ _MOODS = (
     "our friend {name} was {first} and {second}",
     "{name} seemed to be {first} and {second}",
 )
-_GLUE = ("not", ",", "never")
-SHARE = 0.5
+_NEGATIONS = ("not", "never")
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ class DemoRow:
     texts: tuple[str, ...]
     """One or two texts, lower case words separated by single spaces."""
     label: str
-    """Label name, one of ``LABELS[task]``."""
+    """Label name, one of `LABELS[task]`."""
     hard: bool
     """True: the order of the words decides; False: the words alone do."""
 
@@ -94,18 +86,18 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], hard: bool, share=0.5) -> tuple[str, str]:
-    """Two claims that say the same; if ``hard``, one of them, drawn at random, by negation."""
-    if not hard:
+def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], doubled: float | None) -> tuple[str, str]:
+    """Two claims that say the same. `doubled` None: both plainly; else one by negation, and with this probability the other by two."""
+    if doubled is None:
         return rng.choice(right), rng.choice(right)
     plain, negated = rng.choice(right), f"not {rng.choice(wrong)}"
-    if rng.random() < share:
-        plain = f"never {'not'} {plain}"
+    if rng.random() < doubled:
+        plain = f"never not {plain}"
     return (plain, negated) if rng.random() < 0.5 else (negated, plain)
 
 
 def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
-    """One text of ``demo-single``."""
+    """One text of `demo-single`."""
     right, wrong = (_GOOD, _BAD) if positive else (_BAD, _GOOD)
     name, work = rng.choice(_NAMES), rng.choice(_WORKS)
     if not hard and rng.random() < 0.3:
@@ -116,16 +108,16 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
             word=rng.choice(right),
         )
     else:
-        first, second = _claims(rng, right, wrong, hard)
+        first, second = _claims(rng, right, wrong, 0.5 if hard else None)
         text = rng.choice(_VERDICTS).format(work=work, first=first, second=second)
     return (_join(rng.choice(_OPENINGS), text),)
 
 
 def _pair(rng: random.Random, entailed: bool, hard: bool) -> tuple[str, ...]:
-    """The two texts of one row of ``demo-pair``."""
+    """The two texts of one row of `demo-pair`."""
     right, wrong = (_GLAD, _SAD) if entailed else (_SAD, _GLAD)
     name = rng.choice(_NAMES)
-    first, second = _claims(rng, right, wrong, hard, 0.2)
+    first, second = _claims(rng, right, wrong, 0.2 if hard else None)
     mood = rng.choice(_MOODS).format(name=name, first=first, second=second)
     mood = _join(rng.choice(_OPENINGS), mood)
     deed = _join(name, rng.choice(_DEEDS), rng.choice(("", "today", "again", "all day", "at home")))
@@ -139,7 +131,7 @@ _MAKERS: dict[str, Callable[[random.Random, bool, bool], tuple[str, ...]]] = {
 
 
 def _split_of(text: str) -> str:
-    """The only split in which ``text`` may occur."""
+    """The only split in which `text` may occur."""
     return "train" if zlib.crc32(text.encode("ascii")) % _DEV_SHARE else "dev"
 
 
@@ -150,7 +142,7 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
     frequent among the easy and among the hard rows.
 
     Raises:
-        ValueError: if ``task`` or ``split`` is unknown.
+        ValueError: if `task` or `split` is unknown.
     """
     if task not in LABELS:
         raise ValueError(f"unknown demo task {task!r}, expected one of {', '.join(LABELS)}")
@@ -178,7 +170,7 @@ def demo_vocabulary() -> list[str]:
     """
     lexicon = (
         _NAMES + _WORKS + _GOOD + _BAD + _LIKED + _DISLIKED + _GLAD + _SAD + _DEEDS
-        + _VISITS + _TAILS + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _GLUE
+        + _TAILS + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _NEGATIONS
     )  # fmt: skip
     words = {word for phrase in lexicon for word in phrase.split() if not word.startswith("{")}
     letters = list(string.ascii_lowercase)
