@@ -245,7 +245,7 @@ def test_one_stage_of_deebert_keeps_the_key_of_bert_when_all_are_set() -> None:
 
 
 OUT_OF_RANGE = [
-    "epochs=0", "epochs=-1", "batch_size=0", "accumulation=0", "accumulation=3", "warmup=1", "warmup=-0.1", "warmup=nan",
+    "epochs=0", "epochs=-1", "batch_size=0", "accumulation=0", "warmup=1", "warmup=-0.1", "warmup=nan",
     "learning_rates=0", "learning_rates=1e-5,-1e-5", "learning_rates=nan", "learning_rates=inf", "weight_decay=-1", "weight_decay=nan",
     "clip=0", "clip=-1", "clip=nan", "clip=inf", "tolerance=0", "tolerance=-1", "tolerance=nan", "tolerance=inf",
 ]  # fmt: skip

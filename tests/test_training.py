@@ -117,7 +117,6 @@ def test_steps_of_an_epoch_are_those_that_the_optimiser_makes(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, rows: int, batch_size: int, accumulation: int, expected: int
 ) -> None:
     schedule = _schedule(batch_size=batch_size, accumulation=accumulation)
-    assert schedule.micro_batch == batch_size // accumulation
     assert schedule.steps(rows) == expected
     with _watched_steps() as steps:
         training = train(_model(micro), _loss, _first(few_rows.train, rows), _no_score, schedule, _run(tmp_path))
@@ -435,7 +434,6 @@ def test_selection_score_of_more_rows_than_one_batch_keeps_each_label_at_its_row
         ({"epochs": 0}, "epochs 0"),
         ({"batch_size": 0}, "batch_size 0"),
         ({"accumulation": 0}, "accumulation 0"),
-        ({"batch_size": 32, "accumulation": 5}, "32 is not a multiple of accumulation 5"),
         ({"warmup": 1.0}, r"warmup 1\.0"),
         ({"warmup": -0.1}, r"warmup -0\.1"),
         ({"learning_rates": (1e-3, 0.0)}, "wanted positive numbers"),
