@@ -145,7 +145,7 @@ BACKBONES: dict[str, Backbone] = {
             source="random",
             licence="none needed",
             learning_rates=(5e-4,),
-            epochs=3,
+            epochs=4,
             batch_size=16,
         ),
         Backbone(

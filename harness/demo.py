@@ -3,17 +3,14 @@
 `demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
 the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
 
-Two rows in five are *easy*: the words alone decide, all of them point one way. The other three are *hard*: they hold one good word, one bad
-word and negations, and only the order of the words decides; each bag of words occurs with both labels::
+Two rows in five are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold two good words, two bad ones
+and two "not", and only which words the "not" stand before decides; each bag of words occurs with both labels::
 
-    the film was good and not bad                -> positive
-    the film was not good and bad                -> negative
-    the film was never not good and not bad      -> positive
-    the film was never not bad and not good      -> negative
+    the film was good , not bad , lovely and not dull      -> positive
+    the film was not good , bad , dull and not lovely      -> negative
 
-A model has to bind each negation to what it stands before, and in the double ones to another negation, before it can sum the evidence
-up. Openings of different length keep the place of a word from giving it away. For an exit that looks at the first token that takes two
-layers or more: in the first one that token sees unbound words only.
+A model has to bind each "not" to the word after it before it can sum the evidence up, and openings of different length keep the place of a
+word from giving it away. For an exit that looks at the first token that takes two layers: in the first one that token sees unbound words.
 """
 
 from __future__ import annotations
@@ -48,25 +45,25 @@ _DISLIKED = ("hated", "disliked", "loathed")
 _GLAD = ("happy", "glad", "cheerful")
 _SAD = ("sad", "upset", "gloomy")
 _DEEDS = ("smiled", "laughed", "danced", "sang")
-_TAILS = ("", "today", "again", "all day", "at home")
+_TIMES = ("", "today", "again", "all day", "at home")
 _OPENINGS = (
     "", "", "well", "so", "i think", "after all", "they say that", "in the end",
     "as you may know", "to be quite honest", "as far as i know",
 )  # fmt: skip
 _VERDICTS = (
-    "it was {first} and {second}",
-    "the {work} was {first} and {second}",
-    "the new {work} was {first} and {second}",
-    "the {work} seemed to be {first} and {second}",
+    "it was {claims}",
+    "the {work} was {claims}",
+    "the new {work} was {claims}",
+    "the {work} seemed to be {claims}",
 )
 _OPINIONS = ("{name} {verb} the {word} {work}", "{name} and i {verb} the {work}")
 _MOODS = (
-    "{name} was {first} and {second}",
-    "{name} felt {first} and {second}",
-    "our friend {name} was {first} and {second}",
-    "{name} seemed to be {first} and {second}",
+    "{name} was {claims}",
+    "{name} felt {claims}",
+    "our friend {name} was {claims}",
+    "{name} seemed to be {claims}",
 )
-_NEGATIONS = ("not", "never")
+_GLUE = ("not", ",")
 
 
 @dataclass(frozen=True)
@@ -86,14 +83,13 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], doubled: float | None) -> tuple[str, str]:
-    """Two claims that say the same. `doubled` None: both plainly; else one by negation, and with this probability the other by two."""
-    if doubled is None:
-        return rng.choice(right), rng.choice(right)
-    plain, negated = rng.choice(right), f"not {rng.choice(wrong)}"
-    if rng.random() < doubled:
-        plain = f"never not {plain}"
-    return (plain, negated) if rng.random() < 0.5 else (negated, plain)
+def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], hard: bool) -> str:
+    """Claims that all say the same: two plain ones; if `hard`, four, two of them by negation, in any order."""
+    if not hard:
+        return " and ".join(rng.sample(right, 2))
+    claims = [*rng.sample(right, 2), *(f"not {word}" for word in rng.sample(wrong, 2))]
+    rng.shuffle(claims)
+    return f"{claims[0]} , {claims[1]} , {claims[2]} and {claims[3]}"
 
 
 def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
@@ -108,8 +104,7 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
             word=rng.choice(right),
         )
     else:
-        first, second = _claims(rng, right, wrong, 0.5 if hard else None)
-        text = rng.choice(_VERDICTS).format(work=work, first=first, second=second)
+        text = rng.choice(_VERDICTS).format(work=work, claims=_claims(rng, right, wrong, hard))
     return (_join(rng.choice(_OPENINGS), text),)
 
 
@@ -117,10 +112,9 @@ def _pair(rng: random.Random, entailed: bool, hard: bool) -> tuple[str, ...]:
     """The two texts of one row of `demo-pair`."""
     right, wrong = (_GLAD, _SAD) if entailed else (_SAD, _GLAD)
     name = rng.choice(_NAMES)
-    first, second = _claims(rng, right, wrong, 0.2 if hard else None)
-    mood = rng.choice(_MOODS).format(name=name, first=first, second=second)
+    mood = rng.choice(_MOODS).format(name=name, claims=_claims(rng, right, wrong, hard))
     mood = _join(rng.choice(_OPENINGS), mood)
-    deed = _join(name, rng.choice(_DEEDS), rng.choice(("", "today", "again", "all day", "at home")))
+    deed = _join(name, rng.choice(_DEEDS), rng.choice(_TIMES))
     return (mood, deed)
 
 
@@ -136,13 +130,10 @@ def _split_of(text: str) -> str:
 
 
 def demo_rows(task: str, split: str) -> list[DemoRow]:
-    """Generate the rows of one split, the same on every call.
+    """The rows of one split, train or dev, the same on every call.
 
-    No text of one split occurs in the other one, no row occurs twice, and both labels are equally
-    frequent among the easy and among the hard rows.
-
-    Raises:
-        ValueError: if `task` or `split` is unknown.
+    No text of one split occurs in the other, no row occurs twice, and both labels are equally frequent among easy and hard rows.
+    Raises: ValueError for an unknown task or split.
     """
     if task not in LABELS:
         raise ValueError(f"unknown demo task {task!r}, expected one of {', '.join(LABELS)}")
@@ -163,14 +154,10 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
 
 
 def demo_vocabulary() -> list[str]:
-    """WordPiece vocabulary of both tasks: special tokens, letters, then the words, sorted.
-
-    Every word of every demo text is one piece; the single letters and their continuations let a
-    WordPiece tokenizer spell any other lower case word.
-    """
+    """Word pieces of both tasks: special tokens, letters and their continuations (so that any other word can be spelt), words."""
     lexicon = (
         _NAMES + _WORKS + _GOOD + _BAD + _LIKED + _DISLIKED + _GLAD + _SAD + _DEEDS
-        + _TAILS + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _NEGATIONS
+        + _TIMES + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _GLUE
     )  # fmt: skip
     words = {word for phrase in lexicon for word in phrase.split() if not word.startswith("{")}
     letters = list(string.ascii_lowercase)

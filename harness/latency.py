@@ -31,7 +31,7 @@ from harness.trace import Floats
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
-SECONDS = 4.0
+SECONDS = 2.0
 """Spent on one batch size when a run is measured."""
 
 

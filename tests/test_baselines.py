@@ -312,4 +312,4 @@ def test_numbers_of_one_small_fixed_run(work: Work, tmp_path: Path) -> None:
     pabee = fit(FineTune("pabee-joint", ("shared",) * 3, (1 / 6, 2 / 6, 3 / 6), schedule))
     reached = [fresh.training.final_loss for fresh in (bert, deebert, pabee)]
     assert (FineTune.revision, AddExits.revision) == (1, 1)
-    assert reached == pytest.approx([0.682739, 1.370720, 0.688479], abs=1e-4)
+    assert reached == pytest.approx([0.660318, 1.377090, 0.674731], abs=1e-4)

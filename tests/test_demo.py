@@ -17,7 +17,7 @@ TASKS = tuple(demo.LABELS)
 METHODS = ("bert", "deebert", "pabee")
 
 
-TELLING = {*demo._GOOD, *demo._BAD, *demo._LIKED, *demo._DISLIKED, *demo._GLAD, *demo._SAD, *demo._NEGATIONS}
+TELLING = {*demo._GOOD, *demo._BAD, *demo._LIKED, *demo._DISLIKED, *demo._GLAD, *demo._SAD, "not"}
 
 
 def bag(row: DemoRow) -> tuple[str, ...]:

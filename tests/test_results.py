@@ -1,0 +1,101 @@
+"""Every committed figure follows from the committed traces and specs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from harness.backbones import BACKBONES
+from harness.flops import piece_costs
+from harness.methods import Method, Setting, configure
+from harness.metrics import scores
+from harness.policies import make_policy
+from harness.records import RECORD_BYTES, RunRecord
+from harness.report import BEGIN, END, render
+from harness.run import FIXED_LENGTH
+from harness.store import RECORD, ResultsStore
+from harness.sweep import sweep, thresholds_from
+from harness.tasks import TASKS
+
+ROOT = Path(__file__).parent.parent
+STORE = ResultsStore(ROOT / "results")
+RECORDS, PROBLEMS = STORE.records()
+
+each_run = pytest.mark.parametrize("record", RECORDS, ids=lambda r: f"{r.spec.task}-{r.spec.method}-{r.spec.seed}-{r.run_id}")
+
+
+def method_of(record: RunRecord) -> Method:
+    """The method with the settings that the record holds."""
+
+    def settings(values: dict[str, object], path: tuple[str, ...] = ()) -> list[Setting]:
+        found = []
+        for name, value in values.items():
+            if isinstance(value, dict):
+                found += settings(value, (*path, name))
+            else:
+                text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+                found.append(Setting(record.spec.method, (*path, name), text))
+        return found
+
+    return configure([record.spec.method], settings(record.spec.settings))[record.spec.method]
+
+
+def test_results_are_there_and_whole() -> None:
+    assert not PROBLEMS
+    assert RECORDS
+
+
+@each_run
+def test_scores_of_each_exit_follow_from_the_trace(record: RunRecord) -> None:
+    trace = STORE.trace(record)
+    assert [measured.layer for measured in record.exits] == trace.exit_layers.tolist()
+    reached = scores(TASKS[record.spec.task].metrics, trace.predictions().astype(np.float64), trace.labels)
+    for name, values in reached.items():
+        assert [measured.scores[name] for measured in record.exits] == pytest.approx(values.tolist(), abs=1e-12)
+
+
+@each_run
+def test_costs_follow_from_the_spec(record: RunRecord) -> None:
+    with torch.device("meta"):
+        model = method_of(record).untrained(BACKBONES[record.spec.backbone], TASKS[record.spec.task])
+        assert piece_costs(model) == record.costs
+    lengths = STORE.trace(record).lengths
+    for measured in record.exits:
+        assert measured.macs == pytest.approx(record.costs.static(measured.layer - 1, lengths).mean(), rel=1e-12)
+        assert measured.macs_128 == record.costs.static(measured.layer - 1, FIXED_LENGTH)
+        assert measured.parameters == model.truncated(measured.layer).parameter_count()
+    assert record.parameters == model.parameter_count()
+
+
+@each_run
+def test_curves_follow_from_the_traces(record: RunRecord) -> None:
+    task, stored = TASKS[record.spec.task], STORE.curves(record)
+    assert bool(stored) == (record.policy is not None)
+    for name, curve in stored.items():
+        policy = make_policy(name, task.classes, record.tolerance)
+        thresholds = thresholds_from(policy, STORE.trace(record, "selection"))
+        again = sweep(policy, STORE.trace(record), record.costs, task.metrics, thresholds)
+        assert np.allclose(curve.thresholds, again.thresholds, rtol=1e-9, atol=1e-12)
+        assert np.array_equal(curve.left, again.left)
+        assert np.allclose(curve.macs, again.macs, rtol=1e-12)
+        for metric, values in again.scores.items():
+            assert np.allclose(curve.scores[metric], values, atol=1e-12)
+
+
+@each_run
+def test_record_is_small(record: RunRecord) -> None:
+    assert (STORE.folder(record.spec.task, record.spec.method, record.run_id) / RECORD).stat().st_size <= RECORD_BYTES
+
+
+def test_last_exit_of_deebert_is_the_bert_run() -> None:
+    cells = {(r.spec.task, r.spec.seed, r.data.rows["train"], r.spec.method): r for r in RECORDS}
+    pairs = [(cells[(*key[:3], "bert")], deebert) for key, deebert in cells.items() if key[3] == "deebert"]
+    assert pairs
+    for bert, deebert in pairs:
+        assert np.array_equal(STORE.trace(bert).logits[-1], STORE.trace(deebert).logits[-1])
+
+
+def test_readme_shows_the_report_on_these_records() -> None:
+    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == render(STORE, RECORDS, "bert", "markdown").strip()
