@@ -3,8 +3,8 @@
 `demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
 the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
 
-Two rows in five are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold two good words, two bad ones
-and two "not", and only which words the "not" stand before decides; each bag of words occurs with both labels::
+Two rows in five are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold two good words, two bad
+ones and two "not", and only which words the "not" stand before decides; each bag of words occurs with both labels::
 
     the film was good , not bad , lovely and not dull      -> positive
     the film was not good , bad , dull and not lovely      -> negative
