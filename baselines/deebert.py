@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from baselines.bert import Bert
 from baselines.encoder import EncoderModel, Head
-from baselines.finetune import AddExits, fit_best_rate, model_config
+from baselines.finetune import AddExits, added_exits, fit_best_rate, model_config
 from baselines.training import Recipe, Schedule
 from harness.backbones import Backbone
 from harness.stages import Fitted, FittedStage, Work
@@ -37,7 +37,7 @@ class DeeBert(Recipe):
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with an exit after every layer."""
-        exits = (self.head,) * (backbone.shape.layers - 1) + (self.teacher.head,)
+        exits = added_exits(backbone.shape.layers, self.head, self.teacher.head)
         return EncoderModel(model_config(backbone, task, exits))
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
@@ -45,7 +45,7 @@ class DeeBert(Recipe):
         first = self.teacher.fit(data, backbone, work)
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
-            return (first.stage if at is work else self.teacher.fit(data, backbone, at).stage,)
+            return (first.stage if at.seed == work.seed else self.teacher.fit(data, backbone, at).stage,)
 
         def stage(schedule: Schedule) -> AddExits:
             return AddExits("deebert-exits", self.head, schedule)

@@ -27,6 +27,11 @@ def last_only(backbone: Backbone, head: Head) -> tuple[Head | None, ...]:
     return (None,) * (backbone.shape.layers - 1) + (head,)
 
 
+def added_exits(layers: int, head: Head, last: Head | None) -> tuple[Head | None, ...]:
+    """New exits before a last one that stays as it is: the pooler that it shared with nobody does not become the new ones'."""
+    return (head,) * (layers - 1) + ("dense" if last == "shared" else last,)
+
+
 @dataclass(frozen=True)
 class FineTune:
     """Train exits and encoder together on the labels, from the pretrained weights: sum of weight times loss over exits."""
@@ -63,8 +68,7 @@ class AddExits:
         assert isinstance(parent, EncoderModel)
         (last,) = exit_heads(parent)
         layers = backbone.shape.layers
-        own = parent.config.exits[-1]
-        model = EncoderModel(model_config(backbone, data.task, (self.head,) * (layers - 1) + (own,)))
+        model = EncoderModel(model_config(backbone, data.task, added_exits(layers, self.head, parent.config.exits[-1])))
         copy_encoder(parent, model)
         *new, main = exit_heads(model)
         main.load_state_dict(last.state_dict())
@@ -106,11 +110,14 @@ def fit_best_rate(
     if len(schedules) > 1:
         search = work.at_seed(SEARCH_SEED)
         before = parents(search)
-        fits = [search.fitted(stage(schedule), data, backbone, before).stored.report for schedule in schedules]
-        reached = [max(report.selection) for report in fits]
-        chosen = schedules[reached.index(max(reached))]
+        fits = [search.fitted(stage(schedule), data, backbone, before) for schedule in schedules]
+        reached = [max(fit.stored.report.selection) for fit in fits]
+        best = reached.index(max(reached))
+        chosen = schedules[best]
         trials = tuple(
-            Trial(report.name, "learning_rate", schedule.learning_rate, score, schedule == chosen)
-            for report, schedule, score in zip(fits, schedules, reached, strict=True)
+            Trial(stage(schedule).name, "learning_rate", schedule.learning_rate, score, schedule == chosen)
+            for schedule, score in zip(schedules, reached, strict=True)
         )
+        if work.seed == SEARCH_SEED:
+            return fits[best], trials
     return work.fitted(stage(chosen), data, backbone, parents(work)), trials

@@ -97,11 +97,11 @@ class Schedule:
         return math.ceil(rows / self.batch_size)
 
 
-def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun) -> Training:
+def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun, name: str = "train") -> Training:
     """Minimise `loss` over the rows and leave the best epoch's weights in the model, in evaluation mode, on the CPU.
 
     After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
-    Only parameters that require a gradient are trained.
+    Only parameters that require a gradient are trained. A stage that trains twice gives each training a `name`.
     Raises: IncompleteError naming the step when the loss is not finite.
     """
     device, progress = run.compute.device, run.compute.progress
@@ -110,7 +110,7 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
     optimiser = _optimiser(model, schedule)
     steps = schedule.steps(len(rows))
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
-    state = _State(run.scratch / "train.pt", model, optimiser, rates)
+    state = _State(run.scratch / f"{name}.pt", model, optimiser, rates)
     labels = torch.from_numpy(rows.labels).to(device, torch.float32)
     with progress.work(run.label, steps * schedule.epochs, done=state.epoch * steps) as advance:
         for epoch in range(state.epoch, schedule.epochs):
@@ -192,7 +192,10 @@ class _State:
             "best": self.best,
         }
         unfinished = self.path.with_suffix(".unfinished")
-        torch.save(kept, unfinished)
+        try:
+            torch.save(kept, unfinished)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            raise IncompleteError(f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?") from None
         unfinished.replace(self.path)
 
     def _restore(self, kept: dict[str, object]) -> None:

@@ -1,5 +1,8 @@
 """Pretrained checkpoints -> our encoder, every tensor accounted for; and our own models' files (safetensors and a config)."""
 
+import re
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -96,7 +99,15 @@ def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, li
             for ours in all_ours:
                 state[ours].copy_(tensors[theirs])
     loaded = {ours for all_ours in targets.values() for ours in all_ours}
-    return WeightsReport(len(targets), tuple(left_out), tuple(sorted(set(state) - loaded)))
+    return WeightsReport(len(targets), _patterns(left_out), _patterns(set(state) - loaded))
+
+
+def _patterns(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in order, those that differ in their numbers alone as one: `exits.*.classifier.bias (6)`."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        groups[re.sub(r"\d+", "*", name)].append(name)
+    return tuple(sorted(f"{pattern} ({len(group)})" if group[1:] else group[0] for pattern, group in groups.items()))
 
 
 def copy_encoder(source: EncoderModel, target: EncoderModel) -> None:
@@ -117,11 +128,17 @@ def exit_heads(model: MultiExitModel) -> list[ExitHead]:
 
 
 def save_model(model: MultiExitModel, folder: Path) -> None:
-    """Write config.json and model.safetensors; shared tensors are written once."""
+    """Write config.json and model.safetensors; shared tensors are written once.
+
+    Raises: IncompleteError when the disk is full.
+    """
     if not isinstance(model, EncoderModel):
         raise TypeError(f"{type(model).__name__} has no config to be built from again")
-    (folder / CONFIG).write_text(to_json(model.config), encoding="utf-8")
-    save_tensors(model, str(folder / WEIGHTS))
+    try:
+        (folder / CONFIG).write_text(to_json(model.config), encoding="utf-8")
+        save_tensors(model, str(folder / WEIGHTS))
+    except (OSError, SafetensorError) as error:
+        raise IncompleteError(f"cannot write the model: {error}; is the disk full?") from None
 
 
 def load_model(folder: Path) -> EncoderModel:

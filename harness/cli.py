@@ -163,17 +163,11 @@ def run_command(
     from harness.run import Options, make_compute
     from harness.tasks import find_tasks
 
-    wanted = [parse_setting(text) for text in (*settings, *([f"all.epochs={epochs}"] if epochs else []))]
+    wanted = [*settings, *([f"all.epochs={epochs}"] if epochs else [])]
     chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
-    cells = plan(
-        methods=configure(names_in("--methods", methods), wanted),
-        tasks=chosen,
-        backbone=find_backbone(backbone),
-        seeds=numbers_in("--seeds", seeds),
-        max_length=max_length,
-        train_rows=rows_of(train_rows, chosen),
-        limit=limit,
-    )
+    grid = configure(names_in("--methods", methods), [parse_setting(text) for text in wanted])
+    rows, start = rows_of(train_rows, chosen), find_backbone(backbone)
+    cells = plan(grid, chosen, start, numbers_in("--seeds", seeds), max_length, rows, limit)
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,
@@ -181,7 +175,7 @@ def run_command(
         compute=make_compute(device, precision, threads, verbose - quiet, tracker),
         batch_size=batch_size,
         latency=latency,
-        reference=reference_named(reference),
+        reference=reference_named(reference, grid),
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)
 
@@ -266,7 +260,7 @@ def time_command(
         rounds=rounds,
         limit=limit,
         precision={"fp32": "float32", "bf16": "bfloat16"}[precision],
-        reference=reference_named(reference),
+        reference=reference_named(reference, {}),
         backbone=backbone or record.spec.backbone,
         data_dir=data_dir,
         cache_dir=cache_folder(cache_dir),
@@ -351,16 +345,15 @@ def report_command(
     if tasks is not None:
         kept = {task.name for task in find_tasks(names_in("--tasks", tasks))}
         records = [record for record in records if record.spec.task in kept]
-    if methods is not None:
-        named = names_in("--methods", methods)
-        there = {*METHODS, *(record.spec.method for record in records)}
-        for name in named:
-            if name not in there:
-                raise unknown("method", name, there)
-        records = [record for record in records if record.spec.method in named]
+    named = names_in("--methods", methods) if methods is not None else None
+    there = {*METHODS, *(record.spec.method for record in records)}
+    for name in named or ():
+        if name not in there:
+            raise unknown("method", name, there)
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    text = render(store, records, reference_named(reference), form)
+    against = reference_named(reference, {})
+    text = render(store, records, against.name if against else None, form, named)
     if into is not None:
         insert(into, text)
     else:

@@ -64,9 +64,9 @@ class Row:
     """Reference MACs / own MACs, on the same rows."""
     layers: Mean
     latency_ms: Mean | None
-    """Batch 1: measured to a static exit; for a point, path latency averaged over where the dev rows left."""
+    """Batch 1: measured to a static exit; for a point composed: path latency averaged over where the dev rows left."""
     latency_ratio: Mean | None
-    """Reference ms / own ms: paired in the same rounds for a static exit, quotient of the medians for a point."""
+    """Reference ms / own ms, paired in the same rounds; for a point composed from the paths' ratios like its milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Comparison:
     curves: tuple[CurveRow, ...]
     exits: tuple[ExitRow, ...]
     reference: str | None
-    """The reference's label; None where it has no runs here."""
+    """The reference's label, of several variants the one with most seeds; None where it has no runs here."""
     records: tuple[RunRecord, ...]
 
 
@@ -116,15 +116,20 @@ class _Point:
     macs: float
     layers: float
     path_ms: float | None
+    """Path latency averaged over where the dev rows left."""
+    path_ratio: float | None
+    """The same of reference time over path time: 1 / mean of the inverse ratios."""
 
 
-def compare(store: ResultsStore, records: Sequence[RunRecord], reference: str | None) -> list[Comparison]:
-    """The comparisons that these records make, in the order of the tasks' names."""
+def compare(
+    store: ResultsStore, records: Sequence[RunRecord], reference: str | None, methods: Sequence[str] | None = None
+) -> list[Comparison]:
+    """The comparisons that these records make, in the order of the tasks' names; with `methods`, only their rows."""
     groups: dict[Condition, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[condition(record)].append(record)
     ordered = sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
-    return [_comparison(store, where, group, reference) for where, group in ordered]
+    return [_comparison(store, where, group, reference, methods) for where, group in ordered]
 
 
 def condition(record: RunRecord) -> Condition:
@@ -203,11 +208,15 @@ def _short(value: object) -> str:
     return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _comparison(store: ResultsStore, where: Condition, records: list[RunRecord], reference: str | None) -> Comparison:
+def _comparison(
+    store: ResultsStore, where: Condition, records: list[RunRecord], reference: str | None, methods: Sequence[str] | None
+) -> Comparison:
     groups = labels(records)
     names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
-    known = next((name for name in names if groups[name][0].spec.method == reference), None)
+    references = [name for name in names if groups[name][0].spec.method == reference]
+    known = max(references, key=lambda name: len(groups[name]), default=None)
     base = {record.spec.seed: record for record in groups[known]} if known is not None else {}
+    names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
     (task,) = find_tasks([where.task])
     rows: list[Row] = []
     curves: list[CurveRow] = []
@@ -265,12 +274,14 @@ def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRe
     """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
     found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
     for record in records:
-        for name, point in _record_points(store, record, base.get(record.spec.seed, next(iter(base.values()), record))).items():
+        for name, point in _record_points(
+            store, record, base.get(record.spec.seed, next(iter(base.values()), record)), _timed_against(record, base)
+        ).items():
             found[name].append(point)
     return {name: points if len(points) == len(records) else [] for name, points in found.items()}
 
 
-def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord) -> dict[str, _Point]:
+def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None) -> dict[str, _Point]:
     """Threshold chosen on calibration within a share of the full model's MACs, scored on dev."""
     (task,) = find_tasks([record.spec.task])
     assert record.policy is not None
@@ -287,21 +298,17 @@ def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord) -> d
         shares = curve.left[0] / curve.left[0].sum()
         path = [exit_.path_ms.get("1") for exit_ in record.exits]
         milliseconds = sum(share * q.median for share, q in zip(shares, path, strict=True) if q) if all(path) else None
+        ratios = latency.path_ratio.get("1") if latency else None
+        ratio = 1 / sum(share / q.median for share, q in zip(shares, ratios, strict=True)) if ratios else None
         scores = {metric: float(values[0]) for metric, values in curve.scores.items()}
-        points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds)
+        points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds, ratio)
     return points
 
 
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
     by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
     own = [point.path_ms for point in points]
-    timed = {record.spec.seed: _timed_against(record, base) for record in records}
-    reference = {seed: latency.reference_ms.get("1") if latency else None for seed, latency in timed.items()}
-
-    def ratio(record: RunRecord, _: ExitMeasurement) -> float | None:
-        quartiles, spent = reference[record.spec.seed], by_seed[record.spec.seed].path_ms
-        return quartiles.median / spent if quartiles and spent else None
-
+    ratios = [point.path_ratio for point in points]
     return Row(
         method=name,
         point=f"MACs <= {budget}",
@@ -312,7 +319,7 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
         mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
         layers=mean(point.layers for point in points),
         latency_ms=mean(ms for ms in own if ms) if all(own) else None,
-        latency_ratio=_against(records, base, ratio),
+        latency_ratio=mean(r for r in ratios if r) if all(ratios) else None,
     )
 
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from harness.backbones import Backbone
 from harness.errors import ExitCode, HarnessError
-from harness.methods import Method
+from harness.methods import Method, settled
 from harness.records import RunRecord, RunSpec
 from harness.run import Cell, Options, load_cell_data, run_cell, run_id
 from harness.store import ResultsStore, check_writable
@@ -27,6 +27,7 @@ def plan(
     limit: int | None,
 ) -> list[Cell]:
     """The cells of a grid, task by task, seed by seed."""
+    ready = {name: settled(method, backbone) for name, method in methods.items()}
     return [
         Cell(
             RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),  # type: ignore[call-overload]
@@ -35,7 +36,7 @@ def plan(
         )
         for task in tasks
         for seed in seeds
-        for name, method in methods.items()
+        for name, method in ready.items()
     ]
 
 

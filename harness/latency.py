@@ -97,11 +97,11 @@ def measure_exits(
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """The exits with their milliseconds, and how these were measured."""
     samples = run_job(job).milliseconds
+    walked = "path" if job.policy is not None else "static"
     timed = []
     for exit_ in exits:
         static = {size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()}
-        walked = f"path/{exit_.layer}" if job.policy is not None else f"static/{exit_.layer}"
-        path = {size: quartiles(variants[walked]) for size, variants in samples.items()}
+        path = {size: quartiles(variants[f"{walked}/{exit_.layer}"]) for size, variants in samples.items()}
         timed.append(ExitMeasurement(**{**exit_.__dict__, "static_ms": static, "path_ms": path}))
     with_reference = samples if job.reference is not None else {}
     conditions = LatencyConditions(
@@ -114,6 +114,10 @@ def measure_exits(
         reference_ms={size: quartiles(variants["reference"]) for size, variants in with_reference.items()},
         reference_ratio={
             size: tuple(paired_ratio(variants["reference"], variants[f"static/{exit_.layer}"]) for exit_ in exits)
+            for size, variants in with_reference.items()
+        },
+        path_ratio={
+            size: tuple(paired_ratio(variants["reference"], variants[f"{walked}/{exit_.layer}"]) for exit_ in exits)
             for size, variants in with_reference.items()
         },
     )
@@ -145,19 +149,22 @@ class _LeaveAt:
 def time_variants(
     variants: dict[str, Callable[[Batch], object]], batches: Sequence[Batch], job: LatencyJob
 ) -> dict[str, tuple[float, ...]]:
-    """Milliseconds per batch of each variant in each round, after a warm-up; the order of the variants turns every round."""
+    """Milliseconds per batch of each variant in each round, after a warm-up.
+
+    Every round has an order of its own, and a variant runs once untimed before it is timed, so that none profits from its predecessor.
+    """
     device = torch.device(job.device)
     names = list(variants)
     samples: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
         for batch in batches:
             _milliseconds(variants[name], batch, device)
-    started = time.perf_counter()
+    started, generator = time.perf_counter(), np.random.default_rng(0)
     for number in range(job.max_rounds):
         if number >= job.min_rounds and time.perf_counter() - started > job.seconds:
             break
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
+        for name in generator.permutation(names).tolist():
+            variants[name](batches[0])
             samples[name].append(sum(_milliseconds(variants[name], batch, device) for batch in batches) / len(batches))
     return {name: tuple(values) for name, values in samples.items()}
 

@@ -85,7 +85,7 @@ def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, poin
     curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)
     last = float(record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean())
     columns = {f"{chosen.name} ({chosen.unit})": curve.thresholds, **curve.scores}
-    columns |= {"MACs": curve.macs, "MAC ratio": last / curve.macs, "layers": curve.layers}
+    columns |= {"MACs": curve.macs, "own full MACs / MACs": last / curve.macs, "layers": curve.layers}
     rows = [{name: float(f"{values[place]:.6g}") for name, values in columns.items()} for place in range(len(thresholds))]
     return table(rows, form)
 

@@ -15,6 +15,7 @@ from harness.inference import answer_early
 from harness.latency import LatencyJob, paired_ratio, quartiles, rows_of, run_job
 from harness.methods import model_format
 from harness.metrics import scores
+from harness.options import Reference
 from harness.policies import Policy, make_policy
 from harness.records import RunRecord, Timing
 from harness.run import device_name, save_reference
@@ -35,7 +36,7 @@ class LiveOptions:
     limit: int | None
     """Dev rows to time, from the first; None is all."""
     precision: str
-    reference: str | None
+    reference: Reference | None
     backbone: str
     """Name or folder, as given."""
     data_dir: Path | None
@@ -62,7 +63,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     rows = np.arange(min(options.limit or len(data.dev), len(data.dev)))
     batches = sorted_batches(data.dev.tokens.lengths[rows], options.batch_size)
     torch.set_num_threads(compute.threads)
-    logits, exits = _answer(folder, data.dev, batches, policy, cut, compute)
+    logits, exits = _answer(folder, data.dev, batches, policy, cut, compute, options.precision)
     order = np.concatenate(batches)
     reached = scores(task.metrics, predictions(logits).astype(np.float64), data.dev.labels[order])
     with tempfile.TemporaryDirectory() as reference_folder:
@@ -97,7 +98,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         mean_layers=round(float(np.array(layers)[exits].mean()), 4),
         scores={metric: float(value) for metric, value in reached.items()},
         early_ms=quartiles(samples["live"]),
-        reference=options.reference,
+        reference=options.reference.name if options.reference else None,
         reference_ms=quartiles(samples["reference"]),
         ratio=paired_ratio(samples["reference"], samples["live"]),
     )
@@ -118,10 +119,11 @@ def _same_data(record: RunRecord, backbone: Backbone, data_dir: Path | None) -> 
 
 
 def _answer(
-    folder: Path, dev: Split, batches: list[NDArray[np.int64]], policy: Policy, cut: float, compute: Compute
+    folder: Path, dev: Split, batches: list[NDArray[np.int64]], policy: Policy, cut: float, compute: Compute, precision: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Live logits [n, c] and exits [n] of the rows, in the order of the batches."""
     model = model_format().load_model(folder).to(compute.device)
-    answers = [answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut) for batch in batches]
+    with torch.autocast(compute.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        answers = [answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut) for batch in batches]
     logits = torch.cat([answer.logits for answer in answers]).float().cpu().numpy()
     return logits, torch.cat([answer.exits for answer in answers]).cpu().numpy()

@@ -132,6 +132,18 @@ def configure(names: Sequence[str], settings: Sequence[Setting]) -> dict[str, Me
     return methods
 
 
+def settled(method: M, backbone: "Backbone") -> M:
+    """The method, nested ones too, with the backbone's own values (epochs, learning rates, ...) where a field is None.
+
+    So a record's settings name every hyper-parameter that was used, and a changed table makes new runs.
+    """
+    changes: dict[str, object] = {name: settled(value, backbone) for name, value in _nested(method).items()}
+    for field in fields(method):  # type: ignore[arg-type]
+        if getattr(method, field.name) is None and hasattr(backbone, field.name):
+            changes[field.name] = getattr(backbone, field.name)
+    return replace(method, **changes)  # type: ignore[type-var]
+
+
 def _nested(method: object) -> dict[str, object]:
     """Field name -> the methods nested directly in this one."""
     values = {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else {}

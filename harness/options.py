@@ -1,10 +1,11 @@
 """What the words of the command line mean."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, unknown
-from harness.methods import load_method
+from harness.methods import Method, load_method
 
 
 def names_in(option: str, text: str) -> list[str]:
@@ -52,15 +53,23 @@ def rows_of(words: tuple[str, ...], tasks: list[str]) -> dict[str, int]:
     return rows
 
 
-def reference_named(name: str) -> str | None:
-    """The reference's name, None for none.
+@dataclass(frozen=True)
+class Reference:
+    """What ratios are against."""
+
+    name: str
+    method: Method
+    """With the settings that it has in the grid; with its own defaults where the grid does not have it."""
+
+
+def reference_named(name: str, grid: dict[str, Method]) -> Reference | None:
+    """The reference of that name, None for none.
 
     Raises: HarnessError for an unknown method.
     """
     if name == "none":
         return None
-    load_method(name)
-    return name
+    return Reference(name, grid[name] if name in grid else load_method(name))
 
 
 def cache_folder(folder: Path | None) -> Path:

@@ -71,7 +71,7 @@ class Entropy:
 
     def cut(self, threshold: float) -> float:
         """Minus the entropy in nats; from 0 (nobody leaves early) upwards (above ln c everybody does)."""
-        if not threshold >= 0:
+        if not 0 <= threshold < np.inf:
             raise HarnessError(f"entropy threshold {threshold} is not in range: 0 or more nats (ln 2 = 0.693)")
         return -threshold
 

@@ -12,7 +12,7 @@ SCHEMA = 1
 """Version of the record's form. A reader refuses a newer one."""
 
 RECORD_BYTES = 10_240
-"""Upper bound of a record's JSON, in bytes: a record is read by people and kept in git."""
+"""A record's JSON stays below this for models of up to 12 layers, in bytes: it is read by people and kept in git."""
 
 T = TypeVar("T")
 
@@ -163,6 +163,8 @@ class LatencyConditions:
     """Batch size -> milliseconds per batch of the reference's last exit."""
     reference_ratio: dict[str, tuple[Quartiles, ...]]
     """Batch size -> for each exit, reference time over static time, paired round by round (a ratio, no unit)."""
+    path_ratio: dict[str, tuple[Quartiles, ...]]
+    """Batch size -> for each exit, reference time over path time, paired round by round."""
 
 
 @dataclass(frozen=True)
@@ -275,8 +277,10 @@ class Timing:
 
 
 def to_json(value: object) -> str:
-    """JSON text of a record or another dataclass of this file, keys in the order of the fields."""
-    return json.dumps(asdict(value), indent=1, allow_nan=False) + "\n"  # type: ignore[call-overload]
+    """JSON text of a record or another dataclass of this file: a line a field, in the order of the fields."""
+    fields_ = asdict(value)  # type: ignore[call-overload]
+    lines = (f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}" for name, item in fields_.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def from_json(kind: type[T], text: str, source: str) -> T:

@@ -18,18 +18,23 @@ MIXED = (
     "MAC ratio, layers and latency ratio are three different speed-ups and are never mixed. MACs are multiply-adds of matrix products, "
     "at each row's real length; FLOPs are 2 per MAC. Points `MACs <= x` are dynamic: the threshold is the best one on the calibration "
     "rows whose mean MACs there stay within that share of the reference's (without a reference, of the own full model's); dev only "
-    "scores, so a dev mean can exceed the share a little."
+    "scores, so a dev mean can exceed the share a little. Latency with ~ is composed: the measured path latency to each exit, averaged "
+    "over where the dev rows left; `harness time` measures it live."
 )
 
 
-def render(store: ResultsStore, records: Sequence[RunRecord], reference: str | None, form: str) -> str:
-    """The report on these records.
+def render(
+    store: ResultsStore, records: Sequence[RunRecord], reference: str | None, form: str, methods: Sequence[str] | None = None
+) -> str:
+    """The report on these records; with `methods`, only their rows (ratios are against the reference all the same).
 
     Raises: IncompleteError when there are none; what `ResultsStore.trace` raises.
     """
     if not records:
         raise IncompleteError(f"no runs in {store.root} match: see harness list runs, or run some with harness run")
-    comparisons = compare(store, records, reference)
+    comparisons = compare(store, records, reference, methods)
+    if not any(comparison.rows for comparison in comparisons):
+        raise IncompleteError(f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs")
     if form == "json":
         return json.dumps([_plain(comparison) for comparison in comparisons], indent=1) + "\n"
     if form == "csv":
@@ -101,6 +106,7 @@ def _main_table(comparison: Comparison) -> str:
 
 
 def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
+    composed = "~" if row.point.startswith("MACs") else ""
     return [
         row.method,
         row.point,
@@ -112,8 +118,8 @@ def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
         number(row.macs, 1, 2e-6),
         number(row.mac_ratio, 2),
         number(row.layers, 2),
-        number(row.latency_ms, 2),
-        number(row.latency_ratio, 2),
+        number(row.latency_ms, 2, mark=composed),
+        number(row.latency_ratio, 2, mark=composed),
     ]
 
 
@@ -157,12 +163,12 @@ def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
     return tabulate(table, headers, tablefmt="github", disable_numparse=True)
 
 
-def number(value: Mean | None, digits: int, times: float = 1.0) -> str:
-    """Mean, with ± standard deviation when there are several seeds and it does not round to 0."""
+def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "") -> str:
+    """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0."""
     if value is None:
         return "-"
     spread = f"{times * value.deviation:.{digits}f}"
-    return f"{times * value.mean:.{digits}f}" + (f" ± {spread}" if value.count > 1 and float(spread) else "")
+    return f"{mark}{times * value.mean:.{digits}f}" + (f" ± {spread}" if value.count > 1 and float(spread) else "")
 
 
 def _plain(comparison: Comparison) -> dict[str, object]:

@@ -22,9 +22,10 @@ from harness.errors import HarnessError, unknown
 from harness.flops import piece_costs
 from harness.inference import collect
 from harness.latency import SECONDS, LatencyJob, measure_exits, timing_batches
-from harness.methods import Method, load_method, model_format
+from harness.methods import Method, model_format
 from harness.metrics import scores
 from harness.model import MultiExitModel
+from harness.options import Reference
 from harness.policies import POLICIES
 from harness.progress import Progress
 from harness.records import (
@@ -63,8 +64,8 @@ class Options:
     batch_size: int
     """Rows per batch when tracing, and of the second latency figure."""
     latency: bool
-    reference: str | None
-    """Method that latency is measured against."""
+    reference: Reference | None
+    """What latency is measured against."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         "device": options.compute.device.type,
         "threads": options.compute.threads,
         "batch size": options.batch_size,
-        "latency": options.reference if options.latency else False,
+        "latency": asdict(options.reference) if options.latency and options.reference else options.latency,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -191,7 +192,7 @@ def _timed(
     exits: tuple[ExitMeasurement, ...], cell: Cell, data: TaskData, fitted: Fitted, policy: str | None, options: Options
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """The exits with their latency at batch 1 and at the given batch size."""
-    sizes = dict.fromkeys((1, options.batch_size))
+    sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
     with tempfile.TemporaryDirectory() as folder:
         reference = save_reference(options.reference, cell.backbone, data, Path(folder))
         job = LatencyJob(
@@ -206,14 +207,14 @@ def _timed(
             threshold=None,
             seconds=SECONDS,
         )
-        return measure_exits(exits, job, options.reference)
+        return measure_exits(exits, job, options.reference.name if options.reference else None)
 
 
-def save_reference(name: str | None, backbone: Backbone, data: TaskData, folder: Path) -> str | None:
+def save_reference(reference: Reference | None, backbone: Backbone, data: TaskData, folder: Path) -> str | None:
     """A model of the reference's shape in a folder, for the clock: its weights are random."""
-    if name is None:
+    if reference is None:
         return None
-    model_format().save_model(load_method(name).untrained(backbone, data.task), folder)
+    model_format().save_model(reference.method.untrained(backbone, data.task), folder)
     return str(folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError
-from harness.records import RECORD_BYTES, RunRecord, Timing, from_json, to_json
+from harness.records import RunRecord, Timing, from_json, to_json
 from harness.sweep import Curve, curves_bytes, read_curves
 from harness.trace import Trace, read_trace, trace_bytes
 
@@ -61,8 +61,6 @@ class ResultsStore:
         Raises: IncompleteError when the disk is full; nothing is left behind.
         """
         text = to_json(record)
-        if len(text) > RECORD_BYTES:
-            raise ValueError(f"record of {len(text)} bytes, allowed {RECORD_BYTES}")
         files = {RECORD: text.encode()} | {TRACES[split]: trace_bytes(trace) for split, trace in traces.items()}
         if curves:
             files[POINTS] = curves_bytes(curves)

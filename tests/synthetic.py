@@ -98,7 +98,7 @@ def make_exit(layer: int, scores: dict[str, float], macs: float, static_ms: floa
 
 
 def make_latency(reference: str | None, reference_ms: float, ratios: Sequence[float]) -> LatencyConditions:
-    """`ratios`: the paired ratio at each exit, whatever the quotient of the medians is."""
+    """`ratios`: the paired static ratio at each exit, whatever the quotient of the medians is; the path's is 0.8 of it."""
     sizes = ("1", "32") if reference else ()
     return LatencyConditions(
         device="cpu",
@@ -109,6 +109,7 @@ def make_latency(reference: str | None, reference_ms: float, ratios: Sequence[fl
         reference=reference,
         reference_ms={size: quartiles(reference_ms * (20 if size == "32" else 1)) for size in sizes},
         reference_ratio={size: tuple(quartiles(ratio) for ratio in ratios) for size in sizes},
+        path_ratio={size: tuple(quartiles(0.8 * ratio) for ratio in ratios) for size in sizes},
     )
 
 

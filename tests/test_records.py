@@ -10,11 +10,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import make_exit, make_record
+from synthetic import make_exit, make_latency, make_record
 
 from harness import records
 from harness.errors import ExitCode, IncompleteError
-from harness.records import SCHEMA, Costs, Polynomial, Quartiles, RunRecord, RunSpec, Trial, from_json, to_json
+from harness.records import (
+    RECORD_BYTES,
+    SCHEMA,
+    Costs,
+    ExitMeasurement,
+    Polynomial,
+    Quartiles,
+    RunRecord,
+    RunSpec,
+    Trial,
+    from_json,
+    to_json,
+)
 
 KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
 
@@ -241,3 +253,20 @@ def test_costs_at_an_array_of_lengths_are_those_of_each_length() -> None:
     for layer in (0, 1):
         assert costs.static(layer, lengths).tolist() == [costs.static(layer, int(length)) for length in lengths]
         assert costs.path(layer, lengths).tolist() == [costs.path(layer, int(length)) for length in lengths]
+
+
+@pytest.mark.parametrize(("layers", "most"), [(6, 6_144), (12, RECORD_BYTES), (24, 2 * RECORD_BYTES)])
+def test_record_of_a_model_with_an_exit_a_layer_is_small(layers: int, most: int) -> None:
+    costs = Costs(Polynomial(0, 0, 0), (Polynomial(0, 12_582_912, 2_048),) * layers, (Polynomial(1_050_624, 0, 0),) * layers)
+    quartiles = Quartiles(123.4, 234.5, 345.6)
+    sizes = {"1": quartiles, "32": quartiles}
+    exits = tuple(
+        ExitMeasurement(
+            layer, {"f1": 0.8123456789012345, "accuracy": 0.7123456789012345}, 1.2345678901e10, 39_000_000_000, 335_000_000, sizes, sizes
+        )
+        for layer in range(1, layers + 1)
+    )
+    ratios = dict.fromkeys(sizes, (quartiles,) * layers)
+    latency = replace(make_latency("bert", 12.0, [1.0]), reference_ms=sizes, reference_ratio=ratios, path_ratio=ratios)
+    record = replace(make_record("deebert", 1, exits, "entropy"), costs=costs, latency=latency)
+    assert len(to_json(record)) <= most

@@ -13,7 +13,7 @@ import pytest
 from synthetic import assert_same_curve, assert_same_trace, make_curve, make_exit, make_record, make_timing, random_trace
 
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.records import RECORD_BYTES, SCHEMA, RunRecord, to_json
+from harness.records import SCHEMA, RunRecord, to_json
 from harness.store import RECORD, ResultsStore, check_writable
 from harness.sweep import Curve
 from harness.trace import Trace
@@ -276,17 +276,6 @@ def test_a_record_that_points_outside_of_the_store_is_a_problem(store: ResultsSt
         path.write_text(json.dumps(content))
         records, problems = store.records()
         assert (records, len(problems)) == ([], 1)
-
-
-def test_a_record_of_more_than_10_kilobytes_is_refused_and_nothing_written(store: ResultsStore) -> None:
-    record = a_record()
-    room = RECORD_BYTES - len(to_json(replace(record, created="")).encode())
-    assert RECORD_BYTES == 10 * 1024
-    with pytest.raises(ValueError, match=f"{RECORD_BYTES + 1} bytes, allowed {RECORD_BYTES}"):
-        save(store, replace(record, created="x" * (room + 1)))
-    assert not store.root.exists()
-    save(store, replace(record, created="x" * room))
-    assert (store.folder("rte", "deebert", record.run_id) / RECORD).stat().st_size == RECORD_BYTES
 
 
 def test_a_results_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
