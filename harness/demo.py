@@ -3,7 +3,7 @@
 `demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
 the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
 
-Two rows in five are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold two good words, two bad
+One row in five is *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold two good words, two bad
 ones and two "not", and only which words the "not" stand before decides; each bag of words occurs with both labels::
 
     the film was good , not bad , lovely and not dull      -> positive
@@ -143,7 +143,7 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
     seen: set[tuple[str, ...]] = set()
     rows: list[DemoRow] = []
     while len(rows) < SPLIT_SIZES[split]:
-        hard, index = len(rows) // 2 % 5 < 3, len(rows) % 2
+        hard, index = len(rows) // 2 % 5 < 4, len(rows) % 2
         texts = _MAKERS[task](rng, bool(index), hard)
         if texts in seen or any(_split_of(text) != split for text in texts):
             continue
