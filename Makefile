@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	$(RUN)/harness report --results-dir $(DEMO)/results
 
 test: $(VENV)/installed
-	$(RUN)/pytest -n 2
+	$(RUN)/pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(RUN)/ruff check .
