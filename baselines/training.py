@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -150,6 +151,20 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
     )
 
 
+class _Kept(TypedDict):
+    """The file of a training's state."""
+
+    model: dict[str, Tensor]
+    optimiser: dict[str, object]
+    schedule: dict[str, object]
+    random: Tensor
+    cuda: list[Tensor]
+    losses: list[float]
+    selection: list[float]
+    seconds: float
+    best: dict[str, Tensor]
+
+
 class _State:
     """Everything that the next epoch depends on, kept after each epoch in one file."""
 
@@ -180,7 +195,7 @@ class _State:
         self.losses.append(loss)
         self.selection.append(reached)
         self.seconds += seconds
-        kept = {
+        kept: _Kept = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -198,15 +213,15 @@ class _State:
             raise IncompleteError(f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?") from None
         unfinished.replace(self.path)
 
-    def _restore(self, kept: dict[str, object]) -> None:
-        self.model.load_state_dict(kept["model"])  # type: ignore[arg-type]
-        self.optimiser.load_state_dict(kept["optimiser"])  # type: ignore[arg-type]
-        self.schedule.load_state_dict(kept["schedule"])  # type: ignore[arg-type]
-        torch.set_rng_state(kept["random"])  # type: ignore[arg-type]
+    def _restore(self, kept: _Kept) -> None:
+        self.model.load_state_dict(kept["model"])
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.schedule.load_state_dict(kept["schedule"])
+        torch.set_rng_state(kept["random"])
         if kept["cuda"]:
-            torch.cuda.set_rng_state_all(kept["cuda"])  # type: ignore[arg-type]
-        self.losses, self.selection = kept["losses"], kept["selection"]  # type: ignore[assignment]
-        self.seconds, self.best = kept["seconds"], kept["best"]  # type: ignore[assignment]
+            torch.cuda.set_rng_state_all(kept["cuda"])
+        self.losses, self.selection = kept["losses"], kept["selection"]
+        self.seconds, self.best = kept["seconds"], kept["best"]
 
 
 def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
