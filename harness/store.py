@@ -4,6 +4,8 @@ import hashlib
 import re
 import shutil
 import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +16,10 @@ from harness.sweep import Curve, curves_bytes, read_curves
 from harness.trace import Trace, read_trace, trace_bytes
 
 RECORD, POINTS, TIMINGS = "record.json", "points.npz", "timings"
+UNFINISHED = ".unfinished-"
+"""How the name of a run folder begins while it is written."""
+UNFINISHED_S = 3600.0
+"""Age in seconds after which such a folder belongs to a killed process."""
 
 TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
 """Split -> file."""
@@ -68,7 +74,8 @@ class ResultsStore:
         beside: Path | None = None
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            beside = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=final.parent))
+            _clear_unfinished(final.parent)
+            beside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=final.parent))
             for name, content in files.items():
                 (beside / name).write_bytes(content)
             beside.chmod(0o755)
@@ -103,6 +110,20 @@ class ResultsStore:
             except IncompleteError as error:
                 problems.append(Problem(str(path.parent.relative_to(self.root)), str(error)))
         return sorted(records, key=lambda r: (r.spec.task, r.spec.method, r.spec.seed, r.run_id)), problems
+
+    def sound(self, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Problem]]:
+        """Those of the records whose traces and timings can be read too, and the others as problems."""
+        whole, problems = [], []
+        for record in records:
+            try:
+                for split in TRACES:
+                    self.trace(record, split)
+                self.timings(record)
+            except IncompleteError as error:
+                problems.append(Problem(str(Path(record.spec.task, record.spec.method, record.run_id)), str(error)))
+            else:
+                whole.append(record)
+        return whole, problems
 
     def find(self, run_id: str) -> RunRecord:
         """The run of this id, or of the only id that begins with it.
@@ -139,6 +160,13 @@ class ResultsStore:
         if self.folder(record.spec.task, record.spec.method, record.run_id) != path.parent:
             raise IncompleteError(f"{path} holds the record of {record.spec.task}/{record.spec.method}/{record.run_id}")
         return record
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing; whatever is younger may still be written."""
+    for left in folder.glob(f"{UNFINISHED}*"):
+        if time.time() - left.stat().st_mtime > UNFINISHED_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _read(kind: type[T], path: Path) -> T:

@@ -96,10 +96,15 @@ def test_megamacs_and_megaflops_differ_by_a_factor_of_two(tmp_path: Path) -> Non
 
 
 def test_the_curve_table_has_a_column_per_budget(markdown: str) -> None:
-    (row,) = tables(markdown)[1]
-    assert row == {
+    table = tables(markdown)[1]
+    assert [(row["method"], row["on dev"]) for row in table] == [
+        ("(constant answer)", "accuracy x100"), ("deebert", "accuracy x100"), ("deebert", "MMACs"),
+    ]  # fmt: skip
+    assert {value for name, value in table[0].items() if "/" in name} == {"52.7"}
+    assert table[1] == {
         "method": "deebert",
         "policy": "entropy",
+        "on dev": "accuracy x100",
         "1": "62.5 ± 17.7",
         "3/4": "62.5 ± 17.7",
         "1/2": "87.5 ± 17.7",
@@ -107,12 +112,19 @@ def test_the_curve_table_has_a_column_per_budget(markdown: str) -> None:
         "1/4": "100.0",
         "1/8": "-",
     }
+    assert (table[2]["3/4"], table[2]["1/8"]) == ("0.0", "-")
 
 
 def test_the_exit_table_has_static_and_path_latency_per_batch_size(markdown: str) -> None:
     table = tables(markdown)[2]
-    assert [(row["method"], row["exit"]) for row in table] == [("bert", "4"), ("deebert", "1"), ("deebert", "4")]
-    row = table[1]
+    assert [(row["method"], row["exit"]) for row in table] == [
+        ("(constant answer)", "-"),
+        ("bert", "4"),
+        ("deebert", "1"),
+        ("deebert", "4"),
+    ]
+    assert table[0]["accuracy x100"] == "52.7"
+    row = table[2]
     assert row["accuracy x100"] == "55.0 ± 7.1"
     assert (row["static ms (batch 1)"], row["path ms (batch 1)"]) == ("4.50 ± 2.12", "5.25 ± 2.47")
     assert (row["static ms (batch 32)"], row["path ms (batch 32)"]) == ("90.00 ± 42.43", "105.00 ± 49.50")
@@ -164,7 +176,7 @@ def test_every_metric_of_a_task_has_its_column(tmp_path: Path) -> None:
     main, exits = tables(render(ResultsStore(tmp_path), [single("bert", 1, "mrpc")], "bert", "markdown"))
     row = row_of(main, "bert")
     assert (row["f1 x100"], row["accuracy x100"]) == ("50.0", "25.0")
-    assert exits[0]["f1 x100"] == "50.0"
+    assert exits[1]["f1 x100"] == "50.0"
 
 
 def test_variants_have_rows_of_their_own(tmp_path: Path) -> None:
@@ -182,7 +194,9 @@ def test_live_timings_are_listed_with_their_conditions(store: ResultsStore, mark
     row = row_of(tables(text)[3], "deebert")
     assert (row["seed"], row["policy"], row["threshold"], row["batch"]) == (str(record.spec.seed), "entropy", "0.25", "8")
     assert (row["precision"], row["threads"], row["layers"]) == ("float32", "2", "2.75")
-    assert (row["ms"], row["reference ms"], row["ratio"]) == ("4.00", "8.00", "2.25 [1.75, 2.50]")
+    assert (row["rows"], row["tokens"], row["score x100"]) == ("277", "22.5", "accuracy=62.5")
+    assert (row["ms"], row["reference"], row["its ms"], row["ratio"]) == ("4.00", "bert", "8.00", "2.25 [1.75, 2.50]")
+    assert "a constant answer scores accuracy=52.7" in text
 
 
 def test_no_runs_are_incomplete(store: ResultsStore) -> None:
@@ -198,13 +212,31 @@ def test_a_run_whose_trace_is_gone_is_incomplete(store: ResultsStore) -> None:
         render(store, store.records()[0], "bert", "markdown")
 
 
+def test_a_run_whose_trace_or_timing_is_damaged_is_not_sound(store: ResultsStore) -> None:
+    records = store.records()[0]
+    torn, mistimed, *rest = records
+    (store.folder("rte", torn.spec.method, torn.run_id) / "trace.selection.npz").write_bytes(b"PK torn")
+    store.add_timing(mistimed, make_timing(mistimed.run_id, 0.25)).write_text("{")
+    sound, problems = store.sound(records)
+    assert sound == rest
+    assert [(problem.folder, "trace.selection.npz" in problem.reason) for problem in problems] == [
+        (f"rte/{torn.spec.method}/{torn.run_id}", True),
+        (f"rte/{mistimed.spec.method}/{mistimed.run_id}", False),
+    ]
+
+
 def test_csv_has_one_line_a_row_and_one_column_a_figure(store: ResultsStore) -> None:
     other = replace(single("bert", 1, "mrpc"), latency=make_latency("bert", 4.0, [1.25]))
     text = render(store, [*store.records()[0], identified(other)], "bert", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     named = {(row["task"], row["method"], row["point"]): row for row in rows}
     points = ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
-    assert list(named) == [("mrpc", "bert", "exit 4"), ("rte", "bert", "exit 4"), *(("rte", "deebert", point) for point in points)]
+    constant = ("(constant answer)", "-")
+    assert list(named) == [
+        ("mrpc", *constant), ("mrpc", "bert", "exit 4"),
+        ("rte", *constant), ("rte", "bert", "exit 4"), *(("rte", "deebert", point) for point in points),
+    ]  # fmt: skip
+    assert float(named["rte", *constant]["scores.accuracy.mean"]) == pytest.approx(0.527)
     row = named["rte", "deebert", "MACs <= 3/4"]
     assert float(row["scores.accuracy.mean"]) == pytest.approx(0.625)
     assert float(row["scores.accuracy.deviation"]) == pytest.approx(0.25 / 2**0.5)
@@ -220,7 +252,7 @@ def test_csv_without_a_reference_has_empty_ratios(store: ResultsStore) -> None:
     records, alone = store.records()[0], single("pabee", 1)
     alone = identified(replace(alone, environment=replace(alone.environment, threads=1)))
     rows = list(csv.DictReader(io.StringIO(render(store, [*records, alone], "bert", "csv"))))
-    (row,) = [row for row in rows if row["threads"] == "1"]
+    (row,) = [row for row in rows if row["threads"] == "1" and row["method"] == "pabee"]
     assert (row["retained.mean"], row["mac_ratio.mean"]) == ("", "")
     assert float(row["scores.accuracy.mean"]) == 0.5
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -331,3 +332,14 @@ def test_a_corrupt_timing_is_incomplete(content: bytes, store: ResultsStore) -> 
     path.write_bytes(content)
     with pytest.raises(IncompleteError, match=path.name):
         store.timings(record)
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_run_and_young_folders_stay(store: ResultsStore) -> None:
+    parent = store.folder("rte", "deebert", "x").parent
+    old, young = parent / ".unfinished-old", parent / ".unfinished-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    save(store, a_record())
+    assert not old.exists()
+    assert young.exists()
