@@ -241,9 +241,11 @@ def time_command(
 ) -> int:
     """Time live early exit, where rows really leave the batch, against the reference model on the same dev rows.
 
+    The run's model and dev rows come from the cache folder; with --data-dir the rows come from the task's files.
+
     \b
     Example:
-      harness time 3f2a --policy entropy --threshold 0.3 --batch-size 1 --data-dir GLUE_DIR
+      harness time 3f2a --policy entropy --threshold 0.3 --batch-size 1
     """
     from harness.live import LiveOptions, time_run
     from harness.options import cache_folder, reference_named
@@ -350,6 +352,8 @@ def report_command(
     for name in named or ():
         if name not in there:
             raise unknown("method", name, there)
+    records, damaged = store.sound(records)
+    problems += damaged
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
     against = reference_named(reference, {})

@@ -1,6 +1,6 @@
 """Running a fitted model: one pass for the trace, and early answers with rows that really leave."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -9,10 +9,9 @@ from torch import Tensor
 
 from harness.batches import collate, sorted_batches
 from harness.model import Batch, MultiExitModel, State
-from harness.policies import Policy
 from harness.progress import Progress
 from harness.tasks import Split
-from harness.trace import Trace
+from harness.trace import Floats, Trace
 
 
 @torch.inference_mode()
@@ -36,6 +35,14 @@ def collect(model: MultiExitModel, split: Split, batch_size: int, device: torch.
     return Trace(split.ids, logits, split.labels, lengths, np.array(model.exit_layers, dtype=np.int64))
 
 
+class Sureness(Protocol):
+    """What early answering needs of a policy."""
+
+    def score(self, seen: Floats) -> NDArray[np.float64]:
+        """Sureness [n] at the last of the exits seen [e', n, c]."""
+        ...
+
+
 class Answers(NamedTuple):
     """What early exit answered."""
 
@@ -46,7 +53,7 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def answer_early(model: MultiExitModel, batch: Batch, policy: Policy, cut: float) -> Answers:
+def answer_early(model: MultiExitModel, batch: Batch, policy: Sureness, cut: float) -> Answers:
     """Answer each row at the first exit where the policy's score exceeds `cut`; rows that have left run no further layer.
 
     Decisions are the policy's numpy lines, the same that run on a trace. Each row decides for itself.
@@ -77,7 +84,7 @@ def answer_early(model: MultiExitModel, batch: Batch, policy: Policy, cut: float
     return Answers(answers, exits)
 
 
-def _leaving(state: State, policy: Policy, cut: float) -> NDArray[np.bool_]:
+def _leaving(state: State, policy: Sureness, cut: float) -> NDArray[np.bool_]:
     """[n] whether each row is sure enough at the exit that has just answered."""
     seen = torch.stack(state.logits).float().cpu().numpy()
     sure: NDArray[np.bool_] = policy.score(seen) > cut

@@ -11,11 +11,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from harness.batches import collate
@@ -24,6 +25,7 @@ from harness.inference import answer_early
 from harness.methods import model_format
 from harness.model import Batch, MultiExitModel
 from harness.policies import Policy, make_policy
+from harness.progress import Advance, Progress
 from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
 from harness.tasks import Tokens
 from harness.trace import Floats
@@ -33,6 +35,8 @@ LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
 SECONDS = 2.0
 """Spent on one batch size when a run is measured."""
+ROUND = "harness.latency: round"
+"""How the child process begins the line that it says after a round."""
 
 
 @dataclass(frozen=True)
@@ -77,26 +81,49 @@ def rows_of(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[tuple[int, ...], .
     return tuple(tuple(int(piece) for piece in tokens.ids[row]) for row in rows)
 
 
-def run_job(job: LatencyJob) -> LatencySamples:
+def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
     """Run a job in a fresh process, alone on the machine as far as this program goes.
 
     Raises: IncompleteError with the child's last line when it fails.
     """
     lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
-    with lock:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.say("waiting for another timing on this machine")
+        lock.acquire()
+    try:
+        with progress.work("timing, rounds", job.max_rounds * len(job.batches)) as advance:
+            return _in_child(job, advance)
+    finally:
+        lock.release()
+
+
+def _in_child(job: LatencyJob, advance: Advance) -> LatencySamples:
+    """The samples of a child process, which says each round on its standard error."""
+    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as answer:
+        told.write(json.dumps(asdict(job)))
+        told.seek(0)
         command = [sys.executable, "-m", "harness.latency"]
-        child = subprocess.run(command, input=json.dumps(asdict(job)), capture_output=True, text=True, check=False)
-    if child.returncode:
-        lines = child.stderr.strip().splitlines() or ["no message"]
-        raise IncompleteError(f"timing failed with status {child.returncode}: {lines[-1]}")
-    return from_json(LatencySamples, child.stdout, "the timing process's answer")
+        said = ["no message"]
+        with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True) as child:
+            assert child.stderr is not None
+            for line in child.stderr:
+                if line.startswith(ROUND):
+                    advance(line.removeprefix(ROUND).strip())
+                elif line.strip():
+                    said.append(line.strip())
+        if child.returncode:
+            raise IncompleteError(f"timing failed with status {child.returncode}: {said[-1]}")
+        answer.seek(0)
+        return from_json(LatencySamples, answer.read(), "the timing process's answer")
 
 
 def measure_exits(
-    exits: Sequence[ExitMeasurement], job: LatencyJob, reference: str | None
+    exits: Sequence[ExitMeasurement], job: LatencyJob, reference: str | None, progress: Progress
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """The exits with their milliseconds, and how these were measured."""
-    samples = run_job(job).milliseconds
+    samples = run_job(job, progress).milliseconds
     walked = "path" if job.policy is not None else "static"
     timed = []
     for exit_ in exits:
@@ -147,11 +174,12 @@ class _LeaveAt:
 
 
 def time_variants(
-    variants: dict[str, Callable[[Batch], object]], batches: Sequence[Batch], job: LatencyJob
+    variants: dict[str, Callable[[Batch], object]], batches: Sequence[Batch], job: LatencyJob, finished: Callable[[], None] = lambda: None
 ) -> dict[str, tuple[float, ...]]:
     """Milliseconds per batch of each variant in each round, after a warm-up.
 
     Every round has an order of its own, and a variant runs once untimed before it is timed, so that none profits from its predecessor.
+    `finished` is called after each round.
     """
     device = torch.device(job.device)
     names = list(variants)
@@ -166,6 +194,7 @@ def time_variants(
         for name in generator.permutation(names).tolist():
             variants[name](batches[0])
             samples[name].append(sum(_milliseconds(variants[name], batch, device) for batch in batches) / len(batches))
+        finished()
     return {name: tuple(values) for name, values in samples.items()}
 
 
@@ -189,12 +218,11 @@ def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: Late
         assert policy is not None
         cut = policy.cut(job.threshold)
         variants.setdefault("reference", model.truncated(len(model.layers)))
-        return variants | {"live": lambda batch: answer_early(model, batch, policy, cut)}
+        return variants | {"live": partial(answer_early, model, policy=policy, cut=cut)}
     for place, layer in enumerate(model.exit_layers):
         variants[f"static/{layer}"] = model.truncated(layer)
         if policy is not None:
-            leave: Policy = _LeaveAt(policy, place + 1)  # type: ignore[assignment]
-            variants[f"path/{layer}"] = lambda batch, leave=leave: answer_early(model, batch, leave, 0.0)  # type: ignore[misc]
+            variants[f"path/{layer}"] = partial(answer_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0)
     return variants
 
 
@@ -219,8 +247,12 @@ def main() -> None:
     with torch.inference_mode(), half:
         for size, batches in job.batches.items():
             padded = [_batch(rows).to(device) for rows in batches]
-            samples[size] = time_variants(variants, padded, job)
+            samples[size] = time_variants(variants, padded, job, partial(_say_round, size))
     print(json.dumps({"milliseconds": samples}))
+
+
+def _say_round(size: str) -> None:
+    print(f"{ROUND} at batch size {size}", file=sys.stderr, flush=True)
 
 
 def _batch(rows: tuple[tuple[int, ...], ...]) -> Batch:

@@ -74,12 +74,14 @@ def runs(records: list[RunRecord]) -> Rows:
 def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, points: int, tolerance: float | None, form: str) -> str:
     """The dev curve of a policy through thresholds found on selection, as markdown, csv or json.
 
-    Raises: HarnessError for a run with one exit.
+    Raises: HarnessError for a run with one exit, or a tolerance that the policy does not use.
     """
     name = policy or record.policy
     if name is None or record.policy is None:
         raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: there is no curve")
     (task,) = find_tasks([record.spec.task])
+    if tolerance is not None and not (name == "patience" and task.regression):
+        raise HarnessError(f"--tolerance is for patience on a regression, this is {name} on {task.name}")
     chosen = make_policy(name, task.classes, tolerance or record.tolerance)
     thresholds = thresholds_from(chosen, store.trace(record, "selection"), points)
     curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)

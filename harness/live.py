@@ -18,9 +18,10 @@ from harness.metrics import scores
 from harness.options import Reference
 from harness.policies import Policy, make_policy
 from harness.records import RunRecord, Timing
+from harness.rows import RowsKey, kept_rows
 from harness.run import device_name, save_reference
-from harness.stages import Compute
-from harness.tasks import Split, TaskData, find_tasks, load_data
+from harness.stages import MODEL, Compute, stage_folder
+from harness.tasks import Split, find_tasks, load_data
 from harness.trace import predictions
 
 
@@ -56,22 +57,22 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     policy = make_policy(name, task.classes, record.tolerance)
     cut = policy.cut(options.threshold)
     backbone = find_backbone(options.backbone)
-    data = _same_data(record, backbone, options.data_dir)
-    folder = options.cache_dir / "stages" / record.stages[-1].report.key
+    dev = _dev_rows(record, backbone, options)
+    folder = stage_folder(options.cache_dir, record.stages[-1].report.key) / MODEL
     if not folder.is_dir():
         raise IncompleteError(f"the model of run {record.run_id} is not in {options.cache_dir}: fit it again with harness run")
-    rows = np.arange(min(options.limit or len(data.dev), len(data.dev)))
-    batches = sorted_batches(data.dev.tokens.lengths[rows], options.batch_size)
+    rows = np.arange(min(options.limit or len(dev), len(dev)))
+    batches = sorted_batches(dev.tokens.lengths[rows], options.batch_size)
     torch.set_num_threads(compute.threads)
-    logits, exits = _answer(folder, data.dev, batches, policy, cut, compute, options.precision)
+    logits, exits = _answer(folder, dev, batches, policy, cut, compute, options.precision)
     order = np.concatenate(batches)
-    reached = scores(task.metrics, predictions(logits).astype(np.float64), data.dev.labels[order])
+    reached = scores(task.metrics, predictions(logits).astype(np.float64), dev.labels[order])
     with tempfile.TemporaryDirectory() as reference_folder:
-        reference = save_reference(options.reference, backbone, data, Path(reference_folder))
+        reference = save_reference(options.reference, backbone, task, Path(reference_folder))
         job = LatencyJob(
             model=str(folder),
             reference=reference,
-            batches={str(options.batch_size): tuple(rows_of(data.dev.tokens, batch) for batch in batches)},
+            batches={str(options.batch_size): tuple(rows_of(dev.tokens, batch) for batch in batches)},
             device=compute.device.type,
             precision=options.precision,
             threads=compute.threads,
@@ -82,7 +83,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
             min_rounds=options.rounds,
             max_rounds=options.rounds,
         )
-        samples = run_job(job).milliseconds[str(options.batch_size)]
+        samples = run_job(job, compute.progress).milliseconds[str(options.batch_size)]
     layers = [use for use, piece in enumerate(record.costs.exits, start=1) if piece is not None]
     return Timing(
         run_id=record.run_id,
@@ -94,7 +95,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         threads=compute.threads,
         rows=len(rows),
         rounds=options.rounds,
-        tokens=round(float(np.mean([data.dev.tokens.lengths[batch].max() for batch in batches])), 2),
+        tokens=round(float(np.mean([dev.tokens.lengths[batch].max() for batch in batches])), 2),
         mean_layers=round(float(np.array(layers)[exits].mean()), 4),
         scores={metric: float(value) for metric, value in reached.items()},
         early_ms=quartiles(samples["live"]),
@@ -104,18 +105,28 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     )
 
 
-def _same_data(record: RunRecord, backbone: Backbone, data_dir: Path | None) -> TaskData:
-    """The run's rows, encoded.
+def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:
+    """The run's dev rows, encoded: those that the run left in the cache, or with a data folder the files'.
 
     Raises: NotComparableError when they, or the backbone, are not the run's.
     """
-    (task,) = find_tasks([record.spec.task])
-    data = load_data(task, data_dir, record.spec.train_rows, record.spec.limit)
-    found = {"data": (data.data_fingerprint, record.data.data), "backbone": (backbone.fingerprint, record.data.backbone)}
-    for what, (got, wanted) in found.items():
-        if got != wanted:
-            raise NotComparableError(f"{what} {got} is not that of run {record.run_id}, {wanted}")
-    return data.encoded(backbone.encode, record.spec.max_length)
+    spec = record.spec
+    (task,) = find_tasks([spec.task])
+    if options.data_dir is None:
+        kept = kept_rows(options.cache_dir, RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit))
+        if kept is not None:
+            _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+            return kept
+    data = load_data(task, options.data_dir, spec.train_rows, spec.limit)
+    _check_same("data", data.data_fingerprint, record.data.data, record)
+    _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+    return data.encoded(backbone.encode, spec.max_length).dev
+
+
+def _check_same(what: str, got: str, wanted: str, record: RunRecord) -> None:
+    """Raises: NotComparableError when they differ."""
+    if got != wanted:
+        raise NotComparableError(f"{what} {got} is not that of run {record.run_id}, {wanted}")
 
 
 def _answer(

@@ -243,6 +243,7 @@ STORED_MISTAKES = [
     (["sweep", "4e90", "--policy", "confidence"], ["confidence", "regression", "patience"]),
     (["sweep", "d1e0", "--policy", "entropie"], ["--policy", "entropie", "entropy"]),
     (["sweep", "4e90", "--tolerance", "0"], ["--tolerance", "0"]),
+    (["sweep", "d1e0", "--tolerance", "0.2"], ["--tolerance", "regression", "entropy on rte"]),
     (["sweep", "d1e0", "--points", "1"], ["--points", "1"]),
     (["time", "abcd", "--threshold", "0.3"], ["run id abcd"]),
     (["time", "51e0", "--threshold", "0.3"], [SINGLE.run_id, "single exit"]),
@@ -316,8 +317,45 @@ def test_data_folder_of_the_environment_is_used(say: Say, monkeypatch: pytest.Mo
 # --- other exit codes
 
 
+def fail(error: BaseException) -> Callable[..., NoReturn]:
+    def failing(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return failing
+
+
 def test_report_without_runs_is_incomplete(say: Say) -> None:
     assert_one_line(say("report", "--results-dir", "empty"), 3, ["no runs", "empty", "harness run"])
+
+
+def test_run_with_a_damaged_trace_is_named_and_the_report_shows_the_others(say: Say, stored: str) -> None:
+    folder = Path("rte") / "deebert" / DYNAMIC.run_id
+    (Path(stored) / folder / "trace.calibration.npz").write_bytes(b"PK")
+    answer = say("report", "--format", "json", "--results-dir", stored)
+    assert answer.code == 3
+    assert len(answer.lines) == 1
+    assert str(folder) in answer.err
+    assert DYNAMIC.run_id not in answer.out
+    assert SINGLE.run_id in answer.out
+
+
+def test_when_no_tasks_data_are_there_all_are_named(say: Say) -> None:
+    answer = say(*RUN, "--tasks", "rte,mrpc", "--data-dir", "nowhere", "--results-dir", "r", "--cache-dir", "c")
+    assert_one_line(answer, 2, ["nowhere/RTE/train.tsv", "nowhere/MRPC/train.tsv"])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of memory"),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "can't allocate"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_cell_without_memory_says_what_to_do(say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
+    monkeypatch.setattr("harness.grid.run_cell", fail(error))
+    answer = say("run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c")
+    assert_one_line(answer, 3, ["demo-pair bert seed 1: out of memory", said, "--batch-size", "accumulation"])
 
 
 @pytest.mark.parametrize("command", [["list", "runs"], ["report", "--format", "json"]])
@@ -336,13 +374,6 @@ def test_timing_a_run_on_other_data_is_not_comparable(say: Say, tmp_path: Path) 
     record = replace(DYNAMIC, spec=replace(DYNAMIC.spec, task="demo-pair"))
     store_run(tmp_path / "results", record)
     assert_one_line(say("time", record.run_id, "--threshold", "0.3", "--threads", "1"), 4, ["data", record.run_id, "d0"])
-
-
-def fail(error: BaseException) -> Callable[..., NoReturn]:
-    def failing(*_: object, **__: object) -> NoReturn:
-        raise error
-
-    return failing
 
 
 def test_bug_of_ours_is_one_line_with_code_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import nn
 
@@ -33,9 +37,12 @@ from harness.latency import (
 )
 from harness.model import Batch
 from harness.policies import Confidence, Entropy, Patience, Policy
+from harness.progress import Advance, Progress
 from harness.records import ExitMeasurement, Quartiles, from_json
 from harness.tasks import TaskData, Tokens
 from harness.trace import Floats
+
+QUIET = Progress(-1)
 
 
 def _tokens(lengths: Sequence[int]) -> Tokens:
@@ -234,7 +241,7 @@ def job(folders: tuple[str, str], few_rows: TaskData) -> LatencyJob:
 
 @pytest.fixture(scope="module")
 def samples(job: LatencyJob) -> LatencySamples:
-    return run_job(job)
+    return run_job(job, QUIET)
 
 
 def test_a_child_process_times_every_variant_in_every_round(samples: LatencySamples) -> None:
@@ -254,8 +261,8 @@ def test_exits_get_their_quartiles_and_the_reference_its_ratios(
     monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples
 ) -> None:
     given: list[LatencyJob] = []
-    monkeypatch.setattr(latency, "run_job", lambda asked: given.append(asked) or samples)
-    exits, conditions = measure_exits(_measured((1, 3)), job, "bert")
+    monkeypatch.setattr(latency, "run_job", lambda asked, progress: given.append(asked) or samples)
+    exits, conditions = measure_exits(_measured((1, 3)), job, "bert", QUIET)
     assert given == [job]
     for exit_ in exits:
         assert exit_.scores == {"accuracy": 0.5}
@@ -274,8 +281,8 @@ def test_exits_get_their_quartiles_and_the_reference_its_ratios(
 
 def test_a_model_without_a_policy_has_the_same_path_and_static_time(monkeypatch: pytest.MonkeyPatch) -> None:
     milliseconds = {"1": {"static/3": (4.0, 2.0, 3.0)}}
-    monkeypatch.setattr(latency, "run_job", lambda job: LatencySamples(milliseconds))
-    (exit_,), conditions = measure_exits(_measured((3,)), _job(batches={"1": (((1, 2),),)}), None)
+    monkeypatch.setattr(latency, "run_job", lambda job, progress: LatencySamples(milliseconds))
+    (exit_,), conditions = measure_exits(_measured((3,)), _job(batches={"1": (((1, 2),),)}), None, QUIET)
     assert exit_.path_ms == exit_.static_ms == {"1": Quartiles(2.5, 3.0, 3.5)}
     assert (conditions.reference, conditions.reference_ms, conditions.reference_ratio) == (None, {}, {})
 
@@ -330,21 +337,50 @@ def test_static_variants_run_no_other_layer_and_no_other_exit(micro: Backbone, f
     assert seen["path/1"] == seen["static/1"] == ["layer 1", "exit 1"]
 
 
-def test_a_failing_child_is_reported_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child here is any program that fails as an interpreter does: several lines, the last one says why."""
-    program = (
-        "import sys; print('half an answer'); print('Traceback', 'ValueError: no such model', sep=chr(10), file=sys.stderr); sys.exit(3)"
-    )
-    plain = subprocess.run
+def _other_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Another program in place of the timing one."""
+    plain = subprocess.Popen
 
-    def another(command: list[str], **options: object) -> object:
+    def popen(command: list[str], **options: object) -> object:
         assert command == [sys.executable, "-m", "harness.latency"]
         return plain([sys.executable, "-c", program], **options)
 
-    monkeypatch.setattr(latency, "subprocess", SimpleNamespace(run=another))
+    monkeypatch.setattr(latency, "subprocess", SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE))
+
+
+def test_a_failing_child_is_reported_with_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an interpreter fails: several lines, the last one says why."""
+    program = "import sys; print('half'); print('Traceback', 'ValueError: no such model', sep=chr(10), file=sys.stderr); sys.exit(3)"
+    _other_child(monkeypatch, program)
     with pytest.raises(IncompleteError) as caught:
-        run_job(_job())
+        run_job(_job(), QUIET)
     assert str(caught.value) == "timing failed with status 3: ValueError: no such model"
+
+
+def test_each_round_of_the_child_advances_the_progress(monkeypatch: pytest.MonkeyPatch, job: LatencyJob) -> None:
+    said: list[str] = []
+
+    class Told(Progress):
+        @contextmanager
+        def work(self, label: str, steps: int, done: int = 0) -> Iterator[Advance]:
+            said.append(f"{label} {steps}")
+            yield lambda note="": said.append(note)
+
+    run_job(job, Told(-1))
+    assert said == ["timing, rounds 4", *["at batch size 1"] * 2, *["at batch size 4"] * 2]
+
+
+def test_a_timing_that_has_to_wait_for_another_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    _other_child(monkeypatch, "print('{\"milliseconds\": {}}')")
+    held = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
+    with held:
+        waiting = threading.Thread(target=run_job, args=(_job(), Progress()))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    assert "waiting for another timing" in capsys.readouterr().err
 
 
 def test_the_child_fails_when_the_model_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -354,17 +390,15 @@ def test_the_child_fails_when_the_model_is_not_there(monkeypatch: pytest.MonkeyP
 
 
 def test_a_child_that_answers_nonsense_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = SimpleNamespace(returncode=0, stdout="not json", stderr="")
-    monkeypatch.setattr(latency, "subprocess", SimpleNamespace(run=lambda *_, **__: finished))
+    _other_child(monkeypatch, "print('not json')")
     with pytest.raises(IncompleteError, match="the timing process's answer is not JSON"):
-        run_job(_job())
+        run_job(_job(), QUIET)
 
 
 def test_a_child_that_is_killed_without_a_word_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = SimpleNamespace(returncode=-9, stdout="", stderr="")
-    monkeypatch.setattr(latency, "subprocess", SimpleNamespace(run=lambda *_, **__: finished))
+    _other_child(monkeypatch, "import os; os.kill(os.getpid(), 9)")
     with pytest.raises(IncompleteError, match="timing failed with status -9: no message"):
-        run_job(_job())
+        run_job(_job(), QUIET)
 
 
 def test_a_job_holds_plain_json_values_only(job: LatencyJob) -> None:

@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
 from harness.__main__ import main
+from harness.errors import HarnessError
 from harness.policies import make_policy
 from harness.records import RunRecord
 from harness.store import TRACES, ResultsStore
@@ -150,6 +152,24 @@ def test_live_answers_score_as_the_trace_says(done: Path) -> None:
     assert timing.mean_layers == pytest.approx(curve.layers[0], abs=1e-4)
     assert timing.rows == 64
     assert timing.ratio.q1 > 0
+
+
+def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The task's files are not asked for; where the cache has lost the rows they are."""
+
+    def no_files(*_: object) -> NoReturn:
+        raise HarnessError("the files were asked for")
+
+    record = records(done)["deebert"]
+    words = ("time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "5", "--threads", "1")
+    monkeypatch.setattr("harness.live.load_data", no_files)
+    assert harness(done, *words) == 0
+    shutil.move(done / "cache" / "rows", done / "cache" / "away")
+    assert harness(done, *words) == 2
+    shutil.move(done / "cache" / "away", done / "cache" / "rows")
+    assert "the files were asked for" in capsys.readouterr().err
 
 
 def test_sweep_needs_neither_torch_nor_model_nor_data(done: Path) -> None:

@@ -1,0 +1,74 @@
+"""A run's encoded dev rows in the cache folder, so that `harness time` needs neither the task's files nor a tokenizer."""
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import IncompleteError
+from harness.tasks import Split, Tokens
+from harness.trace import read_arrays
+
+
+@dataclass(frozen=True)
+class RowsKey:
+    """What the encoded rows depend on."""
+
+    data: str
+    """Fingerprint of the files' rows."""
+    backbone: str
+    """Fingerprint of the backbone, whose tokenizer made the word pieces."""
+    max_length: int
+    limit: int | None
+
+    def path(self, cache: Path) -> Path:
+        """Where they are, or would be."""
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        return cache / "rows" / f"{digest}.npz"
+
+
+def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
+    """Write the rows, without their texts, unless they are there.
+
+    Raises: IncompleteError when the disk is full.
+    """
+    path = key.path(cache)
+    if path.is_file():
+        return
+    unfinished = path.with_name(f".{path.stem}-{os.getpid()}.npz")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            unfinished,
+            ids=dev.ids,
+            labels=dev.labels,
+            lengths=dev.tokens.lengths,
+            pieces=np.concatenate(dev.tokens.ids),
+            types=np.concatenate(dev.tokens.types),
+        )
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise IncompleteError(f"cannot keep the dev rows in the cache: {error.strerror}") from None
+
+
+def kept_rows(cache: Path, key: RowsKey) -> Split | None:
+    """The rows, with empty texts; None when they are not there.
+
+    Raises: IncompleteError when the file is damaged.
+    """
+    path = key.path(cache)
+    if not path.is_file():
+        return None
+    try:
+        arrays = read_arrays(path)
+        ends = np.cumsum(arrays["lengths"].astype(np.int64))[:-1]
+        pieces, types = (tuple(np.split(arrays[name].astype(np.int32), ends)) for name in ("pieces", "types"))
+        ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float64)
+    except (ValueError, KeyError) as error:
+        raise IncompleteError(f"{path} cannot be read: {error}; delete it and give --data-dir") from None
+    return Split(ids, ((),) * len(ids), labels, Tokens(pieces, types, 0))
