@@ -20,8 +20,6 @@ class Bert(Recipe):
 
     head: Head = "dense"
     """The authors' code: dense pooler, tanh, drop-out, linear."""
-    tolerance: float = 0.1
-    """Not used by a model with one exit."""
     family: ClassVar[str] = "bert"
     policy: ClassVar[str | None] = None
 

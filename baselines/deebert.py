@@ -1,7 +1,7 @@
 """DeeBERT (Xin et al., ACL 2020): exits on a frozen, fine-tuned model; leave when the entropy is low."""
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from baselines.bert import Bert
 from baselines.encoder import EncoderModel, Head
@@ -22,18 +22,24 @@ class DeeBert(Recipe):
 
     head: Head = "dense"
     """Of the added exits: a dense pooler each, as in the authors' code."""
-    learning_rates: tuple[float, ...] | None = (1e-4, 1e-3)
-    """Of stage 2, where heads alone are trained: larger than the authors' 2e-5, with which they hardly move in 3 epochs."""
+    learning_rates: tuple[float, ...] | None = None
+    """Of stage 2, where heads alone are trained; None: the backbone's own list for that.
+
+    It is larger than the authors' 2e-5, with which heads hardly move in 3 epochs.
+    """
     teacher: Bert = field(default_factory=Bert)
     """Stage 1."""
-    tolerance: float = 0.1
-    """For patience on a regression, which the paper does not treat; PABEE's value."""
     family: ClassVar[str] = "deebert"
     policy: ClassVar[str | None] = "entropy"
 
     def revisions(self) -> dict[str, int]:
         """Both stages."""
         return self.teacher.revisions() | {"deebert-exits": AddExits.revision}
+
+    def settled(self, backbone: Backbone) -> Self:
+        """With the backbone's own values where a field is None, in both stages."""
+        rates = self.learning_rates or backbone.head_learning_rates
+        return replace(super().settled(backbone), learning_rates=rates, teacher=self.teacher.settled(backbone))
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with an exit after every layer."""

@@ -1,5 +1,6 @@
 """The stage that bert, deebert and pabee are made of: exits on an encoder, trained on labels."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,6 +12,7 @@ from baselines.losses import exit_losses, weighted
 from baselines.training import Schedule, selection_score, train
 from baselines.weights import copy_encoder, exit_heads, pretrained
 from harness.backbones import Backbone
+from harness.errors import IncompleteError
 from harness.model import Batch, MultiExitModel
 from harness.records import Trial
 from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Training, Work
@@ -104,20 +106,32 @@ def fit_best_rate(
     """Fit the stage with the schedule whose best epoch scores highest on `selection`, tried with one fixed seed.
 
     `parents` gives the stages before it under given circumstances, so that the search stands on parents of its own seed. Dev is never
-    looked at. With one schedule nothing is tried.
+    looked at. With one schedule nothing is tried. Of the others only the reports are kept.
+    Raises: IncompleteError when no schedule gives a finite loss.
     """
     chosen, trials = schedules[0], tuple[Trial, ...]()
     if len(schedules) > 1:
         search = work.at_seed(SEARCH_SEED)
         before = parents(search)
-        fits = [search.fitted(stage(schedule), data, backbone, before) for schedule in schedules]
-        reached = [max(fit.stored.report.selection) for fit in fits]
+        fits = [search.tried(stage(schedule), data, backbone, before) for schedule in schedules]
+        reached = [-math.inf if fit is None else max(fit.stored.report.selection) for fit in fits]
+        if max(reached) == -math.inf:
+            rates = ", ".join(f"{schedule.learning_rate:g}" for schedule in schedules)
+            raise IncompleteError(f"{stage(chosen).name}: the loss is not finite with any learning rate of {rates}")
         best = reached.index(max(reached))
         chosen = schedules[best]
-        trials = tuple(
-            Trial(stage(schedule).name, "learning_rate", schedule.learning_rate, score, schedule == chosen)
-            for schedule, score in zip(schedules, reached, strict=True)
-        )
-        if work.seed == SEARCH_SEED:
-            return fits[best], trials
+        trials = tuple(_trial(stage(chosen).name, *tried, tried[0] == chosen) for tried in zip(schedules, fits, strict=True))
+        for fit in fits[:best] + fits[best + 1 :]:
+            if fit is not None:
+                fit.drop_model()
+        winner = fits[best]
+        if work.seed == SEARCH_SEED and winner is not None and winner.model_folder.is_dir():
+            return winner, trials
     return work.fitted(stage(chosen), data, backbone, parents(work)), trials
+
+
+def _trial(stage: str, schedule: Schedule, fit: FittedStage | None, chosen: bool) -> Trial:
+    if fit is None:
+        return Trial(stage, "learning_rate", schedule.learning_rate, None, None, chosen)
+    report = fit.stored.report
+    return Trial(stage, "learning_rate", schedule.learning_rate, max(report.selection), report.seconds, chosen)

@@ -20,8 +20,6 @@ class Pabee(Recipe):
 
     head: Head = "shared"
     """One dense pooler for all exits and a linear each, as in the authors' code."""
-    tolerance: float = 0.1
-    """Regression: answers that differ by less agree, in label units (the authors' regression threshold)."""
     family: ClassVar[str] = "pabee"
     policy: ClassVar[str | None] = "patience"
 

@@ -3,9 +3,9 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Self, TypedDict
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from harness.batches import collate, shuffled_batches, sorted_batches
 from harness.errors import IncompleteError
 from harness.metrics import METRICS
 from harness.model import Batch, MultiExitModel
-from harness.stages import StageRun, Training
+from harness.stages import DivergedError, StageRun, Training
 from harness.tasks import Split, Task
 from harness.trace import predictions
 
@@ -47,7 +47,8 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the gradient."""
     tolerance: float = 0.1
-    """Regression: the largest difference, in label units, that patience calls agreement."""
+    """Regression: patience calls answers that differ by less, in label units, agreement. PABEE's value (the authors' code); a method
+    with one exit does not use it."""
     accumulation: int = 1
     """Forward passes that a batch is cut into, for a small memory; the gradient is that of the whole batch."""
 
@@ -65,19 +66,30 @@ class Recipe:
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 
+    def settled(self, backbone: Backbone) -> Self:
+        """With the backbone's own values where a field is None."""
+        return replace(
+            self,
+            epochs=self.epochs or backbone.epochs,
+            batch_size=self.batch_size or backbone.batch_size,
+            learning_rates=self.learning_rates or backbone.learning_rates,
+        )
+
     def schedules(self, backbone: Backbone) -> tuple["Schedule", ...]:
         """One schedule for each learning rate to try."""
+        ready = self.settled(backbone)
+        assert ready.epochs and ready.batch_size and ready.learning_rates
         return tuple(
             Schedule(
-                epochs=self.epochs or backbone.epochs,
-                batch_size=self.batch_size or backbone.batch_size,
+                epochs=ready.epochs,
+                batch_size=ready.batch_size,
                 learning_rate=rate,
-                warmup=self.warmup,
-                weight_decay=self.weight_decay,
-                clip=self.clip,
-                accumulation=self.accumulation,
+                warmup=ready.warmup,
+                weight_decay=ready.weight_decay,
+                clip=ready.clip,
+                accumulation=ready.accumulation,
             )
-            for rate in self.learning_rates or backbone.learning_rates
+            for rate in ready.learning_rates
         )
 
 
@@ -103,7 +115,7 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
 
     After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
     Only parameters that require a gradient are trained. A stage that trains twice gives each training a `name`.
-    Raises: IncompleteError naming the step when the loss is not finite.
+    Raises: DivergedError naming the step when the loss is not finite.
     """
     device, progress = run.compute.device, run.compute.progress
     accelerator = _accelerator(schedule, run)
@@ -253,8 +265,8 @@ def _linear(steps: int, warmup: float) -> Callable[[int], float]:
 
 def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
     if not math.isfinite(loss):
-        raise IncompleteError(
-            f"{run.label}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning rate {schedule.learning_rate:g}: "
+        raise DivergedError(
+            f"{run.stage}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning rate {schedule.learning_rate:g}: "
             "try a smaller one (--set all.learning_rates=...)"
         )
     return loss

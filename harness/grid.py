@@ -10,11 +10,14 @@ from tabulate import tabulate
 
 from harness.backbones import Backbone
 from harness.errors import ExitCode, HarnessError
-from harness.methods import Method, settled
+from harness.methods import Method
 from harness.records import RunRecord, RunSpec
 from harness.run import Cell, Options, load_cell_data, run_cell, run_id
 from harness.store import ResultsStore, check_writable
 from harness.tasks import TaskData
+
+CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
+"""What torch's RuntimeError names when there is no memory left on the processor's side."""
 
 
 def plan(
@@ -27,7 +30,7 @@ def plan(
     limit: int | None,
 ) -> list[Cell]:
     """The cells of a grid, task by task, seed by seed."""
-    ready = {name: settled(method, backbone) for name, method in methods.items()}
+    ready = {name: method.settled(backbone) for name, method in methods.items()}
     return [
         Cell(
             RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),  # type: ignore[call-overload]
@@ -77,6 +80,9 @@ def _failure(cell: Cell, error: Exception) -> Failure:
         return Failure(cell.label, reason, error.exit_code)
     if isinstance(error, OSError):
         return Failure(cell.label, f"{error.strerror or reason}", ExitCode.INCOMPLETE)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_OUT_OF_MEMORY in reason:
+        advice = "try --set all.accumulation=2 (training), a smaller --batch-size (scoring) or --max-length"
+        return Failure(cell.label, f"out of memory: {reason}; {advice}", ExitCode.INCOMPLETE)
     return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
 
 
@@ -92,8 +98,8 @@ def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, T
             data[task] = load_cell_data(cell, options.data_dir)
         except HarnessError as error:
             failures.append(Failure(task, str(error), ExitCode.INCOMPLETE))
-            if len(failures) == len({cell.spec.task for cell in cells}):
-                raise
+    if not data:
+        raise HarnessError("; ".join(failure.reason for failure in failures))
     return data, failures
 
 

@@ -5,7 +5,7 @@ import math
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, unknown
 from harness.tasks import Task
@@ -33,6 +33,13 @@ class Method(Protocol):
 
     def revisions(self) -> dict[str, int]:
         """Stage name -> revision of every stage that `fit` uses; a raised revision makes new runs of old ones."""
+        ...
+
+    def settled(self, backbone: "Backbone") -> Self:
+        """The method, nested ones too, with the backbone's own values (epochs, learning rates, ...) where a field is None.
+
+        So a record's settings name every hyper-parameter that was used, and a changed table makes new runs.
+        """
         ...
 
     def untrained(self, backbone: "Backbone", task: Task) -> "MultiExitModel":
@@ -130,18 +137,6 @@ def configure(names: Sequence[str], settings: Sequence[Setting]) -> dict[str, Me
             raise _unreached(methods, setting)
         methods = changed
     return methods
-
-
-def settled(method: M, backbone: "Backbone") -> M:
-    """The method, nested ones too, with the backbone's own values (epochs, learning rates, ...) where a field is None.
-
-    So a record's settings name every hyper-parameter that was used, and a changed table makes new runs.
-    """
-    changes: dict[str, object] = {name: settled(value, backbone) for name, value in _nested(method).items()}
-    for field in fields(method):  # type: ignore[arg-type]
-        if getattr(method, field.name) is None and hasattr(backbone, field.name):
-            changes[field.name] = getattr(backbone, field.name)
-    return replace(method, **changes)  # type: ignore[type-var]
 
 
 def _nested(method: object) -> dict[str, object]:

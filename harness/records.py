@@ -70,6 +70,8 @@ class DataSummary:
     """Rows per split: train (after train_rows), selection, calibration, dev."""
     truncated: dict[str, int]
     """Rows per split that were longer than max_length tokens."""
+    repeated: int
+    """Dev rows whose texts stand word for word among the training rows."""
     dev_tokens: float
     """Mean real length of the dev rows, in tokens."""
     data: str
@@ -202,7 +204,10 @@ class Trial:
     stage: str
     field: str
     value: float
-    score: float
+    score: float | None
+    """Best epoch's; None when the loss was not finite."""
+    seconds: float | None
+    """Wall-clock seconds of its training."""
     chosen: bool
 
 

@@ -38,10 +38,11 @@ from harness.records import (
     RunRecord,
     RunSpec,
 )
+from harness.rows import RowsKey, keep_rows
 from harness.stages import Compute, Fitted, Work
 from harness.store import ResultsStore
 from harness.sweep import Curve, sweep, thresholds_from
-from harness.tasks import TaskData, find_tasks, load_data
+from harness.tasks import Task, TaskData, find_tasks, load_data
 from harness.trace import Trace
 
 EVALUATION_REVISION = 1
@@ -119,6 +120,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label)
     fitted = cell.method.fit(data, cell.backbone, work)
     model = fitted.stage.model
+    keep_rows(options.cache_dir, RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit), data.dev)
     progress.detail(f"{cell.label}: tracing")
     traces = {
         name: collect(model, split, options.batch_size, options.compute.device, progress)
@@ -194,9 +196,9 @@ def _timed(
     """The exits with their latency at batch 1 and at the given batch size."""
     sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
     with tempfile.TemporaryDirectory() as folder:
-        reference = save_reference(options.reference, cell.backbone, data, Path(folder))
+        reference = save_reference(options.reference, cell.backbone, data.task, Path(folder))
         job = LatencyJob(
-            model=str(fitted.stage.folder),
+            model=str(fitted.stage.model_folder),
             reference=reference,
             batches={str(size): timing_batches(data.dev.tokens, size) for size in sizes},
             device=options.compute.device.type,
@@ -207,21 +209,23 @@ def _timed(
             threshold=None,
             seconds=SECONDS,
         )
-        return measure_exits(exits, job, options.reference.name if options.reference else None)
+        return measure_exits(exits, job, options.reference.name if options.reference else None, options.compute.progress)
 
 
-def save_reference(reference: Reference | None, backbone: Backbone, data: TaskData, folder: Path) -> str | None:
+def save_reference(reference: Reference | None, backbone: Backbone, task: Task, folder: Path) -> str | None:
     """A model of the reference's shape in a folder, for the clock: its weights are random."""
     if reference is None:
         return None
-    model_format().save_model(reference.method.untrained(backbone, data.task), folder)
+    model_format().save_model(reference.method.untrained(backbone, task), folder)
     return str(folder)
 
 
 def _summary(data: TaskData, backbone: Backbone) -> DataSummary:
+    seen = set(data.train.texts)
     return DataSummary(
         rows={name: len(split) for name, split in data.splits().items()},
         truncated={name: split.tokens.truncated for name, split in data.splits().items()},
+        repeated=len([texts for texts in data.dev.texts if texts in seen]),
         dev_tokens=round(float(data.dev.tokens.lengths.mean()), 2),
         data=data.data_fingerprint,
         splits=data.split_fingerprint,

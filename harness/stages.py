@@ -46,12 +46,19 @@ class StageRun:
     """What a stage is given to fit with."""
 
     compute: Compute
-    label: str
-    """Cell and stage, for progress lines."""
+    cell: str
+    """For progress lines."""
+    stage: str
+    """For progress lines and errors."""
     seed: int
     """Of this stage alone: drawn from the run's seed and the stage's key."""
     scratch: Path
     """A folder for the state after each epoch; it goes when the stage is finished."""
+
+    @property
+    def label(self) -> str:
+        """Cell and stage."""
+        return f"{self.cell}: {self.stage}"
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,23 @@ class Stage(Protocol):
         ...
 
 
+STORED = "stage.json"
+
+
 @dataclass(frozen=True)
 class Stored:
     """`stage.json`: what is kept of a stage beside its model."""
 
     report: StageReport
     weights: WeightsReport | None
+
+
+class DivergedError(IncompleteError):
+    """A training whose loss is no longer finite."""
+
+
+MODEL = "model"
+"""A stage's folder with its model, beside stage.json."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +135,20 @@ class FittedStage:
         """The stage's content address."""
         return self.stored.report.key
 
+    @property
+    def model_folder(self) -> Path:
+        """Where the model is."""
+        return self.folder / MODEL
+
     @cached_property
     def model(self) -> MultiExitModel:
         """The fitted model in evaluation mode, on the CPU."""
-        return self.formats.load_model(self.folder)
+        return self.formats.load_model(self.model_folder)
+
+    def drop_model(self) -> None:
+        """Keep the report alone, when this process has fitted the stage: another one may be using an older model."""
+        if not self.reused:
+            shutil.rmtree(self.model_folder, ignore_errors=True)
 
     def uses(self) -> tuple[StageUse, ...]:
         """This stage and all before it, in the order they ran, each once."""
@@ -157,22 +185,35 @@ class Work:
 
     def at_seed(self, seed: int) -> "Work":
         """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""
-        return replace(self, seed=seed)
+        return self if seed == self.seed else replace(self, seed=seed, label=f"{self.label} (at seed {seed})")
 
     def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
         """Fit a stage, or reuse it when one with the same key is in the cache; one process fits, others wait for it.
 
-        Raises: IncompleteError when the disk is too full to fit it.
+        Raises: IncompleteError when the disk is too full to fit it; DivergedError when the loss is not finite.
         """
+        return self._reached(stage, data, backbone, parents, (STORED, MODEL))
+
+    def tried(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage | None:
+        """Like `fitted`, for a search: of a stage in the cache the report is enough. None when the loss was not finite."""
+        try:
+            return self._reached(stage, data, backbone, parents, (STORED,))
+        except DivergedError as error:
+            self.compute.progress.detail(f"{self.label}: {error}")
+            return None
+
+    def _reached(
+        self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], needed: tuple[str, ...]
+    ) -> FittedStage:
         key = self.key(stage, data, backbone, parents)
-        folder = self.cache / "stages" / key
+        folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
-            reused = (folder / "stage.json").is_file()
+            reused = all((folder / part).exists() for part in needed)
             if not reused:
                 self._fit(stage, data, backbone, parents, folder)
             shutil.rmtree(_scratch(folder), ignore_errors=True)
-        stored = from_json(Stored, (folder / "stage.json").read_text(encoding="utf-8"), f"stage {key}")
+        stored = from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), f"stage {key}")
         return FittedStage(folder, reused, parents, stored, self.formats)
 
     def key(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...]) -> str:
@@ -195,15 +236,15 @@ class Work:
         self._check_disk(backbone)
         scratch, unfinished = _scratch(folder), folder.with_suffix(".unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
-        for place in (scratch, unfinished):
-            place.mkdir(exist_ok=True)
+        for place in (scratch, unfinished / MODEL):
+            place.mkdir(parents=True, exist_ok=True)
         seed = seed_all(self.seed, folder.name)
-        label = f"{self.label}: {stage.name}" + (f" (seed {self.seed})" if self.seed == SEARCH_SEED else "")
-        copies = tuple(self.formats.load_model(parent.folder) for parent in parents)
-        fresh = stage.fit(copies, data, backbone, StageRun(self.compute, label, seed, scratch))
+        copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
+        fresh = stage.fit(copies, data, backbone, StageRun(self.compute, self.label, stage.name, seed, scratch))
         report = StageReport(name=stage.name, key=folder.name, **asdict(fresh.training))
-        self.formats.save_model(fresh.model, unfinished)
-        (unfinished / "stage.json").write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
+        self.formats.save_model(fresh.model, unfinished / MODEL)
+        (unfinished / STORED).write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)  # a report without its model
         unfinished.replace(folder)
 
     def _check_disk(self, backbone: Backbone) -> None:
@@ -217,6 +258,11 @@ class Work:
                 f"the cache folder's disk has {free / 1e9:.1f} GB free, a stage needs {needed / 1e9:.1f} GB: "
                 "make room or give another --cache-dir"
             )
+
+
+def stage_folder(cache: Path, key: str) -> Path:
+    """Where a stage is, or would be."""
+    return cache / "stages" / key
 
 
 def _scratch(folder: Path) -> Path:

@@ -130,6 +130,7 @@ def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy
             data=DataSummary(
                 rows={"train": 2000, "selection": 100, "calibration": 300, "dev": 277},
                 truncated={"train": 3, "selection": 0, "calibration": 1, "dev": 2},
+                repeated=7,
                 dev_tokens=20.5,
                 data="d0",
                 splits="e0",
@@ -143,7 +144,7 @@ def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy
             exits=tuple(exits),
             latency=None,
             stages=(make_stage(method),),
-            search=(Trial("finetune", "learning_rate", 1e-3, 0.7, True),),
+            search=(Trial("finetune", "learning_rate", 1e-3, 0.7, 30.5, True),),
             weights=WeightsReport(10, ("position_ids",), ("head.weight",)),
             seconds=60.5,
         )
@@ -153,6 +154,11 @@ def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy
 def identified(record: RunRecord) -> RunRecord:
     """The record with a run id that no other content has."""
     return replace(record, run_id=hashlib.sha256(to_json(replace(record, run_id="")).encode()).hexdigest()[:16])
+
+
+def timeless(trials: Sequence[Trial]) -> list[Trial]:
+    """Trials without what the clock said."""
+    return [replace(trial, seconds=None) for trial in trials]
 
 
 def make_curve(seed: int) -> Curve:

@@ -192,7 +192,7 @@ def test_a_value_of_another_type_is_refused_and_its_place_named(wrong: object, w
     for where in list(objects(whole))[1:]:
         parent, key = at(whole, where[:-1]), where[-1]
         right = parent[key]
-        may_be_none = key in optional or (where[0] == "costs" and where[-2:-1] == ("exits",))
+        may_be_none = key in optional or (where[0] == "costs" and where[-2:-1] == ("exits",)) or (where[0] == "search" and key != "chosen")
         if (wrong is None and may_be_none) or (isinstance(wrong, str | bool) and type(wrong) is type(right)):
             continue
         parent[key] = wrong

@@ -34,7 +34,7 @@ def _schedule(**changes: float) -> Schedule:
 
 def _run(scratch: Path, precision: str = "float32", seed: int = 5) -> StageRun:
     scratch.mkdir(exist_ok=True)
-    return StageRun(Compute(CPU, precision, threads=1), "a cell: a stage", seed, scratch)
+    return StageRun(Compute(CPU, precision, threads=1), "a cell", "a stage", seed, scratch)
 
 
 def _model(backbone: Backbone, dropout: float = 0.0, exits: tuple[Head | None, ...] = (None, "dense", "dense")) -> EncoderModel:
@@ -293,7 +293,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_learning_rate(
     with pytest.raises(IncompleteError) as caught:
         train(_model(micro), loss, few_rows.train, _no_score, _schedule(epochs=2, learning_rate=3e-4), _run(tmp_path))
     said = str(caught.value)
-    for part in ("a cell: a stage", f"the loss is {value}", "epoch 2, batch 2", "learning rate 0.0003", "--set all.learning_rates"):
+    for part in ("a stage: ", f"the loss is {value}", "epoch 2, batch 2", "learning rate 0.0003", "--set all.learning_rates"):
         assert part in said
     assert "\n" not in said
 
