@@ -20,6 +20,8 @@ from harness.tasks import Tokens
 Pooling = Literal["cls", "mean"]
 
 WEIGHTS = "model.safetensors"
+FEWEST_POSITIONS = 32
+"""MACs are counted at up to so many tokens."""
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 """What a layer's feed-forward block may use."""
 
@@ -213,6 +215,8 @@ def _folder_backbone(folder: Path) -> Backbone:
         )
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise HarnessError(f"{folder}/config.json does not describe a BERT: {error!r}") from None
+    if shape.positions < FEWEST_POSITIONS:
+        raise HarnessError(f"{folder}/config.json: max_position_embeddings {shape.positions}, wanted {FEWEST_POSITIONS} or more")
     if shape.activation not in ACTIVATIONS:
         raise HarnessError(f"{folder}/config.json: {unknown('hidden_act', shape.activation, ACTIVATIONS)}")
     pooling_file = folder / "1_Pooling" / "config.json"

@@ -25,7 +25,8 @@ class TsvLayout:
     texts: tuple[int, ...]
     """Columns of the one or two texts, from 0."""
     label: int
-    header: bool = True
+    header: tuple[str, ...] | None
+    """Names that the first line gives the text columns and the label's; None: the first line is a row."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Task:
         return not self.labels
 
 
+_PAIR = ("sentence1", "sentence2", "label")
 _ENTAILMENT = ("entailment", "not_entailment")
 
 TASKS: dict[str, Task] = {
@@ -68,7 +70,7 @@ TASKS: dict[str, Task] = {
             ("unacceptable", "acceptable"),
             ("0", "1"),
             ("matthews",),
-            TsvLayout("CoLA", 4, (3,), 1, header=False),
+            TsvLayout("CoLA", 4, (3,), 1, None),
             about="grammatical acceptability",
         ),
         Task(
@@ -76,7 +78,7 @@ TASKS: dict[str, Task] = {
             ("negative", "positive"),
             ("0", "1"),
             ("accuracy",),
-            TsvLayout("SST-2", 2, (0,), 1),
+            TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")),
             phrases=True,
             about="sentiment of film reviews",
         ),
@@ -85,7 +87,7 @@ TASKS: dict[str, Task] = {
             ("not_equivalent", "equivalent"),
             ("0", "1"),
             ("f1", "accuracy"),
-            TsvLayout("MRPC", 5, (3, 4), 0),
+            TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")),
             about="paraphrase of news sentences",
         ),
         Task(
@@ -93,17 +95,17 @@ TASKS: dict[str, Task] = {
             (),
             (),
             ("pearson", "spearman"),
-            TsvLayout("STS-B", 10, (7, 8), 9),
+            TsvLayout("STS-B", 10, (7, 8), 9, ("sentence1", "sentence2", "score")),
             scale=5.0,
             about="similarity of sentences, 0 to 5",
         ),
-        Task("rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), TsvLayout("RTE", 4, (1, 2), 3), about="textual entailment"),
+        Task("rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), TsvLayout("RTE", 4, (1, 2), 3, _PAIR), about="textual entailment"),
         Task(
             "wnli",
             ("not_entailment", "entailment"),
             ("0", "1"),
             ("accuracy",),
-            TsvLayout("WNLI", 4, (1, 2), 3),
+            TsvLayout("WNLI", 4, (1, 2), 3, _PAIR),
             about="coreference as entailment",
         ),
         *(Task(name, labels, labels, ("accuracy",), None, about="made in code, for a first look") for name, labels in demo.LABELS.items()),
@@ -273,16 +275,25 @@ def read_tsv(task: Task, path: Path) -> Split:
     rows: list[tuple[tuple[str, ...], str]] = []
     labels: list[float] = []
     for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        if not line or (number == 1 and layout.header):
+        if not line:
             continue
         cells = line.split("\t")
         if len(cells) != layout.columns:
             raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}")
+        if number == 1 and layout.header is not None:
+            _check_header(tuple(cells[column] for column in (*layout.texts, layout.label)), layout.header, path)
+            continue
         rows.append((tuple(cells[column].strip() for column in layout.texts), cells[layout.label]))
         labels.append(_label(task, cells[layout.label], path, number))
     if not rows:
         raise HarnessError(f"{path} has no rows")
     return _make_split(rows, labels)
+
+
+def _check_header(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> None:
+    """Raises: HarnessError when the columns that are read have other names."""
+    if names != wanted:
+        raise HarnessError(f"{path} line 1: the columns of texts and label are named {', '.join(names)}, wanted {', '.join(wanted)}")
 
 
 def _label(task: Task, value: str, path: Path, number: int) -> float:

@@ -29,7 +29,7 @@ CONFIG: dict[str, object] = {
     "num_attention_heads": 2,
     "num_hidden_layers": 3,
     "intermediate_size": 12,
-    "max_position_embeddings": 16,
+    "max_position_embeddings": 48,
     "type_vocab_size": 2,
     "hidden_act": "gelu_new",
     "layer_norm_eps": 1e-6,
@@ -181,17 +181,17 @@ def test_longer_text_of_a_pair_is_cut_first(small: Backbone, first: int, second:
     assert tokens.truncated == int(first + second > 7)
 
 
-@pytest.mark.parametrize("length", [-1, 0, 3, 17, 512])
+@pytest.mark.parametrize("length", [-1, 0, 3, 49, 512])
 def test_maximum_length_outside_the_positions_is_an_error_with_both_numbers(small: Backbone, length: int) -> None:
     with pytest.raises(HarnessError) as error:
         small.encode([("the",)], length)
     said = one_line(error)
     assert f"--max-length {length}" in said
-    assert "4 to 16" in said
+    assert "4 to 48" in said
 
 
 def test_shortest_and_longest_allowed_lengths_work(small: Backbone) -> None:
-    for length in (4, 16):
+    for length in (4, 48):
         assert small.encode([("the " * 40, "film " * 40)], length).lengths.tolist() == [length]
 
 
@@ -267,7 +267,7 @@ def test_local_folder_is_found_by_its_path_with_the_shape_of_its_config(tmp_path
     folder = write_folder(tmp_path / "mine")
     backbone = find_backbone(str(folder))
     assert backbone.shape == EncoderShape(
-        vocabulary=len(WORDS), hidden=8, head_size=4, heads=(2, 2, 2), ffn=(12, 12, 12), positions=16, token_types=2,
+        vocabulary=len(WORDS), hidden=8, head_size=4, heads=(2, 2, 2), ffn=(12, 12, 12), positions=48, token_types=2,
         activation="gelu_new", layer_norm_eps=1e-6, dropout=0.2,
     )  # fmt: skip
     assert backbone.folder == folder
@@ -298,6 +298,7 @@ def test_name_of_a_local_folder_is_its_last_part_and_never_a_path(tmp_path: Path
         ({"hidden_size": None}, ["config.json"]),
         ({"num_attention_heads": 0}, ["config.json"]),
         ({"hidden_act": "silu"}, ["silu", "gelu"]),
+        ({"max_position_embeddings": 31}, ["max_position_embeddings", "31", "32"]),
     ],
 )
 def test_config_of_another_model_is_an_error(tmp_path: Path, change: dict[str, object], words: list[str]) -> None:
