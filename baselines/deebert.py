@@ -17,7 +17,8 @@ class DeeBert(Recipe):
     """Stage 1 is the reference's own cached stage; stage 2 trains all exits but the last on their summed losses (section 3.1).
 
     Differs from the authors' code: the last exit is always the main classifier (theirs can return an untrained one), every example
-    decides for itself (theirs decides for the batch), and the pooling is the backbone's own.
+    decides for itself (theirs decides for the batch), the pooling and the batch of training (theirs: 8 rows) are the backbone's own, and
+    the best epoch and rate are those of the highest mean score over the new exits.
     """
 
     head: Head = "dense"

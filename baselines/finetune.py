@@ -14,8 +14,8 @@ from baselines.weights import copy_encoder, exit_heads, pretrained
 from harness.backbones import Backbone
 from harness.errors import IncompleteError
 from harness.model import Batch, MultiExitModel
-from harness.records import Trial
-from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Training, Work
+from harness.records import Training, Trial
+from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Work
 from harness.tasks import Task, TaskData
 
 

@@ -17,7 +17,8 @@ from harness.batches import collate, shuffled_batches, sorted_batches
 from harness.errors import IncompleteError
 from harness.metrics import METRICS
 from harness.model import Batch, MultiExitModel
-from harness.stages import DivergedError, StageRun, Training
+from harness.records import Training
+from harness.stages import DivergedError, StageRun
 from harness.tasks import Split, Task
 from harness.trace import predictions
 
@@ -274,7 +275,10 @@ def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Sched
 
 @torch.inference_mode()
 def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device) -> float:
-    """Mean over these exits (indices from 0) of the task's main metric on the rows; the precision is the caller's."""
+    """Mean over these exits (indices from 0) of the task's main metric on the rows.
+
+    The precision is the caller's, in training that of the training: two epochs that differ in rounding alone may change places.
+    """
     model.eval()
     batches = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
     parts = [model(collate(rows.tokens, index).to(device)).logits.float().cpu().numpy() for index in batches]

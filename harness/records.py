@@ -170,22 +170,28 @@ class LatencyConditions:
 
 
 @dataclass(frozen=True)
-class StageReport:
-    """One cached stage of training."""
+class Training:
+    """What a training loop tells of itself."""
 
-    name: str
-    key: str
     rows: int
     steps: int
     """Optimiser steps, over all epochs."""
     seconds: float
-    """Wall-clock seconds when it was fitted."""
+    """Wall-clock."""
     final_loss: float
     """Mean training loss over the last epoch."""
     selection: tuple[float, ...]
     """Score on `selection` after each epoch; the best epoch's weights are kept."""
     best_epoch: int
     """From 1; 0 when the stage trains nothing."""
+
+
+@dataclass(frozen=True)
+class StageReport(Training):
+    """One cached stage of training."""
+
+    name: str
+    key: str
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from harness.errors import IncompleteError
 from harness.methods import ModelFormat
 from harness.model import MultiExitModel
 from harness.progress import Progress
-from harness.records import StageReport, StageUse, Trial, WeightsReport, from_json, to_json
+from harness.records import StageReport, StageUse, Training, Trial, WeightsReport, from_json, to_json
 from harness.tasks import TaskData
 
 SEARCH_SEED = 1
@@ -59,18 +59,6 @@ class StageRun:
     def label(self) -> str:
         """Cell and stage."""
         return f"{self.cell}: {self.stage}"
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training loop tells of itself."""
-
-    rows: int
-    steps: int
-    seconds: float
-    final_loss: float
-    selection: tuple[float, ...]
-    best_epoch: int
 
 
 @dataclass(frozen=True)
@@ -241,7 +229,7 @@ class Work:
         seed = seed_all(self.seed, folder.name)
         copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
         fresh = stage.fit(copies, data, backbone, StageRun(self.compute, self.label, stage.name, seed, scratch))
-        report = StageReport(name=stage.name, key=folder.name, **asdict(fresh.training))
+        report = StageReport(**asdict(fresh.training), name=stage.name, key=folder.name)
         self.formats.save_model(fresh.model, unfinished / MODEL)
         (unfinished / STORED).write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # a report without its model

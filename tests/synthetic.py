@@ -114,7 +114,7 @@ def make_latency(reference: str | None, reference_ms: float, ratios: Sequence[fl
 
 
 def make_stage(name: str) -> StageUse:
-    return StageUse(StageReport(name, "c0ffee", 100, 30, 12.5, 0.25, (0.5, 0.75), 2), reused=False)
+    return StageUse(StageReport(100, 30, 12.5, 0.25, (0.5, 0.75), 2, name, "c0ffee"), reused=False)
 
 
 def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy: str | None = None, task: str = "rte") -> RunRecord:

@@ -22,7 +22,8 @@ from harness.methods import model_format
 from harness.metrics import pearson
 from harness.model import MultiExitModel
 from harness.policies import Patience
-from harness.stages import SEARCH_SEED, Compute, FreshFit, StageRun, Training, Work, seed_all
+from harness.records import Training
+from harness.stages import SEARCH_SEED, Compute, FreshFit, StageRun, Work, seed_all
 from harness.sweep import leaving
 from harness.tasks import Split, Task, TaskData, Tokens
 

@@ -128,10 +128,13 @@ def test_dry_run_tells_stored_cells_from_new_ones_and_fits_nothing(done: Path, c
         ("--train-rows", "demo-pair=32"),
         ("--precision", "bf16"),
         ("--threads", "2"),
+        ("--batch-size", "8"),
+        ("--reference", "pabee"),
+        ("--set", "bert.learning_rates=1e-3"),
     ],
 )
 def test_whatever_changes_a_result_changes_the_run(done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert harness(done, *QUICK, "--batch-size", "4", *change, "--dry-run") == 0
+    assert harness(done, *QUICK, "--methods", "bert", "--batch-size", "4", *change, "--dry-run") == 0
     assert "stored" not in capsys.readouterr().out
 
 
@@ -163,9 +166,11 @@ def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
         raise HarnessError("the files were asked for")
 
     record = records(done)["deebert"]
-    words = ("time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "5", "--threads", "1")
+    words = ("time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "5", "--threads", "1", "--precision", "bf16")
     monkeypatch.setattr("harness.live.load_data", no_files)
     assert harness(done, *words) == 0
+    (timing,) = ResultsStore(done / "results").timings(record)
+    assert (timing.rows, timing.rounds, timing.precision, timing.reference) == (5, 3, "bfloat16", "bert")
     shutil.move(done / "cache" / "rows", done / "cache" / "away")
     assert harness(done, *words) == 2
     shutil.move(done / "cache" / "away", done / "cache" / "rows")

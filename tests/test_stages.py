@@ -23,8 +23,8 @@ from harness.backbones import Backbone, bert_shape
 from harness.errors import ExitCode, IncompleteError
 from harness.methods import load_method, model_format
 from harness.model import MultiExitModel
-from harness.records import StageUse, WeightsReport
-from harness.stages import Compute, Fitted, FittedStage, FreshFit, StageRun, Training, Work, seed_all
+from harness.records import StageUse, Training, WeightsReport
+from harness.stages import Compute, Fitted, FittedStage, FreshFit, StageRun, Work, seed_all
 from harness.tasks import TASKS, TaskData, load_data
 
 CPU = torch.device("cpu")

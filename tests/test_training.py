@@ -19,7 +19,8 @@ from harness.batches import collate
 from harness.errors import IncompleteError
 from harness.inference import collect
 from harness.model import Batch, MultiExitModel
-from harness.stages import Compute, StageRun, Training
+from harness.records import Training
+from harness.stages import Compute, StageRun
 from harness.tasks import Split, TaskData, Tokens
 
 CPU = torch.device("cpu")
