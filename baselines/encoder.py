@@ -105,8 +105,7 @@ class Layer(nn.Module):
         self.dropout = Dropout(shape.dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        drops = self.training and self.dropout.probability > 0
-        mixed = self._dropped_attention(hidden, mask) if drops else self._attention(hidden, mask)  # [n, h, t, s]
+        mixed = self._trained_attention(hidden, mask) if self.training else self._attention(hidden, mask)  # [n, h, t, s]
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         hidden = self.attention_norm(hidden + self.dropout(mixed))
         wide = self.activation(self.widen(hidden))  # [n, t, ffn]
@@ -117,7 +116,7 @@ class Layer(nn.Module):
         query, key, value = (self._heads(part(hidden)) for part in (self.query, self.key, self.value))
         return functional.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
 
-    def _dropped_attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def _trained_attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """The same with drop-out of the attention probabilities."""
         weights = self.dropout(self.attention_scores(hidden, mask).softmax(-1))
         return weights.to(hidden.dtype) @ self._heads(self.value(hidden))

@@ -43,8 +43,8 @@ class Mean:
     """A figure over seeds."""
 
     mean: float
-    deviation: float
-    """Sample standard deviation; 0 for one seed."""
+    deviation: float | None
+    """Sample standard deviation; None for one seed."""
     count: int
 
 
@@ -65,6 +65,8 @@ class Row:
     layers: Mean
     latency_ms: Mean | None
     """Batch 1: measured to a static exit; for a point composed: path latency averaged over where the dev rows left."""
+    reference_ms: Mean | None
+    """Batch 1, the reference in the same rounds."""
     latency_ratio: Mean | None
     """Reference ms / own ms, paired in the same rounds; for a point composed from the paths' ratios like its milliseconds."""
 
@@ -153,15 +155,18 @@ def condition(record: RunRecord) -> Condition:
 def mean(values: Iterable[float]) -> Mean:
     """Mean and sample standard deviation over seeds."""
     array = np.array(list(values), dtype=np.float64)
-    return Mean(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else 0.0, len(array))
+    return Mean(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None, len(array))
 
 
-def labels(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ."""
+def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
+    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ.
+
+    Of several runs of one seed the one that was timed against `reference` stands.
+    """
     found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         found[record.spec.method, _canonical(record.spec.settings)].append(record)
-    groups = {key: _one_a_seed(group) for key, group in found.items()}
+    groups = {key: _one_a_seed(group, reference) for key, group in found.items()}
     variants: dict[str, list[dict[str, object]]] = defaultdict(list)
     for (method, _), group in groups.items():
         variants[method].append(_flat(group[0].spec.settings))
@@ -174,9 +179,13 @@ def labels(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
     return labelled
 
 
-def _one_a_seed(records: list[RunRecord]) -> list[RunRecord]:
-    """One run a seed, in the order of seeds: one with latency before one without, then the newest."""
-    ordered = sorted(records, key=lambda record: (record.latency is not None, record.created))
+def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
+    """One run a seed, in the order of seeds: one timed against the reference before one timed otherwise or not at all, then the newest."""
+
+    def standing(record: RunRecord) -> tuple[bool, bool, str]:
+        return record.latency is not None and record.latency.reference == reference, record.latency is not None, record.created
+
+    ordered = sorted(records, key=standing)
     return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
 
 
@@ -211,7 +220,7 @@ def _short(value: object) -> str:
 def _comparison(
     store: ResultsStore, where: Condition, records: list[RunRecord], reference: str | None, methods: Sequence[str] | None
 ) -> Comparison:
-    groups = labels(records)
+    groups = labels(records, reference)
     names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
     references = [name for name in names if groups[name][0].spec.method == reference]
     known = max(references, key=lambda name: len(groups[name]), default=None)
@@ -261,8 +270,14 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
         mac_ratio=_against(records, base, lambda r, b: b.macs / r.exits[-1].macs),
         layers=mean(r.exits[-1].layer for r in records),
         latency_ms=mean(q.median for q in milliseconds if q) if all(milliseconds) else None,
+        reference_ms=_reference_ms(timed),
         latency_ratio=mean(q[-1].median for q in ratios if q) if all(ratios) else None,
     )
+
+
+def _reference_ms(timed: Sequence[LatencyConditions | None]) -> Mean | None:
+    milliseconds = [latency.reference_ms.get("1") if latency else None for latency in timed]
+    return mean(q.median for q in milliseconds if q) if all(milliseconds) else None
 
 
 def _share(own: float, reference: float) -> float | None:
@@ -319,6 +334,7 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
         mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
         layers=mean(point.layers for point in points),
         latency_ms=mean(ms for ms in own if ms) if all(own) else None,
+        reference_ms=_reference_ms([_timed_against(record, base) for record in records]),
         latency_ratio=mean(r for r in ratios if r) if all(ratios) else None,
     )
 

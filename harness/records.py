@@ -8,8 +8,8 @@ from typing import Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_
 
 from harness.errors import IncompleteError
 
-SCHEMA = 1
-"""Version of the record's form. A reader refuses a newer one."""
+SCHEMA = 2
+"""Version of the record's form. A reader refuses every other one."""
 
 RECORD_BYTES = 10_240
 """A record's JSON stays below this for models of up to 12 layers, in bytes: it is read by people and kept in git."""
@@ -230,7 +230,10 @@ class WeightsReport:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that is kept of a run beside its traces. Absolutes only: ratios are derived when read."""
+    """Everything that is kept of a run beside its traces.
+
+    Absolutes are stored and ratios derived, but for those that the clock paired within rounds.
+    """
 
     schema: int
     run_id: str
@@ -297,15 +300,16 @@ def to_json(value: object) -> str:
 def from_json(kind: type[T], text: str, source: str) -> T:
     """Read a dataclass of this file back.
 
-    Raises: IncompleteError naming `source` and the field when the text is not JSON, of a newer schema, or does not fit.
+    Raises: IncompleteError naming `source` and the field when the text is not JSON, of another schema, or does not fit.
     """
     try:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise IncompleteError(f"{source} is not JSON: {error}") from None
     schema = value.get("schema", SCHEMA) if isinstance(value, dict) else None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise IncompleteError(f"{source} has schema {schema}; this version reads up to {SCHEMA}: update harness")
+    if type(schema) is int and schema != SCHEMA:
+        advice = "update harness" if schema > SCHEMA else "delete its folder and run it again"
+        raise IncompleteError(f"{source} has schema {schema}, this version reads {SCHEMA}: {advice}")
     return cast(T, _build(kind, value, source))
 
 

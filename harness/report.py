@@ -22,7 +22,8 @@ MIXED = (
     "at each row's real length; FLOPs are 2 per MAC. Points `MACs <= x` are dynamic: the threshold is the best one on the calibration "
     "rows whose mean MACs there stay within that share of the reference's (without a reference, of the own full model's); dev only "
     "scores, so a dev mean can exceed the share a little. Latency with ~ is composed: the measured path latency to each exit, averaged "
-    "over where the dev rows left; `harness time` measures it live."
+    "over where the dev rows left; `harness time` measures it live. Milliseconds of different rows were taken at different times, each "
+    "beside the reference's in the same rounds: only the latency ratio compares rows."
 )
 
 
@@ -35,8 +36,8 @@ def render(
     """
     if not records:
         raise IncompleteError(f"no runs in {store.root} match: see harness list runs, or run some with harness run")
-    comparisons = compare(store, records, reference, methods)
-    if not any(comparison.rows for comparison in comparisons):
+    comparisons = [comparison for comparison in compare(store, records, reference, methods) if comparison.rows]
+    if not comparisons:
         raise IncompleteError(f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs")
     if form == "json":
         return json.dumps([_plain(comparison) for comparison in comparisons], indent=1) + "\n"
@@ -58,7 +59,9 @@ def insert(path: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise HarnessError(f"{path} has no lines {BEGIN!r} and {END!r} to put the report between")
-    path.write_bytes(f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+    beside = path.with_name(f".{path.name}.unfinished")
+    beside.write_bytes(f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+    beside.replace(path)
 
 
 def _markdown(store: ResultsStore, comparison: Comparison) -> str:
@@ -70,7 +73,7 @@ def _markdown(store: ResultsStore, comparison: Comparison) -> str:
     if comparison.curves:
         whole = "reference" if comparison.reference else "own full model"
         parts += [f"The curve: at a budget of mean MACs, as a share of the {whole}'s:", _curve_table(comparison)]
-    parts += ["Each exit as a static (truncated) model:", _exit_table(comparison)]
+    parts += ["Each exit: score and MACs of the static (truncated) model, ms of that and of the path:", _exit_table(comparison)]
     timings = [(record, timing) for record in comparison.records for timing in store.timings(record)]
     if timings:
         constant = ", ".join(f"{metric}={_constant(comparison, metric)}" for metric in comparison.metrics)
@@ -96,16 +99,25 @@ def caption(comparison: Comparison) -> str:
         f"Scores on dev ({rows['dev']} rows{repeated}, {first.data.dev_tokens:.1f} tokens on average), mean ± sd over seeds "
         f"({', '.join(map(str, seeds))}; n in the table). Trained on {rows['train']} rows{drawn}; best epoch and rates on "
         f"selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). Cut at {where.max_length} tokens "
-        f"({cut} rows were longer). Trained in {where.precision}, scored and timed in float32; {where.threads} thread(s) of "
-        f"{where.device}. Reference: {comparison.reference or 'none'}."
+        f"({cut} rows were longer). Trained in {where.precision}, scored and timed in float32 on {where.device}, {where.threads} CPU "
+        f"thread(s){_rounds(comparison)}. Reference: {comparison.reference or 'none'}."
     )
+
+
+def _rounds(comparison: Comparison) -> str:
+    """How many rounds the clock ran, fewest and most over the runs, at each batch size."""
+    timed = [record.latency.rounds for record in comparison.records if record.latency is not None]
+    sizes = dict.fromkeys(size for rounds in timed for size in rounds)
+    counts = {size: [rounds[size] for rounds in timed if size in rounds] for size in sizes}
+    said = ", ".join(f"{min(of)} to {max(of)} at batch size {size}" for size, of in counts.items())
+    return f"; rounds of the clock: {said}" if said else ""
 
 
 def _main_table(comparison: Comparison) -> str:
     headers = ["method", "point", "n", *(f"{metric} x100" for metric in comparison.metrics), "retained %"]
-    headers += ["params M", "MMACs", "MFLOPs", "MAC ratio", "layers", "ms (batch 1)", "latency ratio"]
+    headers += ["params M", "MMACs", "MFLOPs", "MAC ratio", "layers", "ms (batch 1)", "reference ms", "latency ratio"]
     constant = [_constant(comparison, metric) for metric in comparison.metrics]
-    table = [[CONSTANT, "-", "-", *constant, *["-"] * 8]]
+    table = [[CONSTANT, "-", "-", *constant, *["-"] * 9]]
     table += [_main_cells(row, comparison.metrics) for row in comparison.rows]
     return tabulate(table, headers, tablefmt="github", disable_numparse=True)
 
@@ -115,19 +127,20 @@ def _constant(comparison: Comparison, metric: str) -> str:
 
 
 def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
-    composed = "~" if row.point.startswith("MACs") else ""
+    composed, seeds = "~" if row.point.startswith("MACs") else "", row.macs.count
     return [
         row.method,
         row.point,
         str(row.macs.count),
         *(number(row.scores[metric], 1, 100) for metric in metrics),
-        number(row.retained, 1, 100),
+        number(row.retained, 1, 100, of=seeds),
         f"{row.parameters / 1e6:.2f}",
         number(row.macs, 1, 1e-6),
         number(row.macs, 1, 2e-6),
-        number(row.mac_ratio, 2),
+        number(row.mac_ratio, 2, of=seeds),
         number(row.layers, 2),
         number(row.latency_ms, 2, mark=composed),
+        number(row.reference_ms, 2),
         number(row.latency_ratio, 2, mark=composed),
     ]
 
@@ -181,12 +194,16 @@ def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
     return tabulate(table, headers, tablefmt="github", disable_numparse=True)
 
 
-def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "") -> str:
-    """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0."""
+def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", of: int | None = None) -> str:
+    """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0.
+
+    `of`: the row's number of seeds; a figure over fewer says so.
+    """
     if value is None:
         return "-"
-    spread = f"{times * value.deviation:.{digits}f}"
-    return f"{mark}{times * value.mean:.{digits}f}" + (f" ± {spread}" if value.count > 1 and float(spread) else "")
+    spread = f"{times * (value.deviation or 0):.{digits}f}"
+    fewer = f" (n={value.count})" if of is not None and value.count != of else ""
+    return f"{mark}{times * value.mean:.{digits}f}" + (f" ± {spread}" if float(spread) else "") + fewer
 
 
 def _plain(comparison: Comparison) -> dict[str, object]:

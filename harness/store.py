@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -165,8 +166,9 @@ class ResultsStore:
 def _clear_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing; whatever is younger may still be written."""
     for left in folder.glob(f"{UNFINISHED}*"):
-        if time.time() - left.stat().st_mtime > UNFINISHED_S:
-            shutil.rmtree(left, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process has just finished it
+            if time.time() - left.stat().st_mtime > UNFINISHED_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _read(kind: type[T], path: Path) -> T:

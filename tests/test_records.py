@@ -54,7 +54,7 @@ def example(kind: Any, with_optional: bool) -> Any:
         return tuple(example(arguments[0], with_optional) for _ in range(2))
     if origin is dict:
         return {"one": example(arguments[1], with_optional), "other": example(arguments[1], with_optional)}
-    return {int: 1, float: 0.1, str: "text ä", bool: True, object: [1, {"inner": None}]}[kind]
+    return {int: SCHEMA, float: 0.1, str: "text ä", bool: True, object: [1, {"inner": None}]}[kind]
 
 
 def objects(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -151,9 +151,14 @@ def test_json_that_is_no_object_is_refused(text: str) -> None:
 
 def test_a_newer_schema_is_refused_before_anything_else(record: RunRecord) -> None:
     newer = {"schema": SCHEMA + 1, "a field of the future": 1}
-    with pytest.raises(IncompleteError, match=f"x.json has schema {SCHEMA + 1}.*up to {SCHEMA}") as caught:
+    with pytest.raises(IncompleteError, match=f"x.json has schema {SCHEMA + 1}.* reads {SCHEMA}: update harness") as caught:
         from_json(RunRecord, json.dumps(newer), "x.json")
     assert caught.value.exit_code == ExitCode.INCOMPLETE
+
+
+def test_a_record_of_an_earlier_form_says_so(whole: Any) -> None:
+    with pytest.raises(IncompleteError, match=f"x.json has schema {SCHEMA - 1}.* reads {SCHEMA}: .*run it again"):
+        from_json(RunRecord, json.dumps(whole | {"schema": SCHEMA - 1}), "x.json")
 
 
 def test_a_missing_field_is_named_wherever_it_is(whole: Any) -> None:

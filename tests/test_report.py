@@ -76,6 +76,7 @@ def test_the_main_table_shows_means_and_deviations_over_seeds(markdown: str) -> 
         "MAC ratio": "0.95",
         "layers": "4.00",
         "ms (batch 1)": "13.50 ± 6.36",
+        "reference ms": "13.50 ± 6.36",
         "latency ratio": "0.93 ± 0.01",
     }
 
@@ -133,7 +134,7 @@ def test_the_exit_table_has_static_and_path_latency_per_batch_size(markdown: str
 def test_the_caption_says_what_the_figures_rest_on(markdown: str) -> None:
     caption = next(line for line in markdown.splitlines() if line.startswith("Scores on dev"))
     said = ("277 rows", "20.5 tokens", "1, 2", "2000 rows", "selection (100)", "calibration (300)", "128 tokens", "6 rows were longer")
-    for part in (*said, "float32", "2 thread", "A processor", "Reference: bert"):
+    for part in (*said, "float32", "2 CPU thread", "A processor", "20 to 20 at batch size 1", "Reference: bert"):
         assert part in caption
     assert "train-rows" not in caption
     assert "### rte on tiny\n" in markdown
@@ -281,7 +282,7 @@ def test_every_form_is_the_same_twice(store: ResultsStore) -> None:
     [
         (None, 1, 1.0, "-"),
         (Mean(0.5, 0.0, 1), 1, 100, "50.0"),
-        (Mean(0.5, 0.0123, 1), 1, 100, "50.0"),
+        (Mean(0.5, None, 1), 1, 100, "50.0"),
         (Mean(0.5, 0.0123, 3), 1, 100, "50.0 ± 1.2"),
         (Mean(0.5, 0.0004, 3), 1, 100, "50.0"),
         (Mean(1234567.0, 500000.0, 2), 1, 1e-6, "1.2 ± 0.5"),
@@ -290,6 +291,19 @@ def test_every_form_is_the_same_twice(store: ResultsStore) -> None:
 )
 def test_a_figure_shows_its_deviation_when_there_are_several_seeds(value: Mean | None, digits: int, times: float, shown: str) -> None:
     assert number(value, digits, times) == shown
+
+
+def test_a_ratio_over_fewer_seeds_than_its_row_says_so(tmp_path: Path) -> None:
+    runs = [single("bert", 1), single("pabee", 1), single("pabee", 2)]
+    (main, _) = tables(render(ResultsStore(tmp_path), runs, "bert", "markdown"))
+    row = row_of(main, "pabee")
+    assert (row["n"], row["retained %"], row["MAC ratio"]) == ("2", "100.0 (n=1)", "1.00 (n=1)")
+
+
+def test_tasks_without_a_row_of_the_methods_are_left_out(store: ResultsStore) -> None:
+    text = render(store, [*store.records()[0], single("bert", 1, "mrpc")], "bert", "markdown", ["deebert"])
+    assert "### rte on tiny" in text
+    assert "mrpc" not in text
 
 
 def test_the_report_goes_between_the_markers_and_replaces_the_last_one(tmp_path: Path) -> None:
