@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ def fit_best_rate(
     looked at. With one schedule nothing is tried. Of the others only the reports are kept.
     Raises: IncompleteError when no schedule gives a finite loss.
     """
-    chosen, trials = schedules[0], tuple[Trial, ...]()
+    chosen, trials, fresh = schedules[0], tuple[Trial, ...](), set[str]()
     if len(schedules) > 1:
         search = work.at_seed(SEARCH_SEED)
         before = parents(search)
@@ -121,13 +121,12 @@ def fit_best_rate(
         best = reached.index(max(reached))
         chosen = schedules[best]
         trials = tuple(_trial(stage(chosen).name, *tried, tried[0] == chosen) for tried in zip(schedules, fits, strict=True))
+        fresh = {fit.key for fit in fits if fit is not None and not fit.reused}
         for fit in fits[:best] + fits[best + 1 :]:
             if fit is not None:
                 fit.drop_model()
-        winner = fits[best]
-        if work.seed == SEARCH_SEED and winner is not None and winner.model_folder.is_dir():
-            return winner, trials
-    return work.fitted(stage(chosen), data, backbone, parents(work)), trials
+    fitted = work.fitted(stage(chosen), data, backbone, parents(work))
+    return replace(fitted, reused=fitted.reused and fitted.key not in fresh), trials
 
 
 def _trial(stage: str, schedule: Schedule, fit: FittedStage | None, chosen: bool) -> Trial:

@@ -1,11 +1,14 @@
 """The only training loop."""
 
 import math
+import pickle
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self, TypedDict
+from typing import ClassVar, Self, TypedDict
 
 import numpy as np
 import torch
@@ -14,11 +17,11 @@ from torch import Tensor, nn
 
 from harness.backbones import Backbone
 from harness.batches import collate, shuffled_batches, sorted_batches
-from harness.errors import IncompleteError
+from harness.errors import HarnessError, IncompleteError
 from harness.metrics import METRICS
 from harness.model import Batch, MultiExitModel
 from harness.records import Training
-from harness.stages import DivergedError, StageRun
+from harness.stages import Compute, DivergedError, StageRun
 from harness.tasks import Split, Task
 from harness.trace import predictions
 
@@ -50,6 +53,8 @@ class Recipe:
     tolerance: float = 0.1
     """Regression: patience calls answers that differ by less, in label units, agreement. PABEE's value (the authors' code); a method
     with one exit does not use it."""
+    policy: ClassVar[str | None] = None
+    """The exit policy that the method's paper uses; None for one exit."""
     accumulation: int = 1
     """Forward passes that a batch is cut into, for a small memory; the gradient is that of the whole batch."""
 
@@ -68,7 +73,12 @@ class Recipe:
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 
     def settled(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None."""
+        """With the backbone's own values where a field is None.
+
+        Raises: HarnessError when the method needs exits before the last and the backbone has a single layer.
+        """
+        if self.policy is not None and backbone.shape.layers < 2:
+            raise HarnessError(f"{type(self).__name__} needs exits before the last one: backbone {backbone.name} has a single layer")
         return replace(
             self,
             epochs=self.epochs or backbone.epochs,
@@ -90,7 +100,7 @@ class Recipe:
                 clip=ready.clip,
                 accumulation=ready.accumulation,
             )
-            for rate in ready.learning_rates
+            for rate in dict.fromkeys(ready.learning_rates)
         )
 
 
@@ -124,9 +134,9 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
     optimiser = _optimiser(model, schedule)
     steps = schedule.steps(len(rows))
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
-    state = _State(run.scratch / f"{name}.pt", model, optimiser, rates)
+    state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
     labels = torch.from_numpy(rows.labels).to(device, torch.float32)
-    with progress.work(run.label, steps * schedule.epochs, done=state.epoch * steps) as advance:
+    with progress.work(run.label, steps * schedule.epochs, done=state.epoch * steps) as advance, _tracking(accelerator):
         for epoch in range(state.epoch, schedule.epochs):
             started = time.perf_counter()
             model.train()
@@ -151,7 +161,6 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
             accelerator.log({"loss": float(np.mean(losses)), "selection": reached}, step=epoch + 1)
             state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
             progress.detail(f"{run.label}: epoch {epoch + 1}: loss {state.losses[-1]:.4f}, selection {reached:.4f}")
-    accelerator.end_training()
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return Training(
@@ -171,7 +180,7 @@ class _Kept(TypedDict):
     optimiser: dict[str, object]
     schedule: dict[str, object]
     random: Tensor
-    cuda: list[Tensor]
+    cuda: Tensor | None
     losses: list[float]
     selection: list[float]
     seconds: float
@@ -187,14 +196,19 @@ class _State:
         model: nn.Module,
         optimiser: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
+        compute: Compute,
     ) -> None:
         self.path, self.model, self.optimiser, self.schedule = path, model, optimiser, schedule
+        self.cuda = compute.device if compute.device.type == "cuda" else None
         self.losses: list[float] = []
         self.selection: list[float] = []
         self.seconds = 0.0
         self.best: dict[str, Tensor] = {}
-        if path.is_file():
-            self._restore(torch.load(path, map_location="cpu", weights_only=True))
+        kept = _read_state(path)
+        if kept is not None:
+            self._restore(kept)
+        elif path.is_file():
+            compute.progress.say(f"{path} is damaged or of another version: training begins again")
 
     @property
     def epoch(self) -> int:
@@ -213,7 +227,7 @@ class _State:
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "random": torch.get_rng_state(),
-            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "cuda": None if self.cuda is None else torch.cuda.get_rng_state(self.cuda),
             "losses": self.losses,
             "selection": self.selection,
             "seconds": self.seconds,
@@ -231,10 +245,19 @@ class _State:
         self.optimiser.load_state_dict(kept["optimiser"])
         self.schedule.load_state_dict(kept["schedule"])
         torch.set_rng_state(kept["random"])
-        if kept["cuda"]:
-            torch.cuda.set_rng_state_all(kept["cuda"])
+        if self.cuda is not None and kept["cuda"] is not None:
+            torch.cuda.set_rng_state(kept["cuda"], self.cuda)
         self.losses, self.selection = kept["losses"], kept["selection"]
         self.seconds, self.best = kept["seconds"], kept["best"]
+
+
+def _read_state(path: Path) -> _Kept | None:
+    """The state kept in a file; None when there is none or it cannot be read."""
+    try:
+        kept: _Kept = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+        return None
+    return kept if isinstance(kept, dict) and set(kept) == set(_Kept.__annotations__) else None
 
 
 def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
@@ -245,8 +268,17 @@ def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
         project_dir=str(run.scratch.parent.parent / "trackers"),
     )
     if run.compute.tracker:
-        accelerator.init_trackers(run.label.replace(" ", "-"), config=asdict(schedule))
+        accelerator.init_trackers(re.sub(r"[^\w.-]+", "-", run.label), config=asdict(schedule))
     return accelerator
+
+
+@contextmanager
+def _tracking(accelerator: Accelerator) -> Iterator[None]:
+    """Trackers are closed however the training ends."""
+    try:
+        yield
+    finally:
+        accelerator.end_training()
 
 
 def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
@@ -277,6 +309,7 @@ def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Sched
 def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device) -> float:
     """Mean over these exits (indices from 0) of the task's main metric on the rows.
 
+    Raises: DivergedError when an answer is not finite.
     The precision is the caller's, in training that of the training: two epochs that differ in rounding alone may change places.
     """
     model.eval()
@@ -284,4 +317,6 @@ def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[
     parts = [model(collate(rows.tokens, index).to(device)).logits.float().cpu().numpy() for index in batches]
     logits = np.concatenate(parts, axis=1)[exits]  # [e, n, c]
     labels = rows.labels[np.concatenate(batches)]
+    if not np.isfinite(logits).all():
+        raise DivergedError("the answers on selection are not finite: try a smaller learning rate (--set all.learning_rates=...)")
     return float(METRICS[task.metrics[0]](predictions(logits).astype(np.float64), labels).mean())

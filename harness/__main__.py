@@ -27,8 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _say(error.format_message(), ExitCode.USER)
     except HarnessError as error:
         return _say(str(error), error.exit_code)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except SystemExit:  # click's answer to a reader that has closed the pipe
         return ExitCode.OK
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

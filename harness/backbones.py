@@ -213,6 +213,7 @@ def _folder_backbone(folder: Path) -> Backbone:
             layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
             dropout=float(config.get("hidden_dropout_prob", 0.1)),
         )
+        _check_shape(shape, heads)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise HarnessError(f"{folder}/config.json does not describe a BERT: {error!r}") from None
     if shape.positions < FEWEST_POSITIONS:
@@ -224,6 +225,13 @@ def _folder_backbone(folder: Path) -> Backbone:
     pooling: Pooling = "mean" if mean else "cls"
     name = folder.resolve().name
     return Backbone(name, shape, pooling, f"folder:{folder}", "the folder's own", learning_rates=(2e-5, 5e-5))
+
+
+def _check_shape(shape: EncoderShape, heads: int) -> None:
+    """Raises: ValueError for sizes that no encoder can have."""
+    sizes = (shape.vocabulary, shape.hidden, shape.head_size, *shape.heads, *shape.ffn, shape.positions, shape.token_types)
+    if shape.layers < 1 or min(sizes) < 1 or shape.head_size * heads != shape.hidden or not 0 <= shape.dropout < 1:
+        raise ValueError("sizes from 1, hidden_size a multiple of num_attention_heads, drop-out from 0 to below 1 are wanted")
 
 
 def _read_json(path: Path) -> dict[str, str | float | bool]:

@@ -47,7 +47,7 @@ data_option = click.option(
 )  # fmt: skip
 compute_options = _group(
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option("--threads", type=click.IntRange(1), help="Processor threads.  [default: all usable cores]"),
+    click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads.  [default: all usable cores]"),
 )
 reference_option = click.option(
     "--reference", default="bert", show_default=True, metavar="METHOD", help="What ratios are against; none for no reference."
@@ -118,6 +118,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @compute_options
 @click.option("--limit", type=click.IntRange(1), help="A quick look at N rows per split; never averaged with full runs.")
 @click.option("--latency/--no-latency", default=True, show_default=True, help="Measure wall-clock latency.")
+@click.option("--latency-seconds", type=click.FloatRange(0, 3600, min_open=True), default=10.0, show_default=True,
+              help="Spent on timing at each batch size; 5 to 40 rounds.")  # fmt: skip
 @reference_option
 @click.option("--tracker", metavar="NAME", help="An accelerate tracker: tensorboard, wandb, ... (logs in the cache folder).")
 @results_option
@@ -140,6 +142,7 @@ def run_command(
     threads: int | None,
     limit: int | None,
     latency: bool,
+    latency_seconds: float,
     reference: str,
     tracker: str | None,
     results_dir: Path,
@@ -163,7 +166,7 @@ def run_command(
     from harness.run import Options, make_compute
     from harness.tasks import find_tasks
 
-    wanted = [*settings, *([f"all.epochs={epochs}"] if epochs else [])]
+    wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings]
     chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
     grid = configure(names_in("--methods", methods), [parse_setting(text) for text in wanted])
     rows, start = rows_of(train_rows, chosen), find_backbone(backbone)
@@ -174,7 +177,7 @@ def run_command(
         cache_dir=cache_folder(cache_dir),
         compute=make_compute(device, precision, threads, verbose - quiet, tracker),
         batch_size=batch_size,
-        latency=latency,
+        latency_s=latency_seconds if latency else 0.0,
         reference=reference_named(reference, grid),
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)
@@ -184,7 +187,7 @@ def run_command(
 @click.argument("run_id")
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
 @click.option("--points", type=click.IntRange(2), default=20, show_default=True, help="Quantiles of the scores on selection.")
-@click.option("--tolerance", type=click.FloatRange(0, min_open=True), help="Patience on a regression, in label units.")
+@click.option("--tolerance", type=click.FloatRange(0, 1e9, min_open=True), help="Patience on a regression, in label units.")
 @click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
 @results_option
 @verbosity_options
@@ -251,10 +254,11 @@ def time_command(
     from harness.options import cache_folder, reference_named
     from harness.report import timing_table
     from harness.run import make_compute
-    from harness.store import ResultsStore
+    from harness.store import ResultsStore, check_writable
 
     store = ResultsStore(results_dir)
     record = store.find(run_id)
+    check_writable(results_dir, "results")
     options = LiveOptions(
         policy=policy,
         threshold=threshold,
@@ -268,8 +272,8 @@ def time_command(
         cache_dir=cache_folder(cache_dir),
     )
     timing = time_run(record, make_compute(device, "auto", threads, verbose - quiet), options)
-    store.add_timing(record, timing)
     click.echo(timing_table([(record, timing)]))
+    store.add_timing(record, timing)
     return ExitCode.OK
 
 

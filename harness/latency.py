@@ -9,8 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from harness.inference import answer_early
 from harness.methods import model_format
 from harness.model import Batch, MultiExitModel
 from harness.policies import Policy, make_policy
-from harness.progress import Advance, Progress
+from harness.progress import Progress
 from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
 from harness.tasks import Tokens
 from harness.trace import Floats
@@ -33,10 +34,8 @@ from harness.trace import Floats
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
-SECONDS = 2.0
-"""Spent on one batch size when a run is measured."""
-ROUND = "harness.latency: round"
-"""How the child process begins the line that it says after a round."""
+ROUND, WAITING = "harness.latency: round", "harness.latency: waiting"
+"""How the child process begins the line that it says after a round, and when another child is timing."""
 
 
 @dataclass(frozen=True)
@@ -82,26 +81,13 @@ def rows_of(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[tuple[int, ...], .
 
 
 def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
-    """Run a job in a fresh process, alone on the machine as far as this program goes.
+    """Run a job in a fresh process, one timing at a time on this machine. Keep other work off it: trainings do not wait.
 
     Raises: IncompleteError with the child's last line when it fails.
     """
-    lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress.say("waiting for another timing on this machine")
-        lock.acquire()
-    try:
-        with progress.work("timing, rounds", job.max_rounds * len(job.batches)) as advance:
-            return _in_child(job, advance)
-    finally:
-        lock.release()
-
-
-def _in_child(job: LatencyJob, advance: Advance) -> LatencySamples:
-    """The samples of a child process, which says each round on its standard error."""
-    with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as answer:
+    torch.cuda.empty_cache()  # what training left reserved would be missing to the child
+    work = progress.work("timing, rounds", job.max_rounds * len(job.batches))
+    with work as advance, tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as answer:
         told.write(json.dumps(asdict(job)))
         told.seek(0)
         command = [sys.executable, "-m", "harness.latency"]
@@ -109,7 +95,9 @@ def _in_child(job: LatencyJob, advance: Advance) -> LatencySamples:
         with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True) as child:
             assert child.stderr is not None
             for line in child.stderr:
-                if line.startswith(ROUND):
+                if line.startswith(WAITING):
+                    progress.say("waiting for another timing on this machine")
+                elif line.startswith(ROUND):
                     advance(line.removeprefix(ROUND).strip())
                 elif line.strip():
                     said.append(line.strip())
@@ -129,7 +117,7 @@ def measure_exits(
     for exit_ in exits:
         static = {size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()}
         path = {size: quartiles(variants[f"{walked}/{exit_.layer}"]) for size, variants in samples.items()}
-        timed.append(ExitMeasurement(**{**exit_.__dict__, "static_ms": static, "path_ms": path}))
+        timed.append(replace(exit_, static_ms=static, path_ms=path))
     with_reference = samples if job.reference is not None else {}
     conditions = LatencyConditions(
         device=job.device,
@@ -237,6 +225,27 @@ def _load(folder: str, device: torch.device) -> MultiExitModel:
 def main() -> None:
     """The child process: a job on standard input, samples on standard output."""
     job = from_json(LatencyJob, sys.stdin.read(), "the timing job")
+    with _alone():
+        print(json.dumps({"milliseconds": _time_all(job)}))
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """No other child times while this one does; the lock goes with the process."""
+    lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(WAITING, file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _time_all(job: LatencyJob) -> dict[str, dict[str, tuple[float, ...]]]:
+    """Batch size -> variant -> milliseconds per batch, one a round."""
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     model = _load(job.model, device)
@@ -248,7 +257,7 @@ def main() -> None:
         for size, batches in job.batches.items():
             padded = [_batch(rows).to(device) for rows in batches]
             samples[size] = time_variants(variants, padded, job, partial(_say_round, size))
-    print(json.dumps({"milliseconds": samples}))
+    return samples
 
 
 def _say_round(size: str) -> None:

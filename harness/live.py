@@ -1,14 +1,14 @@
 """Live timing of early exit on the dev rows of a stored run (`harness time`)."""
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.backbones import Backbone, find_backbone
+from harness.backbones import BACKBONES, Backbone, find_backbone
 from harness.batches import collate, sorted_batches
 from harness.errors import HarnessError, IncompleteError, NotComparableError
 from harness.inference import answer_early
@@ -56,11 +56,9 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     (task,) = find_tasks([record.spec.task])
     policy = make_policy(name, task.classes, record.tolerance)
     cut = policy.cut(options.threshold)
-    backbone = find_backbone(options.backbone)
+    backbone = _run_backbone(record, options)
     dev = _dev_rows(record, backbone, options)
-    folder = stage_folder(options.cache_dir, record.stages[-1].report.key) / MODEL
-    if not folder.is_dir():
-        raise IncompleteError(f"the model of run {record.run_id} is not in {options.cache_dir}: fit it again with harness run")
+    folder = _model_folder(record, options.cache_dir)
     rows = np.arange(min(options.limit or len(dev), len(dev)))
     batches = sorted_batches(dev.tokens.lengths[rows], options.batch_size)
     torch.set_num_threads(compute.threads)
@@ -84,7 +82,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
             max_rounds=options.rounds,
         )
         samples = run_job(job, compute.progress).milliseconds[str(options.batch_size)]
-    layers = [use for use, piece in enumerate(record.costs.exits, start=1) if piece is not None]
+    layers = [measured.layer for measured in record.exits]
     return Timing(
         run_id=record.run_id,
         policy=name,
@@ -105,6 +103,22 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     )
 
 
+def _run_backbone(record: RunRecord, options: LiveOptions) -> Backbone:
+    """Raises: HarnessError when the run's backbone is a local folder and none was given."""
+    if options.backbone == record.spec.backbone and options.backbone not in BACKBONES:
+        raise HarnessError(f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER")
+    return find_backbone(options.backbone)
+
+
+def _model_folder(record: RunRecord, cache: Path) -> Path:
+    """Raises: IncompleteError when the run's model is no longer cached."""
+    folder = stage_folder(cache, record.stages[-1].report.key) / MODEL
+    if not folder.is_dir():
+        advice = "harness run with its options, this --cache-dir and another --results-dir fits it again"
+        raise IncompleteError(f"the model of run {record.run_id} is not in {cache}: {advice}")
+    return folder
+
+
 def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:
     """The run's dev rows, encoded: those that the run left in the cache, or with a data folder the files'.
 
@@ -115,12 +129,13 @@ def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Sp
     if options.data_dir is None:
         kept = kept_rows(options.cache_dir, RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit))
         if kept is not None:
-            _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+            if options.reference is not None:
+                _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
             return kept
     data = load_data(task, options.data_dir, spec.train_rows, spec.limit)
     _check_same("data", data.data_fingerprint, record.data.data, record)
     _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
-    return data.encoded(backbone.encode, spec.max_length).dev
+    return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))
 
 
 def _check_same(what: str, got: str, wanted: str, record: RunRecord) -> None:

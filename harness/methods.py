@@ -133,7 +133,7 @@ def configure(names: Sequence[str], settings: Sequence[Setting]) -> dict[str, Me
     methods = {name: load_method(name) for name in dict.fromkeys(names)}
     for setting in settings:
         changed = {name: _apply(method, setting, root=name) for name, method in methods.items()}
-        if changed == methods and not any(_reaches(method, setting, root=name) for name, method in methods.items()):
+        if not any(_reaches(method, setting, root=name) for name, method in methods.items()):
             raise _unreached(methods, setting)
         methods = changed
     return methods
@@ -214,9 +214,10 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
     if kind in (int, float):
         try:
             number = kind(text)
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
+            finite = math.isfinite(number)
+        except (ValueError, OverflowError):
+            finite = False
+        if not finite:
             raise HarnessError(f"{setting}: got {text!r}, wanted {'a whole number' if kind is int else 'a finite number'}")
         return number
     raise HarnessError(f"{setting}: this field holds {kind} and is set by its own fields")

@@ -32,8 +32,8 @@ def _whole_number(option: str, word: str) -> int:
 
     Raises: HarnessError for anything else.
     """
-    if not (word.isascii() and word.isdecimal()):
-        raise HarnessError(f"{option}: got {word!r}, wanted whole numbers from 0")
+    if not (word.isascii() and word.isdecimal() and len(word) <= 9):
+        raise HarnessError(f"{option}: got {word[:40]!r}, wanted whole numbers from 0 to 999999999")
     return int(word)
 
 

@@ -1,4 +1,4 @@
-"""A run's encoded dev rows in the cache folder, so that `harness time` needs neither the task's files nor a tokenizer."""
+"""A run's encoded dev rows in the cache folder, so that `harness time` does not need the task's files."""
 
 import hashlib
 import os

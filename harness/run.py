@@ -21,7 +21,7 @@ from harness.backbones import Backbone
 from harness.errors import HarnessError, unknown
 from harness.flops import piece_costs
 from harness.inference import collect
-from harness.latency import SECONDS, LatencyJob, measure_exits, timing_batches
+from harness.latency import LatencyJob, measure_exits, timing_batches
 from harness.methods import Method, model_format
 from harness.metrics import scores
 from harness.model import MultiExitModel
@@ -64,7 +64,8 @@ class Options:
     compute: Compute
     batch_size: int
     """Rows per batch when tracing, and of the second latency figure."""
-    latency: bool
+    latency_s: float
+    """Seconds spent on timing at one batch size; 0: latency is not measured."""
     reference: Reference | None
     """What latency is measured against."""
 
@@ -102,9 +103,20 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         "device": options.compute.device.type,
         "threads": options.compute.threads,
         "batch size": options.batch_size,
-        "latency": asdict(options.reference) if options.latency and options.reference else options.latency,
+        "latency": [options.latency_s, *reference_shape(options.reference, cell)] if options.latency_s > 0 else None,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
+    """What the clock can see of the reference: its name and a hash of its tensors' names and shapes; nothing without one."""
+    if reference is None:
+        return []
+    (task,) = find_tasks([cell.spec.task])
+    with torch.device("meta"):
+        tensors = reference.method.untrained(cell.backbone, task).state_dict()
+    shapes = [[name, list(tensor.shape)] for name, tensor in tensors.items()]
+    return [reference.name, hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]]
 
 
 def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, bool]:
@@ -132,7 +144,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     policy = own_policy(cell.method, data.task.classes)
     curves = all_curves(traces, costs, data, cell.method.tolerance) if policy is not None else {}
     latency = None
-    if options.latency:
+    if options.latency_s > 0:
         progress.detail(f"{cell.label}: timing")
         exits, latency = _timed(exits, cell, data, fitted, policy, options)
     record = RunRecord(
@@ -207,7 +219,7 @@ def _timed(
             policy=policy,
             tolerance=cell.method.tolerance,
             threshold=None,
-            seconds=SECONDS,
+            seconds=options.latency_s,
         )
         return measure_exits(exits, job, options.reference.name if options.reference else None, options.compute.progress)
 

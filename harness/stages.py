@@ -104,8 +104,8 @@ class DivergedError(IncompleteError):
     """A training whose loss is no longer finite."""
 
 
-MODEL = "model"
-"""A stage's folder with its model, beside stage.json."""
+MODEL, WANTED, DIVERGED = "model", "wanted", "diverged"
+"""In a stage's folder beside stage.json: its model, the mark of a model that some run uses, and why there is none."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,12 @@ class FittedStage:
         return self.formats.load_model(self.model_folder)
 
     def drop_model(self) -> None:
-        """Keep the report alone, when this process has fitted the stage: another one may be using an older model."""
-        if not self.reused:
-            shutil.rmtree(self.model_folder, ignore_errors=True)
+        """Keep the report alone, unless some run uses the model."""
+        with _locked(self.folder):
+            if not (self.folder / WANTED).exists() and self.model_folder.is_dir():
+                away = self.folder / ".dropped"
+                self.model_folder.replace(away)
+                shutil.rmtree(away, ignore_errors=True)
 
     def uses(self) -> tuple[StageUse, ...]:
         """This stage and all before it, in the order they ran, each once."""
@@ -180,27 +183,29 @@ class Work:
 
         Raises: IncompleteError when the disk is too full to fit it; DivergedError when the loss is not finite.
         """
-        return self._reached(stage, data, backbone, parents, (STORED, MODEL))
+        return self._reached(stage, data, backbone, parents, wanted=True)
 
     def tried(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage | None:
         """Like `fitted`, for a search: of a stage in the cache the report is enough. None when the loss was not finite."""
         try:
-            return self._reached(stage, data, backbone, parents, (STORED,))
+            return self._reached(stage, data, backbone, parents, wanted=False)
         except DivergedError as error:
             self.compute.progress.detail(f"{self.label}: {error}")
             return None
 
-    def _reached(
-        self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], needed: tuple[str, ...]
-    ) -> FittedStage:
+    def _reached(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], wanted: bool) -> FittedStage:
         key = self.key(stage, data, backbone, parents)
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            reused = all((folder / part).exists() for part in needed)
+        with _locked(folder):
+            if (folder / DIVERGED).is_file():
+                raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
+            reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not wanted)
             if not reused:
                 self._fit(stage, data, backbone, parents, folder)
             shutil.rmtree(_scratch(folder), ignore_errors=True)
+            if wanted:
+                (folder / WANTED).touch()
         stored = from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), f"stage {key}")
         return FittedStage(folder, reused, parents, stored, self.formats)
 
@@ -228,7 +233,14 @@ class Work:
             place.mkdir(parents=True, exist_ok=True)
         seed = seed_all(self.seed, folder.name)
         copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
-        fresh = stage.fit(copies, data, backbone, StageRun(self.compute, self.label, stage.name, seed, scratch))
+        try:
+            fresh = stage.fit(copies, data, backbone, StageRun(self.compute, self.label, stage.name, seed, scratch))
+        except DivergedError as error:
+            shutil.rmtree(unfinished / MODEL)
+            (unfinished / DIVERGED).write_text(str(error), encoding="utf-8")
+            unfinished.replace(folder)
+            shutil.rmtree(scratch)
+            raise
         report = StageReport(**asdict(fresh.training), name=stage.name, key=folder.name)
         self.formats.save_model(fresh.model, unfinished / MODEL)
         (unfinished / STORED).write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
@@ -251,6 +263,11 @@ class Work:
 def stage_folder(cache: Path, key: str) -> Path:
     """Where a stage is, or would be."""
     return cache / "stages" / key
+
+
+def _locked(folder: Path) -> FileLock:
+    """Held by whoever fits or changes a stage."""
+    return FileLock(folder.with_suffix(".lock"))
 
 
 def _scratch(folder: Path) -> Path:

@@ -298,6 +298,11 @@ def test_name_of_a_local_folder_is_its_last_part_and_never_a_path(tmp_path: Path
         ({"hidden_size": None}, ["config.json"]),
         ({"num_attention_heads": 0}, ["config.json"]),
         ({"hidden_act": "silu"}, ["silu", "gelu"]),
+        ({"num_hidden_layers": 0}, ["config.json", "sizes from 1"]),
+        ({"intermediate_size": -4}, ["config.json", "sizes from 1"]),
+        ({"num_attention_heads": 3}, ["config.json", "multiple of num_attention_heads"]),
+        ({"num_attention_heads": 64}, ["config.json", "sizes from 1"]),
+        ({"hidden_dropout_prob": 3}, ["config.json", "drop-out"]),
         ({"max_position_embeddings": 31}, ["max_position_embeddings", "31", "32"]),
     ],
 )

@@ -16,7 +16,7 @@ from baselines.pabee import Pabee
 from baselines.training import Recipe, Schedule, train
 from baselines.weights import exit_heads
 from harness.backbones import Backbone, bert_shape
-from harness.errors import IncompleteError
+from harness.errors import HarnessError, IncompleteError
 from harness.inference import collect
 from harness.methods import model_format
 from harness.metrics import pearson
@@ -229,6 +229,14 @@ def test_only_the_chosen_rate_keeps_its_model_and_the_search_is_not_repeated(
     alone = replace(TWO_RATES["bert"], learning_rates=(loser,)).fit(few_rows, micro, work)
     assert not alone.stage.reused
     assert alone.stage.model_folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["deebert", "pabee"])
+def test_a_backbone_of_one_layer_has_no_exit_before_the_last(micro: Backbone, name: str) -> None:
+    single = replace(micro, shape=replace(micro.shape, heads=(4,), ffn=(64,)))
+    with pytest.raises(HarnessError, match="micro has a single layer"):
+        ONE_RATE[name].settled(single)
+    Bert().settled(single)
 
 
 def test_a_rate_that_diverges_is_a_failed_trial(work: Work, few_rows: TaskData, micro: Backbone) -> None:

@@ -376,6 +376,12 @@ def test_timing_a_run_on_other_data_is_not_comparable(say: Say, tmp_path: Path) 
     assert_one_line(say("time", record.run_id, "--threshold", "0.3", "--threads", "1"), 4, ["data", record.run_id, "d0"])
 
 
+def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+    program = "import os, sys; os.close(1); r, w = os.pipe(); os.close(r); os.dup2(w, 1); from harness.__main__ import entry; entry()"
+    child = subprocess.run([sys.executable, "-c", program, "list", "tasks"], stderr=subprocess.PIPE, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+
+
 def test_bug_of_ours_is_one_line_with_code_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "methods", fail(RuntimeError("boom\nand more")))
     assert_one_line(say("list", "methods"), 70, ["internal error", "RuntimeError", "boom", "-v"])

@@ -54,7 +54,7 @@ def test_equal_to_the_librarys_bert_at_every_layer_with_padding_and_token_types(
         num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=24,
+        max_position_embeddings=32,
         hidden_act=activation,
         layer_norm_eps=1e-7,
     )

@@ -357,7 +357,7 @@ def test_a_failing_child_is_reported_with_its_last_line(monkeypatch: pytest.Monk
     assert str(caught.value) == "timing failed with status 3: ValueError: no such model"
 
 
-def test_each_round_of_the_child_advances_the_progress(monkeypatch: pytest.MonkeyPatch, job: LatencyJob) -> None:
+def test_each_round_of_the_child_advances_the_progress(job: LatencyJob) -> None:
     said: list[str] = []
 
     class Told(Progress):
@@ -370,17 +370,22 @@ def test_each_round_of_the_child_advances_the_progress(monkeypatch: pytest.Monke
     assert said == ["timing, rounds 4", *["at batch size 1"] * 2, *["at batch size 4"] * 2]
 
 
-def test_a_timing_that_has_to_wait_for_another_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    _other_child(monkeypatch, "print('{\"milliseconds\": {}}')")
-    held = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
-    with held:
-        waiting = threading.Thread(target=run_job, args=(_job(), Progress()))
+def test_a_timing_that_has_to_wait_for_another_says_so(job: LatencyJob) -> None:
+    said = threading.Event()
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            assert line == "waiting for another timing on this machine"
+            said.set()
+
+    answers: list[LatencySamples] = []
+    with FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666):
+        waiting = threading.Thread(target=lambda: answers.append(run_job(job, Told())))
         waiting.start()
-        waiting.join(0.5)
-        assert waiting.is_alive()
-    waiting.join(30)
-    assert not waiting.is_alive()
-    assert "waiting for another timing" in capsys.readouterr().err
+        assert said.wait(60)
+        assert answers == []
+    waiting.join(60)
+    assert set(answers[0].milliseconds) == {"1", "4"}
 
 
 def test_the_child_fails_when_the_model_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_stage_leaves_its_folder_and_nothing_else(work: Work, few_rows: TaskDa
     fitted = work.fitted(Drawing(), few_rows, micro)
     assert fitted.folder == work.cache / "stages" / fitted.key
     assert _stage_folders(work.cache) == [fitted.key]
-    assert sorted(path.name for path in fitted.folder.iterdir()) == ["model", "stage.json"]
+    assert sorted(path.name for path in fitted.folder.iterdir()) == ["model", "stage.json", "wanted"]
     assert sorted(path.name for path in fitted.model_folder.iterdir()) == ["config.json", "model.safetensors"]
     (call,) = Drawing.calls
     assert call.scratch_was_there
@@ -339,6 +339,47 @@ class Setting:
 def fit_in_a_child(cache: str, touch: str) -> None:
     fitted = Setting(Path(cache), Drawing(wait_s=0.5, touch=touch)).fitted()
     print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
+
+
+@dataclass(frozen=True)
+class Diverging(Drawing):
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        super().fit(parents, data, backbone, run)
+        raise stages.DivergedError("drawing: the loss is nan")
+
+
+def test_a_diverged_stage_is_remembered_and_leaves_nothing_else(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    for _ in range(2):
+        assert work.tried(Diverging(), few_rows, micro) is None
+        with pytest.raises(stages.DivergedError, match="the loss is nan"):
+            work.fitted(Diverging(), few_rows, micro)
+    assert len(Drawing.calls) == 1
+    folder = work.cache / "stages" / work.key(Diverging(), few_rows, micro, ())
+    assert [path.name for path in folder.iterdir()] == ["diverged"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+def test_a_model_that_some_run_uses_is_not_dropped(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A search tries a stage, another run then uses its model: the end of the search must not take it away."""
+    tried = work.tried(Drawing(), few_rows, micro)
+    used = work.fitted(Drawing(), few_rows, micro)
+    assert tried is not None
+    tried.drop_model()
+    assert used.model_folder.is_dir()
+
+
+def test_of_a_dropped_model_the_report_stays_until_somebody_wants_the_model(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    tried = work.tried(Drawing(), few_rows, micro)
+    assert tried is not None
+    tried.drop_model()
+    assert [path.name for path in tried.folder.iterdir()] == ["stage.json"]
+    again = work.tried(Drawing(), few_rows, micro)
+    assert again is not None
+    assert again.reused
+    assert len(Drawing.calls) == 1
+    wanted = work.fitted(Drawing(), few_rows, micro)
+    assert not wanted.reused
+    assert wanted.model_folder.is_dir()
 
 
 def test_of_two_processes_with_the_same_key_one_fits_and_the_other_waits(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from harness.batches import collate
 from harness.errors import IncompleteError
 from harness.inference import collect
 from harness.model import Batch, MultiExitModel
+from harness.progress import Progress
 from harness.records import Training
-from harness.stages import Compute, StageRun
-from harness.tasks import Split, TaskData, Tokens
+from harness.stages import Compute, DivergedError, StageRun
+from harness.tasks import TASKS, Split, TaskData, Tokens
 
 CPU = torch.device("cpu")
 FREE = 1e9
@@ -279,6 +280,33 @@ def test_final_loss_is_the_mean_over_the_last_epoch(micro: Backbone, few_rows: T
 
     training = train(_model(micro), loss, few_rows.train, _no_score, _schedule(epochs=2), _run(tmp_path))
     assert training.final_loss == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK torn", None])
+def test_a_damaged_state_is_said_and_training_begins_again(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None: a state of another version, which lacks a part."""
+    whole = train(_model(micro), _loss, few_rows.train, _no_score, _schedule(epochs=2), _run(tmp_path / "whole"))
+    run = _run(tmp_path / "torn")
+    run = replace(run, compute=replace(run.compute, progress=Progress()))
+    if content is None:
+        torch.save({"losses": [1.0]}, run.scratch / "train.pt")
+    else:
+        (run.scratch / "train.pt").write_bytes(content)
+    again = train(_model(micro), _loss, few_rows.train, _no_score, _schedule(epochs=2), run)
+    assert again.final_loss == whole.final_loss
+    assert "training begins again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_answers_that_are_not_finite_are_a_divergence(micro: Backbone, few_rows: TaskData) -> None:
+    """One step at a huge rate leaves finite, but huge weights: the loss was finite, what the model says is not."""
+    model = _model(micro)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1e30)
+    with pytest.raises(DivergedError, match="not finite"):
+        selection_score(model, few_rows.selection, TASKS["demo-pair"], [0], CPU)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
