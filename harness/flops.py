@@ -31,10 +31,17 @@ ELEMENTWISE = (
 """Operators without a matrix product, by their ATen names."""
 
 
-def _attention_macs(inputs: list[object], outputs: list[object]) -> Counter[str]:
+def _attention_macs(inputs: list[torch.Value], outputs: list[torch.Value]) -> Counter[str]:
     """scaled_dot_product_attention: query [.., q, k] times key, then weights times value [.., s, v]."""
-    query, key, value = ([int(size) for size in item.type().sizes()] for item in inputs[:3])  # type: ignore[attr-defined]
+    query, key, value = (_sizes(item) for item in inputs[:3])
     return Counter(attention=prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
+
+
+def _sizes(value: torch.Value) -> list[int]:
+    """The shape that a traced tensor had."""
+    kind = value.type()
+    assert isinstance(kind, torch.TensorType)
+    return list(kind.sizes() or ())
 
 
 def _nothing(inputs: list[object], outputs: list[object]) -> Counter[str]:

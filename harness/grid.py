@@ -33,7 +33,7 @@ def plan(
     ready = {name: method.settled(backbone) for name, method in methods.items()}
     return [
         Cell(
-            RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),  # type: ignore[call-overload]
+            RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),
             method,
             backbone,
         )

@@ -4,7 +4,7 @@ import importlib
 import math
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, unknown
@@ -13,17 +13,21 @@ from harness.tasks import Task
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from _typeshed import DataclassInstance
+
     from harness.backbones import Backbone
     from harness.model import MultiExitModel
     from harness.stages import Fitted, Work
     from harness.tasks import TaskData
 
-M = TypeVar("M")
+M = TypeVar("M", bound="DataclassInstance")
 
 
 class Method(Protocol):
     """A frozen dataclass of hyper-parameters with one verb. A preset is another instance; a teacher is a nested method."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
+    """What `dataclasses.fields`, `replace` and `asdict` ask for."""
     family: ClassVar[str]
     """What `--set FAMILY.FIELD` calls this method when it is nested in another."""
     policy: ClassVar[str | None]
@@ -139,27 +143,27 @@ def configure(names: Sequence[str], settings: Sequence[Setting]) -> dict[str, Me
     return methods
 
 
-def _nested(method: object) -> dict[str, object]:
+def _nested(method: "DataclassInstance") -> dict[str, "DataclassInstance"]:
     """Field name -> the methods nested directly in this one."""
-    values = {f.name: getattr(method, f.name) for f in fields(method)} if is_dataclass(method) else {}
+    values = {f.name: getattr(method, f.name) for f in fields(method)}
     return {name: value for name, value in values.items() if hasattr(value, "family") and hasattr(value, "fit")}
 
 
-def _aims_at(method: object, setting: Setting, root: str | None) -> bool:
+def _aims_at(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
     """Whether the setting names this method: by its name in the grid, by its family when nested, or as one of all."""
     if setting.target == "all":
-        return setting.path[0] in {f.name for f in fields(method)}  # type: ignore[arg-type]
+        return setting.path[0] in {f.name for f in fields(method)}
     return setting.target == (root if root is not None else getattr(method, "family", None))
 
 
-def _reaches(method: object, setting: Setting, root: str | None) -> bool:
+def _reaches(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
     inner = any(_reaches(value, setting, None) for value in _nested(method).values())
     return _aims_at(method, setting, root) or inner
 
 
 def _apply(method: M, setting: Setting, root: str | None) -> M:
     changes = {name: _apply(value, setting, None) for name, value in _nested(method).items()}
-    method = replace(method, **changes)  # type: ignore[type-var]
+    method = replace(method, **changes)
     return _replace_at(method, setting.path, setting) if _aims_at(method, setting, root) else method
 
 
@@ -172,14 +176,14 @@ def _replace_at(value: M, path: tuple[str, ...], setting: Setting) -> M:
     else:
         inner = _parse(get_type_hints(type(value))[path[0]], setting.value, setting)
     try:
-        return replace(value, **{path[0]: inner})  # type: ignore[type-var]
+        return replace(value, **{path[0]: inner})
     except ValueError as error:
         raise HarnessError(f"{setting}: {error}") from None
 
 
 def _unreached(methods: dict[str, Method], setting: Setting) -> HarnessError:
     if setting.target == "all":
-        names = {f.name for method in methods.values() for f in fields(method)}  # type: ignore[arg-type]
+        names = {f.name for method in methods.values() for f in fields(method)}
         return HarnessError(f"{setting}: {unknown('field', setting.path[0], names)}")
     inner = {getattr(value, "family", "") for method in methods.values() for value in _nested(method).values()}
     return HarnessError(f"{setting}: {unknown('method of this grid', setting.target, [*methods, *inner, 'all'])}")

@@ -4,9 +4,12 @@ import json
 import sys
 import types
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from harness.errors import IncompleteError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA = 2
 """Version of the record's form. A reader refuses every other one."""
@@ -290,9 +293,9 @@ class Timing:
     """Reference time over early-exit time, paired round by round."""
 
 
-def to_json(value: object) -> str:
+def to_json(value: "DataclassInstance") -> str:
     """JSON text of a record or another dataclass of this file: a line a field, in the order of the fields."""
-    fields_ = asdict(value)  # type: ignore[call-overload]
+    fields_ = asdict(value)
     lines = (f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}" for name, item in fields_.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -4,10 +4,10 @@ import hashlib
 import json
 import random
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import Field, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -73,6 +73,9 @@ class FreshFit:
 
 class Stage(Protocol):
     """A frozen dataclass whose fields are the settings of one piece of training."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
+    """What `dataclasses.asdict` asks for."""
 
     @property
     def name(self) -> str:
@@ -214,7 +217,7 @@ class Work:
         parts = {
             "stage": stage.name,
             "revision": stage.revision,
-            "settings": asdict(stage),  # type: ignore[call-overload]
+            "settings": asdict(stage),
             "parents": [parent.key for parent in parents],
             "data": data.fingerprint,
             "backbone": backbone.fingerprint,

@@ -110,8 +110,8 @@ def read_curves(path: Path) -> dict[str, Curve]:
 def _read_curve(name: str, arrays: dict[str, Array]) -> Curve:
     prefix = f"{name}/scores/"
     metrics = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    plain = {field.name: arrays[f"{name}/{field.name}"] for field in fields(Curve) if field.name != "scores"}
-    return Curve(scores=metrics, **plain)  # type: ignore[arg-type]
+    thresholds, macs, layers, left = (arrays[f"{name}/{part}"] for part in ("thresholds", "macs", "layers", "left"))
+    return Curve(thresholds, metrics, macs, layers, left.astype(np.int64))
 
 
 def _needs_exits(trace: Trace) -> None:

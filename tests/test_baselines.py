@@ -13,7 +13,7 @@ from baselines.deebert import DeeBert
 from baselines.encoder import EncoderModel
 from baselines.finetune import AddExits, FineTune
 from baselines.pabee import Pabee
-from baselines.training import Recipe, Schedule, train
+from baselines.training import Loss, Recipe, Schedule, Score, train
 from baselines.weights import exit_heads
 from harness.backbones import Backbone, bert_shape
 from harness.errors import HarnessError, IncompleteError
@@ -113,12 +113,12 @@ class Seen:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     noted = Seen([], [], [], [])
 
-    def watched(model: EncoderModel, loss: object, rows: Split, *rest: object) -> Training:
+    def watched(model: EncoderModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun) -> Training:
         noted.models.append(model)
         noted.trained.append({name for name, parameter in model.named_parameters() if parameter.requires_grad})
         noted.start.append({name: value.clone() for name, value in model.state_dict().items()})
         noted.rows.append(rows)
-        return train(model, loss, rows, *rest)  # type: ignore[arg-type]
+        return train(model, loss, rows, score, schedule, run)
 
     monkeypatch.setattr(finetune, "train", watched)
     return noted
