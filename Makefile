@@ -10,7 +10,7 @@ DEMO := .cache/demo
 .PHONY: demo test lint bench report clean
 
 demo: $(VENV)/installed
-	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --latency-seconds 1 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
+	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
 	$(RUN)/harness report --results-dir $(DEMO)/results
 
 test: $(VENV)/installed

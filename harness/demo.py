@@ -3,14 +3,14 @@
 `demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
 the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
 
-Some rows are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold one good word, one bad one, two
-neutral ones and two "not", one before a neutral word and one before the good or the bad one. Each bag of words occurs with both labels::
+Some rows are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold one good word, one bad one, a
+neutral one and two "not", one before the neutral word and one before the good or the bad one. Each bag of words occurs with both labels::
 
-    the film was good , not long , loud and not bad      -> positive
-    the film was not good , long , not loud and bad      -> negative
+    the film was good , not long and not bad      -> positive
+    the film was not good , bad and not long      -> negative
 
 A model has to bind each "not" to the word after it before it can weigh the evidence. For an exit that looks at the first token that takes
-two layers: in the first one that token sees unbound words and where they stand, and openings of different length and the "not" of the
+two layers: in the first one that token sees unbound words and where they stand, and beginnings of different length and the "not" of the
 neutral word keep the places from giving the label away.
 """
 
@@ -28,11 +28,11 @@ LABELS: dict[str, tuple[str, str]] = {
 }
 """Task name -> label names in index order."""
 
-SPLIT_SIZES: dict[str, int] = {"train": 4000, "dev": 500}
+SPLIT_SIZES: dict[str, int] = {"train": 2800, "dev": 500}
 """Rows per split; multiples of twenty keep both labels balanced in the easy and in the hard part."""
 
-EASY_EVERY: dict[str, int] = {"demo-single": 5, "demo-pair": 10}
-"""Task name -> one row in so many is easy."""
+EASY_EVERY = 5
+"""One row in so many is easy."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DEV_SHARE = 6  # a text belongs to dev when its CRC-32 is divisible by this number, else to train
@@ -42,20 +42,20 @@ _NAMES = (
     "ivy", "jack", "kate", "leo", "mary", "nick", "olga", "paul",
 )  # fmt: skip
 _WORKS = ("film", "book", "show", "play", "opera", "game", "song", "story")
-_GOOD = ("good", "great", "lovely")
-_BAD = ("bad", "awful", "boring")
-_NEUTRAL = ("long", "short", "loud", "quiet")
+_GOOD = ("good", "great")
+_BAD = ("bad", "awful")
+_NEUTRAL = ("long", "loud")
 _LIKED = ("loved", "liked", "enjoyed")
 _DISLIKED = ("hated", "disliked", "loathed")
-_GLAD = ("happy", "glad", "cheerful")
-_SAD = ("sad", "upset", "gloomy")
+_GLAD = ("happy", "glad")
+_SAD = ("sad", "upset")
 _DEEDS = ("smiled", "laughed", "danced", "sang")
-_CALM = ("calm", "busy", "tired", "awake")
-_TIMES = ("", "today", "again")
+_CALM = ("busy", "awake")
+_TIMES = ("", "today", "again", "all day", "at home")
 _OPENINGS = ("", "", "well", "so", "i think", "after all", "they say that")
-_VERDICTS = ("it was {claims}", "the {work} was {claims}", "this {work} is {claims}")
+_VERDICTS = ("it was {claims}", "the {work} was {claims}", "{name} found the {work} {claims}")
 _OPINIONS = ("{name} {verb} the {word} {work}", "{name} and i {verb} the {work}")
-_MOODS = ("{name} was {claims}", "{name} felt {claims}", "{name} seemed {claims}")
+_MOODS = ("{name} was {claims}", "{name} often felt {claims}", "my friend {name} seemed {claims}")
 _GLUE = ("not", ",")
 
 
@@ -77,13 +77,12 @@ def _join(*parts: str) -> str:
 
 
 def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], neutral: Sequence[str], hard: bool) -> str:
-    """Claims that say the same: two plain ones; if `hard`, a plain and a negated one among two neutral ones, one of these negated too."""
+    """Claims that say the same: two plain ones; if `hard`, a plain one, a negated one and a negated neutral one."""
     if not hard:
         return " and ".join(rng.sample(right, 2))
-    kept, denied = rng.sample(neutral, 2)
-    claims = [rng.choice(right), f"not {rng.choice(wrong)}", kept, f"not {denied}"]
+    claims = [rng.choice(right), f"not {rng.choice(wrong)}", f"not {rng.choice(neutral)}"]
     rng.shuffle(claims)
-    return f"{claims[0]} , {claims[1]} , {claims[2]} and {claims[3]}"
+    return f"{claims[0]} , {claims[1]} and {claims[2]}"
 
 
 def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
@@ -98,7 +97,7 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
             word=rng.choice(right),
         )
     else:
-        text = rng.choice(_VERDICTS).format(work=work, claims=_claims(rng, right, wrong, _NEUTRAL, hard))
+        text = rng.choice(_VERDICTS).format(name=name, work=work, claims=_claims(rng, right, wrong, _NEUTRAL, hard))
     return (_join(rng.choice(_OPENINGS), text),)
 
 
@@ -137,7 +136,7 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
     seen: set[tuple[str, ...]] = set()
     rows: list[DemoRow] = []
     while len(rows) < SPLIT_SIZES[split]:
-        hard, index = len(rows) // 2 % EASY_EVERY[task] > 0, len(rows) % 2
+        hard, index = len(rows) // 2 % EASY_EVERY > 0, len(rows) % 2
         texts = _MAKERS[task](rng, bool(index), hard)
         if texts in seen or any(_split_of(text) != split for text in texts):
             continue

@@ -76,7 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ResultsStore:
     """The demo as `make demo` runs it, on one thread and without timing."""
     folder = tmp_path_factory.mktemp("demo")
     where = ("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"))
-    assert main(["run", "--threads", "1", "--no-latency", "-q", *where]) == 0
+    assert main(["run", "--precision", "fp32", "--threads", "1", "--no-latency", "-q", *where]) == 0
     return ResultsStore(folder / "results")
 
 
