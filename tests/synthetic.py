@@ -1,11 +1,20 @@
-"""Records and traces made by hand, whose figures a test can compute on paper."""
+"""What several test files make by hand: records and traces whose figures a test can compute on paper, GLUE files, a BERT's folder."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
 
+from baselines.encoder import Head, ModelConfig
+from harness.backbones import WEIGHTS, Backbone, EncoderShape, Pooling, bert_shape
+from harness.errors import HarnessError
+from harness.latency import LatencyJob
 from harness.records import (
     SCHEMA,
     Costs,
@@ -26,6 +35,7 @@ from harness.records import (
 )
 from harness.store import ResultsStore
 from harness.sweep import Curve
+from harness.tasks import TASKS, TaskData, load_data
 from harness.trace import Trace
 
 LAYER_MACS = 100
@@ -234,3 +244,133 @@ def save_bert_and_deebert(store: ResultsStore) -> None:
             make_record("deebert", seed, [first, last], "entropy"), latency=make_latency("bert", 9.0 * slow, [2.5, 0.9 + seed / 50])
         )
         store.save(identified(deebert), {"dev": dev[seed], "selection": selection, "calibration": calibration}, {"entropy": make_curve(1)})
+
+
+# --- errors and files
+
+
+def one_line(error: pytest.ExceptionInfo[HarnessError]) -> str:
+    """What the user gets to read."""
+    line = str(error.value)
+    assert "\n" not in line
+    return line
+
+
+def everything_under(root: Path) -> dict[str, bytes]:
+    """Path below the folder -> content; nothing for a folder that is not there."""
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+class TouchesAFile:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+# --- GLUE's files
+
+
+Row = tuple[tuple[str, ...], str]
+"""The one or two texts, and what the file writes for the label."""
+
+HEADERS = {
+    "cola": None,
+    "sst2": "sentence\tlabel",
+    "mrpc": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+    "stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+    "rte": "index\tsentence1\tsentence2\tlabel",
+    "wnli": "index\tsentence1\tsentence2\tlabel",
+}
+FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "rte": "RTE", "wnli": "WNLI"}
+LINES: dict[str, Callable[[int, tuple[str, ...], str], str]] = {
+    "cola": lambda number, texts, label: f"gj04\t{label}\t*\t{texts[0]}",
+    "sst2": lambda number, texts, label: f"{texts[0]} \t{label}",
+    "mrpc": lambda number, texts, label: f"{label}\t{7000 + number}\t{8000 + number}\t{texts[0]}\t{texts[1]}",
+    "stsb": lambda number, texts, label: f"{number}\tcaptions\tMSRvid\t2012\t{number:04}\tnone\tnone\t{texts[0]}\t{texts[1]}\t{label}",
+    "rte": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
+    "wnli": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
+}
+
+
+def write_tsv(folder: Path, task: str, split: str, rows: Iterable[Row], newline: str = "\n", end: str = "\n") -> Path:
+    """A file as the GLUE archive has it."""
+    header = HEADERS[task]
+    lines = [] if header is None else [header]
+    lines += [LINES[task](number, texts, label) for number, (texts, label) in enumerate(rows)]
+    path = folder / FOLDERS[task] / f"{split}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((newline.join(lines) + end).encode())
+    return path
+
+
+def load_tsv(
+    folder: Path, task: str, train: Sequence[Row], dev: Sequence[Row] | None = None, rows: int | None = None, limit: int | None = None
+) -> TaskData:
+    """Both files written and read again; dev is the first two rows of train unless told."""
+    write_tsv(folder, task, "train", train)
+    write_tsv(folder, task, "dev", train[:2] if dev is None else dev)
+    return load_data(TASKS[task], folder, rows, limit)
+
+
+def singles(count: int, share: float = 0.3) -> list[Row]:
+    """Distinct sentences of which this share has label 1."""
+    return [((f"sentence {number} stands alone",), "1" if number * share % 1 < share else "0") for number in range(count)]
+
+
+def pairs(count: int) -> list[Row]:
+    return [((f"premise {number}", f"claim {number}"), "entailment" if number % 2 else "not_entailment") for number in range(count)]
+
+
+# --- backbones, models and jobs
+
+
+BERT_WORDS = [
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]",
+    "the", "film", "un", "##aff", "##able", "was", "not", "good", "!", "'", "caf", "##e",
+]  # fmt: skip
+BERT_CONFIG: dict[str, object] = {
+    "model_type": "bert",
+    "vocab_size": len(BERT_WORDS),
+    "hidden_size": 8,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 3,
+    "intermediate_size": 12,
+    "max_position_embeddings": 48,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu_new",
+    "layer_norm_eps": 1e-6,
+    "hidden_dropout_prob": 0.2,
+}
+
+
+def write_bert(folder: Path, config: dict[str, object] = BERT_CONFIG, vocabulary: list[str] = BERT_WORDS, seed: int = 0) -> Path:
+    """A BERT in the library's format: config.json, vocab.txt and weights (here of one tensor)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
+    tensor = torch.randn(4, 8, generator=torch.Generator().manual_seed(seed))
+    save_file({"embeddings.word_embeddings.weight": tensor}, folder / WEIGHTS)
+    return folder
+
+
+def pieces(backbone: Backbone, row: list[int]) -> list[str]:
+    return [str(backbone.tokenizer.id_to_token(piece)) for piece in row]
+
+
+SMALL = bert_shape(2, 16, 2, 24, vocabulary=30, positions=12)
+BOTH: tuple[Head | None, ...] = ("dense", "dense")
+
+
+def small_config(pooling: Pooling = "mean", exits: tuple[Head | None, ...] = BOTH, shape: EncoderShape = SMALL) -> ModelConfig:
+    """Two layers x 16, two classes."""
+    return ModelConfig(shape, pooling, 2, 1.0, exits)
+
+
+def make_job(**changes: object) -> LatencyJob:
+    """float32 on one thread of the CPU, no batches, a minute at the most."""
+    plain = LatencyJob("", None, {}, "cpu", "float32", 1, None, 0.1, None, seconds=60.0)
+    return replace(plain, **changes)

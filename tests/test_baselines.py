@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import same_weights
 from synthetic import timeless
 from torch import Tensor
 
@@ -46,10 +47,6 @@ def _tensors(model: MultiExitModel, beginning: str = "") -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name.startswith(beginning)}
 
 
-def _equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
-
-
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """One cache for the tests that only look at fitted models."""
@@ -70,7 +67,7 @@ def test_a_fitted_model_has_the_exits_of_its_method_and_of_the_untrained_one(
     untrained = ONE_RATE[name].untrained(micro, few_rows.task)
     assert model.config == untrained.config
     assert model.config.exits == exits
-    assert not _equal(_tensors(model), _tensors(untrained))
+    assert not same_weights(_tensors(model), _tensors(untrained))
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
@@ -90,7 +87,7 @@ def test_deeberts_last_exit_answers_as_bert_to_the_last_bit(shared: Work, few_ro
 def test_deebert_trains_only_the_new_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
     first, second = (_model(shared, ONE_RATE[name], few_rows, micro) for name in ("bert", "deebert"))
     for beginning in ("embedding.", "layers.", "exits.2."):
-        assert _equal(_tensors(first, beginning), _tensors(second, beginning))
+        assert same_weights(_tensors(first, beginning), _tensors(second, beginning))
     last = exit_heads(first)[0].pooler
     assert last is not None
     for head in exit_heads(second)[:-1]:
@@ -211,7 +208,7 @@ def test_the_chosen_rate_is_the_one_that_is_fitted(work: Work, shared: Work, few
     (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
     alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(few_rows, micro, work.at_seed(shared.seed))
     assert fitted.stage.key == alone.stage.key
-    assert _equal(_tensors(fitted.stage.model), _tensors(alone.stage.model))
+    assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
 
 
 def test_only_the_chosen_rate_keeps_its_model_and_the_search_is_not_repeated(
@@ -270,7 +267,7 @@ def test_fitting_never_looks_at_dev_or_calibration(work: Work, shared: Work, few
     plain = TWO_RATES[name].fit(few_rows, micro, shared)
     blind = TWO_RATES[name].fit(blanked, micro, work.at_seed(shared.seed))
     assert timeless(blind.trials) == timeless(plain.trials)
-    assert _equal(_tensors(blind.stage.model), _tensors(plain.stage.model))
+    assert same_weights(_tensors(blind.stage.model), _tensors(plain.stage.model))
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from threading import Barrier
 from typing import NoReturn
 
 import pytest
-from synthetic import assert_same_curve, assert_same_trace, make_curve, make_exit, make_record, make_timing, random_trace
+from synthetic import assert_same_curve, assert_same_trace, everything_under, make_curve, make_exit, make_record, make_timing, random_trace
 
 from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.records import SCHEMA, RunRecord, to_json
@@ -32,10 +32,6 @@ def three_traces() -> dict[str, Trace]:
 def save(store: ResultsStore, record: RunRecord) -> RunRecord:
     store.save(record, three_traces(), {"entropy": make_curve(1)})
     return record
-
-
-def everything_under(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
 def failing_after(calls: int, write: Callable[..., object], error: BaseException) -> Callable[..., object]:

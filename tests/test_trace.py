@@ -3,7 +3,6 @@
 import io
 import pickle
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,22 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from synthetic import assert_same_trace, random_trace
+from synthetic import TouchesAFile, assert_same_trace, random_trace
 
 from harness.errors import ExitCode, IncompleteError
 from harness.trace import Trace, predictions, read_trace, trace_bytes
 
 Arrays = dict[str, NDArray[np.generic]]
-
-
-class Mine:
-    """Unpickling it makes a file."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.marker,)
 
 
 def arrays_of(trace: Trace) -> Arrays:
@@ -166,7 +155,7 @@ def test_an_archive_of_text_and_a_single_array_are_no_traces(path: Path) -> None
 
 def test_a_pickled_file_is_refused_and_runs_nothing(path: Path) -> None:
     marker = path.parent / "ran"
-    path.write_bytes(pickle.dumps(Mine(marker)))
+    path.write_bytes(pickle.dumps(TouchesAFile(marker)))
     with pytest.raises(IncompleteError, match=r"trace\.npz"):
         read_trace(path)
     assert not marker.exists()
@@ -177,7 +166,7 @@ def test_a_pickled_file_is_refused_and_runs_nothing(path: Path) -> None:
 def test_pickled_objects_inside_an_archive_are_refused_and_run_nothing(path: Path) -> None:
     marker = path.parent / "ran"
     trap = np.empty(4, dtype=object)
-    trap[:] = Mine(marker)
+    trap[:] = TouchesAFile(marker)
     with pytest.raises(IncompleteError, match="allow_pickle"):
         read_trace(write_npz(path, arrays_of(random_trace(1, (1, 2), rows=4)) | {"labels": trap}))
     single = io.BytesIO()

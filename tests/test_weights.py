@@ -1,4 +1,5 @@
-import json
+"""Pretrained checkpoints: every tensor of the file reaches its place or is named, and a pickle is never loaded."""
+
 import pickle
 import re
 from collections.abc import Callable, Sequence
@@ -7,19 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from synthetic import SMALL, TouchesAFile, small_config
+from torch import Tensor
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
-from baselines.weights import copy_encoder, exit_heads, load_model, pretrained, save_model
-from harness.backbones import Backbone, EncoderShape, Pooling, bert_shape
+from baselines.weights import exit_heads, load_model, pretrained, save_model
+from harness.backbones import Backbone, Pooling, bert_shape
 from harness.errors import HarnessError, IncompleteError
-from harness.model import Batch, MultiExitModel
 from harness.records import WeightsReport
-
-SHAPE = bert_shape(2, 16, 2, 24, vocabulary=30, positions=12)
-DENSE: tuple[Head | None, ...] = ("dense", "dense")
 
 LAYER_NAMES = {
     "attention.self.query": ("query", (16, 16)),
@@ -79,32 +76,16 @@ def _tensors(*more: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
 
 def _backbone(folder: Path, tensors: dict[str, Tensor], pooling: Pooling = "mean") -> Backbone:
     save_file(tensors, folder / "model.safetensors")
-    return Backbone("small", SHAPE, pooling, f"folder:{folder}", "none", (1e-3,))
-
-
-def _config(pooling: Pooling = "mean", exits: tuple[Head | None, ...] = DENSE, shape: EncoderShape = SHAPE) -> ModelConfig:
-    return ModelConfig(shape, pooling, 2, 1.0, exits)
+    return Backbone("small", SMALL, pooling, f"folder:{folder}", "none", (1e-3,))
 
 
 def _load(folder: Path, tensors: dict[str, Tensor], config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
     return pretrained(_backbone(folder, tensors, config.pooling), config)
 
 
-def _batch() -> Batch:
-    ids = torch.arange(24).view(3, 8)
-    return Batch(ids, ids % 2, torch.arange(8) < torch.tensor([8, 3, 5])[:, None])
-
-
-def _scattered(config: ModelConfig) -> EncoderModel:
-    model = EncoderModel(config)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.3)
-    return model.eval()
-
-
 def test_every_tensor_of_the_file_reaches_its_place(tmp_path: Path) -> None:
     tensors = _tensors()
-    model, report = _load(tmp_path, tensors, _config())
+    model, report = _load(tmp_path, tensors, small_config())
     state = model.state_dict()
     for theirs, (ours, _) in NAMES.items():
         assert torch.equal(state[ours], tensors[theirs]), theirs
@@ -117,32 +98,31 @@ def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
     tensors = _tensors()
     del tensors[name]
     with pytest.raises(HarnessError, match=f"1 missing: {name}"):
-        _load(tmp_path, tensors, _config())
+        _load(tmp_path, tensors, small_config())
 
 
 @pytest.mark.parametrize("name", ["encoder.layer.2.output.dense.bias", "classifier.weight", "encoder.layer.0.adapter.weight"])
 def test_an_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(HarnessError, match=f"1 unexpected: {name}"):
-        _load(tmp_path, _tensors({name: (2,)}), _config())
+        _load(tmp_path, _tensors({name: (2,)}), small_config())
 
 
-def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
-    name = "encoder.layer.1.attention.self.key.weight"
+@pytest.mark.parametrize(
+    ("name", "got", "wanted"),
+    [("encoder.layer.1.attention.self.key.weight", (8, 16), [16, 16]), ("embeddings.LayerNorm.bias", (1,), [16])],
+    ids=["smaller", "it would broadcast"],
+)
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]) -> None:
     with pytest.raises(HarnessError) as caught:
-        _load(tmp_path, _tensors({name: (8, 16)}), _config())
-    assert f"1 of another shape: {name} [8, 16] (wanted [16, 16])" in str(caught.value)
-
-
-def test_a_tensor_that_would_broadcast_into_its_place_is_of_another_shape(tmp_path: Path) -> None:
-    with pytest.raises(HarnessError, match=r"\[1\] \(wanted \[16\]\)"):
-        _load(tmp_path, _tensors({"embeddings.LayerNorm.bias": (1,)}), _config())
+        _load(tmp_path, _tensors({name: got}), small_config())
+    assert f"1 of another shape: {name} {list(got)} (wanted {wanted})" in str(caught.value)
 
 
 def test_all_that_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     tensors = _tensors({"stranger": (1,), "embeddings.LayerNorm.bias": (3,)})
     del tensors["encoder.layer.0.attention.self.query.bias"]
     with pytest.raises(HarnessError) as caught:
-        _load(tmp_path, tensors, _config())
+        _load(tmp_path, tensors, small_config())
     said = str(caught.value)
     assert "\n" not in said
     for part in (
@@ -165,7 +145,7 @@ def _old_norms(name: str) -> str:
 @pytest.mark.parametrize("rename", [_with_prefix, _old_norms, lambda name: _with_prefix(_old_norms(name))])
 def test_names_of_other_versions_of_the_library_are_read(tmp_path: Path, rename: Callable[[str], str]) -> None:
     tensors = _tensors(POOLER)
-    model, report = _load(tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, _config("cls"))
+    model, report = _load(tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls"))
     state = model.state_dict()
     assert all(torch.equal(state[ours], tensors[theirs]) for theirs, (ours, _) in NAMES.items())
     assert torch.equal(state["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
@@ -175,7 +155,7 @@ def test_names_of_other_versions_of_the_library_are_read(tmp_path: Path, rename:
 
 def test_buffers_and_pretraining_heads_are_left_out_by_name(tmp_path: Path) -> None:
     tensors = _tensors(HEADS) | {"embeddings.position_ids": torch.arange(12).view(1, 12)}
-    _, report = _load(tmp_path, tensors, _config())
+    _, report = _load(tmp_path, tensors, small_config())
     assert report.left_out == tuple(sorted([*HEADS, "embeddings.position_ids"]))
     assert report.loaded == len(NAMES)
 
@@ -183,7 +163,7 @@ def test_buffers_and_pretraining_heads_are_left_out_by_name(tmp_path: Path) -> N
 @pytest.mark.parametrize("exits", [("dense", "dense"), ("shared", "shared"), ("dense", "shared")])
 def test_pooler_of_a_cls_backbone_becomes_the_pooler_of_every_exit(tmp_path: Path, exits: tuple[Head | None, ...]) -> None:
     tensors = _tensors(POOLER)
-    model, report = _load(tmp_path, tensors, _config("cls", exits))
+    model, report = _load(tmp_path, tensors, small_config("cls", exits))
     for head in exit_heads(model):
         assert head.pooler is not None
         assert torch.equal(head.pooler.weight, tensors["pooler.dense.weight"])
@@ -193,7 +173,7 @@ def test_pooler_of_a_cls_backbone_becomes_the_pooler_of_every_exit(tmp_path: Pat
 
 def test_pooler_of_a_cls_backbone_goes_to_the_one_exit_there_is(tmp_path: Path) -> None:
     tensors = _tensors(POOLER)
-    model, report = _load(tmp_path, tensors, _config("cls", (None, "dense")))
+    model, report = _load(tmp_path, tensors, small_config("cls", (None, "dense")))
     assert torch.equal(model.state_dict()["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
     assert report.fresh == ("exits.1.classifier.bias", "exits.1.classifier.weight")
 
@@ -201,7 +181,7 @@ def test_pooler_of_a_cls_backbone_goes_to_the_one_exit_there_is(tmp_path: Path) 
 @pytest.mark.parametrize(("pooling", "exits"), [("mean", ("dense", "dense")), ("cls", ("plain", "plain"))])
 def test_pooler_is_left_out_when_no_exit_can_use_it(tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]) -> None:
     tensors = _tensors(POOLER)
-    model, report = _load(tmp_path, tensors, _config(pooling, exits))
+    model, report = _load(tmp_path, tensors, small_config(pooling, exits))
     assert report.left_out == tuple(sorted(POOLER))
     poolers = [head.pooler.weight for head in exit_heads(model) if head.pooler is not None]
     assert not any(torch.equal(weight, tensors["pooler.dense.weight"]) for weight in poolers)
@@ -211,12 +191,12 @@ def test_half_a_pooler_is_an_error(tmp_path: Path) -> None:
     tensors = _tensors(POOLER)
     del tensors["pooler.dense.bias"]
     with pytest.raises(HarnessError, match=r"1 missing: pooler\.dense\.bias"):
-        _load(tmp_path, tensors, _config("cls"))
+        _load(tmp_path, tensors, small_config("cls"))
 
 
 def test_half_precision_weights_are_read_into_float32(tmp_path: Path) -> None:
     tensors = {name: tensor.half() for name, tensor in _tensors().items()}
-    model, _ = _load(tmp_path, tensors, _config())
+    model, _ = _load(tmp_path, tensors, small_config())
     value = model.state_dict()["layers.0.query.weight"]
     assert value.dtype == torch.float32
     assert torch.equal(value, tensors["encoder.layer.0.attention.self.query.weight"].float())
@@ -232,38 +212,23 @@ def test_a_damaged_weights_file_is_the_users_error(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(HarnessError, match="cannot be read"):
-        pretrained(backbone, _config())
-
-
-class TouchesAFile:
-    """Unpickling it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return _touch, (str(self.path),)
-
-
-def _touch(path: str) -> str:
-    Path(path).touch()
-    return path
+        pretrained(backbone, small_config())
 
 
 def test_a_pickle_is_never_loaded_whatever_its_name(tmp_path: Path) -> None:
     trace, folder = tmp_path / "was-loaded", tmp_path / "folder"
     folder.mkdir()
     payload = pickle.dumps({"state": TouchesAFile(trace)})
-    backbone = Backbone("small", SHAPE, "mean", f"folder:{folder}", "none", (1e-3,))
+    backbone = Backbone("small", SMALL, "mean", f"folder:{folder}", "none", (1e-3,))
     (folder / "pytorch_model.bin").write_bytes(payload)
     with pytest.raises(HarnessError, match="only safetensors are read"):
-        pretrained(backbone, _config())
+        pretrained(backbone, small_config())
     (folder / "model.safetensors").write_bytes(payload)
     with pytest.raises(HarnessError, match="cannot be read"):
-        pretrained(replace(backbone), _config())
+        pretrained(replace(backbone), small_config())
     with pytest.raises(IncompleteError):
         load_model(folder)
-    save_model(EncoderModel(_config()), folder)
+    save_model(EncoderModel(small_config()), folder)
     (folder / "model.safetensors").write_bytes(payload)
     with pytest.raises(IncompleteError, match="does not hold a model"):
         load_model(folder)
@@ -272,150 +237,7 @@ def test_a_pickle_is_never_loaded_whatever_its_name(tmp_path: Path) -> None:
     assert trace.exists()
 
 
-@pytest.mark.parametrize(
-    ("shape", "exits"),
-    [
-        (SHAPE, ("dense", "dense")),
-        (SHAPE, ("shared", "shared")),
-        (SHAPE, (None, "plain")),
-        (replace(SHAPE, heads=(1, 2), ffn=(5, 24)), ("plain", "shared")),
-        (replace(SHAPE, embedding_rank=3, dropout=0.0, activation="relu", layer_norm_eps=1e-5), ("dense", "plain")),
-    ],
-)
-def test_a_saved_model_answers_the_same_to_the_last_bit(tmp_path: Path, shape: EncoderShape, exits: tuple[Head | None, ...]) -> None:
-    model = _scattered(ModelConfig(shape, "cls", 3, 1.0, exits))
-    save_model(model, tmp_path)
-    again = load_model(tmp_path)
-    assert again.config == model.config
-    assert again.parameter_count() == model.parameter_count()
-    assert {module.training for module in again.modules()} == {False}
-    with torch.no_grad():
-        assert torch.equal(again(_batch()).logits, model(_batch()).logits)
-
-
-def test_a_saved_regression_keeps_its_scale(tmp_path: Path) -> None:
-    model = _scattered(ModelConfig(SHAPE, "mean", 1, 5.0, DENSE))
-    save_model(model, tmp_path)
-    with torch.no_grad():
-        assert torch.equal(load_model(tmp_path)(_batch()).logits, model(_batch()).logits)
-
-
-def test_a_shared_pooler_is_written_once_and_shared_again(tmp_path: Path) -> None:
-    save_model(_scattered(_config(exits=("shared", "shared"))), tmp_path)
-    with safe_open(tmp_path / "model.safetensors", "pt") as file:
-        assert sum(name.endswith("pooler.weight") for name in file.keys()) == 1  # noqa: SIM118 (not a dict)
-    first, second = exit_heads(load_model(tmp_path))
-    assert first.pooler is second.pooler
-
-
-def test_only_safetensors_and_a_config_are_written(tmp_path: Path) -> None:
-    save_model(_scattered(_config()), tmp_path)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
-
-
-def test_a_model_without_a_config_cannot_be_saved(tmp_path: Path) -> None:
-    model = EncoderModel(_config())
-    with pytest.raises(TypeError, match="MultiExitModel has no config"):
-        save_model(MultiExitModel(model.embedding, list(model.layers), [None, model.exits["1"]]), tmp_path)
-
-
-def _cut_weights(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-8])
-
-
-def _drop_tensor(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    del tensors["layers.0.query.weight"]
-    save_file(tensors, folder / "model.safetensors")
-
-
-def _add_tensor(folder: Path) -> None:
-    save_file(load_file(folder / "model.safetensors") | {"stranger": torch.ones(1)}, folder / "model.safetensors")
-
-
-def _reshape_tensor(folder: Path) -> None:
-    changed = {"layers.0.query.weight": torch.ones(16, 15)}
-    save_file(load_file(folder / "model.safetensors") | changed, folder / "model.safetensors")
-
-
-def _remove(name: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / name).unlink()
-
-
-def _config_text(text: bytes) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        (folder / "config.json").write_bytes(text)
-
-    return damage
-
-
-def _config_field(name: str, value: object) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        place = config["shape"] if name in config["shape"] else config
-        place[name] = value
-        (folder / "config.json").write_text(json.dumps(config))
-
-    return damage
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        _cut_weights,
-        _drop_tensor,
-        _add_tensor,
-        _reshape_tensor,
-        _remove("model.safetensors"),
-        _remove("config.json"),
-        _config_text(b""),
-        _config_text(b"[1, 2]"),
-        _config_text(b"\xff\xfe\x00not text"),
-        _config_field("classes", "two"),
-        _config_field("unknown", 1),
-        _config_field("exits", ["dense"]),
-        _config_field("exits", ["dense", None]),
-        _config_field("exits", ["dense", "deep"]),
-        _config_field("ffn", [24]),
-        _config_field("heads", [2, 2, 2]),
-        _config_field("activation", "swish"),
-        _config_field("hidden", 17),
-    ],
-    ids=[
-        "weights cut", "tensor missing", "tensor unexpected", "tensor of another shape", "no weights", "no config", "config empty",
-        "config a list", "config not text", "classes a word", "unknown field", "too few exits", "no last exit", "unknown head",
-        "too few widths", "too many heads", "unknown activation", "another hidden size",
-    ],
-)  # fmt: skip
-def test_a_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    save_model(EncoderModel(_config()), tmp_path)
-    damage(tmp_path)
-    with pytest.raises(IncompleteError) as caught:
-        load_model(tmp_path)
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_copying_an_encoder_copies_embedding_and_layers_and_no_exit() -> None:
-    source, target = _scattered(_config(exits=(None, "dense"))), _scattered(_config(exits=("plain", "plain")))
-    before = {name: value.clone() for name, value in target.exits.state_dict().items()}
-    copy_encoder(source, target)
-    with torch.no_grad():
-        pairs = zip(source(_batch()).hiddens, target(_batch()).hiddens, strict=True)
-        assert all(torch.equal(*pair) for pair in pairs)
-    assert all(torch.equal(before[name], value) for name, value in target.exits.state_dict().items())
-    assert {value.data_ptr() for value in source.state_dict().values()}.isdisjoint(v.data_ptr() for v in target.state_dict().values())
-
-
-@pytest.mark.parametrize("change", [{"ffn": (24, 23)}, {"embedding_rank": 4}, {"dropout": 0.2}])
-def test_copying_between_encoders_of_different_shapes_is_refused(change: dict[str, object]) -> None:
-    other = EncoderModel(_config(shape=replace(SHAPE, **change)))
-    with pytest.raises(ValueError, match="does not fit"):
-        copy_encoder(EncoderModel(_config()), other)
-
-
 def test_exit_heads_come_first_to_last_without_the_layers_that_have_none() -> None:
     exits: tuple[Head | None, ...] = ("plain", None, *("dense",) * 9)
-    model = EncoderModel(_config(exits=exits, shape=bert_shape(11, 16, 2, 4, vocabulary=30)))
+    model = EncoderModel(small_config(exits=exits, shape=bert_shape(11, 16, 2, 4, vocabulary=30)))
     assert exit_heads(model) == [model.exits[str(layer)] for layer in (0, *range(2, 11))]

