@@ -119,6 +119,7 @@ def test_exits_get_their_quartiles_and_the_reference_its_ratios(
         assert conditions.reference_ratio[size] == tuple(
             paired_ratio(variants["reference"], variants[f"static/{layer}"]) for layer in (1, 3)
         )
+        assert conditions.path_ratio[size] == tuple(paired_ratio(variants["reference"], variants[f"path/{layer}"]) for layer in (1, 3))
         assert conditions.tokens[size] == tuple(max(len(row) for row in batch) for batch in job.batches[size])
     assert conditions.rounds == {"1": 2, "4": 2}
     assert (conditions.reference, conditions.device, conditions.precision, conditions.threads) == ("bert", "cpu", "float32", 1)

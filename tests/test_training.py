@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import make_model, make_run, make_schedule, no_score, plain_loss, same_weights, watched_steps, weights_of
 from torch import Tensor, nn
 
@@ -249,11 +250,19 @@ def test_bfloat16_autocast_trains_float32_weights_close_to_those_of_float32(micr
     def score(model: MultiExitModel) -> float:
         return selection_score(model, few_rows.selection, few_rows.task, [0, 1], CPU)
 
-    half = make_model(micro)
-    training = train(half, loss, few_rows.train, score, make_schedule(epochs=2), make_run(tmp_path, "bfloat16"))
-    assert kinds == {torch.bfloat16}
-    assert {value.dtype for value in half.state_dict().values()} == {torch.float32}
-    assert training.final_loss == pytest.approx(2 * math.log(2), abs=0.1)
+    trained = {}
+    for precision, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        kinds.clear()
+        AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the first precision it was given
+        trained[precision] = model = make_model(micro)
+        train(model, loss, few_rows.train, score, make_schedule(epochs=2), make_run(tmp_path / precision, precision))
+        assert kinds == {kind}
+        assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    start = make_model(micro).state_dict()
+    whole, half = (trained[precision].state_dict() for precision in ("float32", "bfloat16"))
+    moved = torch.cat([(whole[name] - start[name]).flatten() for name in start])
+    apart = torch.cat([(whole[name] - half[name]).flatten() for name in start])
+    assert 0 < apart.norm() < moved.norm() / 4
 
 
 @pytest.mark.parametrize("exits", [[0], [1], [0, 1]])
