@@ -161,7 +161,7 @@ def mean(values: Iterable[float]) -> Mean:
 def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
     """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ.
 
-    Of several runs of one seed the one that was timed against `reference` stands.
+    Of several runs of one seed the newest model's stands, and of its runs the one that was timed against `reference`.
     """
     found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -180,13 +180,27 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
 
 
 def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
-    """One run a seed, in the order of seeds: one timed against the reference before one timed otherwise or not at all, then the newest."""
+    """One run a seed, in the order of seeds: of the model that was fitted last, known by its last stage's key.
 
-    def standing(record: RunRecord) -> tuple[bool, bool, str]:
-        return record.latency is not None and record.latency.reference == reference, record.latency is not None, record.created
+    So what a raised revision gave takes the place of the older model's scores, timed or not. Among runs of that model one timed against
+    the reference comes before one timed otherwise or not at all, then the newest. A model is as old as its first run.
+    """
+    since: dict[str, str] = {}
+    for record in records:
+        since[_model(record)] = min(record.created, since.get(_model(record), record.created))
+
+    def standing(record: RunRecord) -> tuple[str, str, bool, bool, str]:
+        timed = record.latency
+        against = timed is not None and timed.reference == reference
+        return since[_model(record)], _model(record), against, timed is not None, record.created
 
     ordered = sorted(records, key=standing)
     return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
+
+
+def _model(record: RunRecord) -> str:
+    """The content address of the run's fitted model."""
+    return record.stages[-1].report.key
 
 
 def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyConditions | None:

@@ -248,21 +248,38 @@ def test_every_run_is_in_exactly_one_row_whatever_its_settings(variants: Sequenc
     assert sorted(kept) == sorted(record.run_id for record in runs)
 
 
-def test_a_seed_that_ran_twice_counts_once_with_its_latency_else_the_newest(store: ResultsStore) -> None:
-    """A raised revision gives a new run of the same cell beside the old one."""
-    old, new, measured = (
-        identified(replace(single("bert", 1, score), created=f"2026-11-2{day}T12:00:00+00:00")) for day, score in enumerate((0.1, 0.2, 0.3))
-    )
-    (comparison,) = compare(store, [new, old], "bert")
-    assert_mean(comparison.rows[0].scores["accuracy"], 0.2)
-    assert comparison.records == (new,)
-    measured = timed(replace(measured, created="2026-11-01T12:00:00+00:00"), "bert", 1.0)
-    (comparison,) = compare(store, [new, measured, old], "bert")
-    assert_mean(comparison.rows[0].scores["accuracy"], 0.3)
-    otherwise = timed(replace(new, created="2026-11-30T12:00:00+00:00"), "pabee", 2.0)
-    (comparison,) = compare(store, [otherwise, measured, old], "bert")
-    assert comparison.records == (measured,)
-    assert_mean(comparison.rows[0].latency_ratio, 1.0)
+def fitted(record: RunRecord, key: str, day: int) -> RunRecord:
+    """The run of the model with this key on this day of the month."""
+    use = record.stages[-1]
+    stages = (*record.stages[:-1], replace(use, report=replace(use.report, key=key)))
+    return identified(replace(record, stages=stages, created=f"2026-11-{day:02}T12:00:00+00:00"))
+
+
+def test_of_a_seed_that_was_fitted_twice_the_newest_model_stands_timed_or_not(store: ResultsStore) -> None:
+    """A raised revision gives a new model of the same cell beside the old one: the score of the old one must not stand."""
+    old = timed(fitted(single("bert", 1, 0.1), "old", 20), "bert", 1.0)
+    new = fitted(single("bert", 1, 0.2), "new", 21)
+    for runs in ([old, new], [new, old]):
+        (comparison,) = compare(store, runs, "bert")
+        assert comparison.records == (new,)
+        assert_mean(comparison.rows[0].scores["accuracy"], 0.2)
+        assert comparison.rows[0].latency_ratio is None
+    again = timed(fitted(single("bert", 1, 0.1), "old", 22), "bert", 1.0)
+    assert compare(store, [again, new, old], "bert")[0].records == (new,)
+    other_seed = timed(fitted(single("bert", 2, 0.4), "other", 1), "bert", 1.0)
+    assert compare(store, [old, new, other_seed], "bert")[0].records == (new, other_seed)
+
+
+def test_of_several_runs_of_one_model_the_one_timed_against_the_reference_stands(store: ResultsStore) -> None:
+    """Then one that was timed at all, then the newest."""
+    model = single("bert", 1)
+    against, otherwise, untimed, later = (fitted(model, "same", day) for day in (1, 2, 3, 4))
+    against, otherwise = timed(against, "bert", 1.0), timed(otherwise, "pabee", 2.0)
+    standing = [against, otherwise, later, untimed]
+    for place in range(4):
+        for runs in (standing[place:], standing[place:][::-1]):
+            assert compare(store, runs, "bert")[0].records == (standing[place],)
+    assert_mean(compare(store, standing, "bert")[0].rows[0].latency_ratio, 1.0)
 
 
 @pytest.mark.parametrize("reference", [None, "bert", "pabee"])
