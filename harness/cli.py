@@ -339,7 +339,7 @@ def report_command(
     Example:
       harness report --format markdown --tasks mrpc,sst2
     """
-    from harness.errors import unknown
+    from harness.errors import IncompleteError, unknown
     from harness.methods import METHODS
     from harness.options import names_in, reference_named
     from harness.report import insert, render
@@ -360,6 +360,10 @@ def report_command(
     problems += damaged
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    if into is not None and problems:
+        raise IncompleteError(
+            f"{into} stays as it is: {len(problems)} of the runs cannot be read, and a report without them would take its place"
+        )
     against = reference_named(reference, {})
     text = render(store, records, against.name if against else None, form, named)
     if into is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from synthetic import identified, make_exit, make_latency, make_record, make_timing, save_bert_and_deebert
 
+from harness.__main__ import main
 from harness.compare import Mean
 from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.records import RunRecord
@@ -346,3 +347,24 @@ def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.md").write_bytes(b"caf\xe9")
     with pytest.raises(HarnessError, match=r"latin\.md"):
         insert(tmp_path / "latin.md", "text")
+
+
+def test_a_damaged_run_leaves_the_file_as_it_is(store: ResultsStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report without that run would take the place of one that has it."""
+    path = tmp_path / "README.md"
+    path.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    words = ["report", "--into", str(path), "--results-dir", str(store.root)]
+    assert main(words) == ExitCode.OK
+    whole = path.read_text(encoding="utf-8")
+    record = next(record for record in store.records()[0] if record.spec.method == "deebert")
+    folder = store.folder("rte", "deebert", record.run_id)
+    for name in ("trace.selection.npz", "record.json"):
+        kept = (folder / name).read_bytes()
+        (folder / name).write_bytes(b"PK torn")
+        assert main(words) == ExitCode.INCOMPLETE
+        said = capsys.readouterr().err
+        assert f"rte/deebert/{record.run_id}" in said
+        assert f"{path} stays as it is" in said
+        assert path.read_text(encoding="utf-8") == whole
+        (folder / name).write_bytes(kept)
+    assert main(words) == ExitCode.OK
