@@ -24,8 +24,12 @@ from harness.tasks import TaskData
 SEARCH_SEED = 1
 """Hyper-parameters are searched with this seed, whatever the run's, so that all seeds of a cell use the same ones."""
 
+MODELS_WRITTEN = 2 * (1 + 2 + 1) + 1
+"""Free disk space that a stage asks for, in times its backbone: after an epoch the state (the model, AdamW's two moments, the best epoch)
+stands beside the one before it, and the fitted model comes to them."""
+
 SPARE_BYTES = 2**28
-"""Free disk space that a stage asks for beside five times its backbone: the model, its best epoch, the optimiser's state."""
+"""The same for all else: positions, biases, exits, logs."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +258,7 @@ class Work:
         """Raises: IncompleteError when there is less room than a stage writes."""
         shape = backbone.shape
         layer = 4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)
-        needed = 5 * 4 * (shape.vocabulary * shape.hidden + shape.layers * layer) + SPARE_BYTES
+        needed = MODELS_WRITTEN * 4 * (shape.vocabulary * shape.hidden + shape.layers * layer) + SPARE_BYTES
         free = shutil.disk_usage(self.cache).free
         if free < needed:
             raise IncompleteError(

@@ -17,6 +17,7 @@ from synthetic import timeless
 from baselines.bert import Bert
 from baselines.deebert import DeeBert
 from baselines.encoder import EncoderModel, ModelConfig
+from baselines.finetune import FineTune
 from baselines.pabee import Pabee
 from harness import demo, stages
 from harness.backbones import Backbone, bert_shape
@@ -263,6 +264,30 @@ def test_a_full_disk_stops_a_stage_before_it_begins(
     assert "--cache-dir" in str(caught.value)
     assert Drawing.calls == []
     assert _stage_folders(work.cache) == []
+
+
+def test_room_is_asked_for_two_states_and_the_model_of_a_large_backbone(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BERT-base: 23.4 million word and 84.9 million layer weights of 4 bytes, nine times 0.434 GB, and 0.268 GB to spare: 4.169 GB."""
+    base = replace(micro, shape=bert_shape(12, 768, 12, 3072))
+    for free in (10**9, 4_168_000_000):
+        monkeypatch.setattr(stages.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with pytest.raises(IncompleteError, match=r"GB free, a stage needs 4\.2 GB"):
+            work.fitted(Drawing(), few_rows, base)
+    monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_172_000_000))
+    work._check_disk(base)
+
+
+def test_a_training_writes_no_more_than_the_disk_is_asked_for(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+    """A state holds four models; two states and the fitted model are what `MODELS_WRITTEN` counts."""
+    (schedule,) = Bert(epochs=1).schedules(micro)
+    small = replace(micro, shape=bert_shape(2, 128, 4, 512, micro.shape.vocabulary, 64))
+    run = StageRun(work.compute, "", "fine-tune", 1, tmp_path)
+    fresh = FineTune("fine-tune", (None, "plain"), (1.0,), schedule).fit((), few_rows, small, run)
+    state, model = (tmp_path / "train.pt").stat().st_size, 4 * fresh.model.parameter_count()
+    assert state / model == pytest.approx(4, abs=0.1)
+    assert 2 * state + model == pytest.approx(stages.MODELS_WRITTEN * model, rel=0.02)
 
 
 def test_a_full_disk_does_not_keep_a_finished_stage_from_being_reused(
