@@ -18,7 +18,7 @@ from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
 from harness.listing import table
-from harness.model import MultiExitModel, State
+from harness.model import Batch, MultiExitModel, State
 from harness.records import Costs, Polynomial
 
 LENGTHS = (8, 16, 32)
@@ -76,13 +76,14 @@ def piece_costs(model: MultiExitModel) -> Costs:
         return shared[id(layer)]
 
     exits = [model.exit_after(index) for index in range(len(model.layers))]
+    classes = _classes(model)
     return Costs(
         embedding=_polynomial(model.embedding, model, "embedding"),
         layers=tuple(layer_macs(layer) for layer in model.layers),
         exits=tuple(
             None
             if piece is None
-            else _polynomial(_ExitCall(piece, min(model.lookback, index + 2), _answers_before(model, index)), model, "exit")
+            else _polynomial(_ExitCall(piece, min(model.lookback, index + 2), _answers_before(model, index), classes), model, "exit")
             for index, piece in enumerate(exits)
         ),
     )
@@ -91,13 +92,20 @@ def piece_costs(model: MultiExitModel) -> Costs:
 class _ExitCall(nn.Module):
     """An exit as a function of plain tensors, which is what fvcore can trace."""
 
-    def __init__(self, leave: nn.Module, hiddens: int, answers: int) -> None:
+    def __init__(self, leave: nn.Module, hiddens: int, answers: int, classes: int) -> None:
         super().__init__()
-        self.leave, self.hiddens, self.answers = leave, hiddens, answers
+        self.leave, self.hiddens, self.answers, self.classes = leave, hiddens, answers, classes
 
     def forward(self, mask: Tensor, *tensors: Tensor) -> Tensor:
         logits: Tensor = self.leave(State(tensors[: self.hiddens], mask, tensors[self.hiddens :]))
         return logits
+
+
+def _classes(model: MultiExitModel) -> int:
+    """The width of the model's answers, as they come out."""
+    ids = torch.zeros(1, LENGTHS[0], dtype=torch.long, device=next(model.parameters()).device)
+    with torch.no_grad(), _evaluating(model):
+        return model(Batch(ids, ids, torch.ones_like(ids, dtype=torch.bool))).logits.shape[-1]
 
 
 def _answers_before(model: MultiExitModel, layer: int) -> int:
@@ -134,21 +142,21 @@ def _inputs(piece: nn.Module, model: MultiExitModel, kind: str, length: int) -> 
         hidden = model.embedding(ids, ids)
     if not isinstance(piece, _ExitCall):
         return hidden, mask
-    answer = torch.zeros(1, int(getattr(piece.leave, "classes", 1)), device=device)
-    return mask, *[hidden] * piece.hiddens, *[answer] * piece.answers
+    return mask, *[hidden] * piece.hiddens, *[torch.zeros(1, piece.classes, device=device)] * piece.answers
 
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode and a quiet fvcore for the time of a count."""
-    training, logger = module.training, logging.getLogger("fvcore")
+    modes, logger = [(part, part.training) for part in module.modules()], logging.getLogger("fvcore")
     level = logger.level
     logger.setLevel(logging.ERROR)
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for part, training in modes:
+            part.training = training
         logger.setLevel(level)
 
 

@@ -25,7 +25,7 @@ from harness.errors import IncompleteError
 from harness.inference import answer_early
 from harness.methods import model_format
 from harness.model import Batch, MultiExitModel
-from harness.policies import Policy, make_policy
+from harness.policies import POLICIES, Policy
 from harness.progress import Progress
 from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
 from harness.tasks import Tokens
@@ -50,6 +50,7 @@ class LatencyJob:
     precision: str
     threads: int
     policy: str | None
+    """One that can serve the model's task."""
     tolerance: float
     threshold: float | None
     """None: time each exit. A number: time live early exit at this threshold."""
@@ -90,7 +91,7 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
     with work as advance, tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as answer:
         told.write(json.dumps(asdict(job)))
         told.seek(0)
-        command = [sys.executable, "-m", "harness.latency"]
+        command = [sys.executable, "-P", "-m", "harness.latency"]  # -P: a harness.py in the current folder is not ours
         said = ["no message"]
         with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True) as child:
             assert child.stderr is not None
@@ -201,7 +202,7 @@ def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: Late
     variants: dict[str, Callable[[Batch], object]] = {}
     if reference is not None:
         variants["reference"] = reference.truncated(len(reference.layers))
-    policy = None if job.policy is None else make_policy(job.policy, _classes(model), job.tolerance)
+    policy = None if job.policy is None else POLICIES[job.policy](job.tolerance)
     if job.threshold is not None:
         assert policy is not None
         cut = policy.cut(job.threshold)
@@ -212,10 +213,6 @@ def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: Late
         if policy is not None:
             variants[f"path/{layer}"] = partial(answer_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0)
     return variants
-
-
-def _classes(model: MultiExitModel) -> int:
-    return int(getattr(model.exit_after(len(model.layers) - 1), "classes", 1))
 
 
 def _load(folder: str, device: torch.device) -> MultiExitModel:

@@ -225,7 +225,6 @@ class LooksBack(nn.Module):
     """A linear answer from each hidden state it is shown."""
 
     lookback = 3
-    classes = 2
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -237,8 +236,6 @@ class LooksBack(nn.Module):
 
 class ReadsAnswers(nn.Module):
     """A linear answer from its hidden state and from each answer before it."""
-
-    classes = 2
 
     def __init__(self, hidden: int) -> None:
         super().__init__()

@@ -188,7 +188,7 @@ def _other_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     plain = subprocess.Popen
 
     def popen(command: list[str], **options: object) -> object:
-        assert command == [sys.executable, "-m", "harness.latency"]
+        assert command == [sys.executable, "-P", "-m", "harness.latency"]
         return plain([sys.executable, "-c", program], **options)
 
     monkeypatch.setattr(latency, "subprocess", SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE))
@@ -253,6 +253,14 @@ def test_a_child_that_answers_nonsense_is_incomplete(monkeypatch: pytest.MonkeyP
     _other_child(monkeypatch, "print('not json')")
     with pytest.raises(IncompleteError, match="the timing process's answer is not JSON"):
         run_job(make_job(), QUIET)
+
+
+def test_the_users_folder_gives_the_child_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob) -> None:
+    """A harness.py, or a json.py, beside the user's data is not ours."""
+    for name in ("harness.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong program')")
+    monkeypatch.chdir(tmp_path)
+    assert set(run_job(job, QUIET).milliseconds) == {"1", "4"}
 
 
 def test_a_job_holds_plain_json_values_only(job: LatencyJob) -> None:
