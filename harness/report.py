@@ -11,6 +11,7 @@ from harness.compare import BUDGETS, Comparison, Mean, Row, compare
 from harness.errors import HarnessError, IncompleteError
 from harness.records import RunRecord, Timing
 from harness.store import ResultsStore
+from harness.tasks import find_tasks
 
 CONSTANT = "(constant answer)"
 """The row of a model that always gives the training part's majority label, or mean value."""
@@ -88,7 +89,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def caption(comparison: Comparison) -> str:
-    """Split, seeds, rows, length, precision, hardware."""
+    """Split, seeds, rows, length, precision, hardware, a regression's tolerance."""
     where, first = comparison.condition, comparison.records[0]
     rows = first.data.rows
     drawn = f" (drawn by --train-rows {where.train_rows})" if where.train_rows else ""
@@ -100,8 +101,17 @@ def caption(comparison: Comparison) -> str:
         f"({', '.join(map(str, seeds))}; n in the table). Trained on {rows['train']} rows{drawn}; best epoch and rates on "
         f"selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). Cut at {where.max_length} tokens "
         f"({cut} rows were longer). Trained in {where.precision}, scored and timed in float32 on {where.device}, {where.threads} CPU "
-        f"thread(s){_rounds(comparison)}. Reference: {comparison.reference or 'none'}."
+        f"thread(s){_rounds(comparison)}. Reference: {comparison.reference or 'none'}.{_tolerance(comparison)}"
     )
+
+
+def _tolerance(comparison: Comparison) -> str:
+    """What patience calls agreement where answers are numbers."""
+    (task,) = find_tasks([comparison.condition.task])
+    tolerances = sorted({record.tolerance for record in comparison.records if record.policy is not None})
+    if not task.regression or not tolerances:
+        return ""
+    return f" Patience: answers agree that differ by less than {', '.join(f'{tolerance:g}' for tolerance in tolerances)} label units."
 
 
 def _rounds(comparison: Comparison) -> str:

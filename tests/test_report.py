@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic import identified, make_exit, make_latency, make_record, make_timing, save_bert_and_deebert
+from synthetic import identified, make_exit, make_latency, make_record, make_timing, random_trace, save_bert_and_deebert
 
 from harness.__main__ import main
 from harness.compare import Mean
@@ -139,6 +139,21 @@ def test_the_caption_says_what_the_figures_rest_on(markdown: str) -> None:
         assert part in caption
     assert "train-rows" not in caption
     assert "### rte on tiny\n" in markdown
+
+
+def test_the_caption_of_a_regression_says_what_patience_calls_agreement(tmp_path: Path, markdown: str) -> None:
+    exits = [make_exit(layer, {"pearson": 0.5, "spearman": 0.5}, 4e6 * layer, 4.0, 4.0) for layer in (2, 4)]
+    store, runs = ResultsStore(tmp_path / "regression"), [make_record("bert", 1, exits[-1:], task="stsb")]
+    assert "agree" not in render(store, runs, "bert", "markdown")
+    for tolerance in (0.25, 0.5):
+        run = make_record("pabee", 1, exits, "patience", task="stsb")
+        settings = {**run.spec.settings, "tolerance": tolerance}
+        runs.append(identified(replace(run, tolerance=tolerance, spec=replace(run.spec, settings=settings))))
+    for run in runs:
+        layers = [exit_.layer for exit_ in run.exits]
+        store.save(run, {split: random_trace(1, layers, classes=1) for split in ("dev", "selection", "calibration")}, {})
+    assert "differ by less than 0.25, 0.5 label units." in render(store, runs, "bert", "markdown")
+    assert "label units" not in markdown
 
 
 def test_quick_looks_and_drawn_rows_are_said_so_and_stand_apart(store: ResultsStore) -> None:
