@@ -178,8 +178,8 @@ def _exit_table(comparison: Comparison) -> str:
 
 def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
     """Live timings with their runs, one a row."""
-    headers = ["method", "seed", "policy", "threshold", "batch", "rows", "tokens", "device", "precision", "threads", "score x100"]
-    headers += ["layers", "ms", "reference", "its ms", "ratio"]
+    headers = ["method", "seed", "policy", "threshold", "batch", "rows", "rounds", "tokens", "device", "precision", "threads"]
+    headers += ["score x100", "layers", "ms", "reference", "its ms", "ratio"]
     table = [
         [
             record.spec.method,
@@ -188,6 +188,7 @@ def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
             f"{timing.threshold:g}",
             str(timing.batch_size),
             str(timing.rows),
+            str(timing.rounds),
             f"{timing.tokens:.1f}",
             timing.device,
             timing.precision,

@@ -211,7 +211,7 @@ def test_live_timings_are_listed_with_their_conditions(store: ResultsStore, mark
     row = row_of(tables(text)[3], "deebert")
     assert (row["seed"], row["policy"], row["threshold"], row["batch"]) == (str(record.spec.seed), "entropy", "0.25", "8")
     assert (row["precision"], row["threads"], row["layers"]) == ("float32", "2", "2.75")
-    assert (row["rows"], row["tokens"], row["score x100"]) == ("277", "22.5", "accuracy=62.5")
+    assert (row["rows"], row["rounds"], row["tokens"], row["score x100"]) == ("277", "5", "22.5", "accuracy=62.5")
     assert (row["ms"], row["reference"], row["its ms"], row["ratio"]) == ("4.00", "bert", "8.00", "2.25 [1.75, 2.50]")
     assert "a constant answer scores accuracy=52.7" in text
 
