@@ -9,12 +9,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from harness.__main__ import main
 from harness.errors import HarnessError
@@ -213,8 +216,29 @@ def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+@contextmanager
+def counted_steps() -> Iterator[list[None]]:
+    """One entry an optimiser step of this process."""
+    steps: list[None] = []
+    handle = register_optimizer_step_pre_hook(lambda *_: steps.append(None))
+    try:
+        yield steps
+    finally:
+        handle.remove()
+
+
+def epochs_finished(cache: Path) -> int:
+    """Epochs in the reports and states that stages have left."""
+    reports = [json.loads(path.read_text(encoding="utf-8"))["report"] for path in cache.glob("stages/*/stage.json")]
+    unfinished = [path for path in cache.glob("stages/*.scratch/train.pt") if not path.parent.with_suffix("").is_dir()]
+    states = [torch.load(path, weights_only=True) for path in unfinished]
+    return sum(len(report["selection"]) for report in reports) + sum(len(state["losses"]) for state in states)
+
+
 def test_killed_run_goes_on_where_it_was_and_ends_with_equal_traces(tmp_path: Path) -> None:
-    words = [*QUICK, "--epochs", "3", "--limit", "100", "--methods", "deebert", "--no-latency"]
+    """100 rows are 7 steps of 16 an epoch; what was finished before the kill is not trained again."""
+    stages, epochs, steps = 2, 3, 7
+    words = [*QUICK, "--epochs", str(epochs), "--limit", "100", "--methods", "deebert", "--no-latency"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     process = start(killed, words)
     deadline = time.monotonic() + 120
@@ -225,7 +249,14 @@ def test_killed_run_goes_on_where_it_was_and_ends_with_equal_traces(tmp_path: Pa
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not list((killed / "results").rglob("record.json"))
-    assert harness(killed, *words) == harness(undisturbed, *words) == 0
+    finished = epochs_finished(killed / "cache")
+    with counted_steps() as resumed:
+        assert harness(killed, *words) == 0
+    with counted_steps() as whole:
+        assert harness(undisturbed, *words) == 0
+    assert finished >= 1
+    assert len(whole) == stages * epochs * steps
+    assert len(resumed) == len(whole) - finished * steps
     for split in TRACES:
         first, second = (ResultsStore(folder / "results").trace(records(folder)["deebert"], split) for folder in (killed, undisturbed))
         assert np.array_equal(first.logits, second.logits)
