@@ -253,25 +253,26 @@ def time_command(
     from harness.live import LiveOptions, time_run
     from harness.options import cache_folder, reference_named
     from harness.report import timing_table
-    from harness.run import make_compute
+    from harness.run import make_compute, resolve_precision
     from harness.store import ResultsStore, check_writable
 
     store = ResultsStore(results_dir)
     record = store.find(run_id)
     check_writable(results_dir, "results")
+    compute = make_compute(device, "auto", threads, verbose - quiet)
     options = LiveOptions(
         policy=policy,
         threshold=threshold,
         batch_size=batch_size,
         rounds=rounds,
         limit=limit,
-        precision={"fp32": "float32", "bf16": "bfloat16"}[precision],
+        precision=resolve_precision(precision, compute.device),
         reference=reference_named(reference, {}),
         backbone=backbone or record.spec.backbone,
         data_dir=data_dir,
         cache_dir=cache_folder(cache_dir),
     )
-    timing = time_run(record, make_compute(device, "auto", threads, verbose - quiet), options)
+    timing = time_run(record, compute, options)
     click.echo(timing_table([(record, timing)]))
     store.add_timing(record, timing)
     return ExitCode.OK

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from baselines import encoder
 from baselines.encoder import Dropout, EncoderModel, Head, Layer, ModelConfig, pool
 from baselines.weights import pretrained
+from harness import backbones
 from harness.backbones import EncoderShape, Pooling, bert_shape, find_backbone
 from harness.batches import collate
 from harness.demo import demo_vocabulary
@@ -323,3 +325,7 @@ def test_fresh_weights_are_berts_normal_scaled_to_the_hidden_size() -> None:
         else:
             norm = "norm" in name and name.endswith("weight")
             assert (parameter == (1.0 if norm else 0.0)).all(), name
+
+
+def test_a_layer_has_every_activation_that_a_folder_may_name() -> None:
+    assert sorted(encoder.ACTIVATIONS) == sorted(backbones.ACTIVATIONS)
