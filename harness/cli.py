@@ -252,7 +252,7 @@ def time_command(
     """
     from harness.live import LiveOptions, time_run
     from harness.options import cache_folder, reference_named
-    from harness.report import timing_table
+    from harness.report import live_caption, timing_table
     from harness.run import make_compute, resolve_precision
     from harness.store import ResultsStore, check_writable
 
@@ -273,7 +273,7 @@ def time_command(
         cache_dir=cache_folder(cache_dir),
     )
     timing = time_run(record, compute, options)
-    click.echo(timing_table([(record, timing)]))
+    click.echo(f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)])}")
     store.add_timing(record, timing)
     return ExitCode.OK
 

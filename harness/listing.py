@@ -72,7 +72,7 @@ def runs(records: list[RunRecord]) -> Rows:
 
 
 def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, points: int, tolerance: float | None, form: str) -> str:
-    """The dev curve of a policy through thresholds found on selection, as markdown, csv or json.
+    """The dev curve of a policy through thresholds found on selection, as markdown (under what a constant answer scores), csv or json.
 
     Raises: HarnessError for a run with one exit, or a tolerance that the policy does not use.
     """
@@ -89,7 +89,8 @@ def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, poin
     columns = {f"{chosen.name} ({chosen.unit})": curve.thresholds, **curve.scores}
     columns |= {"MACs": curve.macs, "own full MACs / MACs": last / curve.macs, "layers": curve.layers}
     rows = [{name: float(f"{values[place]:.6g}") for name, values in columns.items()} for place in range(len(thresholds))]
-    return table(rows, form)
+    constant = ", ".join(f"{metric} {score:.6g}" for metric, score in record.constant_scores.items())
+    return (f"A constant answer scores {constant}.\n\n" if form == "markdown" else "") + table(rows, form)
 
 
 def table(rows: list[dict[str, float]] | list[dict[str, int]], form: str) -> str:

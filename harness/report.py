@@ -77,8 +77,7 @@ def _markdown(store: ResultsStore, comparison: Comparison) -> str:
     parts += ["Each exit: score and MACs of the static (truncated) model, ms of that and of the path:", _exit_table(comparison)]
     timings = [(record, timing) for record in comparison.records for timing in store.timings(record)]
     if timings:
-        constant = ", ".join(f"{metric}={_constant(comparison, metric)}" for metric in comparison.metrics)
-        parts += [f"Live early exit (`harness time`; a constant answer scores {constant}):", timing_table(timings)]
+        parts += [live_caption(comparison.constant_scores), timing_table(timings)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -174,6 +173,12 @@ def _exit_table(comparison: Comparison) -> str:
         cells = [row.method, str(row.layer), number(row.score, 1, 100), f"{row.parameters / 1e6:.2f}"]
         table.append([*cells, number(row.macs, 1, 1e-6), f"{row.macs_128 / 1e6:.1f}", *times])
     return tabulate(table, headers, tablefmt="github", disable_numparse=True)
+
+
+def live_caption(constant_scores: dict[str, float]) -> str:
+    """What live timings stand under."""
+    constant = ", ".join(f"{metric}={100 * score:.1f}" for metric, score in constant_scores.items())
+    return f"Live early exit (`harness time`; a constant answer scores {constant}):"
 
 
 def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:

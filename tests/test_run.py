@@ -159,7 +159,7 @@ def test_failing_cell_does_not_stop_the_grid(tmp_path: Path, capsys: pytest.Capt
     assert "--data-dir" in capsys.readouterr().err
 
 
-def test_live_answers_score_as_the_trace_says(done: Path) -> None:
+def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, record = ResultsStore(done / "results"), records(done)["pabee"]
     words = ("--policy", "patience", "--threshold", "1", "--batch-size", "8", "--rounds", "3", "--threads", "1")
     assert harness(done, "time", record.run_id, *words) == 0
@@ -169,6 +169,7 @@ def test_live_answers_score_as_the_trace_says(done: Path) -> None:
     assert timing.mean_layers == pytest.approx(curve.layers[0], abs=1e-4)
     assert timing.rows == 64
     assert timing.ratio.q1 > 0
+    assert f"a constant answer scores accuracy={100 * record.constant_scores['accuracy']:.1f}" in capsys.readouterr().out
 
 
 def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
@@ -202,6 +203,14 @@ assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
     child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     curve = json.loads(child.stdout)
     assert curve[0]["layers"] < curve[-1]["layers"] == 4.0
+
+
+def test_a_curve_stands_under_what_a_constant_answer_scores(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = records(done)["deebert"]
+    assert harness(done, "sweep", record.run_id) == 0
+    assert capsys.readouterr().out.startswith(f"A constant answer scores accuracy {record.constant_scores['accuracy']:.6g}.\n\n| ")
+    assert harness(done, "sweep", record.run_id, "--format", "csv") == 0
+    assert capsys.readouterr().out.startswith("entropy (nats),accuracy,")
 
 
 def test_report_shows_all_methods_and_the_constant_answer(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
