@@ -9,15 +9,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from conftest import watched_steps
 
 from harness.__main__ import main
 from harness.errors import HarnessError
@@ -225,17 +224,6 @@ def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-@contextmanager
-def counted_steps() -> Iterator[list[None]]:
-    """One entry an optimiser step of this process."""
-    steps: list[None] = []
-    handle = register_optimizer_step_pre_hook(lambda *_: steps.append(None))
-    try:
-        yield steps
-    finally:
-        handle.remove()
-
-
 def epochs_finished(cache: Path) -> int:
     """Epochs in the reports and states that stages have left."""
     reports = [json.loads(path.read_text(encoding="utf-8"))["report"] for path in cache.glob("stages/*/stage.json")]
@@ -259,13 +247,13 @@ def test_killed_run_goes_on_where_it_was_and_ends_with_equal_traces(tmp_path: Pa
     process.wait()
     assert not list((killed / "results").rglob("record.json"))
     finished = epochs_finished(killed / "cache")
-    with counted_steps() as resumed:
+    with watched_steps() as resumed:
         assert harness(killed, *words) == 0
-    with counted_steps() as whole:
+    with watched_steps() as whole:
         assert harness(undisturbed, *words) == 0
     assert finished >= 1
-    assert len(whole) == stages * epochs * steps
-    assert len(resumed) == len(whole) - finished * steps
+    assert len(whole.rates) == stages * epochs * steps
+    assert len(resumed.rates) == len(whole.rates) - finished * steps
     for split in TRACES:
         first, second = (ResultsStore(folder / "results").trace(records(folder)["deebert"], split) for folder in (killed, undisturbed))
         assert np.array_equal(first.logits, second.logits)
