@@ -4,9 +4,11 @@ Equal to the library's BERT to 1e-5 (tests). Our own because the library prunes 
 for all layers; a compressed encoder is a new encoder of another shape, never surgery on an old one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +21,8 @@ from harness.model import MultiExitModel, State
 Head = Literal["dense", "shared", "plain"]
 """What stands between an exit's pooled vector and its linear classifier: a dense pooler of its own, one dense pooler that all exits
 share, or none. Tanh and drop-out are in all three."""
+
+Combine = Literal["concatenate", "average"]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -39,6 +43,10 @@ class ModelConfig:
     """Regression: exits answer in units of the label, this many times what their linear layer gives."""
     exits: tuple[Head | None, ...]
     """The exit after each layer, None where there is none."""
+    last_states: int = 1
+    """How many of the last hidden states an exit pools, each by itself; early exits have fewer (the embedding's output is the first)."""
+    combine: Combine = "concatenate"
+    """What an exit makes of the pooled vectors of several hidden states."""
 
 
 class Dropout(nn.Module):
@@ -134,17 +142,21 @@ class Layer(nn.Module):
 class ExitHead(nn.Module):
     """pooled -> (dense) -> tanh -> drop-out -> linear: state -> logits [n, c]."""
 
-    lookback: ClassVar[int] = 1
-
-    def __init__(self, config: ModelConfig, pooler: nn.Linear | None) -> None:
+    def __init__(self, config: ModelConfig, pooler: nn.Linear | None, layer: int) -> None:
+        """`layer`, from 0: the one that the exit stands after."""
         super().__init__()
-        self.pooling, self.classes, self.scale = config.pooling, config.classes, config.scale
+        self.pooling, self.combine, self.classes, self.scale = config.pooling, config.combine, config.classes, config.scale
+        self.lookback = min(config.last_states, layer + 2)
         self.pooler = pooler
         self.dropout = Dropout(config.shape.dropout)
-        self.classifier = nn.Linear(config.shape.hidden, config.classes)
+        vectors = self.lookback if config.combine == "concatenate" else 1
+        self.classifier = nn.Linear(vectors * config.shape.hidden, config.classes)
 
     def forward(self, state: State) -> Tensor:
-        vector = pool(state.hiddens[-1], state.mask, self.pooling)
+        pooled = [pool(hidden, state.mask, self.pooling) for hidden in state.hiddens[-self.lookback :]]
+        vector = pooled[0]
+        if pooled[1:]:  # [n, lookback * d] or [n, d]
+            vector = torch.cat(pooled, -1) if self.combine == "concatenate" else torch.stack(pooled).mean(0)
         if self.pooler is not None:
             vector = self.pooler(vector)
         logits: Tensor = self.classifier(self.dropout(torch.tanh(vector)))
@@ -159,6 +171,48 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """x itself; what flows back to it through this view is multiplied by the factor."""
+    if not x.requires_grad:
+        return x
+    view = x.view_as(x)  # a hook on x itself would scale what comes from its other uses too
+    view.register_hook(lambda gradient: gradient * factor)
+    return view
+
+
+@contextmanager
+def gradient_equilibrium(model: MultiExitModel) -> Iterator[None]:
+    """Within it each layer receives the mean, not the sum, of the gradients of the exits (and of the hidden-state losses) at or above it.
+
+    Gradient equilibrium (Li et al., ICCV 2019, section 3.2) as in COST-EFF: with l layers the gradient of layer i's output, i from 0, is
+    multiplied by 1 / (l - i); exits and losses look at that output, and on the way to the next layer it is multiplied by l - i - 1. The
+    forward pass is the same to the last bit.
+
+    Raises: ValueError for a model whose layers repeat.
+    """
+    count = len(model.layers)
+    if len(set(model.layers)) < count:
+        raise ValueError("gradient equilibrium is for models whose layers do not repeat")
+    handles = []
+    for index, layer in enumerate(model.layers):
+        if index > 0:
+            handles.append(layer.register_forward_pre_hook(partial(_scale_input, count - index)))
+        handles.append(layer.register_forward_hook(partial(_scale_output, 1 / (count - index))))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _scale_input(factor: float, layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return scale_gradient(inputs[0], factor), *inputs[1:]
+
+
+def _scale_output(factor: float, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    return scale_gradient(output, factor)
+
+
 class EncoderModel(MultiExitModel):
     """A multi-exit model whose tensors are fixed by a config, so that it can be saved and built again."""
 
@@ -166,14 +220,19 @@ class EncoderModel(MultiExitModel):
         """Random weights as BERT's: normal, biases 0, norms 1. The deviation is BERT's 0.02 at hidden size 768 and grows with the square
         root of 768 / hidden, so that small models start with hidden states of the same size.
 
-        Raises: ValueError when the config does not name an exit (or None) for each layer.
+        Raises: ValueError when the config does not name an exit (or None) for each layer, or exits with a dense pooler are to look at
+        several hidden states.
         """
         shape = config.shape
+        if config.last_states > 1 and {"dense", "shared"} & set(config.exits):
+            raise ValueError("exits that look at several hidden states have no dense pooler")
         shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
         super().__init__(
             embedding=Embedding(shape),
             layers=[Layer(shape, index) for index in range(shape.layers)],
-            exits=[None if head is None else ExitHead(config, _pooler(head, shape, shared)) for head in config.exits],
+            exits=[
+                None if head is None else ExitHead(config, _pooler(head, shape, shared), layer) for layer, head in enumerate(config.exits)
+            ],
         )
         self.config = config
         deviation = 0.02 * (768 / shape.hidden) ** 0.5

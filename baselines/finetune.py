@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses, weighted
-from baselines.training import Schedule, selection_score, train
+from baselines.training import Schedule, Score, selection_score, train
 from baselines.weights import copy_encoder, exit_heads, pretrained
 from harness.backbones import Backbone
 from harness.errors import IncompleteError
@@ -89,10 +89,12 @@ def _train_exits(model: EncoderModel, weights: tuple[float, ...], data: TaskData
     def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
         return weighted(exit_losses(model(batch).logits, labels, data.task.scale), weights)
 
-    def score(model: MultiExitModel) -> float:
-        return selection_score(model, data.selection, data.task, trained, run.compute.device)
+    return train(model, loss, data.train, selection_of(data, run, trained), schedule, run)
 
-    return train(model, loss, data.train, score, schedule, run)
+
+def selection_of(data: TaskData, run: StageRun, exits: list[int]) -> Score:
+    """The mean over these exits (from 0) of the main metric on `selection`."""
+    return lambda model: selection_score(model, data.selection, data.task, exits, run.compute.device)
 
 
 def fit_best_rate(

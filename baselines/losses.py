@@ -1,4 +1,4 @@
-"""Losses of exits."""
+"""Losses of exits, and of a student against its teacher (soft labels, hidden states)."""
 
 from collections.abc import Sequence
 
@@ -23,3 +23,29 @@ def exit_losses(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
 def weighted(losses: Tensor, weights: Sequence[float]) -> Tensor:
     """Sum of losses [e] times weights [e]."""
     return torch.dot(losses, torch.tensor(weights, dtype=losses.dtype, device=losses.device))
+
+
+def soft_losses(logits: Tensor, targets: Tensor, scale: float) -> Tensor:
+    """The distillation loss of each exit [e]: logits [e, n, c] against a teacher's logits [e, n, c] or [n, c], which get no gradient.
+
+    Soft-label cross-entropy at temperature 1: -sum over classes of softmax(target) log softmax(logit) (Hinton et al., 2015; COST-EFF,
+    section 3.2). For a regression (c = 1) the mean squared error of both divided by `scale`, as in `exit_losses`.
+    """
+    logits, targets = logits.float(), targets.detach().float()
+    if logits.shape[-1] == 1:
+        return ((logits - targets)[..., 0] / scale).square().mean(-1)
+    return -(targets.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean(-1)
+
+
+def hidden_loss(hiddens: Sequence[Tensor], targets: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Squared difference of hidden states [n, t, d] of a student and a teacher, summed over the states that are compared.
+
+    Mean over hidden dimensions and over the real tokens (mask [n, t]) of a row, then over rows: COST-EFF compares the embedding's output
+    and every layer's. Only where both have the same width; the teacher gets no gradient.
+    """
+    weights = mask / mask.sum(-1, keepdim=True)  # [n, t], a row sums to 1
+    parts = [
+        ((one.float() - other.detach().float()).square().mean(-1) * weights).sum(-1).mean()
+        for one, other in zip(hiddens, targets, strict=True)
+    ]
+    return torch.stack(parts).sum()

@@ -121,8 +121,10 @@ class Schedule:
         return math.ceil(rows / self.batch_size)
 
 
-def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun, name: str = "train") -> Training:
-    """Minimise `loss` over the rows and leave the best epoch's weights in the model, in evaluation mode, on the CPU.
+def train(
+    model: MultiExitModel, loss: Loss, rows: Split, score: Score | None, schedule: Schedule, run: StageRun, name: str = "train"
+) -> Training:
+    """Minimise `loss` over the rows and leave the best epoch's weights in the model, the last one's without a score; evaluation mode, CPU.
 
     After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
     Only parameters that require a gradient are trained. A stage that trains twice gives each training a `name`.
@@ -156,11 +158,14 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
                 rates.step()
                 optimiser.zero_grad()
                 advance(f"epoch {epoch + 1}/{schedule.epochs} loss {total:.3f}")
-            with accelerator.autocast():
-                reached = score(model)
-            accelerator.log({"loss": float(np.mean(losses)), "selection": reached}, step=epoch + 1)
+            reached = None
+            if score is not None:
+                with accelerator.autocast():
+                    reached = score(model)
             state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
-            progress.detail(f"{run.label}: epoch {epoch + 1}: loss {state.losses[-1]:.4f}, selection {reached:.4f}")
+            told = {"loss": state.losses[-1]} | ({} if reached is None else {"selection": reached})
+            accelerator.log(told, step=epoch + 1)
+            progress.detail(f"{run.label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return Training(
@@ -169,7 +174,7 @@ def train(model: MultiExitModel, loss: Loss, rows: Split, score: Score, schedule
         seconds=round(state.seconds, 1),
         final_loss=state.losses[-1],
         selection=tuple(state.selection),
-        best_epoch=state.selection.index(max(state.selection)) + 1,
+        best_epoch=state.selection.index(max(state.selection)) + 1 if state.selection else schedule.epochs,
     )
 
 
@@ -215,12 +220,13 @@ class _State:
         """Epochs finished."""
         return len(self.losses)
 
-    def finish_epoch(self, loss: float, reached: float, seconds: float) -> None:
-        """Note an epoch, keep its weights when it is the best, and write the state."""
-        if not self.selection or reached > max(self.selection):
+    def finish_epoch(self, loss: float, reached: float | None, seconds: float) -> None:
+        """Note an epoch, keep its weights when it is the best, or when there is no score to tell, and write the state."""
+        if reached is None or not self.selection or reached > max(self.selection):
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         self.losses.append(loss)
-        self.selection.append(reached)
+        if reached is not None:
+            self.selection.append(reached)
         self.seconds += seconds
         kept: _Kept = {
             "model": self.model.state_dict(),

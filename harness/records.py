@@ -186,7 +186,7 @@ class Training:
     selection: tuple[float, ...]
     """Score on `selection` after each epoch; the best epoch's weights are kept."""
     best_epoch: int
-    """From 1; 0 when the stage trains nothing."""
+    """From 1; the last one when there is no score to choose by; 0 when the stage trains nothing."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,12 @@ class Tokens:
     truncated: int
     """Rows that were longer than the maximum length."""
 
+    def rows(self, index: NDArray[np.int64]) -> "Tokens":
+        """The rows at these positions; nothing of rows that are not encoded yet."""
+        if not self.ids:
+            return self
+        return Tokens(tuple(self.ids[i] for i in index), tuple(self.types[i] for i in index), self.truncated)
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """[n] tokens of each row."""
@@ -148,8 +154,8 @@ class Split:
     tokens: Tokens = Tokens((), (), 0)
 
     def rows(self, index: NDArray[np.int64]) -> "Split":
-        """The rows at these positions, before tokens are made."""
-        return Split(self.ids[index], tuple(self.texts[i] for i in index), self.labels[index])
+        """The rows at these positions, which may repeat; with their tokens where they have some."""
+        return Split(self.ids[index], tuple(self.texts[i] for i in index), self.labels[index], self.tokens.rows(index))
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -3,7 +3,7 @@ from math import log
 import pytest
 import torch
 
-from baselines.losses import exit_losses, weighted
+from baselines.losses import exit_losses, hidden_loss, soft_losses, weighted
 
 QUARTER = [0.0, log(3.0)]
 """Logits of the probabilities 1/4 and 3/4."""
@@ -58,3 +58,46 @@ def test_a_weight_of_zero_sends_no_gradient_to_its_exit() -> None:
 def test_a_wrong_number_of_weights_is_refused(weights: tuple[float, ...]) -> None:
     with pytest.raises((RuntimeError, ValueError)):
         weighted(torch.tensor([1.0, 2.0]), weights)
+
+
+def test_soft_cross_entropy_of_each_exit_by_hand() -> None:
+    """Teacher 1/4, 3/4 against students 1/2, 1/2 and 1/4, 3/4: log 2, and the teacher's own entropy."""
+    teacher = torch.tensor([QUARTER])
+    losses = soft_losses(torch.tensor([[[0.0, 0.0]], [QUARTER]]), teacher, scale=1.0)
+    assert losses.tolist() == pytest.approx([log(2), log(4) / 4 - 3 / 4 * log(3 / 4)], abs=1e-6)
+
+
+def test_each_exit_learns_from_the_same_exit_of_a_teacher_with_as_many() -> None:
+    teacher = torch.tensor([[QUARTER], [[0.0, 0.0]]])
+    losses = soft_losses(torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]]), teacher, scale=1.0)
+    assert losses.tolist() == pytest.approx([log(2), log(2)], abs=1e-6)
+    other = soft_losses(torch.tensor([[QUARTER], [QUARTER]]), teacher, scale=1.0)
+    assert other[0] < other[1]
+
+
+def test_soft_labels_of_a_regression_are_compared_in_units_of_the_scale() -> None:
+    losses = soft_losses(torch.tensor([[[4.0], [1.0]]]), torch.tensor([[2.0], [1.5]]), scale=5.0)
+    assert losses.tolist() == pytest.approx([(0.4**2 + 0.1**2) / 2], abs=1e-7)
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    student, teacher = torch.zeros(2, 3, 2, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+    soft_losses(student, teacher, 1.0).sum().backward()
+    hidden_loss([torch.zeros(3, 4, 2, requires_grad=True)], [torch.randn(3, 4, 2, requires_grad=True)], torch.ones(3, 4, dtype=torch.bool))
+    assert student.grad is not None
+    assert teacher.grad is None
+
+
+def test_hidden_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
+    """Row 1 has one real token with differences 1 and 3 (mean square 5), row 2 two with 2, 2 and 0, 0 (means 4 and 0, average 2)."""
+    student = torch.tensor([[[1.0, 3.0], [100.0, 100.0]], [[2.0, 2.0], [0.0, 0.0]]])
+    mask = torch.tensor([[True, False], [True, True]])
+    one = hidden_loss([student], [torch.zeros_like(student)], mask)
+    assert one.item() == pytest.approx((5 + 2) / 2)
+    assert hidden_loss([student, student], [torch.zeros_like(student), student], mask).item() == pytest.approx((5 + 2) / 2)
+
+
+def test_hidden_loss_wants_as_many_states_of_both() -> None:
+    state = torch.zeros(1, 1, 2)
+    with pytest.raises(ValueError, match="zip"):
+        hidden_loss([state], [state, state], torch.ones(1, 1, dtype=torch.bool))
