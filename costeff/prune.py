@@ -1,0 +1,80 @@
+"""A smaller encoder from a larger one: the best heads and neurons of each layer, and an embedding of smaller rank."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from baselines.encoder import Embedding, EncoderModel, Layer
+from baselines.weights import exit_heads
+from costeff.factorize import factorised
+from costeff.importance import Importance
+from harness.backbones import EncoderShape
+
+
+def pruned(model: EncoderModel, shape: EncoderShape, importance: Importance) -> EncoderModel:
+    """A new model of the smaller shape with the most important heads and neurons of each layer, in their old order.
+
+    Positions, token types, norms and exits are copied. Keeping everything gives a model with the same answers.
+
+    Raises: ValueError when the shape is larger than the model's somewhere.
+    """
+    small = EncoderModel(replace(model.config, shape=shape)).eval()
+    rows = (model.layers, small.layers, shape.heads, shape.ffn, importance.heads, importance.neurons)
+    with torch.no_grad():
+        _copy_embedding(model, small)
+        for old, new, heads, ffn, head_scores, neuron_scores in zip(*rows, strict=True):
+            assert isinstance(old, Layer)
+            assert isinstance(new, Layer)
+            _copy_layer(old, new, best(head_scores, heads), best(neuron_scores, ffn))
+        for old_exit, new_exit in zip(exit_heads(model), exit_heads(small), strict=True):
+            new_exit.load_state_dict(old_exit.state_dict())
+    return small
+
+
+def best(scores: Tensor, count: int) -> Tensor:
+    """Positions of the `count` highest scores, ascending; of equal scores the earlier.
+
+    Raises: ValueError when there are fewer, or none are wanted.
+    """
+    if not 1 <= count <= len(scores):
+        raise ValueError(f"{count} of {len(scores)} kept: wanted 1 to {len(scores)}")
+    return scores.argsort(descending=True, stable=True)[:count].sort().values
+
+
+def _copy_embedding(model: EncoderModel, small: EncoderModel) -> None:
+    old, new = model.embedding, small.embedding
+    assert isinstance(old, Embedding)
+    state = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith(("word.", "projection."))}
+    rank = small.config.shape.embedding_rank
+    if rank is None or rank == model.config.shape.embedding_rank:
+        state = old.state_dict()
+    else:
+        table, projection = factorised(old, rank)
+        state |= {"word.weight": table, "projection.weight": projection}
+    new.load_state_dict(state)
+
+
+def _copy_layer(old: Layer, new: Layer, heads: Tensor, neurons: Tensor) -> None:
+    """`heads` and `neurons`: positions that stay, ascending."""
+    size = old.head_size
+    columns = (heads[:, None] * size + torch.arange(size)).flatten()
+    for name in ("query", "key", "value"):
+        _copy_rows(getattr(old, name), getattr(new, name), columns)
+    _copy_columns(old.output, new.output, columns)
+    _copy_rows(old.widen, new.widen, neurons)
+    _copy_columns(old.narrow, new.narrow, neurons)
+    new.attention_norm.load_state_dict(old.attention_norm.state_dict())
+    new.norm.load_state_dict(old.norm.state_dict())
+
+
+def _copy_rows(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
+    """A linear layer with fewer outputs."""
+    new.weight.copy_(old.weight[kept])
+    new.bias.copy_(old.bias[kept])
+
+
+def _copy_columns(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
+    """A linear layer with fewer inputs."""
+    new.weight.copy_(old.weight[:, kept])
+    new.bias.copy_(old.bias)
