@@ -81,6 +81,11 @@ METHODS: dict[str, MethodEntry] = {
     "bert": MethodEntry("baselines.bert:BERT", "plain fine-tuning, one exit: the reference", "Devlin et al., NAACL 2019"),
     "deebert": MethodEntry("baselines.deebert:DEEBERT", "exits trained on the frozen fine-tuned model, entropy", "Xin et al., ACL 2020"),
     "pabee": MethodEntry("baselines.pabee:PABEE", "all exits trained jointly, patience", "Zhou et al., NeurIPS 2020"),
+    "costeff": MethodEntry(
+        "costeff.pipeline:COSTEFF", "slender in width by half, an exit after every layer, entropy", "Shen et al., EMNLP 2022"
+    ),
+    "costeff-2x": MethodEntry("costeff.pipeline:COSTEFF", "another name of costeff", "Shen et al., EMNLP 2022"),
+    "costeff-8x": MethodEntry("costeff.pipeline:COSTEFF_8X", "costeff with an eighth of BERT-base's parameters", "Shen et al., EMNLP 2022"),
 }
 
 MODEL_FORMAT = "baselines.weights"

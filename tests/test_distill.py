@@ -1,0 +1,92 @@
+"""What a student learns is what its targets say."""
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.encoder import EncoderModel, ModelConfig
+from baselines.losses import exit_losses, hidden_loss, soft_losses
+from costeff.distill import Exits, Targets, distillation
+from costeff.slenderize import one_after_another, period_rows, taylor_batches
+from harness.backbones import Backbone
+from harness.batches import collate
+from harness.tasks import TaskData
+
+
+def _model(backbone: Backbone, seed: int, exits: int = 3) -> EncoderModel:
+    torch.manual_seed(seed)
+    layers = backbone.shape.layers
+    return EncoderModel(ModelConfig(backbone.shape, "mean", 2, 1.0, (None,) * (layers - exits) + ("plain",) * exits)).eval()
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        Targets(hidden=1.0),
+        Targets(soft=1.0),
+        Targets(hard=1.0),
+        Targets(soft=0.5, hard=0.5),
+        Targets(hidden=1.0, soft=0.9, hard=0.1),
+        Targets(hidden=1.0, soft=0.9, hard=0.1, last_exit_only=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("teacher_exits", [1, 3])
+def test_the_loss_is_the_weighted_sum_of_its_parts(micro: Backbone, few_rows: TaskData, targets: Targets, teacher_exits: int) -> None:
+    student, teacher = _model(micro, 1), _model(micro, 2, teacher_exits)
+    batch, labels = collate(few_rows.train.tokens, np.arange(8)), torch.from_numpy(few_rows.train.labels[:8]).float()
+    with torch.no_grad():
+        got = distillation(targets, teacher, 1.0)(student, batch, labels)
+        own, given = student(batch), teacher(batch)
+        first = 2 if targets.last_exit_only else 0
+        answers = given.logits[first:] if teacher_exits == 3 else given.logits
+        wanted = targets.hidden * hidden_loss(own.hiddens, given.hiddens, batch.mask)
+        wanted += targets.soft * soft_losses(own.logits[first:], answers, 1.0).sum()
+        wanted += targets.hard * exit_losses(own.logits[first:], labels, 1.0).sum()
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-6)
+
+
+def test_a_student_that_is_its_teacher_has_no_hidden_loss(micro: Backbone, few_rows: TaskData) -> None:
+    model, batch = _model(micro, 1), collate(few_rows.train.tokens, np.arange(8))
+    with torch.no_grad():
+        assert distillation(Targets(hidden=1.0), model, 1.0)(model, batch, torch.zeros(8)).item() == 0
+
+
+def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskData) -> None:
+    start = _model(micro, 1, exits=1)
+    made = Exits("cls", 2, "average").on(start).eval()
+    batch = collate(few_rows.train.tokens, np.arange(8))
+    with torch.no_grad():
+        for one, other in zip(start(batch).hiddens, made(batch).hiddens, strict=True):
+            assert torch.equal(one, other)
+    assert made.exit_layers == [1, 2, 3]
+    assert (made.config.pooling, made.config.last_states, made.config.combine) == ("cls", 2, "average")
+
+
+def test_the_second_loss_follows_the_first_after_so_many_steps() -> None:
+    one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
+    loss = one_after_another(one, other, 3)
+    assert [loss(*[None] * 3).item() for _ in range(5)] == [1, 1, 1, 2, 2]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])
+def test_periods_follow_one_another_through_whole_passes(few_rows: TaskData, period: float) -> None:
+    """Four passes' worth of periods show every row four times, give or take the rounding; each period has its share of the rows."""
+    rows = few_rows.train
+    parts = [period_rows(rows, period, number).ids for number in range(1, round(4 / period) + 1)]
+    assert {len(part) for part in parts} == {round(period * len(rows))}
+    counts = np.unique(np.concatenate(parts), return_counts=True)[1]
+    assert len(counts) == len(rows)
+    assert counts.max() - counts.min() <= 1
+    first = period_rows(rows, period, 1)
+    assert [row.tolist() for row in first.tokens.ids] == [
+        rows.tokens.ids[place].tolist() for place in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
+    ]
+
+
+@pytest.mark.parametrize(("share", "batches"), [(1.0, 6), (0.5, 3), (0.01, 1)])
+def test_importance_looks_at_its_share_of_the_rows(few_rows: TaskData, share: float, batches: int) -> None:
+    found = taylor_batches(few_rows.train, share, 8, seed=1)
+    assert len(found) == batches
+    assert len(set(np.concatenate(found).tolist())) == 8 * batches
+    assert not all(map(np.array_equal, found, taylor_batches(few_rows.train, share, 8, seed=2)))
