@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/pip --disable-pip-version-check install --quiet $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
 DEMO := .cache/demo
 
-.PHONY: demo test lint bench report clean
+.PHONY: demo test lint bench bench-costeff report clean
 
 demo: $(VENV)/installed
 	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
@@ -23,6 +23,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(RUN)/pytest tests/bench/bench_harness.py --benchmark-columns=median,iqr,rounds
+
+# GLUE: the folder of the official TSV files.
+bench-costeff: $(VENV)/installed
+	$(RUN)/python tests/bench/bench_costeff.py $(GLUE)
 
 report: $(VENV)/installed
 	$(RUN)/harness report --into README.md
