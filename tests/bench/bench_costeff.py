@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from tabulate import tabulate
 
 from baselines.bert import Bert
@@ -59,6 +60,7 @@ def main(data_dir: str) -> int:
     backbone, task = BACKBONES["minilm"], TASKS["rte"]
     data = _as_the_authors_split(load_data(task, Path(data_dir))).encoded(backbone.encode, 64)
     compute = make_compute("auto", "auto", threads=1, verbosity=0)
+    torch.set_num_threads(compute.threads)
     with tempfile.TemporaryDirectory() as cache:
         work = MeasuredWork(1, compute, Path(cache), model_format(), "rte")
         model = METHOD.fit(data, backbone, work).stage.model
