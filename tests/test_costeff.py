@@ -1,6 +1,6 @@
 """COST-EFF from its teacher to the end, on a very small backbone."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,12 +73,15 @@ def test_a_second_width_reuses_teacher_and_assistant(fitted: Fitted, shared: Wor
 # --- ablations: each changes what it names and nothing else
 
 
+Plan = dict[str, tuple[Stage, tuple[str, ...]]]
+"""Stage name -> the stage, and the names of those that it stands on."""
+
+
+@dataclass(frozen=True)
 class Recorder(Work):
     """Fits the teacher, and of the other stages notes what they are and what they stand on."""
 
-    def __init__(self, work: Work) -> None:
-        super().__init__(work.seed, work.compute, work.cache, work.formats)
-        object.__setattr__(self, "stages", dict[str, tuple[Stage, tuple[str, ...]]]())
+    stages: Plan = field(default_factory=dict)
 
     def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
         if not parents:
@@ -88,12 +91,11 @@ class Recorder(Work):
         return replace(parents[0], stored=stored)
 
 
-def _plan(method: CostEff, data: TaskData, backbone: Backbone, shared: Work) -> dict[str, tuple[Stage, tuple[str, ...]]]:
-    work = Recorder(shared)
+def _plan(method: CostEff, data: TaskData, backbone: Backbone, shared: Work) -> Plan:
+    work = Recorder(shared.seed, shared.compute, shared.cache, shared.formats)
     method.fit(data, backbone, work)
-    plan: dict[str, tuple[Stage, tuple[str, ...]]] = work.stages  # type: ignore[attr-defined]
-    assert {*plan, "fine-tune"} == set(method.revisions())
-    return plan
+    assert {*work.stages, "fine-tune"} == set(method.revisions())
+    return work.stages
 
 
 ORDER = {
@@ -120,7 +122,7 @@ def test_a_switch_changes_the_fields_that_it_names(
 ) -> None:
     """micro's 4 heads become 2 in 2 rounds; a period of the unscripted task is 2 passes."""
     whole = replace(SMALL, effort=1.0)
-    plain, other = (_plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change)))  # type: ignore[arg-type]
+    plain, other = (_plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change)))
     assert {name: parents for name, (_, parents) in plain.items()} == ORDER
     assert other == {name: (replace(stage, **changed.get(name, {})), parents) for name, (stage, parents) in plain.items()}
 
@@ -162,7 +164,7 @@ def test_exits_after_compression_learn_as_the_assistants_do(shared: Work, few_ro
 def test_every_variant_runs_to_its_end_with_other_answers(
     fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]
 ) -> None:
-    model = replace(SMALL, **change).fit(few_rows, micro, shared).stage.model  # type: ignore[arg-type]
+    model = replace(SMALL, **change).fit(few_rows, micro, shared).stage.model
     assert model.exit_layers == [1, 2, 3]
     plain, other = (collect(each, few_rows.dev, 16, CPU).logits for each in (fitted.stage.model, model))
     assert np.isfinite(other).all()

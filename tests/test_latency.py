@@ -62,7 +62,7 @@ def test_walking_to_an_exit_pays_for_the_decisions_on_the_way_and_leaves_there(
     batch = collate(few_rows.dev.tokens, np.arange(6))
     for place in range(len(model.exit_layers)):
         counting = Counting(policy, [])
-        leave: Policy = latency._LeaveAt(counting, place + 1)  # type: ignore[arg-type,assignment]
+        leave: Policy = latency._LeaveAt(counting, place + 1)
         assert answer_early(model, batch, leave, 0.0).exits.tolist() == [place] * 6
         last = place == len(model.exit_layers) - 1
         assert counting.asked == list(range(1, place + 1 if last else place + 2))
@@ -157,8 +157,8 @@ def test_live_early_exit_is_timed_against_its_own_last_exit_when_there_is_no_ref
     assert set(variants) == {"reference", "live"}
     with torch.no_grad():
         reference, live = (variants[name](batch) for name in ("reference", "live"))
-    assert reference.logits.shape == (1, 3, 2)  # type: ignore[attr-defined]
-    assert torch.equal(live.logits, reference.logits[0])  # type: ignore[attr-defined]
+    assert reference.logits.shape == (1, 3, 2)
+    assert torch.equal(live.logits, reference.logits[0])
 
 
 def test_static_variants_run_no_other_layer_and_no_other_exit(micro: Backbone, few_rows: TaskData) -> None:

@@ -55,7 +55,7 @@ def test_each_round_has_its_shape_and_its_learning_rate(
         schedule = arguments[3]
         assert isinstance(schedule, Schedule)
         seen.append((model.config.shape, schedule.learning_rate))
-        return train(model, *arguments, **named)  # type: ignore[arg-type]
+        return train(model, *arguments, **named)
 
     monkeypatch.setattr(costeff.slenderize, "train", watched)
     stage = _stage(micro)
