@@ -138,7 +138,10 @@ def train(
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
     state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
     labels = torch.from_numpy(rows.labels).to(device, torch.float32)
-    with progress.work(run.label, steps * schedule.epochs, done=state.epoch * steps) as advance, _tracking(accelerator):
+    label = f"{run.label} at rate {schedule.learning_rate:g}"
+    if state.epoch:
+        progress.say(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
+    with progress.work(label, steps * schedule.epochs, done=state.epoch * steps) as advance, _tracking(accelerator):
         for epoch in range(state.epoch, schedule.epochs):
             started = time.perf_counter()
             model.train()
@@ -165,7 +168,7 @@ def train(
             state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
             told = {"loss": state.losses[-1]} | ({} if reached is None else {"selection": reached})
             accelerator.log(told, step=epoch + 1)
-            progress.detail(f"{run.label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
+            progress.detail(f"{label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return Training(

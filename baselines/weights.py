@@ -14,7 +14,7 @@ from torch import Tensor
 
 from baselines.encoder import EncoderModel, ExitHead, ModelConfig
 from harness.backbones import WEIGHTS, Backbone
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import HarnessError, IncompleteError, reason
 from harness.model import MultiExitModel
 from harness.records import WeightsReport, from_json, to_json
 
@@ -66,7 +66,7 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     try:
         tensors = {_plain(name): tensor for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
-        raise HarnessError(f"backbone {backbone.name}: {file} cannot be read: {error}") from None
+        raise HarnessError(f"backbone {backbone.name}: {file} cannot be read: {reason(error)}") from None
     names = _names(config.shape.layers)
     targets = {theirs: [ours] for theirs, ours in names.items()}
     if config.pooling == "cls" and "pooler.dense.weight" in tensors:

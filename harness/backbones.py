@@ -14,7 +14,7 @@ from huggingface_hub import snapshot_download
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from harness import demo
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, reason, unknown
 from harness.tasks import Tokens
 
 Pooling = Literal["cls", "mean"]
@@ -192,7 +192,7 @@ def find_backbone(name: str) -> Backbone:
         return BACKBONES[name]
     if Path(name).is_dir():
         return _folder_backbone(Path(name))
-    raise unknown("backbone", name, [*BACKBONES, "or a local folder"])
+    raise HarnessError(f"{unknown('backbone', name, BACKBONES)}; or the path of a local folder (there is none of this name)")
 
 
 def _folder_backbone(folder: Path) -> Backbone:
@@ -238,7 +238,7 @@ def _read_json(path: Path) -> dict[str, str | float | bool]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise HarnessError(f"cannot read {path}: {error}") from None
+        raise HarnessError(f"cannot read {path}: {reason(error)}") from None
     if not isinstance(value, dict):
         raise HarnessError(f"{path} holds a {type(value).__name__}, wanted an object")
     return value
@@ -280,7 +280,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     try:
         lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")  # splitlines() also cuts at U+2028 and others
     except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{folder}/vocab.txt cannot be read: {error}") from None
+        raise HarnessError(f"{folder}/vocab.txt cannot be read: {reason(error)}") from None
     return _word_pieces(lines[:-1] if lines[-1] == "" else lines, lowercase)
 
 

@@ -47,7 +47,7 @@ data_option = click.option(
 )  # fmt: skip
 compute_options = _group(
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads.  [default: all usable cores]"),
+    click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads.  [default: all usable cores; the run's in time]"),
 )
 reference_option = click.option(
     "--reference", default="bert", show_default=True, metavar="METHOD", help="What ratios are against; none for no reference."
@@ -73,15 +73,14 @@ def cli() -> None:
 @results_option
 @verbosity_options
 def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
-    """What there is: methods, tasks, backbones, or the runs in the results folder.
+    """What there is: methods (-v: with the settings that --set takes), tasks, backbones, or the runs in the results folder.
 
     \b
-    Example:
+    Examples:
+      harness list methods -v
       harness list runs --format json
     """
     import json
-
-    from tabulate import tabulate
 
     from harness import listing
     from harness.store import Problem, ResultsStore
@@ -91,11 +90,11 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
         records, problems = ResultsStore(results_dir).records()
         rows = listing.runs(records)
     else:
-        rows = {"methods": listing.methods, "tasks": listing.tasks, "backbones": listing.backbones}[what]()
+        rows = listing.methods(verbose) if what == "methods" else {"tasks": listing.tasks, "backbones": listing.backbones}[what]()
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:
-        click.echo(tabulate(rows, headers="keys", disable_numparse=True) if rows else f"no {what} in {results_dir}")
+        click.echo(listing.text(rows) if rows else f"no {what} in {results_dir}")
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
     return ExitCode.INCOMPLETE if problems else ExitCode.OK
@@ -218,6 +217,7 @@ def sweep_command(
 @click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Interleaved passes over the rows.")
 @click.option("--limit", type=click.IntRange(1), help="Time the first N dev rows.")
 @click.option("--backbone", metavar="NAME|FOLDER", help="For a run on a local folder.  [default: the run's]")
+@click.option("--store/--no-store", "keep", default=True, show_default=True, help="Keep the timing beside the run, for the report.")
 @compute_options
 @reference_option
 @data_option
@@ -233,6 +233,7 @@ def time_command(
     rounds: int,
     limit: int | None,
     backbone: str | None,
+    keep: bool,
     device: str,
     threads: int | None,
     reference: str,
@@ -244,7 +245,8 @@ def time_command(
 ) -> int:
     """Time live early exit, where rows really leave the batch, against the reference model on the same dev rows.
 
-    The run's model and dev rows come from the cache folder; with --data-dir the rows come from the task's files.
+    The reference has its default settings; milliseconds are per batch. The run's model and dev rows come from the cache folder; with
+    --data-dir the rows come from the task's files.
 
     \b
     Example:
@@ -258,8 +260,9 @@ def time_command(
 
     store = ResultsStore(results_dir)
     record = store.find(run_id)
-    check_writable(results_dir, "results")
-    compute = make_compute(device, "auto", threads, verbose - quiet)
+    if keep:
+        check_writable(results_dir, "results")
+    compute = make_compute(device, "auto", threads or record.environment.threads, verbose - quiet)
     options = LiveOptions(
         policy=policy,
         threshold=threshold,
@@ -274,7 +277,8 @@ def time_command(
     )
     timing = time_run(record, compute, options)
     click.echo(f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)])}")
-    store.add_timing(record, timing)
+    if keep:
+        store.add_timing(record, timing)
     return ExitCode.OK
 
 
@@ -347,11 +351,14 @@ def report_command(
     from harness.store import ResultsStore
     from harness.tasks import find_tasks
 
+    if into is not None and form != "markdown":
+        raise HarnessError(f"--into puts markdown into a file: not with --format {form}")
     store = ResultsStore(results_dir)
     records, problems = store.records()
+    asked: dict[str, set[str]] = {}
     if tasks is not None:
-        kept = {task.name for task in find_tasks(names_in("--tasks", tasks))}
-        records = [record for record in records if record.spec.task in kept]
+        asked = {name: {task.name for task in find_tasks([name])} for name in names_in("--tasks", tasks)}
+        records = [record for record in records if any(record.spec.task in members for members in asked.values())]
     named = names_in("--methods", methods) if methods is not None else None
     there = {*METHODS, *(record.spec.method for record in records)}
     for name in named or ():
@@ -361,6 +368,11 @@ def report_command(
     problems += damaged
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    found = {record.spec.task for record in records}, {record.spec.method for record in records}
+    missing = [name for name, members in asked.items() if not members & found[0]]
+    missing += [name for name in named or () if name not in found[1]]
+    for name in missing:
+        click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
     if into is not None and problems:
         raise IncompleteError(
             f"{into} stays as it is: {len(problems)} of the runs cannot be read, and a report without them would take its place"
@@ -371,4 +383,4 @@ def report_command(
         insert(into, text)
     else:
         click.echo(text, nl=False)
-    return ExitCode.INCOMPLETE if problems else ExitCode.OK
+    return ExitCode.INCOMPLETE if problems or missing else ExitCode.OK

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.policies import make_policy
-from harness.records import ExitMeasurement, LatencyConditions, RunRecord
+from harness.records import ExitMeasurement, LatencyConditions, RunRecord, flat
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
 from harness.tasks import find_tasks
@@ -169,10 +169,10 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     groups = {key: _one_a_seed(group, reference) for key, group in found.items()}
     variants: dict[str, list[dict[str, object]]] = defaultdict(list)
     for (method, _), group in groups.items():
-        variants[method].append(_flat(group[0].spec.settings))
+        variants[method].append(flat(group[0].spec.settings))
     labelled = {}
     for (method, _), group in groups.items():
-        own, others = _flat(group[0].spec.settings), variants[method]
+        own, others = flat(group[0].spec.settings), variants[method]
         differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
         suffix = ", ".join(f"{name}={_short(own[name])}" for name in differing)
         labelled[f"{method} ({suffix})" if suffix else method] = group
@@ -217,14 +217,7 @@ def _canonical(settings: dict[str, object]) -> str:
             return [plain(item) for item in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    return json.dumps({name: plain(value) for name, value in _flat(settings).items() if value is not None}, sort_keys=True)
-
-
-def _flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat
+    return json.dumps({name: plain(value) for name, value in flat(settings).items() if value is not None}, sort_keys=True)
 
 
 def _short(value: object) -> str:

@@ -38,6 +38,11 @@ class NotComparableError(HarnessError):
     exit_code = ExitCode.NOT_COMPARABLE
 
 
+def reason(error: Exception) -> str:
+    """What went wrong, without the path that an OSError's own text repeats."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
     """The error for a name that is in no table: the near matches first, then all names."""
     names = sorted(known)

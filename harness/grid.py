@@ -50,10 +50,13 @@ class Failure:
     label: str
     reason: str
     code: ExitCode
+    cells: int = 1
 
 
-def run_grid(cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunRecord, bool], None]) -> list[Failure]:
-    """Run every cell; a failing one does not stop the others.
+def run_grid(
+    cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunRecord, bool], None], failed: Callable[[Failure], None]
+) -> None:
+    """Run every cell, and call `done` or `failed` after it; a failing one does not stop the others.
 
     Raises: HarnessError when nothing could be written or no task's data are there, before anything is fitted.
     """
@@ -61,17 +64,18 @@ def run_grid(cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunR
     check_writable(options.cache_dir, "cache")
     torch.set_num_threads(options.compute.threads)
     data, failures = load_grid_data(cells, options)
+    for failure in failures:
+        failed(failure)
     for cell in cells:
         if cell.spec.task not in data:
             continue
         try:
             record, stored = run_cell(cell, data[cell.spec.task], options)
         except Exception as error:  # whatever it is, the other cells still run
-            failures.append(_failure(cell, error))
             options.compute.progress.detail(traceback.format_exc())
+            failed(_failure(cell, error))
         else:
             done(cell, record, stored)
-    return failures
 
 
 def _failure(cell: Cell, error: Exception) -> Failure:
@@ -97,7 +101,8 @@ def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, T
         try:
             data[task] = load_cell_data(cell, options.data_dir)
         except HarnessError as error:
-            failures.append(Failure(task, str(error), ExitCode.INCOMPLETE))
+            mine = sum(other.spec.task == task for other in cells)
+            failures.append(Failure(task, str(error), ExitCode.INCOMPLETE, mine))
     if not data:
         raise HarnessError("; ".join(failure.reason for failure in failures))
     return data, failures
@@ -115,12 +120,15 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
         state = "stored" if store.holds(cell.spec.task, cell.spec.method, identity) else "to run"
         rows.append([cell.spec.task, cell.spec.method, cell.spec.seed, len(data[cell.spec.task].train), identity, state])
     click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state"]))
-    return _told(failures)
+    for failure in failures:
+        _say(failure)
+    return _worst(failures)
 
 
 def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
-    """Run the cells, a line for each; the exit code of the worst failure."""
+    """Run the cells, a line for each on standard output; the exit code of the worst failure."""
     finished = 0
+    failures: list[Failure] = []
 
     def done(cell: Cell, record: RunRecord, stored: bool) -> None:
         nonlocal finished
@@ -128,15 +136,26 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         last = record.exits[-1]
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "stored already" if stored else f"{record.seconds:.0f} s"
-        options.compute.progress.say(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
+        click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
 
-    return _told(run_grid(cells, options, done))
+    def failed(failure: Failure) -> None:
+        nonlocal finished
+        finished += failure.cells
+        failures.append(failure)
+        _say(failure)
+
+    run_grid(cells, options, done, failed)
+    if failures:
+        lost = sum(failure.cells for failure in failures)
+        click.echo(f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again", err=True)
+    return _worst(failures)
 
 
-def _told(failures: Sequence[Failure]) -> ExitCode:
-    """Say each failure in a line; the exit code of the worst."""
-    for failure in failures:
-        click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
+def _say(failure: Failure) -> None:
+    click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
+
+
+def _worst(failures: Sequence[Failure]) -> ExitCode:
     codes = {failure.code for failure in failures}
     order = [ExitCode.USER, ExitCode.NOT_COMPARABLE, ExitCode.INCOMPLETE, ExitCode.BUG]
     return next((code for code in order if code in codes), ExitCode.OK)

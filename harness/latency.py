@@ -30,10 +30,13 @@ from harness.progress import Progress
 from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
 from harness.tasks import Tokens
 from harness.trace import Floats
+from harness.waiting import users_environment
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
+STEADY, LONGEST = 1.3, 3.0
+"""A timing whose third quartile is more than 1.3 times the first goes on, up to three times the seconds asked for."""
 ROUND, WAITING = "harness.latency: round", "harness.latency: waiting"
 """How the child process begins the line that it says after a round, and when another child is timing."""
 
@@ -55,7 +58,7 @@ class LatencyJob:
     threshold: float | None
     """None: time each exit. A number: time live early exit at this threshold."""
     seconds: float
-    """Timing of one batch size stops after this long, once there are min_rounds."""
+    """Timing of one batch size stops after this long, once there are min_rounds and every variant is steady."""
     min_rounds: int = MIN_ROUNDS
     max_rounds: int = MAX_ROUNDS
 
@@ -87,13 +90,14 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
     Raises: IncompleteError with the child's last line when it fails.
     """
     torch.cuda.empty_cache()  # what training left reserved would be missing to the child
-    work = progress.work("timing, rounds", job.max_rounds * len(job.batches))
+    rounds = f"{job.min_rounds} to {job.max_rounds}" if job.min_rounds < job.max_rounds else str(job.max_rounds)
+    work = progress.work(f"timing, {rounds} rounds a batch size", None)
     with work as advance, tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as answer:
         told.write(json.dumps(asdict(job)))
         told.seek(0)
         command = [sys.executable, "-P", "-m", "harness.latency"]  # -P: a harness.py in the current folder is not ours
         said = ["no message"]
-        with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True, env=users_environment()) as child:
             assert child.stderr is not None
             for line in child.stderr:
                 if line.startswith(WAITING):
@@ -114,6 +118,7 @@ def measure_exits(
     """The exits with their milliseconds, and how these were measured."""
     samples = run_job(job, progress).milliseconds
     walked = "path" if job.policy is not None else "static"
+    _warn_of_disturbance(samples, progress)
     timed = []
     for exit_ in exits:
         static = {size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()}
@@ -138,6 +143,16 @@ def measure_exits(
         },
     )
     return tuple(timed), conditions
+
+
+def _warn_of_disturbance(samples: dict[str, dict[str, tuple[float, ...]]], progress: Progress) -> None:
+    for size, variants in samples.items():
+        worst = max(quartiles(values).spread for values in variants.values())
+        if worst > STEADY:
+            progress.say(
+                f"the clock was disturbed at batch size {size}: quartiles of one variant lie {worst:.2f} times apart; "
+                "ratios are paired and suffer less; keep other work off the machine"
+            )
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles:
@@ -178,13 +193,18 @@ def time_variants(
             _milliseconds(variants[name], batch, device)
     started, generator = time.perf_counter(), np.random.default_rng(0)
     for number in range(job.max_rounds):
-        if number >= job.min_rounds and time.perf_counter() - started > job.seconds:
+        spent = time.perf_counter() - started
+        if number >= job.min_rounds and spent > job.seconds and (_steady(samples) or spent > LONGEST * job.seconds):
             break
         for name in generator.permutation(names).tolist():
             variants[name](batches[0])
             samples[name].append(sum(_milliseconds(variants[name], batch, device) for batch in batches) / len(batches))
         finished()
     return {name: tuple(values) for name, values in samples.items()}
+
+
+def _steady(samples: dict[str, list[float]]) -> bool:
+    return all(quartiles(values).spread <= STEADY for values in samples.values())
 
 
 def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torch.device) -> float:

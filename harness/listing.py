@@ -1,24 +1,27 @@
 """Plain listings: what there is, and a run's curve."""
 
 import json
+from collections import defaultdict
+from dataclasses import asdict
 
 from tabulate import tabulate
 
 from harness.backbones import BACKBONES
 from harness.errors import HarnessError
-from harness.methods import METHODS
+from harness.methods import METHODS, load_method
 from harness.policies import make_policy
-from harness.records import RunRecord
+from harness.records import RunRecord, flat
 from harness.store import ResultsStore
 from harness.sweep import sweep, thresholds_from
 from harness.tasks import GROUPS, TASKS, find_tasks
 
-Rows = list[dict[str, str]]
+Rows = list[dict[str, object]]
 
 
-def methods() -> Rows:
-    """Name, what it is, source."""
-    return [{"method": name, "about": entry.about, "source": entry.source} for name, entry in METHODS.items()]
+def methods(settings: bool = False) -> Rows:
+    """Name, what it is, source; with `settings` the fields that --set takes and their values (null: the backbone's own)."""
+    rows: Rows = [{"method": name, "about": entry.about, "source": entry.source} for name, entry in METHODS.items()]
+    return [{**row, "settings": flat(asdict(load_method(str(row["method"]))))} for row in rows] if settings else rows
 
 
 def tasks() -> Rows:
@@ -40,10 +43,10 @@ def backbones() -> Rows:
     return [
         {
             "backbone": backbone.name,
-            "layers": str(backbone.shape.layers),
-            "hidden": str(backbone.shape.hidden),
-            "heads": str(backbone.shape.heads[0]),
-            "ffn": str(backbone.shape.ffn[0]),
+            "layers": backbone.shape.layers,
+            "hidden": backbone.shape.hidden,
+            "heads": backbone.shape.heads[0],
+            "ffn": backbone.shape.ffn[0],
             "pooling": backbone.pooling,
             "weights": backbone.source,
             "licence": backbone.licence,
@@ -53,22 +56,40 @@ def backbones() -> Rows:
 
 
 def runs(records: list[RunRecord]) -> Rows:
-    """Run id, cell, last exit's main score."""
+    """Run id, cell, last exit's scores, and the settings in which runs of one method differ."""
+    seen: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for record in records:
+        seen[record.spec.method].append(flat(record.spec.settings))
     return [
         {
             "run": record.run_id,
             "task": record.spec.task,
             "method": record.spec.method,
             "backbone": record.spec.backbone,
-            "seed": str(record.spec.seed),
-            "rows": str(record.data.rows["train"]),
-            "limit": str(record.spec.limit or ""),
-            "exits": str(len(record.exits)),
-            "score": " ".join(f"{name}={value:.4f}" for name, value in record.exits[-1].scores.items()),
+            "seed": record.spec.seed,
+            "rows": record.data.rows["train"],
+            "limit": record.spec.limit,
+            "threads": record.environment.threads,
+            "exits": len(record.exits),
+            "scores": record.exits[-1].scores,
+            "settings": {name: value for name, value in own.items() if any(other.get(name) != value for other in seen[record.spec.method])},
             "created": record.created,
         }
-        for record in records
+        for record, own in ((record, flat(record.spec.settings)) for record in records)
     ]
+
+
+def text(rows: Rows) -> str:
+    """Rows as a table for people."""
+    return tabulate([{name: _words(value) for name, value in row.items()} for row in rows], headers="keys", disable_numparse=True)
+
+
+def _words(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={_words(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(_words(item) for item in value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, points: int, tolerance: float | None, form: str) -> str:
@@ -87,8 +108,9 @@ def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, poin
     curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)
     last = float(record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean())
     columns = {f"{chosen.name} ({chosen.unit})": curve.thresholds, **curve.scores}
-    columns |= {"MACs": curve.macs, "own full MACs / MACs": last / curve.macs, "layers": curve.layers}
-    rows = [{name: float(f"{values[place]:.6g}") for name, values in columns.items()} for place in range(len(thresholds))]
+    columns |= {"MMACs": curve.macs / 1e6, "own full MACs / MACs": last / curve.macs, "layers": curve.layers}
+    new = [place for place in range(len(thresholds)) if not place or (curve.left[place] != curve.left[place - 1]).any()]
+    rows = [{name: float(values[place]) for name, values in columns.items()} for place in new]
     constant = ", ".join(f"{metric} {score:.6g}" for metric, score in record.constant_scores.items())
     return (f"A constant answer scores {constant}.\n\n" if form == "markdown" else "") + table(rows, form)
 

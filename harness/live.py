@@ -2,6 +2,7 @@
 
 import tempfile
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +57,9 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     (task,) = find_tasks([record.spec.task])
     policy = make_policy(name, task.classes, record.tolerance)
     cut = policy.cut(options.threshold)
+    folder = _model_folder(record, options.cache_dir)
     backbone = _run_backbone(record, options)
     dev = _dev_rows(record, backbone, options)
-    folder = _model_folder(record, options.cache_dir)
     rows = np.arange(min(options.limit or len(dev), len(dev)))
     batches = sorted_batches(dev.tokens.lengths[rows], options.batch_size)
     torch.set_num_threads(compute.threads)
@@ -85,6 +86,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     layers = [measured.layer for measured in record.exits]
     return Timing(
         run_id=record.run_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
         policy=name,
         threshold=options.threshold,
         batch_size=options.batch_size,

@@ -15,7 +15,7 @@ def names_in(option: str, text: str) -> list[str]:
     """
     names = [word.strip() for word in text.split(",") if word.strip()]
     if not names:
-        raise HarnessError(f"{option} {text!r} names nothing")
+        raise HarnessError(f"{option} {text!r} names nothing: wanted words between commas")
     return names
 
 

@@ -39,8 +39,8 @@ class Progress:
             self.say(line)
 
     @contextmanager
-    def work(self, label: str, steps: int, done: int = 0) -> Iterator[Advance]:
-        """A piece of work of so many steps; call what is yielded after each."""
+    def work(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
+        """A piece of work of so many steps, None when nobody knows; call what is yielded after each."""
         if self.bars:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Bars(*columns, console=self.console, transient=True) as bars:
@@ -49,14 +49,15 @@ class Progress:
         else:
             yield self._lines(label, steps, done)
 
-    def _lines(self, label: str, steps: int, done: int) -> Advance:
+    def _lines(self, label: str, steps: int | None, done: int) -> Advance:
         state = {"done": done, "said": time.monotonic()}
+        of = "" if steps is None else f"/{steps}"
 
         def advance(note: str = "") -> None:
             state["done"] += 1
             now = time.monotonic()
             if now - state["said"] >= LINE_EVERY_S:
                 state["said"] = now
-                self.say(f"{label}: {state['done']:.0f}/{steps} {note}".rstrip())
+                self.say(f"{label}: {state['done']:.0f}{of} {note}".rstrip())
 
         return advance

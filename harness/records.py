@@ -130,6 +130,11 @@ class Quartiles:
     median: float
     q3: float
 
+    @property
+    def spread(self) -> float:
+        """q3 / q1: 1 for a clock that nothing disturbs."""
+        return self.q3 / self.q1
+
 
 @dataclass(frozen=True)
 class ExitMeasurement:
@@ -269,6 +274,8 @@ class Timing:
     """A live measurement of early exit with real compaction, kept beside the record (`harness time`)."""
 
     run_id: str
+    created: str
+    """UTC date and time, ISO 8601: of several with the same conditions the newest stands."""
     policy: str
     threshold: float
     """In the policy's own unit: entropy in nats, confidence as probability, patience in agreements."""
@@ -291,6 +298,14 @@ class Timing:
     """Per batch."""
     ratio: Quartiles
     """Reference time over early-exit time, paired round by round."""
+
+
+def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
+    """Settings with those of nested methods as `teacher.epochs`, the form in which --set takes them."""
+    found: dict[str, object] = {}
+    for name, value in settings.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found
 
 
 def to_json(value: "DataclassInstance") -> str:

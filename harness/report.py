@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from tabulate import tabulate
 
-from harness.compare import BUDGETS, Comparison, Mean, Row, compare
-from harness.errors import HarnessError, IncompleteError
+from harness.compare import BUDGETS, Comparison, Condition, Mean, Row, compare
+from harness.errors import HarnessError, IncompleteError, reason
+from harness.metrics import METRICS
 from harness.records import RunRecord, Timing
 from harness.store import ResultsStore
 from harness.tasks import find_tasks
@@ -24,7 +25,8 @@ MIXED = (
     "one on the calibration rows whose mean MACs there stay within that share of the reference's (without a reference, of the own full "
     "model's); dev only scores, so a dev mean can exceed the share a little. Latency with ~ is composed: the measured path latency to "
     "each exit, averaged over where the dev rows left; `harness time` measures it live. Milliseconds of different rows were taken at "
-    "different times, each beside the reference's in the same rounds: only the latency ratio compares rows."
+    "different times, each beside the reference's in the same rounds: only the latency ratio compares rows. They are means over three "
+    "batches, taken at the quartiles of dev's lengths."
 )
 
 
@@ -41,10 +43,10 @@ def render(
     if not comparisons:
         raise IncompleteError(f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs")
     if form == "json":
-        return json.dumps([_plain(comparison) for comparison in comparisons], indent=1) + "\n"
+        return json.dumps([_plain(store, comparison) for comparison in comparisons], indent=1) + "\n"
     if form == "csv":
         return _csv(comparisons)
-    return "\n".join(_markdown(store, comparison) for comparison in comparisons) + "\n" + MIXED + "\n"
+    return "\n".join(_markdown(store, comparison, comparisons) for comparison in comparisons) + "\n" + MIXED + "\n"
 
 
 def insert(path: Path, text: str) -> None:
@@ -55,7 +57,7 @@ def insert(path: Path, text: str) -> None:
     try:
         old = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"cannot read {path}: {error}") from None
+        raise HarnessError(f"cannot read {path}: {reason(error)}") from None
     before, begin, rest = old.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -65,9 +67,9 @@ def insert(path: Path, text: str) -> None:
     beside.replace(path)
 
 
-def _markdown(store: ResultsStore, comparison: Comparison) -> str:
+def _markdown(store: ResultsStore, comparison: Comparison, all_: Sequence[Comparison]) -> str:
     parts = [
-        f"### {_title(comparison)}",
+        f"### {_title(comparison.condition, [other.condition for other in all_])}",
         caption(comparison),
         _main_table(comparison),
     ]
@@ -75,16 +77,28 @@ def _markdown(store: ResultsStore, comparison: Comparison) -> str:
         whole = "reference" if comparison.reference else "own full model"
         parts += [f"The curve: at a budget of mean MACs, as a share of the {whole}'s:", _curve_table(comparison)]
     parts += ["Each exit: score and MACs of the static (truncated) model, ms of that and of the path:", _exit_table(comparison)]
-    timings = [(record, timing) for record in comparison.records for timing in store.timings(record)]
+    timings = _timings(store, comparison)
     if timings:
         parts += [live_caption(comparison.constant_scores), timing_table(timings)]
     return "\n\n".join(parts) + "\n"
 
 
-def _title(comparison: Comparison) -> str:
-    where = comparison.condition
+def _title(where: Condition, all_: Sequence[Condition]) -> str:
+    """Task and backbone, and what sets this table apart from others of the same."""
     quick = f", quick look at {where.limit} rows" if where.limit else ""
-    return f"{where.task} on {where.backbone}{quick}"
+    like = [other for other in all_ if (other.task, other.backbone, other.limit) == (where.task, where.backbone, where.limit)]
+    words = {
+        "train_rows": f"{where.train_rows or 'all'} training rows",
+        "max_length": f"cut at {where.max_length} tokens",
+        "data": f"data {where.data}",
+        "splits": f"splits {where.splits}",
+        "weights": f"weights {where.weights}",
+        "device": where.device,
+        "precision": f"trained in {where.precision}",
+        "threads": f"{where.threads} thread(s)",
+    }
+    differing = [said for name, said in words.items() if len({getattr(other, name) for other in like}) > 1]
+    return ", ".join([f"{where.task} on {where.backbone}{quick}", *differing])
 
 
 def caption(comparison: Comparison) -> str:
@@ -118,8 +132,16 @@ def _rounds(comparison: Comparison) -> str:
     timed = [record.latency.rounds for record in comparison.records if record.latency is not None]
     sizes = dict.fromkeys(size for rounds in timed for size in rounds)
     counts = {size: [rounds[size] for rounds in timed if size in rounds] for size in sizes}
-    said = ", ".join(f"{min(of)} to {max(of)} at batch size {size}" for size, of in counts.items())
+    spreads = {size: _spread(comparison.records, size) for size in sizes}
+    said = ", ".join(f"{min(of)} to {max(of)} at batch size {size}{spreads[size]}" for size, of in counts.items())
     return f"; rounds of the clock: {said}" if said else ""
+
+
+def _spread(records: Sequence[RunRecord], size: str) -> str:
+    """How far the quartiles of a paired ratio lie apart, at worst."""
+    timed = [record.latency for record in records if record.latency is not None]
+    ratios = [ratio for latency in timed for of in (latency.reference_ratio, latency.path_ratio) for ratio in of.get(size, ())]
+    return f" (quartiles of a ratio at most {max(ratio.spread for ratio in ratios):.2f} times apart)" if ratios else ""
 
 
 def _main_table(comparison: Comparison) -> str:
@@ -136,7 +158,7 @@ def _constant(comparison: Comparison, metric: str) -> str:
 
 
 def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
-    composed, seeds = "~" if row.point.startswith("MACs") else "", row.macs.count
+    composed, seeds = "~" if _composed(row) else "", row.macs.count
     return [
         row.method,
         row.point,
@@ -175,10 +197,20 @@ def _exit_table(comparison: Comparison) -> str:
     return tabulate(table, headers, tablefmt="github", disable_numparse=True)
 
 
+def _timings(store: ResultsStore, comparison: Comparison) -> list[tuple[RunRecord, Timing]]:
+    """The live timings of the comparison's runs, of those under the same conditions the newest."""
+    found = {}
+    for record in comparison.records:
+        for timing in sorted(store.timings(record), key=lambda timing: timing.created):
+            where = (timing.policy, timing.threshold, timing.batch_size, timing.device, timing.precision, timing.threads, timing.rows)
+            found[record.run_id, where, timing.reference] = (record, timing)
+    return list(found.values())
+
+
 def live_caption(constant_scores: dict[str, float]) -> str:
     """What live timings stand under."""
     constant = ", ".join(f"{metric}={100 * score:.1f}" for metric, score in constant_scores.items())
-    return f"Live early exit (`harness time`; a constant answer scores {constant}):"
+    return f"Live early exit (`harness time`; ms per batch; a constant answer scores {constant}):"
 
 
 def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
@@ -192,7 +224,7 @@ def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
             timing.policy,
             f"{timing.threshold:g}",
             str(timing.batch_size),
-            str(timing.rows),
+            _of_dev(timing.rows, record.data.rows["dev"]),
             str(timing.rounds),
             f"{timing.tokens:.1f}",
             timing.device,
@@ -210,6 +242,10 @@ def timing_table(timings: list[tuple[RunRecord, Timing]]) -> str:
     return tabulate(table, headers, tablefmt="github", disable_numparse=True)
 
 
+def _of_dev(rows: int, dev: int) -> str:
+    return str(rows) if rows == dev else f"{rows} of {dev}"
+
+
 def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", of: int | None = None) -> str:
     """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0.
 
@@ -222,7 +258,7 @@ def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", 
     return f"{mark}{times * value.mean:.{digits}f}" + (f" ± {spread}" if float(spread) else "") + fewer
 
 
-def _plain(comparison: Comparison) -> dict[str, object]:
+def _plain(store: ResultsStore, comparison: Comparison) -> dict[str, object]:
     """The comparison without its records, for json."""
     return {
         "condition": asdict(comparison.condition),
@@ -232,21 +268,42 @@ def _plain(comparison: Comparison) -> dict[str, object]:
         "curves": [asdict(row) for row in comparison.curves],
         "exits": [asdict(row) for row in comparison.exits],
         "runs": [record.run_id for record in comparison.records],
+        "timings": [asdict(timing) for _, timing in _timings(store, comparison)],
     }
 
 
+def _csv_columns() -> list[str]:
+    """The same whatever the runs: the condition, the row, and of each figure mean, deviation and number of seeds."""
+    row = [field.name for field in fields(Row)]
+    figures = [f"scores.{metric}" for metric in METRICS] + row[row.index("retained") :]
+    figures.remove("parameters")
+    parts = [f"{figure}.{part.name}" for figure in figures for part in fields(Mean)]
+    return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", "method", "point", "composed", "parameters", *parts]
+
+
 def _csv(comparisons: list[Comparison]) -> str:
-    """The main rows and the constant answer's, one column a figure; means and deviations apart."""
+    """The main rows and the constant answer's. `composed`: whether the latency is composed (a ~ in the tables)."""
     import pandas
 
-    frames = []
+    rows: list[dict[str, object]] = []
     for comparison in comparisons:
-        rows = [_constant_row(comparison), *map(asdict, comparison.rows)]
-        frames.append(pandas.json_normalize([{**asdict(comparison.condition), **row} for row in rows]))
-    text: str = pandas.concat(frames).to_csv(index=False, lineterminator="\n")
+        given = {**asdict(comparison.condition), "rows": comparison.records[0].data.rows}
+        rows += [{**given, **row} for row in (_constant_row(comparison), *map(_csv_row, comparison.rows))]
+    frame = pandas.json_normalize(rows).reindex(columns=_csv_columns())
+    whole = [name for name in frame if name.endswith(".count") or name in ("train_rows", "limit", "parameters")]
+    text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
     return text
+
+
+def _csv_row(row: Row) -> dict[str, object]:
+    return {**asdict(row), "composed": _composed(row)}
 
 
 def _constant_row(comparison: Comparison) -> dict[str, object]:
     scores = {metric: {"mean": score} for metric, score in comparison.constant_scores.items()}
     return {"method": CONSTANT, "point": "-", "scores": scores}
+
+
+def _composed(row: Row) -> bool:
+    """Whether the row's latency is put together from the paths', not measured."""
+    return row.point.startswith("MACs")

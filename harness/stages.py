@@ -4,6 +4,8 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import Field, asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from harness.backbones import Backbone
 from harness.errors import IncompleteError
@@ -204,7 +206,7 @@ class Work:
         key = self.key(stage, data, backbone, parents)
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder):
+        with _locked(folder, f"{self.label}: {stage.name}: another process is fitting it; waiting", self.compute.progress):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
             reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not wanted)
@@ -272,9 +274,20 @@ def stage_folder(cache: Path, key: str) -> Path:
     return cache / "stages" / key
 
 
-def _locked(folder: Path) -> FileLock:
-    """Held by whoever fits or changes a stage."""
-    return FileLock(folder.with_suffix(".lock"))
+@contextmanager
+def _locked(folder: Path, waiting: str = "", progress: Progress | None = None) -> Iterator[None]:
+    """Held by whoever fits or changes a stage; says `waiting` when that is another."""
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if progress is not None:
+            progress.say(waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _scratch(folder: Path) -> Path:

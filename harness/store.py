@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import HarnessError, IncompleteError, reason
 from harness.records import RunRecord, Timing, from_json, to_json
 from harness.sweep import Curve, curves_bytes, read_curves
 from harness.trace import Trace, read_trace, trace_bytes
@@ -176,4 +176,4 @@ def _read(kind: type[T], path: Path) -> T:
     try:
         return from_json(kind, path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise IncompleteError(f"{path} cannot be read: {error}") from None
+        raise IncompleteError(f"{path} cannot be read: {reason(error)}") from None

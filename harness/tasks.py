@@ -244,7 +244,7 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
     train, selection, calibration = (train.rows(part) for part in parts)
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
-            raise HarnessError(f"--train-rows {task.name}={train_rows}: the training part has {len(train)} rows")
+            raise HarnessError(f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part")
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
         train, selection, calibration, dev = (p.rows(np.arange(min(limit, len(p)))) for p in (train, selection, calibration, dev))

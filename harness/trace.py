@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import IncompleteError
+from harness.errors import IncompleteError, reason
 
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
-        raise ValueError(f"{error}") from None
+        raise ValueError(reason(error)) from None
     wrong = [name for name, array in arrays.items() if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: no arrays of numbers")

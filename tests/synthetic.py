@@ -186,6 +186,7 @@ def make_curve(seed: int) -> Curve:
 def make_timing(run_id: str, threshold: float) -> Timing:
     return Timing(
         run_id=run_id,
+        created="2026-01-02T03:04:05+00:00",
         policy="entropy",
         threshold=threshold,
         batch_size=8,

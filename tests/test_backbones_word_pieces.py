@@ -58,16 +58,15 @@ def test_rows_over_the_maximum_are_cut_and_counted(small: Backbone) -> None:
     assert all(pieces(small, row.tolist())[-1] == "[SEP]" for row in tokens.ids)
 
 
-@pytest.mark.parametrize(("first", "second", "kept"), [(9, 2, (5, 2)), (2, 9, (2, 5)), (9, 8, (4, 3)), (8, 9, (3, 4)), (3, 4, (3, 4))])
-def test_longer_text_of_a_pair_is_cut_first(small: Backbone, first: int, second: int, kept: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [(9, 2, {(5, 2)}), (2, 9, {(2, 5)}), (9, 8, {(4, 3), (3, 4)}), (8, 9, {(4, 3), (3, 4)}), (3, 4, {(3, 4)})],
+)
+def test_longer_text_of_a_pair_is_cut_first(small: Backbone, first: int, second: int, kept: set[tuple[int, int]]) -> None:
+    """Seven pieces have room beside three marks; where both are cut the odd one may go to either."""
     tokens = small.encode([("the " * first, "film " * second)], 10)
     row = pieces(small, tokens.ids[0].tolist())
-    got = (row.count("the"), row.count("film"))
-    assert sum(got) == 7
-    if min(first, second) > 3:  # both were cut: the odd token may go to either
-        assert abs(got[0] - got[1]) == 1
-    else:
-        assert got == kept
+    assert (row.count("the"), row.count("film")) in kept
     assert row.count("[SEP]") == 2
     assert tokens.truncated == int(first + second > 7)
 
@@ -145,8 +144,9 @@ def test_tokenizer_file_is_preferred_and_its_own_padding_and_truncation_are_drop
     tokenizer.enable_padding(length=12)
     tokenizer.enable_truncation(4)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "vocab.txt").unlink()
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     tokens = find_backbone(str(folder)).encode([("the film was not good",), ("the",)], 16)
+    assert 1 not in tokens.ids[0], "vocab.txt knows none of these words"
     assert tokens.lengths.tolist() == [7, 3]
     assert tokens.truncated == 0
 

@@ -2,21 +2,26 @@
 
 import csv
 import io
+import itertools
 import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import DYNAMIC, REGRESSION, RUN, SINGLE, Say
+from conftest import DYNAMIC, REGRESSION, RUN, SINGLE, Say, store_run
 from synthetic import everything_under
 
 import harness
 from harness.backbones import BACKBONES
 from harness.cli import POLICY_NAMES, cli
 from harness.methods import METHODS
-from harness.policies import POLICIES
+from harness.policies import POLICIES, make_policy
+from harness.store import ResultsStore
+from harness.sweep import sweep
 from harness.tasks import TASKS
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -86,7 +91,6 @@ def test_lists_name_every_entry_of_their_table(say: Say, what: str, key: str, na
     assert (answer.code, answer.err) == (0, "")
     rows = json.loads(answer.out)
     assert [row[key] for row in rows] == list(names)
-    assert all(isinstance(value, str) for row in rows for value in row.values())
     text = say("list", what).out
     assert all(f"{name} " in text for name in names)
 
@@ -95,8 +99,23 @@ def test_runs_are_listed_with_their_cells(say: Say, stored: str) -> None:
     answer = say("list", "runs", "--format", "json", "--results-dir", stored)
     assert (answer.code, answer.err) == (0, "")
     cells = [(row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(answer.out)]
-    expected = [(SINGLE, "rte", "bert", "1"), (DYNAMIC, "rte", "deebert", "2"), (REGRESSION, "stsb", "pabee", "2")]
+    expected = [(SINGLE, "rte", "bert", 1), (DYNAMIC, "rte", "deebert", 2), (REGRESSION, "stsb", "pabee", 2)]
     assert cells == [(record.run_id, *cell) for record, *cell in expected]
+
+
+def test_methods_are_listed_with_their_settings_for_those_who_ask(say: Say) -> None:
+    rows = {row["method"]: row.get("settings", {}) for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}
+    assert (rows["pabee"]["clip"], rows["pabee"]["epochs"], rows["deebert"]["teacher.warmup"]) == (1.0, None, 0.1)
+    assert "teacher.warmup=0.1" in say("list", "methods", "-v").out
+    assert "warmup" not in say("list", "methods").out
+
+
+def test_runs_of_a_method_are_listed_with_the_settings_that_differ(say: Say, stored: str) -> None:
+    other = replace(SINGLE, run_id="51e1" + "0" * 12, spec=replace(SINGLE.spec, settings={**SINGLE.spec.settings, "epochs": 5}))
+    store_run(Path(stored), other)
+    rows = json.loads(say("list", "runs", "--format", "json", "--results-dir", stored).out)
+    assert [row["settings"] for row in rows] == [{"epochs": 3}, {"epochs": 5}, {}, {}]
+    assert [row["threads"] for row in rows] == [2] * 4
 
 
 def test_empty_results_folder_lists_nothing_and_is_not_created(say: Say, tmp_path: Path) -> None:
@@ -123,7 +142,18 @@ def test_three_formats_hold_the_same_figures(say: Say, stored: str) -> None:
     assert [{name: float(value) for name, value in row.items()} for row in table] == rows
     header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in say(*words).out.splitlines()[2:]]
     assert header == list(rows[0])
-    assert [[float(cell.replace(",", "")) for cell in line] for line in lines] == [list(row.values()) for row in rows]
+    shown = [[float(cell.replace(",", "")) for cell in line] for line in lines]
+    assert shown == [pytest.approx(list(row.values()), rel=1e-5) for row in rows]
+
+
+def test_every_line_of_a_sweep_is_another_point_and_its_threshold_exact(say: Say, stored: str) -> None:
+    """Of neighbouring thresholds at which the same rows leave the first stands; given back, it lets the same rows leave."""
+    rows = json.loads(say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out)
+    assert len(rows) < 202
+    assert all(one["MMACs"] < other["MMACs"] for one, other in itertools.pairwise(rows))
+    policy, trace = make_policy("entropy", 2), ResultsStore(Path(stored)).trace(DYNAMIC)
+    again = sweep(policy, trace, DYNAMIC.costs, ("accuracy",), np.array([row["entropy (nats)"] for row in rows]))
+    assert (again.macs / 1e6).tolist() == [row["MMACs"] for row in rows]
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -14,6 +14,7 @@ from conftest import DYNAMIC, RUN, SINGLE, Answer, Say, store_run
 from synthetic import everything_under
 
 from harness import grid, listing
+from harness.stages import MODEL, stage_folder
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -119,12 +120,12 @@ STORED_MISTAKES = [
     (["time", "d1e0", "--threshold", "0.3", "--policy", "patience"], ["patience", "0.3", "whole number"]),
     (["time", "d1e0", "--threshold", "1.5", "--policy", "confidence"], ["confidence", "1.5", "probability"]),
     (["time", "d1e0", "--threshold", "nan"], ["nan"]),
-    (["time", "d1e0", "--threshold", "0.3"], ["--data-dir", "RTE/"]),
     (["report", "--tasks", "rte,mprc"], ["unknown task 'mprc'", "did you mean mrpc"]),
     (["report", "--methods", "brt"], ["'brt'", "bert"]),
     (["report", "--reference", "brt"], ["unknown method 'brt'", "did you mean bert"]),
     (["report", "--format", "html"], ["--format", "html", "markdown"]),
     (["report", "--tasks", "rte", "--into", "missing.md"], ["missing.md"]),
+    (["report", "--into", "missing.md", "--format", "csv"], ["--into", "--format csv"]),
     (["list", "methodes"], ["methodes", "methods"]),
 ]
 
@@ -212,7 +213,9 @@ def test_run_with_a_damaged_trace_is_named_and_the_report_shows_the_others(say: 
 def test_cell_without_memory_says_what_to_do(say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
     monkeypatch.setattr("harness.grid.run_cell", fail(error))
     answer = say("run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c")
-    assert_one_line(answer, 3, ["demo-pair bert seed 1: out of memory", said, "--batch-size", "accumulation"])
+    assert (answer.code, answer.out, len(answer.lines)) == (3, "", 2)
+    assert all(part in answer.lines[0] for part in ("demo-pair bert seed 1: out of memory", said, "--batch-size", "accumulation"))
+    assert "1 of 1 cells" in answer.lines[1]
 
 
 @pytest.mark.parametrize("command", [["list", "runs"], ["report", "--format", "json"]])
@@ -230,7 +233,18 @@ def test_corrupt_record_is_named_and_the_others_are_shown(say: Say, stored: str,
 def test_timing_a_run_on_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
     record = replace(DYNAMIC, spec=replace(DYNAMIC.spec, task="demo-pair"))
     store_run(tmp_path / "results", record)
-    assert_one_line(say("time", record.run_id, "--threshold", "0.3", "--threads", "1"), 4, ["data", record.run_id, "d0"])
+    words = ("time", record.run_id, "--threshold", "0.3", "--threads", "1", "--cache-dir", "cache")
+    assert_one_line(say(*words), 3, ["model", record.run_id, "harness run"])
+    (stage_folder(tmp_path / "cache", record.stages[-1].report.key) / MODEL).mkdir(parents=True)
+    assert_one_line(say(*words), 4, ["data", record.run_id, "d0"])
+
+
+@pytest.mark.parametrize(("words", "missing"), [(["--tasks", "rte,cola"], "cola"), (["--methods", "bert,costeff"], "costeff")])
+def test_what_a_report_was_asked_for_and_has_no_runs_is_named(say: Say, stored: str, words: list[str], missing: str) -> None:
+    answer = say("report", *words, "--results-dir", stored)
+    assert (answer.code, answer.lines) == (3, [f"harness: no runs of {missing} in {stored}"])
+    assert "### rte on tiny" in answer.out
+    assert say("report", "--tasks", "glue", "--results-dir", stored).code == 0
 
 
 def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
@@ -254,7 +268,9 @@ def test_verbose_shows_where_a_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch)
 
 def test_bug_in_one_cell_is_said_once_and_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grid, "run_cell", fail(ZeroDivisionError("boom")))
-    assert_one_line(say(*RUN, "--results-dir", "r", "--cache-dir", "c"), 70, ["demo-pair bert seed 1", "internal error", "boom"])
+    answer = say(*RUN, "--results-dir", "r", "--cache-dir", "c")
+    assert (answer.code, answer.out, len(answer.lines)) == (70, "", 2)
+    assert all(part in answer.lines[0] for part in ("demo-pair bert seed 1", "internal error", "boom"))
 
 
 @pytest.mark.parametrize("words", [["list", "methods"], [*RUN, "--results-dir", "r", "--cache-dir", "c"]])

@@ -1,5 +1,6 @@
 """Rounds of timing, by a clock of the test's own: batches, turns, samples, quartiles and paired ratios."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from harness import latency
 from harness.batches import collate
 from harness.latency import paired_ratio, quartiles, rows_of, time_variants, timing_batches
 from harness.model import Batch
+from harness.progress import Progress
 from harness.records import Quartiles
 from harness.tasks import Tokens
 
@@ -55,9 +57,9 @@ def test_quartiles_keep_four_digits_of_large_and_small_numbers() -> None:
 
 
 def test_ratios_are_taken_round_by_round() -> None:
-    slow, fast = [10.0, 100.0, 30.0], [10.0, 25.0, 10.0]
-    assert paired_ratio(slow, fast) == Quartiles(2.0, 3.0, 3.5)
-    assert np.median(slow) / np.median(fast) == 3.0
+    slow, fast = [10.0, 100.0, 40.0], [10.0, 20.0, 25.0]
+    assert paired_ratio(slow, fast) == Quartiles(1.3, 1.6, 3.3)
+    assert np.median(slow) / np.median(fast) == 2.0
     assert paired_ratio([10.0, 100.0, 30.0], [25.0, 10.0, 10.0]).median == 3.0
     with pytest.raises(ValueError, match="zip"):
         paired_ratio(slow, fast[:2])
@@ -149,6 +151,36 @@ def test_the_fewest_rounds_are_run_however_long_they_take(clock: FakeClock) -> N
 def test_timing_stops_after_the_given_seconds(clock: FakeClock) -> None:
     samples = time_variants({"a": clock.variant("a", 100.0)}, _batches(5), make_job(min_rounds=2, max_rounds=40, seconds=4.2))
     assert len(samples["a"]) == 5
+
+
+@pytest.mark.parametrize(("swing", "rounds"), [(1.2, 10), (2.0, 30)], ids=["steady", "disturbed"])
+def test_a_disturbed_timing_goes_on_up_to_three_times_as_long(clock: FakeClock, swing: float, rounds: int) -> None:
+    """Rounds of two calls of 1 ms, 20 ms asked for; every other timed call takes `swing` times its millisecond."""
+    plain, calls = clock.variant("a", 1.0), itertools.count()
+
+    def swinging(batch: Batch) -> None:
+        plain(batch)
+        number = next(calls)
+        if number % 4 == 2:
+            clock.now_ns += round((swing - 1) * 1e6)
+
+    samples = time_variants({"a": swinging}, _batches(1), make_job(min_rounds=4, max_rounds=40, seconds=0.02))
+    assert len(samples["a"]) == pytest.approx(rounds, abs=6)
+    assert (max(samples["a"]), min(samples["a"])) == pytest.approx((swing, 1.0))
+
+
+def test_a_disturbed_timing_is_said_so() -> None:
+    said: list[str] = []
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    steady, disturbed = (4.0, 4.4, 4.8), (4.0, 5.0, 8.0)
+    latency._warn_of_disturbance({"1": {"a": steady}, "32": {"a": steady, "b": disturbed}}, Told())
+    (line,) = said
+    assert "batch size 32" in line
+    assert f"{6.5 / 4.5:.2f} times apart" in line
 
 
 def test_no_more_than_the_most_rounds_are_run(clock: FakeClock) -> None:

@@ -13,7 +13,7 @@ from synthetic import identified, make_exit, make_latency, make_record, make_tim
 from harness.__main__ import main
 from harness.compare import Mean
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.records import RunRecord
+from harness.records import Quartiles, RunRecord
 from harness.report import BEGIN, END, insert, number, render
 from harness.store import ResultsStore
 
@@ -162,7 +162,9 @@ def test_quick_looks_and_drawn_rows_are_said_so_and_stand_apart(store: ResultsSt
     drawn = identified(replace(records[0], spec=replace(records[0].spec, train_rows=500)))
     text = render(store, [*records, quick, drawn], "bert", "markdown")
     titles = [line for line in text.splitlines() if line.startswith("###")]
-    assert sorted(titles) == ["### rte on tiny", "### rte on tiny", "### rte on tiny, quick look at 64 rows"]
+    assert sorted(titles) == [
+        "### rte on tiny, 500 training rows", "### rte on tiny, all training rows", "### rte on tiny, quick look at 64 rows",
+    ]  # fmt: skip
     assert text.count("(drawn by --train-rows 500)") == 1
     mains = [table for table in tables(text) if "MAC ratio" in table[0]]
     assert sorted(row["n"] for table in mains for row in table if row["method"] == "bert") == ["1", "1", "2"]
@@ -216,6 +218,36 @@ def test_live_timings_are_listed_with_their_conditions(store: ResultsStore, mark
     assert "a constant answer scores accuracy=52.7" in text
 
 
+def test_of_timings_under_equal_conditions_the_newest_is_listed_and_quick_looks_are_said_so(store: ResultsStore) -> None:
+    record = next(record for record in store.records()[0] if record.spec.method == "deebert")
+    timing = make_timing(record.run_id, 0.25)
+    newer = replace(timing, created="2026-02-01T00:00:00+00:00", early_ms=Quartiles(1.0, 2.0, 3.0))
+    for one in (newer, timing, replace(timing, rows=100), replace(timing, threads=1)):
+        store.add_timing(record, one)
+    rows = tables(render(store, store.records()[0], "bert", "markdown"))[3]
+    assert sorted((row["rows"], row["threads"], row["ms"]) for row in rows) == [
+        ("100 of 277", "2", "4.00"), ("277", "1", "4.00"), ("277", "2", "2.00"),
+    ]  # fmt: skip
+
+
+def test_the_caption_says_how_steady_the_clock_was(tmp_path: Path) -> None:
+    """Quartiles 2 and 3 of one ratio are 1.5 times apart."""
+    latency = make_latency("bert", 4.0, [1.25])
+    unsteady = {size: tuple(replace(ratio, q1=2.0, q3=3.0) for ratio in ratios) for size, ratios in latency.path_ratio.items()}
+    record = identified(replace(single("bert", 1), latency=replace(latency, path_ratio=unsteady)))
+    assert "at batch size 1 (quartiles of a ratio at most 1.50 times apart)" in render(ResultsStore(tmp_path), [record], "bert", "markdown")
+
+
+def test_tables_of_one_task_are_told_apart_by_what_differs(tmp_path: Path) -> None:
+    record = single("bert", 1)
+    other = identified(replace(record, environment=replace(record.environment, threads=7), spec=replace(record.spec, max_length=64)))
+    text = render(ResultsStore(tmp_path), [record, other, single("bert", 1, "mrpc")], "bert", "markdown")
+    titles = [line for line in text.splitlines() if line.startswith("###")]
+    assert sorted(titles) == [
+        "### mrpc on tiny", "### rte on tiny, cut at 128 tokens, 2 thread(s)", "### rte on tiny, cut at 64 tokens, 7 thread(s)",
+    ]  # fmt: skip
+
+
 def test_no_runs_are_incomplete(store: ResultsStore) -> None:
     with pytest.raises(IncompleteError, match="harness run") as caught:
         render(store, [], "bert", "markdown")
@@ -263,6 +295,23 @@ def test_csv_has_one_line_a_row_and_one_column_a_figure(store: ResultsStore) -> 
     assert row["device"] == "A processor"
     assert row["scores.f1.mean"] == ""
     assert float(named["mrpc", "bert", "exit 4"]["scores.f1.mean"]) == 0.5
+
+
+def test_csv_has_the_same_columns_whatever_the_runs(store: ResultsStore, tmp_path: Path) -> None:
+    def header(records: list[RunRecord], reference: str | None) -> str:
+        return render(store, records, reference, "csv").splitlines()[0]
+
+    one, other = header(store.records()[0], "bert"), header([single("pabee", 1, "mrpc")], None)
+    assert one == other
+    assert {"rows.train", "scores.pearson.mean", "latency_ratio.deviation", "composed"} <= set(one.split(","))
+
+
+def test_csv_marks_composed_latency_and_gives_the_rows_that_were_there(store: ResultsStore) -> None:
+    rows = list(csv.DictReader(io.StringIO(render(store, store.records()[0], "bert", "csv"))))
+    assert {(row["point"], row["composed"]) for row in rows if row["method"] == "deebert"} == {
+        ("exit 4", "False"), ("MACs <= 3/4", "True"), ("MACs <= 1/2", "True"), ("MACs <= 1/4", "True"),
+    }  # fmt: skip
+    assert {(row["rows.train"], row["rows.dev"], row["train_rows"]) for row in rows} == {("2000", "277", "")}
 
 
 def test_csv_without_a_reference_has_empty_ratios(store: ResultsStore) -> None:

@@ -95,7 +95,7 @@ def test_last_exit_of_deebert_is_the_bert_run(done: Path) -> None:
 def test_second_run_finds_everything_stored(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")}
     assert harness(done, *[word for word in QUICK if word != "-q"]) == 0
-    assert capsys.readouterr().err.count("stored already") == 3
+    assert capsys.readouterr().out.count("stored already") == 3
     assert {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")} == before
 
 
@@ -155,7 +155,10 @@ def test_failing_cell_does_not_stop_the_grid(tmp_path: Path, capsys: pytest.Capt
     words = [word if word != "demo-pair" else "cola,demo-pair" for word in QUICK]
     assert harness(tmp_path, *words, "--methods", "bert", "--no-latency") == 3
     assert set(records(tmp_path)) == {"bert"}
-    assert "--data-dir" in capsys.readouterr().err
+    answer = capsys.readouterr()
+    assert "--data-dir" in answer.err
+    assert "1 of 2 cells" in answer.err
+    assert answer.out.startswith("[2/2] demo-pair bert seed 1: accuracy ")
 
 
 def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +192,17 @@ def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
     assert harness(done, *words) == 2
     shutil.move(done / "cache" / "away", done / "cache" / "rows")
     assert "the files were asked for" in capsys.readouterr().err
+
+
+def test_a_timing_can_be_looked_at_without_being_kept(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the threads of the run unless others are asked for."""
+    record, store = records(done)["deebert"], ResultsStore(done / "results")
+    before = store.timings(record)
+    assert harness(done, "time", record.run_id, "--threshold", "0.2", "--rounds", "3", "--limit", "5", "--no-store") == 0
+    header, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    shown = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (header, row)), strict=True))
+    assert (shown["rows"], shown["threads"]) == ("5 of 64", "1")
+    assert store.timings(record) == before
 
 
 def test_sweep_needs_neither_torch_nor_model_nor_data(done: Path) -> None:

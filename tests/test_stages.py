@@ -24,6 +24,7 @@ from harness.backbones import Backbone, bert_shape
 from harness.errors import ExitCode, IncompleteError
 from harness.methods import load_method, model_format
 from harness.model import MultiExitModel
+from harness.progress import Progress
 from harness.records import StageUse, Training, WeightsReport
 from harness.stages import Compute, Fitted, FittedStage, FreshFit, StageRun, Work, seed_all
 from harness.tasks import TASKS, TaskData, load_data
@@ -357,7 +358,7 @@ class Setting:
         shape = bert_shape(3, 8, 1, 8, vocabulary=len(demo.demo_vocabulary()), positions=64)
         backbone = Backbone("own", shape, "mean", "random", "none", (1e-3,))
         data = load_data(TASKS["demo-pair"], None, limit=4).encoded(backbone.encode, 16)
-        work = Work(1, Compute(CPU, "float32", threads=1), self.cache, model_format())
+        work = Work(1, Compute(CPU, "float32", 1, Progress()), self.cache, model_format())
         return work.fitted(self.stage, data, backbone)
 
 
@@ -407,7 +408,9 @@ def test_of_a_dropped_model_the_report_stays_until_somebody_wants_the_model(work
     assert wanted.model_folder.is_dir()
 
 
-def test_of_two_processes_with_the_same_key_one_fits_and_the_other_waits(tmp_path: Path) -> None:
+def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     started = tmp_path / "started"
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_stages import fit_in_a_child; "
     program += f"fit_in_a_child({str(tmp_path / 'cache')!r}, {str(started)!r})"
@@ -421,3 +424,4 @@ def test_of_two_processes_with_the_same_key_one_fits_and_the_other_waits(tmp_pat
     assert json.loads(said) == [fitted.key, False, 1]
     assert fitted.reused
     assert Drawing.calls == []
+    assert "drawing: another process is fitting it; waiting" in capsys.readouterr().err

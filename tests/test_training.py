@@ -183,17 +183,23 @@ def _interrupt_in(epoch: int) -> Callable[[MultiExitModel], float]:
 
 
 def _train_again(model: EncoderModel, rows: Split, folder: Path, score: Callable[[MultiExitModel], float]) -> Training:
-    return train(model, plain_loss, rows, score, make_schedule(epochs=3, warmup=0.3, accumulation=2), make_run(folder))
+    quiet = make_run(folder)
+    run = replace(quiet, compute=replace(quiet.compute, progress=Progress()))
+    return train(model, plain_loss, rows, score, make_schedule(epochs=3, warmup=0.3, accumulation=2), run)
 
 
-def test_an_interrupted_training_goes_on_to_the_same_weights_to_the_last_bit(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_an_interrupted_training_goes_on_to_the_same_weights_to_the_last_bit(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     straight, watched = make_model(micro, dropout=0.1), ScriptedScore((1.0, 2.0, 3.0))
     undisturbed = _train_again(straight, few_rows.train, tmp_path / "straight", watched)
     with pytest.raises(StopHereError):
         _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", _interrupt_in(2))
     torch.manual_seed(12345)
+    assert "going on" not in capsys.readouterr().err
     resumed, after = EncoderModel(straight.config), ScriptedScore((2.0, 3.0))
     training = _train_again(resumed, few_rows.train, tmp_path / "broken", after)
+    assert "a stage at rate 0.001: going on after epoch 1 of 3" in capsys.readouterr().err
     assert replace(training, seconds=0.0) == replace(undisturbed, seconds=0.0)
     assert len(after.weights) == 2
     assert same_weights(after.weights[0], watched.weights[1])
