@@ -8,13 +8,11 @@ import click
 
 from harness.cli import cli
 from harness.errors import ExitCode, HarnessError
-from harness.waiting import sleep_when_idle
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the process's exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    sleep_when_idle()
     try:
         result = cli.main(args=words, prog_name="harness", standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK

@@ -30,7 +30,6 @@ from harness.progress import Progress
 from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
 from harness.tasks import Tokens
 from harness.trace import Floats
-from harness.waiting import users_environment
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
@@ -97,7 +96,7 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
         told.seek(0)
         command = [sys.executable, "-P", "-m", "harness.latency"]  # -P: a harness.py in the current folder is not ours
         said = ["no message"]
-        with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True, env=users_environment()) as child:
+        with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True) as child:
             assert child.stderr is not None
             for line in child.stderr:
                 if line.startswith(WAITING):

@@ -20,7 +20,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 ORDER = (
     "__init__", "errors", "records", "trace", "demo", "metrics", "splits", "tasks", "rows",
     "backbones", "methods", "options", "policies", "sweep", "store",
-    "listing", "compare", "report", "progress", "waiting",
+    "listing", "compare", "report", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli", "__main__",
 )  # fmt: skip
 """Inside harness a file imports only from files before it; those before `model` do without torch."""

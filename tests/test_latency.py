@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,6 @@ from harness.progress import Advance, Progress
 from harness.records import ExitMeasurement, Quartiles, from_json
 from harness.tasks import TaskData
 from harness.trace import Floats
-from harness.waiting import sleep_when_idle
 
 QUIET = Progress(-1)
 
@@ -263,21 +261,6 @@ def test_the_users_folder_gives_the_child_no_program(monkeypatch: pytest.MonkeyP
         (tmp_path / name).write_text("raise SystemExit('the wrong program')")
     monkeypatch.chdir(tmp_path)
     assert set(run_job(job, QUIET).milliseconds) == {"1", "4"}
-
-
-@pytest.mark.parametrize(("own", "seen"), [(None, "None"), ("ACTIVE", "ACTIVE"), ("PASSIVE", "PASSIVE")])
-def test_idle_threads_sleep_but_under_the_clock_they_do_what_the_user_says(
-    monkeypatch: pytest.MonkeyPatch, own: str | None, seen: str
-) -> None:
-    """The child sees the user's own word or none; its answer names it in the error."""
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if own is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", own)
-    sleep_when_idle()
-    assert os.environ["OMP_WAIT_POLICY"].upper() == (own or "PASSIVE")
-    _other_child(monkeypatch, "import os, sys; sys.exit(str(os.environ.get('OMP_WAIT_POLICY')))")
-    with pytest.raises(IncompleteError, match=f": {seen}$"):
-        run_job(make_job(), QUIET)
 
 
 def test_a_job_holds_plain_json_values_only(job: LatencyJob) -> None:
