@@ -74,7 +74,8 @@ class Dropout(nn.Module):
 class Embedding(nn.Module):
     """Word + position + token type, normalised: ids [n, t], types [n, t] -> [n, t, d].
 
-    With a rank r the word embedding is a table [V, r] times a projection [r, d].
+    With a rank r the word embedding is a table [V, r] times a projection [r, d]. Under autocast the output, and with it what the layers add to,
+    has autocast's precision: half the memory to move for everything between the matrix products.
     """
 
     def __init__(self, shape: EncoderShape) -> None:
@@ -91,7 +92,9 @@ class Embedding(nn.Module):
         words = self.word(ids) if self.projection is None else self.projection(self.word(ids))  # [n, t, d]
         positions = self.position.weight[: ids.shape[1]]  # [t, d]
         hidden: Tensor = self.dropout(self.norm(words + self.token_type(types) + positions))
-        return hidden
+        kind = hidden.device.type
+        halved = kind != "meta" and torch.is_autocast_enabled(kind)
+        return hidden.to(torch.get_autocast_dtype(kind)) if halved else hidden
 
 
 class Layer(nn.Module):
@@ -127,13 +130,15 @@ class Layer(nn.Module):
     def _trained_attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """The same with drop-out of the attention probabilities."""
         weights = self.dropout(self.attention_scores(hidden, mask).softmax(-1))
-        return weights.to(hidden.dtype) @ self._heads(self.value(hidden))
+        return weights @ self._heads(self.value(hidden))
 
     def attention_scores(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Scaled products of queries and keys before the soft-max [n, h, t, t], -inf at padded keys; for distillation only."""
-        query, key = self._heads(self.query(hidden)), self._heads(self.key(hidden))
-        scores = query @ key.transpose(-1, -2) / self.head_size**0.5
-        return scores.masked_fill(~mask[:, None, None, :], float("-inf"))
+        """Scaled products of queries and keys before the soft-max [n, h, t, t], -inf at padded keys; for training and distillation."""
+        query, key = (self._heads(part(hidden)).flatten(0, 1) for part in (self.query, self.key))  # [n h, t, s]
+        padding = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, float("-inf"))
+        padding = padding.repeat_interleave(self.heads, 0)[:, None]  # [n h, 1, t]
+        scores = torch.baddbmm(padding, query, key.transpose(1, 2), alpha=self.head_size**-0.5)  # product, scale and mask in one pass
+        return scores.view(len(mask), self.heads, *scores.shape[1:])
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_size).transpose(1, 2)  # [n, h, t, s]

@@ -43,7 +43,7 @@ class FineTune:
     weights: tuple[float, ...]
     """Of each exit's loss, first exit to last; the best epoch is chosen by the mean over exits."""
     schedule: Schedule
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train, choose the epoch on selection."""
@@ -59,7 +59,7 @@ class AddExits:
     name: str
     head: Head
     schedule: Schedule
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train the sum of the new exits' losses, choose the epoch on selection by the mean over the new exits.
