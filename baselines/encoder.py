@@ -74,8 +74,8 @@ class Dropout(nn.Module):
 class Embedding(nn.Module):
     """Word + position + token type, normalised: ids [n, t], types [n, t] -> [n, t, d].
 
-    With a rank r the word embedding is a table [V, r] times a projection [r, d]. Under autocast the output, and with it what the layers add to,
-    has autocast's precision: half the memory to move for everything between the matrix products.
+    With a rank r the word embedding is a table [V, r] times a projection [r, d]. Under autocast the output, and with it what the layers
+    add to, has autocast's precision: half the memory to move for everything between the matrix products.
     """
 
     def __init__(self, shape: EncoderShape) -> None:
