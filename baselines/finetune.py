@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses, weighted
-from baselines.training import Schedule, Score, selection_score, train
+from baselines.training import Examples, Schedule, Score, selection_score, train
 from baselines.weights import copy_encoder, exit_heads, pretrained
 from harness.backbones import Backbone
 from harness.errors import IncompleteError
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.records import Training, Trial
 from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Work
 from harness.tasks import Task, TaskData
@@ -86,8 +86,8 @@ class AddExits:
 def _train_exits(model: EncoderModel, weights: tuple[float, ...], data: TaskData, schedule: Schedule, run: StageRun) -> Training:
     trained = [index for index, weight in enumerate(weights) if weight > 0]
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-        return weighted(exit_losses(model(batch).logits, labels, data.task.scale), weights)
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        return weighted(exit_losses(model(examples.batch).logits, examples.labels, data.task.scale), weights)
 
     return train(model, loss, data.train, selection_of(data, run, trained), schedule, run)
 

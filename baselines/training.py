@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self, TypedDict
+from typing import ClassVar, NamedTuple, Self, TypedDict
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.backbones import Backbone
@@ -27,8 +28,25 @@ from harness.trace import predictions
 
 EVALUATION_BATCH = 64
 
-Loss = Callable[[MultiExitModel, Batch, Tensor], Tensor]
-"""(model, batch, labels [n]) -> the loss to minimise, a scalar."""
+
+class Examples(NamedTuple):
+    """Rows of the training split, on the device."""
+
+    batch: Batch
+    labels: Tensor
+    """[n] class index, or the value in label units."""
+    ids: NDArray[np.int64]
+    """[n] `Split.ids` of the rows."""
+
+    @classmethod
+    def of(cls, rows: Split, index: NDArray[np.int64], device: torch.device) -> Self:
+        """The rows at these positions."""
+        labels = torch.from_numpy(rows.labels[index]).to(device, torch.float32)
+        return cls(collate(rows.tokens, index).to(device), labels, rows.ids[index])
+
+
+Loss = Callable[[MultiExitModel, Examples], Tensor]
+"""The loss to minimise, a scalar."""
 
 Score = Callable[[MultiExitModel], float]
 """What the best epoch is chosen by, larger is better."""
@@ -137,7 +155,6 @@ def train(
     steps = schedule.steps(len(rows))
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
     state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
-    labels = torch.from_numpy(rows.labels).to(device, torch.float32)
     label = f"{run.label} at rate {schedule.learning_rate:g}"
     if state.epoch:
         progress.say(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
@@ -151,7 +168,7 @@ def train(
                 total = 0.0
                 for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
                     with accelerator.autocast():
-                        value = loss(model, collate(rows.tokens, index).to(device), labels[torch.from_numpy(index)])
+                        value = loss(model, Examples.of(rows, index, device))
                     value = value * (len(index) / len(batch))
                     accelerator.backward(value)
                     total += float(value.detach())

@@ -10,12 +10,13 @@ from torch import Tensor
 from baselines.encoder import Combine, EncoderModel, Head, ModelConfig, gradient_equilibrium
 from baselines.finetune import selection_of
 from baselines.losses import exit_losses, hidden_loss, soft_losses
-from baselines.training import Loss, Schedule, train
+from baselines.teacher import Teacher
+from baselines.training import Examples, Loss, Schedule, train
 from baselines.weights import copy_encoder
 from harness.backbones import Backbone, Pooling
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.stages import FreshFit, StageRun
-from harness.tasks import TaskData
+from harness.tasks import Split, TaskData
 
 
 @dataclass(frozen=True)
@@ -32,22 +33,21 @@ class Targets:
     """Answers of the last exit alone."""
 
 
-def distillation(targets: Targets, teacher: MultiExitModel, scale: float) -> Loss:
-    """The loss of a student against a teacher, which runs once a batch, without gradients."""
+def distillation(targets: Targets, teacher: Teacher, scale: float) -> Loss:
+    """The loss of a student against a teacher."""
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-        own = model(batch)
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        own = model(examples.batch)
         value = own.logits.new_zeros((), dtype=torch.float32)
         logits = own.logits[-1:] if targets.last_exit_only else own.logits
         if targets.hidden or targets.soft:
-            with torch.no_grad():
-                given = teacher(batch)
+            given = teacher(examples)
             if targets.hidden:
-                value = value + targets.hidden * hidden_loss(own.hiddens, given.hiddens, batch.mask)
+                value = value + targets.hidden * hidden_loss(own.hiddens, given.hiddens, examples.batch.mask)
             if targets.soft:
                 value = value + targets.soft * soft_losses(logits, given.logits[-len(logits) :], scale).sum()
         if targets.hard:
-            value = value + targets.hard * exit_losses(logits, labels, scale).sum()
+            value = value + targets.hard * exit_losses(logits, examples.labels, scale).sum()
         return value
 
     return loss
@@ -77,12 +77,12 @@ class Exits:
 
 
 def student_and_teacher(
-    parents: tuple[MultiExitModel, ...], exits: Exits | None, device: torch.device
-) -> tuple[EncoderModel, MultiExitModel]:
+    parents: tuple[MultiExitModel, ...], exits: Exits | None, rows: Split, run: StageRun, hiddens: bool
+) -> tuple[EncoderModel, Teacher]:
     """A stage's two parents, ready: where the student starts, with fresh exits where there are some to put on; the teacher, frozen."""
     start, teacher = parents
     assert isinstance(start, EncoderModel)
-    return start if exits is None else exits.on(start), teacher.to(device).eval().requires_grad_(False)
+    return start if exits is None else exits.on(start), Teacher(teacher, rows, run, hiddens)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Distil:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train."""
-        student, teacher = student_and_teacher(parents, self.exits, run.compute.device)
+        student, teacher = student_and_teacher(parents, self.exits, data.train, run, hiddens=self.targets.hidden > 0)
         loss = distillation(self.targets, teacher, data.task.scale)
         score = selection_of(data, run, list(range(len(student.exit_layers)))) if self.targets.soft or self.targets.hard else None
         with gradient_equilibrium(student) if self.equilibrium else nullcontext():

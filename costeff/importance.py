@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from baselines.encoder import EncoderModel, Layer
-from baselines.training import Loss
-from harness.batches import collate
+from baselines.training import Examples, Loss
 from harness.stages import Compute
 from harness.tasks import Split
 
@@ -45,11 +44,9 @@ def taylor_importance(
     for weight in weights:
         weight.requires_grad_(True)
     sums = [torch.zeros_like(weight) for weight in weights]
-    labels = torch.from_numpy(rows.labels).to(compute.device, torch.float32)
-    half = torch.autocast(compute.device.type, torch.bfloat16, enabled=compute.precision == "bfloat16")
     for batch in batches:
-        with half:
-            value = loss(model, collate(rows.tokens, batch).to(compute.device), labels[torch.from_numpy(batch)])
+        with compute.autocast():
+            value = loss(model, Examples.of(rows, batch, compute.device))
         for total, gradient in zip(sums, torch.autograd.grad(value, weights), strict=True):
             total.add_(gradient.abs())
         advance()

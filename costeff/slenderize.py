@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from baselines.encoder import EncoderModel, gradient_equilibrium
-from baselines.training import Loss, Schedule, train
+from baselines.teacher import Teacher
+from baselines.training import Examples, Loss, Schedule, train
 from baselines.weights import load_model, save_model
 from costeff.budget import compete, layer_macs
 from costeff.distill import Exits, Targets, distillation, student_and_teacher
@@ -20,7 +21,7 @@ from costeff.prune import pruned
 from costeff.schedule import between
 from harness.backbones import Backbone, EncoderShape
 from harness.batches import shuffled_batches
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.records import Training
 from harness.stages import FreshFit, StageRun, seed_all
 from harness.tasks import Split, TaskData
@@ -66,7 +67,7 @@ class Slenderize:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Parents: where it starts, and the teacher."""
-        start, teacher = student_and_teacher(parents, self.exits, run.compute.device)
+        start, teacher = student_and_teacher(parents, self.exits, data.train, run, hiddens=True)
         student, trainings = start, []
         for number in range(1, self.rounds + 1):
             seed = seed_all(run.seed, f"round {number}")
@@ -75,7 +76,7 @@ class Slenderize:
         return FreshFit(student, _summed(trainings))
 
     def _smaller(
-        self, student: EncoderModel, start: EncoderModel, teacher: MultiExitModel, data: TaskData, run: StageRun, number: int
+        self, student: EncoderModel, start: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
     ) -> EncoderModel:
         """The encoder of this round before it is trained: found by importance, or what an interrupted run had found."""
         kept = run.scratch / f"round-{number}"
@@ -93,7 +94,7 @@ class Slenderize:
         _keep(small, kept)
         return small
 
-    def _recover(self, student: EncoderModel, teacher: MultiExitModel, data: TaskData, run: StageRun, number: int) -> Training:
+    def _recover(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Training:
         """A period of training, in place."""
         rows = period_rows(data.train, self.period, number)
         schedule = replace(self.schedule, epochs=1, learning_rate=self.schedule.learning_rate * self.growth ** (number - 1))
@@ -125,8 +126,8 @@ def one_after_another(first: Loss, then: Loss, calls: int) -> Loss:
     """A loss that is the first for so many calls, then the other."""
     counted = count(1)
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-        return (first if next(counted) <= calls else then)(model, batch, labels)
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        return (first if next(counted) <= calls else then)(model, examples)
 
     return loss
 

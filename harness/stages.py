@@ -46,6 +46,10 @@ class Compute:
     tracker: str | None = None
     """Name of an accelerate tracker (tensorboard, wandb, ...)."""
 
+    def autocast(self) -> torch.autocast:
+        """The precision of training, for what runs outside of the training loop."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
 
 @dataclass(frozen=True)
 class StageRun:

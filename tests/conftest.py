@@ -15,12 +15,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses
-from baselines.training import Schedule
+from baselines.training import Examples, Schedule
 from harness import demo
 from harness.__main__ import main
 from harness.backbones import Backbone, bert_shape
 from harness.methods import model_format
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.records import RunRecord
 from harness.stages import Compute, StageRun, Work
 from harness.store import ResultsStore
@@ -175,9 +175,9 @@ def make_model(backbone: Backbone, dropout: float = 0.0, exits: tuple[Head | Non
     return EncoderModel(ModelConfig(replace(backbone.shape, dropout=dropout), "mean", 2, 1.0, exits))
 
 
-def plain_loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
+def plain_loss(model: MultiExitModel, examples: Examples) -> Tensor:
     """The cross-entropies of all exits, summed."""
-    return exit_losses(model(batch).logits, labels, 1.0).sum()
+    return exit_losses(model(examples.batch).logits, examples.labels, 1.0).sum()
 
 
 def no_score(model: MultiExitModel) -> float:

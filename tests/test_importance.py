@@ -7,10 +7,10 @@ from torch import Tensor
 
 from baselines.encoder import EncoderModel, Layer, ModelConfig
 from baselines.losses import exit_losses
+from baselines.training import Examples
 from costeff.importance import taylor_importance
 from harness.backbones import Backbone
-from harness.batches import collate
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.stages import Compute
 from harness.tasks import TaskData
 
@@ -24,8 +24,8 @@ def model(micro: Backbone) -> EncoderModel:
     return EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3)).train()
 
 
-def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-    return exit_losses(model(batch).logits, labels, 1.0).sum()
+def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+    return exit_losses(model(examples.batch).logits, examples.labels, 1.0).sum()
 
 
 def test_scores_are_weight_times_the_sum_of_absolute_gradients(model: EncoderModel, few_rows: TaskData) -> None:
@@ -37,7 +37,7 @@ def test_scores_are_weight_times_the_sum_of_absolute_gradients(model: EncoderMod
     model.eval()
     for batch in BATCHES:
         model.zero_grad()
-        loss(model, collate(few_rows.train.tokens, batch), torch.from_numpy(few_rows.train.labels[batch]).float()).backward()
+        loss(model, Examples.of(few_rows.train, batch, CPU.device)).backward()
         for name, total in sums.items():
             gradient = getattr(layer, name).weight.grad
             sums[name] = total + gradient.abs()

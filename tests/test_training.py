@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from baselines.encoder import EncoderModel
 from baselines.losses import exit_losses
-from baselines.training import selection_score, train
+from baselines.training import Examples, selection_score, train
 from harness.backbones import Backbone
 from harness.errors import IncompleteError
 from harness.inference import collect
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.progress import Progress
 from harness.records import Training
 from harness.stages import DivergedError
@@ -66,9 +66,9 @@ def test_every_epoch_trains_in_training_mode_even_after_a_score_in_evaluation_mo
 ) -> None:
     modes = []
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
         modes.append(model.training)
-        return plain_loss(model, batch, labels)
+        return plain_loss(model, examples)
 
     def score(model: MultiExitModel) -> float:
         model.eval()
@@ -82,11 +82,14 @@ def test_every_epoch_sees_every_row_once_with_its_own_label_in_another_order(mic
     rows = replace(few_rows.train, labels=np.arange(48) / 64)
     seen: list[list[float]] = []
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-        for ids, mask, label in zip(batch.ids, batch.mask, labels, strict=True):
-            assert ids[mask].tolist() == rows.tokens.ids[round(label.item() * 64)].tolist()
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        batch, labels, numbers = examples
+        for ids, mask, label, number in zip(batch.ids, batch.mask, labels, numbers, strict=True):
+            place = round(label.item() * 64)
+            assert number == rows.ids[place]
+            assert ids[mask].tolist() == rows.tokens.ids[place].tolist()
         seen.append(labels.tolist())
-        return plain_loss(model, batch, labels.round())
+        return plain_loss(model, examples._replace(labels=labels.round()))
 
     train(make_model(micro), loss, rows, no_score, make_schedule(epochs=2), make_run(tmp_path))
     epochs = [list(chain.from_iterable(batches)) for batches in (seen[:3], seen[3:])]
@@ -97,8 +100,8 @@ def test_every_epoch_sees_every_row_once_with_its_own_label_in_another_order(mic
 def test_final_loss_is_the_mean_over_the_last_epoch(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
     told = iter((9.0, 8.0, 7.0, 4.0, 3.0, 5.0))
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-        value = plain_loss(model, batch, labels)
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        value = plain_loss(model, examples)
         return value - value.detach() + next(told)
 
     training = train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2), make_run(tmp_path))
@@ -138,9 +141,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_learning_rate(
 ) -> None:
     calls = []
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
         calls.append(1)
-        return plain_loss(model, batch, labels) * (value if len(calls) == 5 else 1.0)
+        return plain_loss(model, examples) * (value if len(calls) == 5 else 1.0)
 
     with pytest.raises(IncompleteError) as caught:
         train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2, learning_rate=3e-4), make_run(tmp_path))
@@ -248,10 +251,10 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(micro: Bac
 def test_bfloat16_autocast_trains_float32_weights_close_to_those_of_float32(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
     kinds = set()
 
-    def loss(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
-        answer = model(batch)
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        answer = model(examples.batch)
         kinds.add(answer.logits.dtype)
-        return exit_losses(answer.logits, labels, 1.0).sum()
+        return exit_losses(answer.logits, examples.labels, 1.0).sum()
 
     def score(model: MultiExitModel) -> float:
         return selection_score(model, few_rows.selection, few_rows.task, [0, 1], CPU)

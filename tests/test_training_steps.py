@@ -10,10 +10,9 @@ import torch
 from conftest import FREE, make_model, make_run, make_schedule, no_score, plain_loss, watched_steps, weights_of
 from torch import Tensor, nn
 
-from baselines.training import Schedule, train
+from baselines.training import Examples, Schedule, train
 from harness.backbones import Backbone
-from harness.batches import collate
-from harness.model import Batch, MultiExitModel
+from harness.model import MultiExitModel
 from harness.tasks import Split, TaskData, Tokens
 
 
@@ -83,9 +82,8 @@ def test_accumulated_gradients_equal_those_of_one_batch(
 def test_gradients_of_one_batch_are_those_of_the_mean_loss_over_its_rows(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
     reached = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48), tmp_path)
     model = make_model(micro)
-    labels = torch.from_numpy(few_rows.train.labels)
     for row in range(48):
-        (plain_loss(model, collate(few_rows.train.tokens, np.array([row])), labels[row : row + 1]) / 48).backward()
+        (plain_loss(model, Examples.of(few_rows.train, np.array([row]), torch.device("cpu"))) / 48).backward()
     parameters = [p for p in model.parameters() if p.ndim > 1] + [p for p in model.parameters() if p.ndim <= 1]
     for got, parameter in zip(reached, parameters, strict=True):
         assert parameter.grad is not None
@@ -98,7 +96,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases_and_norms(micro: Backbo
         nn.init.normal_(parameter)
     before = weights_of(model)
 
-    def flat(model: MultiExitModel, batch: Batch, labels: Tensor) -> Tensor:
+    def flat(model: MultiExitModel, examples: Examples) -> Tensor:
         return 0.0 * sum(parameter.sum() for parameter in model.parameters())
 
     schedule = make_schedule(batch_size=48, learning_rate=0.1, weight_decay=0.2)

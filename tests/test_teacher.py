@@ -1,0 +1,68 @@
+"""A teacher says to a student what it would say to anybody, and says it once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_model, make_run
+
+from baselines import teacher as module
+from baselines.encoder import EncoderModel
+from baselines.teacher import Teacher
+from baselines.training import Examples
+from harness.backbones import Backbone
+from harness.tasks import Split, TaskData
+
+CPU = torch.device("cpu")
+BATCHES = [np.array([5, 40, 11]), np.array([0]), np.arange(47, 30, -1)]
+
+
+@pytest.fixture
+def rows(few_rows: TaskData) -> Split:
+    """48 rows whose numbers are not their positions."""
+    return replace(few_rows.train, ids=few_rows.train.ids[::-1] * 3 + 7)
+
+
+def calls_of(model: EncoderModel) -> list[int]:
+    calls: list[int] = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["kept", "too large to keep"])
+def test_answers_are_those_of_the_model_in_evaluation_mode(
+    micro: Backbone, rows: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    monkeypatch.setattr(module, "KEPT_BYTES", 2**30 if keep else 100)
+    model = make_model(micro, dropout=0.5).train()
+    teacher, calls = Teacher(model, rows, make_run(tmp_path), hiddens=True), calls_of(model)
+    for index in BATCHES:
+        examples = Examples.of(rows, index, CPU)
+        got = teacher(examples)
+        with torch.no_grad():
+            wanted = model.eval()(examples.batch)
+        torch.testing.assert_close(got.logits, wanted.logits, atol=1e-5, rtol=1e-5)
+        assert len(got.hiddens) == len(wanted.hiddens)
+        for one, other in zip(got.hiddens, wanted.hiddens, strict=True):
+            assert one.shape == other.shape
+            torch.testing.assert_close(one[examples.batch.mask], other[examples.batch.mask], atol=1e-5, rtol=1e-5)
+            assert not one.requires_grad
+            assert one.isfinite().all(), "padding counts for nothing, but 0 times nothing is nothing only if it is finite"
+    assert len(calls) == (3 if keep else 6), "3 are the test's own"
+
+
+def test_who_asks_for_part_of_the_rows_again_gets_the_same(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    """A period of pruning holds some of the rows, perhaps some of them twice, in an order of its own."""
+    teacher = Teacher(make_model(micro), rows, make_run(tmp_path), hiddens=False)
+    whole = teacher(Examples.of(rows, np.arange(48), CPU))
+    part = rows.rows(np.array([9, 3, 9, 20]))
+    assert torch.equal(teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, whole.logits[:, [20, 3, 9]])
+    assert whole.hiddens == ()
+
+
+def test_answers_have_the_precision_of_training(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    teacher = Teacher(make_model(micro), rows, make_run(tmp_path, "bfloat16"), hiddens=True)
+    answer = teacher(Examples.of(rows, np.arange(4), CPU))
+    assert {answer.logits.dtype, *(hidden.dtype for hidden in answer.hiddens)} == {torch.bfloat16}
