@@ -159,7 +159,8 @@ def mean(values: Iterable[float]) -> Mean:
 
 
 def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
-    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ.
+    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ; what more than half
+    of them share goes without saying.
 
     Of several runs of one seed the newest model's stands, and of its runs the one that was timed against `reference`.
     """
@@ -173,8 +174,8 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     labelled = {}
     for (method, _), group in groups.items():
         own, others = flat(group[0].spec.settings), variants[method]
-        differing = [name for name in own if any(other.get(name) != own[name] for other in others)]
-        suffix = ", ".join(f"{name}={_short(own[name])}" for name in differing)
+        unusual = [name for name in own if 2 * sum(other.get(name) == own[name] for other in others) <= len(others)]
+        suffix = ", ".join(f"{name}={_short(own[name])}" for name in unusual)
         labelled[f"{method} ({suffix})" if suffix else method] = group
     return labelled
 

@@ -19,10 +19,14 @@ from harness.sweep import sweep, thresholds_from
 from harness.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
-STORE = ResultsStore(ROOT / "results")
+STORE, ABLATIONS = (ResultsStore(ROOT / folder) for folder in ("results", "results/ablations"))
 RECORDS, PROBLEMS = STORE.records()
+ABLATED, OTHER_PROBLEMS = ABLATIONS.records()
 
-each_run = pytest.mark.parametrize("record", RECORDS, ids=lambda r: f"{r.spec.task}-{r.spec.method}-{r.spec.seed}-{r.run_id}")
+RUNS = [(STORE, record) for record in RECORDS] + [(ABLATIONS, record) for record in ABLATED]
+each_run = pytest.mark.parametrize(
+    ("store", "record"), RUNS, ids=[f"{r.spec.task}-{r.spec.method}-{r.spec.seed}-{r.run_id}" for _, r in RUNS]
+)
 
 
 def method_of(record: RunRecord) -> Method:
@@ -42,13 +46,13 @@ def method_of(record: RunRecord) -> Method:
 
 
 def test_results_are_there_and_whole() -> None:
-    assert not PROBLEMS
+    assert not PROBLEMS + OTHER_PROBLEMS
     assert RECORDS
 
 
 @each_run
-def test_scores_of_each_exit_follow_from_the_trace(record: RunRecord) -> None:
-    trace = STORE.trace(record)
+def test_scores_of_each_exit_follow_from_the_trace(store: ResultsStore, record: RunRecord) -> None:
+    trace = store.trace(record)
     assert [measured.layer for measured in record.exits] == trace.exit_layers.tolist()
     reached = scores(TASKS[record.spec.task].metrics, trace.predictions().astype(np.float64), trace.labels)
     for name, values in reached.items():
@@ -56,11 +60,11 @@ def test_scores_of_each_exit_follow_from_the_trace(record: RunRecord) -> None:
 
 
 @each_run
-def test_costs_follow_from_the_spec(record: RunRecord) -> None:
+def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> None:
     with torch.device("meta"):
         model = method_of(record).untrained(BACKBONES[record.spec.backbone], TASKS[record.spec.task])
         assert piece_costs(model) == record.costs
-    lengths = STORE.trace(record).lengths
+    lengths = store.trace(record).lengths
     for measured in record.exits:
         assert measured.macs == pytest.approx(record.costs.static(measured.layer - 1, lengths).mean(), rel=1e-12)
         assert measured.macs_128 == record.costs.static(measured.layer - 1, FIXED_LENGTH)
@@ -69,13 +73,13 @@ def test_costs_follow_from_the_spec(record: RunRecord) -> None:
 
 
 @each_run
-def test_curves_follow_from_the_traces(record: RunRecord) -> None:
-    task, stored = TASKS[record.spec.task], STORE.curves(record)
+def test_curves_follow_from_the_traces(store: ResultsStore, record: RunRecord) -> None:
+    task, stored = TASKS[record.spec.task], store.curves(record)
     assert bool(stored) == (record.policy is not None)
     for name, curve in stored.items():
         policy = make_policy(name, task.classes, record.tolerance)
-        thresholds = thresholds_from(policy, STORE.trace(record, "selection"))
-        again = sweep(policy, STORE.trace(record), record.costs, task.metrics, thresholds)
+        thresholds = thresholds_from(policy, store.trace(record, "selection"))
+        again = sweep(policy, store.trace(record), record.costs, task.metrics, thresholds)
         assert np.allclose(curve.thresholds, again.thresholds, rtol=1e-9, atol=1e-12)
         assert np.array_equal(curve.left, again.left)
         assert np.allclose(curve.macs, again.macs, rtol=1e-12)
@@ -84,8 +88,8 @@ def test_curves_follow_from_the_traces(record: RunRecord) -> None:
 
 
 @each_run
-def test_record_is_small(record: RunRecord) -> None:
-    assert (STORE.folder(record.spec.task, record.spec.method, record.run_id) / RECORD).stat().st_size <= RECORD_BYTES
+def test_record_is_small(store: ResultsStore, record: RunRecord) -> None:
+    assert (store.folder(record.spec.task, record.spec.method, record.run_id) / RECORD).stat().st_size <= RECORD_BYTES
 
 
 def test_last_exit_of_deebert_is_the_bert_run() -> None:
