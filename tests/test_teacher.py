@@ -59,7 +59,30 @@ def test_who_asks_for_part_of_the_rows_again_gets_the_same(micro: Backbone, rows
     whole = teacher(Examples.of(rows, np.arange(48), CPU))
     part = rows.rows(np.array([9, 3, 9, 20]))
     assert torch.equal(teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, whole.logits[:, [20, 3, 9]])
-    assert whole.hiddens == ()
+
+
+def test_the_same_teacher_is_not_asked_twice_about_the_same_rows(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    """Nor for less than it has said; for more, for other rows, with other weights or in another precision it is."""
+
+    def asked(rows: Split, hiddens: bool, precision: str = "float32", change: float = 0.0) -> int:
+        model = make_model(micro)
+        with torch.no_grad():
+            next(model.parameters()).add_(change)
+        calls = calls_of(model)
+        Teacher(model, rows, make_run(tmp_path, precision), hiddens)
+        return len(calls)
+
+    once = asked(rows, False, change=0.5)
+    assert once > 0
+    assert asked(rows, False, change=0.5) == 0
+    assert asked(rows, True, change=0.5) > 0
+    assert asked(rows, False, change=0.5) == 0
+    for other in (
+        asked(rows.rows(np.arange(40)), False, change=0.5),
+        asked(rows, False, change=0.25),
+        asked(rows, False, "bfloat16", change=0.25),
+    ):
+        assert other > 0
 
 
 def test_answers_have_the_precision_of_training(micro: Backbone, rows: Split, tmp_path: Path) -> None:
