@@ -37,7 +37,7 @@ class Teacher:
 
     It answers all rows in one pass over batches of similar length, so that a student that sees a row in ten epochs costs one forward
     pass of its teacher, not ten. The answers do not depend on the order of training, and an interrupted stage finds the same again.
-    Hidden states that are too large to keep (`KEPT_BYTES`) are computed for every batch.
+    They are kept in the host's memory. Hidden states that are too large to keep (`KEPT_BYTES`) are computed for every batch.
     """
 
     def __init__(self, model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -> None:
@@ -48,17 +48,18 @@ class Teacher:
         lengths = rows.tokens.lengths
         self.firsts = np.cumsum(lengths) - lengths
         """[n] where the tokens of each row begin in the kept hidden states."""
-        self.kept = None if hiddens and self._bytes(rows) > KEPT_BYTES else self._all(rows, run, hiddens)
+        self.answers = None if hiddens and self._bytes(rows) > KEPT_BYTES else self._all(rows, run, hiddens)
 
     def __call__(self, examples: Examples) -> AllExits:
         """Logits [e, n, c] and hidden states [n, t, d] (any finite value at padding), without gradients."""
-        if self.kept is None:
+        if self.answers is None:
             return self._answer(examples.batch)
-        device, mask = self.compute.device, examples.batch.mask
+        mask = examples.batch.mask
         rows = np.array([self.places[int(id_)] for id_ in examples.ids])
-        tokens = torch.from_numpy(self.firsts[rows]).to(device)[:, None] + torch.arange(mask.shape[1], device=device)  # [n, t]
-        tokens = tokens.masked_fill(~mask, 0)
-        return AllExits(self.kept.logits[:, torch.from_numpy(rows).to(device)], tuple(hidden[tokens] for hidden in self.kept.hiddens))
+        tokens = torch.from_numpy(self.firsts[rows])[:, None] + torch.arange(mask.shape[1])  # [n, t]
+        tokens = tokens.masked_fill(~mask.cpu(), 0)
+        logits = self.answers.logits[:, torch.from_numpy(rows)].to(mask.device)
+        return AllExits(logits, tuple(hidden[tokens].to(mask.device) for hidden in self.answers.hiddens))
 
     def _answer(self, batch: Batch) -> AllExits:
         with torch.no_grad(), self.compute.autocast():
@@ -76,19 +77,19 @@ class Teacher:
         if key in _latest and not (hiddens and not _latest[key].hiddens):
             return _latest[key]
         _latest.clear()
-        device, order = self.compute.device, sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
+        order = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
         parts: list[Tensor] = []
         states: list[list[Tensor]] = []
         with run.compute.progress.work(f"{run.label}: the teacher's answers", len(order)) as advance:
             for index in order:
-                batch = collate(rows.tokens, index).to(device)
+                batch = collate(rows.tokens, index).to(self.compute.device)
                 answer = self._answer(batch)
-                parts.append(answer.logits)
-                states.append([hidden[batch.mask] for hidden in answer.hiddens] if hiddens else [])
+                parts.append(answer.logits.cpu())
+                states.append([hidden[batch.mask].cpu() for hidden in answer.hiddens] if hiddens else [])
                 advance()
-        back = torch.from_numpy(np.argsort(np.concatenate(order))).to(device)
+        back = torch.from_numpy(np.argsort(np.concatenate(order)))
         tokens = np.concatenate([self._tokens(row, rows) for index in order for row in index])
-        places = torch.from_numpy(np.argsort(tokens)).to(device)
+        places = torch.from_numpy(np.argsort(tokens))
         found = tuple(torch.cat([part.pop(0) for part in states])[places] for _ in range(len(states[0])))
         _latest[key] = Answers(torch.cat(parts, 1)[:, back], found)
         return _latest[key]

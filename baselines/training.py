@@ -37,12 +37,14 @@ class Examples(NamedTuple):
     """[n] class index, or the value in label units."""
     ids: NDArray[np.int64]
     """[n] `Split.ids` of the rows."""
+    step: int = 0
+    """Optimiser steps before this one, over all epochs."""
 
     @classmethod
-    def of(cls, rows: Split, index: NDArray[np.int64], device: torch.device) -> Self:
+    def of(cls, rows: Split, index: NDArray[np.int64], device: torch.device, step: int = 0) -> Self:
         """The rows at these positions."""
         labels = torch.from_numpy(rows.labels[index]).to(device, torch.float32)
-        return cls(collate(rows.tokens, index).to(device), labels, rows.ids[index])
+        return cls(collate(rows.tokens, index).to(device), labels, rows.ids[index], step)
 
 
 Loss = Callable[[MultiExitModel, Examples], Tensor]
@@ -168,7 +170,7 @@ def train(
                 total = 0.0
                 for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
                     with accelerator.autocast():
-                        value = loss(model, Examples.of(rows, index, device))
+                        value = loss(model, Examples.of(rows, index, device, epoch * steps + len(losses)))
                     value = value * (len(index) / len(batch))
                     accelerator.backward(value)
                     total += float(value.detach())

@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,11 +12,12 @@ from baselines.finetune import selection_of
 from baselines.losses import exit_losses, hidden_loss, soft_losses
 from baselines.teacher import Teacher
 from baselines.training import Examples, Loss, Schedule, train
-from baselines.weights import copy_encoder
+from baselines.weights import copy_encoder, pretrained
 from harness.backbones import Backbone, Pooling
 from harness.model import MultiExitModel
+from harness.records import WeightsReport
 from harness.stages import FreshFit, StageRun
-from harness.tasks import Split, TaskData
+from harness.tasks import TaskData
 
 
 @dataclass(frozen=True)
@@ -76,18 +77,35 @@ class Exits:
         return replace(start, pooling=self.pooling or start.pooling, exits=exits, last_states=self.last_states, combine=self.combine)
 
 
-def student_and_teacher(
-    parents: tuple[MultiExitModel, ...], exits: Exits | None, rows: Split, run: StageRun, hiddens: bool
-) -> tuple[EncoderModel, Teacher]:
-    """A stage's two parents, ready: where the student starts, with fresh exits where there are some to put on; the teacher, frozen."""
-    start, teacher = parents
-    assert isinstance(start, EncoderModel)
-    return start if exits is None else exits.on(start), Teacher(teacher, rows, run, hiddens)
+class Pupils(NamedTuple):
+    """What a distilling stage begins with."""
+
+    student: EncoderModel
+    teacher: MultiExitModel
+    weights: WeightsReport | None
+    """Of the pretrained checkpoint, where the student starts there."""
+
+
+def student_and_teacher(parents: tuple[MultiExitModel, ...], exits: Exits | None, backbone: Backbone) -> Pupils:
+    """From a stage's parents, a start and a teacher, or a teacher alone, whose student starts at the backbone's pretrained weights.
+
+    The student has fresh exits where there are some to put on; at pretrained weights there must be.
+    """
+    *start, teacher = parents
+    if start:
+        (student,) = start
+        assert isinstance(student, EncoderModel)
+        return Pupils(student if exits is None else exits.on(student), teacher, None)
+    assert isinstance(teacher, EncoderModel)
+    assert exits is not None
+    student, report = pretrained(backbone, exits.config(teacher.config))
+    return Pupils(student, teacher, report)
 
 
 @dataclass(frozen=True)
 class Distil:
-    """Train a student on a teacher's hidden states and answers and on the labels: parents are where it starts, and the teacher.
+    """Train a student on a teacher's hidden states and answers and on the labels: parents are where it starts, and the teacher; with the
+    teacher alone it starts at the backbone's pretrained weights.
 
     Training on hidden states alone keeps the last epoch (exits say nothing yet), any other the best mean over exits on `selection`.
     """
@@ -102,9 +120,9 @@ class Distil:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train."""
-        student, teacher = student_and_teacher(parents, self.exits, data.train, run, hiddens=self.targets.hidden > 0)
-        loss = distillation(self.targets, teacher, data.task.scale)
+        student, guide, report = student_and_teacher(parents, self.exits, backbone)
+        loss = distillation(self.targets, Teacher(guide, data.train, run, hiddens=self.targets.hidden > 0), data.task.scale)
         score = selection_of(data, run, list(range(len(student.exit_layers)))) if self.targets.soft or self.targets.hard else None
         with gradient_equilibrium(student) if self.equilibrium else nullcontext():
             training = train(student, loss, data.train, score, self.schedule, run)
-        return FreshFit(student, training)
+        return FreshFit(student, training, report)

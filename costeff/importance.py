@@ -30,12 +30,14 @@ def taylor_importance(
     rows: Split,
     batches: list[NDArray[np.int64]],
     compute: Compute,
+    accumulation: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> Importance:
     """First-order importance |w sum over batches of |g||, drop-out off (COST-EFF, section 3.3; authors' code).
 
     A head's score sums over the columns of the attention's output projection that read it, a neuron's over its row of the widening and
-    its column of the narrowing matrix. The model is left in evaluation mode, without gradients.
+    its column of the narrowing matrix. A batch's gradient is summed over `accumulation` forward passes, for a small memory. The model is
+    left in evaluation mode, without gradients.
     """
     layers = [layer for layer in model.layers if isinstance(layer, Layer)]
     weights = [weight for layer in layers for weight in (layer.output.weight, layer.widen.weight, layer.narrow.weight)]
@@ -45,9 +47,13 @@ def taylor_importance(
         weight.requires_grad_(True)
     sums = [torch.zeros_like(weight) for weight in weights]
     for batch in batches:
-        with compute.autocast():
-            value = loss(model, Examples.of(rows, batch, compute.device))
-        for total, gradient in zip(sums, torch.autograd.grad(value, weights), strict=True):
+        gradients = [torch.zeros_like(weight) for weight in weights]
+        for index in np.array_split(batch, min(accumulation, len(batch))):
+            with compute.autocast():
+                value = loss(model, Examples.of(rows, index, compute.device)) * (len(index) / len(batch))
+            for gradient, part in zip(gradients, torch.autograd.grad(value, weights), strict=True):
+                gradient.add_(part)
+        for total, gradient in zip(sums, gradients, strict=True):
             total.add_(gradient.abs())
         advance()
     model.requires_grad_(True)

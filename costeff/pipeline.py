@@ -8,7 +8,7 @@ import torch
 
 from baselines.bert import Bert
 from baselines.encoder import Combine, EncoderModel, ModelConfig
-from baselines.finetune import last_only, model_config
+from baselines.finetune import fit_best_rate, last_only, model_config
 from baselines.training import Schedule
 from costeff.budget import encoder_macs, largest_share
 from costeff.distill import Distil, Exits, Targets
@@ -16,7 +16,7 @@ from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import Allocation, Slenderize
 from harness.backbones import Backbone, EncoderShape, Pooling
 from harness.errors import HarnessError
-from harness.stages import Fitted, Work
+from harness.stages import Fitted, FittedStage, Work
 from harness.tasks import Task, TaskData
 
 
@@ -24,9 +24,9 @@ from harness.tasks import Task, TaskData
 class CostEff:
     """Teacher -> multi-exit assistant -> rounds of pruning -> recovery (sections 3.1 to 3.4, and the authors' run.sh).
 
-    Differs from the authors' code: every example decides for itself, the pooling is the backbone's own unless it is set, learning rates
-    are the authors' multiples of the rate that the teacher's search found instead of fixed ones, and the best epochs are chosen on
-    `selection` instead of dev.
+    Differs from the authors' code: every example decides for itself; the pooling is the backbone's own unless it is set; the assistant's
+    learning rate is searched, as every method's is, and the later ones are the authors' multiples of it instead of fixed ones; the best
+    epochs are chosen on `selection` instead of dev. Warm-up, weight decay, clip and accumulation are the teacher's throughout.
     """
 
     heads: float = 1 / 2
@@ -34,11 +34,11 @@ class CostEff:
     ffn: float = 1 / 2
     """Share of each layer's feed-forward neurons that stays."""
     rank: float = 1 / 2
-    """Rank of the word embedding, as a share of the hidden size."""
+    """Rank of the word embedding, as a share of the hidden size; 1 leaves it unfactorised. It saves parameters and costs MACs."""
     parameter_ratio: float | None = None
     """One share for all three instead: the largest with which the full-width multi-exit model has at least so many times the parameters."""
     mac_ratio: float | None = None
-    """The same for MACs of the encoder at 128 tokens."""
+    """One share for heads and neurons instead, for MACs of the encoder at 128 tokens."""
     teacher: Bert = field(default_factory=Bert)
     """Stage 1: the reference's own cached stage."""
     pooling: Pooling | None = None
@@ -50,30 +50,32 @@ class CostEff:
     epochs_table: Epochs | None = None
     """Passes over the training rows of each part; None: the authors' for the task."""
     effort: float = 1.0
-    """All of them are multiplied by this."""
+    """All of them are multiplied by this; every part has at least one pass. The teacher's epochs are its own."""
     taylor_share: float = 1.0
     """Part of the training rows that importance is measured on."""
     growth: float = 1.12
     """The learning rate of pruning is multiplied by this from round to round."""
-    assistant_rate: float = 1.0
-    """Learning rate of the assistant over the teacher's (authors: 2e-5 both)."""
+    learning_rates: tuple[float, ...] | None = None
+    """Tried for the assistant on `selection` with one fixed seed, the best used by all seeds; None: the backbone's own list. Its training
+    on hidden states takes the teacher's."""
     pruning_rate: float = 0.5
-    """Of the first round of pruning (authors: 1e-5)."""
+    """Learning rate before the first cut over the assistant's (authors: 1e-5 over 2e-5); without an assistant over the teacher's."""
     hidden_rate: float = 1.5
-    """Of recovery on hidden states (authors: 3e-5)."""
+    """The same of recovery on hidden states (authors: 3e-5)."""
     prediction_rate: float = 1.0
-    """Of recovery on hidden states and answers (authors: 2e-5)."""
+    """The same of recovery on hidden states and answers (authors: 2e-5)."""
     batch_size: int | None = None
     """Rows per optimiser step; None: the backbone's own number."""
     equilibrium: bool = True
     """Each layer receives the mean of its exits' gradients; False: their sum."""
     importance: Literal["all exits", "last exit"] = "all exits"
-    """Whose losses say what matters."""
+    """Whose answers say what matters; hidden states are compared in both."""
     rounds: Literal["iterative", "one"] = "iterative"
     """A round for each head that goes, or everything at once with as much training after it."""
     exits_from: Literal["assistant", "pruning", "recovery"] = "assistant"
     """Where exits first appear: on the full-width assistant, which then teaches (the paper); on the student as pruning begins, taught by
-    the teacher (no assistant); on the compressed single-exit model at the end, by the assistant's losses and epochs."""
+    the teacher (no assistant); on the compressed single-exit model at the end, by the assistant's losses and epochs, at the teacher's
+    rate."""
     allocation: Allocation = "layer"
     """Each layer keeps the same number of heads and neurons (the paper), or those of all layers compete for the same MACs (global)."""
     tolerance: float = 0.1
@@ -91,7 +93,7 @@ class CostEff:
         for name, ratio in {"parameter_ratio": self.parameter_ratio, "mac_ratio": self.mac_ratio}.items():
             if ratio is not None and ratio < 1:
                 raise ValueError(f"{name} {ratio}: wanted 1 or more")
-        rates = (self.assistant_rate, self.pruning_rate, self.hidden_rate, self.prediction_rate)
+        rates = (*(self.learning_rates or ()), self.pruning_rate, self.hidden_rate, self.prediction_rate)
         for name, value in {"effort": self.effort, "growth": self.growth, "tolerance": self.tolerance, "a rate": min(rates)}.items():
             if value <= 0:
                 raise ValueError(f"{name} {value}: wanted a positive number")
@@ -114,6 +116,7 @@ class CostEff:
             rank=rank,
             pooling=self.pooling or backbone.pooling,
             batch_size=self.batch_size or backbone.batch_size,
+            learning_rates=self.learning_rates or backbone.learning_rates,
             teacher=self.teacher.settled(backbone),
         )
 
@@ -140,28 +143,28 @@ class CostEff:
         ready = self.settled(backbone)
         epochs = ready.epochs_table or epochs_for(data.task.name, len(data.train))
         taught = ready.teacher.fit(data, backbone, work)
-        rate = _chosen_rate(ready.teacher, taught)
-        guide = teacher = taught.stage
+        rate = _chosen_rate(ready.teacher.learning_rates, taught)
+        guide, trials = taught.stage, taught.trials
         if ready.exits_from == "assistant":
-            hidden, answers = ready._assistant(epochs, rate)
-            start = work.fitted(hidden, data, backbone, (teacher, teacher))
-            guide = work.fitted(answers, data, backbone, (start, teacher))
+            assistant = ready._assistant(epochs, rate, data, backbone, work)
+            guide, trials = assistant.stage, trials + assistant.trials
+            rate = _chosen_rate(ready.learning_rates, assistant)
         student = work.fitted(ready._slenderize(backbone, epochs, rate), data, backbone, (guide, guide))
         for stage in ready._recovery(epochs, rate):
             student = work.fitted(stage, data, backbone, (student, guide))
         if ready.exits_from == "recovery":
-            student = work.fitted(ready._late_exits(epochs, rate), data, backbone, (student, teacher))
-        return Fitted(student, taught.trials)
+            student = work.fitted(ready._late_exits(epochs, rate), data, backbone, (student, taught.stage))
+        return Fitted(student, trials)
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
         """Of heads, neurons and rank."""
         if self.parameter_ratio is None and self.mac_ratio is None:
             return self.heads, self.ffn, self.rank
-        share = _share_for(self.parameter_ratio, self.mac_ratio, self._exits(), backbone)
+        share = _share_for(self.parameter_ratio, self.mac_ratio, self.rank, self._exits(), backbone)
         if share is None:
             ratio = self.parameter_ratio or self.mac_ratio
             raise HarnessError(f"backbone {backbone.name} cannot be made {ratio:g} times smaller in width alone: give a smaller ratio")
-        return share, share, share
+        return share, share, self.rank if self.parameter_ratio is None else share
 
     def _exits(self) -> Exits:
         return Exits(self.pooling, self.last_states, self.combine)
@@ -171,18 +174,25 @@ class CostEff:
         teacher = self.teacher
         return Schedule(epochs, self.batch_size, rate, teacher.warmup, teacher.weight_decay, teacher.clip, teacher.accumulation)
 
-    def _assistant(self, epochs: Epochs, rate: float) -> tuple[Distil, Distil]:
-        """Hidden states alone for a third of the epochs, then the teacher's last answers and the labels by halves."""
-        own, passes = rate * self.assistant_rate, epochs.assistant * self.effort
-        hidden, answers = self._schedule(own, scaled(passes / 3)), self._schedule(own, scaled(passes))
-        return (
-            Distil("assistant-hidden", Targets(hidden=1.0), self._exits(), self.equilibrium, hidden),
-            Distil("assistant", ANSWERS, None, self.equilibrium, answers),
-        )
+    def _assistant(self, epochs: Epochs, rate: float, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+        """From the pretrained weights: hidden states alone for a third of the epochs, then the teacher's last answers and the labels by
+        halves, at the rate that `selection` prefers."""
+        passes = epochs.assistant * self.effort
+        hidden = Distil("assistant-hidden", Targets(hidden=1.0), self._exits(), self.equilibrium, self._schedule(rate, scaled(passes / 3)))
+
+        def parents(work: Work) -> tuple[FittedStage, ...]:
+            teacher = self.teacher.fit(data, backbone, work).stage
+            return work.fitted(hidden, data, backbone, (teacher,)), teacher
+
+        def answers(schedule: Schedule) -> Distil:
+            return Distil("assistant", ANSWERS, None, self.equilibrium, schedule)
+
+        schedules = tuple(self._schedule(own, scaled(passes)) for own in dict.fromkeys(self.learning_rates or ()))
+        return Fitted(*fit_best_rate(answers, schedules, data, backbone, work, parents))
 
     def _late_exits(self, epochs: Epochs, rate: float) -> Distil:
         """The assistant's losses and epochs, on the compressed model."""
-        schedule = self._schedule(rate * self.assistant_rate, scaled(epochs.assistant * self.effort))
+        schedule = self._schedule(rate, scaled(epochs.assistant * self.effort))
         return Distil("exits", ANSWERS, self._exits(), self.equilibrium, schedule)
 
     def _slenderize(self, backbone: Backbone, epochs: Epochs, rate: float) -> Slenderize:
@@ -194,7 +204,7 @@ class CostEff:
             shape=end,
             exits=self._exits() if self.exits_from == "pruning" else None,
             rounds=1 if one_shot else rounds,
-            period=epochs.period * self.effort * (rounds if one_shot else 1),
+            period=epochs.at(self.heads, epochs.period) * self.effort * (rounds if one_shot else 1),
             hidden_share=epochs.hidden_share,
             taylor_share=self.taylor_share,
             growth=self.growth,
@@ -218,23 +228,27 @@ ANSWERS = Targets(soft=0.5, hard=0.5)
 """The assistant's loss: 1/2 (sum of soft cross-entropies with the teacher's last answers + sum of cross-entropies with the labels)."""
 
 
-def _chosen_rate(teacher: Bert, fitted: Fitted) -> float:
-    """The learning rate that the teacher was fitted with."""
-    chosen = [trial.value for trial in fitted.trials if trial.chosen] or teacher.learning_rates
+def _chosen_rate(tried: tuple[float, ...] | None, fitted: Fitted) -> float:
+    """The learning rate that a search chose, or the only one there was."""
+    chosen = [trial.value for trial in fitted.trials if trial.chosen] or tried
     assert chosen
     return chosen[0]
 
 
 @cache
-def _share_for(parameter_ratio: float | None, mac_ratio: float | None, exits: Exits, backbone: Backbone) -> float | None:
-    """The largest share of heads, neurons and rank that makes the model so many times smaller; None when none does."""
+def _share_for(parameter_ratio: float | None, mac_ratio: float | None, rank: float, exits: Exits, backbone: Backbone) -> float | None:
+    """The largest share of heads and neurons (and rank, for parameters) that makes the model so many times smaller; None when none does."""
     config = exits.config(ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, ()))
 
     def size(shape: EncoderShape) -> int:
         return encoder_macs(shape) if parameter_ratio is None else _parameters(replace(config, shape=shape))
 
     ratio, full = parameter_ratio or mac_ratio or 1.0, size(backbone.shape)
-    return largest_share(lambda share: size(smaller(backbone.shape, share, share, share)) * ratio <= full)
+
+    def fits(share: float) -> bool:
+        return size(smaller(backbone.shape, share, share, rank if parameter_ratio is None else share)) * ratio <= full
+
+    return largest_share(fits)
 
 
 def _parameters(config: ModelConfig) -> int:

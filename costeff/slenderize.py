@@ -1,28 +1,27 @@
 """Iterative pruning in width: importance, a smaller encoder, some training, and again."""
 
+import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from baselines.encoder import EncoderModel, gradient_equilibrium
 from baselines.teacher import Teacher
-from baselines.training import Examples, Loss, Schedule, train
+from baselines.training import Loss, Schedule, train
 from baselines.weights import load_model, save_model
 from costeff.budget import compete, layer_macs
 from costeff.distill import Exits, Targets, distillation, student_and_teacher
-from costeff.importance import taylor_importance
+from costeff.importance import Importance, taylor_importance
 from costeff.prune import pruned
 from costeff.schedule import between
 from harness.backbones import Backbone, EncoderShape
 from harness.batches import shuffled_batches
 from harness.model import MultiExitModel
-from harness.records import Training
+from harness.records import Training, from_json, to_json
 from harness.stages import FreshFit, StageRun, seed_all
 from harness.tasks import Split, TaskData
 
@@ -39,8 +38,12 @@ Allocation = Literal["layer", "global"]
 class Slenderize:
     """Prune a multi-exit model to a smaller shape, in rounds, with itself as it was as the teacher (COST-EFF, section 3.3).
 
-    A round scores heads and neurons, builds a smaller encoder, and trains it for a period with a fresh optimiser: on hidden states alone
-    first, then on answers too. A killed stage goes on with the round it was in.
+    A round trains for a period with a fresh optimiser, on hidden states alone first, then on answers too; then it scores heads and neurons
+    and builds a smaller encoder from the best. As in the authors' code training comes before each cut: a student that still equals its
+    teacher has no gradient to be scored by. After the last cut recovery follows, in stages of its own. A killed stage goes on with the
+    round it was in.
+
+    Differs from the authors' code in importance: rows are drawn without replacement, and hidden losses are means over real tokens.
     """
 
     name: str
@@ -50,60 +53,92 @@ class Slenderize:
     """Fresh exits put on the start's encoder; None: the start as it is."""
     rounds: int
     period: float
-    """Passes over the training rows after each round; may be a part of one."""
+    """Passes over the training rows before each cut; may be a part of one."""
     hidden_share: float
     """Part of a period on hidden states alone."""
     taylor_share: float
     """Part of the training rows that importance is measured on, drawn anew each round."""
     growth: float
-    """The learning rate is multiplied by this from round to round."""
+    """The learning rate is multiplied by this after each cut."""
     last_exit_only: bool
-    """Importance from the last exit's answers alone, for ablation."""
+    """Importance from the answers of the last exit alone (hidden states stay), for ablation."""
     allocation: Allocation
     equilibrium: bool
+    """In training, and in measuring importance."""
     schedule: Schedule
     """Of one period; its epochs are not used."""
     revision: ClassVar[int] = 1
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Parents: where it starts, and the teacher."""
-        start, teacher = student_and_teacher(parents, self.exits, data.train, run, hiddens=True)
-        student, trainings = start, []
-        for number in range(1, self.rounds + 1):
-            seed = seed_all(run.seed, f"round {number}")
-            student = self._smaller(student, start, teacher, data, replace(run, seed=seed), number)
-            trainings.append(self._recover(student, teacher, data, replace(run, seed=seed), number))
-        return FreshFit(student, _summed(trainings))
+        start, guide, _ = student_and_teacher(parents, self.exits, backbone)
+        teacher = Teacher(guide, data.train, run, hiddens=True)
+        rounds = finished_rounds(run.scratch)
+        student = load_model(rounds[-1].folder) if rounds else start
+        for number in range(len(rounds) + 1, self.rounds + 1):
+            inner = replace(run, seed=seed_all(run.seed, f"round {number}"))
+            with gradient_equilibrium(student) if self.equilibrium else nullcontext():
+                training = self._train(student, teacher, data, inner, number)
+                scores = self._scores(student, teacher, data, inner, number)
+            shape = between(start.config.shape, self.shape, number, self.rounds)
+            if self.allocation == "global":
+                shape = compete(scores, shape, layer_macs(shape))
+            student = pruned(student.to("cpu"), shape, scores)
+            rounds.append(keep_round(run.scratch, number, student, training))
+        return FreshFit(student, _summed([done.training for done in rounds]))
 
-    def _smaller(
-        self, student: EncoderModel, start: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
-    ) -> EncoderModel:
-        """The encoder of this round before it is trained: found by importance, or what an interrupted run had found."""
-        kept = run.scratch / f"round-{number}"
-        if (kept / "done").is_file():
-            return load_model(kept)
+    def _train(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Training:
+        """A period of training, in place: whole passes where it holds several, so that an interruption costs one of them."""
+        passes = max(1, int(self.period))
+        rows = period_rows(data.train, self.period / passes, number)
+        schedule = replace(self.schedule, epochs=passes, learning_rate=self.schedule.learning_rate * self.growth ** (number - 1))
+        first, then = (distillation(targets, teacher, data.task.scale) for targets in (HIDDEN, BOTH))
+        loss = one_after_another(first, then, round(self.hidden_share * passes * schedule.steps(len(rows))))
+        label = replace(run, stage=f"{self.name} {number}/{self.rounds}")
+        return train(student, loss, rows, None, schedule, label, name=PERIOD.format(number))
+
+    def _scores(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Importance:
         targets = replace(IMPORTANCE, last_exit_only=self.last_exit_only)
         batches = taylor_batches(data.train, self.taylor_share, self.schedule.batch_size, run.seed)
         loss = distillation(targets, teacher, data.task.scale)
         with run.compute.progress.work(f"{run.label}: importance {number}/{self.rounds}", len(batches)) as advance:
-            scores = taylor_importance(student, loss, data.train, batches, run.compute, advance)
-        shape = between(start.config.shape, self.shape, number, self.rounds)
-        if self.allocation == "global":
-            shape = compete(scores, shape, layer_macs(shape))
-        small = pruned(student.to("cpu"), shape, scores)
-        _keep(small, kept)
-        return small
+            return taylor_importance(student, loss, data.train, batches, run.compute, self.schedule.accumulation, advance)
 
-    def _recover(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Training:
-        """A period of training, in place."""
-        rows = period_rows(data.train, self.period, number)
-        schedule = replace(self.schedule, epochs=1, learning_rate=self.schedule.learning_rate * self.growth ** (number - 1))
-        first, then = (distillation(targets, teacher, data.task.scale) for targets in (HIDDEN, BOTH))
-        calls = schedule.accumulation * round(self.hidden_share * schedule.steps(len(rows)))
-        loss = one_after_another(first, then, calls)
-        label = replace(run, stage=f"{self.name} {number}/{self.rounds}")
-        with gradient_equilibrium(student) if self.equilibrium else nullcontext():
-            return train(student, loss, rows, None, schedule, label, name=f"period-{number}")
+
+PERIOD, ROUND, TRAINING = "period-{}", "round-{}", "training.json"
+"""In a stage's scratch folder: the state of a period's training; the model that a round ended with, and what its training told."""
+
+
+class Round(NamedTuple):
+    """A finished round."""
+
+    folder: Path
+    training: Training
+
+
+def finished_rounds(scratch: Path) -> list[Round]:
+    """In their order; the model is there of the last alone."""
+    found: list[Round] = []
+    while (folder := scratch / ROUND.format(len(found) + 1)).joinpath(TRAINING).is_file():
+        text = (folder / TRAINING).read_text(encoding="utf-8")
+        found.append(Round(folder, from_json(Training, text, str(folder / TRAINING))))
+    return found
+
+
+def keep_round(scratch: Path, number: int, model: EncoderModel, training: Training) -> Round:
+    """Keep what a round ended with; what led to it, and the model before, make room."""
+    folder, unfinished = scratch / ROUND.format(number), scratch / "round.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    save_model(model, unfinished)
+    (unfinished / TRAINING).write_text(to_json(training), encoding="utf-8")
+    unfinished.replace(folder)
+    (scratch / f"{PERIOD.format(number)}.pt").unlink(missing_ok=True)
+    before = scratch / ROUND.format(number - 1)
+    for file in before.iterdir() if before.is_dir() else ():
+        if file.name != TRAINING:
+            file.unlink()
+    return Round(folder, training)
 
 
 def taylor_batches(rows: Split, share: float, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
@@ -122,26 +157,14 @@ def period_rows(rows: Split, period: float, number: int) -> Split:
     return rows.rows(stream[offset : offset + size])
 
 
-def one_after_another(first: Loss, then: Loss, calls: int) -> Loss:
-    """A loss that is the first for so many calls, then the other."""
-    counted = count(1)
-
-    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-        return (first if next(counted) <= calls else then)(model, examples)
-
-    return loss
-
-
-def _keep(model: EncoderModel, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    save_model(model, folder)
-    (folder / "done").touch()
+def one_after_another(first: Loss, then: Loss, steps: int) -> Loss:
+    """A loss that is the first for so many optimiser steps, then the other."""
+    return lambda model, examples: (first if examples.step < steps else then)(model, examples)
 
 
 def _summed(trainings: list[Training]) -> Training:
-    last = trainings[-1]
     return replace(
-        last,
+        trainings[-1],
         steps=sum(training.steps for training in trainings),
         seconds=round(sum(training.seconds for training in trainings), 1),
         best_epoch=len(trainings),

@@ -174,8 +174,9 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     labelled = {}
     for (method, _), group in groups.items():
         own, others = flat(group[0].spec.settings), variants[method]
-        unusual = [name for name in own if 2 * sum(other.get(name) == own[name] for other in others) <= len(others)]
-        suffix = ", ".join(f"{name}={_short(own[name])}" for name in unusual)
+        names = dict.fromkeys(name for other in others for name in other)
+        unusual = [name for name in names if 2 * sum(other.get(name) == own.get(name) for other in others) <= len(others)]
+        suffix = ", ".join(f"{name}={_short(own.get(name))}" for name in unusual)
         labelled[f"{method} ({suffix})" if suffix else method] = group
     return labelled
 

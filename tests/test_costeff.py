@@ -99,7 +99,7 @@ def _plan(method: CostEff, data: TaskData, backbone: Backbone, shared: Work) -> 
 
 
 ORDER = {
-    "assistant-hidden": ("fine-tune", "fine-tune"),
+    "assistant-hidden": ("fine-tune",),
     "assistant": ("assistant-hidden", "fine-tune"),
     "slenderize": ("assistant", "assistant"),
     "recover-hidden": ("slenderize", "assistant"),

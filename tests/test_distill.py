@@ -42,7 +42,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(
 ) -> None:
     student, teacher = _model(micro, 1), _model(micro, 2, teacher_exits)
     examples = Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))
-    batch, labels, _ = examples
+    batch, labels = examples.batch, examples.labels
     taught = Teacher(teacher, few_rows.train, make_run(tmp_path), hiddens=True)
     with torch.no_grad():
         got = distillation(targets, taught, 1.0)(student, examples)
@@ -76,7 +76,7 @@ def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskDa
 def test_the_second_loss_follows_the_first_after_so_many_steps() -> None:
     one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
     loss = one_after_another(one, other, 3)
-    assert [loss(None, None).item() for _ in range(5)] == [1, 1, 1, 2, 2]
+    assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [1, 1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])

@@ -50,6 +50,13 @@ def test_scores_are_weight_times_the_sum_of_absolute_gradients(model: EncoderMod
     assert [len(scores) for scores in got.neurons] == [64] * 3
 
 
+def test_a_batch_cut_into_parts_for_a_small_memory_says_the_same(model: EncoderModel, few_rows: TaskData) -> None:
+    """Absolute values are of a whole batch's gradient."""
+    whole, parts = (taylor_importance(model, loss, few_rows.train, BATCHES, CPU, accumulation=count) for count in (1, 5))
+    for one, other in zip((*whole.heads, *whole.neurons), (*parts.heads, *parts.neurons), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
 def test_a_head_and_a_neuron_that_say_nothing_score_nothing(model: EncoderModel, few_rows: TaskData) -> None:
     layer = model.layers[0]
     assert isinstance(layer, Layer)

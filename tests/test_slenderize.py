@@ -4,20 +4,23 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import make_run
 
 import costeff.slenderize
 from baselines.encoder import EncoderModel, ModelConfig
-from baselines.training import Schedule
+from baselines.teacher import Teacher
+from baselines.training import Examples, Loss, Schedule
 from costeff.budget import layer_macs
-from costeff.distill import Exits
+from costeff.distill import Exits, Targets, distillation
 from costeff.schedule import between, smaller
 from costeff.slenderize import Slenderize
 from harness.backbones import Backbone
 from harness.model import MultiExitModel
 from harness.stages import Compute, FreshFit, StageRun
-from harness.tasks import TaskData
+from harness.tasks import Split, TaskData
 
 PLAN = Schedule(epochs=1, batch_size=16, learning_rate=1e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
 
@@ -34,7 +37,7 @@ def _stage(micro: Backbone, rounds: int = 2) -> Slenderize:
 
 def _fit(stage: Slenderize, micro: Backbone, rows: TaskData, scratch: Path) -> FreshFit:
     torch.manual_seed(3)
-    start, teacher = (EncoderModel(ModelConfig(replace(micro.shape, dropout=0.0), "mean", 2, 1.0, ("plain",) * 3)) for _ in range(2))
+    start, teacher = (EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3)) for _ in range(2))
     start.load_state_dict(teacher.state_dict())
     scratch.mkdir(exist_ok=True)
     return stage.fit((start, teacher), rows, micro, StageRun(Compute(torch.device("cpu"), "float32", 1), "cell", "stage", 5, scratch))
@@ -60,8 +63,8 @@ def test_each_round_has_its_shape_and_its_learning_rate(
     monkeypatch.setattr(costeff.slenderize, "train", watched)
     stage = _stage(micro)
     fit = _fit(stage, micro, few_rows, tmp_path / "a")
-    start = replace(micro.shape, dropout=0.0)
-    assert [shape for shape, _ in seen] == [between(start, stage.shape, number, 2) for number in (1, 2)]
+    assert [shape for shape, _ in seen] == [micro.shape, between(micro.shape, stage.shape, 1, 2)], "training comes before each cut"
+    assert _config(fit).shape == stage.shape
     assert [rate for _, rate in seen] == pytest.approx([1e-3, 1.12e-3])
     assert fit.training.steps == 2 * PLAN.steps(len(few_rows.train))
 
@@ -83,10 +86,57 @@ def test_a_killed_stage_goes_on_in_its_round_to_the_same_weights(
     monkeypatch.setattr(costeff.slenderize, where, killed_in_round_2)
     with pytest.raises(Killed):
         _fit(stage, micro, few_rows, tmp_path / "broken")
+    torch.manual_seed(4711)
     again = _fit(stage, micro, few_rows, tmp_path / "broken")
-    assert len(calls) == {"taylor_importance": 3, "train": 4}[where]  # importance of a finished round is not measured again
+    assert len(calls) == 3, "what a finished round did is not done again"
+    assert again.training.steps == undisturbed.training.steps
     wanted = undisturbed.model.state_dict()
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.model.state_dict().items())
+
+
+def test_what_is_kept_of_finished_rounds_does_not_grow(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """The last round's model, and what the trainings told."""
+    _fit(_stage(micro, rounds=2), micro, few_rows, tmp_path / "a")
+    kept = sorted(path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*") if path.is_file())
+    assert kept == ["round-1/training.json", "round-2/config.json", "round-2/model.safetensors", "round-2/training.json"]
+
+
+@pytest.mark.parametrize(
+    ("period", "passes", "rows"), [(0.5, 1, 24), (1.0, 1, 48), (2.0, 2, 48), (2.5, 2, 60)], ids=["part", "one", "two", "two and a half"]
+)
+def test_a_period_of_several_passes_is_cut_into_epochs(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: float, passes: int, rows: int
+) -> None:
+    """So that an interruption costs one."""
+    seen = []
+    train = costeff.slenderize.train
+
+    def watched(model: EncoderModel, loss: Loss, split: Split, score: None, schedule: Schedule, *arguments: object, **named: str) -> object:
+        seen.append((schedule.epochs, len(split)))
+        return train(model, loss, split, score, schedule, *arguments, **named)
+
+    monkeypatch.setattr(costeff.slenderize, "train", watched)
+    _fit(replace(_stage(micro, rounds=1), period=period), micro, few_rows, tmp_path / "a")
+    assert seen == [(passes, rows)]
+
+
+def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that still says what its teacher says has no gradient of the soft and hidden losses to be scored by."""
+    seen = []
+    score = costeff.slenderize.taylor_importance
+
+    def watched(model: EncoderModel, loss: Loss, rows: Split, *arguments: object) -> object:
+        soft = distillation(Targets(hidden=1.0), Teacher(guide, rows, make_run(tmp_path / "guide"), hiddens=True), 1.0)
+        seen.append(soft(model.eval(), Examples.of(rows, np.arange(16), torch.device("cpu"))).item())
+        return score(model, loss, rows, *arguments)
+
+    monkeypatch.setattr(costeff.slenderize, "taylor_importance", watched)
+    torch.manual_seed(3)
+    guide = EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3))
+    _fit(_stage(micro, rounds=1), micro, few_rows, tmp_path / "a")
+    assert seen[0] > 1e-4
 
 
 def test_with_global_allocation_layers_differ_within_the_same_macs(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_every_epoch_sees_every_row_once_with_its_own_label_in_another_order(mic
     seen: list[list[float]] = []
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-        batch, labels, numbers = examples
+        batch, labels, numbers, _ = examples
         for ids, mask, label, number in zip(batch.ids, batch.mask, labels, numbers, strict=True):
             place = round(label.item() * 64)
             assert number == rows.ids[place]
@@ -95,6 +96,22 @@ def test_every_epoch_sees_every_row_once_with_its_own_label_in_another_order(mic
     epochs = [list(chain.from_iterable(batches)) for batches in (seen[:3], seen[3:])]
     assert all(sorted(epoch) == rows.labels.tolist() for epoch in epochs)
     assert epochs[0] != epochs[1]
+
+
+def test_a_loss_is_told_the_step_also_after_an_interruption(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """Two epochs of 3 steps of 2 forward passes; interrupted in the second."""
+    steps: list[int] = []
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        steps.append(examples.step)
+        if steps == [0, 0, 1, 1, 2, 2, 3]:
+            raise StopHereError
+        return plain_loss(model, examples)
+
+    for _ in range(2):
+        with suppress(StopHereError):
+            train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2, accumulation=2), make_run(tmp_path))
+    assert steps == [0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5]
 
 
 def test_final_loss_is_the_mean_over_the_last_epoch(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
