@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import make_run
+from conftest import make_run, make_schedule
 
 from baselines.encoder import EncoderModel, ModelConfig
 from baselines.losses import exit_losses, hidden_loss, soft_losses
 from baselines.teacher import Teacher
 from baselines.training import Examples
-from costeff.distill import Exits, Targets, distillation
+from costeff.distill import Distil, Exits, Targets, distillation, student_and_teacher
 from costeff.slenderize import one_after_another, period_rows, taylor_batches
 from harness.backbones import Backbone
 from harness.batches import collate
+from harness.records import WeightsReport
 from harness.tasks import TaskData
 
 
@@ -60,6 +61,36 @@ def test_a_student_that_is_its_teacher_has_no_hidden_loss(micro: Backbone, few_r
     loss = distillation(Targets(hidden=1.0), Teacher(model, few_rows.train, make_run(tmp_path), hiddens=True), 1.0)
     with torch.no_grad():
         assert loss(model, Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))).item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"equilibrium": False}, {"targets": Targets(soft=1.0)}, {"exits": Exits("cls", 1, "average")}], ids=str
+)
+def test_a_switch_changes_what_comes_of_the_same_seed(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
+) -> None:
+    """And nothing changed changes nothing."""
+    stage = Distil("a stage", Targets(soft=0.5, hard=0.5), Exits("mean", 1, "average"), True, make_schedule())
+    trained = []
+    for name, one in (("plain", stage), ("other", replace(stage, **change))):
+        torch.manual_seed(3)
+        model = one.fit((_model(micro, 1, exits=1), _model(micro, 2, exits=1)), few_rows, micro, make_run(tmp_path / name)).model
+        trained.append(torch.cat([tensor.flatten() for tensor in model.state_dict().values()]))
+    assert torch.equal(*trained) == (change == {})
+
+
+def test_with_a_teacher_alone_the_student_starts_at_the_pretrained_weights(micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, start, asked = _model(micro, 1, exits=1), _model(micro, 2), []
+    report = WeightsReport(5, (), ())
+
+    def given(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
+        asked.append((backbone, config.exits, config.pooling))
+        return start, report
+
+    monkeypatch.setattr("costeff.distill.pretrained", given)
+    pupils = student_and_teacher((teacher,), Exits("cls", 1, "concatenate"), micro)
+    assert (pupils.student, pupils.teacher, pupils.weights) == (start, teacher, report)
+    assert asked == [(micro, ("plain",) * 3, "cls")]
 
 
 def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskData) -> None:

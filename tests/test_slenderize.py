@@ -139,6 +139,42 @@ def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(
     assert seen[0] > 1e-4
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"equilibrium": False}, {"last_exit_only": True}, {"allocation": "global"}, {"rounds": 1}, {"taylor_share": 1.0}],
+    ids=str,
+)
+def test_a_switch_changes_what_comes_of_the_same_seed(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
+) -> None:
+    """And nothing changed changes nothing."""
+    plain, other = (
+        torch.cat([tensor.flatten() for tensor in _fit(stage, micro, few_rows, tmp_path / name).model.state_dict().values()])
+        for name, stage in (("plain", _stage(micro)), ("other", replace(_stage(micro), **change)))
+    )
+    assert torch.equal(plain, other) == (change == {})
+
+
+def test_importance_is_measured_with_the_switches_of_the_stage(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With equilibrium the gradient of an exit's loss at the first of three layers is a third of what it is without."""
+    seen: dict[bool, float] = {}
+    score = costeff.slenderize.taylor_importance
+
+    for equilibrium in (True, False):
+
+        def watched(*arguments: object, equilibrium: bool = equilibrium) -> object:
+            scores = score(*arguments)
+            seen.setdefault(equilibrium, scores.neurons[0].sum().item())
+            return scores
+
+        monkeypatch.setattr(costeff.slenderize, "taylor_importance", watched)
+        stage = replace(_stage(micro, rounds=1), equilibrium=equilibrium, schedule=replace(PLAN, learning_rate=1e-9))
+        _fit(stage, micro, few_rows, tmp_path / str(equilibrium))
+    assert seen[True] == pytest.approx(seen[False] / 3, rel=0.02)
+
+
 def test_with_global_allocation_layers_differ_within_the_same_macs(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
     stage = replace(_stage(micro), allocation="global")
     shape = _config(_fit(stage, micro, few_rows, tmp_path / "a")).shape
