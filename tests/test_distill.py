@@ -1,5 +1,6 @@
 """What a student learns is what its targets say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
