@@ -26,6 +26,7 @@ bench: $(VENV)/installed
 
 # GLUE: the folder of the official TSV files.
 bench-costeff: $(VENV)/installed
+	@test -n "$(GLUE)" || { echo "make bench-costeff GLUE=DIR, the folder of GLUE's TSV files"; exit 2; }
 	$(RUN)/python tests/bench/bench_costeff.py $(GLUE)
 
 report: $(VENV)/installed
