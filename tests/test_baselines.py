@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import same_weights
-from synthetic import timeless
+from synthetic import FIXED, fixed_data, timeless
 from torch import Tensor
 
 from baselines import finetune
@@ -16,7 +16,7 @@ from baselines.finetune import AddExits, FineTune
 from baselines.pabee import Pabee
 from baselines.training import Loss, Recipe, Schedule, Score, train
 from baselines.weights import exit_heads
-from harness.backbones import Backbone, bert_shape
+from harness.backbones import Backbone
 from harness.errors import HarnessError, IncompleteError
 from harness.inference import collect
 from harness.methods import model_format
@@ -323,20 +323,9 @@ def test_deebert_and_bert_fit_a_regression_too(work: Work, similarity: TaskData,
     assert trace.logits.shape == (3, 48, 1)
 
 
-def _fixed_rows(count: int, first: int) -> Split:
-    """Rows whose label the number of their words says, made by arithmetic alone."""
-    lengths = [4 + (7 * row + first) % 9 for row in range(count)]
-    ids = tuple(((np.arange(length) * (row + 3) + first) % 30).astype(np.int32) for row, length in enumerate(lengths))
-    labels = np.array([length % 2 for length in lengths], dtype=np.float64)
-    return Split(np.arange(count), (("a text",),) * count, labels, Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0))
-
-
 def test_numbers_of_one_small_fixed_run(work: Work, tmp_path: Path) -> None:
     """These figures are our own. They move only when the stage's revision is raised, which makes new stages and runs of old ones."""
-    task = Task("fixed", ("even", "odd"), ("0", "1"), ("accuracy",), None)
-    parts = [_fixed_rows(count, first) for count, first in ((40, 0), (16, 1), (4, 2), (4, 3))]
-    data = TaskData(task, *parts, "fixed", "fixed", max_length=16)
-    backbone = Backbone("fixed", bert_shape(3, 32, 4, 64, vocabulary=30, positions=16), "mean", "random", "none", (1e-3,))
+    data, backbone = fixed_data(), FIXED
     schedule = Schedule(epochs=3, batch_size=8, learning_rate=3e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
 
     def fit(stage: FineTune | AddExits, *parents: MultiExitModel) -> FreshFit:

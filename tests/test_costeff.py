@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from synthetic import FIXED, fixed_data
 
 from baselines.bert import Bert
 from baselines.encoder import EncoderModel
 from baselines.weights import load_model, save_model
 from costeff.budget import encoder_macs
-from costeff.distill import Exits, Targets
+from costeff.distill import Distil, Exits, Targets
 from costeff.pipeline import COSTEFF, COSTEFF_8X, CostEff
-from costeff.slenderize import BOTH, HIDDEN, IMPORTANCE
+from costeff.slenderize import BOTH, HIDDEN, IMPORTANCE, Slenderize
 from harness.backbones import BACKBONES, Backbone
 from harness.errors import HarnessError
 from harness.flops import piece_costs
@@ -70,6 +71,27 @@ def test_the_fitted_model_is_saved_and_loaded_with_the_same_answers(fitted: Fitt
 def test_a_second_width_reuses_teacher_and_assistant(fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
     other = replace(SMALL, heads=1 / 4, ffn=1 / 4, rank=1 / 4).fit(few_rows, micro, shared)
     assert [use.reused for use in other.stage.uses()] == [True, True, True, False, False, False]
+
+
+def test_numbers_of_one_small_fixed_run(tmp_path: Path) -> None:
+    """These figures are our own. They move only when a stage's revision is raised, which makes new stages and runs of old ones."""
+    recipe = Bert(epochs=2, batch_size=8, learning_rates=(3e-3,))
+    method = CostEff(teacher=recipe, batch_size=8, learning_rates=(3e-3,), effort=0.25, taylor_share=0.5)
+    work = Work(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
+    fit = method.fit(fixed_data(), FIXED, work)
+    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    assert (Distil.revision, Slenderize.revision) == (1, 1)
+    assert reached == pytest.approx(
+        {
+            "fine-tune": 0.683526,
+            "assistant-hidden": 6.286091,
+            "assistant": 2.087526,
+            "slenderize": 1.004304,
+            "recover-hidden": 0.293665,
+            "recover": 2.352540,
+        },
+        abs=1e-3,
+    )
 
 
 # --- ablations: each changes what it names and nothing else
