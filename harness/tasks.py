@@ -187,7 +187,7 @@ class TaskData:
         """Of everything that a fit can see: the files' rows, which of them are in which part, and the maximum length."""
         ids = [str(part.ids.tolist()) for part in self.splits().values()]
         task = f"{self.task.name} {self.task.scale} {self.task.metrics}"
-        return _digest([task, self.data_fingerprint, str(self.max_length), *ids])
+        return digest([task, self.data_fingerprint, str(self.max_length), *ids])
 
     def splits(self) -> dict[str, Split]:
         """Name -> split."""
@@ -248,7 +248,7 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
         train, selection, calibration, dev = (p.rows(np.arange(min(limit, len(p)))) for p in (train, selection, calibration, dev))
-    splits = _digest(str(part.ids.tolist()) for part in (selection, calibration))
+    splits = digest(str(part.ids.tolist()) for part in (selection, calibration))
     return TaskData(task, train, selection, calibration, dev, fingerprint, splits)
 
 
@@ -320,16 +320,17 @@ def _label(task: Task, value: str, path: Path, number: int) -> float:
     return score
 
 
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
+def digest(parts: Iterable[str]) -> str:
+    """Hash of texts in their order."""
+    found = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()[:16]
+        found.update(part.encode() + b"\0")
+    return found.hexdigest()[:16]
 
 
 def _fingerprint(*splits: Split) -> str:
     rows = (("\t".join((*texts, str(label))) for texts, label in zip(split.texts, split.labels, strict=True)) for split in splits)
-    return _digest(_digest(part) for part in rows)
+    return digest(digest(part) for part in rows)
 
 
 def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:

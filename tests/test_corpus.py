@@ -1,0 +1,79 @@
+"""Sentences to pre-train on, none of them from a part that is held out."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.corpus import Corpus
+from harness.errors import HarnessError
+from harness.tasks import GROUPS, TASKS, load_data
+
+
+def texts(corpus: Corpus) -> tuple[list[str], list[str]]:
+    return [text for (text,) in corpus.data.train.texts], [text for (text,) in corpus.data.selection.texts]
+
+
+def lines(folder: Path, name: str, count: int, first: int = 0) -> Path:
+    path = folder / name
+    path.write_text("".join(f"sentence number {number}\n" for number in range(first, first + count)), encoding="utf-8")
+    return path
+
+
+def test_every_distinct_line_of_the_files_is_in_one_part(tmp_path: Path) -> None:
+    files = lines(tmp_path, "a.txt", 300), lines(tmp_path, "b.txt", 300, first=200)
+    train, held = texts(Corpus(files))
+    assert sorted(train + held) == sorted(f"sentence number {number}" for number in range(500))
+    assert len(held) == 25
+
+
+def test_the_order_of_files_and_empty_lines_do_not_matter(tmp_path: Path) -> None:
+    one, other = lines(tmp_path, "a.txt", 60), lines(tmp_path, "b.txt", 60, first=60)
+    plain = Corpus((one, other)).data
+    other.write_text("\ufeff\n" + other.read_text(encoding="utf-8").replace("\n", "  \r\n\r\n"), encoding="utf-8")
+    again = Corpus((other, one)).data
+    assert again.train.texts == plain.train.texts
+    assert again.fingerprint == plain.fingerprint
+    assert Corpus((one,)).data.fingerprint != plain.fingerprint
+
+
+def test_without_files_the_tasks_training_parts_give_their_texts_and_no_held_out_one() -> None:
+    train, held = texts(Corpus())
+    found = [load_data(TASKS[name], None) for name in GROUPS["demo"]]
+    trained = {text for data in found for row in data.train.texts for text in row}
+    kept_away = {text for data in found for part in (data.selection, data.calibration, data.dev) for row in part.texts for text in row}
+    assert set(train) | set(held) == trained - kept_away
+    assert len(train) > 1000
+
+
+def test_a_sentence_that_is_held_out_in_one_task_is_not_taken_from_anothers_train(tmp_path: Path) -> None:
+    """RTE and WNLI of 900 rows each; a sentence of WNLI's dev part stands in RTE's train."""
+
+    def write(task: str, part: str, numbers: list[int], label: str) -> None:
+        (tmp_path / task).mkdir(exist_ok=True)
+        rows = "".join(f"{number}\tpremise {number}\tclaim {number}\t{label}\n" for number in numbers)
+        (tmp_path / task / f"{part}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows, encoding="utf-8")
+
+    write("RTE", "train", [*range(900), 5001], "entailment")
+    write("RTE", "dev", [4000], "entailment")
+    write("WNLI", "train", list(range(1000, 1900)), "1")
+    write("WNLI", "dev", [5001, 5002], "1")
+    train, held = texts(Corpus(data_dir=tmp_path))
+    numbers = {int(text.split()[1]) for text in train + held}
+    assert not numbers & {4000, 5001, 5002}
+    assert len(numbers & set(range(900))) > 300
+    assert len(numbers & set(range(1000, 1900))) > 300
+
+
+def test_a_quick_look_takes_few_sentences() -> None:
+    train, held = texts(Corpus(limit=60))
+    assert (len(train), len(held)) == (40, 20)
+    assert set(train + held) <= set().union(*texts(Corpus()))
+
+
+@pytest.mark.parametrize("content", [None, b"caf\xe9\n" * 100, b"one\ntwo\n", b""])
+def test_a_corpus_that_cannot_serve_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "corpus.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(HarnessError, match=r"corpus\.txt|distinct sentences"):
+        _ = Corpus((path,)).data
