@@ -1,4 +1,4 @@
-"""Losses of exits, and of a student against its teacher (soft labels, hidden states)."""
+"""Losses of exits, and of a student against its teacher (soft labels, hidden states, attention, masked words)."""
 
 from collections.abc import Sequence
 
@@ -49,3 +49,32 @@ def hidden_loss(hiddens: Sequence[Tensor], targets: Sequence[Tensor], mask: Tens
         for one, other in zip(hiddens, targets, strict=True)
     ]
     return torch.stack(parts).sum()
+
+
+def attention_loss(scores: Sequence[Tensor], targets: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Squared difference of attention scores before the soft-max [n, h, t, t] of a student and a teacher with as many heads, summed over
+    the layers that are compared (TinyBERT, section 3.1, equation 7).
+
+    Mean over heads and over the pairs of real tokens (mask [n, t]) of a row, then over rows. Differs from the authors' code, whose mean
+    counts padded pairs as 0. The teacher gets no gradient.
+    """
+    pairs = (mask[:, :, None] & mask[:, None, :]).unsqueeze(1)  # [n, 1, t, t]
+    weights = pairs / pairs.sum((2, 3), keepdim=True)  # a row sums to 1
+    parts = [
+        ((one.float() - other.detach().float()).masked_fill(~pairs, 0.0).square() * weights).sum((2, 3)).mean()
+        for one, other in zip(scores, targets, strict=True)
+    ]
+    return torch.stack(parts).sum()
+
+
+def cosine_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """1 - cosine of hidden states [n, t, d] of a student and a teacher, mean over the real tokens (mask [n, t]) of all rows (DistilBERT,
+    section 3). The teacher gets no gradient."""
+    return 1 - functional.cosine_similarity(hidden[mask].float(), target.detach()[mask].float(), dim=-1).mean()
+
+
+def softened_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    """Kullback-Leibler divergence of a student's from a teacher's distribution [m, c], both at a temperature T, times T^2 so that its
+    gradient stays as large (Hinton et al., 2015; DistilBERT's loss on masked words). Mean over m; the teacher gets no gradient."""
+    own, given = (part.float() / temperature for part in (logits, targets.detach()))
+    return temperature**2 * functional.kl_div(own.log_softmax(-1), given.log_softmax(-1), reduction="batchmean", log_target=True)

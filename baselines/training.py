@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import ClassVar, NamedTuple, Self, TypedDict
+from typing import ClassVar, NamedTuple, Self, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,9 @@ class Examples(NamedTuple):
 
 Loss = Callable[[MultiExitModel, Examples], Tensor]
 """The loss to minimise, a scalar."""
+
+M = TypeVar("M", bound=nn.Module)
+"""What is trained: a multi-exit model, or one with parts that only training needs."""
 
 Score = Callable[[MultiExitModel], float]
 """What the best epoch is chosen by, larger is better."""
@@ -142,7 +145,13 @@ class Schedule:
 
 
 def train(
-    model: MultiExitModel, loss: Loss, rows: Split, score: Score | None, schedule: Schedule, run: StageRun, name: str = "train"
+    model: M,
+    loss: Callable[[M, Examples], Tensor],
+    rows: Split,
+    score: Callable[[M], float] | None,
+    schedule: Schedule,
+    run: StageRun,
+    name: str = "train",
 ) -> Training:
     """Minimise `loss` over the rows and leave the best epoch's weights in the model, the last one's without a score; evaluation mode, CPU.
 

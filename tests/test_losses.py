@@ -3,7 +3,7 @@ from math import log
 import pytest
 import torch
 
-from baselines.losses import exit_losses, hidden_loss, soft_losses, weighted
+from baselines.losses import attention_loss, cosine_loss, exit_losses, hidden_loss, soft_losses, softened_loss, weighted
 
 QUARTER = [0.0, log(3.0)]
 """Logits of the probabilities 1/4 and 3/4."""
@@ -101,3 +101,41 @@ def test_hidden_loss_wants_as_many_states_of_both() -> None:
     state = torch.zeros(1, 1, 2)
     with pytest.raises(ValueError, match="zip"):
         hidden_loss([state], [state, state], torch.ones(1, 1, dtype=torch.bool))
+
+
+def test_attention_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
+    """Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two differs by 2 in one of 4 pairs (1/2)."""
+    student = torch.zeros(2, 2, 2, 2)
+    student[0, 0, 0, 0], student[0, 1, 0, 0] = 1.0, 3.0
+    student[0, :, 1] = 50.0
+    student[1, 1, 0, 1] = 2.0
+    student[0, :, :, 1] = -torch.inf
+    teacher = torch.zeros_like(student)
+    teacher[0, :, :, 1] = -torch.inf
+    student.requires_grad_(True)
+    mask = torch.tensor([[True, False], [True, True]])
+    loss = attention_loss([student], [teacher], mask)
+    assert loss.item() == pytest.approx((5 + 0.5) / 2)
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert (student.grad[0, :, 1] == 0).all()
+
+
+def test_cosine_loss_by_hand() -> None:
+    """Real tokens: parallel (0), at right angles (1), opposite (2)."""
+    student = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 3.0], [5.0, 5.0]]])
+    teacher = torch.tensor([[[9.0, 0.0], [1.0, 0.0]], [[-1.0, -1.0], [7.0, 0.0]]])
+    mask = torch.tensor([[True, True], [True, False]])
+    assert cosine_loss(student, teacher, mask).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_softened_loss_is_the_divergence_times_the_squared_temperature(temperature: float) -> None:
+    """Logits 0 and T ln 3: at temperature T 1/4 and 3/4; the student says 1/2 and 1/2."""
+    teacher = temperature * torch.tensor([[0.0, log(3)]])
+    divergence = 0.25 * log(0.25 / 0.5) + 0.75 * log(0.75 / 0.5)
+    assert softened_loss(torch.zeros(1, 2), teacher, temperature).item() == pytest.approx(temperature**2 * divergence)
+    both = softened_loss(torch.zeros(2, 2), torch.cat([teacher, torch.zeros(1, 2)]), temperature)
+    assert both.item() == pytest.approx(temperature**2 * divergence / 2)
+    assert softened_loss(teacher, teacher, temperature).item() == pytest.approx(0, abs=1e-7)
