@@ -199,14 +199,7 @@ def train(
             progress.detail(f"{label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
     model.load_state_dict(state.best)
     model.to("cpu").eval()
-    return Training(
-        rows=len(rows),
-        steps=steps * schedule.epochs,
-        seconds=round(state.seconds, 1),
-        final_loss=state.losses[-1],
-        selection=tuple(state.selection),
-        best_epoch=state.selection.index(max(state.selection)) + 1 if state.selection else schedule.epochs,
-    )
+    return state.told(len(rows), steps)
 
 
 class _Kept(TypedDict):
@@ -250,6 +243,11 @@ class _State:
     def epoch(self) -> int:
         """Epochs finished."""
         return len(self.losses)
+
+    def told(self, rows: int, steps: int) -> Training:
+        """The report of a training of so many rows and steps an epoch."""
+        best = self.selection.index(max(self.selection)) + 1 if self.selection else self.epoch
+        return Training(rows, steps * self.epoch, round(self.seconds, 1), self.losses[-1], tuple(self.selection), best)
 
     def finish_epoch(self, loss: float, reached: float | None, seconds: float) -> None:
         """Note an epoch, keep its weights when it is the best, or when there is no score to tell, and write the state."""

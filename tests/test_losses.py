@@ -104,7 +104,7 @@ def test_hidden_loss_wants_as_many_states_of_both() -> None:
 
 
 def test_attention_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
-    """Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two differs by 2 in one of 4 pairs (1/2)."""
+    """Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two is 2 off in one of 4 pairs (1/2)."""
     student = torch.zeros(2, 2, 2, 2)
     student[0, 0, 0, 0], student[0, 1, 0, 0] = 1.0, 3.0
     student[0, :, 1] = 50.0
