@@ -47,6 +47,8 @@ class ModelConfig:
     """How many of the last hidden states an exit pools, each by itself; early exits have fewer (the embedding's output is the first)."""
     combine: Combine = "concatenate"
     """What an exit makes of the pooled vectors of several hidden states."""
+    masked_lm: bool = False
+    """Whether there is a masked-LM head too, which no exit and no measurement uses."""
 
 
 class Dropout(nn.Module):
@@ -176,6 +178,25 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1)
 
 
+class MaskedLmHead(nn.Module):
+    """Hidden states [m, d] -> logits [m, V]: dense, GELU, norm, and a decoder that is the embedding's own table, with a bias.
+
+    Only models that teach, or are being pre-trained, have one (Devlin et al., NAACL 2019, section 3.1).
+    """
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.hidden, shape.hidden)
+        self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
+
+    def forward(self, hidden: Tensor, embedding: Embedding) -> Tensor:
+        transformed = self.norm(functional.gelu(self.dense(hidden)))
+        if embedding.projection is not None:
+            transformed = transformed @ embedding.projection.weight  # [m, r]
+        return functional.linear(transformed, embedding.word.weight, self.bias)
+
+
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
     """x itself; what flows back to it through this view is multiplied by the factor."""
     if not x.requires_grad:
@@ -240,6 +261,7 @@ class EncoderModel(MultiExitModel):
             ],
         )
         self.config = config
+        self.masked_lm = MaskedLmHead(shape) if config.masked_lm else None
         deviation = 0.02 * (768 / shape.hidden) ** 0.5
         self.apply(lambda module: _initialise(module, deviation))
 

@@ -1,36 +1,30 @@
-"""Masked language modelling (Devlin et al., NAACL 2019, section 3.1): masking rows, and a head that tells the masked words."""
+"""Masked language modelling (Devlin et al., NAACL 2019, section 3.1): masking rows, and a stage that trains a head to tell the words."""
 
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from baselines.encoder import Embedding
-from harness.backbones import Backbone, EncoderShape
+from baselines.encoder import EncoderModel
+from baselines.finetune import last_only, model_config
+from baselines.training import EVALUATION_BATCH, Examples, Schedule, train
+from baselines.weights import has_masked_lm_head, pretrained
+from harness.backbones import Backbone
+from harness.batches import collate, sorted_batches
 from harness.errors import HarnessError
-from harness.model import Batch
+from harness.model import Batch, MultiExitModel
+from harness.records import Training
+from harness.stages import Compute, FreshFit, StageRun
+from harness.tasks import Split, TaskData
 
 MASKED_SHARE = 0.15
 """Of the real tokens; at least one a row."""
 AS_MASK, AS_RANDOM = 0.8, 0.1
 """What becomes of a masked token: [MASK], a random word piece, or (the rest) itself."""
-
-
-class MaskedLmHead(nn.Module):
-    """Hidden states [m, d] -> logits [m, V]: dense, GELU, norm, and a decoder that is the embedding's own table, with a bias."""
-
-    def __init__(self, shape: EncoderShape) -> None:
-        super().__init__()
-        self.dense = nn.Linear(shape.hidden, shape.hidden)
-        self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
-        self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
-
-    def forward(self, hidden: Tensor, embedding: Embedding) -> Tensor:
-        transformed = self.norm(functional.gelu(self.dense(hidden)))
-        if embedding.projection is not None:
-            transformed = transformed @ embedding.projection.weight  # [m, r]
-        return functional.linear(transformed, embedding.word.weight, self.bias)
+MASKS_SEED = 1
+"""Of the places that a model is judged by."""
 
 
 class Pieces(NamedTuple):
@@ -80,3 +74,59 @@ def _words(pieces: Pieces, device: torch.device) -> Tensor:
     """Ids of all pieces but the special ones."""
     everything = torch.arange(pieces.size, device=device)
     return everything[~torch.isin(everything, torch.tensor(pieces.special, device=device))]
+
+
+@dataclass(frozen=True)
+class MaskedLm:
+    """A model of the backbone's own weights with a masked-LM head; where the checkpoint has none, one is trained, the encoder frozen.
+
+    The data are a corpus. The best epoch is chosen by the share of masked pieces told right on `selection`.
+    """
+
+    name: str
+    schedule: Schedule
+    revision: ClassVar[int] = 1
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Load the head, or fit it on train."""
+        config = replace(model_config(backbone, data.task, last_only(backbone, "plain")), masked_lm=True)
+        model, report = pretrained(backbone, config)
+        pieces = Pieces.of(backbone)
+
+        def score(model: EncoderModel) -> float:
+            return masked_accuracy(model, data.selection, pieces, run.compute)
+
+        if has_masked_lm_head(backbone):
+            model.eval()
+            return FreshFit(model, Training(0, 0, 0.0, 0.0, (score(model),), 0), report)
+        model.requires_grad_(False)
+        assert model.masked_lm is not None
+        model.masked_lm.requires_grad_(True)
+
+        def loss(model: EncoderModel, examples: Examples) -> Tensor:
+            given = masked(examples.batch, pieces)
+            return functional.cross_entropy(told(model, given).float(), given.targets)
+
+        return FreshFit(model, train(model, loss, data.train, score, self.schedule, run), report)
+
+
+def told(model: EncoderModel, given: Masked) -> Tensor:
+    """What a model with a masked-LM head says of the masked places [m, V]."""
+    assert model.masked_lm is not None
+    hidden = model(given.batch).hiddens[-1]
+    logits: Tensor = model.masked_lm(hidden[given.places], model.embedding)
+    return logits
+
+
+@torch.inference_mode()
+def masked_accuracy(model: EncoderModel, rows: Split, pieces: Pieces, compute: Compute) -> float:
+    """Share of masked pieces that the model tells right; the same places on every call."""
+    model.to(compute.device).eval()
+    right = total = 0
+    with torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):
+        torch.manual_seed(MASKS_SEED)
+        for index in sorted_batches(rows.tokens.lengths, EVALUATION_BATCH):
+            given = masked(collate(rows.tokens, index).to(compute.device), pieces)
+            right += int((told(model, given).argmax(-1) == given.targets).sum())
+            total += len(given.targets)
+    return right / max(total, 1)

@@ -23,6 +23,15 @@ CONFIG = "config.json"
 LEFT_OUT = ("embeddings.position_ids", "pooler.", "cls.")
 """Beginnings of the names that a model may leave in the file: a buffer, the [CLS] pooler, the pre-training heads."""
 
+MASKED_LM = {
+    "cls.predictions.transform.dense.weight": "masked_lm.dense.weight",
+    "cls.predictions.transform.dense.bias": "masked_lm.dense.bias",
+    "cls.predictions.transform.LayerNorm.weight": "masked_lm.norm.weight",
+    "cls.predictions.transform.LayerNorm.bias": "masked_lm.norm.bias",
+    "cls.predictions.bias": "masked_lm.bias",
+}
+"""The library's tensor name -> ours; its decoder is the embedding's table."""
+
 
 def _names(layers: int) -> dict[str, str]:
     """The library's tensor name -> ours, for an encoder of so many layers."""
@@ -62,17 +71,28 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     model = EncoderModel(config)
     if backbone.folder is None:
         return model, WeightsReport(0, (), ("all: random backbone",))
-    file = backbone.folder / WEIGHTS
-    try:
-        tensors = {_plain(name): tensor for name, tensor in load_file(file).items()}
-    except (OSError, SafetensorError) as error:
-        raise HarnessError(f"backbone {backbone.name}: {file} cannot be read: {reason(error)}") from None
+    tensors = _tensors(backbone, backbone.folder)
     names = _names(config.shape.layers)
     targets = {theirs: [ours] for theirs, ours in names.items()}
     if config.pooling == "cls" and "pooler.dense.weight" in tensors:
         poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
         targets |= {f"pooler.dense.{kind}": [f"{name}.{kind}" for name in poolers] for kind in ("weight", "bias") if poolers}
+    if config.masked_lm and has_masked_lm_head(backbone):
+        targets |= {theirs: [ours] for theirs, ours in MASKED_LM.items()}
     return model, _load(model, tensors, targets, backbone.name)
+
+
+def has_masked_lm_head(backbone: Backbone) -> bool:
+    """Whether the backbone's checkpoint holds the head that it was pre-trained with."""
+    return backbone.folder is not None and MASKED_LM.keys() <= _tensors(backbone, backbone.folder).keys()
+
+
+def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
+    """Raises: HarnessError when the file cannot be read."""
+    try:
+        return {_plain(name): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    except (OSError, SafetensorError) as error:
+        raise HarnessError(f"backbone {backbone.name}: {folder / WEIGHTS} cannot be read: {reason(error)}") from None
 
 
 def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, list[str]], name: str) -> WeightsReport:

@@ -1,15 +1,24 @@
 """Masking, and the head that tells what was masked."""
 
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import make_model, make_run, make_schedule
+from synthetic import BERT_CONFIG, BERT_WORDS, write_bert
 from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM
 
-from baselines.encoder import Embedding
-from baselines.masked_lm import MaskedLmHead, Pieces, masked
-from harness.backbones import Backbone, bert_shape
+from baselines.encoder import Embedding, EncoderModel, MaskedLmHead
+from baselines.masked_lm import Masked, MaskedLm, Pieces, masked, masked_accuracy, told
+from baselines.weights import load_model, save_model
+from harness.backbones import Backbone, bert_shape, find_backbone
+from harness.batches import collate
+from harness.corpus import Corpus
 from harness.model import Batch
+from harness.tasks import TaskData
 
 PIECES = Pieces(mask=4, special=(0, 1, 2, 3, 4), size=500)
 
@@ -80,3 +89,51 @@ def test_the_pieces_of_a_vocabulary(micro: Backbone) -> None:
     assert names == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     assert micro.tokenizer.id_to_token(found.mask) == "[MASK]"
     assert found.size == micro.tokenizer.get_vocab_size()
+
+
+@pytest.fixture(scope="module")
+def sentences(micro: Backbone) -> TaskData:
+    return Corpus(limit=400).data.encoded(micro.encode, 32)
+
+
+def test_a_head_learns_on_a_frozen_encoder(micro: Backbone, sentences: TaskData, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    fit = MaskedLm("masked-lm-head", make_schedule(epochs=6, learning_rate=3e-3)).fit((), sentences, micro, make_run(tmp_path))
+    model, pieces = fit.model, Pieces.of(micro)
+    assert isinstance(model, EncoderModel)
+    torch.manual_seed(5)
+    untouched = EncoderModel(model.config)
+    for name, tensor in untouched.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]) == (not name.startswith("masked_lm.")), name
+    compute = make_run(tmp_path).compute
+    before, after = (masked_accuracy(each, sentences.selection, pieces, compute) for each in (untouched, model))
+    assert after == max(fit.training.selection)
+    assert after > before + 0.05
+
+
+def test_a_model_with_a_head_is_saved_and_loaded_with_it(micro: Backbone, tmp_path: Path) -> None:
+    model = EncoderModel(replace(make_model(micro).config, masked_lm=True)).eval()
+    save_model(model, tmp_path)
+    again = load_model(tmp_path)
+    given = masked(rows([9, 4], 9)._replace(ids=rows([9, 4], 9).ids % 100), Pieces(4, (0, 1, 2, 3, 4), 100))
+    with torch.no_grad():
+        assert torch.equal(told(model, given), told(again, given))
+
+
+def test_the_head_of_a_checkpoint_is_the_librarys(tmp_path: Path) -> None:
+    """Loaded from the library's masked-LM model, it says what that says; nothing is trained."""
+    library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
+    folder = write_bert(tmp_path / "bert")
+    library.save_pretrained(folder, safe_serialization=True)
+    backbone = find_backbone(str(folder))
+    data = Corpus(limit=60).data.encoded(backbone.encode, 16)
+    (tmp_path / "scratch").mkdir()
+    fit = MaskedLm("masked-lm-head", make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    assert fit.training.steps == 0
+    batch = collate(data.train.tokens, np.arange(5))
+    everywhere = Masked(batch, batch.mask, batch.ids[batch.mask])
+    model = fit.model
+    assert isinstance(model, EncoderModel)
+    with torch.no_grad():
+        wanted = library(input_ids=batch.ids, token_type_ids=batch.types, attention_mask=batch.mask.long()).logits
+        torch.testing.assert_close(told(model, everywhere), wanted[batch.mask], atol=1e-5, rtol=1e-4)
