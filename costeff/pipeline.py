@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, Self
 import torch
 
 from baselines.bert import Bert
+from baselines.distil import Distil, Exits, Targets
 from baselines.encoder import Combine, EncoderModel, ModelConfig
 from baselines.finetune import fit_best_rate, last_only, model_config
 from baselines.training import Schedule
 from costeff.budget import encoder_macs, largest_share
-from costeff.distill import Distil, Exits, Targets
 from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import Allocation, Slenderize
 from harness.backbones import Backbone, EncoderShape, Pooling

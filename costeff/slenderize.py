@@ -9,12 +9,12 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from baselines.distil import Exits, Targets, distillation, student_and_teacher
 from baselines.encoder import EncoderModel, gradient_equilibrium
 from baselines.teacher import Teacher
 from baselines.training import Loss, Schedule, train
 from baselines.weights import load_model, save_model
 from costeff.budget import compete, layer_macs
-from costeff.distill import Exits, Targets, distillation, student_and_teacher
 from costeff.importance import Importance, taylor_importance
 from costeff.prune import pruned
 from costeff.schedule import between

@@ -10,10 +10,10 @@ import torch
 from synthetic import FIXED, fixed_data
 
 from baselines.bert import Bert
+from baselines.distil import Distil, Exits, Targets
 from baselines.encoder import EncoderModel
 from baselines.weights import load_model, save_model
 from costeff.budget import encoder_macs
-from costeff.distill import Distil, Exits, Targets
 from costeff.pipeline import COSTEFF, COSTEFF_8X, CostEff
 from costeff.slenderize import BOTH, HIDDEN, IMPORTANCE, Slenderize
 from harness.backbones import BACKBONES, Backbone

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from costeff.distill import Distil
+from baselines.distil import Distil
 from costeff.schedule import EPOCHS, between, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import Slenderize
 from harness.backbones import BACKBONES, bert_shape

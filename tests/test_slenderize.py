@@ -10,13 +10,13 @@ import torch
 from conftest import make_run
 
 import costeff.slenderize
+from baselines.distil import Exits, Targets, distillation
 from baselines.encoder import EncoderModel, ModelConfig
 from baselines.teacher import Teacher
 from baselines.training import Examples, Loss, Schedule
 from costeff.budget import layer_macs
-from costeff.distill import Exits, Targets, distillation
 from costeff.schedule import between, smaller
-from costeff.slenderize import Slenderize
+from costeff.slenderize import Slenderize, one_after_another, period_rows, taylor_batches
 from harness.backbones import Backbone
 from harness.model import MultiExitModel
 from harness.stages import Compute, FreshFit, StageRun
@@ -189,3 +189,32 @@ def test_exits_can_be_put_on_as_pruning_begins(micro: Backbone, few_rows: TaskDa
     assert model.exit_layers == [1, 2, 3]
     assert isinstance(model, EncoderModel)
     assert model.config.pooling == "cls"
+
+
+def test_the_second_loss_follows_the_first_after_so_many_steps() -> None:
+    one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
+    loss = one_after_another(one, other, 3)
+    assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [1, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])
+def test_periods_follow_one_another_through_whole_passes(few_rows: TaskData, period: float) -> None:
+    """Four passes' worth of periods show every row four times, give or take the rounding; each period has its share of the rows."""
+    rows = few_rows.train
+    parts = [period_rows(rows, period, number).ids for number in range(1, round(4 / period) + 1)]
+    assert {len(part) for part in parts} == {round(period * len(rows))}
+    counts = np.unique(np.concatenate(parts), return_counts=True)[1]
+    assert len(counts) == len(rows)
+    assert counts.max() - counts.min() <= 1
+    first = period_rows(rows, period, 1)
+    assert [row.tolist() for row in first.tokens.ids] == [
+        rows.tokens.ids[place].tolist() for place in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
+    ]
+
+
+@pytest.mark.parametrize(("share", "batches"), [(1.0, 6), (0.5, 3), (0.01, 1)])
+def test_importance_looks_at_its_share_of_the_rows(few_rows: TaskData, share: float, batches: int) -> None:
+    found = taylor_batches(few_rows.train, share, 8, seed=1)
+    assert len(found) == batches
+    assert len(set(np.concatenate(found).tolist())) == 8 * batches
+    assert not all(map(np.array_equal, found, taylor_batches(few_rows.train, share, 8, seed=2)))

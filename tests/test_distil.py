@@ -8,12 +8,11 @@ import pytest
 import torch
 from conftest import make_run, make_schedule
 
+from baselines.distil import Distil, Exits, Targets, distillation, student_and_teacher
 from baselines.encoder import EncoderModel, ModelConfig
 from baselines.losses import exit_losses, hidden_loss, soft_losses
 from baselines.teacher import Teacher
 from baselines.training import Examples
-from costeff.distill import Distil, Exits, Targets, distillation, student_and_teacher
-from costeff.slenderize import one_after_another, period_rows, taylor_batches
 from harness.backbones import Backbone
 from harness.batches import collate
 from harness.records import WeightsReport
@@ -88,7 +87,7 @@ def test_with_a_teacher_alone_the_student_starts_at_the_pretrained_weights(micro
         asked.append((backbone, config.exits, config.pooling))
         return start, report
 
-    monkeypatch.setattr("costeff.distill.pretrained", given)
+    monkeypatch.setattr("baselines.distil.pretrained", given)
     pupils = student_and_teacher((teacher,), Exits("cls", 1, "concatenate"), micro)
     assert (pupils.student, pupils.teacher, pupils.weights) == (start, teacher, report)
     assert asked == [(micro, ("plain",) * 3, "cls")]
@@ -103,32 +102,3 @@ def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskDa
             assert torch.equal(one, other)
     assert made.exit_layers == [1, 2, 3]
     assert (made.config.pooling, made.config.last_states, made.config.combine) == ("cls", 2, "average")
-
-
-def test_the_second_loss_follows_the_first_after_so_many_steps() -> None:
-    one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
-    loss = one_after_another(one, other, 3)
-    assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [1, 1, 1, 1, 2, 2]
-
-
-@pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])
-def test_periods_follow_one_another_through_whole_passes(few_rows: TaskData, period: float) -> None:
-    """Four passes' worth of periods show every row four times, give or take the rounding; each period has its share of the rows."""
-    rows = few_rows.train
-    parts = [period_rows(rows, period, number).ids for number in range(1, round(4 / period) + 1)]
-    assert {len(part) for part in parts} == {round(period * len(rows))}
-    counts = np.unique(np.concatenate(parts), return_counts=True)[1]
-    assert len(counts) == len(rows)
-    assert counts.max() - counts.min() <= 1
-    first = period_rows(rows, period, 1)
-    assert [row.tolist() for row in first.tokens.ids] == [
-        rows.tokens.ids[place].tolist() for place in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
-    ]
-
-
-@pytest.mark.parametrize(("share", "batches"), [(1.0, 6), (0.5, 3), (0.01, 1)])
-def test_importance_looks_at_its_share_of_the_rows(few_rows: TaskData, share: float, batches: int) -> None:
-    found = taylor_batches(few_rows.train, share, 8, seed=1)
-    assert len(found) == batches
-    assert len(set(np.concatenate(found).tolist())) == 8 * batches
-    assert not all(map(np.array_equal, found, taylor_batches(few_rows.train, share, 8, seed=2)))
