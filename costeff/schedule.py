@@ -53,7 +53,7 @@ def epochs_for(task: str, rows: int) -> Epochs:
 
 def scaled(epochs: float) -> int:
     """A whole number of epochs, at least 1; halves go up."""
-    return max(1, int(epochs + 0.5))
+    return max(1, int(round(epochs, 6) + 0.5))
 
 
 def smaller(shape: EncoderShape, heads: float, ffn: float, rank: float) -> EncoderShape:

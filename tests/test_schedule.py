@@ -92,3 +92,9 @@ def test_a_task_that_was_not_scripted_takes_the_epochs_of_one_of_its_size() -> N
 @pytest.mark.parametrize(("epochs", "effort", "whole"), [(12, 0.3, 4), (5, 0.3, 2), (5, 0.5, 3), (1, 0.3, 1), (5, 0.05, 1), (3, 1.0, 3)])
 def test_effort_scales_to_whole_epochs_at_least_one(epochs: float, effort: float, whole: int) -> None:
     assert scaled(epochs * effort) == whole
+
+
+def test_epochs_found_on_the_line_are_not_lost_to_rounding() -> None:
+    """At half of the heads 5 x 0.3 is 1.5, whatever the last bits say."""
+    epochs = EPOCHS["mrpc"]
+    assert scaled(epochs.at(1 / 2, epochs.prediction) * 0.3) == 2
