@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
@@ -40,7 +40,8 @@ class Drawing:
     name: str = "drawing"
     touch: str = ""
     """A file to make when the fit begins."""
-    wait_s: float = 0.0
+    until: str = ""
+    """A file to wait for, a minute at most."""
     revision: ClassVar[int] = 1
     calls: ClassVar[list["Call"]] = []
 
@@ -48,7 +49,9 @@ class Drawing:
         Drawing.calls.append(Call(parents, run, run.scratch.is_dir()))
         if self.touch:
             Path(self.touch).touch()
-        time.sleep(self.wait_s)
+        give_up = time.monotonic() + 60
+        while self.until and not Path(self.until).exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
         (run.scratch / "state").write_text("after an epoch")
         model = EncoderModel(ModelConfig(backbone.shape, backbone.pooling, data.task.classes, 1.0, (None, None, "plain")))
         weights = None if parents else WeightsReport(3, ("left",), ("fresh",))
@@ -352,18 +355,19 @@ class Setting:
     """What a process of its own needs to fit the same stage: made without fixtures."""
 
     cache: Path
-    stage: Drawing = field(default_factory=lambda: Drawing(wait_s=0.5))
+    stage: Drawing
+    progress: Progress
 
     def fitted(self) -> FittedStage:
         shape = bert_shape(3, 8, 1, 8, vocabulary=len(demo.demo_vocabulary()), positions=64)
         backbone = Backbone("own", shape, "mean", "random", "none", (1e-3,))
         data = load_data(TASKS["demo-pair"], None, limit=4).encoded(backbone.encode, 16)
-        work = Work(1, Compute(CPU, "float32", 1, Progress()), self.cache, model_format())
+        work = Work(1, Compute(CPU, "float32", 1, self.progress), self.cache, model_format())
         return work.fitted(self.stage, data, backbone)
 
 
-def fit_in_a_child(cache: str, touch: str) -> None:
-    fitted = Setting(Path(cache), Drawing(wait_s=0.5, touch=touch)).fitted()
+def fit_in_a_child(cache: str, touch: str, until: str) -> None:
+    fitted = Setting(Path(cache), Drawing(touch=touch, until=until), Progress(-1)).fitted()
     print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
 
 
@@ -408,20 +412,25 @@ def test_of_a_dropped_model_the_report_stays_until_somebody_wants_the_model(work
     assert wanted.model_folder.is_dir()
 
 
-def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_waits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    started = tmp_path / "started"
+def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_waits(tmp_path: Path) -> None:
+    """The child's fit ends when this process has said that it waits."""
+    started, waited, said = tmp_path / "started", tmp_path / "waited", []
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+            waited.touch()
+
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from test_stages import fit_in_a_child; "
-    program += f"fit_in_a_child({str(tmp_path / 'cache')!r}, {str(started)!r})"
+    program += f"fit_in_a_child({str(tmp_path / 'cache')!r}, {str(started)!r}, {str(waited)!r})"
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     with child:
         give_up = time.monotonic() + 60
         while not started.exists() and child.poll() is None and time.monotonic() < give_up:
             time.sleep(0.01)
-        fitted = Setting(tmp_path / "cache", Drawing(wait_s=0.5, touch=str(started))).fitted()
-        said, _ = child.communicate(timeout=60)
-    assert json.loads(said) == [fitted.key, False, 1]
+        fitted = Setting(tmp_path / "cache", Drawing(touch=str(started), until=str(waited)), Told()).fitted()
+        answer, _ = child.communicate(timeout=60)
+    assert json.loads(answer) == [fitted.key, False, 1]
     assert fitted.reused
     assert Drawing.calls == []
-    assert "drawing: another process is fitting it; waiting" in capsys.readouterr().err
+    assert said == [": drawing: another process is fitting it; waiting"]
