@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
@@ -77,14 +77,18 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     if config.pooling == "cls" and "pooler.dense.weight" in tensors:
         poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
         targets |= {f"pooler.dense.{kind}": [f"{name}.{kind}" for name in poolers] for kind in ("weight", "bias") if poolers}
-    if config.masked_lm and has_masked_lm_head(backbone):
+    if config.masked_lm and MASKED_LM.keys() <= tensors.keys():
         targets |= {theirs: [ours] for theirs, ours in MASKED_LM.items()}
     return model, _load(model, tensors, targets, backbone.name)
 
 
 def has_masked_lm_head(backbone: Backbone) -> bool:
     """Whether the backbone's checkpoint holds the head that it was pre-trained with."""
-    return backbone.folder is not None and MASKED_LM.keys() <= _tensors(backbone, backbone.folder).keys()
+    if backbone.folder is None:
+        return False
+    with safe_open(backbone.folder / WEIGHTS, "pt") as file:
+        names = file.keys()
+    return MASKED_LM.keys() <= set(map(_plain, names))
 
 
 def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from baselines.finetune import fit_best_rate, last_only, model_config
 from baselines.training import Schedule
 from costeff.budget import encoder_macs, largest_share
 from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
-from costeff.slenderize import Allocation, Slenderize
+from costeff.slenderize import BOTH, HIDDEN, Allocation, Slenderize
 from harness.backbones import Backbone, EncoderShape, Pooling
 from harness.errors import HarnessError
 from harness.stages import Fitted, FittedStage, Work
@@ -178,7 +178,7 @@ class CostEff:
         """From the pretrained weights: hidden states alone for a third of the epochs, then the teacher's last answers and the labels by
         halves, at the rate that `selection` prefers."""
         passes = epochs.assistant * self.effort
-        hidden = Distil("assistant-hidden", Targets(hidden=1.0), self._exits(), self.equilibrium, self._schedule(rate, scaled(passes / 3)))
+        hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, self._schedule(rate, scaled(passes / 3)))
 
         def parents(work: Work) -> tuple[FittedStage, ...]:
             teacher = self.teacher.fit(data, backbone, work).stage
@@ -219,8 +219,8 @@ class CostEff:
         hidden = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
         both = scaled(epochs.at(self.heads, epochs.prediction) * self.effort)
         return (
-            Distil("recover-hidden", Targets(hidden=1.0), None, self.equilibrium, self._schedule(rate * self.hidden_rate, hidden)),
-            Distil("recover", Targets(hidden=1.0, soft=1.0), None, self.equilibrium, self._schedule(rate * self.prediction_rate, both)),
+            Distil("recover-hidden", HIDDEN, None, self.equilibrium, self._schedule(rate * self.hidden_rate, hidden)),
+            Distil("recover", BOTH, None, self.equilibrium, self._schedule(rate * self.prediction_rate, both)),
         )
 
 

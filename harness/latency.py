@@ -9,15 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from harness.batches import collate
@@ -26,7 +25,7 @@ from harness.inference import answer_early
 from harness.methods import model_format
 from harness.model import Batch, MultiExitModel
 from harness.policies import POLICIES, Policy
-from harness.progress import Progress
+from harness.progress import Progress, held
 from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
 from harness.tasks import Tokens
 from harness.trace import Floats
@@ -241,23 +240,9 @@ def _load(folder: str, device: torch.device) -> MultiExitModel:
 def main() -> None:
     """The child process: a job on standard input, samples on standard output."""
     job = from_json(LatencyJob, sys.stdin.read(), "the timing job")
-    with _alone():
-        print(json.dumps({"milliseconds": _time_all(job)}))
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """No other child times while this one does; the lock goes with the process."""
     lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(WAITING, file=sys.stderr, flush=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    with held(lock, lambda: print(WAITING, file=sys.stderr, flush=True)):  # no other child times meanwhile; the lock goes with the process
+        print(json.dumps({"milliseconds": _time_all(job)}))
 
 
 def _time_all(job: LatencyJob) -> dict[str, dict[str, tuple[float, ...]]]:

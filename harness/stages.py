@@ -4,22 +4,20 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import Field, asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from harness.backbones import Backbone
 from harness.errors import IncompleteError
 from harness.methods import ModelFormat
 from harness.model import MultiExitModel
-from harness.progress import Progress
+from harness.progress import Progress, held
 from harness.records import StageReport, StageUse, Training, Trial, WeightsReport, from_json, to_json
 from harness.tasks import TaskData
 
@@ -148,7 +146,7 @@ class FittedStage:
 
     def drop_model(self) -> None:
         """Keep the report alone, unless some run uses the model."""
-        with _locked(self.folder):
+        with held(_lock(self.folder)):
             if not (self.folder / WANTED).exists() and self.model_folder.is_dir():
                 away = self.folder / ".dropped"
                 self.model_folder.replace(away)
@@ -210,7 +208,8 @@ class Work:
         key = self.key(stage, data, backbone, parents)
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(folder, f"{self.label}: {stage.name}: another process is fitting it; waiting", self.compute.progress):
+        waiting = partial(self.compute.progress.say, f"{self.label}: {stage.name}: another process is fitting it; waiting")
+        with held(_lock(folder), waiting):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
             reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not wanted)
@@ -278,20 +277,9 @@ def stage_folder(cache: Path, key: str) -> Path:
     return cache / "stages" / key
 
 
-@contextmanager
-def _locked(folder: Path, waiting: str = "", progress: Progress | None = None) -> Iterator[None]:
-    """Held by whoever fits or changes a stage; says `waiting` when that is another."""
-    lock = FileLock(folder.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        if progress is not None:
-            progress.say(waiting)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _lock(folder: Path) -> FileLock:
+    """Held by whoever fits or changes a stage."""
+    return FileLock(folder.with_suffix(".lock"))
 
 
 def _scratch(folder: Path) -> Path:
