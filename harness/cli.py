@@ -344,43 +344,28 @@ def report_command(
     Example:
       harness report --format markdown --tasks mrpc,sst2
     """
-    from harness.errors import IncompleteError, unknown
-    from harness.methods import METHODS
+    from harness.errors import IncompleteError
     from harness.options import names_in, reference_named
-    from harness.report import insert, render
+    from harness.report import gather, insert, render
     from harness.store import ResultsStore
-    from harness.tasks import find_tasks
 
     if into is not None and form != "markdown":
         raise HarnessError(f"--into puts markdown into a file: not with --format {form}")
     store = ResultsStore(results_dir)
-    records, problems = store.records()
-    asked: dict[str, set[str]] = {}
-    if tasks is not None:
-        asked = {name: {task.name for task in find_tasks([name])} for name in names_in("--tasks", tasks)}
-        records = [record for record in records if any(record.spec.task in members for members in asked.values())]
     named = names_in("--methods", methods) if methods is not None else None
-    there = {*METHODS, *(record.spec.method for record in records)}
-    for name in named or ():
-        if name not in there:
-            raise unknown("method", name, there)
-    records, damaged = store.sound(records)
-    problems += damaged
-    for problem in problems:
+    found = gather(store, names_in("--tasks", tasks) if tasks is not None else None, named)
+    for problem in found.problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    found = {record.spec.task for record in records}, {record.spec.method for record in records}
-    missing = [name for name, members in asked.items() if not members & found[0]]
-    missing += [name for name in named or () if name not in found[1]]
-    for name in missing:
+    for name in found.missing:
         click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
-    if into is not None and problems:
+    if into is not None and found.problems:
         raise IncompleteError(
-            f"{into} stays as it is: {len(problems)} of the runs cannot be read, and a report without them would take its place"
+            f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
         )
     against = reference_named(reference, {})
-    text = render(store, records, against.name if against else None, form, named)
+    text = render(store, found.records, against.name if against else None, form, named)
     if into is not None:
         insert(into, text)
     else:
         click.echo(text, nl=False)
-    return ExitCode.INCOMPLETE if problems or missing else ExitCode.OK
+    return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK

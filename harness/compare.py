@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.policies import make_policy
-from harness.records import ExitMeasurement, LatencyConditions, RunRecord, flat
+from harness.records import ExitMeasurement, LatencyConditions, RunRecord, canonical, telling
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
 from harness.tasks import find_tasks
@@ -164,20 +164,15 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
 
     Of several runs of one seed the newest model's stands, and of its runs the one that was timed against `reference`.
     """
-    found: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
+    found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        found[record.spec.method, _canonical(record.spec.settings)].append(record)
-    groups = {key: _one_a_seed(group, reference) for key, group in found.items()}
-    variants: dict[str, list[dict[str, object]]] = defaultdict(list)
-    for (method, _), group in groups.items():
-        variants[method].append(flat(group[0].spec.settings))
+        found[record.spec.method][canonical(record.spec.settings)].append(record)
     labelled = {}
-    for (method, _), group in groups.items():
-        own, others = flat(group[0].spec.settings), variants[method]
-        names = dict.fromkeys(name for other in others for name in other)
-        unusual = [name for name in names if 2 * sum(other.get(name) == own.get(name) for other in others) <= len(others)]
-        suffix = ", ".join(f"{name}={_short(own.get(name))}" for name in unusual)
-        labelled[f"{method} ({suffix})" if suffix else method] = group
+    for method, variants in found.items():
+        groups = [_one_a_seed(group, reference) for group in variants.values()]
+        for group, own in zip(groups, telling([group[0].spec.settings for group in groups]), strict=True):
+            suffix = ", ".join(f"{name}={_short(value)}" for name, value in own.items())
+            labelled[f"{method} ({suffix})" if suffix else method] = group
     return labelled
 
 
@@ -209,17 +204,6 @@ def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyCond
     """The run's latency, if it was timed against the reference of this comparison."""
     references = {reference.spec.method for reference in base.values()}
     return record.latency if record.latency is not None and record.latency.reference in references else None
-
-
-def _canonical(settings: dict[str, object]) -> str:
-    """Settings as text that is equal when they mean the same: 1 and 1.0, a field that is None and one that is missing."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, list):
-            return [plain(item) for item in value]
-        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    return json.dumps({name: plain(value) for name, value in flat(settings).items() if value is not None}, sort_keys=True)
 
 
 def _short(value: object) -> str:

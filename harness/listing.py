@@ -10,7 +10,7 @@ from harness.backbones import BACKBONES
 from harness.errors import HarnessError
 from harness.methods import METHODS, load_method
 from harness.policies import make_policy
-from harness.records import RunRecord, flat
+from harness.records import RunRecord, flat, telling
 from harness.store import ResultsStore
 from harness.sweep import sweep, thresholds_from
 from harness.tasks import GROUPS, TASKS, find_tasks
@@ -56,10 +56,13 @@ def backbones() -> Rows:
 
 
 def runs(records: list[RunRecord]) -> Rows:
-    """Run id, cell, last exit's scores, and the settings in which runs of one method differ."""
-    seen: dict[str, list[dict[str, object]]] = defaultdict(list)
+    """Run id, cell, last exit's scores, and the settings that set the run apart from others of its method."""
+    methods: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        seen[record.spec.method].append(flat(record.spec.settings))
+        methods[record.spec.method].append(record)
+    settings = {
+        record.run_id: own for of in methods.values() for record, own in zip(of, telling([r.spec.settings for r in of]), strict=True)
+    }
     return [
         {
             "run": record.run_id,
@@ -72,10 +75,10 @@ def runs(records: list[RunRecord]) -> Rows:
             "threads": record.environment.threads,
             "exits": len(record.exits),
             "scores": record.exits[-1].scores,
-            "settings": {name: value for name, value in own.items() if any(other.get(name) != value for other in seen[record.spec.method])},
+            "settings": settings[record.run_id],
             "created": record.created,
         }
-        for record, own in ((record, flat(record.spec.settings)) for record in records)
+        for record in records
     ]
 
 

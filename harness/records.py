@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -306,6 +307,28 @@ def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
     for name, value in settings.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return found
+
+
+def canonical(settings: dict[str, object]) -> str:
+    """Settings as text that is equal when they mean the same: 1 and 1.0, a field that is None and one that is missing."""
+
+    def plain(value: object) -> object:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    return json.dumps({name: plain(value) for name, value in flat(settings).items() if value is not None}, sort_keys=True)
+
+
+def telling(settings: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """For each of several settings of one method what sets it apart, flat: what more than half of the variants share is not said."""
+    variants = list({canonical(one): flat(one) for one in settings}.values())
+    names = dict.fromkeys(name for variant in variants for name in variant)
+
+    def unusual(name: str, value: object) -> bool:
+        return 2 * sum(variant.get(name) == value for variant in variants) <= len(variants)
+
+    return [{name: own.get(name) for name in names if unusual(name, own.get(name))} for own in map(flat, settings)]
 
 
 def to_json(value: "DataclassInstance") -> str:

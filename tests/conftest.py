@@ -9,6 +9,7 @@ from typing import NamedTuple, NoReturn
 
 import pytest
 import torch
+from drawing import Drawing
 from synthetic import make_exit, make_record, random_trace
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -27,6 +28,11 @@ from harness.store import ResultsStore
 from harness.tasks import TASKS, TaskData, load_data
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_calls() -> None:
+    Drawing.calls.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +145,12 @@ def store_run(folder: Path, record: RunRecord, classes: int = 2) -> None:
     layers = [exit_.layer for exit_ in record.exits]
     traces = {split: random_trace(seed, layers, classes=classes) for seed, split in enumerate(("dev", "selection", "calibration"))}
     ResultsStore(folder).save(record, traces, {})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultsStore:
+    """No runs yet."""
+    return ResultsStore(tmp_path / "results")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from harness.records import (
 )
 from harness.store import ResultsStore
 from harness.sweep import Curve
-from harness.tasks import TASKS, Split, Task, TaskData, Tokens, load_data
+from harness.tasks import TASKS, TaskData, load_data
 from harness.trace import Trace
 
 needs_minilm = pytest.mark.skipif(
@@ -167,9 +167,20 @@ def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy
     )
 
 
+def single(method: str, seed: int, score: float = 0.5, task: str = "rte", macs: float = 8000.0) -> RunRecord:
+    """A run with one exit, whose second metric scores half of the first."""
+    scores = {metric: score / 2**place for place, metric in enumerate(TASKS[task].metrics)}
+    return make_record(method, seed, [make_exit(4, scores, macs, 4.0, 4.0)], task=task)
+
+
 def identified(record: RunRecord) -> RunRecord:
     """The record with a run id that no other content has."""
     return replace(record, run_id=hashlib.sha256(to_json(replace(record, run_id="")).encode()).hexdigest()[:16])
+
+
+def timed(record: RunRecord, reference: str | None, ratio: float) -> RunRecord:
+    """The run with a latency that is `ratio` times better than the reference's at every exit."""
+    return identified(replace(record, latency=make_latency(reference, 5.0, [ratio] * len(record.exits))))
 
 
 def timeless(trials: Sequence[Trial]) -> list[Trial]:
@@ -381,23 +392,3 @@ def make_job(**changes: object) -> LatencyJob:
     """float32 on one thread of the CPU, no batches, a minute at the most."""
     plain = LatencyJob("", None, {}, "cpu", "float32", 1, None, 0.1, None, seconds=60.0)
     return replace(plain, **changes)
-
-
-# --- one small fixed run, for figures of our own that must not move
-
-
-FIXED = Backbone("fixed", bert_shape(3, 32, 4, 64, vocabulary=30, positions=16), "mean", "random", "none", (1e-3,))
-
-
-def fixed_data() -> TaskData:
-    """Rows whose label the number of their words says, made by arithmetic alone."""
-    task = Task("fixed", ("even", "odd"), ("0", "1"), ("accuracy",), None)
-    parts = [_fixed_rows(count, first) for count, first in ((40, 0), (16, 1), (4, 2), (4, 3))]
-    return TaskData(task, *parts, "fixed", "fixed", max_length=16)
-
-
-def _fixed_rows(count: int, first: int) -> Split:
-    lengths = [4 + (7 * row + first) % 9 for row in range(count)]
-    ids = tuple(((np.arange(length) * (row + 3) + first) % 30).astype(np.int32) for row, length in enumerate(lengths))
-    labels = np.array([length % 2 for length in lengths], dtype=np.float64)
-    return Split(np.arange(count), (("a text",),) * count, labels, Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0))

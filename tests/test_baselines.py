@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import same_weights
-from synthetic import FIXED, fixed_data, timeless
+from fixed import FIXED, fixed_data
+from synthetic import timeless
 from torch import Tensor
 
 from baselines import finetune

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import FIXED, fixed_data
+from fixed import FIXED, fixed_data
 
 from baselines.bert import Bert
 from baselines.distil import Distil, Exits, Targets

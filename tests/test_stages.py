@@ -1,100 +1,37 @@
+"""The store of fitted stages: keys, reuse, seeds, parents."""
+
 import json
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
+from drawing import Drawing, same_weights, stage_folders
 from synthetic import timeless
 
 from baselines.bert import Bert
 from baselines.deebert import DeeBert
-from baselines.encoder import EncoderModel, ModelConfig
-from baselines.finetune import FineTune
 from baselines.pabee import Pabee
-from harness import demo, stages
+from harness import demo
 from harness.backbones import Backbone, bert_shape
-from harness.errors import ExitCode, IncompleteError
 from harness.methods import load_method, model_format
-from harness.model import MultiExitModel
 from harness.progress import Progress
-from harness.records import StageUse, Training, WeightsReport
-from harness.stages import Compute, Fitted, FittedStage, FreshFit, StageRun, Work, seed_all
+from harness.records import StageUse, WeightsReport
+from harness.stages import Compute, Fitted, FittedStage, Work, seed_all
 from harness.tasks import TASKS, TaskData, load_data
 
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A stage that draws a random model, trains nothing, and counts its calls."""
-
-    setting: float = 0.5
-    name: str = "drawing"
-    touch: str = ""
-    """A file to make when the fit begins."""
-    until: str = ""
-    """A file to wait for, a minute at most."""
-    revision: ClassVar[int] = 1
-    calls: ClassVar[list["Call"]] = []
-
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
-        Drawing.calls.append(Call(parents, run, run.scratch.is_dir()))
-        if self.touch:
-            Path(self.touch).touch()
-        give_up = time.monotonic() + 60
-        while self.until and not Path(self.until).exists() and time.monotonic() < give_up:
-            time.sleep(0.01)
-        (run.scratch / "state").write_text("after an epoch")
-        model = EncoderModel(ModelConfig(backbone.shape, backbone.pooling, data.task.classes, 1.0, (None, None, "plain")))
-        weights = None if parents else WeightsReport(3, ("left",), ("fresh",))
-        return FreshFit(model, Training(len(data.train), 4, 0.5, 0.25, (0.5, 0.75), 2), weights)
-
-
-@dataclass(frozen=True)
-class Call:
-    parents: tuple[MultiExitModel, ...]
-    run: StageRun
-    scratch_was_there: bool
-
-
-@dataclass(frozen=True)
 class Redrawing(Drawing):
     revision: ClassVar[int] = 2
-
-
-@dataclass(frozen=True)
-class Failing(Drawing):
-    error: ClassVar[type[BaseException]] = ValueError
-
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
-        super().fit(parents, data, backbone, run)
-        raise self.error("half way")
-
-
-@pytest.fixture(autouse=True)
-def no_calls() -> None:
-    Drawing.calls.clear()
-
-
-def _tensors(model: MultiExitModel) -> dict[str, torch.Tensor]:
-    return dict(model.state_dict())
-
-
-def _equal(one: FittedStage, other: FittedStage) -> bool:
-    first, second = _tensors(one.model), _tensors(other.model)
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
-
-
-def _stage_folders(cache: Path) -> list[str]:
-    return sorted(path.name for path in (cache / "stages").iterdir() if path.is_dir())
 
 
 def test_a_second_call_reuses_the_stage_without_fitting(work: Work, few_rows: TaskData, micro: Backbone) -> None:
@@ -103,7 +40,7 @@ def test_a_second_call_reuses_the_stage_without_fitting(work: Work, few_rows: Ta
     assert (first.reused, second.reused) == (False, True)
     assert first.key == second.key
     assert first.stored == second.stored
-    assert _equal(first, second)
+    assert same_weights(first.model, second.model)
     assert not second.model.training
 
 
@@ -117,7 +54,7 @@ def test_a_stage_keeps_what_its_training_told(work: Work, few_rows: TaskData, mi
 def test_a_stage_leaves_its_folder_and_nothing_else(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     fitted = work.fitted(Drawing(), few_rows, micro)
     assert fitted.folder == work.cache / "stages" / fitted.key
-    assert _stage_folders(work.cache) == [fitted.key]
+    assert stage_folders(work.cache) == [fitted.key]
     assert sorted(path.name for path in fitted.folder.iterdir()) == ["model", "stage.json", "wanted"]
     assert sorted(path.name for path in fitted.model_folder.iterdir()) == ["config.json", "model.safetensors"]
     (call,) = Drawing.calls
@@ -184,7 +121,7 @@ def test_the_same_data_loaded_again_gives_the_same_key(work: Work, few_rows: Tas
 def test_a_stage_is_seeded_from_the_runs_seed_and_its_own_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     fits = [at.fitted(Drawing(setting), few_rows, micro) for at in (work, work.at_seed(2)) for setting in (1.0, 2.0)]
     assert len({call.run.seed for call in Drawing.calls}) == 4
-    assert not any(_equal(fits[0], other) for other in fits[1:])
+    assert not any(same_weights(fits[0].model, other.model) for other in fits[1:])
 
 
 def test_seeding_fixes_torch_numpy_and_python() -> None:
@@ -203,7 +140,7 @@ def test_a_result_does_not_depend_on_what_was_drawn_before_it(work: Work, few_ro
     torch.rand(17)
     other = replace(work, cache=tmp_path / "other")
     other.fitted(Drawing(9.0), few_rows, micro)
-    assert _equal(first, other.fitted(Drawing(), few_rows, micro))
+    assert same_weights(first.model, other.fitted(Drawing(), few_rows, micro).model)
 
 
 def _fits_of(methods: tuple[str, ...], work: Work, data: TaskData, backbone: Backbone) -> dict[str, Fitted]:
@@ -220,7 +157,7 @@ def test_results_do_not_depend_on_the_order_of_methods_or_on_the_cache(work: Wor
         for name in order:
             assert fits[name].stage.key == reference[name].stage.key
             assert timeless(fits[name].trials) == timeless(reference[name].trials)
-            assert _equal(fits[name].stage, reference[name].stage), (order, name)
+            assert same_weights(fits[name].stage.model, reference[name].stage.model), (order, name)
 
 
 def test_methods_share_the_stages_they_have_in_common(work: Work, few_rows: TaskData, micro: Backbone) -> None:
@@ -229,7 +166,7 @@ def test_methods_share_the_stages_they_have_in_common(work: Work, few_rows: Task
     assert [use.reused for use in deebert.uses()] == [True, False]
     assert deebert.uses()[0].report == bert.stored.report
     assert [use.report.name for use in pabee.uses()] == ["pabee-joint"]
-    assert len(_stage_folders(work.cache)) == 3
+    assert len(stage_folders(work.cache)) == 3
 
 
 def test_parents_reach_a_stage_as_copies_of_its_own(work: Work, few_rows: TaskData, micro: Backbone) -> None:
@@ -238,7 +175,7 @@ def test_parents_reach_a_stage_as_copies_of_its_own(work: Work, few_rows: TaskDa
     last = work.fitted(Drawing(2.0), few_rows, micro, (first,))
     ((parent,),) = (call.parents for call in Drawing.calls if call.parents)
     assert parent is not model
-    assert all(torch.equal(value, _tensors(model)[name]) for name, value in _tensors(parent).items())
+    assert same_weights(model, parent)
     assert {v.data_ptr() for v in parent.parameters()}.isdisjoint(v.data_ptr() for v in model.parameters())
     assert last.parents == (first,)
 
@@ -256,98 +193,6 @@ def test_weights_are_those_that_the_first_stage_loaded(work: Work, few_rows: Tas
     last = work.fitted(Drawing(2.0), few_rows, micro, (root,))
     assert last.stored.weights is None
     assert last.weights() == root.weights() == WeightsReport(3, ("left",), ("fresh",))
-
-
-def test_a_full_disk_stops_a_stage_before_it_begins(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
-    with pytest.raises(IncompleteError, match=r"0\.1 GB free, a stage needs 0\.3 GB") as caught:
-        work.fitted(Drawing(), few_rows, micro)
-    assert caught.value.exit_code == ExitCode.INCOMPLETE
-    assert "--cache-dir" in str(caught.value)
-    assert Drawing.calls == []
-    assert _stage_folders(work.cache) == []
-
-
-def test_room_is_asked_for_two_states_and_the_model_of_a_large_backbone(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """BERT-base: 23.4 million word and 84.9 million layer weights of 4 bytes, nine times 0.434 GB, and 0.268 GB to spare: 4.169 GB."""
-    base = replace(micro, shape=bert_shape(12, 768, 12, 3072))
-    for free in (10**9, 4_168_000_000):
-        monkeypatch.setattr(stages.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        with pytest.raises(IncompleteError, match=r"GB free, a stage needs 4\.2 GB"):
-            work.fitted(Drawing(), few_rows, base)
-    monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_172_000_000))
-    work._check_disk(base)
-
-
-def test_a_training_writes_no_more_than_the_disk_is_asked_for(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
-    """A state holds four models; two states and the fitted model are what `MODELS_WRITTEN` counts."""
-    (schedule,) = Bert(epochs=1).schedules(micro)
-    small = replace(micro, shape=bert_shape(2, 128, 4, 512, micro.shape.vocabulary, 64))
-    run = StageRun(work.compute, "", "fine-tune", 1, tmp_path)
-    fresh = FineTune("fine-tune", (None, "plain"), (1.0,), schedule).fit((), few_rows, small, run)
-    state, model = (tmp_path / "train.pt").stat().st_size, 4 * fresh.model.parameter_count()
-    assert state / model == pytest.approx(4, abs=0.1)
-    assert 2 * state + model == pytest.approx(stages.MODELS_WRITTEN * model, rel=0.02)
-
-
-def test_a_full_disk_does_not_keep_a_finished_stage_from_being_reused(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    work.fitted(Drawing(), few_rows, micro)
-    monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    assert work.fitted(Drawing(), few_rows, micro).reused
-
-
-def test_a_stage_that_fails_leaves_no_folder_and_its_state_for_the_next_try(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    key = work.key(Failing(), few_rows, micro, ())
-    assert key == work.key(Drawing(), few_rows, micro, ())
-    with pytest.raises(ValueError, match="half way"):
-        work.fitted(Failing(), few_rows, micro)
-    assert not (work.cache / "stages" / key).exists()
-    assert (Drawing.calls[0].run.scratch / "state").is_file()
-    fitted = work.fitted(Drawing(), few_rows, micro)
-    assert not fitted.reused
-    assert Drawing.calls[1].run.scratch == Drawing.calls[0].run.scratch
-    assert _stage_folders(work.cache) == [key]
-
-
-def test_a_stage_whose_model_cannot_be_written_leaves_no_folder(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    def full(model: MultiExitModel, folder: Path) -> None:
-        (folder / "model.safetensors").write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    formats = SimpleNamespace(save_model=full, load_model=model_format().load_model)
-    with pytest.raises(OSError, match="No space left"):
-        replace(work, formats=formats).fitted(Drawing(), few_rows, micro)
-    assert not (work.cache / "stages" / work.key(Drawing(), few_rows, micro, ())).exists()
-    assert not work.fitted(Drawing(), few_rows, micro).reused
-
-
-def test_a_damaged_report_of_a_stage_is_incomplete_and_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    fitted = work.fitted(Drawing(), few_rows, micro)
-    (fitted.folder / "stage.json").write_text("{")
-    with pytest.raises(IncompleteError, match=f"stage {fitted.key} is not JSON"):
-        work.fitted(Drawing(), few_rows, micro)
-
-
-def test_a_stage_whose_model_is_gone_is_incomplete(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    fitted = work.fitted(Drawing(), few_rows, micro)
-    (fitted.model_folder / "model.safetensors").unlink()
-    with pytest.raises(IncompleteError, match=fitted.key):
-        _ = fitted.model
-
-
-def test_a_cache_may_be_deleted_at_any_time(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    first = work.fitted(Drawing(), few_rows, micro)
-    model = first.model
-    shutil.rmtree(work.cache)
-    again = work.fitted(Drawing(), few_rows, micro)
-    assert not again.reused
-    assert all(torch.equal(value, _tensors(model)[name]) for name, value in _tensors(again.model).items())
 
 
 @dataclass(frozen=True)
@@ -369,47 +214,6 @@ class Setting:
 def fit_in_a_child(cache: str, touch: str, until: str) -> None:
     fitted = Setting(Path(cache), Drawing(touch=touch, until=until), Progress(-1)).fitted()
     print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
-
-
-@dataclass(frozen=True)
-class Diverging(Drawing):
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
-        super().fit(parents, data, backbone, run)
-        raise stages.DivergedError("drawing: the loss is nan")
-
-
-def test_a_diverged_stage_is_remembered_and_leaves_nothing_else(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    for _ in range(2):
-        assert work.tried(Diverging(), few_rows, micro) is None
-        with pytest.raises(stages.DivergedError, match="the loss is nan"):
-            work.fitted(Diverging(), few_rows, micro)
-    assert len(Drawing.calls) == 1
-    folder = work.cache / "stages" / work.key(Diverging(), few_rows, micro, ())
-    assert [path.name for path in folder.iterdir()] == ["diverged"]
-    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.lock"]
-
-
-def test_a_model_that_some_run_uses_is_not_dropped(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """A search tries a stage, another run then uses its model: the end of the search must not take it away."""
-    tried = work.tried(Drawing(), few_rows, micro)
-    used = work.fitted(Drawing(), few_rows, micro)
-    assert tried is not None
-    tried.drop_model()
-    assert used.model_folder.is_dir()
-
-
-def test_of_a_dropped_model_the_report_stays_until_somebody_wants_the_model(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    tried = work.tried(Drawing(), few_rows, micro)
-    assert tried is not None
-    tried.drop_model()
-    assert [path.name for path in tried.folder.iterdir()] == ["stage.json"]
-    again = work.tried(Drawing(), few_rows, micro)
-    assert again is not None
-    assert again.reused
-    assert len(Drawing.calls) == 1
-    wanted = work.fitted(Drawing(), few_rows, micro)
-    assert not wanted.reused
-    assert wanted.model_folder.is_dir()
 
 
 def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_waits(tmp_path: Path) -> None:

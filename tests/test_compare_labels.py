@@ -1,0 +1,93 @@
+"""Which runs make one row of a comparison, and what the row is called."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from synthetic import identified, single, timed
+
+from harness.compare import Mean, compare, labels
+from harness.records import RunRecord
+from harness.store import ResultsStore
+
+
+def varied(record: RunRecord, settings_: dict[str, object], seed: int | None = None) -> RunRecord:
+    return identified(replace(record, spec=replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)))
+
+
+def test_variants_of_one_method_are_rows_of_their_own_named_by_what_sets_them_apart() -> None:
+    base = single("tinybert", 1)
+    teacher: dict[str, object] = {"epochs": 3, "rates": [0.1, 0.2]}
+    variants = [
+        varied(base, {"epochs": 3, "head": "plain", "teacher": teacher}),
+        varied(base, {"epochs": 5, "head": "plain", "teacher": teacher}),
+        varied(base, {"epochs": 5, "head": "plain", "teacher": {**teacher, "rates": [0.3]}}),
+    ]
+    other = single("bert", 1)
+    groups = labels([*variants, other])
+    assert {name: [record.run_id for record in group] for name, group in groups.items()} == {
+        "tinybert (epochs=3)": [variants[0].run_id],
+        "tinybert": [variants[1].run_id],
+        "tinybert (teacher.rates=0.3)": [variants[2].run_id],
+        "bert": [other.run_id],
+    }
+    assert list(labels(variants[1:])) == ["tinybert (teacher.rates=0.1/0.2)", "tinybert (teacher.rates=0.3)"]
+
+
+def test_seeds_of_one_variant_are_one_group_in_the_order_of_seeds() -> None:
+    runs = [single("bert", seed) for seed in (10, 2, 1)]
+    assert {name: [record.spec.seed for record in group] for name, group in labels(runs).items()} == {"bert": [1, 2, 10]}
+
+
+SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
+    ({"rate": 1}, {"rate": 1.0}),
+    ({"rates": [1]}, {"rates": [1.0]}),
+    ({"teacher": {"rate": 0}}, {"teacher": {"rate": 0.0}}),
+    ({}, {"limit": None}),
+    ({"teacher": None}, {"limit": None}),
+]
+"""Settings that are written differently: an older record may lack a field, or write 1 for 1.0."""
+
+
+@pytest.mark.parametrize("variants", [*SAME_MEANING, [part for pair in SAME_MEANING for part in pair]], ids=str)
+def test_every_run_is_in_exactly_one_row_whatever_its_settings(variants: Sequence[dict[str, object]]) -> None:
+    """No row may take the place of another that has the same name."""
+    base = single("bert", 1)
+    runs = [varied(base, own, seed) for seed, own in enumerate(variants)]
+    kept = [record.run_id for group in labels(runs).values() for record in group]
+    assert sorted(kept) == sorted(record.run_id for record in runs)
+
+
+def fitted(record: RunRecord, key: str, day: int) -> RunRecord:
+    """The run of the model with this key on this day of the month."""
+    use = record.stages[-1]
+    stages = (*record.stages[:-1], replace(use, report=replace(use.report, key=key)))
+    return identified(replace(record, stages=stages, created=f"2026-11-{day:02}T12:00:00+00:00"))
+
+
+def test_of_a_seed_that_was_fitted_twice_the_newest_model_stands_timed_or_not(store: ResultsStore) -> None:
+    """A raised revision gives a new model of the same cell beside the old one: the score of the old one must not stand."""
+    old = timed(fitted(single("bert", 1, 0.1), "old", 20), "bert", 1.0)
+    new = fitted(single("bert", 1, 0.2), "new", 21)
+    for runs in ([old, new], [new, old]):
+        (comparison,) = compare(store, runs, "bert")
+        assert comparison.records == (new,)
+        assert comparison.rows[0].scores["accuracy"].mean == 0.2
+        assert comparison.rows[0].latency_ratio is None
+    again = timed(fitted(single("bert", 1, 0.1), "old", 22), "bert", 1.0)
+    assert compare(store, [again, new, old], "bert")[0].records == (new,)
+    other_seed = timed(fitted(single("bert", 2, 0.4), "other", 1), "bert", 1.0)
+    assert compare(store, [old, new, other_seed], "bert")[0].records == (new, other_seed)
+
+
+def test_of_several_runs_of_one_model_the_one_timed_against_the_reference_stands(store: ResultsStore) -> None:
+    """Then one that was timed at all, then the newest."""
+    model = single("bert", 1)
+    against, otherwise, untimed, later = (fitted(model, "same", day) for day in (1, 2, 3, 4))
+    against, otherwise = timed(against, "bert", 1.0), timed(otherwise, "pabee", 2.0)
+    standing = [against, otherwise, later, untimed]
+    for place in range(4):
+        for runs in (standing[place:], standing[place:][::-1]):
+            assert compare(store, runs, "bert")[0].records == (standing[place],)
+    (comparison,) = compare(store, standing, "bert")
+    assert comparison.rows[0].latency_ratio == Mean(1.0, None, 1)
