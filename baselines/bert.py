@@ -29,13 +29,13 @@ class Bert(Recipe):
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with one exit."""
-        return EncoderModel(model_config(backbone, task, last_only(backbone, self.head)))
+        return EncoderModel(model_config(backbone, task, last_only(backbone.shape, self.head)))
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """Fine-tune at the learning rate that `selection` prefers."""
 
         def stage(schedule: Schedule) -> FineTune:
-            return FineTune("fine-tune", last_only(backbone, self.head), (1.0,), schedule)
+            return FineTune("fine-tune", last_only(backbone.shape, self.head), (1.0,), schedule)
 
         return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, work))
 

@@ -74,7 +74,7 @@ class Dropout(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Word + position + token type, normalised: ids [n, t], types [n, t] -> [n, t, d].
+    """Word + position + token type (where there are any), normalised: ids [n, t], types [n, t] -> [n, t, d].
 
     With a rank r the word embedding is a table [V, r] times a projection [r, d]. Under autocast the output, and with it what the layers
     add to, has autocast's precision: half the memory to move for everything between the matrix products.
@@ -86,14 +86,16 @@ class Embedding(nn.Module):
         self.word = nn.Embedding(shape.vocabulary, rank or shape.hidden)
         self.projection = nn.Linear(rank, shape.hidden, bias=False) if rank else None
         self.position = nn.Embedding(shape.positions, shape.hidden)
-        self.token_type = nn.Embedding(shape.token_types, shape.hidden)
+        self.token_type = nn.Embedding(shape.token_types, shape.hidden) if shape.token_types else None
         self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
         self.dropout = Dropout(shape.dropout)
 
     def forward(self, ids: Tensor, types: Tensor) -> Tensor:
         words = self.word(ids) if self.projection is None else self.projection(self.word(ids))  # [n, t, d]
+        if self.token_type is not None:
+            words = words + self.token_type(types)
         positions = self.position.weight[: ids.shape[1]]  # [t, d]
-        hidden: Tensor = self.dropout(self.norm(words + self.token_type(types) + positions))
+        hidden: Tensor = self.dropout(self.norm(words + positions))
         kind = hidden.device.type
         halved = kind != "meta" and torch.is_autocast_enabled(kind)
         return hidden.to(torch.get_autocast_dtype(kind)) if halved else hidden

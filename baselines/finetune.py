@@ -11,22 +11,22 @@ from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses, weighted
 from baselines.training import Examples, Schedule, Score, selection_score, train
 from baselines.weights import copy_encoder, exit_heads, pretrained
-from harness.backbones import Backbone
+from harness.backbones import Backbone, EncoderShape
 from harness.errors import IncompleteError
 from harness.model import MultiExitModel
-from harness.records import Training, Trial
+from harness.records import Training, Trial, WeightsReport
 from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Work
 from harness.tasks import Task, TaskData
 
 
-def model_config(backbone: Backbone, task: Task, exits: tuple[Head | None, ...]) -> ModelConfig:
-    """The config of a model of the backbone's own shape."""
-    return ModelConfig(backbone.shape, backbone.pooling, task.classes, task.scale, exits)
+def model_config(backbone: Backbone, task: Task, exits: tuple[Head | None, ...], shape: EncoderShape | None = None) -> ModelConfig:
+    """The config of a model of the backbone's own shape, or of a student's."""
+    return ModelConfig(shape or backbone.shape, backbone.pooling, task.classes, task.scale, exits)
 
 
-def last_only(backbone: Backbone, head: Head) -> tuple[Head | None, ...]:
+def last_only(shape: EncoderShape, head: Head) -> tuple[Head | None, ...]:
     """One exit, after the last layer."""
-    return (None,) * (backbone.shape.layers - 1) + (head,)
+    return (None,) * (shape.layers - 1) + (head,)
 
 
 def added_exits(layers: int, head: Head, last: Head | None) -> tuple[Head | None, ...]:
@@ -36,7 +36,8 @@ def added_exits(layers: int, head: Head, last: Head | None) -> tuple[Head | None
 
 @dataclass(frozen=True)
 class FineTune:
-    """Train exits and encoder together on the labels, from the pretrained weights: sum of weight times loss over exits."""
+    """Train exits and encoder together on the labels: sum of weight times loss over exits. The encoder starts at the backbone's
+    pretrained weights, or at the parent's where there is one; exits are fresh."""
 
     name: str
     exits: tuple[Head | None, ...]
@@ -47,9 +48,22 @@ class FineTune:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train, choose the epoch on selection."""
-        model, report = pretrained(backbone, model_config(backbone, data.task, self.exits))
+        model, report = with_exits(parents, self.exits, data.task, backbone)
         training = _train_exits(model, self.weights, data, self.schedule, run)
         return FreshFit(model, training, report)
+
+
+def with_exits(
+    parents: tuple[MultiExitModel, ...], exits: tuple[Head | None, ...], task: Task, backbone: Backbone
+) -> tuple[EncoderModel, WeightsReport | None]:
+    """A model with fresh exits on the encoder of the parent, or without one on the backbone's pretrained weights, and their report."""
+    if not parents:
+        return pretrained(backbone, model_config(backbone, task, exits))
+    (parent,) = parents
+    assert isinstance(parent, EncoderModel)
+    model = EncoderModel(model_config(backbone, task, exits, parent.config.shape))
+    copy_encoder(parent, model)
+    return model, None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from harness.batches import collate, sorted_batches
 from harness.errors import HarnessError
 from harness.model import Batch, MultiExitModel
 from harness.records import Training
-from harness.stages import Compute, FreshFit, StageRun
+from harness.stages import Compute, FittedStage, FreshFit, StageRun, Work
 from harness.tasks import Split, TaskData
 
 MASKED_SHARE = 0.15
@@ -76,6 +76,20 @@ def _words(pieces: Pieces, device: torch.device) -> Tensor:
     return everything[~torch.isin(everything, torch.tensor(pieces.special, device=device))]
 
 
+def told(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
+    """What the masked-LM head makes of hidden states [n, t, d] of masked rows: logits [m, V] for the masked places."""
+    assert model.masked_lm is not None
+    logits: Tensor = model.masked_lm(hidden[given.places], model.embedding)
+    return logits
+
+
+FEWEST_RIGHT = 0.30
+"""Share of masked pieces that a model must tell right on held-out sentences for its words to teach anything."""
+
+HEAD_SCHEDULE = Schedule(epochs=2, batch_size=32, learning_rate=1e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+"""Of a head on a frozen encoder."""
+
+
 @dataclass(frozen=True)
 class MaskedLm:
     """A model of the backbone's own weights with a masked-LM head; where the checkpoint has none, one is trained, the encoder frozen.
@@ -89,7 +103,7 @@ class MaskedLm:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Load the head, or fit it on train."""
-        config = replace(model_config(backbone, data.task, last_only(backbone, "plain")), masked_lm=True)
+        config = replace(model_config(backbone, data.task, last_only(backbone.shape, "plain")), masked_lm=True)
         model, report = pretrained(backbone, config)
         pieces = Pieces.of(backbone)
 
@@ -105,17 +119,10 @@ class MaskedLm:
 
         def loss(model: EncoderModel, examples: Examples) -> Tensor:
             given = masked(examples.batch, pieces)
-            return functional.cross_entropy(told(model, given).float(), given.targets)
+            logits = told(model, model(given.batch).hiddens[-1], given)
+            return functional.cross_entropy(logits.float(), given.targets)
 
         return FreshFit(model, train(model, loss, data.train, score, self.schedule, run), report)
-
-
-def told(model: EncoderModel, given: Masked) -> Tensor:
-    """What a model with a masked-LM head says of the masked places [m, V]."""
-    assert model.masked_lm is not None
-    hidden = model(given.batch).hiddens[-1]
-    logits: Tensor = model.masked_lm(hidden[given.places], model.embedding)
-    return logits
 
 
 @torch.inference_mode()
@@ -127,6 +134,26 @@ def masked_accuracy(model: EncoderModel, rows: Split, pieces: Pieces, compute: C
         torch.manual_seed(MASKS_SEED)
         for index in sorted_batches(rows.tokens.lengths, EVALUATION_BATCH):
             given = masked(collate(rows.tokens, index).to(compute.device), pieces)
-            right += int((told(model, given).argmax(-1) == given.targets).sum())
+            logits = told(model, model(given.batch).hiddens[-1], given)
+            right += int((logits.argmax(-1) == given.targets).sum())
             total += len(given.targets)
     return right / max(total, 1)
+
+
+class Words(NamedTuple):
+    """The model that teaches words."""
+
+    stage: FittedStage
+    accuracy: float
+    """Share of masked pieces that it tells right on held-out sentences."""
+
+    @property
+    def teach(self) -> bool:
+        """Whether it knows enough of them."""
+        return self.accuracy >= FEWEST_RIGHT
+
+
+def masked_lm(backbone: Backbone, max_length: int, work: Work) -> Words:
+    """The backbone with a masked-LM head, its own or one trained on the corpus, once for all tasks and seeds."""
+    stage = work.pretrained(MaskedLm("masked-lm", HEAD_SCHEDULE), backbone, max_length)
+    return Words(stage, max(stage.stored.report.selection))

@@ -95,6 +95,10 @@ class Recipe:
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 
+    def pretrains(self) -> bool:
+        """Fine-tuning reads the task's rows alone."""
+        return False
+
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None.
 

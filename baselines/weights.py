@@ -1,5 +1,7 @@
 """Pretrained checkpoints -> our encoder, every tensor accounted for; and our own models' files (safetensors and a config)."""
 
+import os
+import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -7,21 +9,21 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import Tensor
 
 from baselines.encoder import EncoderModel, ExitHead, ModelConfig
-from harness.backbones import WEIGHTS, Backbone
+from harness.backbones import WEIGHTS, Backbone, EncoderShape
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.model import MultiExitModel
 from harness.records import WeightsReport, from_json, to_json
 
 CONFIG = "config.json"
 
-LEFT_OUT = ("embeddings.position_ids", "pooler.", "cls.")
-"""Beginnings of the names that a model may leave in the file: a buffer, the [CLS] pooler, the pre-training heads."""
+LEFT_OUT = ("embeddings.position_ids", "pooler.", "cls.", "fit_dense")
+"""Beginnings of names that a model may leave in the file: a buffer, the [CLS] pooler, the pre-training heads, TinyBERT's projections."""
 
 MASKED_LM = {
     "cls.predictions.transform.dense.weight": "masked_lm.dense.weight",
@@ -33,14 +35,36 @@ MASKED_LM = {
 """The library's tensor name -> ours; its decoder is the embedding's table."""
 
 
-def _names(layers: int) -> dict[str, str]:
-    """The library's tensor name -> ours, for an encoder of so many layers."""
+DISTILBERT = {
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+}
+"""What the library's DistilBERT calls the parts of a layer -> what its BERT does."""
+
+DISTILBERT_HEAD = {
+    "vocab_transform": "cls.predictions.transform.dense",
+    "vocab_layer_norm": "cls.predictions.transform.LayerNorm",
+    "vocab_projector.bias": "cls.predictions.bias",
+    "vocab_projector.weight": "cls.predictions.decoder.weight",
+}
+"""The same of the masked-LM head."""
+
+
+def _names(shape: EncoderShape) -> dict[str, str]:
+    """The library's tensor name -> ours, for an encoder of this shape."""
     modules = {
         "embeddings.word_embeddings": "embedding.word",
         "embeddings.position_embeddings": "embedding.position",
-        "embeddings.token_type_embeddings": "embedding.token_type",
         "embeddings.LayerNorm": "embedding.norm",
     }
+    if shape.token_types:
+        modules["embeddings.token_type_embeddings"] = "embedding.token_type"
     inside = {
         "attention.self.query": "query",
         "attention.self.key": "key",
@@ -51,14 +75,21 @@ def _names(layers: int) -> dict[str, str]:
         "output.dense": "narrow",
         "output.LayerNorm": "norm",
     }
-    modules |= {f"encoder.layer.{i}.{theirs}": f"layers.{i}.{ours}" for i in range(layers) for theirs, ours in inside.items()}
+    modules |= {f"encoder.layer.{i}.{theirs}": f"layers.{i}.{ours}" for i in range(shape.layers) for theirs, ours in inside.items()}
     kinds = {theirs: ("weight",) if theirs.endswith("embeddings") else ("weight", "bias") for theirs in modules}
     return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items() for kind in kinds[theirs]}
 
 
 def _plain(name: str) -> str:
-    """A tensor's name without the prefix of a model with a head, and with today's words for a norm's weight and bias."""
-    name = name.removeprefix("bert.")
+    """A tensor's name as in the library's BERT: without the prefix of a model with a head, and with today's words for a norm's weight and
+    bias."""
+    name = name.removeprefix("bert.").removeprefix("distilbert.")
+    layer = re.fullmatch(r"transformer\.(layer\.\d+)\.(.+)\.(weight|bias)", name)
+    if layer is not None and layer[2] in DISTILBERT:
+        return f"encoder.{layer[1]}.{DISTILBERT[layer[2]]}.{layer[3]}"
+    for theirs, plain in DISTILBERT_HEAD.items():
+        if name.startswith(theirs):
+            return plain + name.removeprefix(theirs)
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
@@ -72,7 +103,7 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     if backbone.folder is None:
         return model, WeightsReport(0, (), ("all: random backbone",))
     tensors = _tensors(backbone, backbone.folder)
-    names = _names(config.shape.layers)
+    names = _names(config.shape)
     targets = {theirs: [ours] for theirs, ours in names.items()}
     if config.pooling == "cls" and "pooler.dense.weight" in tensors:
         poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
@@ -86,17 +117,37 @@ def has_masked_lm_head(backbone: Backbone) -> bool:
     """Whether the backbone's checkpoint holds the head that it was pre-trained with."""
     if backbone.folder is None:
         return False
-    with safe_open(backbone.folder / WEIGHTS, "pt") as file:
+    with safe_open(_safetensors(backbone, backbone.folder), "pt") as file:
         names = file.keys()
     return MASKED_LM.keys() <= set(map(_plain, names))
 
 
 def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
     """Raises: HarnessError when the file cannot be read."""
+    path = _safetensors(backbone, folder)
     try:
-        return {_plain(name): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+        return {_plain(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
-        raise HarnessError(f"backbone {backbone.name}: {folder / WEIGHTS} cannot be read: {reason(error)}") from None
+        raise HarnessError(f"backbone {backbone.name}: {path} cannot be read: {reason(error)}") from None
+
+
+def _safetensors(backbone: Backbone, folder: Path) -> Path:
+    """The backbone's weights as safetensors, written beside a pickled file when they are first asked for.
+
+    Raises: HarnessError when a pickled file holds anything but tensors.
+    """
+    path, pickled = folder / WEIGHTS, folder / backbone.weights_name
+    if path.is_file() or path == pickled:
+        return path
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tensors = torch.load(pickled, map_location="cpu", weights_only=True)
+        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, unfinished)
+        unfinished.replace(path)
+    except (OSError, EOFError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HarnessError(f"backbone {backbone.name}: {pickled} does not hold tensors alone: {said}") from None
+    return path
 
 
 def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, list[str]], name: str) -> WeightsReport:

@@ -101,6 +101,10 @@ class CostEff:
             if count is not None and count < 1:
                 raise ValueError(f"{name} {count}: wanted 1 or more")
 
+    def pretrains(self) -> bool:
+        """No stage reads the corpus."""
+        return False
+
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, and the widths that a ratio asks for.
 
@@ -135,7 +139,7 @@ class CostEff:
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """A model of the final shape with an exit after every layer."""
-        start = model_config(backbone, task, last_only(backbone, self.teacher.head))
+        start = model_config(backbone, task, last_only(backbone.shape, self.teacher.head))
         return EncoderModel(replace(self._exits().config(start), shape=self.shape(backbone)))
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:

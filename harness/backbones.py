@@ -4,13 +4,15 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from huggingface_hub import snapshot_download
+from huggingface_hub import model_info, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from harness import demo
@@ -19,7 +21,7 @@ from harness.tasks import Tokens
 
 Pooling = Literal["cls", "mean"]
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, PICKLED = "model.safetensors", "pytorch_model.bin"
 FEWEST_POSITIONS = 32
 """MACs are counted at up to so many tokens."""
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
@@ -39,6 +41,7 @@ class EncoderShape:
     """Neurons of each layer's feed-forward block."""
     positions: int = 512
     token_types: int = 2
+    """0: texts of a pair are told apart by the separator alone (DistilBERT)."""
     embedding_rank: int | None = None
     """Rank of a factorised word embedding; None is a plain one."""
     activation: str = "gelu"
@@ -82,6 +85,9 @@ class Backbone:
     """Of the weights file, checked when it is opened."""
     revision: str | None = None
     """Of a hub repository."""
+    pickled: bool = False
+    """The repository holds pytorch_model.bin alone. It is read as tensors and nothing else, and kept as safetensors; only for repositories
+    of the table."""
 
     @cached_property
     def folder(self) -> Path | None:
@@ -93,12 +99,18 @@ class Backbone:
         if kind == "random":
             return None
         folders = {"package": _package_folder, "folder": Path}
-        folder = folders[kind](place) if kind in folders else _hub_folder(place, self.revision)
-        if not (folder / WEIGHTS).is_file():
-            raise HarnessError(f"backbone {self.name}: {folder} has no {WEIGHTS} (only safetensors are read)")
-        if self.sha256 is not None and _sha256(folder / WEIGHTS) != self.sha256:
-            raise HarnessError(f"backbone {self.name}: {WEIGHTS} has sha256 {_sha256(folder / WEIGHTS)}, wanted {self.sha256}")
+        folder = folders[kind](place) if kind in folders else _hub_folder(place, self.revision, self.weights_name)
+        weights = folder / self.weights_name
+        if not weights.is_file():
+            raise HarnessError(f"backbone {self.name}: {folder} has no {weights.name} (only safetensors are read)")
+        if self.sha256 is not None and _sha256(weights) != self.sha256:
+            raise HarnessError(f"backbone {self.name}: {weights.name} has sha256 {_sha256(weights)}, wanted {self.sha256}")
         return folder
+
+    @property
+    def weights_name(self) -> str:
+        """Of the file with the weights."""
+        return PICKLED if self.pickled else WEIGHTS
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -119,9 +131,14 @@ class Backbone:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of shape, pooling, weights and vocabulary."""
-        weights = "random" if self.folder is None else _sha256(self.folder / WEIGHTS)
+        weights = "random" if self.folder is None else _sha256(self.folder / self.weights_name)
         parts = (json.dumps(asdict(self.shape)), self.pooling, weights, self.tokenizer.to_str())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    @cached_property
+    def vocabulary_fingerprint(self) -> str:
+        """Hash of the word pieces and their numbers."""
+        return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
         """Word-piece ids of each row; the longer text of a pair is cut first.
@@ -168,6 +185,7 @@ BACKBONES: dict[str, Backbone] = {
             bert_shape(12, 768, 12, 3072),
             pooling="cls",
             source="hub:google-bert/bert-base-uncased",
+            revision="86b5e0934494bd15c9632b12f734a8a67f723594",
             licence="Apache-2.0",
             learning_rates=(2e-5, 3e-5, 5e-5),
         ),
@@ -176,50 +194,106 @@ BACKBONES: dict[str, Backbone] = {
             bert_shape(24, 1024, 16, 4096),
             pooling="cls",
             source="hub:google-bert/bert-large-uncased",
+            revision="6da4b6a26a1877e173fca3225479512db81a5e5b",
             licence="Apache-2.0",
             learning_rates=(1e-5, 2e-5, 3e-5),
+        ),
+        Backbone(
+            "distilbert-base-uncased",
+            replace(bert_shape(6, 768, 12, 3072), token_types=0),
+            pooling="cls",
+            source="hub:distilbert/distilbert-base-uncased",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+            sha256="5e3f1108e3cb34ee048634875d8482665b65ac713291a7e32396fb18f6ff0063",
+            revision="12040accade4e8a0f71eabdb258fecc2e7e948be",
+        ),
+        Backbone(
+            "TinyBERT_General_4L_312D",
+            bert_shape(4, 312, 12, 1200),
+            pooling="cls",
+            source="hub:huawei-noah/TinyBERT_General_4L_312D",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+            revision="34707a33cd59a94ecde241ac209bf35103691b43",
+            pickled=True,
+        ),
+        Backbone(
+            "TinyBERT_General_6L_768D",
+            bert_shape(6, 768, 12, 3072),
+            pooling="cls",
+            source="hub:huawei-noah/TinyBERT_General_6L_768D",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+            revision="8b6152f3be8ab89055dea2d040cebb9591d97ef6",
+            pickled=True,
         ),
     )
 }
 
 
 def find_backbone(name: str) -> Backbone:
-    """A backbone of the table, or of a local folder in the library's format (config.json, model.safetensors, vocabulary).
+    """A backbone of the table, by its name or its hub repository's, or of a local folder in the library's format (config.json,
+    model.safetensors, vocabulary).
 
     Raises: HarnessError for an unknown name or a folder that does not hold a BERT.
     """
-    if name in BACKBONES:
-        return BACKBONES[name]
+    known = BACKBONES | {backbone.source.removeprefix("hub:"): backbone for backbone in BACKBONES.values()}
+    if name in known:
+        return known[name]
     if Path(name).is_dir():
         return _folder_backbone(Path(name))
     raise HarnessError(f"{unknown('backbone', name, BACKBONES)}; or the path of a local folder (there is none of this name)")
 
 
+class ConfigWords(NamedTuple):
+    """What a family of the library calls its sizes in config.json."""
+
+    hidden: str
+    heads: str
+    layers: str
+    ffn: str
+    activation: str
+    dropout: str
+    token_types: bool
+    """Whether it has any."""
+
+
+CONFIG_WORDS = {
+    "bert": ConfigWords(
+        "hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "hidden_act", "hidden_dropout_prob", True
+    ),
+    "distilbert": ConfigWords("dim", "n_heads", "n_layers", "hidden_dim", "activation", "dropout", False),
+}
+
+
 def _folder_backbone(folder: Path) -> Backbone:
     config = _read_json(folder / "config.json")
-    if config.get("model_type") != "bert":
-        raise HarnessError(f"{folder}/config.json: model_type {config.get('model_type')!r}, wanted 'bert'")
+    family = config.get("model_type")
+    if family not in CONFIG_WORDS:
+        raise HarnessError(f"{folder}/config.json: model_type {family!r}, wanted {' or '.join(map(repr, CONFIG_WORDS))}")
+    words = CONFIG_WORDS[str(family)]
     try:
-        hidden, heads, layers = (int(config[key]) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers"))
+        hidden, heads, layers, ffn = (int(config[key]) for key in (words.hidden, words.heads, words.layers, words.ffn))
         shape = EncoderShape(
             vocabulary=int(config["vocab_size"]),
             hidden=hidden,
             head_size=hidden // heads,
             heads=(heads,) * layers,
-            ffn=(int(config["intermediate_size"]),) * layers,
+            ffn=(ffn,) * layers,
             positions=int(config["max_position_embeddings"]),
-            token_types=int(config.get("type_vocab_size", 2)),
-            activation=str(config.get("hidden_act", "gelu")),
+            token_types=int(config.get("type_vocab_size", 2)) if words.token_types else 0,
+            activation=str(config.get(words.activation, "gelu")),
             layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
-            dropout=float(config.get("hidden_dropout_prob", 0.1)),
+            dropout=float(config.get(words.dropout, 0.1)),
         )
-        _check_shape(shape, heads)
+        _check_shape(shape, heads, words.token_types)
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise HarnessError(f"{folder}/config.json does not describe a BERT: {error!r}") from None
     if shape.positions < FEWEST_POSITIONS:
         raise HarnessError(f"{folder}/config.json: max_position_embeddings {shape.positions}, wanted {FEWEST_POSITIONS} or more")
     if shape.activation not in ACTIVATIONS:
-        raise HarnessError(f"{folder}/config.json: {unknown('hidden_act', shape.activation, ACTIVATIONS)}")
+        raise HarnessError(f"{folder}/config.json: {unknown(words.activation, shape.activation, ACTIVATIONS)}")
     pooling_file = folder / "1_Pooling" / "config.json"
     mean = pooling_file.is_file() and bool(_read_json(pooling_file).get("pooling_mode_mean_tokens"))
     pooling: Pooling = "mean" if mean else "cls"
@@ -227,11 +301,12 @@ def _folder_backbone(folder: Path) -> Backbone:
     return Backbone(name, shape, pooling, f"folder:{folder}", "the folder's own", learning_rates=(2e-5, 5e-5))
 
 
-def _check_shape(shape: EncoderShape, heads: int) -> None:
+def _check_shape(shape: EncoderShape, heads: int, token_types: bool) -> None:
     """Raises: ValueError for sizes that no encoder can have."""
-    sizes = (shape.vocabulary, shape.hidden, shape.head_size, *shape.heads, *shape.ffn, shape.positions, shape.token_types)
+    sizes = [shape.vocabulary, shape.hidden, shape.head_size, *shape.heads, *shape.ffn, shape.positions]
+    sizes += [shape.token_types] if token_types else []
     if shape.layers < 1 or min(sizes) < 1 or shape.head_size * heads != shape.hidden or not 0 <= shape.dropout < 1:
-        raise ValueError("sizes from 1, hidden_size a multiple of num_attention_heads, drop-out from 0 to below 1 are wanted")
+        raise ValueError("sizes from 1, a hidden size that is a multiple of the number of heads, drop-out from 0 to below 1 are wanted")
 
 
 def _read_json(path: Path) -> dict[str, str | float | bool]:
@@ -258,10 +333,20 @@ def _package_folder(place: str) -> Path:
     return Path(spec.origin).parent / inside
 
 
-def _hub_folder(repository: str, revision: str | None) -> Path:
-    wanted = ["config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+def _hub_folder(repository: str, revision: str | None, weights: str) -> Path:
+    """Of the hub's cache where the weights are in it, else fetched.
+
+    Raises: HarnessError, within seconds, when it is neither cached nor to be had.
+    """
+    wanted = ["config.json", weights, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=wanted)
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted, etag_timeout=5))
+        with suppress(LocalEntryNotFoundError):
+            kept = Path(fetch(local_files_only=True))
+            if (kept / weights).is_file():
+                return kept
+        model_info(repository, revision=revision, timeout=5)  # fails at once without a network; the download would retry
+        return Path(fetch(etag_timeout=5))
     except Exception as error:  # the client also lets the errors of its HTTP library through
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {reason}; give a local folder") from None

@@ -105,6 +105,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @click.option("--tasks", default="demo", show_default=True, metavar="A,B", help="Tasks or groups: see harness list tasks.")
 @click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER", help="See harness list backbones.")
 @data_option
+@click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
 @click.option("--train-rows", multiple=True, metavar="TASK=N", help="Train on N rows, the same for all methods and seeds.")
 @click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyper-parameter; all.FIELD for every method.")
@@ -130,6 +132,7 @@ def run_command(
     tasks: str,
     backbone: str,
     data_dir: Path | None,
+    corpus: tuple[Path, ...],
     train_rows: tuple[str, ...],
     seeds: str,
     settings: tuple[str, ...],
@@ -159,6 +162,7 @@ def run_command(
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
     """
     from harness.backbones import find_backbone
+    from harness.corpus import Corpus
     from harness.grid import plan, run_and_tell, show_plan
     from harness.methods import configure, parse_setting
     from harness.options import cache_folder, names_in, numbers_in, reference_named, rows_of
@@ -178,6 +182,7 @@ def run_command(
         batch_size=batch_size,
         latency_s=latency_seconds if latency else 0.0,
         reference=reference_named(reference, grid),
+        corpus=Corpus(corpus, data_dir, limit),
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from harness.errors import HarnessError, reason
-from harness.tasks import GROUPS, TASKS, Split, Task, TaskData, digest, load_data
+from harness.tasks import GROUPS, TASKS, Encode, Split, Task, TaskData, digest, load_data
 
 CORPUS = Task("corpus", ("text",), ("text",), ("accuracy",), None, about="sentences without labels")
 
@@ -26,7 +26,7 @@ class Corpus:
     """Without files: GLUE's folder, or None for the demo tasks. The training parts of all tasks whose files are there give their texts, but
     for those that also stand in a part that is held out, of whatever task."""
     limit: int | None = None
-    """A quick look at so many sentences."""
+    """A quick look at so many sentences (or the fewest that there must be)."""
 
     @cached_property
     def data(self) -> TaskData:
@@ -35,12 +35,23 @@ class Corpus:
         Raises: HarnessError for a file that cannot be read, or too few sentences.
         """
         sentences = dict.fromkeys(_lines(self.files) if self.files else _training_texts(self.data_dir))
-        order = sorted(sentences, key=lambda text: digest([text]))[: self.limit]
+        order = sorted(sentences, key=lambda text: digest([text]))
+        if self.limit is not None:
+            order = order[: max(self.limit, 2 * HELD_OUT_ROWS[0])]
         held = min(max(round(HELD_OUT_SHARE * len(order)), HELD_OUT_ROWS[0]), HELD_OUT_ROWS[1])
         if len(order) < 2 * held:
             raise HarnessError(f"the corpus has {len(order)} distinct sentences: wanted {2 * HELD_OUT_ROWS[0]} or more")
         nothing = _split([])
         return TaskData(CORPUS, _split(order[held:]), _split(order[:held]), nothing, nothing, digest(order), str(held))
+
+    def encoded(self, encode: Encode, max_length: int) -> TaskData:
+        """The sentences with their tokens: of several calls in a row with the same words made once."""
+        return _encoded(self, encode, max_length)
+
+
+@lru_cache(maxsize=1)
+def _encoded(corpus: Corpus, encode: Encode, max_length: int) -> TaskData:
+    return corpus.data.encoded(encode, max_length)
 
 
 def _split(texts: Sequence[str]) -> Split:

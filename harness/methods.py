@@ -39,6 +39,10 @@ class Method(Protocol):
         """Stage name -> revision of every stage that `fit` uses; a raised revision makes new runs of old ones."""
         ...
 
+    def pretrains(self) -> bool:
+        """Whether `fit` reads the corpus, which is then part of what names a run."""
+        ...
+
     def settled(self, backbone: "Backbone") -> Self:
         """The method, nested ones too, with the backbone's own values (epochs, learning rates, ...) where a field is None.
 
@@ -86,6 +90,8 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "costeff-2x": MethodEntry("costeff.pipeline:COSTEFF", "another name of costeff", "Shen et al., EMNLP 2022"),
     "costeff-8x": MethodEntry("costeff.pipeline:COSTEFF_8X", "costeff with an eighth of BERT-base's parameters", "Shen et al., EMNLP 2022"),
+    "distilbert": MethodEntry("baselines.distilbert:DISTILBERT", "every other layer, distilled in pre-training", "Sanh et al., 2019"),
+    "distilbert-kd": MethodEntry("baselines.distilbert:DISTILBERT_KD", "distilbert, taught in fine-tuning too", "Sanh et al., 2019"),
 }
 
 MODEL_FORMAT = "baselines.weights"

@@ -84,6 +84,8 @@ class DataSummary:
     """Fingerprint of the held-out rows' ids."""
     backbone: str
     """Fingerprint of shape, weights and vocabulary of the backbone."""
+    corpus: str | None = None
+    """Fingerprint of the sentences that the method was pre-trained on; None for a method that does no pre-training of its own."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from accelerate.utils import LoggerType
 
 from harness import __version__
 from harness.backbones import Backbone
+from harness.corpus import Corpus
 from harness.errors import HarnessError, unknown
 from harness.flops import piece_costs
 from harness.inference import collect
@@ -68,6 +69,8 @@ class Options:
     """Seconds spent on timing at one batch size; 0: latency is not measured."""
     reference: Reference | None
     """What latency is measured against."""
+    corpus: Corpus = field(default_factory=Corpus)
+    """What methods that pre-train read."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,8 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         "batch size": options.batch_size,
         "latency": [options.latency_s, *reference_shape(options.reference, cell)] if options.latency_s > 0 else None,
     }
+    if cell.method.pretrains():
+        parts["corpus"] = options.corpus.data.data_fingerprint
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -129,7 +134,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     if store.holds(cell.spec.task, cell.spec.method, identity):
         return store.find(identity), True
     started = time.perf_counter()
-    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label)
+    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label, options.corpus)
     fitted = cell.method.fit(data, cell.backbone, work)
     model = fitted.stage.model
     keep_rows(options.cache_dir, RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit), data.dev)
@@ -153,7 +158,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         spec=cell.spec,
         environment=environment(options.compute),
-        data=_summary(data, cell.backbone),
+        data=_summary(data, cell.backbone, options.corpus.data.data_fingerprint if cell.method.pretrains() else None),
         constant_scores=data.constant_scores(),
         policy=policy,
         tolerance=cell.method.tolerance,
@@ -232,7 +237,7 @@ def save_reference(reference: Reference | None, backbone: Backbone, task: Task, 
     return str(folder)
 
 
-def _summary(data: TaskData, backbone: Backbone) -> DataSummary:
+def _summary(data: TaskData, backbone: Backbone, corpus: str | None) -> DataSummary:
     seen = set(data.train.texts)
     return DataSummary(
         rows={name: len(split) for name, split in data.splits().items()},
@@ -242,6 +247,7 @@ def _summary(data: TaskData, backbone: Backbone) -> DataSummary:
         data=data.data_fingerprint,
         splits=data.split_fingerprint,
         backbone=backbone.fingerprint,
+        corpus=corpus,
     )
 
 

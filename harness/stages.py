@@ -14,6 +14,7 @@ import torch
 from filelock import FileLock
 
 from harness.backbones import Backbone
+from harness.corpus import Corpus
 from harness.errors import IncompleteError
 from harness.methods import ModelFormat
 from harness.model import MultiExitModel
@@ -23,6 +24,9 @@ from harness.tasks import TaskData
 
 SEARCH_SEED = 1
 """Hyper-parameters are searched with this seed, whatever the run's, so that all seeds of a cell use the same ones."""
+
+PRETRAINING_SEED = 1
+"""Stages that read the corpus have this seed, so that they run once for all tasks and seeds."""
 
 MODELS_WRITTEN = 2 * (1 + 2 + 1) + 1
 """Free disk space that a stage asks for, in times its backbone: after an epoch the state (the model, AdamW's two moments, the best epoch)
@@ -184,6 +188,8 @@ class Work:
     formats: ModelFormat
     label: str = ""
     """The cell, for progress lines."""
+    corpus: Corpus = field(default_factory=Corpus)
+    """What pre-training stages read."""
 
     def at_seed(self, seed: int) -> "Work":
         """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""
@@ -195,6 +201,14 @@ class Work:
         Raises: IncompleteError when the disk is too full to fit it; DivergedError when the loss is not finite.
         """
         return self._reached(stage, data, backbone, parents, wanted=True)
+
+    def pretrained(self, stage: Stage, backbone: Backbone, max_length: int, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+        """Fit a stage on the corpus, whatever the run's task and seed, or reuse it.
+
+        Raises: what `fitted` raises; HarnessError for a corpus that cannot be read.
+        """
+        data = self.corpus.encoded(backbone.encode, max_length)
+        return self.at_seed(PRETRAINING_SEED).fitted(stage, data, backbone, parents)
 
     def tried(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage | None:
         """Like `fitted`, for a search: of a stage in the cache the report is enough. None when the loss was not finite."""

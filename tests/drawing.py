@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import torch
-
 from baselines.encoder import EncoderModel, ModelConfig
 from harness.backbones import Backbone
 from harness.model import MultiExitModel
@@ -46,11 +44,6 @@ class Call:
     parents: tuple[MultiExitModel, ...]
     run: StageRun
     scratch_was_there: bool
-
-
-def same_weights(one: MultiExitModel, other: MultiExitModel) -> bool:
-    first, second = one.state_dict(), other.state_dict()
-    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def stage_folders(cache: Path) -> list[str]:

@@ -51,6 +51,9 @@ def test_shapes_of_the_table_are_the_published_ones() -> None:
         "minilm": (6, 384, 12, 1536, 30_522, 512),
         "bert-base-uncased": (12, 768, 12, 3072, 30_522, 512),
         "bert-large-uncased": (24, 1024, 16, 4096, 30_522, 512),
+        "distilbert-base-uncased": (6, 768, 12, 3072, 30_522, 512),
+        "TinyBERT_General_4L_312D": (4, 312, 12, 1200, 30_522, 512),
+        "TinyBERT_General_6L_768D": (6, 768, 12, 3072, 30_522, 512),
     }
     for name, backbone in BACKBONES.items():
         assert backbone.name == name
@@ -118,7 +121,7 @@ def test_name_of_a_local_folder_is_its_last_part_and_never_a_path(tmp_path: Path
         ({"hidden_act": "silu"}, ["silu", "gelu"]),
         ({"num_hidden_layers": 0}, ["config.json", "sizes from 1"]),
         ({"intermediate_size": -4}, ["config.json", "sizes from 1"]),
-        ({"num_attention_heads": 3}, ["config.json", "multiple of num_attention_heads"]),
+        ({"num_attention_heads": 3}, ["config.json", "multiple of the number of heads"]),
         ({"num_attention_heads": 64}, ["config.json", "sizes from 1"]),
         ({"hidden_dropout_prob": 3}, ["config.json", "drop-out"]),
         ({"max_position_embeddings": 31}, ["max_position_embeddings", "31", "32"]),

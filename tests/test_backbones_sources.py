@@ -136,7 +136,9 @@ def test_whatever_the_hubs_client_raises_becomes_one_line(monkeypatch: pytest.Mo
 
 
 def test_cached_snapshot_without_weights_is_an_error(hub: Path) -> None:
-    (write_snapshot(hub, "0" * 40) / WEIGHTS).unlink()
+    bert = replace(BACKBONES["bert-base-uncased"])
+    assert bert.revision is not None
+    (write_snapshot(hub, bert.revision) / WEIGHTS).unlink()
     with pytest.raises(HarnessError) as error:
-        _ = replace(BACKBONES["bert-base-uncased"]).folder
-    assert "model.safetensors" in one_line(error)
+        _ = bert.folder
+    assert "google-bert/bert-base-uncased" in one_line(error)

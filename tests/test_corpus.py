@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+from conftest import Say
 
 from harness.corpus import Corpus
 from harness.errors import HarnessError
+from harness.store import ResultsStore
 from harness.tasks import GROUPS, TASKS, load_data
 
 
@@ -77,3 +79,37 @@ def test_a_corpus_that_cannot_serve_is_refused(tmp_path: Path, content: bytes | 
         path.write_bytes(content)
     with pytest.raises(HarnessError, match=r"corpus\.txt|distinct sentences"):
         _ = Corpus((path,)).data
+
+
+# --- the corpus of a run
+
+
+def identities(say: Say, *words: str) -> dict[str, str]:
+    """Method -> run id, as --dry-run shows them."""
+    answer = say("run", "--methods", "bert,distilbert", "--tasks", "demo-pair", "--limit", "8", "--no-latency", "--dry-run", *words)
+    assert answer.code == 0
+    return {line.split()[1]: line.split()[4] for line in answer.out.splitlines()[2:]}
+
+
+def test_the_corpus_names_a_run_of_a_method_that_pre_trains_and_no_other(say: Say, own_folders: None, tmp_path: Path) -> None:
+    plain = identities(say)
+    one, other = (identities(say, "--corpus", str(lines(tmp_path, name, 60, first))) for name, first in (("a.txt", 0), ("b.txt", 100)))
+    assert plain["bert"] == one["bert"] == other["bert"]
+    assert len({plain["distilbert"], one["distilbert"], other["distilbert"]}) == 3
+    assert identities(say, "--corpus", str(tmp_path / "a.txt")) == one
+
+
+def test_a_run_that_pre_trains_tells_its_corpus_and_one_that_does_not_has_none(say: Say, own_folders: None, tmp_path: Path) -> None:
+    words = ("--set", "distilbert.pretraining_epochs=1", "--epochs", "1", "--corpus", str(lines(tmp_path, "a.txt", 60)))
+    quick = ("--tasks", "demo-pair", "--limit", "8", "--no-latency", "--threads", "1", "--results-dir", "r", "--cache-dir", "c", "-q")
+    assert say("run", "--methods", "bert,distilbert", *quick, *words).code == 0
+    found = {record.spec.method: record for record in ResultsStore(Path("r")).records()[0]}
+    assert found["bert"].data.corpus is None
+    assert found["distilbert"].data.corpus == Corpus((tmp_path / "a.txt",), limit=8).data.data_fingerprint
+    assert [use.report.name for use in found["distilbert"].stages] == ["masked-lm", "distil-cosine", "fine-tune"]
+
+
+def test_a_corpus_that_is_not_there_is_said_in_one_line(say: Say, own_folders: None) -> None:
+    answer = say("run", "--methods", "distilbert", "--tasks", "demo-pair", "--limit", "8", "--dry-run", "--corpus", "absent.txt")
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "cannot read absent.txt" in answer.err

@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from drawing import Drawing, same_weights, stage_folders
+from conftest import same_weights, weights_of
+from drawing import Drawing, stage_folders
 from synthetic import timeless
 
 from baselines.bert import Bert
@@ -40,7 +41,7 @@ def test_a_second_call_reuses_the_stage_without_fitting(work: Work, few_rows: Ta
     assert (first.reused, second.reused) == (False, True)
     assert first.key == second.key
     assert first.stored == second.stored
-    assert same_weights(first.model, second.model)
+    assert same_weights(weights_of(first.model), weights_of(second.model))
     assert not second.model.training
 
 
@@ -121,7 +122,7 @@ def test_the_same_data_loaded_again_gives_the_same_key(work: Work, few_rows: Tas
 def test_a_stage_is_seeded_from_the_runs_seed_and_its_own_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     fits = [at.fitted(Drawing(setting), few_rows, micro) for at in (work, work.at_seed(2)) for setting in (1.0, 2.0)]
     assert len({call.run.seed for call in Drawing.calls}) == 4
-    assert not any(same_weights(fits[0].model, other.model) for other in fits[1:])
+    assert not any(same_weights(weights_of(fits[0].model), weights_of(other.model)) for other in fits[1:])
 
 
 def test_seeding_fixes_torch_numpy_and_python() -> None:
@@ -140,7 +141,7 @@ def test_a_result_does_not_depend_on_what_was_drawn_before_it(work: Work, few_ro
     torch.rand(17)
     other = replace(work, cache=tmp_path / "other")
     other.fitted(Drawing(9.0), few_rows, micro)
-    assert same_weights(first.model, other.fitted(Drawing(), few_rows, micro).model)
+    assert same_weights(weights_of(first.model), weights_of(other.fitted(Drawing(), few_rows, micro).model))
 
 
 def _fits_of(methods: tuple[str, ...], work: Work, data: TaskData, backbone: Backbone) -> dict[str, Fitted]:
@@ -157,7 +158,7 @@ def test_results_do_not_depend_on_the_order_of_methods_or_on_the_cache(work: Wor
         for name in order:
             assert fits[name].stage.key == reference[name].stage.key
             assert timeless(fits[name].trials) == timeless(reference[name].trials)
-            assert same_weights(fits[name].stage.model, reference[name].stage.model), (order, name)
+            assert same_weights(weights_of(fits[name].stage.model), weights_of(reference[name].stage.model)), (order, name)
 
 
 def test_methods_share_the_stages_they_have_in_common(work: Work, few_rows: TaskData, micro: Backbone) -> None:
@@ -175,7 +176,7 @@ def test_parents_reach_a_stage_as_copies_of_its_own(work: Work, few_rows: TaskDa
     last = work.fitted(Drawing(2.0), few_rows, micro, (first,))
     ((parent,),) = (call.parents for call in Drawing.calls if call.parents)
     assert parent is not model
-    assert same_weights(model, parent)
+    assert same_weights(weights_of(model), weights_of(parent))
     assert {v.data_ptr() for v in parent.parameters()}.isdisjoint(v.data_ptr() for v in model.parameters())
     assert last.parents == (first,)
 

@@ -1,0 +1,209 @@
+"""DistilBERT (Sanh et al., 2019): half the layers, distilled while it is pre-trained, then fine-tuned."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from baselines.bert import Bert
+from baselines.encoder import EncoderModel, Head
+from baselines.finetune import FineTune, fit_best_rate, last_only, model_config, selection_of, with_exits
+from baselines.losses import cosine_loss, exit_losses, soft_losses, softened_loss
+from baselines.masked_lm import MaskedLm, Pieces, masked, masked_accuracy, masked_lm, told
+from baselines.students import Start, every_other, published, shape_of, take_layers
+from baselines.teacher import Teacher
+from baselines.training import Examples, Recipe, Schedule, train
+from harness.backbones import BACKBONES, Backbone, EncoderShape, find_backbone
+from harness.errors import HarnessError, unknown
+from harness.model import MultiExitModel
+from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
+from harness.tasks import Task, TaskData
+
+
+@dataclass(frozen=True)
+class DistilBert(Recipe):
+    """A student of every other layer of the backbone, distilled on masked words of the corpus (section 2), then fine-tuned on the labels,
+    with a teacher against that too (section 4.1, "additional step of distillation").
+
+    Differs from the authors' code: sentences one by one instead of blocks of 512 tokens, the words' losses at the masked places alone
+    (theirs: the soft one at every token), fewer steps, rates and best epochs chosen by `selection`. The vector of token type 0 is added to
+    the positions instead of being dropped, so that the student of a single text begins with the teacher's own embedding.
+    """
+
+    layers: float = 1 / 2
+    """Share of the backbone's layers that the student has, spread evenly from the first to the last."""
+    checkpoint: str | None = None
+    """A backbone of the table that the student is, instead of one made and distilled here: distilbert-base-uncased."""
+    pretraining: bool = True
+    """Distil on the corpus; False: the student begins with the backbone's layers as they are."""
+    pretraining_epochs: int = 3
+    """Passes over the corpus; the best by held-out masked words is kept (authors: 3)."""
+    pretraining_rate: float = 5e-4
+    """Learning rate of the distillation on the corpus (authors: 5e-4)."""
+    soft: float = 5.0
+    """Weight of the teacher's answers at masked places. Where the teacher tells less than `FEWEST_RIGHT` of the masked words, this and the
+    next are 0, and the stage is called distil-cosine."""
+    masked: float = 2.0
+    """Weight of the masked words themselves."""
+    cosine: float = 1.0
+    """Weight of the angle between the last hidden states."""
+    temperature: float = 2.0
+    """Of every soft answer."""
+    teacher: Bert | None = None
+    """Who teaches while the student is fine-tuned; None: the labels alone."""
+    task_soft: float = 0.5
+    """Weight of that teacher's answers; the labels have the rest to 1 (authors: 0.5)."""
+    head: Head = "dense"
+    """As the reference's."""
+    family: ClassVar[str] = "distilbert"
+
+    def __post_init__(self) -> None:
+        """Raises: ValueError for a value outside its range."""
+        super().__post_init__()
+        if not 0 < self.layers <= 1:
+            raise ValueError(f"layers {self.layers}: wanted a share above 0, up to 1")
+        if self.checkpoint is not None and self.checkpoint not in BACKBONES:
+            raise ValueError(str(unknown("checkpoint", self.checkpoint, BACKBONES)))
+        if self.pretraining_epochs < 1:
+            raise ValueError(f"pretraining_epochs {self.pretraining_epochs}: wanted 1 or more")
+        if min(self.pretraining_rate, self.temperature) <= 0:
+            raise ValueError(f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: wanted positive numbers")
+        if min(self.soft, self.masked, self.cosine) < 0 or self.soft + self.masked + self.cosine == 0:
+            raise ValueError(f"soft {self.soft}, masked {self.masked}, cosine {self.cosine}: wanted weights from 0, one of them above")
+        if not 0 <= self.task_soft <= 1:
+            raise ValueError(f"task_soft {self.task_soft}: wanted a share from 0 to 1")
+
+    def pretrains(self) -> bool:
+        """Unless `pretraining` is off or done by others."""
+        return self.pretraining and self.checkpoint is None
+
+    def settled(self, backbone: Backbone) -> Self:
+        """With the backbone's own values where a field is None, in the teacher too."""
+        return replace(super().settled(backbone), teacher=self.teacher and self.teacher.settled(backbone))
+
+    def revisions(self) -> dict[str, int]:
+        """The stages of `fit`."""
+        start = {"masked-lm": MaskedLm.revision, "distil": DistilWords.revision} if self.pretrains() else {"start": Start.revision}
+        if self.teacher is None:
+            return start | {"fine-tune": FineTune.revision}
+        return start | self.teacher.revisions() | {"fine-tune-taught": FineTuneTaught.revision}
+
+    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+        """The student with one exit."""
+        shape = self._shape(backbone)
+        return EncoderModel(model_config(backbone, task, last_only(shape, self.head), shape))
+
+    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+        """Pre-train once, then fine-tune at the learning rate that `selection` prefers."""
+        teacher = self.teacher
+        taught = teacher.fit(data, backbone, work) if teacher is not None else None
+        exits = last_only(self._shape(backbone), self.head)
+
+        def parents(at: Work) -> tuple[FittedStage, ...]:
+            start = self._start(data, backbone, at)
+            return (start,) if teacher is None else (start, teacher.fit(data, backbone, at).stage)
+
+        def stage(schedule: Schedule) -> FineTune | FineTuneTaught:
+            if teacher is None:
+                return FineTune("fine-tune", exits, (1.0,), schedule)
+            return FineTuneTaught("fine-tune-taught", self.head, self.task_soft, self.temperature, schedule)
+
+        fitted, trials = fit_best_rate(stage, self.schedules(backbone), data, backbone, work, parents)
+        return Fitted(fitted, (taught.trials if taught is not None else ()) + trials)
+
+    def _shape(self, backbone: Backbone) -> EncoderShape:
+        kept = every_other(backbone.shape.layers, self.layers)
+        return shape_of(backbone.shape, kept) if self.checkpoint is None else find_backbone(self.checkpoint).shape
+
+    def _start(self, data: TaskData, backbone: Backbone, work: Work) -> FittedStage:
+        """The student before it has seen the task."""
+        kept = every_other(backbone.shape.layers, self.layers)
+        if self.checkpoint is not None:
+            return work.fitted(published(self.checkpoint, backbone), data, backbone)
+        if not self.pretraining:
+            return work.fitted(Start("start", kept), data, backbone)
+        teacher = masked_lm(backbone, data.max_length, work)
+        if not teacher.teach and not self.cosine:
+            raise HarnessError(f"backbone {backbone.name} tells {teacher.accuracy:.2f} of masked words: give distilbert.cosine a weight")
+        schedule = Schedule(self.pretraining_epochs, 32, self.pretraining_rate, 0.05, 0.0, 5.0, 1)
+        words = (self.soft, self.masked) if teacher.teach else (0.0, 0.0)
+        name = "distil" if teacher.teach else "distil-cosine"
+        stage = DistilWords(name, kept, *words, self.cosine, self.temperature, schedule)
+        return work.pretrained(stage, backbone, data.max_length, (teacher.stage,))
+
+
+@dataclass(frozen=True)
+class DistilWords:
+    """Distil a student of some layers of the parent, a model with a masked-LM head, on masked sentences (section 2: "triple loss")."""
+
+    name: str
+    kept: tuple[int, ...]
+    soft: float
+    masked: float
+    cosine: float
+    temperature: float
+    schedule: Schedule
+    revision: ClassVar[int] = 1
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Fit on the corpus; the best epoch tells most held-out masked words, without the words' losses it is the last."""
+        (parent,) = parents
+        assert isinstance(parent, EncoderModel)
+        student, pieces = take_layers(parent, self.kept), Pieces.of(backbone)
+        teacher = parent.to(run.compute.device).eval().requires_grad_(False)
+
+        def loss(model: EncoderModel, examples: Examples) -> Tensor:
+            given = masked(examples.batch, pieces)
+            own = model(given.batch).hiddens[-1]
+            with torch.no_grad():
+                wanted = teacher(given.batch).hiddens[-1]
+            value = self.cosine * cosine_loss(own, wanted, examples.batch.mask)
+            if self.soft or self.masked:
+                words = told(model, own, given)
+                with torch.no_grad():
+                    soft = told(teacher, wanted, given)
+                value = value + self.soft * softened_loss(words, soft, self.temperature)
+                value = value + self.masked * functional.cross_entropy(words.float(), given.targets)
+            return value
+
+        def score(model: EncoderModel) -> float:
+            return masked_accuracy(model, data.selection, pieces, run.compute)
+
+        by_words = score if self.soft or self.masked else None
+        return FreshFit(student, train(student, loss, data.train, by_words, self.schedule, run))
+
+
+@dataclass(frozen=True)
+class FineTuneTaught:
+    """Fine-tune the first parent's encoder with a fresh last exit on the labels and on the answers of the second parent, the teacher."""
+
+    name: str
+    head: Head
+    soft: float
+    """Weight of the teacher's answers; the labels have 1 - soft."""
+    temperature: float
+    schedule: Schedule
+    revision: ClassVar[int] = 1
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Fit on train, choose the epoch on selection. A regression has no temperature."""
+        start, guide = parents
+        assert isinstance(start, EncoderModel)
+        model, _ = with_exits((start,), last_only(start.config.shape, self.head), data.task, backbone)
+        teacher = Teacher(guide, data.train, run, hiddens=False)
+
+        def loss(model: EncoderModel, examples: Examples) -> Tensor:
+            own, wanted = model(examples.batch).logits[-1:], teacher(examples).logits[-1:]
+            if data.task.regression:
+                taught = soft_losses(own, wanted, data.task.scale).sum()
+            else:
+                taught = softened_loss(own[0], wanted[0], self.temperature)
+            return self.soft * taught + (1 - self.soft) * exit_losses(own, examples.labels, data.task.scale).sum()
+
+        return FreshFit(model, train(model, loss, data.train, selection_of(data, run, [0]), self.schedule, run))
+
+
+DISTILBERT = DistilBert()
+DISTILBERT_KD = DistilBert(teacher=Bert())
