@@ -97,6 +97,8 @@ class DistilBert(Recipe):
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """Pre-train once, then fine-tune at the learning rate that `selection` prefers."""
+        if self.checkpoint is not None:
+            published(self.checkpoint, backbone)  # if it does not fit, say so before anything is fitted
         teacher = self.teacher
         taught = teacher.fit(data, backbone, work) if teacher is not None else None
         exits = last_only(self._shape(backbone), self.head)

@@ -18,7 +18,8 @@ from baselines.encoder import EncoderModel, ExitHead, ModelConfig
 from harness.backbones import WEIGHTS, Backbone, EncoderShape
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.model import MultiExitModel
-from harness.records import WeightsReport, from_json, to_json
+from harness.records import WeightsReport
+from harness.typed_json import from_json, to_json
 
 CONFIG = "config.json"
 

@@ -21,9 +21,10 @@ from costeff.schedule import between
 from harness.backbones import Backbone, EncoderShape
 from harness.batches import shuffled_batches
 from harness.model import MultiExitModel
-from harness.records import Training, from_json, to_json
+from harness.records import Training
 from harness.stages import FreshFit, StageRun, seed_all
 from harness.tasks import Split, TaskData
+from harness.typed_json import from_json, to_json
 
 IMPORTANCE = Targets(hidden=1.0, soft=0.9, hard=0.1)
 """The loss whose gradients say what matters (authors' code: the weights are written into it)."""

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from harness import demo
 from harness.errors import HarnessError, reason, unknown
-from harness.tasks import Tokens
+from harness.tasks import Tokens, file_digest
 
 Pooling = Literal["cls", "mean"]
 
@@ -103,8 +103,8 @@ class Backbone:
         weights = folder / self.weights_name
         if not weights.is_file():
             raise HarnessError(f"backbone {self.name}: {folder} has no {weights.name} (only safetensors are read)")
-        if self.sha256 is not None and _sha256(weights) != self.sha256:
-            raise HarnessError(f"backbone {self.name}: {weights.name} has sha256 {_sha256(weights)}, wanted {self.sha256}")
+        if self.sha256 is not None and file_digest(weights) != self.sha256:
+            raise HarnessError(f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, wanted {self.sha256}")
         return folder
 
     @property
@@ -131,7 +131,7 @@ class Backbone:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of shape, pooling, weights and vocabulary."""
-        weights = "random" if self.folder is None else _sha256(self.folder / self.weights_name)
+        weights = "random" if self.folder is None else file_digest(self.folder / self.weights_name)
         parts = (json.dumps(asdict(self.shape)), self.pooling, weights, self.tokenizer.to_str())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
@@ -317,11 +317,6 @@ def _read_json(path: Path) -> dict[str, str | float | bool]:
     if not isinstance(value, dict):
         raise HarnessError(f"{path} holds a {type(value).__name__}, wanted an object")
     return value
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _package_folder(place: str) -> Path:

@@ -107,6 +107,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @data_option
 @click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
+@click.option("--glove", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]")  # fmt: skip
 @click.option("--train-rows", multiple=True, metavar="TASK=N", help="Train on N rows, the same for all methods and seeds.")
 @click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
 @click.option("--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyper-parameter; all.FIELD for every method.")
@@ -133,6 +135,7 @@ def run_command(
     backbone: str,
     data_dir: Path | None,
     corpus: tuple[Path, ...],
+    glove: Path | None,
     train_rows: tuple[str, ...],
     seeds: str,
     settings: tuple[str, ...],
@@ -183,6 +186,7 @@ def run_command(
         latency_s=latency_seconds if latency else 0.0,
         reference=reference_named(reference, grid),
         corpus=Corpus(corpus, data_dir, limit),
+        vectors=glove,
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)
 

@@ -26,9 +26,10 @@ from harness.methods import model_format
 from harness.model import Batch, MultiExitModel
 from harness.policies import POLICIES, Policy
 from harness.progress import Progress, held
-from harness.records import ExitMeasurement, LatencyConditions, Quartiles, from_json
+from harness.records import ExitMeasurement, LatencyConditions, Quartiles
 from harness.tasks import Tokens
 from harness.trace import Floats
+from harness.typed_json import from_json
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""

@@ -1,24 +1,12 @@
-"""The typed record of a run and its JSON form. Standard library only, so that a reader needs nothing else."""
+"""The typed record of a run. Standard library only, so that a reader needs nothing else."""
 
 import json
-import sys
-import types
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
-
-from harness.errors import IncompleteError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-SCHEMA = 2
-"""Version of the record's form. A reader refuses every other one."""
+from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 RECORD_BYTES = 10_240
 """A record's JSON stays below this for models of up to 12 layers, in bytes: it is read by people and kept in git."""
-
-T = TypeVar("T")
 
 
 class Number(Protocol):
@@ -331,69 +319,3 @@ def telling(settings: Sequence[dict[str, object]]) -> list[dict[str, object]]:
         return 2 * sum(variant.get(name) == value for variant in variants) <= len(variants)
 
     return [{name: own.get(name) for name in names if unusual(name, own.get(name))} for own in map(flat, settings)]
-
-
-def to_json(value: "DataclassInstance") -> str:
-    """JSON text of a record or another dataclass of this file: a line a field, in the order of the fields."""
-    fields_ = asdict(value)
-    lines = (f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}" for name, item in fields_.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
-def from_json(kind: type[T], text: str, source: str) -> T:
-    """Read a dataclass of this file back.
-
-    Raises: IncompleteError naming `source` and the field when the text is not JSON, of another schema, or does not fit.
-    """
-    try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise IncompleteError(f"{source} is not JSON: {error}") from None
-    schema = value.get("schema", SCHEMA) if isinstance(value, dict) else None
-    if type(schema) is int and schema != SCHEMA:
-        advice = "update harness" if schema > SCHEMA else "delete its folder and run it again"
-        raise IncompleteError(f"{source} has schema {schema}, this version reads {SCHEMA}: {advice}")
-    return cast(T, _build(kind, value, source))
-
-
-def _refuse(constant: str) -> float:
-    """NaN and Infinity, which Python reads, are not JSON."""
-    raise ValueError(f"{constant} is no number")
-
-
-def _build(kind: object, value: object, where: str) -> object:
-    """`value` (parsed JSON) as an instance of the annotation `kind`."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _build_dataclass(kind, value, where)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (kind,) = [a for a in arguments if a is not type(None)]
-        return _build(kind, value, where)
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else list(arguments)
-        if len(kinds) != len(value):
-            raise IncompleteError(f"{where}: {len(value)} values, expected {len(kinds)}")
-        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is object or (origin is Literal and value in arguments):
-        return value
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:
-            raise IncompleteError(f"{where}: {str(value)[:40]} is not a finite number")
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return value
-    raise IncompleteError(f"{where}: got {type(value).__name__} {str(value)[:40]!r}, expected {kind}")
-
-
-def _build_dataclass(kind: type, value: object, where: str) -> object:
-    if not isinstance(value, dict):
-        raise IncompleteError(f"{where}: got {type(value).__name__}, expected an object with {kind.__name__}'s fields")
-    hints, names = get_type_hints(kind), {f.name for f in fields(kind)}
-    missing = sorted(f.name for f in fields(kind) if f.name not in value and f.default is MISSING)
-    if missing or set(value) - names:
-        raise IncompleteError(f"{where}: does not fit {kind.__name__}: missing {missing}, unexpected {sorted(set(value) - names)}")
-    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})

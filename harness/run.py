@@ -29,22 +29,14 @@ from harness.model import MultiExitModel
 from harness.options import Reference
 from harness.policies import POLICIES
 from harness.progress import Progress
-from harness.records import (
-    SCHEMA,
-    Costs,
-    DataSummary,
-    Environment,
-    ExitMeasurement,
-    LatencyConditions,
-    RunRecord,
-    RunSpec,
-)
+from harness.records import Costs, DataSummary, Environment, ExitMeasurement, LatencyConditions, RunRecord, RunSpec
 from harness.rows import RowsKey, keep_rows
 from harness.stages import Compute, Fitted, Work
 from harness.store import ResultsStore
 from harness.sweep import Curve, sweep, thresholds_from
-from harness.tasks import Task, TaskData, find_tasks, load_data
+from harness.tasks import Task, TaskData, file_digest, find_tasks, load_data
 from harness.trace import Trace
+from harness.typed_json import SCHEMA
 
 EVALUATION_REVISION = 1
 """Raised when tracing, counting or timing may give other results: then every run is a new one."""
@@ -71,6 +63,8 @@ class Options:
     """What latency is measured against."""
     corpus: Corpus = field(default_factory=Corpus)
     """What methods that pre-train read."""
+    vectors: Path | None = None
+    """Word vectors for augmentation."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +104,7 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
     }
     if cell.method.pretrains():
         parts["corpus"] = options.corpus.data.data_fingerprint
+        parts["vectors"] = file_digest(options.vectors) if options.vectors is not None else None
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -134,7 +129,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     if store.holds(cell.spec.task, cell.spec.method, identity):
         return store.find(identity), True
     started = time.perf_counter()
-    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label, options.corpus)
+    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label, options.corpus, options.vectors)
     fitted = cell.method.fit(data, cell.backbone, work)
     model = fitted.stage.model
     keep_rows(options.cache_dir, RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit), data.dev)

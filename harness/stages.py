@@ -19,8 +19,9 @@ from harness.errors import IncompleteError
 from harness.methods import ModelFormat
 from harness.model import MultiExitModel
 from harness.progress import Progress, held
-from harness.records import StageReport, StageUse, Training, Trial, WeightsReport, from_json, to_json
+from harness.records import StageReport, StageUse, Training, Trial, WeightsReport
 from harness.tasks import TaskData
+from harness.typed_json import from_json, to_json
 
 SEARCH_SEED = 1
 """Hyper-parameters are searched with this seed, whatever the run's, so that all seeds of a cell use the same ones."""
@@ -190,6 +191,8 @@ class Work:
     """The cell, for progress lines."""
     corpus: Corpus = field(default_factory=Corpus)
     """What pre-training stages read."""
+    vectors: Path | None = None
+    """A file of word vectors for augmentation, in GloVe's format; None: the backbone's own input embeddings."""
 
     def at_seed(self, seed: int) -> "Work":
         """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError, reason
-from harness.records import RunRecord, Timing, from_json, to_json
+from harness.records import RunRecord, Timing
 from harness.sweep import Curve, curves_bytes, read_curves
 from harness.trace import Trace, read_trace, trace_bytes
+from harness.typed_json import from_json, to_json
 
 RECORD, POINTS, TIMINGS = "record.json", "points.npz", "timings"
 UNFINISHED = ".unfinished-"

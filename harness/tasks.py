@@ -328,6 +328,12 @@ def digest(parts: Iterable[str]) -> str:
     return found.hexdigest()[:16]
 
 
+def file_digest(path: Path) -> str:
+    """sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _fingerprint(*splits: Split) -> str:
     rows = (("\t".join((*texts, str(label))) for texts, label in zip(split.texts, split.labels, strict=True)) for split in splits)
     return digest(digest(part) for part in rows)

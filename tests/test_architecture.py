@@ -18,7 +18,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ORDER = (
-    "__init__", "errors", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
+    "__init__", "errors", "typed_json", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
     "backbones", "methods", "options", "policies", "sweep", "store",
     "listing", "compare", "report", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli", "__main__",

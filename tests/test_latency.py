@@ -30,9 +30,10 @@ from harness.inference import answer_early
 from harness.latency import LatencyJob, LatencySamples, measure_exits, paired_ratio, quartiles, run_job, timing_batches
 from harness.policies import Confidence, Entropy, Patience, Policy
 from harness.progress import Advance, Progress
-from harness.records import ExitMeasurement, Quartiles, from_json
+from harness.records import ExitMeasurement, Quartiles
 from harness.tasks import TaskData
 from harness.trace import Floats
+from harness.typed_json import from_json
 
 QUIET = Progress(-1)
 

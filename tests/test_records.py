@@ -14,19 +14,8 @@ from synthetic import make_exit, make_latency, make_record
 
 from harness import records
 from harness.errors import ExitCode, IncompleteError
-from harness.records import (
-    RECORD_BYTES,
-    SCHEMA,
-    Costs,
-    ExitMeasurement,
-    Polynomial,
-    Quartiles,
-    RunRecord,
-    RunSpec,
-    Trial,
-    from_json,
-    to_json,
-)
+from harness.records import RECORD_BYTES, Costs, ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, Trial
+from harness.typed_json import SCHEMA, from_json, to_json
 
 KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
 

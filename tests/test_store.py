@@ -14,10 +14,11 @@ import pytest
 from synthetic import assert_same_curve, assert_same_trace, everything_under, make_curve, make_exit, make_record, make_timing, random_trace
 
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.records import SCHEMA, RunRecord, to_json
+from harness.records import RunRecord
 from harness.store import RECORD, ResultsStore, check_writable
 from harness.sweep import Curve
 from harness.trace import Trace
+from harness.typed_json import SCHEMA, to_json
 
 
 def a_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:

@@ -1,0 +1,257 @@
+"""TinyBERT's data augmentation (Jiao et al., Findings of EMNLP 2020, section 3.3, algorithm 1): rows with some words replaced."""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from baselines.encoder import Embedding, EncoderModel
+from baselines.masked_lm import Masked, Pieces, Words, told
+from harness.backbones import Backbone
+from harness.batches import collate, sorted_batches
+from harness.errors import HarnessError, reason
+from harness.progress import held
+from harness.stages import Work
+from harness.tasks import Split, TaskData, Tokens, digest, file_digest
+
+AUGMENTATION_REVISION = 1
+"""Raised when the same settings may give other rows."""
+
+SEED = 1
+"""Of the words that are drawn: rows are the same for all seeds of a run."""
+
+BATCH = 256
+"""Masked sentences that are asked at a time."""
+
+VECTORS_READ = 100_000
+"""Words of a file of vectors that count, from its beginning (the authors')."""
+
+FUNCTION_WORDS = """
+a about above after again against all am an and any are as at be because been before being below between both but by can could did do does
+doing don down during each few for from further had has have having he her here hers herself him himself his how i if in into is it its
+itself just me more most must my myself no nor not now of off on once only or other our ours ourselves out over own same shall she should so
+some such than that the their theirs them themselves then there these they this those through to too under until up very was we were what
+when where which while who whom why will with would you your yours yourself yourselves s t d ll m re ve
+"""
+STOP_WORDS = frozenset(FUNCTION_WORDS.split())
+"""Words that hold a sentence together; they are not replaced."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How rows are altered."""
+
+    copies: int
+    """Altered copies of each row; those that come out equal are one."""
+    replaced: float
+    """Probability that a word is replaced in a copy."""
+    candidates: int
+    """Words that may stand in a word's place."""
+
+
+class Place(NamedTuple):
+    """A word of a text that may be replaced: letters alone, and no stop word."""
+
+    text: str
+    start: int
+    end: int
+    """Characters of the text."""
+    piece: int | None
+    """Where its only word piece stands among the text's, from 0; None for a word of several pieces."""
+
+    @property
+    def word(self) -> str:
+        """The word itself."""
+        return self.text[self.start : self.end]
+
+
+Choices = dict[Place, tuple[str, ...]]
+"""What may stand in the place of a word."""
+
+
+def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Words, work: Work) -> TaskData:
+    """The task with its training rows and their altered copies; made once for all seeds and kept in the cache folder.
+
+    A word of one piece is replaced by what the backbone with its masked-LM head puts in its place; a word of several, and every word where
+    that head knows too few (`Words.teach`), by its neighbours among word vectors: of a file, or the backbone's own input embeddings (of
+    several pieces the mean). Differs from the authors' code: both texts of a pair are altered in each copy; the masked text stands alone
+    (theirs: in front of the whole one, which gives the word away); candidates are whole words.
+    """
+    parts = [AUGMENTATION_REVISION, data.fingerprint, backbone.fingerprint, asdict(how), words.stage.key, words.teach]
+    parts.append(file_digest(work.vectors) if work.vectors else None)
+    key = digest([json.dumps(parts)])
+    path = work.cache / "augmented" / f"{key}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with held(FileLock(path.with_suffix(".lock"))):
+        if not path.is_file():
+            rows = alter(data.train, choices(data.train, backbone, how, words, work), how)
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.write_text(json.dumps(rows), encoding="utf-8")
+            unfinished.replace(path)
+    rows = [(source, tuple(texts)) for source, texts in json.loads(path.read_text(encoding="utf-8"))]
+    texts = tuple(texts for _, texts in rows)
+    labels = data.train.labels[[source for source, _ in rows]]
+    train = Split(np.arange(len(rows)), texts, labels, backbone.encode(texts, data.max_length))
+    return replace(data, train=train, data_fingerprint=f"{data.data_fingerprint} augmented {key}")
+
+
+def alter(rows: Split, choices: Choices, how: Augmentation) -> list[tuple[int, tuple[str, ...]]]:
+    """Each row, by its position, followed by its altered copies."""
+    random = np.random.default_rng(SEED)
+    places: dict[str, list[Place]] = {}
+    for place in sorted(choices, key=lambda place: place.start):
+        places.setdefault(place.text, []).append(place)
+    found = []
+    for number, texts in enumerate(rows.texts):
+        copies = {texts: None}
+        for _ in range(how.copies):
+            copies[tuple(_altered(places.get(text, []), choices, text, how.replaced, random) for text in texts)] = None
+        found += [(number, copy) for copy in copies]
+    return found
+
+
+def _altered(places: list[Place], choices: Choices, text: str, share: float, random: np.random.Generator) -> str:
+    """The text with some of its places, given first to last, filled anew."""
+    for place in reversed(places):  # so that those before it stay where they are
+        if choices[place] and random.random() < share:
+            word = choices[place][random.integers(len(choices[place]))]
+            text = text[: place.start] + (word.title() if place.word.istitle() else word) + text[place.end :]
+    return text
+
+
+def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, work: Work) -> Choices:
+    """The candidates for every word that may be replaced."""
+    texts = list(dict.fromkeys(text for row in rows.texts for text in row))
+    places = [place for text in texts for place in places_in(text, backbone)]
+    model = words.stage.model
+    assert isinstance(model, EncoderModel)
+    assert isinstance(model.embedding, Embedding)
+    masked = [place for place in places if place.piece is not None] if words.teach else []
+    found = dict(zip(masked, by_words(masked, model, backbone, how.candidates, work), strict=True))
+    rest = [place for place in places if place not in found]
+    known = read_vectors(work.vectors) if work.vectors else own_vectors(model.embedding, backbone, {place.word for place in rest})
+    near = neighbours({place.word.lower() for place in rest}, known, how.candidates)
+    return found | {place: near.get(place.word.lower(), ()) for place in rest}
+
+
+def places_in(text: str, backbone: Backbone) -> list[Place]:
+    """The words of a text that may be replaced, first to last."""
+    encoding = backbone.tokenizer.encode(text)
+    spans: dict[int, list[int]] = {}
+    for piece, word in enumerate(encoding.word_ids):
+        if word is not None:
+            spans.setdefault(word, []).append(piece)
+    found = []
+    for pieces in spans.values():
+        start, end = encoding.offsets[pieces[0]][0], encoding.offsets[pieces[-1]][1]
+        letters = text[start:end].lower()
+        if re.fullmatch("[a-z]+", letters) and letters not in STOP_WORDS:
+            single = len(pieces) == 1 and pieces[0] < backbone.shape.positions - 1
+            found.append(Place(text, start, end, pieces[0] if single else None))
+    return found
+
+
+@torch.inference_mode()
+def by_words(places: Sequence[Place], model: EncoderModel, backbone: Backbone, count: int, work: Work) -> list[tuple[str, ...]]:
+    """For each place the whole words that the model finds most probable there, most probable first."""
+    if not places:
+        return []
+    compute, pieces = work.compute, Pieces.of(backbone)
+    model.to(compute.device).eval()
+    texts = list(dict.fromkeys(place.text for place in places))
+    number = {text: row for row, text in enumerate(texts)}
+    encoded = backbone.encode([(text,) for text in texts], backbone.shape.positions)
+    ids = []
+    for place in places:
+        row = encoded.ids[number[place.text]].copy()
+        row[place.piece] = pieces.mask
+        ids.append(row)
+    tokens = Tokens(tuple(ids), tuple(np.zeros_like(row) for row in ids), 0)
+    names, usable = whole_words(backbone)
+    usable = usable.to(compute.device)
+    found: list[tuple[str, ...]] = [()] * len(places)
+    batches = sorted_batches(tokens.lengths, BATCH)
+    with compute.progress.work(f"{work.label}: words for augmentation", len(batches)) as advance, compute.autocast():
+        for index in batches:
+            batch = collate(tokens, index).to(compute.device)
+            where = batch.ids == pieces.mask
+            logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[:, usable]
+            best = logits.topk(min(count, len(usable)), -1).indices.cpu()
+            for place, row in zip(index, best, strict=True):
+                found[place] = tuple(names[int(word)] for word in row)
+            advance()
+    model.to("cpu")
+    return found
+
+
+def whole_words(backbone: Backbone) -> tuple[list[str], Tensor]:
+    """The vocabulary's pieces that are words of letters by themselves, and their ids [w]."""
+    vocabulary = sorted(backbone.tokenizer.get_vocab().items(), key=lambda item: item[1])
+    words = [(piece, id_) for piece, id_ in vocabulary if re.fullmatch("[A-Za-z]+", piece)]
+    return [piece for piece, _ in words], torch.tensor([id_ for _, id_ in words], dtype=torch.long)
+
+
+class Vectors(NamedTuple):
+    """Word vectors."""
+
+    words: tuple[str, ...]
+    """Those that may be put in."""
+    table: Tensor
+    """[w, v] of each of them."""
+    own: dict[str, Tensor]
+    """[v] of words that are to be replaced."""
+
+
+def own_vectors(embedding: Embedding, backbone: Backbone, wanted: set[str]) -> Vectors:
+    """Of the backbone's input embeddings; of a word of several pieces their mean."""
+    names, ids = whole_words(backbone)
+    table = embedding.word.weight.detach().float().cpu()
+    pieces = {word: backbone.tokenizer.encode(word, add_special_tokens=False).ids for word in wanted}
+    return Vectors(tuple(names), table[ids], {word.lower(): table[rows].mean(0) for word, rows in pieces.items() if rows})
+
+
+def read_vectors(path: Path) -> Vectors:
+    """Of a file in GloVe's format: a word and its numbers a line, between spaces.
+
+    Raises: HarnessError naming file and line.
+    """
+    words, rows = [], list[NDArray[np.float32]]()
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in zip(range(1, VECTORS_READ + 1), file, strict=False):
+                word, *numbers = line.rstrip().split(" ")
+                row = np.array(numbers, dtype=np.float32)
+                if not len(row) or (rows and len(row) != len(rows[0])):
+                    raise HarnessError(f"--glove: {path} line {number}: got {len(row)} numbers, wanted {len(rows[0]) if rows else 'some'}")
+                words.append(word)
+                rows.append(row)
+    except (OSError, ValueError) as error:
+        raise HarnessError(f"--glove: cannot read {path}: {reason(error)}") from None
+    if not rows:
+        raise HarnessError(f"--glove: {path} has no lines")
+    table = torch.from_numpy(np.stack(rows))
+    return Vectors(tuple(words), table, dict(zip(words, table, strict=True)))
+
+
+def neighbours(wanted: set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:
+    """For each word that has a vector the words nearest to it by the angle, itself left out, nearest first."""
+    known = sorted(word for word in wanted if word in vectors.own)
+    table = functional.normalize(vectors.table, dim=-1)
+    found = {}
+    for first in range(0, len(known), BATCH):
+        part = known[first : first + BATCH]
+        near = functional.normalize(torch.stack([vectors.own[word] for word in part]), dim=-1) @ table.T
+        best = near.topk(min(count + 1, len(vectors.words)), -1).indices
+        for word, row in zip(part, best, strict=True):
+            names = (vectors.words[int(place)] for place in row)
+            found[word] = tuple(name for name in names if name.lower() != word)[:count]
+    return found

@@ -1,0 +1,316 @@
+"""TinyBERT: the student's shape, what it learns from which layer, its switches, and what runs once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_run, make_schedule, same_weights, weights_of
+from synthetic import write_bert
+from torch import Tensor, nn
+from torch.nn import functional
+
+from baselines import tinybert
+from baselines.bert import Bert
+from baselines.encoder import EncoderModel, ModelConfig
+from baselines.tinybert import (
+    TINYBERT,
+    TINYBERT_6L,
+    TINYBERT_HALF,
+    DistilAnswers,
+    DistilInside,
+    Inside,
+    Pupil,
+    TinyBert,
+    bounded,
+    inside_loss,
+    layer_map,
+    smaller,
+)
+from baselines.training import Examples
+from harness.backbones import BACKBONES, Backbone, EncoderShape, bert_shape, find_backbone
+from harness.corpus import Corpus
+from harness.errors import HarnessError
+from harness.flops import piece_costs
+from harness.records import Training
+from harness.stages import Fitted, Work
+from harness.tasks import TASKS, TaskData
+
+CPU = torch.device("cpu")
+QUICK = TinyBert(
+    layers=2 / 3, width=1 / 2, ffn=1 / 2, general_epochs=1, intermediate_steps=2, prediction_steps=2, augmentation=2, learning_rates=(1e-3,)
+)
+
+
+@pytest.fixture
+def small_work(work: Work) -> Work:
+    """With the fewest sentences that there may be."""
+    return replace(work, corpus=Corpus(limit=40))
+
+
+def names(fit: Fitted) -> list[str]:
+    return [use.report.name for use in fit.stage.uses()]
+
+
+def examples_of(data: TaskData) -> Examples:
+    return Examples.of(data.train, torch.arange(8).numpy(), CPU)
+
+
+# --- the student's shape
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "layers", "hidden", "ffn"),
+    [
+        (TINYBERT, "bert-base-uncased", 4, 312, 1200),
+        (TINYBERT_6L, "bert-base-uncased", 6, 768, 3072),
+        (TINYBERT, "minilm", 2, 156, 600),
+        (TINYBERT_HALF, "minilm", 4, 192, 768),
+    ],
+)
+def test_presets_are_shares_of_the_backbone(method: TinyBert, backbone: str, layers: int, hidden: int, ffn: int) -> None:
+    found = BACKBONES[backbone]
+    shape = smaller(found.shape, method.layers, method.width, method.ffn)
+    assert (shape.layers, shape.hidden, set(shape.ffn), set(shape.heads)) == (layers, hidden, {ffn}, {12})
+    assert shape.head_size * 12 == hidden
+
+
+@pytest.mark.parametrize(("method", "millions", "gmacs"), [(TINYBERT, 14.35, 0.624), (TINYBERT_6L, 66.96, 5.587)])
+def test_presets_of_bert_base_have_the_published_parameters_and_macs(method: TinyBert, millions: float, gmacs: float) -> None:
+    """Two labels, with the pooler, at 128 tokens."""
+    with torch.device("meta"):
+        model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+    assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.006)
+    layers = len(model.layers)
+    assert piece_costs(model).static(layers - 1, 128) / 1e9 == pytest.approx(gmacs, abs=0.0006)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "places"),
+    [(4, 12, (3, 6, 9, 12)), (6, 12, (2, 4, 6, 8, 10, 12)), (4, 6, (1, 3, 4, 6)), (2, 6, (3, 6)), (3, 3, (1, 2, 3))],
+)
+def test_layers_learn_from_layers_spread_evenly_the_last_from_the_last(student: int, teacher: int, places: tuple[int, ...]) -> None:
+    """The first two are the paper's, 3m and 2m."""
+    assert layer_map(student, teacher) == places
+
+
+# --- the inside
+
+
+def encoder(shape: EncoderShape) -> EncoderModel:
+    return EncoderModel(ModelConfig(shape, "mean", 2, 1.0, (None,) * (shape.layers - 1) + ("plain",))).eval()
+
+
+@pytest.fixture
+def pair(micro: Backbone) -> tuple[Pupil, EncoderModel]:
+    """Two layers x 16 learn from four layers x 32."""
+    teacher = encoder(replace(micro.shape, heads=(4,) * 4, ffn=(64,) * 4))
+    return Pupil(encoder(smaller(teacher.config.shape, 1 / 2, 1 / 2, 1 / 2)), 32).eval(), teacher
+
+
+def by_hand(pupil: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str, Tensor]:
+    """Each term, row by row over real tokens: student's states 0, 1, 2 and the teacher's 0, 2, 4; layers 1, 2 and 2, 4."""
+    batch, student = examples.batch, pupil.student
+    own, wanted = student(batch).hiddens, teacher(batch).hiddens
+    terms = {name: torch.zeros(()) for name in ("attention", "hidden", "embedding")}
+    for row, real in enumerate(batch.mask.sum(1).tolist()):
+        for state, place in ((0, 0), (1, 2), (2, 4)):
+            projection = pupil.projections[state]
+            assert isinstance(projection, nn.Linear)
+            gap = (own[state][row, :real] @ projection.weight.T + projection.bias - wanted[place][row, :real]).square().mean()
+            terms["embedding" if state == 0 else "hidden"] += gap / len(batch.ids)
+            if state > 0:
+                one = scores(student, state - 1, own[state - 1][row, :real])
+                other = scores(teacher, place - 1, wanted[place - 1][row, :real])
+                terms["attention"] += (one - other).square().mean() / len(batch.ids)
+    return terms
+
+
+def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
+    """Products of queries and keys over the root of the head size, head by head [h, t, t]."""
+    block = model.layers[layer]
+    size = model.config.shape.head_size
+    query, key = (functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key))  # type: ignore[union-attr, arg-type]
+    return torch.stack([q @ k.T / size**0.5 for q, k in zip(query.split(size, -1), key.split(size, -1), strict=True)])
+
+
+@pytest.mark.parametrize("terms", [("attention", "hidden", "embedding"), ("attention",), ("hidden",), ("embedding",)], ids=str)
+def test_the_loss_is_the_sum_of_its_terms_over_the_mapped_layers(
+    terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
+) -> None:
+    inside = Inside(**{name: name in terms for name in ("attention", "hidden", "embedding")})
+    examples = examples_of(few_rows)
+    with torch.no_grad():
+        found = by_hand(*pair, examples)
+        torch.testing.assert_close(inside_loss(*pair, inside, examples), sum((found[name] for name in terms), torch.zeros(())))
+
+
+def test_only_the_student_and_its_projections_learn(pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+    pupil, teacher = pair
+    inside_loss(pupil, teacher, Inside(), examples_of(few_rows)).backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    untouched = {name for name, parameter in pupil.named_parameters() if parameter.grad is None}
+    assert untouched == {"student.exits.1.classifier.weight", "student.exits.1.classifier.bias"}
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in pupil.parameters())
+
+
+def test_a_student_draws_near_to_its_teachers_inside(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
+    losses = []
+    for epochs in (1, 12):
+        stage = DistilInside("general", shape, Inside(), None, make_schedule(epochs=epochs, learning_rate=3e-3))
+        torch.manual_seed(1)
+        fresh = stage.fit((), few_rows, micro, make_run(tmp_path / str(epochs)))
+        losses.append(fresh.training.final_loss)
+        assert isinstance(fresh.model, EncoderModel)
+        assert fresh.model.config.shape == shape
+        assert fresh.weights is not None
+    assert losses[1] < 0.7 * losses[0]
+
+
+# --- the answers
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("task", ["sst2", "stsb"])
+def test_the_last_part_learns_the_teachers_answers_or_the_labels(
+    soft: bool, task: str, micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
+
+    def train(model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object) -> Training:
+        losses.append(loss)
+        return Training(1, 1, 0.0, 0.0, (), 1)
+
+    monkeypatch.setattr(tinybert, "train", train)
+    data = replace(few_rows, task=TASKS[task])
+    shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
+    config = ModelConfig(micro.shape, "mean", data.task.classes, data.task.scale, (None, None, "dense"))
+    teacher = EncoderModel(config).eval()
+    fit = DistilAnswers("prediction", shape, "dense", soft, None, make_schedule()).fit((teacher,), data, micro, make_run(tmp_path / "s"))
+    student = fit.model.eval()
+    assert isinstance(student, EncoderModel)
+    examples = examples_of(data)
+    with torch.no_grad():
+        own, wanted, labels = student(examples.batch).logits[-1], teacher(examples.batch).logits[-1], examples.labels
+        if task == "stsb":
+            expected = ((own[:, 0] - (wanted[:, 0] if soft else labels)) / 5).square().mean()
+        else:
+            given = wanted.softmax(-1) if soft else functional.one_hot(labels.long(), 2).float()
+            expected = -(given * own.log_softmax(-1)).sum(-1).mean()
+        torch.testing.assert_close(losses[0](student, examples), expected)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows", "epochs"), [(None, 48, 3), (1, 16, 1), (2, 32, 1), (3, 48, 1), (5, 48, 1), (6, 48, 2), (100, 48, 33)]
+)
+def test_a_bound_on_steps_is_whole_passes_or_a_part_of_one(few_rows: TaskData, steps: int | None, rows: int, epochs: int) -> None:
+    """48 rows, 16 a step."""
+    found = bounded(few_rows.train, make_schedule(epochs=3), steps)
+    assert (len(found.rows), found.schedule.epochs) == (rows, epochs)
+    assert len(set(found.rows.ids)) == rows
+
+
+# --- the method
+
+
+def test_every_part_stands_on_the_one_before_and_pre_training_runs_once(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    fits = [QUICK.fit(few_rows, micro, replace(small_work, seed=seed)) for seed in (2, 3)]
+    assert [names(fit) for fit in fits] == [["general", "fine-tune", "intermediate", "prediction"]] * 2
+    keys = [[use.report.key for use in fit.stage.uses()] for fit in fits]
+    assert keys[0][0] == keys[1][0]
+    assert all(len({one, other}) == 2 for one, other in list(zip(*keys, strict=True))[1:])
+    bert = Bert(learning_rates=QUICK.teacher.learning_rates).fit(few_rows, micro, replace(small_work, seed=2))
+    assert bert.stage.key == keys[0][1]
+    rows = [use.report.rows for use in fits[0].stage.uses()]
+    assert rows[2:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"general": False}, ["fine-tune", "intermediate", "prediction"]),
+        ({"attention": False, "hidden": False, "embedding": False}, ["fine-tune", "prediction"]),
+        ({"augmentation": 0}, ["general", "fine-tune", "intermediate", "prediction"]),
+        ({"prediction": False}, ["general", "fine-tune", "intermediate", "prediction"]),
+        ({"attention": False}, ["general", "fine-tune", "intermediate", "prediction"]),
+        ({"hidden": False}, ["general", "fine-tune", "intermediate", "prediction"]),
+        ({"embedding": False}, ["general", "fine-tune", "intermediate", "prediction"]),
+    ],
+    ids=str,
+)
+def test_each_switch_changes_what_it_names(
+    small_work: Work, few_rows: TaskData, micro: Backbone, change: dict[str, bool], stages: list[str]
+) -> None:
+    method = replace(QUICK, **change)
+    fit = method.fit(few_rows, micro, small_work)
+    assert names(fit) == stages
+    prediction = DistilAnswers("prediction", method._shape(micro), "dense", method.prediction, 2, method.schedules(micro)[0])
+    assert prediction.soft is change.get("prediction", True)
+    whole = QUICK.fit(few_rows, micro, small_work)
+    assert not same_weights(weights_of(fit.stage.model), weights_of(whole.stage.model))
+    changed = {use.report.name for use in fit.stage.uses()} - {"fine-tune"}
+    same = {use.report.key for use in fit.stage.uses()} & {use.report.key for use in whole.stage.uses()}
+    kept = {use.report.name for use in fit.stage.uses() if use.report.key in same}
+    assert kept == {"fine-tune"} | ({"general"} if change.keys() <= {"augmentation"} else set()) | (
+        {"general", "intermediate"} if change.keys() <= {"prediction"} else set()
+    )
+    assert changed
+
+
+def test_without_corpus_and_augmentation_no_sentence_is_read(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+    method = replace(QUICK, general=False, augmentation=0)
+    assert (method.pretrains(), QUICK.pretrains(), replace(QUICK, general=False).pretrains()) == (False, True, True)
+    fit = method.fit(few_rows, micro, replace(work, corpus=Corpus((tmp_path / "absent",))))
+    assert fit.stage.model.exit_layers == [2]
+
+
+def test_a_regression_runs_to_its_end(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    labels = torch.arange(48).numpy() / 10
+    data = replace(few_rows, task=TASKS["stsb"], train=replace(few_rows.train, labels=labels), data_fingerprint="0 to 5")
+    fit = QUICK.fit(data, micro, small_work)
+    assert all(use.report.final_loss < 100 for use in fit.stage.uses())
+
+
+def test_a_published_student_takes_the_place_of_general_distillation(
+    small_work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(micro, name="small", shape=bert_shape(2, 16, 4, 24, micro.shape.vocabulary, 64))
+    monkeypatch.setitem(BACKBONES, "small", small)
+    method = replace(QUICK, checkpoint="small")
+    fit = method.fit(few_rows, micro, small_work)
+    assert names(fit) == ["start", "fine-tune", "intermediate", "prediction"]
+    assert isinstance(fit.stage.model, EncoderModel)
+    assert fit.stage.model.config.shape == small.shape
+    monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
+    with pytest.raises(HarnessError, match="2 heads, backbone micro"):
+        method.settled(micro)
+    foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
+    monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
+    with pytest.raises(HarnessError, match="small has another vocabulary than backbone foreign"):
+        method.fit(few_rows, foreign, small_work)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": 0.0},
+        {"width": 1.5},
+        {"ffn": -1.0},
+        {"replaced": 0.0},
+        {"augmentation": -1},
+        {"candidates": 0},
+        {"general_epochs": 0},
+        {"intermediate_epochs": 0},
+        {"intermediate_steps": -1},
+        {"prediction_steps": -1},
+        {"general_rate": 0.0},
+        {"intermediate_rate": 0.0},
+        {"checkpoint": "/a/folder"},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(TinyBert(), **change)
