@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from baselines import tinybert
+from baselines.augmentation import AUGMENTATION_REVISION
 from baselines.bert import Bert
 from baselines.encoder import EncoderModel, ModelConfig
 from baselines.tinybert import (
@@ -290,6 +291,17 @@ def test_a_published_student_takes_the_place_of_general_distillation(
     monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
     with pytest.raises(HarnessError, match="small has another vocabulary than backbone foreign"):
         method.fit(few_rows, foreign, small_work)
+
+
+def test_numbers_of_one_small_fixed_run(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """These figures are our own. They move only when a stage's revision is raised, or with the demo's texts."""
+    method = replace(QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,)))
+    fit = method.fit(few_rows, micro, small_work)
+    assert (DistilInside.revision, DistilAnswers.revision, AUGMENTATION_REVISION) == (1, 1, 1)
+    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    assert reached == pytest.approx(
+        {"general": 4.487638, "fine-tune": 0.662052, "intermediate": 4.468152, "prediction": 0.666436}, abs=1e-3
+    )
 
 
 @pytest.mark.parametrize(
