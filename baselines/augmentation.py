@@ -4,13 +4,12 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +17,7 @@ from baselines.encoder import Embedding, EncoderModel
 from baselines.masked_lm import Masked, Pieces, Words, told
 from harness.backbones import Backbone
 from harness.batches import collate, sorted_batches
-from harness.errors import HarnessError, reason
+from harness.corpus import WordVectors, read_vectors
 from harness.progress import held
 from harness.stages import Work
 from harness.tasks import Split, TaskData, Tokens, digest, file_digest
@@ -32,8 +31,6 @@ SEED = 1
 BATCH = 256
 """Masked sentences that are asked at a time."""
 
-VECTORS_READ = 100_000
-"""Words of a file of vectors that count, from its beginning (the authors')."""
 
 FUNCTION_WORDS = """
 a about above after again against all am an and any are as at be because been before being below between both but by can could did do does
@@ -91,7 +88,8 @@ def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Word
     key = digest([json.dumps(parts)])
     path = work.cache / "augmented" / f"{key}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with held(FileLock(path.with_suffix(".lock"))):
+    waiting = partial(work.compute.progress.say, f"{work.label}: another process is altering the rows; waiting")
+    with held(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
             rows = alter(data.train, choices(data.train, backbone, how, words, work), how)
             unfinished = path.with_suffix(".unfinished")
@@ -138,7 +136,10 @@ def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, wo
     masked = [place for place in places if place.piece is not None] if words.teach else []
     found = dict(zip(masked, by_words(masked, model, backbone, how.candidates, work), strict=True))
     rest = [place for place in places if place not in found]
-    known = read_vectors(work.vectors) if work.vectors else own_vectors(model.embedding, backbone, {place.word for place in rest})
+    if work.vectors is not None:
+        known = vectors_of(read_vectors(work.vectors))
+    else:
+        known = own_vectors(model.embedding, backbone, {place.word for place in rest})
     near = neighbours({place.word.lower() for place in rest}, known, how.candidates)
     return found | {place: near.get(place.word.lower(), ()) for place in rest}
 
@@ -183,7 +184,8 @@ def by_words(places: Sequence[Place], model: EncoderModel, backbone: Backbone, c
     with compute.progress.work(f"{work.label}: words for augmentation", len(batches)) as advance, compute.autocast():
         for index in batches:
             batch = collate(tokens, index).to(compute.device)
-            where = batch.ids == pieces.mask
+            where = torch.zeros_like(batch.mask)
+            where[torch.arange(len(index)), torch.tensor([places[place].piece for place in index])] = True
             logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[:, usable]
             best = logits.topk(min(count, len(usable)), -1).indices.cpu()
             for place, row in zip(index, best, strict=True):
@@ -208,38 +210,22 @@ class Vectors(NamedTuple):
     table: Tensor
     """[w, v] of each of them."""
     own: dict[str, Tensor]
-    """[v] of words that are to be replaced."""
+    """[v] of words that are to be replaced, in small letters."""
 
 
 def own_vectors(embedding: Embedding, backbone: Backbone, wanted: set[str]) -> Vectors:
     """Of the backbone's input embeddings; of a word of several pieces their mean."""
     names, ids = whole_words(backbone)
     table = embedding.word.weight.detach().float().cpu()
-    pieces = {word: backbone.tokenizer.encode(word, add_special_tokens=False).ids for word in wanted}
+    pieces = {word: backbone.tokenizer.encode(word, add_special_tokens=False).ids for word in sorted(wanted)}
     return Vectors(tuple(names), table[ids], {word.lower(): table[rows].mean(0) for word, rows in pieces.items() if rows})
 
 
-def read_vectors(path: Path) -> Vectors:
-    """Of a file in GloVe's format: a word and its numbers a line, between spaces.
-
-    Raises: HarnessError naming file and line.
-    """
-    words, rows = [], list[NDArray[np.float32]]()
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in zip(range(1, VECTORS_READ + 1), file, strict=False):
-                word, *numbers = line.rstrip().split(" ")
-                row = np.array(numbers, dtype=np.float32)
-                if not len(row) or (rows and len(row) != len(rows[0])):
-                    raise HarnessError(f"--glove: {path} line {number}: got {len(row)} numbers, wanted {len(rows[0]) if rows else 'some'}")
-                words.append(word)
-                rows.append(row)
-    except (OSError, ValueError) as error:
-        raise HarnessError(f"--glove: cannot read {path}: {reason(error)}") from None
-    if not rows:
-        raise HarnessError(f"--glove: {path} has no lines")
-    table = torch.from_numpy(np.stack(rows))
-    return Vectors(tuple(words), table, dict(zip(words, table, strict=True)))
+def vectors_of(file: WordVectors) -> Vectors:
+    """Of a file: its words of letters may be put in."""
+    table = torch.from_numpy(file.table)
+    usable = [place for place, word in enumerate(file.words) if re.fullmatch("[A-Za-z]+", word)]
+    return Vectors(tuple(file.words[place] for place in usable), table[usable], dict(zip(file.words, table, strict=True)))
 
 
 def neighbours(wanted: set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:

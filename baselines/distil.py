@@ -10,10 +10,12 @@ from torch import Tensor
 from baselines.encoder import Combine, EncoderModel, Head, ModelConfig, gradient_equilibrium
 from baselines.finetune import selection_of
 from baselines.losses import exit_losses, hidden_loss, soft_losses
+from baselines.steps import bounded
+from baselines.students import begun
 from baselines.teacher import Teacher
 from baselines.training import Examples, Loss, Schedule, train
 from baselines.weights import copy_encoder, pretrained
-from harness.backbones import Backbone, Pooling
+from harness.backbones import Backbone, EncoderShape, Pooling
 from harness.model import MultiExitModel
 from harness.records import WeightsReport
 from harness.stages import FreshFit, StageRun
@@ -126,3 +128,36 @@ class Distil:
         with gradient_equilibrium(student) if self.equilibrium else nullcontext():
             training = train(student, loss, data.train, score, self.schedule, run)
         return FreshFit(student, training, report)
+
+
+@dataclass(frozen=True)
+class DistilAnswers:
+    """Train a student with one fresh exit on its teacher's answers and on the labels. Parents: where its encoder begins, and the teacher;
+    with the teacher alone the encoder is random."""
+
+    name: str
+    shape: EncoderShape
+    head: Head
+    soft: float
+    """Weight of the teacher's answers; the labels have the rest to 1."""
+    temperature: float
+    steps: int | None
+    """Bound on optimiser steps; None: the schedule's epochs."""
+    schedule: Schedule
+    revision: ClassVar[int] = 1
+
+    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        """Fit on train, choose the epoch on selection."""
+        student, report = begun(parents[:-1], self.shape, self.head, data.task, backbone)
+        learned = bounded(data.train, self.schedule, self.steps)
+        teacher = Teacher(parents[-1], learned.rows, run, hiddens=False) if self.soft else None
+
+        def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+            own = model(examples.batch).logits
+            value = (1 - self.soft) * exit_losses(own, examples.labels, data.task.scale).sum()
+            if teacher is not None:
+                given = teacher(examples).logits[-1:]
+                value = value + self.soft * soft_losses(own, given, data.task.scale, self.temperature).sum()
+            return value
+
+        return FreshFit(student, train(student, loss, learned.parts, selection_of(data, run, [0]), learned.schedule, run), report)

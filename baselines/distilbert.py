@@ -8,15 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines.bert import Bert
+from baselines.distil import DistilAnswers
 from baselines.encoder import EncoderModel, Head
-from baselines.finetune import FineTune, fit_best_rate, last_only, model_config, selection_of, with_exits
-from baselines.losses import cosine_loss, exit_losses, soft_losses, softened_loss
-from baselines.masked_lm import MaskedLm, Pieces, masked, masked_accuracy, masked_lm, told
-from baselines.students import Start, every_other, published, shape_of, take_layers
-from baselines.teacher import Teacher
+from baselines.finetune import FineTune, fit_best_rate, last_only, model_config
+from baselines.losses import cosine_loss, soft_losses
+from baselines.masked_lm import MaskedLm, Pieces, maskable, masked, masked_accuracy, masked_lm, told
+from baselines.students import Start, check_published, every_other, published, shape_of, take_layers
 from baselines.training import Examples, Recipe, Schedule, train
-from harness.backbones import BACKBONES, Backbone, EncoderShape, find_backbone
-from harness.errors import HarnessError, unknown
+from harness.backbones import Backbone, EncoderShape, find_backbone
+from harness.errors import HarnessError
+from harness.methods import Reads
 from harness.model import MultiExitModel
 from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
 from harness.tasks import Task, TaskData
@@ -27,8 +28,9 @@ class DistilBert(Recipe):
     """A student of every other layer of the backbone, distilled on masked words of the corpus (section 2), then fine-tuned on the labels,
     with a teacher against that too (section 4.1, "additional step of distillation").
 
-    Differs from the authors' code: sentences one by one instead of blocks of 512 tokens, the words' losses at the masked places alone
-    (theirs: the soft one at every token), fewer steps, rates and best epochs chosen by `selection`. The vector of token type 0 is added to
+    Differs from the authors' code: sentences one by one instead of blocks of 512 tokens, those below four words left out; the words' losses
+    at the masked places alone (theirs: the soft one at every token); fewer and smaller steps; rate and best epoch of fine-tuning
+    chosen by `selection`. The vector of token type 0 is added to
     the positions instead of being dropped, so that the student of a single text begins with the teacher's own embedding.
     """
 
@@ -40,8 +42,10 @@ class DistilBert(Recipe):
     """Distil on the corpus; False: the student begins with the backbone's layers as they are."""
     pretraining_epochs: int = 3
     """Passes over the corpus; the best by held-out masked words is kept (authors: 3)."""
-    pretraining_rate: float = 5e-4
-    """Learning rate of the distillation on the corpus (authors: 5e-4)."""
+    pretraining_batch: int = 128
+    """Sentences per step of that (authors: up to 4,000)."""
+    pretraining_rate: float = 2e-4
+    """Its learning rate (authors: 5e-4). Warm-up, decay, clip and accumulation are those of fine-tuning (authors: 0.05, 0, 5)."""
     soft: float = 5.0
     """Weight of the teacher's answers at masked places. Where the teacher tells less than `FEWEST_RIGHT` of the masked words, this and the
     next are 0, and the stage is called distil-cosine."""
@@ -64,10 +68,10 @@ class DistilBert(Recipe):
         super().__post_init__()
         if not 0 < self.layers <= 1:
             raise ValueError(f"layers {self.layers}: wanted a share above 0, up to 1")
-        if self.checkpoint is not None and self.checkpoint not in BACKBONES:
-            raise ValueError(str(unknown("checkpoint", self.checkpoint, BACKBONES)))
-        if self.pretraining_epochs < 1:
-            raise ValueError(f"pretraining_epochs {self.pretraining_epochs}: wanted 1 or more")
+        check_published(self.checkpoint)
+        for name, count in {"pretraining_epochs": self.pretraining_epochs, "pretraining_batch": self.pretraining_batch}.items():
+            if count < 1:
+                raise ValueError(f"{name} {count}: wanted 1 or more")
         if min(self.pretraining_rate, self.temperature) <= 0:
             raise ValueError(f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: wanted positive numbers")
         if min(self.soft, self.masked, self.cosine) < 0 or self.soft + self.masked + self.cosine == 0:
@@ -75,9 +79,9 @@ class DistilBert(Recipe):
         if not 0 <= self.task_soft <= 1:
             raise ValueError(f"task_soft {self.task_soft}: wanted a share from 0 to 1")
 
-    def pretrains(self) -> bool:
-        """Unless `pretraining` is off or done by others."""
-        return self.pretraining and self.checkpoint is None
+    def reads(self) -> Reads:
+        """The corpus, unless pre-training is off or done by others."""
+        return Reads(corpus=self.pretraining and self.checkpoint is None, checkpoint=self.checkpoint)
 
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in the teacher too."""
@@ -85,10 +89,10 @@ class DistilBert(Recipe):
 
     def revisions(self) -> dict[str, int]:
         """The stages of `fit`."""
-        start = {"masked-lm": MaskedLm.revision, "distil": DistilWords.revision} if self.pretrains() else {"start": Start.revision}
+        start = {"masked-lm": MaskedLm.revision, "distil": DistilWords.revision} if self.reads().corpus else {"start": Start.revision}
         if self.teacher is None:
             return start | {"fine-tune": FineTune.revision}
-        return start | self.teacher.revisions() | {"fine-tune-taught": FineTuneTaught.revision}
+        return start | self.teacher.revisions() | {"fine-tune-taught": DistilAnswers.revision}
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The student with one exit."""
@@ -97,23 +101,29 @@ class DistilBert(Recipe):
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """Pre-train once, then fine-tune at the learning rate that `selection` prefers."""
-        if self.checkpoint is not None:
-            published(self.checkpoint, backbone)  # if it does not fit, say so before anything is fitted
+        self._check(backbone)
         teacher = self.teacher
         taught = teacher.fit(data, backbone, work) if teacher is not None else None
-        exits = last_only(self._shape(backbone), self.head)
+        shape = self._shape(backbone)
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
             start = self._start(data, backbone, at)
             return (start,) if teacher is None else (start, teacher.fit(data, backbone, at).stage)
 
-        def stage(schedule: Schedule) -> FineTune | FineTuneTaught:
+        def stage(schedule: Schedule) -> FineTune | DistilAnswers:
             if teacher is None:
-                return FineTune("fine-tune", exits, (1.0,), schedule)
-            return FineTuneTaught("fine-tune-taught", self.head, self.task_soft, self.temperature, schedule)
+                return FineTune("fine-tune", last_only(shape, self.head), (1.0,), schedule)
+            return DistilAnswers("fine-tune-taught", shape, self.head, self.task_soft, self.temperature, None, schedule)
 
         fitted, trials = fit_best_rate(stage, self.schedules(backbone), data, backbone, work, parents)
         return Fitted(fitted, (taught.trials if taught is not None else ()) + trials)
+
+    def _check(self, backbone: Backbone) -> None:
+        """Raises: HarnessError, before anything is fitted, for a published student or a vocabulary that does not fit."""
+        if self.checkpoint is not None:
+            published(self.checkpoint, backbone)
+        elif self.pretraining:
+            Pieces.of(backbone)
 
     def _shape(self, backbone: Backbone) -> EncoderShape:
         kept = every_other(backbone.shape.layers, self.layers)
@@ -129,7 +139,8 @@ class DistilBert(Recipe):
         teacher = masked_lm(backbone, data.max_length, work)
         if not teacher.teach and not self.cosine:
             raise HarnessError(f"backbone {backbone.name} tells {teacher.accuracy:.2f} of masked words: give distilbert.cosine a weight")
-        schedule = Schedule(self.pretraining_epochs, 32, self.pretraining_rate, 0.05, 0.0, 5.0, 1)
+        plain = self.schedules(backbone)[0]
+        schedule = replace(plain, epochs=self.pretraining_epochs, batch_size=self.pretraining_batch, learning_rate=self.pretraining_rate)
         words = (self.soft, self.masked) if teacher.teach else (0.0, 0.0)
         name = "distil" if teacher.teach else "distil-cosine"
         stage = DistilWords(name, kept, *words, self.cosine, self.temperature, schedule)
@@ -166,7 +177,7 @@ class DistilWords:
                 words = told(model, own, given)
                 with torch.no_grad():
                     soft = told(teacher, wanted, given)
-                value = value + self.soft * softened_loss(words, soft, self.temperature)
+                value = value + self.soft * soft_losses(words[None], soft[None], 1.0, self.temperature).sum()
                 value = value + self.masked * functional.cross_entropy(words.float(), given.targets)
             return value
 
@@ -174,37 +185,7 @@ class DistilWords:
             return masked_accuracy(model, data.selection, pieces, run.compute)
 
         by_words = score if self.soft or self.masked else None
-        return FreshFit(student, train(student, loss, data.train, by_words, self.schedule, run))
-
-
-@dataclass(frozen=True)
-class FineTuneTaught:
-    """Fine-tune the first parent's encoder with a fresh last exit on the labels and on the answers of the second parent, the teacher."""
-
-    name: str
-    head: Head
-    soft: float
-    """Weight of the teacher's answers; the labels have 1 - soft."""
-    temperature: float
-    schedule: Schedule
-    revision: ClassVar[int] = 1
-
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
-        """Fit on train, choose the epoch on selection. A regression has no temperature."""
-        start, guide = parents
-        assert isinstance(start, EncoderModel)
-        model, _ = with_exits((start,), last_only(start.config.shape, self.head), data.task, backbone)
-        teacher = Teacher(guide, data.train, run, hiddens=False)
-
-        def loss(model: EncoderModel, examples: Examples) -> Tensor:
-            own, wanted = model(examples.batch).logits[-1:], teacher(examples).logits[-1:]
-            if data.task.regression:
-                taught = soft_losses(own, wanted, data.task.scale).sum()
-            else:
-                taught = softened_loss(own[0], wanted[0], self.temperature)
-            return self.soft * taught + (1 - self.soft) * exit_losses(own, examples.labels, data.task.scale).sum()
-
-        return FreshFit(model, train(model, loss, data.train, selection_of(data, run, [0]), self.schedule, run))
+        return FreshFit(student, train(student, loss, maskable(data.train, pieces), by_words, self.schedule, run))
 
 
 DISTILBERT = DistilBert()

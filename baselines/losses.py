@@ -25,16 +25,18 @@ def weighted(losses: Tensor, weights: Sequence[float]) -> Tensor:
     return torch.dot(losses, torch.tensor(weights, dtype=losses.dtype, device=losses.device))
 
 
-def soft_losses(logits: Tensor, targets: Tensor, scale: float) -> Tensor:
+def soft_losses(logits: Tensor, targets: Tensor, scale: float, temperature: float = 1.0) -> Tensor:
     """The distillation loss of each exit [e]: logits [e, n, c] against a teacher's logits [e, n, c] or [n, c], which get no gradient.
 
-    Soft-label cross-entropy at temperature 1: -sum over classes of softmax(target) log softmax(logit) (Hinton et al., 2015; COST-EFF,
-    section 3.2). For a regression (c = 1) the mean squared error of both divided by `scale`, as in `exit_losses`.
+    Soft-label cross-entropy -sum over classes of softmax(target) log softmax(logit) (Hinton et al., 2015; COST-EFF, section 3.2), both at
+    a temperature T and the loss times T^2, so that its gradient stays as large; up to a constant the divergence that DistilBERT's code
+    has. For a regression (c = 1) the mean squared error of both divided by `scale`, as in `exit_losses`.
     """
     logits, targets = logits.float(), targets.detach().float()
     if logits.shape[-1] == 1:
         return ((logits - targets)[..., 0] / scale).square().mean(-1)
-    return -(targets.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean(-1)
+    logits, targets = logits / temperature, targets / temperature
+    return -(temperature**2) * (targets.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean(-1)
 
 
 def hidden_loss(hiddens: Sequence[Tensor], targets: Sequence[Tensor], mask: Tensor) -> Tensor:
@@ -71,10 +73,3 @@ def cosine_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """1 - cosine of hidden states [n, t, d] of a student and a teacher, mean over the real tokens (mask [n, t]) of all rows (DistilBERT,
     section 3). The teacher gets no gradient."""
     return 1 - functional.cosine_similarity(hidden[mask].float(), target.detach()[mask].float(), dim=-1).mean()
-
-
-def softened_loss(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Kullback-Leibler divergence of a student's from a teacher's distribution [m, c], both at a temperature T, times T^2 so that its
-    gradient stays as large (Hinton et al., 2015; DistilBERT's loss on masked words). Mean over m; the teacher gets no gradient."""
-    own, given = (part.float() / temperature for part in (logits, targets.detach()))
-    return temperature**2 * functional.kl_div(own.log_softmax(-1), given.log_softmax(-1), reduction="batchmean", log_target=True)

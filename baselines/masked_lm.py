@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.encoder import EncoderModel
+from baselines.encoder import EncoderModel, MaskedLmHead
 from baselines.finetune import last_only, model_config
 from baselines.training import EVALUATION_BATCH, Examples, Schedule, train
 from baselines.weights import has_masked_lm_head, pretrained
@@ -21,6 +22,8 @@ from harness.tasks import Split, TaskData
 
 MASKED_SHARE = 0.15
 """Of the real tokens; at least one a row."""
+FEWEST_WORDS = 4
+"""Fewer, and the share of them is less than half a token: what is left of such a sentence says little of the word that is gone."""
 AS_MASK, AS_RANDOM = 0.8, 0.1
 """What becomes of a masked token: [MASK], a random word piece, or (the rest) itself."""
 MASKS_SEED = 1
@@ -40,7 +43,10 @@ class Pieces(NamedTuple):
         """Raises: HarnessError when the backbone's vocabulary has no [MASK]."""
         ids = {name: backbone.tokenizer.token_to_id(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
         if ids["[MASK]"] is None:
-            raise HarnessError(f"backbone {backbone.name}: the vocabulary has no [MASK], which masked language modelling needs")
+            raise HarnessError(
+                f"backbone {backbone.name}: the vocabulary has no [MASK], which masked language modelling needs; "
+                "distilbert goes without by pretraining=false, tinybert by augmentation=0"
+            )
         return cls(ids["[MASK]"], tuple(id_ for id_ in ids.values() if id_ is not None), backbone.tokenizer.get_vocab_size())
 
 
@@ -70,6 +76,18 @@ def masked(batch: Batch, pieces: Pieces) -> Masked:
     return Masked(batch._replace(ids=ids), places, batch.ids[places])
 
 
+def maskable(rows: Split, pieces: Pieces) -> Split:
+    """The rows with `FEWEST_WORDS` or more tokens that may be masked.
+
+    Raises: HarnessError when there is none.
+    """
+    counts = [int((~np.isin(ids, pieces.special)).sum()) for ids in rows.tokens.ids]
+    kept = np.flatnonzero(np.array(counts) >= FEWEST_WORDS)
+    if not len(kept):
+        raise HarnessError(f"the corpus has no sentence of {FEWEST_WORDS} words that the vocabulary knows")
+    return rows.rows(kept)
+
+
 def _words(pieces: Pieces, device: torch.device) -> Tensor:
     """Ids of all pieces but the special ones."""
     everything = torch.arange(pieces.size, device=device)
@@ -86,18 +104,19 @@ def told(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
 FEWEST_RIGHT = 0.30
 """Share of masked pieces that a model must tell right on held-out sentences for its words to teach anything."""
 
-HEAD_SCHEDULE = Schedule(epochs=2, batch_size=32, learning_rate=1e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+HEAD_SCHEDULE = Schedule(epochs=2, batch_size=128, learning_rate=1e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
 """Of a head on a frozen encoder."""
 
 
 @dataclass(frozen=True)
 class MaskedLm:
-    """A model of the backbone's own weights with a masked-LM head; where the checkpoint has none, one is trained, the encoder frozen.
-
-    The data are a corpus. The best epoch is chosen by the share of masked pieces told right on `selection`.
+    """A model of the backbone's own weights with a masked-LM head: the checkpoint's where it tells `enough`, else one that is trained on
+    the corpus, the encoder frozen. The best epoch is chosen by the share of masked pieces told right on `selection`.
     """
 
     name: str
+    enough: float
+    """Share of masked pieces."""
     schedule: Schedule
     revision: ClassVar[int] = 1
 
@@ -106,23 +125,27 @@ class MaskedLm:
         config = replace(model_config(backbone, data.task, last_only(backbone.shape, "plain")), masked_lm=True)
         model, report = pretrained(backbone, config)
         pieces = Pieces.of(backbone)
-
-        def score(model: EncoderModel) -> float:
-            return masked_accuracy(model, data.selection, pieces, run.compute)
-
+        held = maskable(data.selection, pieces)
         if has_masked_lm_head(backbone):
-            model.eval()
-            return FreshFit(model, Training(0, 0, 0.0, 0.0, (score(model),), 0), report)
-        model.requires_grad_(False)
-        assert model.masked_lm is not None
-        model.masked_lm.requires_grad_(True)
+            reached = masked_accuracy(model, held, pieces, run.compute)
+            if reached >= self.enough:
+                return FreshFit(model.to("cpu"), Training(0, 0, 0.0, 0.0, (reached,), 0), report)
+        head = model.masked_lm
+        assert head is not None
+        model.to(run.compute.device).eval().requires_grad_(False)
+        head.requires_grad_(True)
 
-        def loss(model: EncoderModel, examples: Examples) -> Tensor:
+        def loss(head: MaskedLmHead, examples: Examples) -> Tensor:
             given = masked(examples.batch, pieces)
-            logits = told(model, model(given.batch).hiddens[-1], given)
-            return functional.cross_entropy(logits.float(), given.targets)
+            with torch.no_grad():
+                hidden = model(given.batch).hiddens[-1]
+            return functional.cross_entropy(told(model, hidden, given).float(), given.targets)
 
-        return FreshFit(model, train(model, loss, data.train, score, self.schedule, run), report)
+        def score(head: MaskedLmHead) -> float:
+            return masked_accuracy(model, held, pieces, run.compute)
+
+        training = train(head, loss, maskable(data.train, pieces), score, self.schedule, run)
+        return FreshFit(model.to("cpu").eval(), training, report)
 
 
 @torch.inference_mode()
@@ -155,5 +178,5 @@ class Words(NamedTuple):
 
 def masked_lm(backbone: Backbone, max_length: int, work: Work) -> Words:
     """The backbone with a masked-LM head, its own or one trained on the corpus, once for all tasks and seeds."""
-    stage = work.pretrained(MaskedLm("masked-lm", HEAD_SCHEDULE), backbone, max_length)
+    stage = work.pretrained(MaskedLm("masked-lm", FEWEST_RIGHT, HEAD_SCHEDULE), backbone, max_length)
     return Words(stage, max(stage.stored.report.selection))

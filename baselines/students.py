@@ -5,15 +5,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from baselines.encoder import EncoderModel
-from baselines.finetune import last_only, model_config
+from baselines.encoder import EncoderModel, Head
+from baselines.finetune import last_only, model_config, with_exits
 from baselines.weights import pretrained
-from harness.backbones import Backbone, EncoderShape, find_backbone
-from harness.errors import HarnessError
+from harness.backbones import BACKBONES, Backbone, EncoderShape, find_backbone, known_backbones
+from harness.errors import HarnessError, unknown
 from harness.model import MultiExitModel
-from harness.records import Training
+from harness.records import Training, WeightsReport
 from harness.stages import FreshFit, StageRun
-from harness.tasks import TaskData
+from harness.tasks import Task, TaskData
 
 
 def every_other(layers: int, share: float) -> tuple[int, ...]:
@@ -42,6 +42,19 @@ def take_layers(teacher: EncoderModel, kept: tuple[int, ...]) -> EncoderModel:
     return student
 
 
+RANDOM = WeightsReport(0, (), ("all: a student with random weights",))
+
+
+def begun(
+    parents: tuple[MultiExitModel, ...], shape: EncoderShape, head: Head, task: Task, backbone: Backbone
+) -> tuple[EncoderModel, WeightsReport | None]:
+    """A student with a fresh last exit on the encoder of the parent; without one it is random, which its report says."""
+    exits = last_only(shape, head)
+    if parents:
+        return with_exits(parents, exits, task, backbone)
+    return EncoderModel(model_config(backbone, task, exits, shape)), RANDOM
+
+
 @dataclass(frozen=True)
 class Start:
     """A student that is not trained yet: layers of the backbone's pretrained weights, or a published student."""
@@ -60,6 +73,12 @@ class Start:
         whole, report = pretrained(source, model_config(backbone, data.task, last_only(source.shape, "plain"), source.shape))
         student = whole if self.checkpoint is not None else take_layers(whole, self.kept)
         return FreshFit(student, Training(0, 0, 0.0, 0.0, (), 0), report)
+
+
+def check_published(name: str | None) -> None:
+    """Raises: ValueError for a name that is not in the table: a record holds no path."""
+    if name is not None and name not in known_backbones():
+        raise ValueError(str(unknown("checkpoint", name, BACKBONES)))
 
 
 def published(name: str, backbone: Backbone) -> Start:

@@ -1,27 +1,28 @@
 """TinyBERT (Jiao et al., Findings of EMNLP 2020): a shallow and narrow student that learns what happens inside its teacher."""
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, NamedTuple, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from baselines.augmentation import AUGMENTATION_REVISION, Augmentation, augmented
 from baselines.bert import Bert
+from baselines.distil import DistilAnswers
 from baselines.encoder import EncoderModel, Head, Layer
-from baselines.finetune import fit_best_rate, last_only, model_config, selection_of, with_exits
-from baselines.losses import attention_loss, exit_losses, hidden_loss, soft_losses
-from baselines.masked_lm import MaskedLm, masked_lm
-from baselines.students import Start, published
-from baselines.teacher import Teacher
+from baselines.finetune import fit_best_rate, last_only, model_config
+from baselines.losses import attention_loss, hidden_loss
+from baselines.masked_lm import MaskedLm, Pieces, masked_lm
+from baselines.steps import bounded
+from baselines.students import Start, begun, check_published, published
 from baselines.training import Examples, Recipe, Schedule, train
 from baselines.weights import pretrained
-from harness.backbones import BACKBONES, Backbone, EncoderShape, find_backbone
-from harness.errors import HarnessError, unknown
+from harness.backbones import Backbone, EncoderShape, find_backbone
+from harness.errors import HarnessError
+from harness.methods import Reads
 from harness.model import MultiExitModel
-from harness.records import WeightsReport
 from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
-from harness.tasks import Split, Task, TaskData
+from harness.tasks import Task, TaskData
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class TinyBert(Recipe):
     Differs from the paper: the two parts on the task have a bounded number of steps by default, so that they end on a small machine, and
     the learning rate of the last is chosen by `selection`. From the authors' code: losses are means over real tokens (theirs count
     padding), each compared state has a projection of its own (as in the models they published), layers of any two depths are mapped, and
-    projections are not kept from one part to the next.
+    projections are not kept from one part to the next. Where the masked-LM head tells less than `FEWEST_RIGHT` of held-out words,
+    augmentation takes neighbours alone; its accuracy is in the record.
     """
 
     layers: float = 1 / 3
@@ -62,9 +64,11 @@ class TinyBert(Recipe):
     general: bool = True
     """Distil on the corpus first; False: the student begins with random weights."""
     general_epochs: int = 3
-    """Passes over the corpus (paper: 3)."""
-    general_rate: float = 1e-4
-    """Learning rate of general distillation."""
+    """Passes over the corpus (the authors' default: 3)."""
+    general_batch: int = 128
+    """Sentences per step of that (the authors' README: 256)."""
+    general_rate: float = 2e-4
+    """Its learning rate (the authors' default: 5e-5, on millions of sentences)."""
     intermediate_steps: int | None = 3_000
     """Bound on the steps that learn the teacher's inside on the task; None: `intermediate_epochs`."""
     intermediate_epochs: int = 20
@@ -72,7 +76,7 @@ class TinyBert(Recipe):
     intermediate_rate: float = 5e-5
     """Learning rate of that part (paper: 5e-5)."""
     prediction_steps: int | None = 1_000
-    """Bound on the steps that learn the teacher's answers; None: `epochs`."""
+    """Bound on the steps that learn the teacher's answers; None: `epochs`, which count for nothing else."""
     augmentation: int = 20
     """Altered copies of each training row (section 3.3: N); 0 for none."""
     replaced: float = 0.4
@@ -100,8 +104,12 @@ class TinyBert(Recipe):
         for name, share in shares.items():
             if not 0 < share <= 1:
                 raise ValueError(f"{name} {share}: wanted a share above 0, up to 1")
-        counts = {"general_epochs": self.general_epochs, "intermediate_epochs": self.intermediate_epochs, "candidates": self.candidates}
-        counts |= {"intermediate_steps": self.intermediate_steps or 1, "prediction_steps": self.prediction_steps or 1}
+        counts = {"general_epochs": self.general_epochs, "general_batch": self.general_batch, "candidates": self.candidates}
+        counts |= {
+            "intermediate_epochs": self.intermediate_epochs,
+        }
+        bounds = {"intermediate_steps": self.intermediate_steps, "prediction_steps": self.prediction_steps}
+        counts |= {name: steps for name, steps in bounds.items() if steps is not None}
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name} {count}: wanted 1 or more")
@@ -109,22 +117,21 @@ class TinyBert(Recipe):
             raise ValueError(f"augmentation {self.augmentation}: wanted 0 or more copies")
         if min(self.general_rate, self.intermediate_rate) <= 0:
             raise ValueError(f"general_rate {self.general_rate}, intermediate_rate {self.intermediate_rate}: wanted positive numbers")
-        if self.checkpoint is not None and self.checkpoint not in BACKBONES:
-            raise ValueError(str(unknown("checkpoint", self.checkpoint, BACKBONES)))
+        check_published(self.checkpoint)
 
-    def pretrains(self) -> bool:
-        """For general distillation, and for the words that augmentation puts in."""
-        return self._distils_on_corpus or self.augmentation > 0
+    def reads(self) -> Reads:
+        """The corpus for general distillation and for the words that augmentation puts in, word vectors for these alone."""
+        return Reads(self._distils_on_corpus or self.augmentation > 0, self.augmentation > 0, self.checkpoint)
 
     def settled(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None, in the teacher too.
+        """With the backbone's own values where a field is None, in the teacher too, and `general` as it comes out.
 
         Raises: HarnessError for a published student with another number of heads.
         """
-        heads, own = self._shape(backbone).heads[0], set(backbone.shape.heads)
-        if self.attention and own != {heads}:
-            raise HarnessError(f"attention is compared head by head: the student has {heads} heads, backbone {backbone.name} {own}")
-        return replace(super().settled(backbone), teacher=self.teacher.settled(backbone))
+        heads, own = self._shape(backbone).heads[0], backbone.shape.heads[0]
+        if self.attention and heads != own:
+            raise HarnessError(f"attention is compared head by head: the student has {heads} heads, backbone {backbone.name} has {own}")
+        return replace(super().settled(backbone), general=self._distils_on_corpus, teacher=self.teacher.settled(backbone))
 
     def revisions(self) -> dict[str, int]:
         """The stages of `fit`."""
@@ -145,25 +152,28 @@ class TinyBert(Recipe):
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """General distillation once, then both parts on the task, the last at the learning rate that `selection` prefers."""
-        if self.checkpoint is not None:
-            published(self.checkpoint, backbone)  # if it does not fit, say so before anything is fitted
+        self._check(backbone)
         taught = self.teacher.fit(data, backbone, work)
-        rows = self._augmented(data, backbone, work)
+        words = masked_lm(backbone, data.max_length, work) if self.augmentation else None
+        how = Augmentation(self.augmentation, self.replaced, self.candidates)
+        rows = augmented(data, backbone, how, words, work) if words is not None else data
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
             teacher = self.teacher.fit(data, backbone, at).stage
             start = self._start(data, backbone, at)
             if not self._inside.nothing:
-                schedule = self._schedule(backbone, self.intermediate_epochs, self.intermediate_rate)
+                plain = self.schedules(backbone)[0]
+                schedule = replace(plain, epochs=self.intermediate_epochs, learning_rate=self.intermediate_rate)
                 inside = DistilInside("intermediate", self._shape(backbone), self._inside, self.intermediate_steps, schedule)
                 start = (at.fitted(inside, rows, backbone, (*start, teacher)),)
             return *start, teacher
 
         def stage(schedule: Schedule) -> DistilAnswers:
-            return DistilAnswers("prediction", self._shape(backbone), self.head, self.prediction, self.prediction_steps, schedule)
+            soft = float(self.prediction)
+            return DistilAnswers("prediction", self._shape(backbone), self.head, soft, 1.0, self.prediction_steps, schedule)
 
         fitted, trials = fit_best_rate(stage, self.schedules(backbone), rows, backbone, work, parents)
-        return Fitted(fitted, taught.trials + trials)
+        return Fitted(fitted, taught.trials + trials, () if words is None else (words.stage,))
 
     @property
     def _inside(self) -> Inside:
@@ -178,14 +188,12 @@ class TinyBert(Recipe):
             return find_backbone(self.checkpoint).shape
         return smaller(backbone.shape, self.layers, self.width, self.ffn)
 
-    def _schedule(self, backbone: Backbone, epochs: int, rate: float) -> Schedule:
-        return replace(self.schedules(backbone)[0], epochs=epochs, learning_rate=rate)
-
-    def _augmented(self, data: TaskData, backbone: Backbone, work: Work) -> TaskData:
-        if not self.augmentation:
-            return data
-        words = masked_lm(backbone, data.max_length, work)
-        return augmented(data, backbone, Augmentation(self.augmentation, self.replaced, self.candidates), words, work)
+    def _check(self, backbone: Backbone) -> None:
+        """Raises: HarnessError, before anything is fitted, for a published student or a vocabulary that does not fit."""
+        if self.checkpoint is not None:
+            published(self.checkpoint, backbone)
+        if self.augmentation:
+            Pieces.of(backbone)
 
     def _start(self, data: TaskData, backbone: Backbone, work: Work) -> tuple[FittedStage, ...]:
         """The student before it has seen the task; nothing where it begins with random weights."""
@@ -193,7 +201,8 @@ class TinyBert(Recipe):
             return (work.fitted(published(self.checkpoint, backbone), data, backbone),)
         if not self._distils_on_corpus:
             return ()
-        schedule = self._schedule(backbone, self.general_epochs, self.general_rate)
+        plain = self.schedules(backbone)[0]
+        schedule = replace(plain, epochs=self.general_epochs, batch_size=self.general_batch, learning_rate=self.general_rate)
         stage = DistilInside("general", self._shape(backbone), self._inside, None, schedule)
         return (work.pretrained(stage, backbone, data.max_length),)
 
@@ -211,24 +220,6 @@ def smaller(shape: EncoderShape, layers: float, width: float, ffn: float) -> Enc
 def layer_map(student: int, teacher: int) -> tuple[int, ...]:
     """For each layer of the student, from 1, the teacher's that it learns from, the last from the last (section 4.3: uniform)."""
     return tuple(max(layer * teacher // student, 1) for layer in range(1, student + 1))
-
-
-class Bounded(NamedTuple):
-    """What a part with a bounded number of steps trains on."""
-
-    rows: Split
-    schedule: Schedule
-
-
-def bounded(rows: Split, schedule: Schedule, steps: int | None) -> Bounded:
-    """At most so many steps: whole passes over the rows where they fit, else one pass over as many rows, drawn with torch's generator."""
-    if steps is None:
-        return Bounded(rows, schedule)
-    taken = steps * schedule.batch_size
-    if taken >= len(rows):
-        return Bounded(rows, replace(schedule, epochs=max(steps // schedule.steps(len(rows)), 1)))
-    drawn = torch.randperm(len(rows))[:taken].sort().values.numpy()
-    return Bounded(rows.rows(drawn), replace(schedule, epochs=1))
 
 
 class Pupil(nn.Module):
@@ -256,25 +247,25 @@ class DistilInside:
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train and keep the last epoch: there is no score for hidden states."""
-        teacher, report = _teacher(parents, data.task, backbone)
-        student = _student(parents[:-1], self.shape, "plain", data.task, backbone)
+        teacher = _teacher(parents, data.task, backbone)
+        student, report = begun(parents[:-1], self.shape, "plain", data.task, backbone)
         teacher = teacher.to(run.compute.device).eval().requires_grad_(False)
         pupil = Pupil(student, teacher.config.shape.hidden)
-        rows, schedule = bounded(data.train, self.schedule, self.steps)
+        learned = bounded(data.train, self.schedule, self.steps)
 
         def loss(pupil: Pupil, examples: Examples) -> Tensor:
             return inside_loss(pupil, teacher, self.inside, examples)
 
-        training = train(pupil, loss, rows, None, schedule, run)
+        training = train(pupil, loss, learned.parts, None, learned.schedule, run)
         return FreshFit(student, training, report)
 
 
-def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone) -> tuple[EncoderModel, WeightsReport | None]:
+def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone) -> EncoderModel:
     if not parents:
-        return pretrained(backbone, model_config(backbone, task, last_only(backbone.shape, "plain")))
+        return pretrained(backbone, model_config(backbone, task, last_only(backbone.shape, "plain")))[0]
     teacher = parents[-1]
     assert isinstance(teacher, EncoderModel)
-    return teacher, None
+    return teacher
 
 
 def inside_loss(pupil: Pupil, teacher: EncoderModel, inside: Inside, examples: Examples) -> Tensor:
@@ -305,48 +296,11 @@ def _scores(model: EncoderModel, number: int, hiddens: tuple[Tensor, ...], mask:
     return layer.attention_scores(hiddens[number - 1], mask)
 
 
-@dataclass(frozen=True)
-class DistilAnswers:
-    """Train a student with a fresh last exit on its teacher's answers. Parents: where the student begins, and the teacher; without the
-    first it is random."""
-
-    name: str
-    shape: EncoderShape
-    head: Head
-    soft: bool
-    """The teacher's answers at temperature 1; False: the labels."""
-    steps: int | None
-    """Bound on optimiser steps; None: the schedule's epochs."""
-    schedule: Schedule
-    revision: ClassVar[int] = 1
-
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
-        """Fit on train, choose the epoch on selection."""
-        *begun, guide = parents
-        student = _student(tuple(begun), self.shape, self.head, data.task, backbone)
-        rows, schedule = bounded(data.train, self.schedule, self.steps)
-        teacher = Teacher(guide, rows, run, hiddens=False)
-
-        def loss(model: EncoderModel, examples: Examples) -> Tensor:
-            own = model(examples.batch).logits[-1:]
-            if not self.soft:
-                return exit_losses(own, examples.labels, data.task.scale).sum()
-            return soft_losses(own, teacher(examples).logits[-1:], data.task.scale).sum()
-
-        return FreshFit(student, train(student, loss, rows, selection_of(data, run, [0]), schedule, run))
-
-
-def _student(begun: tuple[MultiExitModel, ...], shape: EncoderShape, head: Head, task: Task, backbone: Backbone) -> EncoderModel:
-    """With a fresh last exit on the encoder that was begun, or on a random one."""
-    exits = last_only(shape, head)
-    return with_exits(begun, exits, task, backbone)[0] if begun else EncoderModel(model_config(backbone, task, exits, shape))
-
-
 TINYBERT = TinyBert()
 """TinyBERT-4L-312 of BERT-base; 2 layers x 156 of MiniLM."""
 TINYBERT_6L = TinyBert(layers=1 / 2, width=1, ffn=1)
 """TinyBERT-6L-768 of BERT-base."""
 TINYBERT_HALF = TinyBert(layers=2 / 3, width=1 / 2, ffn=1 / 2)
 """4 layers x 192 of MiniLM."""
-TINYBERT_PAPER = TinyBert(intermediate_steps=None, prediction_steps=None, epochs=3, learning_rates=(1e-5, 2e-5, 3e-5))
-"""TinyBERT-4L-312 by the paper's schedule."""
+TINYBERT_PAPER = TinyBert(intermediate_steps=None, prediction_steps=None, epochs=3, learning_rates=(1e-5, 2e-5, 3e-5), general_batch=256)
+"""TinyBERT-4L-312 by the paper's schedule: 20 passes, then 3 (CoLA's own number of passes and the choice of batch sizes are not in it)."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from harness.backbones import Backbone
 from harness.batches import collate, shuffled_batches, sorted_batches
 from harness.errors import HarnessError, IncompleteError
+from harness.methods import Reads
 from harness.metrics import METRICS
 from harness.model import Batch, MultiExitModel
 from harness.records import Training
@@ -95,9 +96,9 @@ class Recipe:
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 
-    def pretrains(self) -> bool:
-        """Fine-tuning reads the task's rows alone."""
-        return False
+    def reads(self) -> Reads:
+        """Nothing: fine-tuning knows the task's rows alone."""
+        return Reads()
 
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None.
@@ -151,7 +152,7 @@ class Schedule:
 def train(
     model: M,
     loss: Callable[[M, Examples], Tensor],
-    rows: Split,
+    rows: Split | tuple[Split, ...],
     score: Callable[[M], float] | None,
     schedule: Schedule,
     run: StageRun,
@@ -159,6 +160,7 @@ def train(
 ) -> Training:
     """Minimise `loss` over the rows and leave the best epoch's weights in the model, the last one's without a score; evaluation mode, CPU.
 
+    `rows` are those of every epoch, or of each epoch its own, equally many.
     After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
     Only parameters that require a gradient are trained. A stage that trains twice gives each training a `name`.
     Raises: DivergedError naming the step when the loss is not finite.
@@ -167,7 +169,8 @@ def train(
     accelerator = _accelerator(schedule, run)
     model.to(device)
     optimiser = _optimiser(model, schedule)
-    steps = schedule.steps(len(rows))
+    parts = rows if isinstance(rows, tuple) else (rows,) * schedule.epochs
+    steps = schedule.steps(len(parts[0]))
     rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
     state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
     label = f"{run.label} at rate {schedule.learning_rate:g}"
@@ -179,11 +182,12 @@ def train(
             model.train()
             losses: list[float] = []
             order = np.random.default_rng([run.seed, epoch])
-            for batch in shuffled_batches(rows.tokens.lengths, schedule.batch_size, order):
+            part = parts[epoch]
+            for batch in shuffled_batches(part.tokens.lengths, schedule.batch_size, order):
                 total = 0.0
                 for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
                     with accelerator.autocast():
-                        value = loss(model, Examples.of(rows, index, device, epoch * steps + len(losses)))
+                        value = loss(model, Examples.of(part, index, device, epoch * steps + len(losses)))
                     value = value * (len(index) / len(batch))
                     accelerator.backward(value)
                     total += float(value.detach())
@@ -203,7 +207,7 @@ def train(
             progress.detail(f"{label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
     model.load_state_dict(state.best)
     model.to("cpu").eval()
-    return state.told(len(rows), steps)
+    return state.told(len(np.unique(np.concatenate([part.ids for part in parts]))), steps)
 
 
 class _Kept(TypedDict):

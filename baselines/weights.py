@@ -19,6 +19,7 @@ from harness.backbones import WEIGHTS, Backbone, EncoderShape
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.model import MultiExitModel
 from harness.records import WeightsReport
+from harness.tasks import file_digest
 from harness.typed_json import from_json, to_json
 
 CONFIG = "config.json"
@@ -133,21 +134,28 @@ def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(backbone: Backbone, folder: Path) -> Path:
-    """The backbone's weights as safetensors, written beside a pickled file when they are first asked for.
+    """The backbone's weights as safetensors, for a pickled file written beside it when they are first asked for.
 
-    Raises: HarnessError when a pickled file holds anything but tensors.
+    Raises: HarnessError when a pickled file holds anything but tensors, or the folder cannot be written.
     """
-    path, pickled = folder / WEIGHTS, folder / backbone.weights_name
-    if path.is_file() or path == pickled:
+    if not backbone.pickled:
+        return folder / WEIGHTS
+    pickled = folder / backbone.weights_name
+    path = folder / f"{pickled.stem}.{file_digest(pickled)[:16]}.safetensors"
+    if path.is_file():
         return path
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)
-        save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, unfinished)
-        unfinished.replace(path)
+        plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     except (OSError, EOFError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HarnessError(f"backbone {backbone.name}: {pickled} does not hold tensors alone: {said}") from None
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(plain, unfinished)
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise HarnessError(f"backbone {backbone.name}: cannot keep its weights as {path}: {error}") from None
     return path
 
 

@@ -16,6 +16,7 @@ from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import BOTH, HIDDEN, Allocation, Slenderize
 from harness.backbones import Backbone, EncoderShape, Pooling
 from harness.errors import HarnessError
+from harness.methods import Reads
 from harness.stages import Fitted, FittedStage, Work
 from harness.tasks import Task, TaskData
 
@@ -101,9 +102,9 @@ class CostEff:
             if count is not None and count < 1:
                 raise ValueError(f"{name} {count}: wanted 1 or more")
 
-    def pretrains(self) -> bool:
-        """No stage reads the corpus."""
-        return False
+    def reads(self) -> Reads:
+        """Nothing: no stage pre-trains."""
+        return Reads()
 
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, and the widths that a ratio asks for.

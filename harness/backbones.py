@@ -232,13 +232,18 @@ BACKBONES: dict[str, Backbone] = {
 }
 
 
+def known_backbones() -> dict[str, Backbone]:
+    """The table, those of the hub by their repository's name too."""
+    return BACKBONES | {b.source.removeprefix("hub:"): b for b in BACKBONES.values() if b.source.startswith("hub:")}
+
+
 def find_backbone(name: str) -> Backbone:
     """A backbone of the table, by its name or its hub repository's, or of a local folder in the library's format (config.json,
     model.safetensors, vocabulary).
 
     Raises: HarnessError for an unknown name or a folder that does not hold a BERT.
     """
-    known = BACKBONES | {backbone.source.removeprefix("hub:"): backbone for backbone in BACKBONES.values()}
+    known = known_backbones()
     if name in known:
         return known[name]
     if Path(name).is_dir():

@@ -165,7 +165,7 @@ def run_command(
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
     """
     from harness.backbones import find_backbone
-    from harness.corpus import Corpus
+    from harness.corpus import Corpus, corpus_tasks
     from harness.grid import plan, run_and_tell, show_plan
     from harness.methods import configure, parse_setting
     from harness.options import cache_folder, names_in, numbers_in, reference_named, rows_of
@@ -185,7 +185,7 @@ def run_command(
         batch_size=batch_size,
         latency_s=latency_seconds if latency else 0.0,
         reference=reference_named(reference, grid),
-        corpus=Corpus(corpus, data_dir, limit),
+        corpus=Corpus(corpus, data_dir, corpus_tasks(chosen), limit),
         vectors=glove,
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.policies import make_policy
-from harness.records import ExitMeasurement, LatencyConditions, RunRecord, canonical, telling
+from harness.records import ExitMeasurement, LatencyConditions, RunRecord, canonical, telling, variant
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
 from harness.tasks import find_tasks
@@ -166,11 +166,11 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     """
     found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
-        found[record.spec.method][canonical(record.spec.settings)].append(record)
+        found[record.spec.method][canonical(variant(record))].append(record)
     labelled = {}
     for method, variants in found.items():
         groups = [_one_a_seed(group, reference) for group in variants.values()]
-        for group, own in zip(groups, telling([group[0].spec.settings for group in groups]), strict=True):
+        for group, own in zip(groups, telling([variant(group[0]) for group in groups]), strict=True):
             suffix = ", ".join(f"{name}={_short(value)}" for name, value in own.items())
             labelled[f"{method} ({suffix})" if suffix else method] = group
     return labelled

@@ -11,6 +11,7 @@ import torch
 from tabulate import tabulate
 
 from harness.backbones import Backbone
+from harness.corpus import read_vectors
 from harness.errors import ExitCode, HarnessError
 from harness.methods import Method
 from harness.records import RunRecord, RunSpec
@@ -66,6 +67,7 @@ def run_grid(
     check_writable(options.cache_dir, "cache")
     torch.set_num_threads(options.compute.threads)
     keep_freed_memory()
+    check_sources(cells, options)
     data, failures = load_grid_data(cells, options)
     for failure in failures:
         failed(failure)
@@ -79,6 +81,23 @@ def run_grid(
             failed(_failure(cell, error))
         else:
             done(cell, record, stored)
+
+
+def check_sources(cells: Sequence[Cell], options: Options) -> None:
+    """Read what methods pre-train on before anything is fitted.
+
+    Raises: HarnessError for what cannot be read, or is given and read by no method.
+    """
+    reads = [cell.method.reads() for cell in cells]
+    corpus, vectors = any(read.corpus for read in reads), any(read.vectors for read in reads)
+    if options.corpus.files and not corpus:
+        raise HarnessError("--corpus: no method of this grid pre-trains")
+    if options.vectors is not None:
+        if not vectors:
+            raise HarnessError("--glove: no method of this grid augments its rows")
+        read_vectors(options.vectors)
+    if corpus:
+        _ = options.corpus.data
 
 
 def keep_freed_memory() -> None:
@@ -127,6 +146,7 @@ def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, T
 def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     """Print the cells and whether they are stored."""
     store = ResultsStore(options.results_dir)
+    check_sources(cells, options)
     data, failures = load_grid_data(cells, options)
     rows = []
     for cell in cells:

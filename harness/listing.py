@@ -10,7 +10,7 @@ from harness.backbones import BACKBONES
 from harness.errors import HarnessError
 from harness.methods import METHODS, load_method
 from harness.policies import make_policy
-from harness.records import RunRecord, flat, telling
+from harness.records import RunRecord, flat, telling, variant
 from harness.store import ResultsStore
 from harness.sweep import sweep, thresholds_from
 from harness.tasks import GROUPS, TASKS, find_tasks
@@ -60,9 +60,7 @@ def runs(records: list[RunRecord]) -> Rows:
     methods: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         methods[record.spec.method].append(record)
-    settings = {
-        record.run_id: own for of in methods.values() for record, own in zip(of, telling([r.spec.settings for r in of]), strict=True)
-    }
+    settings = {record.run_id: own for of in methods.values() for record, own in zip(of, telling([variant(r) for r in of]), strict=True)}
     return [
         {
             "run": record.run_id,

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound="DataclassInstance")
 
 
+@dataclass(frozen=True)
+class Reads:
+    """What a method learns from beside the task and the backbone."""
+
+    corpus: bool = False
+    """The sentences of --corpus."""
+    vectors: bool = False
+    """The word vectors of --glove."""
+    checkpoint: str | None = None
+    """A published student: a backbone of the table."""
+
+
 class Method(Protocol):
     """A frozen dataclass of hyper-parameters with one verb. A preset is another instance; a teacher is a nested method."""
 
@@ -39,8 +51,8 @@ class Method(Protocol):
         """Stage name -> revision of every stage that `fit` uses; a raised revision makes new runs of old ones."""
         ...
 
-    def pretrains(self) -> bool:
-        """Whether `fit` reads the corpus, which is then part of what names a run."""
+    def reads(self) -> Reads:
+        """What `fit` reads beside the task and the backbone; it is part of what names a run."""
         ...
 
     def settled(self, backbone: "Backbone") -> Self:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Protocol, Self, TypeVar
 
 RECORD_BYTES = 10_240
@@ -55,6 +55,18 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Fingerprints of what a method learned from beside the task's rows and the backbone; None where it does not read such."""
+
+    corpus: str | None = None
+    """Sentences that it was pre-trained on."""
+    vectors: str | None = None
+    """A file of word vectors."""
+    checkpoint: str | None = None
+    """A published student."""
+
+
+@dataclass(frozen=True)
 class DataSummary:
     """Which rows were used."""
 
@@ -72,8 +84,8 @@ class DataSummary:
     """Fingerprint of the held-out rows' ids."""
     backbone: str
     """Fingerprint of shape, weights and vocabulary of the backbone."""
-    corpus: str | None = None
-    """Fingerprint of the sentences that the method was pre-trained on; None for a method that does no pre-training of its own."""
+    sources: Sources = Sources()
+    """What the method learned from beside these rows."""
 
 
 @dataclass(frozen=True)
@@ -289,6 +301,11 @@ class Timing:
     """Per batch."""
     ratio: Quartiles
     """Reference time over early-exit time, paired round by round."""
+
+
+def variant(record: RunRecord) -> dict[str, object]:
+    """All that sets a run apart from others of its method on the same task: settings, and what it learned from beside the rows."""
+    return record.spec.settings | {"sources": asdict(record.data.sources)}
 
 
 def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:

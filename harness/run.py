@@ -17,7 +17,7 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
 from harness import __version__
-from harness.backbones import Backbone
+from harness.backbones import Backbone, find_backbone
 from harness.corpus import Corpus
 from harness.errors import HarnessError, unknown
 from harness.flops import piece_costs
@@ -29,7 +29,7 @@ from harness.model import MultiExitModel
 from harness.options import Reference
 from harness.policies import POLICIES
 from harness.progress import Progress
-from harness.records import Costs, DataSummary, Environment, ExitMeasurement, LatencyConditions, RunRecord, RunSpec
+from harness.records import Costs, DataSummary, Environment, ExitMeasurement, LatencyConditions, RunRecord, RunSpec, Sources
 from harness.rows import RowsKey, keep_rows
 from harness.stages import Compute, Fitted, Work
 from harness.store import ResultsStore
@@ -102,10 +102,23 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         "batch size": options.batch_size,
         "latency": [options.latency_s, *reference_shape(options.reference, cell)] if options.latency_s > 0 else None,
     }
-    if cell.method.pretrains():
-        parts["corpus"] = options.corpus.data.data_fingerprint
-        parts["vectors"] = file_digest(options.vectors) if options.vectors is not None else None
+    read = sources(cell.method, options)
+    if read != Sources():
+        parts["sources"] = asdict(read)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sources(method: Method, options: Options) -> Sources:
+    """Fingerprints of what the method learns from beside the task and the backbone.
+
+    Raises: HarnessError for what cannot be read.
+    """
+    reads = method.reads()
+    return Sources(
+        corpus=options.corpus.data.data_fingerprint if reads.corpus else None,
+        vectors=file_digest(options.vectors) if reads.vectors and options.vectors is not None else None,
+        checkpoint=find_backbone(reads.checkpoint).fingerprint if reads.checkpoint is not None else None,
+    )
 
 
 def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
@@ -153,7 +166,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         spec=cell.spec,
         environment=environment(options.compute),
-        data=_summary(data, cell.backbone, options.corpus.data.data_fingerprint if cell.method.pretrains() else None),
+        data=_summary(data, cell.backbone, sources(cell.method, options)),
         constant_scores=data.constant_scores(),
         policy=policy,
         tolerance=cell.method.tolerance,
@@ -161,7 +174,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
         costs=costs,
         exits=exits,
         latency=latency,
-        stages=fitted.stage.uses(),
+        stages=fitted.uses(),
         search=fitted.trials,
         weights=fitted.stage.weights(),
         seconds=round(time.perf_counter() - started, 1),
@@ -232,7 +245,7 @@ def save_reference(reference: Reference | None, backbone: Backbone, task: Task, 
     return str(folder)
 
 
-def _summary(data: TaskData, backbone: Backbone, corpus: str | None) -> DataSummary:
+def _summary(data: TaskData, backbone: Backbone, read: Sources) -> DataSummary:
     seen = set(data.train.texts)
     return DataSummary(
         rows={name: len(split) for name, split in data.splits().items()},
@@ -242,7 +255,7 @@ def _summary(data: TaskData, backbone: Backbone, corpus: str | None) -> DataSumm
         data=data.data_fingerprint,
         splits=data.split_fingerprint,
         backbone=backbone.fingerprint,
-        corpus=corpus,
+        sources=read,
     )
 
 

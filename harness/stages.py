@@ -176,6 +176,13 @@ class Fitted:
     """The last stage."""
     trials: tuple[Trial, ...] = ()
     """Hyper-parameters that were searched."""
+    also: tuple[FittedStage, ...] = ()
+    """Stages that had a part in it without being the last one's ancestors: who made training rows."""
+
+    def uses(self) -> tuple[StageUse, ...]:
+        """All stages in the order they ran, each once."""
+        every = [use for stage in (*self.also, self.stage) for use in stage.uses()]
+        return tuple({use.report.key: use for use in every}.values())
 
 
 @dataclass(frozen=True)

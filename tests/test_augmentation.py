@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from synthetic import BERT_WORDS, write_bert
+from synthetic import BERT_WORDS, make_stage, write_bert
 
 from baselines import augmentation
 from baselines.augmentation import (
@@ -16,19 +16,22 @@ from baselines.augmentation import (
     alter,
     augmented,
     by_words,
+    choices,
     neighbours,
     own_vectors,
     places_in,
-    read_vectors,
+    vectors_of,
     whole_words,
 )
 from baselines.encoder import Embedding, EncoderModel, ModelConfig
 from baselines.masked_lm import Words, masked_lm
+from baselines.weights import save_model
 from harness.backbones import Backbone, find_backbone
-from harness.corpus import Corpus
+from harness.corpus import Corpus, read_vectors
 from harness.errors import HarnessError
+from harness.methods import model_format
 from harness.model import AllExits, Batch
-from harness.stages import Work
+from harness.stages import FittedStage, Stored, Work
 from harness.tasks import Split, TaskData
 
 HOW = Augmentation(copies=5, replaced=0.4, candidates=3)
@@ -100,7 +103,7 @@ def test_neighbours_are_the_nearest_by_angle_without_the_word_itself(tmp_path: P
     """Angles from "cat" (1, 0): dog 45 degrees, fish 90, sky 180; length does not count."""
     path = tmp_path / "vectors.txt"
     path.write_text("cat 1 0\nsky -1 0\ndog 7 7\nfish 0 0.1\n", encoding="utf-8")
-    found = neighbours({"cat", "unknown"}, read_vectors(path), 2)
+    found = neighbours({"cat", "unknown"}, vectors_of(read_vectors(path)), 2)
     assert found == {"cat": ("dog", "fish")}
 
 
@@ -113,9 +116,22 @@ def test_of_a_word_of_several_pieces_the_mean_of_the_backbones_own_embeddings_co
     assert neighbours({"unaffable"}, vectors, 1) == {"unaffable": ("film",)}
 
 
+def test_words_with_spaces_and_those_that_are_no_words_are_read_and_not_put_in(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("cat 1 0\n. . 1 0.1\n3 1 0.2\ndog 1 0.3\n", encoding="utf-8")
+    assert read_vectors(path).words == ("cat", ". .", "3", "dog")
+    assert neighbours({"cat"}, vectors_of(read_vectors(path)), 3) == {"cat": ("dog",)}
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("", "no lines"), ("cat 1 0\ndog 1\n", "line 2: got 1 numbers, wanted 2"), ("cat\n", "line 1: got 0"), ("cat one two\n", "one")],
+    [
+        ("", "no lines"),
+        ("cat 1 0\ndog 1\n", "line 2: wanted a word and 2 finite numbers, got 'dog 1'"),
+        ("cat\n", "line 1: wanted a word and finite numbers, got 'cat'"),
+        ("cat one two\n", "line 1"),
+        ("cat 1 0\ndog 1 nan\n", "line 2"),
+    ],
 )
 def test_malformed_vectors_are_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / "v.txt").write_text(content, encoding="utf-8")
@@ -204,3 +220,28 @@ def test_a_file_of_vectors_takes_the_place_of_the_backbones_own(
     other = augmented(few_rows, micro, HOW, words, replace(work, vectors=path))
     assert not any("zebra" in text for row in one.train.texts for text in row)
     assert any("zebra" in text for row in other.train.texts for text in row)
+
+
+def test_where_the_model_knows_words_it_is_asked_and_a_masked_text_takes_what_it_says(work: Work, bert: Backbone) -> None:
+    """The whole way: "film" is one piece and gets the model's words, "unaffable" several and gets its neighbour."""
+    model = Fixed(bert)
+    table = model.embedding.get_parameter("word.weight").data
+    table[:, :3] = -1e-3
+    for piece, direction in {"un": (1, 0, 0), "##aff": (0, 1, 0), "##able": (0, 0, 1), "the": (1, 1, 1), "film": (1, 1, 0)}.items():
+        table[BERT_WORDS.index(piece), :3] = 1e-3 * torch.tensor(direction)
+    folder = work.cache / "words" / "model"
+    folder.mkdir(parents=True)
+    save_model(model, folder)
+    words = Words(FittedStage(folder.parent, True, (), Stored(make_stage("masked-lm").report, None), model_format()), accuracy=0.9)
+    rows = split(("the film was unaffable",))
+    found = choices(rows, bert, Augmentation(1, 1.0, 2), words, work)
+    assert {place.word: candidates for place, candidates in found.items()} == {"film": ("good", "film"), "unaffable": ("the", "film")}
+    texts = {texts[0] for _, texts in alter(rows, found, Augmentation(60, 1.0, 2))}
+    assert texts == {"the film was unaffable", *(f"the {one} was {other}" for one in ("good", "film") for other in ("the", "film"))}
+
+
+def test_a_vocabulary_with_capitals_gives_the_same_vectors_in_any_order(bert: Backbone) -> None:
+    embedding = Embedding(bert.shape)
+    one, other = (own_vectors(embedding, bert, wanted) for wanted in ({"Film", "film", "good"}, {"good", "film", "Film"}))
+    assert one.own.keys() == other.own.keys() == {"film", "good"}
+    assert all(torch.equal(one.own[word], other.own[word]) for word in one.own)

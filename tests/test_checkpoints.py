@@ -137,11 +137,18 @@ def test_a_pickle_of_tensors_is_kept_as_safetensors_and_stays_the_same_backbone(
     before = backbone.fingerprint
     config = ModelConfig(backbone.shape, "mean", 2, 1.0, (None, None, None, "plain"))
     first, _ = pretrained(backbone, config)
-    assert (snapshot / WEIGHTS).is_file()
+    (kept,) = snapshot.glob("*.safetensors")
     again = replace(backbone)
-    (snapshot / PICKLED).write_bytes((snapshot / PICKLED).read_bytes())
     second, _ = pretrained(again, config)
     assert again.fingerprint == before
+    (snapshot / WEIGHTS).write_bytes(b"of another hand")
+    write_weights(backbone, snapshot, {name: value + 1 for name, value in drawn(CHECKPOINTS[name]).items()})
+    other = replace(backbone)
+    third, _ = pretrained(other, config)
+    assert other.fingerprint != before
+    assert not torch.equal(first.state_dict()["layers.0.query.weight"], third.state_dict()["layers.0.query.weight"])
+    assert len(list(snapshot.glob("*.safetensors"))) == 3
+    assert kept.is_file()
     assert torch.equal(first.state_dict()["layers.0.query.weight"], second.state_dict()["layers.0.query.weight"])
 
 

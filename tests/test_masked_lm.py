@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from baselines.encoder import Embedding, EncoderModel, MaskedLmHead
-from baselines.masked_lm import Masked, MaskedLm, Pieces, masked, masked_accuracy, told
+from baselines.masked_lm import Masked, MaskedLm, Pieces, maskable, masked, masked_accuracy, told
 from baselines.weights import load_model, save_model
 from harness.backbones import Backbone, bert_shape, find_backbone
 from harness.batches import collate
@@ -98,7 +98,7 @@ def sentences(micro: Backbone) -> TaskData:
 
 def test_a_head_learns_on_a_frozen_encoder(micro: Backbone, sentences: TaskData, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    fit = MaskedLm("masked-lm-head", make_schedule(epochs=6, learning_rate=3e-3)).fit((), sentences, micro, make_run(tmp_path))
+    fit = MaskedLm("masked-lm-head", 0.0, make_schedule(epochs=6, learning_rate=3e-3)).fit((), sentences, micro, make_run(tmp_path))
     model, pieces = fit.model, Pieces.of(micro)
     assert isinstance(model, EncoderModel)
     torch.manual_seed(5)
@@ -106,7 +106,7 @@ def test_a_head_learns_on_a_frozen_encoder(micro: Backbone, sentences: TaskData,
     for name, tensor in untouched.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]) == (not name.startswith("masked_lm.")), name
     compute = make_run(tmp_path).compute
-    before, after = (masked_accuracy(each, sentences.selection, pieces, compute) for each in (untouched, model))
+    before, after = (masked_accuracy(each, maskable(sentences.selection, pieces), pieces, compute) for each in (untouched, model))
     assert after == max(fit.training.selection)
     assert after > before + 0.05
 
@@ -128,7 +128,7 @@ def test_the_head_of_a_checkpoint_is_the_librarys(tmp_path: Path) -> None:
     backbone = find_backbone(str(folder))
     data = Corpus(limit=60).data.encoded(backbone.encode, 16)
     (tmp_path / "scratch").mkdir()
-    fit = MaskedLm("masked-lm-head", make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    fit = MaskedLm("masked-lm-head", 0.0, make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
     assert fit.training.steps == 0
     batch = collate(data.train.tokens, np.arange(5))
     everywhere = Masked(batch, batch.mask, batch.ids[batch.mask])

@@ -1,5 +1,6 @@
 """TinyBERT: the student's shape, what it learns from which layer, its switches, and what runs once."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,20 +12,20 @@ from synthetic import write_bert
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines import tinybert
+from baselines import distil
 from baselines.augmentation import AUGMENTATION_REVISION
 from baselines.bert import Bert
+from baselines.distil import DistilAnswers
 from baselines.encoder import EncoderModel, ModelConfig
+from baselines.steps import bounded
 from baselines.tinybert import (
     TINYBERT,
     TINYBERT_6L,
     TINYBERT_HALF,
-    DistilAnswers,
     DistilInside,
     Inside,
     Pupil,
     TinyBert,
-    bounded,
     inside_loss,
     layer_map,
     smaller,
@@ -34,6 +35,7 @@ from harness.backbones import BACKBONES, Backbone, EncoderShape, bert_shape, fin
 from harness.corpus import Corpus
 from harness.errors import HarnessError
 from harness.flops import piece_costs
+from harness.methods import Reads
 from harness.records import Training
 from harness.stages import Fitted, Work
 from harness.tasks import TASKS, TaskData
@@ -51,7 +53,7 @@ def small_work(work: Work) -> Work:
 
 
 def names(fit: Fitted) -> list[str]:
-    return [use.report.name for use in fit.stage.uses()]
+    return [use.report.name for use in fit.uses()]
 
 
 def examples_of(data: TaskData) -> Examples:
@@ -166,7 +168,6 @@ def test_a_student_draws_near_to_its_teachers_inside(micro: Backbone, few_rows: 
         losses.append(fresh.training.final_loss)
         assert isinstance(fresh.model, EncoderModel)
         assert fresh.model.config.shape == shape
-        assert fresh.weights is not None
     assert losses[1] < 0.7 * losses[0]
 
 
@@ -184,12 +185,14 @@ def test_the_last_part_learns_the_teachers_answers_or_the_labels(
         losses.append(loss)
         return Training(1, 1, 0.0, 0.0, (), 1)
 
-    monkeypatch.setattr(tinybert, "train", train)
+    monkeypatch.setattr(distil, "train", train)
     data = replace(few_rows, task=TASKS[task])
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
     config = ModelConfig(micro.shape, "mean", data.task.classes, data.task.scale, (None, None, "dense"))
     teacher = EncoderModel(config).eval()
-    fit = DistilAnswers("prediction", shape, "dense", soft, None, make_schedule()).fit((teacher,), data, micro, make_run(tmp_path / "s"))
+    fit = DistilAnswers("prediction", shape, "dense", float(soft), 1.0, None, make_schedule()).fit(
+        (teacher,), data, micro, make_run(tmp_path / "s")
+    )
     student = fit.model.eval()
     assert isinstance(student, EncoderModel)
     examples = examples_of(data)
@@ -204,13 +207,25 @@ def test_the_last_part_learns_the_teachers_answers_or_the_labels(
 
 
 @pytest.mark.parametrize(
-    ("steps", "rows", "epochs"), [(None, 48, 3), (1, 16, 1), (2, 32, 1), (3, 48, 1), (5, 48, 1), (6, 48, 2), (100, 48, 33)]
+    ("steps", "rows", "epochs"), [(1, 16, 1), (2, 32, 2), (3, 48, 3), (6, 48, 6), (7, 48, 7), (11, 48, 1), (100, 48, 10)]
 )
-def test_a_bound_on_steps_is_whole_passes_or_a_part_of_one(few_rows: TaskData, steps: int | None, rows: int, epochs: int) -> None:
-    """48 rows, 16 a step."""
-    found = bounded(few_rows.train, make_schedule(epochs=3), steps)
-    assert (len(found.rows), found.schedule.epochs) == (rows, epochs)
-    assert len(set(found.rows.ids)) == rows
+def test_a_bound_on_steps_is_kept_exactly_in_equal_epochs(few_rows: TaskData, steps: int, rows: int, epochs: int) -> None:
+    """48 rows, 16 a step; each row comes as often as another, to within one."""
+    schedule = make_schedule(epochs=3)
+    found = bounded(few_rows.train, schedule, steps)
+    assert (len(found.rows), found.schedule.epochs, len(found.parts)) == (rows, epochs, epochs)
+    assert sum(schedule.steps(len(part)) for part in found.parts) == steps
+    counts = Counter(id_ for part in found.parts for id_ in part.ids.tolist())
+    assert set(counts) == set(found.rows.ids.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 1
+    again = bounded(few_rows.train, schedule, steps)
+    assert [part.ids.tolist() for part in again.parts] == [part.ids.tolist() for part in found.parts]
+
+
+def test_without_a_bound_every_epoch_has_all_rows(few_rows: TaskData) -> None:
+    found = bounded(few_rows.train, make_schedule(epochs=3), None)
+    assert found.parts == (few_rows.train,) * 3
+    assert found.schedule.epochs == 3
 
 
 # --- the method
@@ -218,26 +233,27 @@ def test_a_bound_on_steps_is_whole_passes_or_a_part_of_one(few_rows: TaskData, s
 
 def test_every_part_stands_on_the_one_before_and_pre_training_runs_once(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
     fits = [QUICK.fit(few_rows, micro, replace(small_work, seed=seed)) for seed in (2, 3)]
-    assert [names(fit) for fit in fits] == [["general", "fine-tune", "intermediate", "prediction"]] * 2
-    keys = [[use.report.key for use in fit.stage.uses()] for fit in fits]
-    assert keys[0][0] == keys[1][0]
-    assert all(len({one, other}) == 2 for one, other in list(zip(*keys, strict=True))[1:])
+    assert [names(fit) for fit in fits] == [["masked-lm", "general", "fine-tune", "intermediate", "prediction"]] * 2
+    keys = [[use.report.key for use in fit.uses()] for fit in fits]
+    assert keys[0][:2] == keys[1][:2]
+    assert all(len({one, other}) == 2 for one, other in list(zip(*keys, strict=True))[2:])
+    assert fits[0].stage.weights().fresh == ("all: a student with random weights",)
     bert = Bert(learning_rates=QUICK.teacher.learning_rates).fit(few_rows, micro, replace(small_work, seed=2))
-    assert bert.stage.key == keys[0][1]
-    rows = [use.report.rows for use in fits[0].stage.uses()]
-    assert rows[2:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
+    assert bert.stage.key == keys[0][2]
+    rows = [use.report.rows for use in fits[0].uses()]
+    assert rows[3:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
 
 
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
-        ({"general": False}, ["fine-tune", "intermediate", "prediction"]),
-        ({"attention": False, "hidden": False, "embedding": False}, ["fine-tune", "prediction"]),
+        ({"general": False}, ["masked-lm", "fine-tune", "intermediate", "prediction"]),
+        ({"attention": False, "hidden": False, "embedding": False}, ["masked-lm", "fine-tune", "prediction"]),
         ({"augmentation": 0}, ["general", "fine-tune", "intermediate", "prediction"]),
-        ({"prediction": False}, ["general", "fine-tune", "intermediate", "prediction"]),
-        ({"attention": False}, ["general", "fine-tune", "intermediate", "prediction"]),
-        ({"hidden": False}, ["general", "fine-tune", "intermediate", "prediction"]),
-        ({"embedding": False}, ["general", "fine-tune", "intermediate", "prediction"]),
+        ({"prediction": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        ({"attention": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        ({"hidden": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        ({"embedding": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
     ],
     ids=str,
 )
@@ -247,22 +263,17 @@ def test_each_switch_changes_what_it_names(
     method = replace(QUICK, **change)
     fit = method.fit(few_rows, micro, small_work)
     assert names(fit) == stages
-    prediction = DistilAnswers("prediction", method._shape(micro), "dense", method.prediction, 2, method.schedules(micro)[0])
-    assert prediction.soft is change.get("prediction", True)
     whole = QUICK.fit(few_rows, micro, small_work)
     assert not same_weights(weights_of(fit.stage.model), weights_of(whole.stage.model))
-    changed = {use.report.name for use in fit.stage.uses()} - {"fine-tune"}
-    same = {use.report.key for use in fit.stage.uses()} & {use.report.key for use in whole.stage.uses()}
-    kept = {use.report.name for use in fit.stage.uses() if use.report.key in same}
-    assert kept == {"fine-tune"} | ({"general"} if change.keys() <= {"augmentation"} else set()) | (
-        {"general", "intermediate"} if change.keys() <= {"prediction"} else set()
-    )
-    assert changed
+    same = {use.report.key for use in fit.uses()} & {use.report.key for use in whole.uses()}
+    kept = {use.report.name for use in fit.uses() if use.report.key in same}
+    before = {"general": {"masked-lm"}, "augmentation": {"general"}, "prediction": {"masked-lm", "general", "intermediate"}}
+    assert kept == {"fine-tune"} | before.get(next(iter(change)), {"masked-lm"})
 
 
 def test_without_corpus_and_augmentation_no_sentence_is_read(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
     method = replace(QUICK, general=False, augmentation=0)
-    assert (method.pretrains(), QUICK.pretrains(), replace(QUICK, general=False).pretrains()) == (False, True, True)
+    assert [each.reads() for each in (method, QUICK, replace(QUICK, general=False))] == [Reads(), Reads(True, True), Reads(True, True)]
     fit = method.fit(few_rows, micro, replace(work, corpus=Corpus((tmp_path / "absent",))))
     assert fit.stage.model.exit_layers == [2]
 
@@ -281,11 +292,11 @@ def test_a_published_student_takes_the_place_of_general_distillation(
     monkeypatch.setitem(BACKBONES, "small", small)
     method = replace(QUICK, checkpoint="small")
     fit = method.fit(few_rows, micro, small_work)
-    assert names(fit) == ["start", "fine-tune", "intermediate", "prediction"]
+    assert names(fit) == ["masked-lm", "start", "fine-tune", "intermediate", "prediction"]
     assert isinstance(fit.stage.model, EncoderModel)
     assert fit.stage.model.config.shape == small.shape
     monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
-    with pytest.raises(HarnessError, match="2 heads, backbone micro"):
+    with pytest.raises(HarnessError, match="2 heads, backbone micro has 4"):
         method.settled(micro)
     foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
     monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
@@ -298,9 +309,9 @@ def test_numbers_of_one_small_fixed_run(small_work: Work, few_rows: TaskData, mi
     method = replace(QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,)))
     fit = method.fit(few_rows, micro, small_work)
     assert (DistilInside.revision, DistilAnswers.revision, AUGMENTATION_REVISION) == (1, 1, 1)
-    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    reached = {use.report.name: use.report.final_loss for use in fit.uses()}
     assert reached == pytest.approx(
-        {"general": 4.487638, "fine-tune": 0.662052, "intermediate": 4.468152, "prediction": 0.666436}, abs=1e-3
+        {"masked-lm": 4.829836, "general": 4.704849, "fine-tune": 0.662052, "intermediate": 4.494551, "prediction": 0.649339}, abs=1e-3
     )
 
 
