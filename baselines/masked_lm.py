@@ -88,6 +88,12 @@ def maskable(rows: Split, pieces: Pieces) -> Split:
     return rows.rows(kept)
 
 
+def log_frequencies(rows: Split, vocabulary: int) -> Tensor:
+    """[V] log of each word piece's share of the rows' tokens, each counted once more: where a head that knows no context begins."""
+    counts = np.bincount(np.concatenate(rows.tokens.ids), minlength=vocabulary) + 1.0
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
+
+
 def _words(pieces: Pieces, device: torch.device) -> Tensor:
     """Ids of all pieces but the special ones."""
     everything = torch.arange(pieces.size, device=device)
@@ -111,7 +117,8 @@ HEAD_SCHEDULE = Schedule(epochs=2, batch_size=128, learning_rate=1e-3, warmup=0.
 @dataclass(frozen=True)
 class MaskedLm:
     """A model of the backbone's own weights with a masked-LM head: the checkpoint's where it tells `enough`, else one that is trained on
-    the corpus, the encoder frozen. The best epoch is chosen by the share of masked pieces told right on `selection`.
+    the corpus, from the words' frequencies, the encoder frozen. The best epoch is chosen by the share of masked pieces told right on
+    `selection`.
     """
 
     name: str
@@ -132,6 +139,9 @@ class MaskedLm:
                 return FreshFit(model.to("cpu"), Training(0, 0, 0.0, 0.0, (reached,), 0), report)
         head = model.masked_lm
         assert head is not None
+        rows = maskable(data.train, pieces)
+        with torch.no_grad():
+            head.bias.copy_(log_frequencies(rows, len(head.bias)))
         model.to(run.compute.device).eval().requires_grad_(False)
         head.requires_grad_(True)
 
@@ -144,7 +154,7 @@ class MaskedLm:
         def score(head: MaskedLmHead) -> float:
             return masked_accuracy(model, held, pieces, run.compute)
 
-        training = train(head, loss, maskable(data.train, pieces), score, self.schedule, run)
+        training = train(head, loss, rows, score, self.schedule, run)
         return FreshFit(model.to("cpu").eval(), training, report)
 
 
