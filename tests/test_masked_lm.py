@@ -12,13 +12,14 @@ from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from baselines.encoder import Embedding, EncoderModel, MaskedLmHead
-from baselines.masked_lm import Masked, MaskedLm, Pieces, maskable, masked, masked_accuracy, told
+from baselines.masked_lm import Masked, MaskedLm, Pieces, log_frequencies, maskable, masked, masked_accuracy, told
 from baselines.weights import load_model, save_model
 from harness.backbones import Backbone, bert_shape, find_backbone
 from harness.batches import collate
 from harness.corpus import Corpus
+from harness.errors import HarnessError
 from harness.model import Batch
-from harness.tasks import TaskData
+from harness.tasks import Split, TaskData, Tokens
 
 PIECES = Pieces(mask=4, special=(0, 1, 2, 3, 4), size=500)
 
@@ -137,3 +138,33 @@ def test_the_head_of_a_checkpoint_is_the_librarys(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = library(input_ids=batch.ids, token_type_ids=batch.types, attention_mask=batch.mask.long()).logits
         torch.testing.assert_close(told(model, model(everywhere.batch).hiddens[-1], everywhere), wanted[batch.mask], atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoints_head_that_tells_too_little_is_trained(tmp_path: Path) -> None:
+    """TinyBERT's published models carry a head that was never trained."""
+    library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
+    folder = write_bert(tmp_path / "bert")
+    library.save_pretrained(folder, safe_serialization=True)
+    backbone = find_backbone(str(folder))
+    data = Corpus(limit=200).data.encoded(backbone.encode, 16)
+    fit = MaskedLm("masked-lm-head", 1.0, make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    assert fit.training.steps > 0
+    assert isinstance(fit.model, EncoderModel)
+    assert fit.model.masked_lm is not None
+    assert not torch.equal(fit.model.masked_lm.dense.weight, library.cls.predictions.transform.dense.weight)
+    assert torch.equal(fit.model.embedding.get_parameter("word.weight"), library.bert.embeddings.word_embeddings.weight)
+
+
+def test_a_head_begins_at_the_words_frequencies(micro: Backbone) -> None:
+    """Pieces 3 and 5 stand twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each."""
+    rows = Split(np.arange(2), (("a",), ("b",)), np.zeros(2), Tokens((np.array([3, 5]), np.array([3])), (), 0))
+    assert log_frequencies(rows, 6).exp().tolist() == pytest.approx([1 / 9, 1 / 9, 1 / 9, 3 / 9, 1 / 9, 2 / 9])
+
+
+def test_sentences_of_too_few_words_are_left_out_of_masking() -> None:
+    """Four words, three, four with an unknown one, five."""
+    texts = [[2, 10, 11, 12, 13, 3], [2, 10, 11, 12, 3], [2, 10, 1, 12, 13, 3], [2, 10, 11, 12, 13, 14, 3]]
+    rows = Split(np.arange(4), (("a",),) * 4, np.zeros(4), Tokens(tuple(map(np.array, texts)), tuple(map(np.zeros_like, texts)), 0))
+    assert maskable(rows, PIECES).ids.tolist() == [0, 3]
+    with pytest.raises(HarnessError, match="no sentence of 4 words"):
+        maskable(rows.rows(np.array([1, 2])), PIECES)
