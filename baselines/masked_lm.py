@@ -110,7 +110,7 @@ def told(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
 FEWEST_RIGHT = 0.30
 """Share of masked pieces that a model must tell right on held-out sentences for its words to teach anything."""
 
-HEAD_SCHEDULE = Schedule(epochs=2, batch_size=128, learning_rate=1e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+HEAD_SCHEDULE = Schedule(epochs=2, batch_size=128, learning_rate=5e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
 """Of a head on a frozen encoder."""
 
 
