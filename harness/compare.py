@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.policies import make_policy
+from harness.policies import Policy, make_policy
 from harness.records import ExitMeasurement, LatencyConditions, RunRecord, canonical, telling, variant
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
@@ -127,11 +127,19 @@ def compare(
     store: ResultsStore, records: Sequence[RunRecord], reference: str | None, methods: Sequence[str] | None = None
 ) -> list[Comparison]:
     """The comparisons that these records make, in the order of the tasks' names; with `methods`, only their rows."""
+    return [_comparison(store, where, group, reference, methods) for where, group in _by_condition(records)]
+
+
+def _by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[RunRecord]]]:
     groups: dict[Condition, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[condition(record)].append(record)
-    ordered = sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
-    return [_comparison(store, where, group, reference, methods) for where, group in ordered]
+    return sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
+
+
+def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs that tables show: of several of one variant and seed under one condition the newest model's."""
+    return [run for _, group in _by_condition(records) for runs in labels(group).values() for run in runs]
 
 
 def condition(record: RunRecord) -> Condition:
@@ -186,12 +194,12 @@ def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunReco
     for record in records:
         since[_model(record)] = min(record.created, since.get(_model(record), record.created))
 
-    def standing(record: RunRecord) -> tuple[str, str, bool, bool, str]:
+    def rank(record: RunRecord) -> tuple[str, str, bool, bool, str]:
         timed = record.latency
         against = timed is not None and timed.reference == reference
         return since[_model(record)], _model(record), against, timed is not None, record.created
 
-    ordered = sorted(records, key=standing)
+    ordered = sorted(records, key=rank)
     return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
 
 
@@ -290,18 +298,11 @@ def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRe
 
 
 def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None) -> dict[str, _Point]:
-    """Threshold chosen on calibration within a share of the full model's MACs, scored on dev."""
+    """Thresholds chosen on calibration within shares of the full model's MACs, scored on dev."""
     (task,) = find_tasks([record.spec.task])
-    assert record.policy is not None
-    policy = make_policy(record.policy, task.classes, record.tolerance)
-    dev, selection, calibration = (store.trace(record, split) for split in ("dev", "selection", "calibration"))
-    thresholds = thresholds_from(policy, selection)
-    full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
+    policy, dev = policy_of(record), store.trace(record)
     points = {}
-    for name, share in BUDGETS.items():
-        chosen = threshold_for_macs(policy, calibration, record.costs, thresholds, task.metrics[0], share * full_macs)
-        if chosen is None:
-            continue
+    for name, chosen in chosen_thresholds(store, record, full).items():
         curve = sweep(policy, dev, record.costs, task.metrics, np.array([chosen]))
         shares = curve.left[0] / curve.left[0].sum()
         path = [exit_.path_ms.get("1") for exit_ in record.exits]
@@ -311,6 +312,27 @@ def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, late
         scores = {metric: float(values[0]) for metric, values in curve.scores.items()}
         points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds, ratio)
     return points
+
+
+def policy_of(record: RunRecord) -> Policy:
+    """The exit policy of a dynamic run's method."""
+    (task,) = find_tasks([record.spec.task])
+    assert record.policy is not None
+    return make_policy(record.policy, task.classes, record.tolerance)
+
+
+def chosen_thresholds(store: ResultsStore, record: RunRecord, full: RunRecord) -> dict[str, float]:
+    """Budget -> the threshold with the best score on calibration whose mean MACs there stay within that share of the full model's; budgets
+    that no threshold fits are left out."""
+    (task,) = find_tasks([record.spec.task])
+    policy, calibration = policy_of(record), store.trace(record, "calibration")
+    thresholds = thresholds_from(policy, store.trace(record, "selection"))
+    full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
+    found = {
+        name: threshold_for_macs(policy, calibration, record.costs, thresholds, task.metrics[0], share * full_macs)
+        for name, share in BUDGETS.items()
+    }
+    return {name: threshold for name, threshold in found.items() if threshold is not None}
 
 
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:

@@ -20,14 +20,19 @@ PACKAGES = ("costeff", "baselines", "harness")
 ORDER = (
     "__init__", "errors", "typed_json", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
     "backbones", "methods", "options", "policies", "sweep", "store",
-    "listing", "compare", "report", "progress",
-    "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli", "__main__",
+    "listing", "compare", "report", "baseline", "regress", "verdicts", "progress",
+    "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli_options", "cli_check", "cli", "__main__",
 )  # fmt: skip
 """Inside harness a file imports only from files before it; those before `model` do without torch."""
 
 TORCH_FREE = ORDER[1 : ORDER.index("model")]
 HEAVY = "torch transformers datasets pandas"
-LAZY: dict[str, str | None] = {"harness/cli.py": None, "harness/report.py": "pandas", "harness/metrics.py": "scipy"}
+LAZY: dict[str, str | None] = {
+    "harness/cli.py": None,
+    "harness/cli_check.py": None,
+    "harness/report.py": "pandas",
+    "harness/metrics.py": "scipy",
+}
 """Files that may import inside functions, and what alone (None: anything)."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

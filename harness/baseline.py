@@ -1,0 +1,181 @@
+"""What `harness check` compares against: of each run the figures that must not get worse, and its answers row by row."""
+
+import base64
+import binascii
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.compare import POINTS, chosen_thresholds, policy_of, standing
+from harness.errors import HarnessError, IncompleteError, reason
+from harness.records import DataSummary, Environment, Quartiles, RunRecord, RunSpec
+from harness.store import ResultsStore
+from harness.sweep import leaving
+from harness.tasks import find_tasks
+from harness.trace import Floats
+from harness.typed_json import SCHEMA, from_json
+
+
+@dataclass(frozen=True)
+class PinnedExit:
+    """One exit, as it must stay."""
+
+    layer: int
+    macs: float
+    """Mean MACs per dev row of the truncated model."""
+    macs_128: int
+    parameters: int
+    answers: str
+    """What the truncated model answers on each dev row, `packed`."""
+    static_ratio: dict[str, Quartiles]
+    """Batch size -> reference time over static time, paired in rounds; empty where the run was not timed."""
+    path_ratio: dict[str, Quartiles]
+
+
+@dataclass(frozen=True)
+class PinnedPoint:
+    """One threshold of a dynamic run."""
+
+    budget: str
+    """Share of the own last exit's MACs within which the threshold was the best on calibration."""
+    threshold: float
+    left: tuple[int, ...]
+    """Dev rows that leave at each exit."""
+    answers: str
+    """On each dev row, `packed`."""
+
+
+@dataclass(frozen=True)
+class PinnedRun:
+    """One run, as it must stay."""
+
+    run_id: str
+    spec: RunSpec
+    environment: Environment
+    data: DataSummary
+    parameters: int
+    """Of the whole model."""
+    reference: str | None
+    """Method whose time the latency ratios are against."""
+    exits: tuple[PinnedExit, ...]
+    points: tuple[PinnedPoint, ...]
+
+    @property
+    def cell(self) -> tuple[str, str, str, int]:
+        """Task, method, backbone, seed."""
+        return self.spec.task, self.spec.method, self.spec.backbone, self.spec.seed
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The file: `results/baseline.json` for the committed records, `tests/demo_baseline.json` for the demo."""
+
+    schema: int
+    """Version of the form of records, parts of which are in it."""
+    runs: tuple[PinnedRun, ...]
+
+
+def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
+    """A stored run as a baseline keeps it.
+
+    Raises: IncompleteError when its traces are missing or damaged.
+    """
+    dev, latency = store.trace(record), record.latency
+    timed = latency if latency is not None and latency.reference is not None else None
+    answers = dev.predictions()
+    exits = tuple(
+        PinnedExit(
+            layer=measured.layer,
+            macs=measured.macs,
+            macs_128=measured.macs_128,
+            parameters=measured.parameters,
+            answers=packed(answers[place], dev.logits.shape[-1]),
+            static_ratio={size: of[place] for size, of in timed.reference_ratio.items()} if timed else {},
+            path_ratio={size: of[place] for size, of in timed.path_ratio.items()} if timed else {},
+        )
+        for place, measured in enumerate(record.exits)
+    )
+    points = tuple(
+        _pinned_point(budget, threshold, record, answers, dev.logits)
+        for budget, threshold in (chosen_thresholds(store, record, record) if record.policy is not None else {}).items()
+        if budget in POINTS
+    )
+    reference = timed.reference if timed else None
+    return PinnedRun(record.run_id, record.spec, record.environment, record.data, record.parameters, reference, exits, points)
+
+
+def _pinned_point(budget: str, threshold: float, record: RunRecord, answers: Floats, logits: NDArray[np.float32]) -> PinnedPoint:
+    exits, own = answers_at(record, threshold, answers, logits)
+    left = np.bincount(exits, minlength=len(answers))
+    return PinnedPoint(budget, threshold, tuple(left.tolist()), packed(own, logits.shape[-1]))
+
+
+def answers_at(record: RunRecord, threshold: float, answers: Floats, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], Floats]:
+    """Where each dev row leaves at a threshold [n] (index of the exit), and what it is answered there [n]."""
+    exits = leaving(policy_of(record), logits, np.array([threshold]))[0]
+    return exits, answers[exits, np.arange(len(exits))]
+
+
+def packed(answers: Floats, classes: int) -> str:
+    """Answers [n] as text: class indices as 16 bits each, values of a regression (1 class) as 32-bit floats; compressed, base 64."""
+    return base64.b64encode(zlib.compress(answers.astype(_kind(classes)).tobytes(), 9)).decode()
+
+
+def unpacked(text: str, classes: int, rows: int) -> NDArray[np.float64]:
+    """The answers [n] again; a class index as a float.
+
+    Raises: HarnessError when the text does not hold so many.
+    """
+    kind = _kind(classes)
+    wanted = rows * kind.itemsize
+    try:
+        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), wanted + 1)  # bounded, whatever the text says
+    except (binascii.Error, ValueError, zlib.error) as error:
+        raise HarnessError(f"answers of the baseline cannot be read: {error}") from None
+    if len(data) != wanted:
+        raise HarnessError(f"answers of the baseline are not those of {rows} rows")
+    return np.frombuffer(data, kind).astype(np.float64)
+
+
+def _kind(classes: int) -> np.dtype[np.generic]:
+    return np.dtype("<f4") if classes == 1 else np.dtype("<u2")
+
+
+def classes_of(spec: RunSpec) -> int:
+    """Outputs of the models of a run's task."""
+    (task,) = find_tasks([spec.task])
+    return task.classes
+
+
+def baseline_of(store: ResultsStore, records: Sequence[RunRecord]) -> Baseline:
+    """All these runs pinned, of several of one variant the one that the report shows."""
+    return Baseline(SCHEMA, tuple(pinned(store, record) for record in standing(records)))
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Raises: HarnessError when the file cannot be read or is no baseline."""
+    try:
+        return from_json(Baseline, path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise HarnessError(f"cannot read the baseline {path}: {reason(error)}; --update makes one") from None
+    except IncompleteError as error:
+        raise HarnessError(f"{error}; --update makes a new baseline") from None
+
+
+def write_baseline(path: Path, baseline: Baseline) -> None:
+    """Whole or not at all; a run a line, so that version control shows which changed.
+
+    Raises: IncompleteError when it cannot be written.
+    """
+    runs = ",\n".join(json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(f'{{"schema": {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise IncompleteError(f"cannot write the baseline {path}: {error.strerror}") from None

@@ -1,0 +1,255 @@
+"""What `harness check` says: each run of a baseline beside the run of the same spec in the results folder."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.baseline import Baseline, PinnedPoint, PinnedRun, answers_at, unpacked
+from harness.errors import ExitCode, IncompleteError
+from harness.metrics import METRICS, scores
+from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
+from harness.store import ResultsStore
+from harness.tasks import Task, find_tasks
+from harness.trace import Floats, Trace
+
+Array = NDArray[np.float64]
+
+
+class Verdict(StrEnum):
+    """What became of a figure."""
+
+    REGRESSION = "regression"
+    NOT_COMPARABLE = "not comparable"
+    MISSING = "missing"
+    CHANGED = "changed"
+    """Other than the baseline's, within what is allowed, or better."""
+    NOT_COMPARED = "not compared"
+
+
+CODES = {
+    Verdict.REGRESSION: ExitCode.REGRESSION,
+    Verdict.NOT_COMPARABLE: ExitCode.NOT_COMPARABLE,
+    Verdict.MISSING: ExitCode.INCOMPLETE,
+}
+"""Verdicts that fail a check, the one that counts most first."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much worse is a regression."""
+
+    score: float = 0.005
+    """Largest drop of a score that never is one, whatever its interval."""
+    exits: float = 0.02
+    """Largest total-variation distance of where rows leave, in another environment than the baseline's."""
+    latency: float = 0.10
+    """Largest drop of a latency ratio, as a share of it, that never is one."""
+    resamples: int = 2_000
+    """Of the bootstrap."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A figure that is not the baseline's."""
+
+    what: str
+    verdict: Verdict
+    old: str
+    """The baseline's value."""
+    new: str
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.old} -> {self.new}" + (f" ({self.note})" if self.note else "")
+
+
+@dataclass(frozen=True)
+class CellCheck:
+    """One run of the baseline, checked."""
+
+    cell: str
+    compared: int
+    """Figures that were looked at."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        """The findings that fail the check."""
+        return tuple(finding for finding in self.findings if finding.verdict in CODES)
+
+
+def check(baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> list[CellCheck]:
+    """Every run of the baseline against the run of the same spec; runs that the baseline does not have are not looked at."""
+    return [_check_run(run, store, records, limits) for run in baseline.runs]
+
+
+def exit_code(checks: Sequence[CellCheck], problems: int) -> ExitCode:
+    """The code of the worst finding; incomplete when nothing was compared, or when runs (so many: `problems`) cannot be read."""
+    verdicts = {finding.verdict for checked in checks for finding in checked.findings}
+    worst = next((code for verdict, code in CODES.items() if verdict in verdicts), ExitCode.OK)
+    compared = any(checked.compared for checked in checks)
+    return ExitCode.INCOMPLETE if worst == ExitCode.OK and (problems or not compared) else worst
+
+
+def cell_name(spec: RunSpec) -> str:
+    """A cell in words."""
+    return f"{spec.task} {spec.method} on {spec.backbone}, seed {spec.seed}"
+
+
+def _check_run(old: PinnedRun, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> CellCheck:
+    name = cell_name(old.spec)
+    candidates = [record for record in records if _cell(record.spec) == _cell(old.spec)]
+    like = [record for record in candidates if asks_for(record) == asks_for(old)]
+    if not candidates:
+        return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, "none"),))
+    if not like:
+        return CellCheck(name, 0, tuple(_differences(asks_for(old), asks_for(candidates[-1]))))
+    new = max(like, key=lambda record: (same_environment(record.environment, old.environment), record.created))
+    other = [Finding(what, Verdict.NOT_COMPARABLE, was, now) for what, was, now in _data(old, new) if was != now]
+    if other:
+        return CellCheck(name, 0, tuple(other))
+    try:
+        trace = store.trace(new)
+    except IncompleteError as error:
+        return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, new.run_id, str(error)),))
+    found = list(_figures(old, new, trace, limits))
+    return CellCheck(name, len(found), tuple(finding for finding in found if finding is not None))
+
+
+def _cell(spec: RunSpec) -> tuple[str, str, str, int]:
+    return spec.task, spec.method, spec.backbone, spec.seed
+
+
+def asks_for(run: RunRecord | PinnedRun) -> dict[str, object]:
+    """All of a spec that is not the cell's name, and what the method learned from beside the rows: two runs where these are equal are of
+    the same job."""
+    spec = run.spec
+    job = {"train_rows": spec.train_rows, "max_length": spec.max_length, "limit": spec.limit, "sources": asdict(run.data.sources)}
+    found: dict[str, object] = json.loads(canonical({**spec.settings, **job}))
+    return found
+
+
+def _differences(old: dict[str, object], new: dict[str, object]) -> Iterator[Finding]:
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            yield Finding(name, Verdict.NOT_COMPARABLE, str(old.get(name)), str(new.get(name)))
+
+
+def _data(old: PinnedRun, new: RunRecord) -> list[tuple[str, str, str]]:
+    """What both must share: name, the baseline's, the run's."""
+    names = {"data": "rows of the task's files", "splits": "held-out rows", "backbone": "weights of the backbone"}
+    return [(said, getattr(old.data, name), getattr(new.data, name)) for name, said in names.items()]
+
+
+def same_environment(one: Environment, other: Environment) -> bool:
+    """Whether the same run gives the same bits in both: device, precision, threads and versions."""
+    return one == other
+
+
+def _figures(old: PinnedRun, new: RunRecord, trace: Trace, limits: Limits) -> Iterator[Finding | None]:
+    """Every figure that both have: None where it is the same."""
+    layers, exits = [pinned.layer for pinned in old.exits], [measured.layer for measured in new.exits]
+    yield _exact("layers with an exit", layers, exits)
+    yield _exact("parameters", old.parameters, new.parameters)
+    if layers != exits:
+        return
+    (task,) = find_tasks([old.spec.task])
+    own, rows = trace.predictions(), len(trace.ids)
+    for place, (pinned, measured) in enumerate(zip(old.exits, new.exits, strict=True)):
+        where = f"at exit {pinned.layer}"
+        yield _exact(f"parameters {where}", pinned.parameters, measured.parameters)
+        yield _exact(f"MACs at 128 tokens {where}", pinned.macs_128, measured.macs_128)
+        yield _exact(f"mean MACs {where}", round(pinned.macs, 3), round(measured.macs, 3))
+        yield from _scores(where, unpacked(pinned.answers, task.classes, rows), own[place], trace.labels, task, limits)
+    for point in old.points:
+        yield from _point(point, new, trace, task, same_environment(old.environment, new.environment), limits)
+    yield from _latency(old, new, limits)
+
+
+def _exact(what: str, old: object, new: object) -> Finding | None:
+    return None if old == new else Finding(what, Verdict.REGRESSION, str(old), str(new), "wanted the same")
+
+
+def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limits: Limits) -> Iterator[Finding | None]:
+    """Each metric of the task on answers [n] of the baseline and of the run."""
+    new = new.astype(np.float64)
+    before, after = (scores(task.metrics, answers, labels) for answers in (old, new))
+    for metric in task.metrics:
+        drop = float(before[metric]) - float(after[metric])
+        if drop == 0:
+            yield None
+            continue
+        said = f"{metric} {where}", f"{float(before[metric]):.4f}", f"{float(after[metric]):.4f}"
+        if drop <= limits.score:
+            yield Finding(said[0], Verdict.CHANGED, *said[1:])
+            continue
+        low, high = bootstrap(metric, old, new, labels, limits.resamples)
+        verdict = Verdict.REGRESSION if high < 0 else Verdict.CHANGED
+        yield Finding(said[0], verdict, *said[1:], f"95 % of paired resamples: {low:+.4f} to {high:+.4f}; allowed {-limits.score:g}")
+
+
+def bootstrap(metric: str, old: Array, new: Array, labels: Array, resamples: int) -> tuple[float, float]:
+    """The 95 % interval of new - old over resamples of the rows, the same rows for both (Efron and Tibshirani, 1993, section 13.3)."""
+    rows = np.random.default_rng(0).integers(len(labels), size=(resamples, len(labels)))
+    formula = METRICS[metric]
+    gains = formula(new[rows], labels[rows]) - formula(old[rows], labels[rows])
+    low, high = np.quantile(gains, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _point(point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: bool, limits: Limits) -> Iterator[Finding | None]:
+    """Where rows leave at the baseline's threshold, and the scores of what they are answered there."""
+    where = f"at MACs <= {point.budget} (threshold {point.threshold:.4g})"
+    exits, answers = answers_at(new, point.threshold, trace.predictions(), trace.logits)
+    left = tuple(np.bincount(exits, minlength=len(trace.exit_layers)).tolist())
+    yield _exits(f"rows that leave at each exit {where}", point.left, left, same, limits)
+    yield from _scores(where, unpacked(point.answers, task.classes, len(trace.ids)), answers, trace.labels, task, limits)
+
+
+def _exits(what: str, old: tuple[int, ...], new: tuple[int, ...], same: bool, limits: Limits) -> Finding | None:
+    if old == new:
+        return None
+    distance = float(np.abs(np.array(old) - np.array(new)).sum()) / 2 / sum(old)
+    allowed = 0.0 if same else limits.exits
+    verdict = Verdict.REGRESSION if distance > allowed else Verdict.CHANGED
+    return Finding(what, verdict, "/".join(map(str, old)), "/".join(map(str, new)), f"distance {distance:.4f}, allowed {allowed:g}")
+
+
+def _latency(old: PinnedRun, new: RunRecord, limits: Limits) -> Iterator[Finding | None]:
+    """Paired ratios to the reference, where both were timed against the same one on the same processor."""
+    if old.reference is None:
+        return
+    timed = new.latency
+    before = old.reference, old.environment.device, str(old.environment.threads)
+    after = timed.reference if timed is not None else None, new.environment.device, str(new.environment.threads)
+    if timed is None or before != after:
+        yield Finding("latency ratios", Verdict.NOT_COMPARED, _clock(*before), _clock(*after))
+        return
+    for place, pinned in enumerate(old.exits):
+        for kind, ratios, now in (
+            ("static", pinned.static_ratio, timed.reference_ratio),
+            ("path", pinned.path_ratio, timed.path_ratio),
+        ):
+            for size in ratios.keys() & now.keys():
+                yield _ratio(f"{kind} latency ratio at exit {pinned.layer}, batch {size}", ratios[size], now[size][place], limits)
+
+
+def _clock(reference: str | None, device: str, threads: str) -> str:
+    return f"against {reference} on {device}, {threads} thread(s)" if reference is not None else "not timed"
+
+
+def _ratio(what: str, old: Quartiles, new: Quartiles, limits: Limits) -> Finding | None:
+    """A regression when the whole interval lies below the baseline's and the median dropped by more than what is allowed."""
+    if old == new:
+        return None
+    worse = new.q3 < old.q1 and new.median < old.median * (1 - limits.latency)
+    verdict = Verdict.REGRESSION if worse else Verdict.CHANGED
+    return Finding(what, verdict, _quartiles(old), _quartiles(new), f"quartiles; allowed -{limits.latency:.0%}")
+
+
+def _quartiles(ratio: Quartiles) -> str:
+    return f"{ratio.median:.2f} [{ratio.q1:.2f}, {ratio.q3:.2f}]"

@@ -1,0 +1,355 @@
+"""The gate: a planted regression of each kind gives its exit code and a line with both values, and nothing else does."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from conftest import Say
+from synthetic import gap_trace, identified, make_exit, make_latency, make_record
+
+from harness.baseline import packed, read_baseline, unpacked
+from harness.errors import HarnessError
+from harness.records import Quartiles, RunRecord
+from harness.regress import bootstrap
+from harness.store import RECORD, TRACES, ResultsStore
+from harness.trace import Trace
+
+ROWS = 200
+SURE, UNSURE = 6.0, 0.5
+"""Gaps between the logits of the two classes: leave at exit 1, or go on."""
+
+
+def trace(early: int = 100, wrong: int = 20) -> Trace:
+    """Rows of class 1: the first `early` are sure at exit 1 (layer 1 of 4); exit 2 (layer 4) is wrong on the last `wrong`, exit 1 on the
+    last 40."""
+    gaps = [SURE] * early + [UNSURE] * (ROWS - early)
+    answers = [[1] * (ROWS - 40) + [0] * 40, [1] * (ROWS - wrong) + [0] * wrong]
+    return gap_trace((1, 4), answers, gaps, [1] * ROWS, 20)
+
+
+def record(latency: bool = True) -> RunRecord:
+    exits = [make_exit(1, {"accuracy": 0.8}, 2000.0, 3.0, 3.5), make_exit(4, {"accuracy": 0.9}, 8000.0, 9.0, 10.0)]
+    made = make_record("deebert", 1, exits, "entropy")
+    return replace(made, latency=make_latency("bert", 9.0, [3.0, 1.0]) if latency else None)
+
+
+def save(folder: Path, run: RunRecord, dev: Trace) -> None:
+    ResultsStore(folder).save(identified(run), dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()}, {})
+
+
+@pytest.fixture
+def baseline(tmp_path: Path, say: Say) -> str:
+    """Of one run."""
+    save(tmp_path / "old", record(), trace())
+    path = str(tmp_path / "baseline.json")
+    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    return path
+
+
+Check = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, baseline: str, say: Say) -> Check:
+    """Checks another run against the baseline: exit code and what it says."""
+
+    def call(run: RunRecord, dev: Trace, *words: str) -> tuple[int, str]:
+        save(tmp_path / "new", run, dev)
+        answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words)
+        assert answer.err == ""
+        return answer.code, answer.out
+
+    return call
+
+
+def at_exit(run: RunRecord, place: int, **changes: object) -> RunRecord:
+    exits = list(run.exits)
+    exits[place] = replace(exits[place], **changes)  # type: ignore[arg-type]
+    return replace(run, exits=tuple(exits))
+
+
+def elsewhere(run: RunRecord) -> RunRecord:
+    """The same run in an environment that gives other bits."""
+    return replace(run, environment=replace(run.environment, versions={"torch": "2.7"}))
+
+
+def slower(run: RunRecord, ratio: Quartiles) -> RunRecord:
+    assert run.latency is not None
+    ratios = run.latency.reference_ratio | {"1": (ratio, run.latency.reference_ratio["1"][1])}
+    return replace(run, latency=replace(run.latency, reference_ratio=ratios))
+
+
+# --- what passes
+
+
+def test_the_same_run_passes(check: Check) -> None:
+    """Layers and parameters; of each exit parameters, MACs twice, a score; of each of three points exits and a score; of each exit two
+    ratios at two batch sizes: 2 + 2 * 4 + 3 * 2 + 2 * 4."""
+    code, said = check(record(), trace())
+    assert code == 0
+    assert said == "passed: 1 cells, 24 figures compared: all the same\n"
+
+
+def test_a_better_score_and_more_rows_that_leave_elsewhere_pass_and_are_said(check: Check) -> None:
+    code, said = check(elsewhere(record()), trace(early=103, wrong=10))
+    assert code == 0
+    assert "changed: rte deebert on tiny, seed 1: accuracy at exit 4: 0.9000 -> 0.9500" in said
+    assert "100/100 -> 103/97 (distance 0.0150, allowed 0.02)" in said
+
+
+def test_a_drop_within_the_margin_is_no_regression_whatever_its_interval(check: Check) -> None:
+    code, said = check(record(), trace(wrong=21), "--score-margin", "0.006")
+    assert code == 0
+    assert "accuracy at exit 4: 0.9000 -> 0.8950" in said
+
+
+def test_a_drop_that_the_rows_do_not_tell_from_chance_is_none(check: Check) -> None:
+    """Two of 200 rows: of resamples exp(-2) = 13.5 % have neither, so the interval's upper end is 0."""
+    code, said = check(record(), trace(wrong=22))
+    assert code == 0
+    assert "0.9000 -> 0.8900 (95 % of paired resamples: -0.0250 to +0.0000; allowed -0.005)" in said
+
+
+def test_a_run_that_the_baseline_does_not_have_is_not_looked_at(tmp_path: Path, check: Check) -> None:
+    other = record()
+    save(tmp_path / "new", replace(other, spec=replace(other.spec, seed=2), parameters=5), trace(wrong=150))
+    assert check(record(), trace())[0] == 0
+
+
+def test_latency_on_another_processor_is_not_compared_and_that_is_said(check: Check) -> None:
+    run = slower(record(), Quartiles(1.0, 1.1, 1.2))
+    code, said = check(replace(run, environment=replace(run.environment, device="Another")), trace())
+    assert code == 0
+    assert "latency ratios: against bert on A processor, 2 thread(s) -> against bert on Another, 2 thread(s)" in said
+    code, said = check(record(latency=False), trace())
+    assert code == 0
+    assert "-> not timed" in said
+
+
+# --- what does not
+
+
+@pytest.mark.parametrize(
+    ("run", "dev", "code", "line"),
+    [
+        (record(), trace(wrong=40), 1, "regression: rte deebert on tiny, seed 1: accuracy at exit 4: 0.9000 -> 0.8000"),
+        (at_exit(record(), 1, macs_128=51_201), trace(), 1, "MACs at 128 tokens at exit 4: 51200 -> 51201"),
+        (at_exit(record(), 0, macs=1999.0), trace(), 1, "mean MACs at exit 1: 2000.0 -> 1999.0"),
+        (replace(record(), parameters=2_000_001), trace(), 1, "parameters: 2000000 -> 2000001"),
+        (at_exit(record(), 0, parameters=7), trace(), 1, "parameters at exit 1: 1250000 -> 7"),
+        (record(), trace(early=101), 1, "100/100 -> 101/99 (distance 0.0050, allowed 0)"),
+        (elsewhere(record()), trace(early=105), 1, "100/100 -> 105/95 (distance 0.0250, allowed 0.02)"),
+        (slower(record(), Quartiles(2.2, 2.4, 2.6)), trace(), 1, "static latency ratio at exit 1, batch 1: 3.00 [2.70, 3.30] -> 2.40"),
+    ],
+    ids=["score", "macs-128", "macs", "parameters", "parameters of an exit", "exits", "exits elsewhere", "latency"],
+)
+def test_a_planted_regression_fails_with_both_values(check: Check, run: RunRecord, dev: Trace, code: int, line: str) -> None:
+    found, said = check(run, dev)
+    assert found == code
+    assert line in said
+    assert "failed: 1 cells" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("ratio", [Quartiles(2.2, 2.4, 2.8), Quartiles(2.6, 2.65, 2.69)], ids=["intervals meet", "small"])
+def test_a_latency_ratio_is_worse_only_below_the_interval_and_beyond_the_margin(check: Check, ratio: Quartiles) -> None:
+    if ratio.median > 2.5:
+        assert check(slower(record(), ratio), trace(), "--latency-margin", "0.15")[0] == 0
+    else:
+        assert check(slower(record(), ratio), trace())[0] == 0
+
+
+def test_a_missing_run_is_incomplete(tmp_path: Path, baseline: str, say: Say) -> None:
+    other = record()
+    save(tmp_path / "new", replace(other, spec=replace(other.spec, seed=2)), trace())
+    answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
+    assert answer.code == 3
+    (old,) = read_baseline(Path(baseline)).runs
+    assert f"missing: rte deebert on tiny, seed 1: run: {old.run_id} -> none" in answer.out
+
+
+def other_data(run: RunRecord) -> RunRecord:
+    return replace(run, data=replace(run.data, data="d1"))
+
+
+def other_settings(run: RunRecord) -> RunRecord:
+    return replace(run, spec=replace(run.spec, settings={"epochs": 4, "teacher": {"rates": [0.1, 0.2]}}))
+
+
+def other_rows(run: RunRecord) -> RunRecord:
+    return replace(run, spec=replace(run.spec, limit=64))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (other_data, "not comparable: rte deebert on tiny, seed 1: rows of the task's files: d0 -> d1"),
+        (other_settings, "epochs: 3.0 -> 4.0"),
+        (other_rows, "limit: None -> 64.0"),
+    ],
+)
+def test_a_run_of_another_job_is_not_comparable(check: Check, change: Callable[[RunRecord], RunRecord], line: str) -> None:
+    code, said = check(change(record()), trace(wrong=100))
+    assert code == 4
+    assert line in said
+    assert "regression" not in said
+
+
+def test_a_regression_counts_more_than_what_is_not_comparable_and_that_more_than_what_is_missing(tmp_path: Path, say: Say) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    runs = {seed: replace(record(), spec=replace(record().spec, seed=seed)) for seed in (1, 2, 3)}
+    for run in runs.values():
+        save(old, run, trace())
+    path = str(tmp_path / "baseline.json")
+    say("check", "--baseline", path, "--update", "--results-dir", str(old))
+    save(new, other_data(runs[2]), trace())
+    assert say("check", "--baseline", path, "--results-dir", str(new)).code == 4
+    save(new, runs[1], trace(wrong=60))
+    answer = say("check", "--baseline", path, "--results-dir", str(new))
+    assert answer.code == 1
+    verdicts = list(dict.fromkeys(line.partition(":")[0] for line in answer.out.splitlines()))
+    assert verdicts == ["regression", "not comparable", "missing", "failed"]
+
+
+def test_nothing_compared_never_passes(tmp_path: Path, say: Say) -> None:
+    path = tmp_path / "baseline.json"
+    path.write_text('{"schema": 2, "runs": []}')
+    save(tmp_path / "new", record(), trace())
+    answer = say("check", "--baseline", str(path), "--results-dir", str(tmp_path / "new"))
+    assert (answer.code, answer.out) == (3, "failed: 0 cells, 0 figures compared: all the same\n")
+
+
+def test_a_damaged_trace_is_a_missing_run(tmp_path: Path, baseline: str, say: Say) -> None:
+    save(tmp_path / "new", record(), trace())
+    (path,) = (tmp_path / "new").rglob(TRACES["dev"])
+    path.write_bytes(path.read_bytes()[:100])
+    answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
+    assert answer.code == 3
+    assert "cannot be read" in answer.out
+
+
+def test_a_record_that_cannot_be_read_fails_a_check_that_would_pass(tmp_path: Path, check: Check, baseline: str, say: Say) -> None:
+    assert check(record(), trace())[0] == 0
+    broken = tmp_path / "new" / "rte" / "deebert" / "dead" / RECORD
+    broken.parent.mkdir()
+    broken.write_text("{")
+    answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
+    assert answer.code == 3
+    assert "dead" in answer.err
+
+
+# --- the file
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot read the baseline"),
+        ("{", "is not JSON"),
+        ("[]", "expected an object"),
+        ('{"schema": 3, "runs": []}', "has schema 3, this version reads 2"),
+        ('{"schema": 2, "runs": [], "more": 1}', "unexpected ['more']"),
+        ('{"schema": 2, "runs": [{"run_id": "a"}]}', "missing"),
+    ],
+)
+def test_a_file_that_is_no_baseline_is_the_users_mistake(tmp_path: Path, say: Say, text: str | None, words: str) -> None:
+    path = tmp_path / "baseline.json"
+    if text is not None:
+        path.write_text(text)
+    answer = say("check", "--baseline", str(path), "--results-dir", str(tmp_path))
+    assert answer.code == 2
+    (line,) = answer.lines
+    assert words in line
+    assert "--update" in line
+
+
+def test_updating_leaves_the_file_as_it_is_when_a_run_cannot_be_read(tmp_path: Path, baseline: str, say: Say) -> None:
+    before = Path(baseline).read_bytes()
+    (path,) = (tmp_path / "old").rglob(RECORD)
+    path.write_text("{")
+    answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
+    assert answer.code == 3
+    assert "stays as it is" in answer.err
+    assert Path(baseline).read_bytes() == before
+
+
+def test_updating_says_what_the_old_baseline_would_have_said_and_then_passes(tmp_path: Path, check: Check, baseline: str, say: Say) -> None:
+    assert check(record(), trace(wrong=60))[0] == 1
+    where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
+    answer = say(*where, "--update")
+    assert answer.code == 0
+    assert answer.out.startswith("before: 1 cells, 24 figures compared: regression 2")
+    assert say(*where).code == 0
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_answers_come_back_as_they_were(classes: int) -> None:
+    random = np.random.default_rng(classes)
+    answers = random.normal(size=30).astype(np.float32) if classes == 1 else random.integers(0, classes, 30).astype(np.float64)
+    assert np.array_equal(unpacked(packed(answers, classes), classes, 30), answers)
+
+
+@pytest.mark.parametrize("text", ["", "?", "AAAA", packed(np.zeros(29), 2), packed(np.zeros(10**6), 2), packed(np.zeros(30), 1)])
+def test_answers_of_another_number_of_rows_are_refused(text: str) -> None:
+    with pytest.raises(HarnessError, match="answers of the baseline"):
+        unpacked(text, 2, 30)
+
+
+# --- the interval
+
+
+def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
+    """Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0, 1."""
+    labels = np.ones(400)
+    old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
+    change = new - old
+    error = change.std() / 20
+    low, high = bootstrap("accuracy", old, new, labels, 4000)
+    assert low == pytest.approx(change.mean() - 1.96 * error, abs=0.004)
+    assert high == pytest.approx(change.mean() + 1.96 * error, abs=0.004)
+
+
+def test_interval_of_equal_answers_is_nothing() -> None:
+    values = np.linspace(0, 5, 50)
+    assert bootstrap("pearson", values, values, values[::-1].copy(), 100) == (0, 0)
+
+
+# --- forms
+
+
+def test_github_annotations(check: Check) -> None:
+    _, said = check(record(), trace(wrong=40), "--format", "github")
+    lines = said.splitlines()
+    assert lines[0].startswith("::error title=regression%3A rte deebert on tiny%2C seed 1::accuracy at exit 4: 0.9000 -> 0.8000 (95 %25 of")
+    assert lines[-1].startswith("::error title=harness check::1 cells")
+
+
+def test_junit_has_a_case_for_each_cell(check: Check) -> None:
+    _, said = check(record(), trace(wrong=40), "--format", "junit")
+    suite = ElementTree.fromstring(said)
+    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
+    (case,) = suite.iter("testcase")
+    failure = case.find("failure")
+    assert case.get("name") == "rte deebert on tiny, seed 1"
+    assert failure is not None
+    assert failure.get("message") == "regression"
+    assert "0.9000 -> 0.8000" in (failure.text or "")
+
+
+def test_junit_of_a_check_that_passes_has_no_failure(check: Check) -> None:
+    _, said = check(record(), trace(), "--format", "junit")
+    assert ElementTree.fromstring(said).get("failures") == "0"
+
+
+def test_json_and_markdown_hold_both_values_and_the_outcome(check: Check) -> None:
+    code, said = check(record(), trace(wrong=40), "--format", "json")
+    told = json.loads(said)
+    assert told["code"] == code == 1
+    (finding,) = [one for one in told["cells"][0]["findings"] if one["what"] == "accuracy at exit 4"]
+    assert (finding["verdict"], finding["old"], finding["new"]) == ("regression", "0.9000", "0.8000")
+    _, said = check(record(), trace(wrong=40), "--format", "markdown")
+    assert "| regression" in said
+    assert "Failed: 1 cells" in said
