@@ -9,22 +9,29 @@ import click
 from harness import __version__
 from harness.cli_check import check_command
 from harness.cli_options import (
-    FORMATS,
+    FROM_FILE,
     POLICY_NAMES,
     cache_option,
     compute_options,
+    config_option,
     data_option,
+    form_option,
     reference_option,
     results_option,
+    settings_option,
     verbosity_options,
 )
 from harness.errors import ExitCode, HarnessError
 
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
-@click.group(commands=[check_command], context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group(commands=[check_command], context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
+
+    Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
 
     \b
     Examples:
@@ -36,7 +43,7 @@ def cli() -> None:
 
 @cli.command("list")
 @click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", envvar="HARNESS_LIST_FORMAT", show_default=True)
 @results_option
 @verbosity_options
 def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
@@ -68,6 +75,7 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 
 
 @cli.command("run")
+@config_option
 @click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
 @click.option("--tasks", default="demo", show_default=True, metavar="A,B", help="Tasks or groups: see harness list tasks.")
 @click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER", help="See harness list backbones.")
@@ -78,7 +86,7 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
               help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]")  # fmt: skip
 @click.option("--train-rows", multiple=True, metavar="TASK=N", help="Train on N rows, the same for all methods and seeds.")
 @click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
-@click.option("--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE", help="A hyper-parameter; all.FIELD for every method.")
+@settings_option
 @click.option("--epochs", type=click.IntRange(1), help="The same as --set all.epochs=N.")
 @click.option("--max-length", type=click.IntRange(4), default=128, show_default=True, help="Tokens after which a text is cut.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True,
@@ -140,9 +148,10 @@ def run_command(
     from harness.tasks import find_tasks
 
     wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings]
+    spare = click.get_current_context().meta[FROM_FILE]
     chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
-    grid = configure(names_in("--methods", methods), [parse_setting(text) for text in wanted])
-    rows, start = rows_of(train_rows, chosen), find_backbone(backbone)
+    grid = configure(names_in("--methods", methods), *([parse_setting(text) for text in words] for words in (wanted, spare["set"])))
+    rows, start = rows_of(train_rows, chosen, spare["train-rows"]), find_backbone(backbone)
     cells = plan(grid, chosen, start, numbers_in("--seeds", seeds), max_length, rows, limit)
     options = Options(
         data_dir=data_dir,
@@ -163,7 +172,7 @@ def run_command(
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
 @click.option("--points", type=click.IntRange(2), default=20, show_default=True, help="Quantiles of the scores on selection.")
 @click.option("--tolerance", type=click.FloatRange(0, 1e9, min_open=True), help="Patience on a regression, in label units.")
-@click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
+@form_option
 @results_option
 @verbosity_options
 def sweep_command(
@@ -193,7 +202,8 @@ def sweep_command(
 @click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Interleaved passes over the rows.")
 @click.option("--limit", type=click.IntRange(1), help="Time the first N dev rows.")
 @click.option("--backbone", metavar="NAME|FOLDER", help="For a run on a local folder.  [default: the run's]")
-@click.option("--store/--no-store", "keep", default=True, show_default=True, help="Keep the timing beside the run, for the report.")
+@click.option("--store/--no-store", "keep", default=True, show_default=True, envvar="HARNESS_TIME_STORE",
+              help="Keep the timing beside the run, for the report.")  # fmt: skip
 @compute_options
 @reference_option
 @data_option
@@ -263,8 +273,8 @@ def time_command(
 @click.option("--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER")
 @click.option("--length", type=click.IntRange(1), default=128, show_default=True, help="Tokens.")
 @click.option("--task", default="sst2", show_default=True, help="Fixes the number of classes.")
-@click.option("--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE")
-@click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
+@settings_option
+@form_option
 @verbosity_options
 def flops_command(
     method: str, backbone: str, length: int, task: str, settings: tuple[str, ...], form: str, verbose: bool, quiet: bool
@@ -297,7 +307,7 @@ def flops_command(
 
 
 @cli.command("report")
-@click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
+@form_option
 @click.option("--tasks", metavar="A,B", help="Only these tasks.")
 @click.option("--methods", metavar="A,B", help="Only these methods.")
 @reference_option

@@ -13,7 +13,8 @@ from harness.errors import ExitCode
 @click.command("check")
 @click.option("--baseline", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE",
               help="What the runs must not fall behind.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["text", "github", "junit", "json", "markdown"]), default="text", show_default=True)
+@click.option("--format", "form", type=click.Choice(["text", "github", "junit", "json", "markdown"]), default="text",
+              envvar="HARNESS_CHECK_FORMAT", show_default=True)  # fmt: skip
 @click.option("--update", is_flag=True, help="Make the runs in the results folder the baseline.")
 @click.option("--score-margin", type=click.FloatRange(0, 1), default=0.005, show_default=True,
               help="A smaller drop of a score is none, whatever its interval.")  # fmt: skip

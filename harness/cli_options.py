@@ -32,7 +32,7 @@ verbosity_options = together(
 )
 results_option = click.option(
     "--results-dir", type=click.Path(file_okay=False, path_type=Path), default=DEFAULT_RESULTS, show_default=True,
-    help="Folder of the records.",
+    envvar="HARNESS_RESULTS_DIR", show_envvar=True, help="Folder of the records.",
 )  # fmt: skip
 cache_option = click.option(
     "--cache-dir", type=click.Path(file_okay=False, path_type=Path), envvar="HARNESS_CACHE_DIR", show_envvar=True,
@@ -43,9 +43,41 @@ data_option = click.option(
     help="Folder of GLUE's TSV files: CoLA/, SST-2/, MRPC/, ...",
 )  # fmt: skip
 compute_options = together(
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
-    click.option("--threads", type=click.IntRange(1, 1024), help="Processor threads.  [default: all usable cores; the run's in time]"),
-)
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
+                 envvar="HARNESS_DEVICE", show_envvar=True),
+    click.option("--threads", type=click.IntRange(1, 1024), envvar="HARNESS_THREADS", show_envvar=True,
+                 help="Processor threads.  [default: all usable cores; the run's in time]"),
+)  # fmt: skip
 reference_option = click.option(
-    "--reference", default="bert", show_default=True, metavar="METHOD", help="What ratios are against; none for no reference."
+    "--reference", default="bert", show_default=True, metavar="METHOD", envvar="HARNESS_REFERENCE", show_envvar=True,
+    help="What ratios are against; none for no reference.",
+)  # fmt: skip
+
+FROM_FILE = "harness.config"
+"""Where a context keeps what its --config file says of single methods and tasks: option -> words."""
+
+
+def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
+    """The file's options stand behind those of the command line and of the environment."""
+    from harness.options import read_grid
+
+    options = {word[2:]: option for option in context.command.params for word in option.opts if word.startswith("--")}
+    del options["config"]
+    known = {name: option.multiple for name, option in options.items() if isinstance(option, click.Option)}
+    given = {} if path is None else read_grid(path, known)
+    context.meta[FROM_FILE] = {name: tuple(given.pop(name, ())) for name in ("set", "train-rows")}
+    context.default_map = {str(options[name].name): words for name, words in given.items()}
+
+
+config_option = click.option(
+    "--config", type=click.Path(dir_okay=False, path_type=Path), is_eager=True, expose_value=False,
+    callback=_read_config, metavar="FILE.toml",
+    help="Options of a whole grid; the command line and the environment override it.",
+)  # fmt: skip
+settings_option = click.option(
+    "--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE", envvar="HARNESS_SET", show_envvar=True,
+    help="A hyper-parameter; all.FIELD for every method.",
+)  # fmt: skip
+form_option = click.option(
+    "--format", "form", type=FORMATS, default="markdown", envvar="HARNESS_FORMAT", show_envvar=True, show_default=True
 )

@@ -158,18 +158,32 @@ def parse_setting(text: str) -> Setting:
     return Setting(target, tuple(path), value)
 
 
-def configure(names: Sequence[str], settings: Sequence[Setting]) -> dict[str, Method]:
-    """The methods of a grid with the settings applied, each setting checked against names and types.
+def configure(names: Sequence[str], settings: Sequence[Setting], spare: Sequence[Setting] = ()) -> dict[str, Method]:
+    """The methods of a grid with the settings applied, each setting checked against names and types. Of the `spare` ones, which the others
+    override, those that reach no method of this grid are checked against all methods and left out.
 
     Raises: HarnessError for an unknown method or field, a value of the wrong type, or a setting that reaches no method.
     """
     methods = {name: load_method(name) for name in dict.fromkeys(names)}
+    for setting in spare:
+        if _reach(methods, setting):
+            methods = _applied(methods, setting)
+        else:
+            configure(list(METHODS), [setting])
     for setting in settings:
-        changed = {name: _apply(method, setting, root=name) for name, method in methods.items()}
-        if not any(_reaches(method, setting, root=name) for name, method in methods.items()):
+        changed = _applied(methods, setting)
+        if not _reach(methods, setting):
             raise _unreached(methods, setting)
         methods = changed
     return methods
+
+
+def _applied(methods: dict[str, Method], setting: Setting) -> dict[str, Method]:
+    return {name: _apply(method, setting, root=name) for name, method in methods.items()}
+
+
+def _reach(methods: dict[str, Method], setting: Setting) -> bool:
+    return any(_reaches(method, setting, root=name) for name, method in methods.items())
 
 
 def _nested(method: "DataclassInstance") -> dict[str, "DataclassInstance"]:

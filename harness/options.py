@@ -1,11 +1,17 @@
 """What the words of the command line mean."""
 
 import os
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, reason, unknown
 from harness.methods import Method, load_method
+from harness.tasks import TASKS
+
+Words = str | list[str]
+"""What stands behind an option, or behind each of an option that may be repeated."""
 
 
 def names_in(option: str, text: str) -> list[str]:
@@ -37,20 +43,71 @@ def _whole_number(option: str, word: str) -> int:
     return int(word)
 
 
-def rows_of(words: tuple[str, ...], tasks: list[str]) -> dict[str, int]:
-    """TASK=N words as a table.
+def rows_of(words: tuple[str, ...], tasks: list[str], spare: tuple[str, ...] = ()) -> dict[str, int]:
+    """TASK=N words as a table. Of the `spare` ones, which the others override, those of tasks outside the grid are left out.
 
     Raises: HarnessError for another form, or a task that is not in the grid.
     """
     rows = {}
-    for word in words:
+    for word in (*spare, *words):
         task, equals, count = word.partition("=")
         if not equals:
             raise HarnessError(f"--train-rows {word}: wanted TASK=N")
-        if task not in tasks:
+        number = _whole_number(f"--train-rows {task}", count)
+        if task in tasks:
+            rows[task] = number
+        elif word in words or task not in TASKS:
             raise unknown("task of this grid", task, tasks)
-        rows[task] = _whole_number(f"--train-rows {task}", count)
     return rows
+
+
+def read_grid(path: Path, repeated: Mapping[str, bool]) -> dict[str, Words]:
+    """The options of a grid in a TOML file: option (no dashes in front) -> its words as on the command line.
+
+    `repeated`: every option that may stand there, and whether it may be repeated. Lists of others are joined by commas; a table is a
+    list of NAME=VALUE, with dots between the names of nested ones (`[set.pabee] epochs = 5` is --set pabee.epochs=5).
+    Raises: HarnessError for a file that is not TOML, an unknown option, or a value that no option takes.
+    """
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise HarnessError(f"--config {path} cannot be read: {reason(error)}") from None
+    found: dict[str, Words] = {}
+    for key, value in given.items():
+        name = key.replace("_", "-")
+        if name not in repeated:
+            raise HarnessError(f"--config {path}: {unknown('option', key, repeated)}")
+        try:
+            words = (
+                _pairs(value) if isinstance(value, dict) else [_word(item) for item in value] if isinstance(value, list) else _word(value)
+            )
+        except TypeError as error:
+            raise HarnessError(f"--config {path}: {key}: {error}") from None
+        if repeated[name]:
+            found[name] = [words] if isinstance(words, str) else words
+        else:
+            found[name] = words if isinstance(words, str) else ",".join(words)
+    return found
+
+
+def _pairs(table: Mapping[str, object], prefix: str = "") -> list[str]:
+    found = []
+    for name, value in table.items():
+        if isinstance(value, dict):
+            found += _pairs(value, f"{prefix}{name}.")
+        else:
+            words = ",".join(_word(item) for item in value) if isinstance(value, list) else _word(value)
+            found.append(f"{prefix}{name}={words}")
+    return found
+
+
+def _word(value: object) -> str:
+    """Raises: TypeError for anything but text, a number or a truth value."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise TypeError(f"got a {type(value).__name__}, wanted text, numbers, true or false, or a list of them")
 
 
 @dataclass(frozen=True)

@@ -27,17 +27,12 @@ ORDER = (
 
 TORCH_FREE = ORDER[1 : ORDER.index("model")]
 HEAVY = "torch transformers datasets pandas"
-LAZY: dict[str, str | None] = {
-    "harness/cli.py": None,
-    "harness/cli_check.py": None,
-    "harness/report.py": "pandas",
-    "harness/metrics.py": "scipy",
-}
-"""Files that may import inside functions, and what alone (None: anything)."""
+LAZY = {"harness/report.py": "pandas", "harness/metrics.py": "scipy"}
+"""Files that may import a library inside functions; those of the command line (cli*.py) may import anything there."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 400
+LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 52, 400
 
 ALLOWED_AT_THE_TOP = {
     "harness", "baselines", "costeff", "results", "tests", "docs",
@@ -151,7 +146,7 @@ def test_only_the_command_line_imports_inside_functions() -> None:
         f"{name_of(path)}: {function} imports {module}"
         for path in FILES
         for module, function in imports(path)
-        if function is not None and LAZY.get(name_of(path), "nothing") not in (None, module.split(".")[0])
+        if function is not None and not path.stem.startswith("cli") and module.split(".")[0] != LAZY.get(name_of(path))
     ]
     assert wrong == []
 
@@ -219,12 +214,14 @@ def test_no_any_and_no_keyword_bags() -> None:
 
 
 def test_functions_are_short() -> None:
-    long = {
-        f"{name_of(path)}:{node.name}": lines
-        for path in FILES
-        for node in functions(path)
-        if (lines := int(node.end_lineno or 0) - node.lineno + 1) > LINES_OF_A_FUNCTION
-    }
+    """Signature and docstring are not counted: a command has a parameter for each option."""
+    long = {}
+    for path in FILES:
+        for node in functions(path):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = int(node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+            if lines > LINES_OF_A_FUNCTION:
+                long[f"{name_of(path)}:{node.name}"] = lines
     assert long == {}
 
 

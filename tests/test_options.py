@@ -1,0 +1,118 @@
+"""What the words of the command line, of the environment and of a grid's file mean."""
+
+from pathlib import Path
+
+import pytest
+from conftest import RUN, Say
+from synthetic import everything_under
+
+from harness.options import read_grid
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+GRID = """
+methods = ["bert", "pabee"]
+tasks = "demo-pair"
+seeds = [1, 2]
+limit = 8
+threads = 1
+latency = false
+dry-run = true
+train-rows = {demo-pair = 4, mrpc = 9}
+
+[set]
+all.learning_rates = [1e-3, 2e-3]
+deebert.teacher.epochs = 3
+
+[set.pabee]
+epochs = 2
+"""
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> str:
+    path = tmp_path / "grid.toml"
+    path.write_text(GRID)
+    return str(path)
+
+
+def cells(answer: str) -> list[list[str]]:
+    """Method, seed and run of each line of a dry run."""
+    return [[word for place, word in enumerate(line.split()) if place in (1, 2, 4)] for line in answer.splitlines()[2:]]
+
+
+def test_a_file_says_the_same_as_the_command_line(say: Say, grid: str) -> None:
+    words = ["--methods", "bert,pabee", "--tasks", "demo-pair", "--seeds", "1,2", "--limit", "8", "--threads", "1", "--no-latency"]
+    words += ["--dry-run", "--train-rows", "demo-pair=4", "--set", "all.learning_rates=0.001,0.002", "--set", "pabee.epochs=2"]
+    from_file, typed = say("run", "--config", grid), say("run", *words)
+    assert (from_file.code, from_file.err) == (0, "")
+    assert from_file.out == typed.out
+    assert len(cells(typed.out)) == 4
+
+
+def test_the_command_line_overrides_the_environment_and_that_the_file(say: Say, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seeds(*words: str) -> set[str]:
+        return {seed for _, seed, _ in cells(say("run", "--config", grid, *words).out)}
+
+    assert seeds() == {"1", "2"}
+    monkeypatch.setenv("HARNESS_RUN_SEEDS", "3")
+    assert seeds() == {"3"}
+    assert seeds("--seeds", "4,5") == {"4", "5"}
+
+
+def test_a_setting_of_the_command_line_comes_after_the_files(say: Say, grid: str) -> None:
+    runs = [cells(say("run", "--config", grid, *words).out) for words in ([], ["--set", "pabee.epochs=2"], ["--set", "pabee.epochs=5"])]
+    assert runs[0] == runs[1]
+    assert [one == other for one, other in zip(runs[0], runs[2], strict=True)] == [True, False, True, False]
+
+
+def test_what_the_file_says_of_other_methods_and_tasks_is_left_out(say: Say, grid: str) -> None:
+    answer = say("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
+    assert (answer.code, answer.err) == (0, "")
+    typed = say("run", "--config", grid, "--train-rows", "mrpc=4")
+    assert typed.code == 2
+    assert "mrpc" in typed.err
+
+
+def test_every_option_of_run_may_come_from_the_environment(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = say(*RUN, "--set", "bert.epochs=2", "--set", "bert.clip=2", "--dry-run")
+    variables = {"METHODS": "bert", "TASKS": "demo-pair", "LIMIT": "8", "LATENCY": "false", "DRY_RUN": "1"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"HARNESS_RUN_{name}", value)
+    monkeypatch.setenv("HARNESS_THREADS", "1")
+    monkeypatch.setenv("HARNESS_SET", "bert.epochs=2 bert.clip=2")
+    assert say("run").out == typed.out
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seeds = [1", "cannot be read"),
+        ("seedz = 1", "unknown option 'seedz': did you mean seeds"),
+        ("config = 'other.toml'", "unknown option 'config'"),
+        ("seeds = 1979-05-27", "seeds: got a date"),
+        ("seeds = [[1]]", "seeds: got a list"),
+        ("seeds = 'one'", "got 'one', wanted whole numbers"),
+        ("limit = 'few'", "'few' is not a valid integer"),
+        ("set = {pabee = {epochz = 2}}", "unknown field 'epochz'"),
+        ("set = {nobody = {epochs = 2}}", "nobody"),
+        ("set = 'pabee'", "wanted METHOD.FIELD=VALUE"),
+        ("train-rows = {nothing = 5}", "nothing"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(tmp_path: Path, say: Say, text: str, words: str) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(text)
+    before = everything_under(tmp_path)
+    answer = say("run", "--config", str(path), "--methods", "bert")
+    assert (answer.code, answer.out) == (2, "")
+    (line,) = answer.lines
+    assert words in line
+    assert everything_under(tmp_path) == before
+
+
+def test_tables_and_lists_become_words(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text("a_b = [1, 2.5, true]\nmany = ['x', 'y']\none = 'z'\nset = {costeff-8x = {heads = 0.5, teacher.epochs = 3}}\n")
+    found = read_grid(path, {"a-b": False, "many": True, "one": True, "set": True})
+    assert found == {"a-b": "1,2.5,true", "many": ["x", "y"], "one": ["z"], "set": ["costeff-8x.heads=0.5", "costeff-8x.teacher.epochs=3"]}
