@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness import __version__
+from harness.cli_cache import cache_command
 from harness.cli_check import check_command
 from harness.cli_options import (
     FROM_FILE,
@@ -26,7 +27,7 @@ from harness.errors import ExitCode, HarnessError
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
 
-@click.group(commands=[check_command], context_settings=CONTEXT)
+@click.group(commands=[cache_command, check_command], context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.backbones import BACKBONES, Backbone, find_backbone
 from harness.batches import collate, sorted_batches
+from harness.cache import MODEL, stage_folder
 from harness.errors import HarnessError, IncompleteError, NotComparableError
 from harness.inference import answer_early
 from harness.latency import LatencyJob, paired_ratio, quartiles, rows_of, run_job
@@ -21,7 +22,7 @@ from harness.policies import Policy, make_policy
 from harness.records import RunRecord, Timing
 from harness.rows import RowsKey, kept_rows
 from harness.run import device_name, save_reference
-from harness.stages import MODEL, Compute, stage_folder
+from harness.stages import Compute
 from harness.tasks import Split, find_tasks, load_data
 from harness.trace import predictions
 

@@ -11,9 +11,9 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from harness.backbones import Backbone
+from harness.cache import DIVERGED, MODEL, STORED, WANTED, Stored, stage_folder, stage_lock, stage_scratch, unfinished_stage
 from harness.corpus import Corpus
 from harness.errors import IncompleteError
 from harness.methods import ModelFormat
@@ -105,23 +105,8 @@ class Stage(Protocol):
         ...
 
 
-STORED = "stage.json"
-
-
-@dataclass(frozen=True)
-class Stored:
-    """`stage.json`: what is kept of a stage beside its model."""
-
-    report: StageReport
-    weights: WeightsReport | None
-
-
 class DivergedError(IncompleteError):
     """A training whose loss is no longer finite."""
-
-
-MODEL, WANTED, DIVERGED = "model", "wanted", "diverged"
-"""In a stage's folder beside stage.json: its model, the mark of a model that some run uses, and why there is none."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +136,7 @@ class FittedStage:
 
     def drop_model(self) -> None:
         """Keep the report alone, unless some run uses the model."""
-        with held(_lock(self.folder)):
+        with held(stage_lock(self.folder)):
             if not (self.folder / WANTED).exists() and self.model_folder.is_dir():
                 away = self.folder / ".dropped"
                 self.model_folder.replace(away)
@@ -233,13 +218,13 @@ class Work:
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         waiting = partial(self.compute.progress.say, f"{self.label}: {stage.name}: another process is fitting it; waiting")
-        with held(_lock(folder), waiting):
+        with held(stage_lock(folder), waiting):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
             reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not wanted)
             if not reused:
                 self._fit(stage, data, backbone, parents, folder)
-            shutil.rmtree(_scratch(folder), ignore_errors=True)
+            shutil.rmtree(stage_scratch(folder), ignore_errors=True)
             if wanted:
                 (folder / WANTED).touch()
         stored = from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), f"stage {key}")
@@ -263,7 +248,7 @@ class Work:
 
     def _fit(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], folder: Path) -> None:
         self._check_disk(backbone)
-        scratch, unfinished = _scratch(folder), folder.with_suffix(".unfinished")
+        scratch, unfinished = stage_scratch(folder), unfinished_stage(folder)
         shutil.rmtree(unfinished, ignore_errors=True)
         for place in (scratch, unfinished / MODEL):
             place.mkdir(parents=True, exist_ok=True)
@@ -294,21 +279,6 @@ class Work:
                 f"the cache folder's disk has {free / 1e9:.1f} GB free, a stage needs {needed / 1e9:.1f} GB: "
                 "make room or give another --cache-dir"
             )
-
-
-def stage_folder(cache: Path, key: str) -> Path:
-    """Where a stage is, or would be."""
-    return cache / "stages" / key
-
-
-def _lock(folder: Path) -> FileLock:
-    """Held by whoever fits or changes a stage."""
-    return FileLock(folder.with_suffix(".lock"))
-
-
-def _scratch(folder: Path) -> Path:
-    """Where a stage that is being fitted keeps its state after each epoch."""
-    return folder.with_suffix(".scratch")
 
 
 def seed_all(seed: int, key: str) -> int:

@@ -27,11 +27,12 @@ from baselines.encoder import Embedding, EncoderModel, ModelConfig
 from baselines.masked_lm import Words, masked_lm
 from baselines.weights import save_model
 from harness.backbones import Backbone, find_backbone
+from harness.cache import Stored
 from harness.corpus import Corpus, read_vectors
 from harness.errors import HarnessError
 from harness.methods import model_format
 from harness.model import AllExits, Batch
-from harness.stages import FittedStage, Stored, Work
+from harness.stages import FittedStage, Work
 from harness.tasks import Split, TaskData
 
 HOW = Augmentation(copies=5, replaced=0.4, candidates=3)

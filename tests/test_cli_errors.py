@@ -14,7 +14,7 @@ from conftest import DYNAMIC, RUN, SINGLE, Answer, Say, store_run
 from synthetic import everything_under
 
 from harness import grid, listing
-from harness.stages import MODEL, stage_folder
+from harness.cache import MODEL, stage_folder
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 

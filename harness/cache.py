@@ -1,0 +1,137 @@
+"""The cache folder: fitted stages, encoded rows, altered rows. What is in it, and making room."""
+
+import shutil
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from harness.errors import IncompleteError
+from harness.records import RunRecord, StageReport, WeightsReport
+from harness.typed_json import from_json
+
+STORED = "stage.json"
+
+MODEL, WANTED, DIVERGED = "model", "wanted", "diverged"
+"""In a stage's folder beside stage.json: its model, the mark of a model that some run uses, and why there is none."""
+
+DAY_S = 86_400.0
+
+REMOVED = ".removed-"
+"""How the name of something begins while it is removed."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """`stage.json`: what is kept of a stage beside its model."""
+
+    report: StageReport
+    weights: WeightsReport | None
+
+
+def stage_folder(cache: Path, key: str) -> Path:
+    """Where a stage is, or would be."""
+    return cache / "stages" / key
+
+
+def stage_lock(folder: Path) -> FileLock:
+    """Held by whoever fits or changes a stage."""
+    return FileLock(folder.with_suffix(".lock"))
+
+
+def stage_scratch(folder: Path) -> Path:
+    """Where a stage that is being fitted keeps its state after each epoch."""
+    return folder.with_suffix(".scratch")
+
+
+def unfinished_stage(folder: Path) -> Path:
+    """Where a stage is put together before it takes its place."""
+    return folder.with_suffix(".unfinished")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something in the cache."""
+
+    kind: str
+    """A stage's name; unfinished, diverged or damaged stage; rows or augmented; leftover."""
+    key: str
+    paths: tuple[Path, ...]
+    size_bytes: int
+    used: float
+    """When it was last made or used, seconds since 1970."""
+    runs: tuple[str, ...]
+    """Stored runs that it is part of."""
+
+    @property
+    def days(self) -> float:
+        """Since it was last used."""
+        return (time.time() - self.used) / DAY_S
+
+
+def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
+    """Everything in the cache folder, the largest first; `records` say what is part of a run."""
+    users: dict[str, list[str]] = {}
+    for record in records:
+        for use in record.stages:
+            users.setdefault(use.report.key, []).append(record.run_id)
+    keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.suffix != ".lock"}
+    found = [_stage(stage_folder(cache, key), tuple(users.get(key, ()))) for key in keys]
+    found += [_file(kind, path) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
+    found += [_left(path) for path in (cache / "stages").glob(f"{REMOVED}*")]
+    return sorted(found, key=lambda entry: (-entry.size_bytes, entry.key))
+
+
+def _stage(folder: Path, runs: tuple[str, ...]) -> Entry:
+    paths = tuple(path for path in (folder, stage_scratch(folder), unfinished_stage(folder)) if path.exists())
+    name = "unfinished stage"
+    if (folder / DIVERGED).is_file():
+        name = "diverged stage"
+    elif (folder / STORED).is_file():
+        name = _stage_name(folder)
+    files = [file for path in paths for file in (path, *path.rglob("*"))]
+    return Entry(name, folder.name, paths, _size(files), max(_modified(file) for file in files), runs)
+
+
+def _stage_name(folder: Path) -> str:
+    try:
+        return from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), str(folder)).report.name
+    except (OSError, UnicodeDecodeError, IncompleteError):
+        return "damaged stage"
+
+
+def _file(kind: str, path: Path) -> Entry:
+    return Entry(kind, path.stem, (path,), _size([path]), _modified(path), ())
+
+
+def _left(path: Path) -> Entry:
+    """What a killed `remove` was removing."""
+    return Entry("leftover", path.name, (path,), _size(path.rglob("*")), _modified(path), ())
+
+
+def _size(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _modified(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def remove(entry: Entry) -> bool:
+    """Take something out of the cache; False when a process is working on it.
+
+    Raises: IncompleteError when it cannot be removed.
+    """
+    try:
+        with FileLock(entry.paths[0].with_suffix(".lock")).acquire(timeout=0):
+            for path in entry.paths:
+                away = path if path.name.startswith(REMOVED) else path.with_name(f"{REMOVED}{path.name}")
+                path.replace(away)  # gone at once: nobody finds half of it
+                shutil.rmtree(away) if away.is_dir() else away.unlink()
+    except Timeout:
+        return False
+    except OSError as error:
+        raise IncompleteError(f"cannot remove {error.filename or entry.key} from the cache: {error.strerror}") from None
+    return True
