@@ -13,9 +13,10 @@ from tabulate import tabulate
 from harness.backbones import Backbone
 from harness.corpus import read_vectors
 from harness.errors import ExitCode, HarnessError
+from harness.estimate import fitting_minutes
 from harness.methods import Method
 from harness.records import RunRecord, RunSpec
-from harness.run import Cell, Options, load_cell_data, run_cell, run_id
+from harness.run import Cell, Options, device_name, load_cell_data, run_cell, run_id
 from harness.store import ResultsStore, check_writable
 from harness.tasks import TaskData
 
@@ -71,11 +72,11 @@ def run_grid(
     data, failures = load_grid_data(cells, options)
     for failure in failures:
         failed(failure)
-    for cell in cells:
+    for number, cell in enumerate(cells, start=1):
         if cell.spec.task not in data:
             continue
         try:
-            record, stored = run_cell(cell, data[cell.spec.task], options)
+            record, stored = run_cell(cell, data[cell.spec.task], options, f"[{number}/{len(cells)}] {cell.label}")
         except Exception as error:  # whatever it is, the other cells still run
             options.compute.progress.detail(traceback.format_exc())
             failed(_failure(cell, error))
@@ -144,18 +145,31 @@ def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, T
 
 
 def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
-    """Print the cells and whether they are stored."""
+    """Print the cells, whether they are stored, and how long fitting the others will take by earlier runs."""
     store = ResultsStore(options.results_dir)
     check_sources(cells, options)
     data, failures = load_grid_data(cells, options)
-    rows = []
-    for cell in cells:
-        if cell.spec.task not in data:
-            continue
-        identity = run_id(cell, data[cell.spec.task], options)
-        state = "stored" if store.holds(cell.spec.task, cell.spec.method, identity) else "to run"
-        rows.append([cell.spec.task, cell.spec.method, cell.spec.seed, len(data[cell.spec.task].train), identity, state])
-    click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state"]))
+    planned = [(cell, run_id(cell, data[cell.spec.task], options)) for cell in cells if cell.spec.task in data]
+    stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
+    asked = [(cell.spec, there) for (cell, _), there in zip(planned, stored, strict=True)]
+    tokens = {task: float(rows.train.tokens.lengths.sum()) for task, rows in data.items()}
+    minutes = fitting_minutes(asked, tokens, store.records()[0], options.compute, device_name(options.compute.device))
+    said = iter(["?" if time is None else f"{time:.1f}" for time in minutes])
+    rows = [
+        [
+            cell.spec.task,
+            cell.spec.method,
+            cell.spec.seed,
+            len(data[cell.spec.task].train),
+            identity,
+            *(["stored", "-"] if there else ["to run", next(said)]),
+        ]
+        for (cell, identity), there in zip(planned, stored, strict=True)
+    ]
+    click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state", "minutes"], disable_numparse=True))
+    if any(minutes):
+        unknown = f", {minutes.count(None)} cells unknown" if None in minutes else ""
+        click.echo(f"about {sum(filter(None, minutes)):.0f} minutes of fitting, by earlier runs{unknown}; measuring not counted")
     for failure in failures:
         _say(failure)
     return _worst(failures)

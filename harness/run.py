@@ -132,8 +132,8 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
     return [reference.name, hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]]
 
 
-def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, bool]:
-    """The record of a cell, and whether it was stored already.
+def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[RunRecord, bool]:
+    """The record of a cell, and whether it was stored already; progress is said under the label.
 
     fit (stages cached) -> traces -> MACs -> latency -> curves -> record -> store.
     """
@@ -142,11 +142,11 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     if store.holds(cell.spec.task, cell.spec.method, identity):
         return store.find(identity), True
     started = time.perf_counter()
-    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), cell.label, options.corpus, options.vectors)
+    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), label, options.corpus, options.vectors)
     fitted = cell.method.fit(data, cell.backbone, work)
     model = fitted.stage.model
     keep_rows(options.cache_dir, RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit), data.dev)
-    progress.detail(f"{cell.label}: tracing")
+    progress.detail(f"{label}: tracing")
     traces = {
         name: collect(model, split, options.batch_size, options.compute.device, progress)
         for name, split in data.splits().items()
@@ -158,7 +158,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options) -> tuple[RunRecord, b
     curves = all_curves(traces, costs, data, cell.method.tolerance) if policy is not None else {}
     latency = None
     if options.latency_s > 0:
-        progress.detail(f"{cell.label}: timing")
+        progress.detail(f"{label}: timing")
         exits, latency = _timed(exits, cell, data, fitted, policy, options)
     record = RunRecord(
         schema=SCHEMA,

@@ -21,7 +21,7 @@ ORDER = (
     "__init__", "errors", "typed_json", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
     "backbones", "methods", "options", "policies", "sweep", "store",
     "listing", "compare", "report", "baseline", "regress", "verdicts", "cache", "progress",
-    "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli_options", "cli_check",
+    "model", "batches", "stages", "inference", "flops", "latency", "run", "estimate", "grid", "live", "cli_options", "cli_check",
     "cli_cache", "cli", "__main__",
 )  # fmt: skip
 """Inside harness a file imports only from files before it; those before `model` do without torch."""
