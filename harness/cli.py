@@ -356,3 +356,21 @@ def report_command(
     else:
         click.echo(text, nl=False)
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
+
+
+@cli.command("schema")
+@click.argument("what", type=click.Choice(["record", "timing", "baseline"]))
+@verbosity_options
+def schema_command(what: str, verbose: bool, quiet: bool) -> int:
+    """The form of a JSON file as JSON Schema, for programs that read it; every field is described.
+
+    \b
+    Example:
+      harness schema record
+    """
+    import json
+
+    from harness.schema import KINDS, schema_of
+
+    click.echo(json.dumps(schema_of(KINDS[what]), indent=1))
+    return ExitCode.OK
