@@ -18,6 +18,8 @@ from harness.trace import Trace
 
 CPU = torch.device("cpu")
 LAYERS = 5
+ROUNDING = 5e-5
+"""Logits in float32 may differ so much with the batch: how depends on the processor (1.3e-5 was seen). Thresholds here are clear by 1e-4."""
 EVERY: tuple[Head | None, ...] = ("dense",) * LAYERS
 SOME: tuple[Head | None, ...] = (None, "plain", None, "dense", "plain")
 
@@ -90,19 +92,19 @@ def test_trace_stands_in_the_order_of_the_data(model: EncoderModel, dev: Split) 
     with torch.no_grad():
         for row in range(len(dev)):
             alone = model(collate(dev.tokens, np.array([row]))).logits[:, 0]
-            np.testing.assert_allclose(trace.logits[:, row], alone.numpy(), atol=1e-5)
+            np.testing.assert_allclose(trace.logits[:, row], alone.numpy(), atol=ROUNDING)
 
 
 def test_trace_does_not_depend_on_the_batch_size(model: EncoderModel, dev: Split) -> None:
     one, seven, many = (collect(model, dev, size, CPU).logits for size in (1, 7, 64))
-    np.testing.assert_allclose(seven, one, atol=1e-5)
-    np.testing.assert_allclose(many, one, atol=1e-5)
+    np.testing.assert_allclose(seven, one, atol=ROUNDING)
+    np.testing.assert_allclose(many, one, atol=ROUNDING)
 
 
 def test_trace_of_permuted_rows_is_the_permuted_trace(model: EncoderModel, dev: Split) -> None:
     order = np.random.default_rng(3).permutation(len(dev))
     trace, moved = collect(model, dev, 7, CPU), collect(model, _permuted(dev, order), 7, CPU)
-    np.testing.assert_allclose(moved.logits, trace.logits[:, order], atol=1e-5)
+    np.testing.assert_allclose(moved.logits, trace.logits[:, order], atol=ROUNDING)
     assert np.array_equal(moved.ids, trace.ids[order])
     assert np.array_equal(moved.labels, trace.labels[order])
     assert np.array_equal(moved.lengths, trace.lengths[order])
@@ -132,7 +134,7 @@ def test_early_answers_equal_those_found_offline_on_the_trace(dev: Split, policy
         answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
-        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=1e-5)
+        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING)
         reached |= set(offline.tolist())
     assert len(reached) >= len(trace.exit_layers) - 1
 
@@ -149,7 +151,7 @@ def test_early_answers_of_a_regression_equal_those_found_offline(dev: Split) -> 
         answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
-        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=5e-5)
+        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING)
         reached |= set(offline.tolist())
     assert reached == {1, 2, 3, 4}
 
@@ -173,7 +175,7 @@ def test_rows_that_enter_a_layer_are_exactly_those_that_have_not_left(dev: Split
     for layer, hidden in enumerate(entered):
         stayed = np.flatnonzero(left_after > layer)
         assert len(stayed) == len(hidden)
-        torch.testing.assert_close(hidden, expected[layer][stayed], atol=1e-5, rtol=0)
+        torch.testing.assert_close(hidden, expected[layer][stayed], atol=ROUNDING, rtol=0)
     assert len(entered) == left_after.max()
 
 
@@ -220,7 +222,7 @@ def test_each_row_decides_for_itself(model: EncoderModel, dev: Split, policy: Po
     for rows in ([row] for row in range(len(dev))):
         alone = answer_early(model, collate(dev.tokens, np.array(rows)), policy, cut)
         assert alone.exits.tolist() == together.exits[rows].tolist()
-        torch.testing.assert_close(alone.logits, together.logits[rows], atol=1e-5, rtol=0)
+        torch.testing.assert_close(alone.logits, together.logits[rows], atol=ROUNDING, rtol=0)
 
 
 def test_saturated_logits_leave_first(dev: Split) -> None:
@@ -262,4 +264,4 @@ def test_exits_that_look_back_see_the_rows_that_are_left(dev: Split) -> None:
         answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
-        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=1e-5)
+        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING)
