@@ -19,7 +19,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 
 ORDER = (
     "__init__", "errors", "typed_json", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
-    "backbones", "methods", "options", "policies", "sweep", "store",
+    "sources", "shapes", "vocabularies", "backbones", "methods", "options", "policies", "sweep", "store",
     "listing", "compare", "report", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli", "__main__",
 )  # fmt: skip

@@ -11,9 +11,10 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from synthetic import one_line, pieces, write_bert
 
-from harness import backbones
-from harness.backbones import BACKBONES, WEIGHTS, find_backbone
+from harness import sources
+from harness.backbones import BACKBONES, find_backbone
 from harness.errors import HarnessError
+from harness.sources import WEIGHTS
 
 # --- a local folder
 
@@ -129,7 +130,7 @@ def test_whatever_the_hubs_client_raises_becomes_one_line(monkeypatch: pytest.Mo
     def out_of_reach(*_: object, **__: object) -> str:
         raise raised
 
-    monkeypatch.setattr(backbones, "snapshot_download", out_of_reach)
+    monkeypatch.setattr(sources, "snapshot_download", out_of_reach)
     with pytest.raises(HarnessError) as error:
         _ = replace(BACKBONES["bert-large-uncased"]).folder
     assert "google-bert/bert-large-uncased" in one_line(error)

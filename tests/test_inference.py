@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
-from harness.backbones import bert_shape
 from harness.batches import collate
 from harness.inference import answer_early, collect
 from harness.model import Batch, MultiExitModel, State
 from harness.policies import Confidence, Entropy, Patience, Policy, exit_scores
+from harness.shapes import bert_shape
 from harness.sweep import leaving
 from harness.tasks import Split, Tokens
 from harness.trace import Trace
