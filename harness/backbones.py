@@ -282,7 +282,7 @@ def find_backbone(name: str) -> Backbone:
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
         return _read_backbone(name, f"hub:{name}", hub_folder(name, None, CONFIG))
     hint = "or the path of a local folder (there is none of this name), or a hub repository OWNER/NAME"
-    raise HarnessError(f"{unknown('backbone', name, BACKBONES)}; {hint}")
+    raise HarnessError(f"{unknown('backbone', name, (*BACKBONES, *MINIATURES))}; {hint}")
 
 
 def _read_backbone(name: str, source: str, folder: Path) -> Backbone:

@@ -30,6 +30,7 @@ from harness.flops import piece_costs
 from harness.methods import load_method
 from harness.shapes import FAMILIES, EncoderShape, hashed
 from harness.tasks import TASKS
+from harness.typed_json import from_json
 
 
 def closed_form(shape: EncoderShape, classes: int) -> int:
@@ -254,3 +255,7 @@ def test_fields_that_came_later_are_not_hashed_where_they_say_nothing() -> None:
     others = {"embedding_size": 64, "first_position": 2, "shared_layers": True}
     for name, value in others.items():
         assert hashed(replace(shape, **{name: value})) == TINY | {name: value}
+
+
+def test_a_shape_that_was_written_before_they_came_is_read() -> None:
+    assert from_json(EncoderShape, json.dumps(TINY), "config.json") == BACKBONES["tiny"].shape
