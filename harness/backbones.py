@@ -252,7 +252,8 @@ BACKBONES: dict[str, Backbone] = {
         ),
     )
 }
-"""The last are the miniatures of Turc et al., 2019, by layers and hidden size."""
+"""Learning rates are about those of the papers (ELECTRA's without its decay from layer to layer). The last are the miniatures of Turc et
+al., 2019."""
 
 MINIATURES = {"bert-tiny": (2, 128), "bert-mini": (4, 256), "bert-small": (4, 512), "bert-medium": (8, 512)}
 """Layers and hidden size of those that have a name of their own."""

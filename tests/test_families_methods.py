@@ -13,6 +13,7 @@ from synthetic import one_line
 from baselines.augmentation import check_vocabulary
 from baselines.bert import Bert
 from baselines.deebert import DeeBert
+from baselines.distilbert import DistilBert
 from baselines.encoder import EncoderModel, ModelConfig, gradient_equilibrium
 from baselines.finetune import FineTune
 from baselines.pabee import Pabee
@@ -25,6 +26,7 @@ from costeff.pipeline import CostEff
 from costeff.prune import pruned
 from harness.backbones import BACKBONES, Backbone, find_backbone
 from harness.batches import collate
+from harness.corpus import Corpus
 from harness.errors import HarnessError
 from harness.flops import piece_costs
 from harness.inference import answer_early, collect
@@ -148,6 +150,16 @@ def test_tinybert_without_augmentation_is_fitted(backbones: dict[str, Backbone],
     )
     model = method.fit(rows_of(backbone), backbone, shared).stage.model
     assert model.parameter_count() == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_student_is_pre_trained_on_masked_words(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
+    """The corpus, the head on the frozen encoder, the distillation: the special pieces are each family's own."""
+    backbone, work = backbones[family], replace(shared, corpus=Corpus(limit=40))
+    method = DistilBert(layers=2 / 3, pretraining_epochs=1, epochs=1, learning_rates=RATES)
+    fitted = method.fit(rows_of(backbone), backbone, work).stage
+    assert [use.report.name for use in fitted.uses()] == ["masked-lm", "distil-cosine", "fine-tune"]
+    assert fitted.model.parameter_count() == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
