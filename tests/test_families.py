@@ -1,6 +1,7 @@
 """Every family's encoder is the library's on random weights, tensor by tensor; and what is not right in a checkpoint is named."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,11 @@ from transformers import (
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.masked_lm import Masked, Pieces, told
 from baselines.weights import has_masked_lm_head, load_model, pretrained, save_model
-from harness.backbones import Backbone, find_backbone
+from harness.backbones import BACKBONES, Backbone, find_backbone
 from harness.batches import collate
 from harness.errors import HarnessError
 from harness.model import Batch
+from harness.sources import PICKLED, WEIGHTS
 
 EVERY: tuple[Head | None, ...] = ("dense", "dense", "dense")
 TEXTS = [("anna found the film good , not long and not bad", "she smiled"), ("he sang",), ("well , it was Loud", "i think so")]
@@ -114,6 +116,20 @@ def test_the_masked_lm_head_of_a_checkpoint_is_the_librarys(tmp_path: Path, fami
 
 def test_electra_has_no_masked_lm_head(tmp_path: Path) -> None:
     assert not has_masked_lm_head(find_backbone(str(write_family(tmp_path / "it", "electra", with_head("electra")))))
+
+
+@pytest.mark.parametrize("name", ["electra-small-discriminator", "bert_uncased_L-2_H-128_A-2"])
+def test_a_pickle_of_the_table_is_read_with_the_names_of_its_family(tmp_path: Path, name: str) -> None:
+    entry = BACKBONES[name]
+    head = with_head(entry.family)
+    folder = write_family(tmp_path / "it", entry.family, head)
+    shape = find_backbone(str(folder)).shape
+    (folder / WEIGHTS).unlink()
+    torch.save(head.state_dict(), folder / PICKLED)
+    _, report = pretrained(replace(entry, shape=shape, source=f"folder:{folder}"), ModelConfig(shape, "cls", 2, 1.0, EVERY))
+    assert report.loaded == 3 + 2 + 3 * 16 + 2  # tables, norm, layers, pooler or projection
+    heads = {"bert": "cls.", "electra": "discriminator_predictions."}
+    assert all(left.startswith(heads[entry.family]) for left in report.left_out)
 
 
 @pytest.mark.parametrize("family", ["roberta", "albert"])
