@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from filelock import FileLock
+from tokenizers import models
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,6 +19,7 @@ from baselines.masked_lm import Masked, Pieces, Words, told
 from harness.backbones import Backbone
 from harness.batches import collate, sorted_batches
 from harness.corpus import WordVectors, read_vectors
+from harness.errors import HarnessError
 from harness.progress import held
 from harness.stages import Work
 from harness.tasks import Split, TaskData, Tokens, digest, file_digest
@@ -100,6 +102,15 @@ def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Word
     labels = data.train.labels[[source for source, _ in rows]]
     train = Split(np.arange(len(rows)), texts, labels, backbone.encode(texts, data.max_length))
     return replace(data, train=train, data_fingerprint=f"{data.data_fingerprint} augmented {key}")
+
+
+def check_vocabulary(backbone: Backbone) -> None:
+    """Raises: HarnessError for a vocabulary that marks where words begin: a piece without a mark is no word there."""
+    if not isinstance(backbone.tokenizer.model, models.WordPiece):
+        raise HarnessError(
+            f"backbone {backbone.name}: augmentation takes whole words from a vocabulary of word pieces (BERT's), this is another; "
+            "tinybert goes without by augmentation=0"
+        )
 
 
 def alter(rows: Split, choices: Choices, how: Augmentation) -> list[tuple[int, tuple[str, ...]]]:

@@ -15,9 +15,10 @@ from baselines.students import begun
 from baselines.teacher import Teacher
 from baselines.training import Examples, Loss, Schedule, train
 from baselines.weights import copy_encoder, pretrained
-from harness.backbones import Backbone, EncoderShape, Pooling
+from harness.backbones import Backbone, Pooling
 from harness.model import MultiExitModel
 from harness.records import WeightsReport
+from harness.shapes import EncoderShape
 from harness.stages import FreshFit, StageRun
 from harness.tasks import TaskData
 

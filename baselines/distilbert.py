@@ -15,10 +15,11 @@ from baselines.losses import cosine_loss, soft_losses
 from baselines.masked_lm import MaskedLm, Pieces, maskable, masked, masked_accuracy, masked_lm, told
 from baselines.students import Start, check_published, every_other, published, shape_of, take_layers
 from baselines.training import Examples, Recipe, Schedule, train
-from harness.backbones import Backbone, EncoderShape, find_backbone
+from harness.backbones import Backbone, find_backbone
 from harness.errors import HarnessError
 from harness.methods import Reads
 from harness.model import MultiExitModel
+from harness.shapes import EncoderShape
 from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
 from harness.tasks import Task, TaskData
 

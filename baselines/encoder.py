@@ -1,7 +1,7 @@
-"""The one encoder: BERT with per-layer widths and an optional factorised embedding, and the exits that stand on it.
+"""The one encoder: BERT with per-layer widths, factorised embeddings and shared layers, and the exits that stand on it.
 
-Equal to the library's BERT to 1e-5 (tests). Our own because the library prunes no heads, wants hidden % heads == 0 and has one width
-for all layers; a compressed encoder is a new encoder of another shape, never surgery on an old one.
+Equal to the library's BERT, DistilBERT, RoBERTa, ELECTRA and ALBERT to 1e-5 (tests). Our own because the library prunes no heads, wants
+hidden % heads == 0 and has one width for all layers; a compressed encoder is a new encoder of another shape, never surgery on an old one.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.backbones import EncoderShape, Pooling
+from harness.backbones import Pooling
 from harness.model import MultiExitModel, State
+from harness.shapes import EncoderShape
 
 Head = Literal["dense", "shared", "plain"]
 """What stands between an exit's pooled vector and its linear classifier: a dense pooler of its own, one dense pooler that all exits
@@ -76,26 +77,34 @@ class Dropout(nn.Module):
 class Embedding(nn.Module):
     """Word + position + token type (where there are any), normalised: ids [n, t], types [n, t] -> [n, t, d].
 
-    With a rank r the word embedding is a table [V, r] times a projection [r, d]. Under autocast the output, and with it what the layers
-    add to, has autocast's precision: half the memory to move for everything between the matrix products.
+    With a rank r the word embedding is a table [V, r] times a projection [r, d] (COST-EFF). With an embedding size s everything up to the
+    norm has that width, and a projection [s, d] with a bias comes last (ELECTRA, ALBERT). Under autocast the output, and with it what the
+    layers add to, has autocast's precision: half the memory to move for everything between the matrix products.
     """
 
     def __init__(self, shape: EncoderShape) -> None:
+        """Raises: ValueError for a shape with both factorisations."""
         super().__init__()
-        rank = shape.embedding_rank
-        self.word = nn.Embedding(shape.vocabulary, rank or shape.hidden)
+        rank, width = shape.embedding_rank, shape.embedding_width
+        if rank and shape.embedding_size:
+            raise ValueError(f"an embedding of rank {rank} and of size {shape.embedding_size}: wanted one of them")
+        self.word = nn.Embedding(shape.vocabulary, rank or width)
         self.projection = nn.Linear(rank, shape.hidden, bias=False) if rank else None
-        self.position = nn.Embedding(shape.positions, shape.hidden)
-        self.token_type = nn.Embedding(shape.token_types, shape.hidden) if shape.token_types else None
-        self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
+        self.position = nn.Embedding(shape.first_position + shape.positions, width)
+        self.token_type = nn.Embedding(shape.token_types, width) if shape.token_types else None
+        self.norm = nn.LayerNorm(width, eps=shape.layer_norm_eps)
+        self.to_hidden = nn.Linear(width, shape.hidden) if shape.embedding_size else None
         self.dropout = Dropout(shape.dropout)
+        self.first_position = shape.first_position
 
     def forward(self, ids: Tensor, types: Tensor) -> Tensor:
-        words = self.word(ids) if self.projection is None else self.projection(self.word(ids))  # [n, t, d]
+        words = self.word(ids) if self.projection is None else self.projection(self.word(ids))  # [n, t, d] or [n, t, s]
         if self.token_type is not None:
             words = words + self.token_type(types)
-        positions = self.position.weight[: ids.shape[1]]  # [t, d]
+        positions = self.position.weight[self.first_position : self.first_position + ids.shape[1]]  # [t, d] or [t, s]
         hidden: Tensor = self.dropout(self.norm(words + positions))
+        if self.to_hidden is not None:
+            hidden = self.to_hidden(hidden)
         kind = hidden.device.type
         halved = kind != "meta" and torch.is_autocast_enabled(kind)
         return hidden.to(torch.get_autocast_dtype(kind)) if halved else hidden
@@ -181,19 +190,20 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 class MaskedLmHead(nn.Module):
-    """Hidden states [m, d] -> logits [m, V]: dense, GELU, norm, and a decoder that is the embedding's own table, with a bias.
+    """Hidden states [m, d] -> logits [m, V]: dense, activation, norm, and a decoder that is the embedding's own table, with a bias.
 
-    Only models that teach, or are being pre-trained, have one (Devlin et al., NAACL 2019, section 3.1).
+    Only models that teach, or are being pre-trained, have one (Devlin et al., NAACL 2019, section 3.1). Its width is the embedding's.
     """
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
-        self.dense = nn.Linear(shape.hidden, shape.hidden)
-        self.norm = nn.LayerNorm(shape.hidden, eps=shape.layer_norm_eps)
+        self.dense = nn.Linear(shape.hidden, shape.embedding_width)
+        self.norm = nn.LayerNorm(shape.embedding_width, eps=shape.layer_norm_eps)
         self.bias = nn.Parameter(torch.zeros(shape.vocabulary))
+        self.activation = ACTIVATIONS[shape.activation]
 
     def forward(self, hidden: Tensor, embedding: Embedding) -> Tensor:
-        transformed = self.norm(functional.gelu(self.dense(hidden)))
+        transformed = self.norm(self.activation(self.dense(hidden)))
         if embedding.projection is not None:
             transformed = transformed @ embedding.projection.weight  # [m, r]
         return functional.linear(transformed, embedding.word.weight, self.bias)
@@ -248,8 +258,8 @@ class EncoderModel(MultiExitModel):
         """Random weights as BERT's: normal, biases 0, norms 1. The deviation is BERT's 0.02 at hidden size 768 and grows with the square
         root of 768 / hidden, so that small models start with hidden states of the same size.
 
-        Raises: ValueError when the config does not name an exit (or None) for each layer, or exits with a dense pooler are to look at
-        several hidden states.
+        Raises: ValueError when the config does not name an exit (or None) for each layer, exits with a dense pooler are to look at
+        several hidden states, or layers that share their tensors differ in width.
         """
         shape = config.shape
         if config.last_states > 1 and {"dense", "shared"} & set(config.exits):
@@ -257,7 +267,7 @@ class EncoderModel(MultiExitModel):
         shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
         super().__init__(
             embedding=Embedding(shape),
-            layers=[Layer(shape, index) for index in range(shape.layers)],
+            layers=_layers(shape),
             exits=[
                 None if head is None else ExitHead(config, _pooler(head, shape, shared), layer) for layer, head in enumerate(config.exits)
             ],
@@ -266,6 +276,14 @@ class EncoderModel(MultiExitModel):
         self.masked_lm = MaskedLmHead(shape) if config.masked_lm else None
         deviation = 0.02 * (768 / shape.hidden) ** 0.5
         self.apply(lambda module: _initialise(module, deviation))
+
+
+def _layers(shape: EncoderShape) -> list[Layer]:
+    if not shape.shared_layers:
+        return [Layer(shape, index) for index in range(shape.layers)]
+    if len({*zip(shape.heads, shape.ffn, strict=True)}) > 1:
+        raise ValueError(f"shared layers with heads {shape.heads} and neurons {shape.ffn}: wanted equal widths")
+    return [Layer(shape, 0)] * shape.layers
 
 
 def _pooler(head: Head, shape: EncoderShape, shared: nn.Linear | None) -> nn.Linear | None:

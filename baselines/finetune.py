@@ -11,10 +11,11 @@ from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses, weighted
 from baselines.training import Examples, Schedule, Score, selection_score, train
 from baselines.weights import copy_encoder, exit_heads, pretrained
-from harness.backbones import Backbone, EncoderShape
+from harness.backbones import Backbone
 from harness.errors import IncompleteError
 from harness.model import MultiExitModel
 from harness.records import Training, Trial, WeightsReport
+from harness.shapes import EncoderShape
 from harness.stages import SEARCH_SEED, FittedStage, FreshFit, Stage, StageRun, Work
 from harness.tasks import Task, TaskData
 

@@ -26,6 +26,9 @@ FEWEST_WORDS = 4
 """Fewer, and the share of them is less than half a token: what is left of such a sentence says little of the word that is gone."""
 AS_MASK, AS_RANDOM = 0.8, 0.1
 """What becomes of a masked token: [MASK], a random word piece, or (the rest) itself."""
+MASK = ("[MASK]", "<mask>")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "<pad>", "<unk>", "<s>", "</s>")
+"""What vocabularies call them: BERT's, and RoBERTa's and ALBERT's."""
 MASKS_SEED = 1
 """Of the places that a model is judged by."""
 
@@ -35,19 +38,20 @@ class Pieces(NamedTuple):
 
     mask: int
     special: tuple[int, ...]
-    """Never masked, never put in: [PAD], [UNK], [CLS], [SEP], [MASK]."""
+    """Never masked, never put in: what `MASK` and `SPECIAL` name."""
     size: int
 
     @classmethod
     def of(cls, backbone: Backbone) -> "Pieces":
         """Raises: HarnessError when the backbone's vocabulary has no [MASK]."""
-        ids = {name: backbone.tokenizer.token_to_id(name) for name in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")}
-        if ids["[MASK]"] is None:
+        ids = {name: backbone.tokenizer.token_to_id(name) for name in (*SPECIAL, *MASK)}
+        masks = [id_ for name in MASK if (id_ := ids[name]) is not None]
+        if not masks:
             raise HarnessError(
                 f"backbone {backbone.name}: the vocabulary has no [MASK], which masked language modelling needs; "
                 "distilbert goes without by pretraining=false, tinybert by augmentation=0"
             )
-        return cls(ids["[MASK]"], tuple(id_ for id_ in ids.values() if id_ is not None), backbone.tokenizer.get_vocab_size())
+        return cls(masks[0], tuple(id_ for id_ in ids.values() if id_ is not None), backbone.tokenizer.get_vocab_size())
 
 
 class Masked(NamedTuple):

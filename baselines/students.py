@@ -8,10 +8,11 @@ import numpy as np
 from baselines.encoder import EncoderModel, Head
 from baselines.finetune import last_only, model_config, with_exits
 from baselines.weights import pretrained
-from harness.backbones import BACKBONES, Backbone, EncoderShape, find_backbone, known_backbones
+from harness.backbones import BACKBONES, Backbone, find_backbone, known_backbones
 from harness.errors import HarnessError, unknown
 from harness.model import MultiExitModel
 from harness.records import Training, WeightsReport
+from harness.shapes import EncoderShape
 from harness.stages import FreshFit, StageRun
 from harness.tasks import Task, TaskData
 

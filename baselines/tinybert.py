@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from baselines.augmentation import AUGMENTATION_REVISION, Augmentation, augmented
+from baselines.augmentation import AUGMENTATION_REVISION, Augmentation, augmented, check_vocabulary
 from baselines.bert import Bert
 from baselines.distil import DistilAnswers
 from baselines.encoder import EncoderModel, Head, Layer
@@ -17,10 +17,11 @@ from baselines.steps import bounded
 from baselines.students import Start, begun, check_published, published
 from baselines.training import Examples, Recipe, Schedule, train
 from baselines.weights import pretrained
-from harness.backbones import Backbone, EncoderShape, find_backbone
+from harness.backbones import Backbone, find_backbone
 from harness.errors import HarnessError
 from harness.methods import Reads
 from harness.model import MultiExitModel
+from harness.shapes import EncoderShape
 from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
 from harness.tasks import Task, TaskData
 
@@ -193,6 +194,7 @@ class TinyBert(Recipe):
         if self.checkpoint is not None:
             published(self.checkpoint, backbone)
         if self.augmentation:
+            check_vocabulary(backbone)
             Pieces.of(backbone)
 
     def _start(self, data: TaskData, backbone: Backbone, work: Work) -> tuple[FittedStage, ...]:

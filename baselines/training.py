@@ -260,7 +260,9 @@ class _State:
     def finish_epoch(self, loss: float, reached: float | None, seconds: float) -> None:
         """Note an epoch, keep its weights when it is the best, or when there is no score to tell, and write the state."""
         if reached is None or not self.selection or reached > max(self.selection):
-            self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            tensors = self.model.state_dict(keep_vars=True)
+            copies = {tensor: tensor.detach().cpu().clone() for tensor in set(tensors.values())}  # of shared ones a single copy
+            self.best = {name: copies[tensor] for name, tensor in tensors.items()}
         self.losses.append(loss)
         if reached is not None:
             self.selection.append(reached)

@@ -14,85 +14,15 @@ from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 from torch import Tensor
 
+from baselines.checkpoint_names import NAMES
 from baselines.encoder import EncoderModel, ExitHead, ModelConfig
-from harness.backbones import WEIGHTS, Backbone, EncoderShape
+from harness.backbones import Backbone
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.model import MultiExitModel
 from harness.records import WeightsReport
+from harness.sources import CONFIG, WEIGHTS
 from harness.tasks import file_digest
 from harness.typed_json import from_json, to_json
-
-CONFIG = "config.json"
-
-LEFT_OUT = ("embeddings.position_ids", "pooler.", "cls.", "fit_dense")
-"""Beginnings of names that a model may leave in the file: a buffer, the [CLS] pooler, the pre-training heads, TinyBERT's projections."""
-
-MASKED_LM = {
-    "cls.predictions.transform.dense.weight": "masked_lm.dense.weight",
-    "cls.predictions.transform.dense.bias": "masked_lm.dense.bias",
-    "cls.predictions.transform.LayerNorm.weight": "masked_lm.norm.weight",
-    "cls.predictions.transform.LayerNorm.bias": "masked_lm.norm.bias",
-    "cls.predictions.bias": "masked_lm.bias",
-}
-"""The library's tensor name -> ours; its decoder is the embedding's table."""
-
-
-DISTILBERT = {
-    "attention.q_lin": "attention.self.query",
-    "attention.k_lin": "attention.self.key",
-    "attention.v_lin": "attention.self.value",
-    "attention.out_lin": "attention.output.dense",
-    "sa_layer_norm": "attention.output.LayerNorm",
-    "ffn.lin1": "intermediate.dense",
-    "ffn.lin2": "output.dense",
-    "output_layer_norm": "output.LayerNorm",
-}
-"""What the library's DistilBERT calls the parts of a layer -> what its BERT does."""
-
-DISTILBERT_HEAD = {
-    "vocab_transform": "cls.predictions.transform.dense",
-    "vocab_layer_norm": "cls.predictions.transform.LayerNorm",
-    "vocab_projector.bias": "cls.predictions.bias",
-    "vocab_projector.weight": "cls.predictions.decoder.weight",
-}
-"""The same of the masked-LM head."""
-
-
-def _names(shape: EncoderShape) -> dict[str, str]:
-    """The library's tensor name -> ours, for an encoder of this shape."""
-    modules = {
-        "embeddings.word_embeddings": "embedding.word",
-        "embeddings.position_embeddings": "embedding.position",
-        "embeddings.LayerNorm": "embedding.norm",
-    }
-    if shape.token_types:
-        modules["embeddings.token_type_embeddings"] = "embedding.token_type"
-    inside = {
-        "attention.self.query": "query",
-        "attention.self.key": "key",
-        "attention.self.value": "value",
-        "attention.output.dense": "output",
-        "attention.output.LayerNorm": "attention_norm",
-        "intermediate.dense": "widen",
-        "output.dense": "narrow",
-        "output.LayerNorm": "norm",
-    }
-    modules |= {f"encoder.layer.{i}.{theirs}": f"layers.{i}.{ours}" for i in range(shape.layers) for theirs, ours in inside.items()}
-    kinds = {theirs: ("weight",) if theirs.endswith("embeddings") else ("weight", "bias") for theirs in modules}
-    return {f"{theirs}.{kind}": f"{ours}.{kind}" for theirs, ours in modules.items() for kind in kinds[theirs]}
-
-
-def _plain(name: str) -> str:
-    """A tensor's name as in the library's BERT: without the prefix of a model with a head, and with today's words for a norm's weight and
-    bias."""
-    name = name.removeprefix("bert.").removeprefix("distilbert.")
-    layer = re.fullmatch(r"transformer\.(layer\.\d+)\.(.+)\.(weight|bias)", name)
-    if layer is not None and layer[2] in DISTILBERT:
-        return f"encoder.{layer[1]}.{DISTILBERT[layer[2]]}.{layer[3]}"
-    for theirs, plain in DISTILBERT_HEAD.items():
-        if name.startswith(theirs):
-            return plain + name.removeprefix(theirs)
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
 def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
@@ -104,31 +34,30 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     model = EncoderModel(config)
     if backbone.folder is None:
         return model, WeightsReport(0, (), ("all: random backbone",))
-    tensors = _tensors(backbone, backbone.folder)
-    names = _names(config.shape)
-    targets = {theirs: [ours] for theirs, ours in names.items()}
-    if config.pooling == "cls" and "pooler.dense.weight" in tensors:
-        poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
-        targets |= {f"pooler.dense.{kind}": [f"{name}.{kind}" for name in poolers] for kind in ("weight", "bias") if poolers}
-    if config.masked_lm and MASKED_LM.keys() <= tensors.keys():
-        targets |= {theirs: [ours] for theirs, ours in MASKED_LM.items()}
-    return model, _load(model, tensors, targets, backbone.name)
+    tensors, names = _tensors(backbone, backbone.folder), NAMES[backbone.family]
+    targets = names.encoder_tensors(config.shape)
+    poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
+    if config.pooling == "cls" and poolers and f"{names.pooler}.weight" in tensors:
+        targets |= {f"{names.pooler}.{kind}": [f"{pooler}.{kind}" for pooler in poolers] for kind in ("weight", "bias")}
+    if config.masked_lm and names.has_masked_lm(tensors):
+        targets |= names.masked_lm_tensors()
+    return model, _load(model, tensors, targets, backbone)
 
 
 def has_masked_lm_head(backbone: Backbone) -> bool:
     """Whether the backbone's checkpoint holds the head that it was pre-trained with."""
     if backbone.folder is None:
         return False
+    names = NAMES[backbone.family]
     with safe_open(_safetensors(backbone, backbone.folder), "pt") as file:
-        names = file.keys()
-    return MASKED_LM.keys() <= set(map(_plain, names))
+        return names.has_masked_lm(map(names.plain, file.keys()))
 
 
 def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
     """Raises: HarnessError when the file cannot be read."""
     path = _safetensors(backbone, folder)
     try:
-        return {_plain(name): tensor for name, tensor in load_file(path).items()}
+        return {NAMES[backbone.family].plain(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise HarnessError(f"backbone {backbone.name}: {path} cannot be read: {reason(error)}") from None
 
@@ -159,25 +88,26 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
     return path
 
 
-def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, list[str]], name: str) -> WeightsReport:
+def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, list[str]], backbone: Backbone) -> WeightsReport:
     """Copy the tensors and say what became of each.
 
     Raises: HarnessError as `pretrained` does.
     """
     state = model.state_dict()
-    left_out = sorted(theirs for theirs in tensors if theirs not in targets and theirs.startswith(LEFT_OUT))
+    left_out = sorted(theirs for theirs in tensors if theirs not in targets and theirs.startswith(NAMES[backbone.family].left_out))
     missing = sorted(theirs for theirs in targets if theirs not in tensors)
     unexpected = sorted(set(tensors) - set(targets) - set(left_out))
-    shapes = [
+    wrong = [
         f"{theirs} {list(tensors[theirs].shape)} (wanted {list(state[ours].shape)})"
         for theirs, all_ours in targets.items()
         for ours in all_ours
         if theirs in tensors and tensors[theirs].shape != state[ours].shape
     ]
+    shapes = list(dict.fromkeys(wrong))
     if missing or unexpected or shapes:
         found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
         said = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in found.items() if names)
-        raise HarnessError(f"backbone {name}: the weights do not fit: {said}")
+        raise HarnessError(f"backbone {backbone.name}: the weights do not fit: {said}")
     with torch.no_grad():
         for theirs, all_ours in targets.items():
             for ours in all_ours:

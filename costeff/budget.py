@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from costeff.importance import Importance
-from harness.backbones import EncoderShape
+from harness.shapes import EncoderShape
 
 LENGTH = 128
 """Tokens at which MACs are compared: the length at which the field quotes them."""
@@ -42,7 +42,7 @@ def layer_macs(shape: EncoderShape) -> int:
 
 def encoder_macs(shape: EncoderShape) -> int:
     """With the embedding's projection, where it has one; exits are not in it."""
-    return layer_macs(shape) + LENGTH * (shape.embedding_rank or 0) * shape.hidden
+    return layer_macs(shape) + LENGTH * (shape.embedding_rank or shape.embedding_size or 0) * shape.hidden
 
 
 def compete(importance: Importance, shape: EncoderShape, budget: int) -> EncoderShape:

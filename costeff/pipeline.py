@@ -14,9 +14,10 @@ from baselines.training import Schedule
 from costeff.budget import encoder_macs, largest_share
 from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import BOTH, HIDDEN, Allocation, Slenderize
-from harness.backbones import Backbone, EncoderShape, Pooling
+from harness.backbones import Backbone, Pooling
 from harness.errors import HarnessError
 from harness.methods import Reads
+from harness.shapes import EncoderShape
 from harness.stages import Fitted, FittedStage, Work
 from harness.tasks import Task, TaskData
 
@@ -109,7 +110,7 @@ class CostEff:
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, and the widths that a ratio asks for.
 
-        Raises: HarnessError when the backbone has a single layer, or no width reaches the ratio.
+        Raises: HarnessError when the backbone has a single layer or cannot be pruned, or no width reaches the ratio.
         """
         if backbone.shape.layers < 2:
             raise HarnessError(f"CostEff needs exits before the last one: backbone {backbone.name} has a single layer")
@@ -162,7 +163,14 @@ class CostEff:
         return Fitted(student, trials)
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
-        """Of heads, neurons and rank."""
+        """Of heads, neurons and rank.
+
+        Raises: HarnessError for a backbone that cannot be pruned in these.
+        """
+        if backbone.shape.shared_layers:
+            raise HarnessError(f"CostEff prunes each layer by itself: backbone {backbone.name} has one, which repeats")
+        if backbone.shape.embedding_size and (self.parameter_ratio is not None or self.rank < 1):
+            raise HarnessError(f"CostEff: backbone {backbone.name} has a factorised embedding already: give rank=1, and no parameter_ratio")
         if self.parameter_ratio is None and self.mac_ratio is None:
             return self.heads, self.ffn, self.rank
         share = _share_for(self.parameter_ratio, self.mac_ratio, self.rank, self._exits(), backbone)

@@ -9,7 +9,7 @@ from baselines.encoder import Embedding, EncoderModel, Layer
 from baselines.weights import exit_heads
 from costeff.factorize import factorised
 from costeff.importance import Importance
-from harness.backbones import EncoderShape
+from harness.shapes import EncoderShape
 
 
 def pruned(model: EncoderModel, shape: EncoderShape, importance: Importance) -> EncoderModel:

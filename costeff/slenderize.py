@@ -18,10 +18,11 @@ from costeff.budget import compete, layer_macs
 from costeff.importance import Importance, taylor_importance
 from costeff.prune import pruned
 from costeff.schedule import between
-from harness.backbones import Backbone, EncoderShape
+from harness.backbones import Backbone
 from harness.batches import shuffled_batches
 from harness.model import MultiExitModel
 from harness.records import Training
+from harness.shapes import EncoderShape
 from harness.stages import FreshFit, StageRun, seed_all
 from harness.tasks import Split, TaskData
 from harness.typed_json import from_json, to_json

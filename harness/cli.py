@@ -79,7 +79,7 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @config_option
 @click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
 @click.option("--tasks", default="demo", show_default=True, metavar="A,B", help="Tasks or groups: see harness list tasks.")
-@click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER", help="See harness list backbones.")
+@click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER|HUB_ID", help="See harness list backbones.")
 @data_option
 @click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
@@ -202,7 +202,7 @@ def sweep_command(
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Interleaved passes over the rows.")
 @click.option("--limit", type=click.IntRange(1), help="Time the first N dev rows.")
-@click.option("--backbone", metavar="NAME|FOLDER", help="For a run on a local folder.  [default: the run's]")
+@click.option("--backbone", metavar="NAME|FOLDER|HUB_ID", help="For a run on a local folder.  [default: the run's]")
 @click.option("--store/--no-store", "keep", default=True, show_default=True, envvar="HARNESS_TIME_STORE",
               help="Keep the timing beside the run, for the report.")  # fmt: skip
 @compute_options
@@ -271,7 +271,7 @@ def time_command(
 
 @cli.command("flops")
 @click.argument("method")
-@click.option("--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER")
+@click.option("--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER|HUB_ID")
 @click.option("--length", type=click.IntRange(1), default=128, show_default=True, help="Tokens.")
 @click.option("--task", default="sst2", show_default=True, help="Fixes the number of classes.")
 @settings_option
@@ -280,7 +280,7 @@ def time_command(
 def flops_command(
     method: str, backbone: str, length: int, task: str, settings: tuple[str, ...], form: str, verbose: bool, quiet: bool
 ) -> int:
-    """Parameters and MACs to each exit, from the shape alone: no weights, no hub.
+    """Parameters and MACs to each exit, from the shape alone: no weights.
 
     \b
     Example:

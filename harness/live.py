@@ -108,7 +108,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
 
 def _run_backbone(record: RunRecord, options: LiveOptions) -> Backbone:
     """Raises: HarnessError when the run's backbone is a local folder and none was given."""
-    if options.backbone == record.spec.backbone and options.backbone not in BACKBONES:
+    if options.backbone == record.spec.backbone and options.backbone not in BACKBONES and "/" not in options.backbone:
         raise HarnessError(f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER")
     return find_backbone(options.backbone)
 

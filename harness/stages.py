@@ -20,6 +20,7 @@ from harness.methods import ModelFormat
 from harness.model import MultiExitModel
 from harness.progress import Progress, held
 from harness.records import StageReport, StageUse, Training, Trial, WeightsReport
+from harness.shapes import hashed
 from harness.tasks import TaskData
 from harness.typed_json import from_json, to_json
 
@@ -235,7 +236,7 @@ class Work:
         parts = {
             "stage": stage.name,
             "revision": stage.revision,
-            "settings": asdict(stage),
+            "settings": hashed(stage),
             "parents": [parent.key for parent in parents],
             "data": data.fingerprint,
             "backbone": backbone.fingerprint,
@@ -271,8 +272,8 @@ class Work:
     def _check_disk(self, backbone: Backbone) -> None:
         """Raises: IncompleteError when there is less room than a stage writes."""
         shape = backbone.shape
-        layer = 4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)
-        needed = MODELS_WRITTEN * 4 * (shape.vocabulary * shape.hidden + shape.layers * layer) + SPARE_BYTES
+        layers = (4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)) * (1 if shape.shared_layers else shape.layers)
+        needed = MODELS_WRITTEN * 4 * (shape.vocabulary * shape.embedding_width + layers) + SPARE_BYTES
         free = shutil.disk_usage(self.cache).free
         if free < needed:
             raise IncompleteError(

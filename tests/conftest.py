@@ -19,10 +19,11 @@ from baselines.losses import exit_losses
 from baselines.training import Examples, Schedule
 from harness import demo
 from harness.__main__ import main
-from harness.backbones import Backbone, bert_shape
+from harness.backbones import Backbone
 from harness.methods import model_format
 from harness.model import MultiExitModel
 from harness.records import RunRecord
+from harness.shapes import bert_shape
 from harness.stages import Compute, StageRun, Work
 from harness.store import ResultsStore
 from harness.tasks import TASKS, TaskData, load_data

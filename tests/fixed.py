@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from harness.backbones import Backbone, bert_shape
+from harness.backbones import Backbone
+from harness.shapes import bert_shape
 from harness.tasks import Split, Task, TaskData, Tokens
 
 FIXED = Backbone("fixed", bert_shape(3, 32, 4, 64, vocabulary=30, positions=16), "mean", "random", "none", (1e-3,))

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from baselines.encoder import Head, ModelConfig
-from harness.backbones import WEIGHTS, Backbone, EncoderShape, Pooling, bert_shape
+from harness.backbones import Backbone, Pooling
 from harness.errors import HarnessError
 from harness.latency import LatencyJob
 from harness.records import (
@@ -32,6 +32,8 @@ from harness.records import (
     Trial,
     WeightsReport,
 )
+from harness.shapes import EncoderShape, bert_shape
+from harness.sources import WEIGHTS
 from harness.store import ResultsStore
 from harness.sweep import Curve
 from harness.tasks import TASKS, TaskData, load_data

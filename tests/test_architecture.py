@@ -19,7 +19,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 
 ORDER = (
     "__init__", "errors", "typed_json", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
-    "backbones", "methods", "options", "policies", "sweep", "store",
+    "sources", "shapes", "vocabularies", "backbones", "methods", "options", "policies", "sweep", "store",
     "listing", "compare", "report", "baseline", "regress", "verdicts", "schema", "cache", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "estimate", "grid", "live", "cli_options", "cli_check",
     "cli_cache", "cli", "__main__",

@@ -3,17 +3,20 @@
 import hashlib
 import importlib.util
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from synthetic import one_line, pieces, write_bert
+from synthetic import make_exit, make_record, one_line, pieces, write_bert
 
-from harness import backbones
-from harness.backbones import BACKBONES, WEIGHTS, find_backbone
+from harness import live, sources
+from harness.backbones import BACKBONES, find_backbone
 from harness.errors import HarnessError
+from harness.live import LiveOptions
+from harness.sources import PICKLED, WEIGHTS
 
 # --- a local folder
 
@@ -73,9 +76,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return cache
 
 
-def write_snapshot(cache: Path, revision: str) -> Path:
-    """google-bert/bert-base-uncased as the hub's own client lays it out."""
-    repository = cache / "models--google-bert--bert-base-uncased"
+def write_snapshot(cache: Path, revision: str, name: str = "google-bert/bert-base-uncased") -> Path:
+    """A repository as the hub's own client lays it out."""
+    repository = cache / f"models--{name.replace('/', '--')}"
     blobs, snapshot = write_bert(repository / "blobs"), repository / "snapshots" / revision
     snapshot.mkdir(parents=True)
     for file in blobs.iterdir():
@@ -129,7 +132,7 @@ def test_whatever_the_hubs_client_raises_becomes_one_line(monkeypatch: pytest.Mo
     def out_of_reach(*_: object, **__: object) -> str:
         raise raised
 
-    monkeypatch.setattr(backbones, "snapshot_download", out_of_reach)
+    monkeypatch.setattr(sources, "snapshot_download", out_of_reach)
     with pytest.raises(HarnessError) as error:
         _ = replace(BACKBONES["bert-large-uncased"]).folder
     assert "google-bert/bert-large-uncased" in one_line(error)
@@ -142,3 +145,72 @@ def test_cached_snapshot_without_weights_is_an_error(hub: Path) -> None:
     with pytest.raises(HarnessError) as error:
         _ = bert.folder
     assert "google-bert/bert-base-uncased" in one_line(error)
+
+
+# --- a hub repository that is not in the table
+
+
+def test_any_hub_repository_of_a_known_family_is_a_backbone_by_its_name(hub: Path) -> None:
+    snapshot = write_snapshot(hub, "1" * 40, "somebody/a-bert.of-theirs")
+    backbone = find_backbone("somebody/a-bert.of-theirs")
+    assert backbone.name == "somebody/a-bert.of-theirs"
+    assert backbone.folder == snapshot
+    assert backbone.shape == find_backbone(str(snapshot)).shape
+    assert not backbone.pickled
+
+
+@pytest.mark.parametrize("name", ["somebody/nothing", "google-bert/bert-base-cased"])
+def test_a_hub_repository_out_of_reach_is_one_line_within_seconds(hub: Path, name: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(HarnessError) as error:
+        find_backbone(name)
+    assert all(word in one_line(error) for word in (name, "local folder"))
+    assert time.monotonic() - started < 10
+
+
+def test_a_pickle_of_a_repository_that_is_not_in_the_table_is_not_read(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "model_info", lambda *_, **__: None)
+    snapshot = write_snapshot(hub, "1" * 40, "somebody/pickled")
+    (snapshot / WEIGHTS).rename(snapshot / PICKLED)
+    monkeypatch.setattr(sources, "snapshot_download", lambda *_, **__: str(snapshot))
+    with pytest.raises(HarnessError, match="only safetensors are read"):
+        _ = find_backbone("somebody/pickled").folder
+
+
+def test_nothing_but_the_files_that_are_read_is_asked_of_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No code, and for the shape alone no weights."""
+    snapshot = write_snapshot(hub, "1" * 40, "somebody/theirs")
+    asked: list[str] = []
+
+    def download(repository: str, allow_patterns: list[str], **_: object) -> str:
+        asked.extend(allow_patterns)
+        return str(snapshot)
+
+    monkeypatch.setattr(sources, "snapshot_download", download)
+    backbone = find_backbone("somebody/theirs")
+    assert {Path(name).suffix for name in asked} == {".json", ".txt"}
+    asked.clear()
+    _ = backbone.folder
+    assert {name for name in asked if Path(name).suffix not in (".json", ".txt")} == {WEIGHTS}
+
+
+def test_a_run_on_a_hub_repository_is_timed_by_its_name_and_one_on_a_folder_wants_the_folder(hub: Path) -> None:
+    write_snapshot(hub, "1" * 40, "somebody/theirs")
+    record = make_record("deebert", 1, [make_exit(4, {"accuracy": 0.5}, 1.0, 1.0, 1.0)], "entropy")
+    options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, hub)
+    run = replace(record, spec=replace(record.spec, backbone="somebody/theirs"))
+    assert live._run_backbone(run, options).name == "somebody/theirs"
+    run = replace(record, spec=replace(record.spec, backbone="theirs"))
+    with pytest.raises(HarnessError, match="give it as --backbone FOLDER"):
+        live._run_backbone(run, replace(options, backbone="theirs"))
+
+
+@pytest.mark.parametrize("name", ["./mine", "../mine", "/nowhere/mine", "a/b/c", "mine/", "some body/theirs"])
+def test_a_path_is_never_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def never(*_: object, **__: object) -> str:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(sources, "snapshot_download", never)
+    with pytest.raises(HarnessError) as error:
+        find_backbone(name)
+    assert all(word in one_line(error) for word in ("unknown backbone", "local folder", "OWNER/NAME"))

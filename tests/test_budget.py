@@ -8,8 +8,8 @@ import torch
 from baselines.encoder import EncoderModel, ModelConfig
 from costeff.budget import FINENESS, compete, encoder_macs, largest_share, layer_macs
 from costeff.importance import Importance
-from harness.backbones import EncoderShape, bert_shape
 from harness.flops import piece_costs
+from harness.shapes import EncoderShape, bert_shape
 
 SHAPE = bert_shape(3, 16, 4, 10, vocabulary=50, positions=32)
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from baselines.encoder import ModelConfig
 from baselines.weights import has_masked_lm_head, pretrained
-from harness.backbones import BACKBONES, PICKLED, WEIGHTS, Backbone, bert_shape, find_backbone
+from harness.backbones import BACKBONES, Backbone, find_backbone
 from harness.errors import HarnessError
+from harness.shapes import bert_shape
+from harness.sources import PICKLED, WEIGHTS
 
 HIDDEN, FFN, POSITIONS = 12, 20, 40
 """Of the models here; layers, names and files are those of the hub."""

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from baselines import encoder
 from baselines.encoder import Combine, Dropout, EncoderModel, ExitHead, Head, Layer, ModelConfig, pool
 from baselines.weights import pretrained
-from harness import backbones
-from harness.backbones import EncoderShape, Pooling, bert_shape, find_backbone
+from harness.backbones import Pooling, find_backbone
 from harness.batches import collate
 from harness.demo import demo_vocabulary
 from harness.model import Batch, State
+from harness.shapes import ACTIVATIONS, EncoderShape, bert_shape
 
 SHAPE = bert_shape(3, 32, 4, 64, vocabulary=60, positions=24)
 ALL: tuple[Head | None, ...] = ("dense", "dense", "dense")
@@ -326,7 +326,7 @@ def test_fresh_weights_are_berts_normal_scaled_to_the_hidden_size() -> None:
 
 
 def test_a_layer_has_every_activation_that_a_folder_may_name() -> None:
-    assert sorted(encoder.ACTIVATIONS) == sorted(backbones.ACTIVATIONS)
+    assert sorted(encoder.ACTIVATIONS) == sorted(ACTIVATIONS)
 
 
 @pytest.mark.parametrize(("combine", "width"), [("concatenate", 2), ("average", 1)])

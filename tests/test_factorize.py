@@ -7,7 +7,7 @@ import torch
 
 from baselines.encoder import Embedding
 from costeff.factorize import factorised
-from harness.backbones import bert_shape
+from harness.shapes import bert_shape
 
 
 def _embedding(rank: int | None = None) -> Embedding:

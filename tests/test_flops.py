@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
-from harness.backbones import EncoderShape, Pooling, bert_shape
+from harness.backbones import Pooling
 from harness.flops import count_macs, flops_table, piece_costs
 from harness.inference import answer_early
 from harness.model import Batch, MultiExitModel, State
 from harness.policies import Entropy, exit_scores
 from harness.records import Costs, Polynomial
+from harness.shapes import EncoderShape, bert_shape
 
 META = torch.device("meta")
 TINY = bert_shape(3, 24, 3, 40, vocabulary=50, positions=512)

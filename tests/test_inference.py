@@ -7,11 +7,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
-from harness.backbones import bert_shape
 from harness.batches import collate
 from harness.inference import answer_early, collect
 from harness.model import Batch, MultiExitModel, State
 from harness.policies import Confidence, Entropy, Patience, Policy, exit_scores
+from harness.shapes import bert_shape
 from harness.sweep import leaving
 from harness.tasks import Split, Tokens
 from harness.trace import Trace
@@ -19,7 +19,7 @@ from harness.trace import Trace
 CPU = torch.device("cpu")
 LAYERS = 5
 ROUNDING = 5e-5
-"""Logits in float32 may differ so much with the batch: how depends on the processor (1.3e-5 was seen). Thresholds here are clear by 1e-4."""
+"""Logits in float32 differ with the batch, how much depends on the processor (1.3e-5 was seen). Thresholds here are clear by 1e-4."""
 EVERY: tuple[Head | None, ...] = ("dense",) * LAYERS
 SOME: tuple[Head | None, ...] = (None, "plain", None, "dense", "plain")
 

@@ -14,11 +14,12 @@ from transformers import BertConfig, BertForMaskedLM
 from baselines.encoder import Embedding, EncoderModel, MaskedLmHead
 from baselines.masked_lm import Masked, MaskedLm, Pieces, log_frequencies, maskable, masked, masked_accuracy, told
 from baselines.weights import load_model, save_model
-from harness.backbones import Backbone, bert_shape, find_backbone
+from harness.backbones import Backbone, find_backbone
 from harness.batches import collate
 from harness.corpus import Corpus
 from harness.errors import HarnessError
 from harness.model import Batch
+from harness.shapes import bert_shape
 from harness.tasks import Split, TaskData, Tokens
 
 PIECES = Pieces(mask=4, special=(0, 1, 2, 3, 4), size=500)

@@ -11,9 +11,9 @@ from baselines.encoder import EncoderModel, Layer, ModelConfig
 from baselines.weights import load_model, save_model
 from costeff.importance import Importance
 from costeff.prune import best, pruned
-from harness.backbones import EncoderShape, bert_shape
 from harness.flops import piece_costs
 from harness.model import Batch
+from harness.shapes import EncoderShape, bert_shape
 
 SHAPE = bert_shape(3, 16, 4, 10, vocabulary=50, positions=32)
 

@@ -7,7 +7,8 @@ import pytest
 from baselines.distil import Distil
 from costeff.schedule import EPOCHS, between, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import Slenderize
-from harness.backbones import BACKBONES, bert_shape
+from harness.backbones import BACKBONES
+from harness.shapes import bert_shape
 
 BASE = BACKBONES["bert-base-uncased"].shape
 

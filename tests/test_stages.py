@@ -20,10 +20,11 @@ from baselines.bert import Bert
 from baselines.deebert import DeeBert
 from baselines.pabee import Pabee
 from harness import demo
-from harness.backbones import Backbone, bert_shape
+from harness.backbones import Backbone
 from harness.methods import load_method, model_format
 from harness.progress import Progress
 from harness.records import StageUse, WeightsReport
+from harness.shapes import bert_shape
 from harness.stages import Compute, Fitted, FittedStage, Work, seed_all
 from harness.tasks import TASKS, TaskData, load_data
 

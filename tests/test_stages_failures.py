@@ -13,10 +13,11 @@ from drawing import Drawing, stage_folders
 from baselines.bert import Bert
 from baselines.finetune import FineTune
 from harness import stages
-from harness.backbones import Backbone, bert_shape
+from harness.backbones import Backbone
 from harness.errors import ExitCode, IncompleteError
 from harness.methods import model_format
 from harness.model import MultiExitModel
+from harness.shapes import bert_shape
 from harness.stages import FreshFit, StageRun, Work
 from harness.tasks import TaskData
 

@@ -31,12 +31,13 @@ from baselines.tinybert import (
     smaller,
 )
 from baselines.training import Examples
-from harness.backbones import BACKBONES, Backbone, EncoderShape, bert_shape, find_backbone
+from harness.backbones import BACKBONES, Backbone, find_backbone
 from harness.corpus import Corpus
 from harness.errors import HarnessError
 from harness.flops import piece_costs
 from harness.methods import Reads
 from harness.records import Training
+from harness.shapes import EncoderShape, bert_shape
 from harness.stages import Fitted, Work
 from harness.tasks import TASKS, TaskData
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.weights import exit_heads, load_model, pretrained, save_model
-from harness.backbones import Backbone, Pooling, bert_shape
+from harness.backbones import Backbone, Pooling
 from harness.errors import HarnessError, IncompleteError
 from harness.records import WeightsReport
+from harness.shapes import bert_shape
 
 LAYER_NAMES = {
     "attention.self.query": ("query", (16, 16)),

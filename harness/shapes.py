@@ -1,0 +1,191 @@
+"""Shapes of encoders, and the families of the library whose config.json describes one. They need no weights and no hub."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.errors import HarnessError, unknown
+from harness.sources import CONFIG, JsonObject, read_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+FEWEST_POSITIONS = 32
+"""MACs are counted at up to so many tokens."""
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+"""What a layer's feed-forward block may use."""
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Everything that fixes the tensors of a BERT-type encoder. Widths are per layer, so a pruned encoder has one too."""
+
+    vocabulary: int
+    hidden: int
+    head_size: int
+    heads: tuple[int, ...]
+    """Attention heads of each layer."""
+    ffn: tuple[int, ...]
+    """Neurons of each layer's feed-forward block."""
+    positions: int = 512
+    """Tokens that a text may have."""
+    token_types: int = 2
+    """0: texts of a pair are told apart by the separator alone (DistilBERT)."""
+    embedding_rank: int | None = None
+    """Rank of a word embedding factorised by COST-EFF, whose product has the hidden size; None is a plain one."""
+    activation: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    dropout: float = 0.1
+    """Drop-out of hidden states and attention probabilities in training."""
+    embedding_size: int | None = None
+    """Width of an embedding factorised from the start: words, positions, token types and the norm have it, a projection with a bias follows
+    (ELECTRA, ALBERT). None: all have the hidden size, and nothing follows."""
+    first_position: int = 0
+    """Row of the position table that a text's first token takes (RoBERTa: 2); those before it are there and unused."""
+    shared_layers: bool = False
+    """One layer's tensors serve all (ALBERT); their widths are equal."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers that run."""
+        return len(self.heads)
+
+    @property
+    def embedding_width(self) -> int:
+        """Of positions, token types and the embedding's norm."""
+        return self.hidden if self.embedding_size is None else self.embedding_size
+
+
+LATER: dict[str, object] = {"embedding_size": None, "first_position": 0, "shared_layers": False}
+"""Fields of a shape that came after the first results, and what they are where nothing is said of them."""
+
+
+def hashed(value: "DataclassInstance") -> dict[str, object]:
+    """The fields of a frozen dataclass as they enter a hash: without those of `LATER` that say nothing, so that older hashes stay."""
+    return asdict(value, dict_factory=lambda items: {name: item for name, item in items if name not in LATER or item != LATER[name]})
+
+
+def bert_shape(
+    layers: int, hidden: int, heads: int, ffn: int, vocabulary: int = 30_522, positions: int = 512, dropout: float = 0.1
+) -> EncoderShape:
+    """The shape of an uncompressed BERT: equal layers, head size = hidden / heads."""
+    return EncoderShape(vocabulary, hidden, hidden // heads, (heads,) * layers, (ffn,) * layers, positions, dropout=dropout)
+
+
+BERT_SAYS: JsonObject = {"type_vocab_size": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "layer_norm_eps": 1e-12}
+
+
+class Family(NamedTuple):
+    """What a family of the library calls its sizes in config.json; by default as BERT does."""
+
+    hidden: str = "hidden_size"
+    heads: str = "num_attention_heads"
+    layers: str = "num_hidden_layers"
+    ffn: str = "intermediate_size"
+    activation: str = "hidden_act"
+    dropout: str = "hidden_dropout_prob"
+    token_types: str | None = "type_vocab_size"
+    """None: it has none."""
+    embedding_size: str | None = None
+    """None: its embedding has the hidden size."""
+    projects_always: bool = False
+    """The projection after the embedding is there even if both sizes are equal."""
+    padding: str | None = None
+    """The number of the padding piece, after which positions are counted; None: they are counted from 0."""
+    shared_layers: bool = False
+    ones: tuple[str, ...] = ()
+    """What must be 1."""
+    says: JsonObject = BERT_SAYS
+    """What the library takes where the file says nothing."""
+
+
+FAMILIES: dict[str, Family] = {
+    "bert": Family(),
+    "distilbert": Family(
+        hidden="dim",
+        heads="n_heads",
+        layers="n_layers",
+        ffn="hidden_dim",
+        activation="activation",
+        dropout="dropout",
+        token_types=None,
+        says={"activation": "gelu", "dropout": 0.1, "layer_norm_eps": 1e-12},
+    ),
+    "roberta": Family(padding="pad_token_id", says=BERT_SAYS | {"pad_token_id": 1}),
+    "electra": Family(embedding_size="embedding_size", says=BERT_SAYS | {"embedding_size": 128}),
+    "albert": Family(
+        embedding_size="embedding_size",
+        projects_always=True,
+        shared_layers=True,
+        ones=("num_hidden_groups", "inner_group_num"),
+        says=BERT_SAYS
+        | {"embedding_size": 128, "hidden_act": "gelu_new", "hidden_dropout_prob": 0.0, "num_hidden_groups": 1, "inner_group_num": 1},
+    ),
+}
+"""model_type of config.json -> the family."""
+
+
+class Described(NamedTuple):
+    """What a config.json says."""
+
+    family: str
+    shape: EncoderShape
+
+
+def described(folder: Path) -> Described:
+    """The encoder that the folder's config.json describes.
+
+    Raises: HarnessError for another family, and for sizes that are missing or that no encoder can have.
+    """
+    file = folder / CONFIG
+    config = read_json(file)
+    name = config.get("model_type")
+    if name not in FAMILIES:
+        raise HarnessError(f"{file}: model_type {name!r}, wanted {' or '.join(map(repr, FAMILIES))}")
+    family = FAMILIES[str(name)]
+    given = family.says | config
+    try:
+        shape = _shape(family, given)
+        _check_sizes(shape, int(given[family.heads]), family)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise HarnessError(f"{file} does not describe an encoder of the family {name}: {error!r}") from None
+    if shape.positions < FEWEST_POSITIONS:
+        rows, wanted = (count + shape.first_position for count in (shape.positions, FEWEST_POSITIONS))
+        raise HarnessError(f"{file}: max_position_embeddings {rows}, wanted {wanted} or more")
+    if shape.activation not in ACTIVATIONS:
+        raise HarnessError(f"{file}: {unknown(family.activation, shape.activation, ACTIVATIONS)}")
+    for key in family.ones:
+        if given[key] != 1:
+            raise HarnessError(f"{file}: {key} {given[key]}, wanted 1: one layer whose tensors serve all")
+    return Described(str(name), shape)
+
+
+def _shape(family: Family, given: JsonObject) -> EncoderShape:
+    """Raises: KeyError for a size that is missing, TypeError and ValueError for one that is no number."""
+    hidden, heads, layers, ffn = (int(given[key]) for key in (family.hidden, family.heads, family.layers, family.ffn))
+    width = int(given[family.embedding_size]) if family.embedding_size else hidden
+    first = int(given[family.padding]) + 1 if family.padding else 0
+    return EncoderShape(
+        vocabulary=int(given["vocab_size"]),
+        hidden=hidden,
+        head_size=hidden // heads,
+        heads=(heads,) * layers,
+        ffn=(ffn,) * layers,
+        positions=int(given["max_position_embeddings"]) - first,
+        token_types=int(given[family.token_types]) if family.token_types else 0,
+        activation=str(given[family.activation]),
+        layer_norm_eps=float(given["layer_norm_eps"]),
+        dropout=float(given[family.dropout]),
+        embedding_size=width if family.projects_always or width != hidden else None,
+        first_position=first,
+        shared_layers=family.shared_layers,
+    )
+
+
+def _check_sizes(shape: EncoderShape, heads: int, family: Family) -> None:
+    """Raises: ValueError for sizes that no encoder can have."""
+    sizes = [shape.vocabulary, shape.hidden, shape.head_size, *shape.heads, *shape.ffn, shape.positions, shape.embedding_width]
+    sizes += [shape.token_types] if family.token_types else []
+    wrong = shape.layers < 1 or min(sizes) < 1 or shape.first_position < 0
+    if wrong or shape.head_size * heads != shape.hidden or not 0 <= shape.dropout < 1:
+        raise ValueError("sizes from 1, a hidden size that is a multiple of the number of heads, drop-out from 0 to below 1 are wanted")
