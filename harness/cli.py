@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from harness import __version__
+from harness.cli_data import allow_code_option, fetch, offline_option, task_file_option
 from harness.errors import ExitCode, HarnessError
+
+if TYPE_CHECKING:
+    from harness.tasks import Task
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -43,7 +47,7 @@ cache_option = click.option(
 )  # fmt: skip
 data_option = click.option(
     "--data-dir", type=click.Path(file_okay=False, path_type=Path), envvar="HARNESS_DATA_DIR", show_envvar=True,
-    help="Folder of GLUE's TSV files: CoLA/, SST-2/, MRPC/, ...",
+    help="Folder of GLUE's TSV files: CoLA/, SST-2/, MRPC/, ...  [default: the hub's copy]",
 )  # fmt: skip
 compute_options = _group(
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True),
@@ -102,9 +106,12 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 
 @cli.command("run")
 @click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
-@click.option("--tasks", default="demo", show_default=True, metavar="A,B", help="Tasks or groups: see harness list tasks.")
+@click.option("--tasks", show_default="demo", metavar="A,B", help="Tasks or groups: see harness list tasks.")
+@task_file_option
+@allow_code_option
 @click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER", help="See harness list backbones.")
 @data_option
+@offline_option
 @click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
 @click.option("--glove", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -131,7 +138,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @verbosity_options
 def run_command(
     methods: str,
-    tasks: str,
+    tasks: str | None,
+    own_tasks: tuple[Task, ...],
     backbone: str,
     data_dir: Path | None,
     corpus: tuple[Path, ...],
@@ -160,8 +168,7 @@ def run_command(
 
     \b
     Examples:
-      harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --data-dir GLUE_DIR \\
-                  --train-rows sst2=10000 --seeds 1,2,3
+      harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --train-rows sst2=10000 --seeds 1,2,3
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
     """
     from harness.backbones import find_backbone
@@ -169,14 +176,14 @@ def run_command(
     from harness.grid import plan, run_and_tell, show_plan
     from harness.methods import configure, parse_setting
     from harness.options import cache_folder, names_in, numbers_in, reference_named, rows_of
+    from harness.own_tasks import choose_tasks
     from harness.run import Options, make_compute
-    from harness.tasks import find_tasks
 
     wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings]
-    chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
+    chosen = choose_tasks(names_in("--tasks", tasks) if tasks is not None else None, own_tasks)
     grid = configure(names_in("--methods", methods), [parse_setting(text) for text in wanted])
-    rows, start = rows_of(train_rows, chosen), find_backbone(backbone)
-    cells = plan(grid, chosen, start, numbers_in("--seeds", seeds), max_length, rows, limit)
+    rows, numbers = rows_of(train_rows, list(chosen)), numbers_in("--seeds", seeds)
+    cells = plan(grid, list(chosen.values()), find_backbone(backbone), numbers, max_length, rows, limit)
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,
@@ -185,10 +192,13 @@ def run_command(
         batch_size=batch_size,
         latency_s=latency_seconds if latency else 0.0,
         reference=reference_named(reference, grid),
-        corpus=Corpus(corpus, data_dir, corpus_tasks(chosen), limit),
+        corpus=Corpus(corpus, data_dir, corpus_tasks(list(chosen)), limit),
         vectors=glove,
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)
+
+
+fetch_command = cli.command("fetch")(verbosity_options(fetch))
 
 
 @cli.command("sweep")
@@ -230,6 +240,7 @@ def sweep_command(
 @compute_options
 @reference_option
 @data_option
+@offline_option
 @results_option
 @cache_option
 @verbosity_options

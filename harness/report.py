@@ -11,6 +11,7 @@ from harness.compare import BUDGETS, Comparison, Condition, Mean, Row, compare
 from harness.errors import HarnessError, IncompleteError, reason, unknown
 from harness.methods import METHODS
 from harness.metrics import METRICS
+from harness.own_tasks import task_of
 from harness.records import RunRecord, Timing
 from harness.store import Problem, ResultsStore
 from harness.tasks import find_tasks
@@ -51,7 +52,8 @@ def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[s
     Raises: HarnessError for a task that does not exist, or a method that neither exists nor has runs.
     """
     records, problems = store.records()
-    asked = {name: {task.name for task in find_tasks([name])} for name in tasks or ()}
+    own = {record.spec.task for record in records if record.own_task is not None}
+    asked = {name: {name} if name in own else {task.name for task in find_tasks([name])} for name in tasks or ()}
     if tasks is not None:
         records = [record for record in records if any(record.spec.task in members for members in asked.values())]
     known = {*METHODS, *(record.spec.method for record in records)}
@@ -155,7 +157,7 @@ def caption(comparison: Comparison) -> str:
 
 def _tolerance(comparison: Comparison) -> str:
     """What patience calls agreement where answers are numbers."""
-    (task,) = find_tasks([comparison.condition.task])
+    task = task_of(comparison.records[0])
     tolerances = sorted({record.tolerance for record in comparison.records if record.policy is not None})
     if not task.regression or not tolerances:
         return ""
@@ -198,7 +200,7 @@ def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
         row.method,
         row.point,
         str(row.macs.count),
-        *(number(row.scores[metric], 1, 100) for metric in metrics),
+        *(number(row.scores.get(metric), 1, 100) for metric in metrics),
         number(row.retained, 1, 100, of=seeds),
         f"{row.parameters / 1e6:.2f}",
         number(row.macs, 1, 1e-6),

@@ -23,8 +23,13 @@ UNFINISHED = ".unfinished-"
 UNFINISHED_S = 3600.0
 """Age in seconds after which such a folder belongs to a killed process."""
 
-TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
-"""Split -> file."""
+TRACES = {
+    "dev": "trace.npz",
+    "selection": "trace.selection.npz",
+    "calibration": "trace.calibration.npz",
+    "mismatched": "trace.mismatched.npz",
+}
+"""Split -> file; mismatched where the task has it."""
 
 T = TypeVar("T", RunRecord, Timing)
 
@@ -119,7 +124,8 @@ class ResultsStore:
         for record in records:
             try:
                 for split in TRACES:
-                    self.trace(record, split)
+                    if split != "mismatched" or record.mismatched is not None:
+                        self.trace(record, split)
                 self.timings(record)
             except IncompleteError as error:
                 problems.append(Problem(str(Path(record.spec.task, record.spec.method, record.run_id)), str(error)))
