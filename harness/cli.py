@@ -344,6 +344,7 @@ def flops_command(
 @click.option("--format", "form", type=FORMATS, default="markdown", show_default=True)
 @click.option("--tasks", metavar="A,B", help="Only these tasks.")
 @click.option("--methods", metavar="A,B", help="Only these methods.")
+@click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
 @reference_option
 @click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
 @results_option
@@ -352,6 +353,7 @@ def report_command(
     form: str,
     tasks: str | None,
     methods: str | None,
+    wnli: bool,
     reference: str,
     into: Path | None,
     results_dir: Path,
@@ -383,7 +385,7 @@ def report_command(
             f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
         )
     against = reference_named(reference, {})
-    text = render(store, found.records, against.name if against else None, form, named)
+    text = render(store, found.records, against.name if against else None, form, named, wnli)
     if into is not None:
         insert(into, text)
     else:

@@ -20,7 +20,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 ORDER = (
     "__init__", "errors", "typed_json", "records", "trace", "demo", "glue", "hub", "metric_code", "metrics", "own_files", "splits", "tasks",
     "own_tasks", "corpus", "rows", "backbones", "fetching", "methods", "options", "policies", "sweep", "store",
-    "listing", "compare", "report", "progress",
+    "listing", "compare", "averages", "report", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "grid", "live", "cli_data", "cli", "__main__",
 )  # fmt: skip
 """Inside harness a file imports only from files before it; those before `model` do without torch."""
