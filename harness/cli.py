@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from harness import __version__
-from harness.cli_data import allow_code_option, fetch, offline_option, task_file_option
+from harness.cli_data import allow_code_option, fetch, fetch_options, offline_option, task_file_option
 from harness.errors import ExitCode, HarnessError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 
 @cli.command("run")
 @click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
-@click.option("--tasks", show_default="demo", metavar="A,B", help="Tasks or groups: see harness list tasks.")
+@click.option("--tasks", metavar="A,B", help="Tasks or groups: see harness list tasks.  [default: demo]")
 @task_file_option
 @allow_code_option
 @click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER", help="See harness list backbones.")
@@ -198,7 +198,7 @@ def run_command(
     return (show_plan if dry_run else run_and_tell)(cells, options)
 
 
-fetch_command = cli.command("fetch")(verbosity_options(fetch))
+fetch_command = cli.command("fetch")(fetch_options(verbosity_options(fetch)))
 
 
 @cli.command("sweep")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +55,13 @@ task_file_option = click.option(
 )  # fmt: skip
 
 
-@click.option("--tasks", metavar="A,B", help="Tasks or groups.")
-@click.option("--backbone", metavar="A,B", help="Backbones.")
-@offline_option
+def fetch_options(command: Callable[..., int]) -> Callable[..., int]:
+    """What `harness fetch` takes."""
+    tasks = click.option("--tasks", metavar="A,B", help="Tasks or groups.")
+    backbone = click.option("--backbone", metavar="A,B", help="Backbones.")
+    return tasks(backbone(offline_option(command)))
+
+
 def fetch(tasks: str | None, backbone: str | None, verbose: bool, quiet: bool) -> int:
     """Fetch data and weights from the hub into its caches, for a machine without a network.
 

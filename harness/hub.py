@@ -17,7 +17,7 @@ from harness.glue import GlueSource, Row
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
-PROBE_S = 8.0
+PROBE_S = 5.0
 """Seconds after which the hub is out of reach, whatever keeps its answer (a dead name server alone can take 20)."""
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
@@ -41,7 +41,7 @@ def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str)
     try:
         return _read(files, source.columns, labels)
     except Exception as error:  # what the library raises for a damaged file differs between its versions
-        advice = "delete it from the hub's cache or give --data-dir"
+        advice = "see to the hub's cache, or give --data-dir"
         raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {_first_line(error)}; {advice}") from None
 
 
@@ -102,7 +102,7 @@ def _out_of_reach() -> str | None:
 
     def ask() -> None:
         try:
-            dataset_info(REPOSITORY, revision=REVISION, timeout=5)
+            dataset_info(REPOSITORY, revision=REVISION, timeout=PROBE_S)
             answers.append(None)
         except Exception as error:  # as above
             answers.append(_first_line(error))

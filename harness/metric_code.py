@@ -51,7 +51,7 @@ def load_metric(code: MetricCode, folder: Path) -> Evaluated:
     if not place.startswith(".") and Path(place).exists():
         raise HarnessError(f"metric {code.name}: the library would run what lies in ./{place}; write {PREFIX}./{place} if that is meant")
     try:
-        return cast(Evaluated, evaluate.load(str(folder / place) if place.startswith(".") else place))
+        return cast(Evaluated, evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place))
     except Exception as error:  # the metric's own code runs here, and may raise anything
         raise HarnessError(f"metric {code.name} cannot be loaded: {_line(error)}") from None
 

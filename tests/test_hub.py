@@ -9,6 +9,7 @@ from glue_files import HUB_NAMES, glue_rows, write_glue, write_parquet
 from synthetic import one_line
 
 from harness import hub
+from harness.corpus import Corpus
 from harness.errors import HarnessError
 from harness.tasks import GROUPS, TASKS, load_data
 
@@ -128,3 +129,12 @@ def test_what_is_not_cached_is_fetched_in_the_pinned_revision(hub_cache: Path, m
     assert wanted == [("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", ["rte/train-*.parquet", "rte/validation-*.parquet"])]
     load_data(TASKS["rte"], None)
     assert len(wanted) == 1
+
+
+def test_corpus_without_a_folder_is_of_what_the_cache_holds(hub_cache: Path) -> None:
+    for split in ("train", "validation"):
+        write_parquet(hub_cache, "rte", split, glue_rows("rte", 0 if split == "train" else 1_000, 450))
+    found = Corpus(tasks=GROUPS["glue"]).data
+    texts = {text for part in (found.train, found.selection) for (text,) in part.texts}
+    training = load_data(TASKS["rte"], None).train
+    assert texts == {text for row in training.texts for text in row}
