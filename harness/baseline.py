@@ -16,7 +16,6 @@ from harness.errors import HarnessError, IncompleteError, reason
 from harness.records import DataSummary, Environment, Quartiles, RunRecord, RunSpec
 from harness.store import ResultsStore
 from harness.sweep import leaving
-from harness.tasks import find_tasks
 from harness.trace import Floats
 from harness.typed_json import SCHEMA, from_json
 
@@ -144,12 +143,6 @@ def unpacked(text: str, classes: int, rows: int) -> NDArray[np.float64]:
 
 def _kind(classes: int) -> np.dtype[np.generic]:
     return np.dtype("<f4") if classes == 1 else np.dtype("<u2")
-
-
-def classes_of(spec: RunSpec) -> int:
-    """Outputs of the models of a run's task."""
-    (task,) = find_tasks([spec.task])
-    return task.classes
 
 
 def baseline_of(store: ResultsStore, records: Sequence[RunRecord]) -> Baseline:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness import __version__
 from harness.cli_cache import cache_command
 from harness.cli_check import check_command
+from harness.cli_data import allow_code_option, fetch, fetch_options, offline_option, task_file_option
 from harness.cli_options import (
     FROM_FILE,
     POLICY_NAMES,
@@ -23,6 +25,9 @@ from harness.cli_options import (
     verbosity_options,
 )
 from harness.errors import ExitCode, HarnessError
+
+if TYPE_CHECKING:
+    from harness.tasks import Task
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
@@ -78,9 +83,12 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @cli.command("run")
 @config_option
 @click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
-@click.option("--tasks", default="demo", show_default=True, metavar="A,B", help="Tasks or groups: see harness list tasks.")
+@click.option("--tasks", metavar="A,B", help="Tasks or groups: see harness list tasks.  [default: demo]")
+@task_file_option
+@allow_code_option
 @click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER|HUB_ID", help="See harness list backbones.")
 @data_option
+@offline_option
 @click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
 @click.option("--glove", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
@@ -107,7 +115,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @verbosity_options
 def run_command(
     methods: str,
-    tasks: str,
+    tasks: str | None,
+    own_tasks: tuple[Task, ...],
     backbone: str,
     data_dir: Path | None,
     corpus: tuple[Path, ...],
@@ -136,8 +145,7 @@ def run_command(
 
     \b
     Examples:
-      harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --data-dir GLUE_DIR \\
-                  --train-rows sst2=10000 --seeds 1,2,3
+      harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --train-rows sst2=10000 --seeds 1,2,3
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
     """
     from harness.backbones import find_backbone
@@ -145,15 +153,15 @@ def run_command(
     from harness.grid import plan, run_and_tell, show_plan
     from harness.methods import configure, parse_setting
     from harness.options import cache_folder, names_in, numbers_in, reference_named, rows_of
+    from harness.own_tasks import choose_tasks
     from harness.run import Options, make_compute
-    from harness.tasks import find_tasks
 
     wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings]
     spare = click.get_current_context().meta[FROM_FILE]
-    chosen = [task.name for task in find_tasks(names_in("--tasks", tasks))]
+    chosen = choose_tasks(names_in("--tasks", tasks) if tasks is not None else None, own_tasks)
     grid = configure(names_in("--methods", methods), *([parse_setting(text) for text in words] for words in (wanted, spare["set"])))
-    rows, start = rows_of(train_rows, chosen, spare["train-rows"]), find_backbone(backbone)
-    cells = plan(grid, chosen, start, numbers_in("--seeds", seeds), max_length, rows, limit)
+    rows, numbers = rows_of(train_rows, list(chosen), spare["train-rows"]), numbers_in("--seeds", seeds)
+    cells = plan(grid, list(chosen.values()), find_backbone(backbone), numbers, max_length, rows, limit)
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,
@@ -162,10 +170,13 @@ def run_command(
         batch_size=batch_size,
         latency_s=latency_seconds if latency else 0.0,
         reference=reference_named(reference, grid),
-        corpus=Corpus(corpus, data_dir, corpus_tasks(chosen), limit),
+        corpus=Corpus(corpus, data_dir, corpus_tasks(list(chosen)), limit),
         vectors=glove,
     )
     return (show_plan if dry_run else run_and_tell)(cells, options)
+
+
+fetch_command = cli.command("fetch")(fetch_options(verbosity_options(fetch)))
 
 
 @cli.command("sweep")
@@ -208,6 +219,7 @@ def sweep_command(
 @compute_options
 @reference_option
 @data_option
+@offline_option
 @results_option
 @cache_option
 @verbosity_options
@@ -311,6 +323,7 @@ def flops_command(
 @form_option
 @click.option("--tasks", metavar="A,B", help="Only these tasks.")
 @click.option("--methods", metavar="A,B", help="Only these methods.")
+@click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
 @reference_option
 @click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
 @results_option
@@ -319,6 +332,7 @@ def report_command(
     form: str,
     tasks: str | None,
     methods: str | None,
+    wnli: bool,
     reference: str,
     into: Path | None,
     results_dir: Path,
@@ -350,7 +364,7 @@ def report_command(
             f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
         )
     against = reference_named(reference, {})
-    text = render(store, found.records, against.name if against else None, form, named)
+    text = render(store, found.records, against.name if against else None, form, named, wnli)
     if into is not None:
         insert(into, text)
     else:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.own_tasks import task_of
 from harness.policies import Policy, make_policy
 from harness.records import ExitMeasurement, LatencyConditions, RunRecord, canonical, telling, variant
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
-from harness.tasks import find_tasks
 
 BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 0.125}
 """Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows (of the method's own last
@@ -19,6 +19,10 @@ exit where the reference has no run)."""
 
 POINTS = ("3/4", "1/2", "1/4")
 """The budgets that get a row of their own in the main table."""
+
+
+MISMATCHED = "mismatched "
+"""How the name of a score on MNLI's second dev split begins."""
 
 
 @dataclass(frozen=True)
@@ -227,7 +231,7 @@ def _comparison(
     known = max(references, key=lambda name: len(groups[name]), default=None)
     base = {record.spec.seed: record for record in groups[known]} if known is not None else {}
     names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
-    (task,) = find_tasks([where.task])
+    task = task_of(records[0])
     rows: list[Row] = []
     curves: list[CurveRow] = []
     for name in names:
@@ -238,14 +242,24 @@ def _comparison(
             curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
     return Comparison(
         condition=where,
-        metrics=task.metrics,
-        constant_scores=records[0].constant_scores,
+        metrics=tuple(dict.fromkeys((*task.metrics, *all_scores(records[0])))),
+        constant_scores=records[0].constant_scores | _mismatched(records[0].mismatched.constant if records[0].mismatched else {}),
         rows=tuple(rows),
         curves=tuple(curves),
         exits=tuple(row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])),
         reference=known,
         records=tuple(record for name in names for record in groups[name]),
     )
+
+
+def all_scores(record: RunRecord) -> dict[str, float]:
+    """The last exit's scores on dev, and on mismatched where the task has it."""
+    return record.exits[-1].scores | _mismatched(record.mismatched.exits[-1] if record.mismatched else {})
+
+
+def _mismatched(scores: dict[str, float]) -> dict[str, float]:
+    """Scores by the names that tell them from dev's."""
+    return {MISMATCHED + metric: score for metric, score in scores.items()}
 
 
 def _against(
@@ -264,7 +278,7 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
     return Row(
         method=name,
         point=f"exit {records[0].exits[-1].layer}",
-        scores={m: mean(r.exits[-1].scores[m] for r in records) for m in records[0].exits[-1].scores},
+        scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0])},
         retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
         parameters=records[0].exits[-1].parameters,
         macs=mean(r.exits[-1].macs for r in records),
@@ -299,7 +313,7 @@ def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRe
 
 def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None) -> dict[str, _Point]:
     """Thresholds chosen on calibration within shares of the full model's MACs, scored on dev."""
-    (task,) = find_tasks([record.spec.task])
+    task = task_of(record)
     policy, dev = policy_of(record), store.trace(record)
     points = {}
     for name, chosen in chosen_thresholds(store, record, full).items():
@@ -310,13 +324,16 @@ def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, late
         ratios = latency.path_ratio.get("1") if latency else None
         ratio = 1 / sum(share / q.median for share, q in zip(shares, ratios, strict=True)) if ratios else None
         scores = {metric: float(values[0]) for metric, values in curve.scores.items()}
+        if record.mismatched is not None:
+            further = sweep(policy, store.trace(record, "mismatched"), record.costs, task.metrics, np.array([chosen]))
+            scores |= _mismatched({metric: float(values[0]) for metric, values in further.scores.items()})
         points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds, ratio)
     return points
 
 
 def policy_of(record: RunRecord) -> Policy:
     """The exit policy of a dynamic run's method."""
-    (task,) = find_tasks([record.spec.task])
+    task = task_of(record)
     assert record.policy is not None
     return make_policy(record.policy, task.classes, record.tolerance)
 
@@ -324,7 +341,7 @@ def policy_of(record: RunRecord) -> Policy:
 def chosen_thresholds(store: ResultsStore, record: RunRecord, full: RunRecord) -> dict[str, float]:
     """Budget -> the threshold with the best score on calibration whose mean MACs there stay within that share of the full model's; budgets
     that no threshold fits are left out."""
-    (task,) = find_tasks([record.spec.task])
+    task = task_of(record)
     policy, calibration = policy_of(record), store.trace(record, "calibration")
     thresholds = thresholds_from(policy, store.trace(record, "selection"))
     full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())

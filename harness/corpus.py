@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, reason
+from harness.hub import is_cached
 from harness.splits import whole_sentences
 from harness.tasks import GROUPS, TASKS, Encode, Split, Task, TaskData, digest, load_data
 
@@ -29,7 +30,7 @@ class Corpus:
     files: tuple[Path, ...] = ()
     """One sentence a line."""
     data_dir: Path | None = None
-    """Without files: GLUE's folder."""
+    """Without files: GLUE's folder; None: what the hub's cache holds of GLUE."""
     tasks: tuple[str, ...] = GROUPS["demo"]
     """Without files: the training parts of those of these tasks whose files are there give their texts, but for those that also stand in
     a part that is held out, of whatever task."""
@@ -88,13 +89,17 @@ def _lines(files: Sequence[Path]) -> Iterator[str]:
 
 def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:
     def has_files(task: Task) -> bool:
-        return task.layout is None or (data_dir is not None and (data_dir / task.layout.folder / "train.tsv").is_file())
+        if task.source is None:
+            return True
+        if data_dir is None:
+            return is_cached(task.name, task.source)
+        return (data_dir / task.source.layout.folder / "train.tsv").is_file()
 
     try:
         found = [load_data(task, data_dir) for task in map(TASKS.__getitem__, names) if has_files(task)]
     except HarnessError as error:
         raise HarnessError(f"the corpus is made of all tasks in the data folder: {error}; or give --corpus FILE") from None
-    parts = [part for data in found for part in (data.selection, data.calibration, data.dev)]
+    parts = [part for data in found for name, part in data.splits().items() if name != "train"]
     held = {_letters(text) for part in parts for texts in part.texts for text in texts}
     return [text for data in found for texts in data.train.texts for text in texts if _letters(text) not in held]
 

@@ -15,10 +15,11 @@ from harness.corpus import read_vectors
 from harness.errors import ExitCode, HarnessError
 from harness.estimate import fitting_minutes
 from harness.methods import Method
+from harness.metric_code import load_metric
 from harness.records import RunRecord, RunSpec
 from harness.run import Cell, Options, device_name, load_cell_data, run_cell, run_id
 from harness.store import ResultsStore, check_writable
-from harness.tasks import TaskData
+from harness.tasks import Task, TaskData
 
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """What torch's RuntimeError names when there is no memory left on the processor's side."""
@@ -26,7 +27,7 @@ CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 
 def plan(
     methods: dict[str, Method],
-    tasks: Sequence[str],
+    tasks: Sequence[Task],
     backbone: Backbone,
     seeds: Sequence[int],
     max_length: int,
@@ -37,7 +38,8 @@ def plan(
     ready = {name: method.settled(backbone) for name, method in methods.items()}
     return [
         Cell(
-            RunSpec(name, task, backbone.name, seed, train_rows.get(task), max_length, limit, asdict(method)),
+            RunSpec(name, task.name, backbone.name, seed, train_rows.get(task.name), max_length, limit, asdict(method)),
+            task,
             method,
             backbone,
         )
@@ -68,8 +70,9 @@ def run_grid(
     check_writable(options.cache_dir, "cache")
     torch.set_num_threads(options.compute.threads)
     keep_freed_memory()
-    check_sources(cells, options)
     data, failures = load_grid_data(cells, options)
+    check_sources(cells, options)
+    check_code(cells)
     for failure in failures:
         failed(failure)
     for number, cell in enumerate(cells, start=1):
@@ -99,6 +102,18 @@ def check_sources(cells: Sequence[Cell], options: Options) -> None:
         read_vectors(options.vectors)
     if corpus:
         _ = options.corpus.data
+
+
+def check_code(cells: Sequence[Cell]) -> None:
+    """Load other people's metrics before anything is fitted.
+
+    Raises: HarnessError for one that is not to be had.
+    """
+    tasks = {cell.task.name: cell.task for cell in cells}
+    for task in tasks.values():
+        if task.own is not None:
+            for code in task.code:
+                load_metric(code, task.own.folder)
 
 
 def keep_freed_memory() -> None:
@@ -136,19 +151,29 @@ def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, T
     for task, cell in {cell.spec.task: cell for cell in cells}.items():
         try:
             data[task] = load_cell_data(cell, options.data_dir)
+            for remark in data[task].remarks:
+                options.compute.progress.say(f"harness: warning: {task}: {remark}")
         except HarnessError as error:
             mine = sum(other.spec.task == task for other in cells)
             failures.append(Failure(task, str(error), ExitCode.INCOMPLETE, mine))
     if not data:
-        raise HarnessError("; ".join(failure.reason for failure in failures))
+        raise HarnessError("; ".join(_by_reason(failures)))
     return data, failures
+
+
+def _by_reason(failures: Sequence[Failure]) -> list[str]:
+    """What went wrong, each reason once, with the names that it does not hold itself."""
+    labels: dict[str, list[str]] = {}
+    for failure in failures:
+        labels.setdefault(failure.reason, []).append(failure.label)
+    return [said if all(name in said for name in names) else f"{', '.join(names)}: {said}" for said, names in labels.items()]
 
 
 def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     """Print the cells, whether they are stored, and how long fitting the others will take by earlier runs."""
     store = ResultsStore(options.results_dir)
-    check_sources(cells, options)
     data, failures = load_grid_data(cells, options)
+    check_sources(cells, options)
     planned = [(cell, run_id(cell, data[cell.spec.task], options)) for cell in cells if cell.spec.task in data]
     stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
     asked = [(cell.spec, there) for (cell, _), there in zip(planned, stored, strict=True)]

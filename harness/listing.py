@@ -9,11 +9,12 @@ from tabulate import tabulate
 from harness.backbones import BACKBONES
 from harness.errors import HarnessError
 from harness.methods import METHODS, load_method
+from harness.own_tasks import task_of
 from harness.policies import make_policy
 from harness.records import RunRecord, flat, telling, variant
 from harness.store import ResultsStore
 from harness.sweep import sweep, thresholds_from
-from harness.tasks import GROUPS, TASKS, find_tasks
+from harness.tasks import GROUPS, TASKS
 
 Rows = list[dict[str, object]]
 
@@ -101,7 +102,7 @@ def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, poin
     name = policy or record.policy
     if name is None or record.policy is None:
         raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: there is no curve")
-    (task,) = find_tasks([record.spec.task])
+    task = task_of(record)
     if tolerance is not None and not (name == "patience" and task.regression):
         raise HarnessError(f"--tolerance is for patience on a regression, this is {name} on {task.name}")
     chosen = make_policy(name, task.classes, tolerance or record.tolerance)

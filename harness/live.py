@@ -18,12 +18,13 @@ from harness.latency import LatencyJob, paired_ratio, quartiles, rows_of, run_jo
 from harness.methods import model_format
 from harness.metrics import scores
 from harness.options import Reference
+from harness.own_tasks import task_of
 from harness.policies import Policy, make_policy
 from harness.records import RunRecord, Timing
 from harness.rows import RowsKey, kept_rows
 from harness.run import device_name, save_reference
 from harness.stages import Compute
-from harness.tasks import Split, find_tasks, load_data
+from harness.tasks import Split, load_data
 from harness.trace import predictions
 
 
@@ -55,7 +56,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     name = options.policy or record.policy
     if name is None or record.policy is None:
         raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: its latency is in the record")
-    (task,) = find_tasks([record.spec.task])
+    task = task_of(record)
     policy = make_policy(name, task.classes, record.tolerance)
     cut = policy.cut(options.threshold)
     folder = _model_folder(record, options.cache_dir)
@@ -128,14 +129,16 @@ def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Sp
     Raises: NotComparableError when they, or the backbone, are not the run's.
     """
     spec = record.spec
-    (task,) = find_tasks([spec.task])
-    if options.data_dir is None:
+    if options.data_dir is None or record.own_task is not None:
         kept = kept_rows(options.cache_dir, RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit))
         if kept is not None:
             if options.reference is not None:
                 _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
             return kept
-    data = load_data(task, options.data_dir, spec.train_rows, spec.limit)
+    if record.own_task is not None:
+        advice = "harness run with its task file, this --cache-dir and another --results-dir keeps them again"
+        raise IncompleteError(f"the dev rows of run {record.run_id} are not in {options.cache_dir}: {advice}")
+    data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
     _check_same("data", data.data_fingerprint, record.data.data, record)
     _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
     return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))

@@ -240,6 +240,28 @@ class WeightsReport:
 
 
 @dataclass(frozen=True)
+class TaskSummary:
+    """What a reader must know of a user's own task, whose file may be gone."""
+
+    labels: tuple[str, ...]
+    """Class names in index order; empty for a regression."""
+    metrics: tuple[str, ...]
+    """The first is the main one."""
+    scale: float
+    """Regression: what labels are divided by in training."""
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores on a further split that only scores (MNLI's mismatched)."""
+
+    constant: dict[str, float]
+    """Metric -> score of the constant answer."""
+    exits: tuple[dict[str, float], ...]
+    """For each exit metric -> score of the truncated model."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that is kept of a run beside its traces.
 
@@ -270,6 +292,10 @@ class RunRecord:
     weights: WeightsReport
     seconds: float
     """Wall-clock seconds of the whole cell."""
+    own_task: TaskSummary | None = None
+    """None for a task of the table."""
+    mismatched: SplitScores | None = None
+    """None for a task with one dev split."""
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from harness.baseline import Baseline, PinnedPoint, PinnedRun, answers_at, unpacked
 from harness.errors import ExitCode, IncompleteError
 from harness.metrics import METRICS, scores
+from harness.own_tasks import task_of
 from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
 from harness.store import ResultsStore
-from harness.tasks import Task, find_tasks
+from harness.tasks import Task
 from harness.trace import Floats, Trace
 
 Array = NDArray[np.float64]
@@ -157,7 +158,7 @@ def _figures(old: PinnedRun, new: RunRecord, trace: Trace, limits: Limits) -> It
     yield _exact("parameters", old.parameters, new.parameters)
     if layers != exits:
         return
-    (task,) = find_tasks([old.spec.task])
+    task = task_of(new)
     own, rows = trace.predictions(), len(trace.ids)
     for place, (pinned, measured) in enumerate(zip(old.exits, new.exits, strict=True)):
         where = f"at exit {pinned.layer}"

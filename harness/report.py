@@ -1,19 +1,21 @@
 """The comparison as tables: markdown, csv or json."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tabulate import tabulate
 
+from harness.averages import average_section, glue_averages
 from harness.compare import BUDGETS, Comparison, Condition, Mean, Row, compare
 from harness.errors import HarnessError, IncompleteError, reason, unknown
 from harness.methods import METHODS
 from harness.metrics import METRICS
+from harness.own_tasks import task_of
 from harness.records import RunRecord, Timing
 from harness.store import Problem, ResultsStore
-from harness.tasks import find_tasks
+from harness.tasks import GROUPS, TASKS, find_tasks
 
 CONSTANT = "(constant answer)"
 """The row of a model that always gives the training part's majority label, or mean value."""
@@ -51,7 +53,11 @@ def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[s
     Raises: HarnessError for a task that does not exist, or a method that neither exists nor has runs.
     """
     records, problems = store.records()
-    asked = {name: {task.name for task in find_tasks([name])} for name in tasks or ()}
+    own = {record.spec.task for record in records if record.own_task is not None}
+    for name in tasks or ():
+        if name not in {*own, *TASKS, *GROUPS}:
+            raise unknown("task", name, {*own, *TASKS, *GROUPS})
+    asked = {name: {name} if name in own else {task.name for task in find_tasks([name])} for name in tasks or ()}
     if tasks is not None:
         records = [record for record in records if any(record.spec.task in members for members in asked.values())]
     known = {*METHODS, *(record.spec.method for record in records)}
@@ -66,9 +72,15 @@ def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[s
 
 
 def render(
-    store: ResultsStore, records: Sequence[RunRecord], reference: str | None, form: str, methods: Sequence[str] | None = None
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    reference: str | None,
+    form: str,
+    methods: Sequence[str] | None = None,
+    wnli: bool = False,
 ) -> str:
-    """The report on these records; with `methods`, only their rows (ratios are against the reference all the same).
+    """The report on these records; with `methods`, only their rows (ratios are against the reference all the same). `wnli`: it counts in
+    GLUE's average, which markdown has.
 
     Raises: IncompleteError when there are none; what `ResultsStore.trace` raises.
     """
@@ -81,7 +93,9 @@ def render(
         return json.dumps([_plain(store, comparison) for comparison in comparisons], indent=1) + "\n"
     if form == "csv":
         return _csv(comparisons)
-    return "\n".join(_markdown(store, comparison, comparisons) for comparison in comparisons) + "\n" + MIXED + "\n"
+    parts = [_markdown(store, comparison, comparisons) for comparison in comparisons]
+    parts += [average_section(found, CONSTANT) for found in glue_averages(comparisons, wnli)]
+    return "\n".join([*parts, MIXED]) + "\n"
 
 
 def insert(path: Path, text: str) -> None:
@@ -143,9 +157,10 @@ def caption(comparison: Comparison) -> str:
     drawn = f" (drawn by --train-rows {where.train_rows})" if where.train_rows else ""
     seeds = sorted({record.spec.seed for record in comparison.records})
     cut = sum(first.data.truncated.values())
+    further = f", and on mismatched ({rows['mismatched']} rows)" if "mismatched" in rows else ""
     repeated = f", {first.data.repeated} of them also in train" if first.data.repeated else ""
     return (
-        f"Scores on dev ({rows['dev']} rows{repeated}, {first.data.dev_tokens:.1f} tokens on average), mean ± sd over seeds "
+        f"Scores on dev ({rows['dev']} rows{repeated}, {first.data.dev_tokens:.1f} tokens on average){further}, mean ± sd over seeds "
         f"({', '.join(map(str, seeds))}; n in the table). Trained on {rows['train']} rows{drawn}; best epoch and rates on "
         f"selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). Cut at {where.max_length} tokens "
         f"({cut} rows were longer). Trained in {where.precision}, scored and timed in float32 on {where.device}, {where.threads} CPU "
@@ -155,7 +170,7 @@ def caption(comparison: Comparison) -> str:
 
 def _tolerance(comparison: Comparison) -> str:
     """What patience calls agreement where answers are numbers."""
-    (task,) = find_tasks([comparison.condition.task])
+    task = task_of(comparison.records[0])
     tolerances = sorted({record.tolerance for record in comparison.records if record.policy is not None})
     if not task.regression or not tolerances:
         return ""
@@ -198,7 +213,7 @@ def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
         row.method,
         row.point,
         str(row.macs.count),
-        *(number(row.scores[metric], 1, 100) for metric in metrics),
+        *(number(row.scores.get(metric), 1, 100) for metric in metrics),
         number(row.retained, 1, 100, of=seeds),
         f"{row.parameters / 1e6:.2f}",
         number(row.macs, 1, 1e-6),
@@ -307,9 +322,10 @@ def _plain(store: ResultsStore, comparison: Comparison) -> dict[str, object]:
     }
 
 
-def _csv_columns() -> list[str]:
-    """The same whatever the runs: the condition, the row, and of each figure mean, deviation and number of seeds."""
-    figures = [*(f"scores.{metric}" for metric in METRICS), *FIGURES]
+def _csv_columns(more: Iterable[str]) -> list[str]:
+    """The same whatever the runs: the condition, the row, and of each figure mean, deviation and number of seeds. At the end those of
+    scores that only some tasks have: on mismatched, by other people's metrics."""
+    figures = [*(f"scores.{metric}" for metric in METRICS), *FIGURES, *(f"scores.{metric}" for metric in more)]
     parts = [f"{figure}.{part.name}" for figure in figures for part in fields(Mean)]
     return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", "method", "point", "composed", "parameters", *parts]
 
@@ -322,7 +338,8 @@ def _csv(comparisons: list[Comparison]) -> str:
     for comparison in comparisons:
         given = {**asdict(comparison.condition), "rows": comparison.records[0].data.rows}
         rows += [{**given, **row} for row in (_constant_row(comparison), *map(_csv_row, comparison.rows))]
-    frame = pandas.json_normalize(rows).reindex(columns=_csv_columns())
+    more = dict.fromkeys(metric for comparison in comparisons for metric in comparison.metrics if metric not in METRICS)
+    frame = pandas.json_normalize(rows).reindex(columns=_csv_columns(more))
     whole = [name for name in frame if name.endswith(".count") or name in ("train_rows", "limit", "parameters")]
     text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
     return text

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
+from numpy.typing import NDArray
 
 from harness import __version__
 from harness.backbones import Backbone, find_backbone
@@ -24,17 +25,29 @@ from harness.flops import piece_costs
 from harness.inference import collect
 from harness.latency import LatencyJob, measure_exits, timing_batches
 from harness.methods import Method, model_format
+from harness.metric_code import code_score, load_metric
 from harness.metrics import scores
 from harness.model import MultiExitModel
 from harness.options import Reference
+from harness.own_tasks import summary
 from harness.policies import POLICIES
 from harness.progress import Progress
-from harness.records import Costs, DataSummary, Environment, ExitMeasurement, LatencyConditions, RunRecord, RunSpec, Sources
+from harness.records import (
+    Costs,
+    DataSummary,
+    Environment,
+    ExitMeasurement,
+    LatencyConditions,
+    RunRecord,
+    RunSpec,
+    Sources,
+    SplitScores,
+)
 from harness.rows import RowsKey, keep_rows
 from harness.stages import Compute, Fitted, Work
 from harness.store import ResultsStore
 from harness.sweep import Curve, sweep, thresholds_from
-from harness.tasks import Task, TaskData, file_digest, find_tasks, load_data
+from harness.tasks import Split, Task, TaskData, file_digest, load_data
 from harness.trace import Trace
 from harness.typed_json import SCHEMA
 
@@ -72,6 +85,7 @@ class Cell:
     """One run that is asked for."""
 
     spec: RunSpec
+    task: Task
     method: Method
     backbone: Backbone
 
@@ -83,8 +97,7 @@ class Cell:
 
 def load_cell_data(cell: Cell, data_dir: Path | None) -> TaskData:
     """The cell's rows, encoded by its backbone."""
-    (task,) = find_tasks([cell.spec.task])
-    data = load_data(task, data_dir, cell.spec.train_rows, cell.spec.limit)
+    data = load_data(cell.task, data_dir, cell.spec.train_rows, cell.spec.limit)
     return data.encoded(cell.backbone.encode, cell.spec.max_length)
 
 
@@ -125,9 +138,8 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
     """What the clock can see of the reference: its name and a hash of its tensors' names and shapes; nothing without one."""
     if reference is None:
         return []
-    (task,) = find_tasks([cell.spec.task])
     with torch.device("meta"):
-        tensors = reference.method.untrained(cell.backbone, task).state_dict()
+        tensors = reference.method.untrained(cell.backbone, cell.task).state_dict()
     shapes = [[name, list(tensor.shape)] for name, tensor in tensors.items()]
     return [reference.name, hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]]
 
@@ -153,7 +165,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         if name != "train"
     }
     costs = piece_costs(model.to("cpu"))
-    exits = static_exits(model, traces["dev"], costs, data.task.metrics)
+    exits = with_code_scores(static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task)
     policy = own_policy(cell.method, data.task.classes)
     curves = all_curves(traces, costs, data, cell.method.tolerance) if policy is not None else {}
     latency = None
@@ -167,7 +179,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         spec=cell.spec,
         environment=environment(options.compute),
         data=_summary(data, cell.backbone, sources(cell.method, options)),
-        constant_scores=data.constant_scores(),
+        constant_scores=data.constant_scores() | code_scores(data.task, data.constant_answers(data.dev)[None], data.dev.labels)[0],
         policy=policy,
         tolerance=cell.method.tolerance,
         parameters=model.parameter_count(),
@@ -178,6 +190,8 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         search=fitted.trials,
         weights=fitted.stage.weights(),
         seconds=round(time.perf_counter() - started, 1),
+        own_task=summary(data.task),
+        mismatched=further_scores(data, data.mismatched, traces["mismatched"]) if data.mismatched is not None else None,
     )
     store.save(record, traces, curves)
     return record, False
@@ -203,6 +217,26 @@ def static_exits(model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple
         )
         for place, layer in enumerate(dev.exit_layers)
     )
+
+
+def with_code_scores(exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task) -> tuple[ExitMeasurement, ...]:
+    """The exits with what other people's metrics say of them, where the user allows those; curves do without."""
+    found = code_scores(task, dev.predictions().astype(np.float64), dev.labels)
+    return tuple(replace(measured, scores=measured.scores | more) for measured, more in zip(exits, found, strict=True))
+
+
+def code_scores(task: Task, answers: NDArray[np.float64], labels: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Other people's metrics of answers [e, n], for each exit."""
+    metrics = {code: load_metric(code, task.own.folder) for code in task.code} if task.own is not None else {}
+    whole = not task.regression
+    return [{code.name: code_score(code, metric, own, labels, whole) for code, metric in metrics.items()} for own in answers]
+
+
+def further_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
+    """Scores on a further split."""
+    reached = scores(data.task.metrics, trace.predictions().astype(np.float64), trace.labels)
+    exits = tuple({name: float(values[place]) for name, values in reached.items()} for place in range(len(trace.exit_layers)))
+    return SplitScores(data.constant_scores(part), exits)
 
 
 def all_curves(traces: dict[str, Trace], costs: Costs, data: TaskData, tolerance: float) -> dict[str, Curve]:

@@ -30,6 +30,21 @@ def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
 
     Raises: ValueError when there are too few rows to hold some out.
     """
+    selection, calibration = _hold_out(texts, strata, _sharing_a_text(texts))
+    return _parts(len(texts), selection, calibration, dropped=set())
+
+
+def part_off(texts: Texts, strata: Positions, share: float) -> tuple[Positions, Positions]:
+    """The positions of the other rows and of about this share of the rows, in file order: whole groups of rows that share a text, `strata`
+    [n] in proportion."""
+    groups = _in_order(texts, strata, _sharing_a_text(texts))
+    taken = sorted(row for group in _take(groups, strata, round(share * len(texts))) for row in group)
+    others = sorted(set(range(len(texts))).difference(taken))
+    return np.array(others, dtype=np.int64), np.array(taken, dtype=np.int64)
+
+
+def _sharing_a_text(texts: Texts) -> list[list[int]]:
+    """Groups of rows that share a text, in either place, directly or through others."""
     parent: dict[str, str] = {}
 
     def root(text: str) -> str:
@@ -44,8 +59,7 @@ def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
     groups: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(texts):
         groups[root(row[0])].append(number)
-    selection, calibration = _hold_out(texts, strata, list(groups.values()))
-    return _parts(len(texts), selection, calibration, dropped=set())
+    return list(groups.values())
 
 
 def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
@@ -116,15 +130,20 @@ def _hold_out(texts: Texts, strata: Positions, groups: list[list[int]]) -> tuple
     rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
     if rows <= least:
         raise ValueError(f"train has {rows} independent rows, wanted more than {least} to hold some of them out")
-
-    def place(row: int) -> tuple[str, int]:
-        return _order(texts[row]), int(strata[row])
-
-    ordered = sorted((sorted(group, key=place) for group in groups), key=lambda group: place(group[0]))
+    ordered = _in_order(texts, strata, groups)
     selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
     chosen = {group[0] for group in selection}
     rest = [group for group in ordered if group[0] not in chosen]
     return selection, _take(rest, strata, _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows))
+
+
+def _in_order(texts: Texts, strata: Positions, groups: Iterable[list[int]]) -> list[list[int]]:
+    """The groups, and the rows within each, in `_order`."""
+
+    def place(row: int) -> tuple[str, int]:
+        return _order(texts[row]), int(strata[row])
+
+    return sorted((sorted(group, key=place) for group in groups), key=lambda group: place(group[0]))
 
 
 def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[int]]:

@@ -24,7 +24,9 @@ UNFINISHED_S = 3600.0
 """Age in seconds after which such a folder belongs to a killed process."""
 
 TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
-"""Split -> file."""
+"""Split -> file, of every run."""
+MISMATCHED_TRACE = {"mismatched": "trace.mismatched.npz"}
+"""The same of a run on MNLI."""
 
 T = TypeVar("T", RunRecord, Timing)
 
@@ -69,7 +71,7 @@ class ResultsStore:
         Raises: IncompleteError when the disk is full; nothing is left behind.
         """
         text = to_json(record)
-        files = {RECORD: text.encode()} | {TRACES[split]: trace_bytes(trace) for split, trace in traces.items()}
+        files = {RECORD: text.encode()} | {(TRACES | MISMATCHED_TRACE)[split]: trace_bytes(trace) for split, trace in traces.items()}
         if curves:
             files[POINTS] = curves_bytes(curves)
         final = self.folder(record.spec.task, record.spec.method, record.run_id)
@@ -118,7 +120,7 @@ class ResultsStore:
         whole, problems = [], []
         for record in records:
             try:
-                for split in TRACES:
+                for split in TRACES if record.mismatched is None else TRACES | MISMATCHED_TRACE:
                     self.trace(record, split)
                 self.timings(record)
             except IncompleteError as error:
@@ -145,7 +147,7 @@ class ResultsStore:
 
         Raises: IncompleteError when it is missing or damaged.
         """
-        return read_trace(self.folder(record.spec.task, record.spec.method, record.run_id) / TRACES[split])
+        return read_trace(self.folder(record.spec.task, record.spec.method, record.run_id) / (TRACES | MISMATCHED_TRACE)[split])
 
     def curves(self, record: RunRecord) -> dict[str, Curve]:
         """A run's stored curves; empty for a model with one exit."""

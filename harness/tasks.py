@@ -1,7 +1,7 @@
 """Tasks, their files, and the splits that every method and seed shares."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,23 +10,14 @@ from numpy.typing import NDArray
 
 from harness import demo
 from harness.errors import HarnessError, unknown
+from harness.glue import GLUE, GlueSource, Row, tsv_rows
+from harness.hub import hub_rows
+from harness.metric_code import MetricCode
 from harness.metrics import scores
-from harness.splits import draw, hold_out_groups, hold_out_sentences
+from harness.own_files import OwnFiles, file_rows
+from harness.splits import draw, hold_out_groups, hold_out_sentences, part_off
 
 REGRESSION_STRATA = 5
-
-
-@dataclass(frozen=True)
-class TsvLayout:
-    """Where a GLUE task's texts and labels stand in its official files."""
-
-    folder: str
-    columns: int
-    texts: tuple[int, ...]
-    """Columns of the one or two texts, from 0."""
-    label: int
-    header: tuple[str, ...] | None
-    """Names that the first line gives the text columns and the label's; None: the first line is a row."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +31,19 @@ class Task:
     """What the files write for each label, in the same order."""
     metrics: tuple[str, ...]
     """The first is the main one."""
-    layout: TsvLayout | None
-    """None for the demo tasks, which are made in code."""
+    source: GlueSource | None
+    """None for the demo tasks, which are made in code, and for a user's own."""
     scale: float = 1.0
     """Regression: labels are divided by it in training, so that they lie in [0, 1]."""
     phrases: bool = False
     """The train file holds the phrases of its sentences: whole sentences are held out, with all that occurs inside them."""
     about: str = ""
+    own: OwnFiles | None = None
+    """The files of a user's own task."""
+    bounds: tuple[float, float] | None = None
+    """Regression: the smallest and the largest label; None: 0 to `scale`."""
+    code: tuple[MetricCode, ...] = ()
+    """Metrics of other people's code, for the scores of exits alone."""
 
     @property
     def classes(self) -> int:
@@ -59,61 +56,27 @@ class Task:
         return not self.labels
 
 
-_PAIR = ("sentence1", "sentence2", "label")
 _ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("entailment", "neutral", "contradiction")
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task(
-            "cola",
-            ("unacceptable", "acceptable"),
-            ("0", "1"),
-            ("matthews",),
-            TsvLayout("CoLA", 4, (3,), 1, None),
-            about="grammatical acceptability",
-        ),
-        Task(
-            "sst2",
-            ("negative", "positive"),
-            ("0", "1"),
-            ("accuracy",),
-            TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")),
-            phrases=True,
-            about="sentiment of film reviews",
-        ),
-        Task(
-            "mrpc",
-            ("not_equivalent", "equivalent"),
-            ("0", "1"),
-            ("f1", "accuracy"),
-            TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")),
-            about="paraphrase of news sentences",
-        ),
-        Task(
-            "stsb",
-            (),
-            (),
-            ("pearson", "spearman"),
-            TsvLayout("STS-B", 10, (7, 8), 9, ("sentence1", "sentence2", "score")),
-            scale=5.0,
-            about="similarity of sentences, 0 to 5",
-        ),
-        Task("rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), TsvLayout("RTE", 4, (1, 2), 3, _PAIR), about="textual entailment"),
-        Task(
-            "wnli",
-            ("not_entailment", "entailment"),
-            ("0", "1"),
-            ("accuracy",),
-            TsvLayout("WNLI", 4, (1, 2), 3, _PAIR),
-            about="coreference as entailment",
-        ),
+        Task("cola", ("unacceptable", "acceptable"), ("0", "1"), ("matthews",), GLUE["cola"], about="grammatical acceptability"),
+        Task("sst2", ("negative", "positive"), ("0", "1"), ("accuracy",), GLUE["sst2"], phrases=True, about="sentiment of film reviews"),
+        Task("mrpc", ("not_equivalent", "equivalent"), ("0", "1"), ("f1", "accuracy"), GLUE["mrpc"], about="paraphrase of news sentences"),
+        Task("stsb", (), (), ("pearson", "spearman"), GLUE["stsb"], scale=5.0, about="similarity of sentences, 0 to 5"),
+        Task("qqp", ("not_duplicate", "duplicate"), ("0", "1"), ("f1", "accuracy"), GLUE["qqp"], about="questions that ask the same"),
+        Task("mnli", _NLI, _NLI, ("accuracy",), GLUE["mnli"], about="textual entailment in several genres"),
+        Task("qnli", _ENTAILMENT, _ENTAILMENT, ("accuracy",), GLUE["qnli"], about="whether a sentence answers a question"),
+        Task("rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), GLUE["rte"], about="textual entailment"),
+        Task("wnli", _ENTAILMENT[::-1], ("0", "1"), ("accuracy",), GLUE["wnli"], about="coreference as entailment"),
         *(Task(name, labels, labels, ("accuracy",), None, about="made in code, for a first look") for name, labels in demo.LABELS.items()),
     )
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "glue": ("cola", "sst2", "mrpc", "stsb", "rte", "wnli"),
+    "glue": tuple(GLUE),
     "demo": tuple(demo.LABELS),
 }
 
@@ -166,7 +129,7 @@ Encode = Callable[[Sequence[tuple[str, ...]], int], Tokens]
 
 @dataclass(frozen=True)
 class TaskData:
-    """The four parts of a task. Training never sees the other three; dev only scores."""
+    """The parts of a task. Training never sees the others; dev only scores."""
 
     task: Task
     train: Split
@@ -181,6 +144,10 @@ class TaskData:
     """Of the held-out rows' ids."""
     max_length: int = 0
     """Tokens after which rows were cut; 0 before they are encoded."""
+    mismatched: Split | None = None
+    """MNLI's second dev split, of genres that train does not have; it only scores, too."""
+    remarks: tuple[str, ...] = ()
+    """What a user should know of the rows, though they can be used."""
 
     @property
     def fingerprint(self) -> str:
@@ -191,7 +158,8 @@ class TaskData:
 
     def splits(self) -> dict[str, Split]:
         """Name -> split."""
-        return {"train": self.train, "selection": self.selection, "calibration": self.calibration, "dev": self.dev}
+        parts = {"train": self.train, "selection": self.selection, "calibration": self.calibration, "dev": self.dev}
+        return parts if self.mismatched is None else {**parts, "mismatched": self.mismatched}
 
     def encoded(self, encode: Encode, max_length: int) -> "TaskData":
         """The same rows with their tokens, at most `max_length` a row."""
@@ -205,15 +173,20 @@ class TaskData:
             selection=with_tokens(self.selection),
             calibration=with_tokens(self.calibration),
             dev=with_tokens(self.dev),
+            mismatched=None if self.mismatched is None else with_tokens(self.mismatched),
             max_length=max_length,
         )
 
-    def constant_scores(self) -> dict[str, float]:
-        """Scores on dev of always answering train's majority class (or its mean value)."""
+    def constant_answers(self, part: Split) -> NDArray[np.float64]:
+        """Train's majority class (or its mean value) for every row."""
         train = self.train.labels
         constant = train.mean() if self.task.regression else np.bincount(train.astype(int)).argmax()
-        answers = np.full(len(self.dev), constant, dtype=np.float64)
-        return {name: float(score) for name, score in scores(self.task.metrics, answers, self.dev.labels).items()}
+        return np.full(len(part), constant, dtype=np.float64)
+
+    def constant_scores(self, part: Split | None = None) -> dict[str, float]:
+        """Scores of always giving the constant answer, on dev unless told."""
+        part = self.dev if part is None else part
+        return {name: float(score) for name, score in scores(self.task.metrics, self.constant_answers(part), part.labels).items()}
 
 
 def find_tasks(names: Iterable[str]) -> list[Task]:
@@ -234,8 +207,9 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
     `train_rows` rows are drawn from the training part, by the data alone; `limit` cuts every part to its first rows.
     Raises: HarnessError for a missing or malformed file, an unknown label, or more train_rows than there are.
     """
-    train, dev = (_read(task, name, data_dir) for name in ("train", "dev"))
-    fingerprint = _fingerprint(train, dev)
+    read = _read(task, data_dir)
+    fingerprint = _fingerprint(task, read)
+    train, dev, *further = read
     hold_out = hold_out_sentences if task.phrases else hold_out_groups
     try:
         parts = hold_out(train.texts, _strata(task, train.labels))
@@ -247,77 +221,87 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
             raise HarnessError(f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part")
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
-        train, selection, calibration, dev = (p.rows(np.arange(min(limit, len(p)))) for p in (train, selection, calibration, dev))
+        train, selection, calibration, dev = (_first(part, limit) for part in (train, selection, calibration, dev))
+        further = [_first(part, limit) for part in further]
     splits = digest(str(part.ids.tolist()) for part in (selection, calibration))
-    return TaskData(task, train, selection, calibration, dev, fingerprint, splits)
+    mismatched = further[0] if further else None
+    return TaskData(
+        task, train, selection, calibration, dev, fingerprint, splits, mismatched=mismatched, remarks=tuple(_remarks(task, read))
+    )
 
 
-def _read(task: Task, split: str, data_dir: Path | None) -> Split:
-    if task.layout is None:
-        rows = [(row.texts, row.label) for row in demo.demo_rows(task.name, split)]
-        return _make_split(rows, [task.values.index(label) for _, label in rows])
-    if data_dir is None:
-        raise HarnessError(f"task {task.name} needs --data-dir, a folder of GLUE's TSV files with {task.layout.folder}/ in it")
-    return read_tsv(task, data_dir / task.layout.folder / f"{split}.tsv")
+def _first(part: Split, limit: int) -> Split:
+    return part.rows(np.arange(min(limit, len(part))))
 
 
-def _make_split(rows: list[tuple[tuple[str, ...], str]], labels: Sequence[float]) -> Split:
-    return Split(np.arange(len(rows)), tuple(texts for texts, _ in rows), np.array(labels, dtype=np.float64))
+def _read(task: Task, data_dir: Path | None) -> list[Split]:
+    """Train, dev, and what further splits there are."""
+    if task.own is not None:
+        return _read_own(task, task.own)
+    if task.source is None:
+        made = ([Row(row.texts, row.label, 0) for row in demo.demo_rows(task.name, split)] for split in ("train", "dev"))
+        return [_make_split(task, rows, task.values, "demo") for rows in made]
+    if data_dir is not None:
+        return [read_tsv(task, data_dir / task.source.layout.folder / f"{name}.tsv") for name in task.source.files]
+    kept = ((name, hub_rows(task.name, task.source, task.labels, name)) for name in task.source.hub_splits)
+    return [_make_split(task, rows, task.labels, f"the hub's {task.name} {name}") for name, rows in kept]
 
 
 def read_tsv(task: Task, path: Path) -> Split:
-    """Read an official GLUE file: tab-separated, no quoting (the texts hold unbalanced quotes), a byte-order mark allowed.
+    """Read an official GLUE file, train's or dev's by its name.
 
     Raises: HarnessError with file, line and columns when a row does not fit.
     """
-    layout = task.layout
-    assert layout is not None
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise HarnessError(f"task {task.name}: cannot read {path}: {error.strerror}; check --data-dir") from None
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"task {task.name}: {path} is not UTF-8 text: {error}") from None
-    rows: list[tuple[tuple[str, ...], str]] = []
-    labels: list[float] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
-        if not line:
-            continue
-        cells = line.split("\t")
-        if len(cells) != layout.columns:
-            raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}")
-        if number == 1 and layout.header is not None:
-            _check_header(tuple(cells[column] for column in (*layout.texts, layout.label)), layout.header, path)
-            continue
-        rows.append((tuple(cells[column].strip() for column in layout.texts), cells[layout.label]))
-        labels.append(_label(task, cells[layout.label], path, number))
-    if not rows:
-        raise HarnessError(f"{path} has no rows")
-    return _make_split(rows, labels)
+    source = task.source
+    assert source is not None
+    layout = source.layout if path.stem == "train" else source.layout.dev or source.layout
+    return _make_split(task, tsv_rows(layout, path), task.values, str(path))
 
 
-def _check_header(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> None:
-    """Raises: HarnessError when the columns that are read have other names."""
-    if names != wanted:
-        raise HarnessError(f"{path} line 1: the columns of texts and label are named {', '.join(names)}, wanted {', '.join(wanted)}")
+def _read_own(task: Task, own: OwnFiles) -> list[Split]:
+    """Train and dev; without a dev file a share of train is dev, by groups of rows that share a text."""
+    train = _make_split(task, file_rows(own.train, own), task.values, str(own.train))
+    if own.dev is not None:
+        return [train, _make_split(task, file_rows(own.dev, own), task.values, str(own.dev))]
+    assert own.dev_share is not None
+    parts = part_off(train.texts, _strata(task, train.labels), own.dev_share)
+    if not all(map(len, parts)):
+        raise HarnessError(f"task {task.name}: dev_share {own.dev_share:g} of {len(train)} rows leaves no row for dev or for train")
+    return [train.rows(part) for part in parts]
 
 
-def _label(task: Task, value: str, path: Path, number: int) -> float:
-    """The class index, or the value of a regression.
+def _make_split(task: Task, rows: Sequence[Row], names: Sequence[str], where: str) -> Split:
+    """`names`: how the labels are written where the rows come from.
 
-    Raises: HarnessError with file and line.
+    Raises: HarnessError with file and line for another label.
     """
+    labels = [_label(task, row, names, where) for row in rows]
+    return Split(np.arange(len(rows)), tuple(row.texts for row in rows), np.array(labels, dtype=np.float64))
+
+
+def _label(task: Task, row: Row, names: Sequence[str], where: str) -> float:
+    """The class index, or the value of a regression."""
     if not task.regression:
-        if value not in task.values:
-            raise HarnessError(f"{path} line {number}: label {value!r}, wanted one of {', '.join(task.values)}")
-        return task.values.index(value)
+        if row.label not in names:
+            raise HarnessError(f"{where} line {row.line}: label {row.label!r}, wanted one of {', '.join(names)}")
+        return names.index(row.label)
+    low, high = task.bounds or (0.0, task.scale)
     try:
-        score = float(value)
+        score = float(row.label)
     except ValueError:
         score = float("nan")
-    if not 0 <= score <= task.scale:
-        raise HarnessError(f"{path} line {number}: label {value!r}, wanted a number from 0 to {task.scale:g}")
+    if not low <= score <= high:
+        raise HarnessError(f"{where} line {row.line}: label {row.label!r}, wanted a number from {low:g} to {high:g}")
     return score
+
+
+def _remarks(task: Task, read: Sequence[Split]) -> Iterator[str]:
+    """Where a GLUE task has another number of rows than GLUE."""
+    if task.source is None:
+        return
+    for name, part, official in zip(task.source.files, read, task.source.rows, strict=True):
+        if len(part) != official:
+            yield f"{name} has {len(part):,} rows, officially {official:,}: scores are not comparable with others' on GLUE"
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -334,13 +318,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _fingerprint(*splits: Split) -> str:
+def _fingerprint(task: Task, splits: Sequence[Split]) -> str:
+    """Of all rows; for a user's own task of what its file says of them, too."""
     rows = (("\t".join((*texts, str(label))) for texts, label in zip(split.texts, split.labels, strict=True)) for split in splits)
-    return digest(digest(part) for part in rows)
+    found = digest(digest(part) for part in rows)
+    return found if task.own is None else digest([found, repr((task.labels, task.metrics, task.scale, task.bounds, task.code))])
 
 
 def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
     """[n] the class, or for a regression the fifth of the label range."""
     if not task.regression:
         return labels.astype(np.int64)
-    return np.minimum(labels / task.scale * REGRESSION_STRATA, REGRESSION_STRATA - 1).astype(np.int64)
+    low, high = task.bounds or (0.0, task.scale)
+    return np.minimum((labels - low) / (high - low) * REGRESSION_STRATA, REGRESSION_STRATA - 1).astype(np.int64)

@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 
 def to_json(value: "DataclassInstance") -> str:
-    """JSON text of a frozen dataclass: a line a field, in their order."""
-    fields_ = asdict(value)
+    """JSON text of a frozen dataclass: a line a field, in their order; without those that are None unless told."""
+    unsaid = {field.name for field in fields(value) if field.default is None and getattr(value, field.name) is None}
+    fields_ = {name: item for name, item in asdict(value).items() if name not in unsaid}
     lines = (f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}" for name, item in fields_.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+import datasets
+import huggingface_hub.constants
 import pytest
 import torch
 from drawing import Drawing
@@ -17,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses
 from baselines.training import Examples, Schedule
-from harness import demo
+from harness import demo, hub
 from harness.__main__ import main
 from harness.backbones import Backbone
 from harness.methods import model_format
@@ -109,8 +111,22 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defaults of the user's machine must not matter."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    for name in ("HARNESS_DATA_DIR", "HARNESS_CACHE_DIR"):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in ("HARNESS_DATA_DIR", "HARNESS_CACHE_DIR", "HARNESS_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty one, of the hub's client and of `datasets`."""
+    folder = tmp_path / "hub"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    hub._out_of_reach.cache_clear()
+    yield folder
+    hub._out_of_reach.cache_clear()
 
 
 @pytest.fixture

@@ -18,17 +18,23 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ORDER = (
-    "__init__", "errors", "typed_json", "records", "trace", "demo", "metrics", "splits", "tasks", "corpus", "rows",
-    "sources", "shapes", "vocabularies", "backbones", "methods", "options", "policies", "sweep", "store",
-    "listing", "compare", "report", "baseline", "regress", "verdicts", "schema", "cache", "progress",
-    "model", "batches", "stages", "inference", "flops", "latency", "run", "estimate", "grid", "live", "cli_options", "cli_check",
-    "cli_cache", "cli", "__main__",
+    "__init__", "errors", "typed_json", "records", "trace", "demo", "glue", "hub", "metric_code", "metrics", "own_files", "splits", "tasks",
+    "own_tasks", "corpus", "rows", "sources", "shapes", "vocabularies", "backbones", "fetching", "methods", "options", "policies", "sweep",
+    "store", "listing", "compare", "averages", "report", "baseline", "regress", "verdicts", "schema", "cache", "progress",
+    "model", "batches", "stages", "inference", "flops", "latency", "run", "estimate", "grid", "live",
+    "cli_options", "cli_data", "cli_check", "cli_cache", "cli", "__main__",
 )  # fmt: skip
 """Inside harness a file imports only from files before it; those before `model` do without torch."""
 
 TORCH_FREE = ORDER[1 : ORDER.index("model")]
 HEAVY = "torch transformers datasets pandas"
-LAZY = {"harness/report.py": "pandas", "harness/metrics.py": "scipy"}
+LAZY = {
+    "harness/report.py": "pandas",
+    "harness/metrics.py": "scipy",
+    "harness/hub.py": "datasets",
+    "harness/metric_code.py": "evaluate",
+    "harness/own_files.py": "pyarrow",
+}
 """Files that may import a library inside functions; those of the command line (cli*.py) may import anything there."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]

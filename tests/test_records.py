@@ -14,7 +14,18 @@ from synthetic import make_exit, make_latency, make_record
 
 from harness import records
 from harness.errors import ExitCode, IncompleteError
-from harness.records import RECORD_BYTES, Costs, ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, Trial
+from harness.records import (
+    RECORD_BYTES,
+    Costs,
+    ExitMeasurement,
+    Polynomial,
+    Quartiles,
+    RunRecord,
+    RunSpec,
+    SplitScores,
+    TaskSummary,
+    Trial,
+)
 from harness.typed_json import SCHEMA, from_json, to_json
 
 KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
@@ -150,7 +161,17 @@ def test_a_record_of_an_earlier_form_says_so(whole: Any) -> None:
         from_json(RunRecord, json.dumps(whole | {"schema": SCHEMA - 1}), "x.json")
 
 
-LATER = ["sources", "corpus", "vectors", "checkpoint"]
+def test_what_only_some_runs_have_is_left_out_of_the_records_of_the_others(record: RunRecord) -> None:
+    text = to_json(record)
+    assert "own_task" not in text
+    assert "mismatched" not in text
+    own = replace(
+        record, own_task=TaskSummary(("no", "yes"), ("accuracy",), 1.0), mismatched=SplitScores({"accuracy": 0.5}, ({"accuracy": 0.25},))
+    )
+    assert from_json(RunRecord, to_json(own), "x.json") == own
+
+
+LATER = ["sources", "corpus", "vectors", "checkpoint", "own_task", "mismatched"]
 """Fields that older records of the schema do not have."""
 
 

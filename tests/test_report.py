@@ -233,6 +233,7 @@ def test_tables_of_one_task_are_told_apart_by_what_differs(tmp_path: Path) -> No
     other = identified(replace(record, environment=replace(record.environment, threads=7), spec=replace(record.spec, max_length=64)))
     text = render(ResultsStore(tmp_path), [record, other, single("bert", 1, task="mrpc")], "bert", "markdown")
     titles = [line for line in text.splitlines() if line.startswith("###")]
+    assert titles.pop() == "### GLUE average on tiny"  # of rte at 128 tokens and mrpc
     assert sorted(titles) == [
         "### mrpc on tiny", "### rte on tiny, cut at 128 tokens, 2 thread(s)", "### rte on tiny, cut at 64 tokens, 7 thread(s)",
     ]  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from synthetic import Row, load_tsv, one_line, pairs, singles, write_tsv
 
 from harness import demo
+from harness.backbones import BACKBONES
 from harness.errors import HarnessError
 from harness.tasks import GROUPS, TASKS, Tokens, find_tasks, load_data
 
@@ -136,13 +137,27 @@ def test_demo_tasks_need_no_folder_and_hold_parts_out(task: str) -> None:
     assert TASKS[task].labels == demo.LABELS[task]
 
 
+@pytest.mark.parametrize(
+    ("task", "rows", "parts", "whole"),
+    [
+        ("demo-single", "004ecd2f05a36551", "9a5bf4fffa397c5f", "885d7ce4a1aa8837"),
+        ("demo-pair", "8724b2d157e9818b", "2a97f6441c35d88b", "be22c2e866d1f60d"),
+    ],
+)
+def test_fingerprints_of_the_demo_tasks_stay_what_they_were(task: str, rows: str, parts: str, whole: str) -> None:
+    """Every stored run and cached stage is found by these; where they change on purpose all results are made anew."""
+    data = load_data(TASKS[task], None)
+    assert (data.data_fingerprint, data.split_fingerprint) == (rows, parts)
+    assert data.encoded(BACKBONES["tiny"].encode, 128).fingerprint == whole
+
+
 # --- names
 
 
 def test_groups_are_replaced_by_their_members_each_once() -> None:
-    glue = ["cola", "sst2", "mrpc", "stsb", "rte", "wnli"]
+    glue = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
     assert [task.name for task in find_tasks(["glue"])] == glue
-    mixed = ["rte", "demo-single", "demo-pair", "cola", "sst2", "mrpc", "stsb", "wnli"]
+    mixed = ["rte", "demo-single", "demo-pair", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "wnli"]
     assert [task.name for task in find_tasks(["rte", "demo", "glue", "rte"])] == mixed
 
 

@@ -79,7 +79,7 @@ def test_a_first_line_that_is_a_row_or_of_another_task_is_refused(task: str, tmp
 def test_header_less_cola_keeps_its_first_row_and_the_others_drop_their_header(tmp_path: Path) -> None:
     for task in HEADERS:
         label = {"stsb": "1.0", "rte": "entailment"}.get(task, "1")
-        rows = [(("A", "B")[: len(TASKS[task].layout.texts)], label)] * 3
+        rows = [(("A", "B")[: len(TASKS[task].source.layout.texts)], label)] * 3
         assert len(read_tsv(TASKS[task], write_tsv(tmp_path, task, "dev", rows))) == 3
 
 
@@ -109,7 +109,7 @@ def test_row_of_another_width_is_named_with_file_line_and_both_widths(tmp_path: 
     ],
 )
 def test_label_that_does_not_belong_to_the_task_is_named_with_what_is_allowed(tmp_path: Path, task: str, label: str, wanted: str) -> None:
-    texts = ("A", "B")[: len(TASKS[task].layout.texts)]
+    texts = ("A", "B")[: len(TASKS[task].source.layout.texts)]
     good = {"cola": "1", "rte": "entailment", "stsb": "2.5"}[task]
     path = write_tsv(tmp_path, task, "train", [(texts, good), (texts, label)])
     with pytest.raises(HarnessError) as error:

@@ -1,0 +1,123 @@
+"""GLUE's average over tasks, of comparisons that differ in nothing else; and its table."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tabulate import tabulate
+
+from harness.compare import Comparison, Condition, Row
+from harness.tasks import GROUPS
+
+UNCOUNTED = "wnli"
+"""Left out unless asked for: most of its dev rows stand in train with the other label, so that majority answers win."""
+
+LAST_EXIT = "last exit"
+
+
+@dataclass(frozen=True)
+class AverageRow:
+    """A method at its last exit or at a point of its curve, over tasks."""
+
+    method: str
+    point: str
+    """`last exit`, or `MACs <= 1/2`."""
+    scores: dict[str, float | None]
+    """Task -> mean of its metrics (of MNLI matched and mismatched), each a mean over seeds; None where the point is not there."""
+
+    @property
+    def average(self) -> float | None:
+        """Mean over the tasks; None where a task lacks the point."""
+        known = [score for score in self.scores.values() if score is not None]
+        return sum(known) / len(known) if len(known) == len(self.scores) else None
+
+
+@dataclass(frozen=True)
+class GlueAverage:
+    """The average on one backbone."""
+
+    condition: Condition
+    """Of the first task."""
+    train_rows: dict[str, int]
+    """Task -> rows in training, of the tasks that count: those that all methods have."""
+    incomplete: dict[str, tuple[str, ...]]
+    """Task that does not count -> methods that it lacks."""
+    constant: AverageRow
+    rows: tuple[AverageRow, ...]
+
+
+def glue_averages(comparisons: Sequence[Comparison], wnli: bool) -> list[GlueAverage]:
+    """One for each backbone (and length, precision, device, ...) that has two or more of GLUE's tasks."""
+    groups: dict[Condition, dict[str, Comparison]] = defaultdict(dict)
+    for comparison in sorted(comparisons, key=_fullest):
+        task = comparison.condition.task
+        if task in GROUPS["glue"] and (wnli or task != UNCOUNTED):
+            groups[_apart_from_task(comparison.condition)].setdefault(task, comparison)
+    return [_average(found) for found in groups.values() if len(found) > 1]
+
+
+def _fullest(comparison: Comparison) -> tuple[int, bool, int]:
+    """Of several comparisons of a task the one with most methods counts, then the one on all or on more training rows."""
+    rows = comparison.condition.train_rows
+    return -len(_methods(comparison)), rows is not None, -(rows or 0)
+
+
+def _apart_from_task(where: Condition) -> Condition:
+    return replace(where, task="", train_rows=None, data="", splits="")
+
+
+def _methods(comparison: Comparison) -> set[str]:
+    return {row.method for row in comparison.rows}
+
+
+def _average(found: dict[str, Comparison]) -> GlueAverage:
+    ordered = {task: found[task] for task in GROUPS["glue"] if task in found}
+    methods = set().union(*map(_methods, ordered.values()))
+    lacking = {task: tuple(sorted(methods - _methods(one))) for task, one in ordered.items()}
+    counted = {task: one for task, one in ordered.items() if not lacking[task]}
+    points = list(dict.fromkeys(_place(row) for one in counted.values() for row in one.rows))
+    order = list(dict.fromkeys(method for method, _ in points))
+    return GlueAverage(
+        condition=next(iter(ordered.values())).condition,
+        train_rows={task: one.records[0].data.rows["train"] for task, one in counted.items()},
+        incomplete={task: names for task, names in lacking.items() if names},
+        constant=AverageRow("", "", {task: _mean(list(one.constant_scores.values())) for task, one in counted.items()}),
+        rows=tuple(_row(place, counted) for place in sorted(points, key=lambda place: order.index(place[0]))),
+    )
+
+
+def _place(row: Row) -> tuple[str, str]:
+    return row.method, LAST_EXIT if row.point.startswith("exit") else row.point
+
+
+def _row(place: tuple[str, str], counted: dict[str, Comparison]) -> AverageRow:
+    rows = {task: next((row for row in one.rows if _place(row) == place), None) for task, one in counted.items()}
+    scores = {task: None if row is None else _mean([score.mean for score in row.scores.values()]) for task, row in rows.items()}
+    return AverageRow(*place, scores)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def average_section(found: GlueAverage, constant: str) -> str:
+    """Markdown, `constant` being what the constant answer's row is called."""
+    where, tasks = found.condition, list(found.train_rows)
+    quick = f", quick look at {where.limit} rows" if where.limit else ""
+    lacking = "; ".join(f"{task} lacks {', '.join(names)}" for task, names in found.incomplete.items())
+    title = f"### GLUE average on {where.backbone}{quick}"
+    if len(tasks) < 2:
+        return f"{title}\n\nNo two tasks have all methods: {lacking}. Name fewer by --methods.\n"
+    trained = ", ".join(f"{task} ({rows} training rows)" for task, rows in found.train_rows.items())
+    said = (
+        f"Over the {len(tasks)} of GLUE's tasks that all methods have: {trained}{f'; {lacking}' if lacking else ''}. A task's score is the "
+        "mean of its metrics, MNLI's of matched and mismatched, and each of these is a mean over the seeds of its table above."
+        f"{'' if UNCOUNTED in (*tasks, *found.incomplete) else ' Without WNLI (--wnli).'}"
+    )
+    table = [_cells(row) for row in (replace(found.constant, method=constant, point="-"), *found.rows)]
+    headers = ["method", "point", *(f"{task} x100" for task in tasks), "average x100"]
+    return f"{title}\n\n{said}\n\n{tabulate(table, headers, tablefmt='github', disable_numparse=True)}\n"
+
+
+def _cells(row: AverageRow) -> list[str]:
+    return [row.method, row.point, *("-" if score is None else f"{100 * score:.1f}" for score in (*row.scores.values(), row.average))]

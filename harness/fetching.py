@@ -1,0 +1,35 @@
+"""Filling the caches ahead, for a machine without a network: `harness fetch`."""
+
+from huggingface_hub import try_to_load_from_cache
+
+from harness.backbones import Backbone
+from harness.hub import hub_rows, is_cached
+from harness.tasks import Task
+
+
+def fetch_task(task: Task) -> str:
+    """What was fetched of a task.
+
+    Raises: HarnessError when it is neither cached nor to be had.
+    """
+    if task.source is None:
+        return "made in code, nothing to fetch"
+    cached = is_cached(task.name, task.source)
+    rows = {split: len(hub_rows(task.name, task.source, task.labels, split)) for split in task.source.hub_splits}
+    said = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+    return f"{'in the cache already' if cached else 'fetched from the hub'} (rows: {said})"
+
+
+def fetch_backbone(backbone: Backbone) -> str:
+    """What was fetched of a backbone.
+
+    Raises: HarnessError when it is neither cached nor to be had.
+    """
+    kind, _, place = backbone.source.partition(":")
+    if kind == "random":
+        return "random weights, nothing to fetch"
+    cached = kind == "hub" and isinstance(try_to_load_from_cache(place, backbone.weights_name, revision=backbone.revision), str)
+    _ = backbone.folder, backbone.tokenizer
+    if kind != "hub":
+        return f"its weights are on this machine ({kind}), nothing to fetch"
+    return "in the cache already" if cached else "fetched from the hub"

@@ -1,0 +1,117 @@
+"""GLUE from the hub: found in its cache or fetched there, and read through `datasets`."""
+
+import re
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+from huggingface_hub import dataset_info, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from harness.errors import HarnessError
+from harness.glue import GlueSource, Row
+
+REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+PROBE_S = 5.0
+"""Seconds after which the hub is out of reach, whatever keeps its answer (a dead name server alone can take 20)."""
+
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
+
+
+def is_cached(config: str, source: GlueSource) -> bool:
+    """Whether the hub's cache holds every file of the task."""
+    folder = _cached_folder(config, source)
+    return folder is not None and all(_shards(folder / config, split) for split in source.hub_splits)
+
+
+def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str) -> list[Row]:
+    """The rows of one split, each with the name of its class, or with its number.
+
+    Raises: HarnessError, within seconds, when they are neither cached nor to be had; or when the copy has other columns or classes.
+    """
+    folder = _cached_folder(config, source) if is_cached(config, source) else _fetched_folder(config, source)
+    files = _shards(folder / config, split) if folder is not None else []
+    if not files:
+        raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
+    try:
+        return _read(files, source.columns, labels)
+    except Exception as error:  # what the library raises for a damaged file differs between its versions
+        advice = "see to the hub's cache, or give --data-dir"
+        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {_first_line(error)}; {advice}") from None
+
+
+def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) -> list[Row]:
+    """Raises: ValueError for other classes; KeyError for a missing column."""
+    import datasets  # 1 s to import, for those alone who read from the hub
+
+    datasets.disable_progress_bars()  # what is read lies on the disk already
+    table = datasets.Dataset.from_parquet([str(file) for file in files])
+    names = list(getattr(table.features["label"], "names", ()))
+    if set(names) != set(labels):
+        raise ValueError(f"classes {', '.join(names) or '(none)'}, wanted {', '.join(labels) or '(none)'}")
+    held = table[:]
+    if names and min(held["label"]) < 0:
+        raise ValueError("a row has no label")
+    # a regression's float32 in the fewest digits that say it: 3.8, as the TSV files have it, not 3.7999999523
+    said = [names[value] if names else str(np.float32(value)) for value in held["label"]]
+    texts = zip(*([text.strip() for text in held[column]] for column in columns), strict=True)
+    return [Row(row, label, number) for number, (row, label) in enumerate(zip(texts, said, strict=True), start=1)]
+
+
+def _cached_folder(config: str, source: GlueSource) -> Path | None:
+    """The cached snapshot, whole or not; None where there is none."""
+    with suppress(LocalEntryNotFoundError):
+        return Path(_snapshot(config, source)(local_files_only=True))
+    return None
+
+
+def _fetched_folder(config: str, source: GlueSource) -> Path:
+    why = "this is offline" if huggingface_hub.constants.HF_HUB_OFFLINE else _out_of_reach()
+    try:
+        if why is None:
+            return Path(_snapshot(config, source)(etag_timeout=5))
+    except Exception as error:  # the client also lets the errors of its HTTP library through
+        why = _first_line(error)
+    raise HarnessError(
+        f"GLUE comes from the hub where no --data-dir is given, and {REPOSITORY} is neither cached nor to be had: {why}; "
+        "give --data-dir, a folder of GLUE's TSV files (MRPC/, SST-2/, ...)"
+    )
+
+
+def _snapshot(config: str, source: GlueSource) -> "partial[str]":
+    wanted = [f"{config}/{split}-*.parquet" for split in source.hub_splits]
+    return partial(snapshot_download, REPOSITORY, repo_type="dataset", revision=REVISION, allow_patterns=wanted)
+
+
+def _shards(folder: Path, split: str) -> list[Path]:
+    """The parquet files of a split in their order; none where one is missing."""
+    found = {path: _SHARD.search(path.name) for path in sorted(folder.glob(f"{split}-*.parquet"))}
+    whole = all(match is not None and int(match[1]) == len(found) for match in found.values())
+    return list(found) if whole else []
+
+
+@cache
+def _out_of_reach() -> str | None:
+    """Why the hub cannot be asked, None when it can. It is asked once: nine tasks would wait nine times."""
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            dataset_info(REPOSITORY, revision=REVISION, timeout=PROBE_S)
+            answers.append(None)
+        except Exception as error:  # as above
+            answers.append(_first_line(error))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(PROBE_S)
+    return answers[0] if answers else f"no answer within {PROBE_S:g} s"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
