@@ -4,9 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tabulate import tabulate
-
 from harness.compare import Comparison, Condition, Row
+from harness.tables import Part, Section, Table
 from harness.tasks import GROUPS
 
 UNCOUNTED = "wnli"
@@ -100,23 +99,22 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def average_section(found: GlueAverage, constant: str) -> str:
-    """Markdown, `constant` being what the constant answer's row is called."""
+def average_section(found: GlueAverage, constant: str) -> Section:
+    """`constant`: what the constant answer's row is called."""
     where, tasks = found.condition, list(found.train_rows)
     quick = f", quick look at {where.limit} rows" if where.limit else ""
     lacking = "; ".join(f"{task} lacks {', '.join(names)}" for task, names in found.incomplete.items())
-    title = f"### GLUE average on {where.backbone}{quick}"
+    title = f"GLUE average on {where.backbone}{quick}"
     if len(tasks) < 2:
-        return f"{title}\n\nNo two tasks have all methods: {lacking}. Name fewer by --methods.\n"
+        return Section(title, (Part(f"No two tasks have all methods: {lacking}. Name fewer by --methods.", None),))
     trained = ", ".join(f"{task} ({rows} training rows)" for task, rows in found.train_rows.items())
     said = (
         f"Over the {len(tasks)} of GLUE's tasks that all methods have: {trained}{f'; {lacking}' if lacking else ''}. A task's score is the "
         "mean of its metrics, MNLI's of matched and mismatched, and each of these is a mean over the seeds of its table above."
         f"{'' if UNCOUNTED in (*tasks, *found.incomplete) else ' Without WNLI (--wnli).'}"
     )
-    table = [_cells(row) for row in (replace(found.constant, method=constant, point="-"), *found.rows)]
-    headers = ["method", "point", *(f"{task} x100" for task in tasks), "average x100"]
-    return f"{title}\n\n{said}\n\n{tabulate(table, headers, tablefmt='github', disable_numparse=True)}\n"
+    rows = [_cells(row) for row in (replace(found.constant, method=constant, point="-"), *found.rows)]
+    return Section(title, (Part(said, Table(["method", "point", *(f"{task} x100" for task in tasks), "average x100"], rows)),))
 
 
 def _cells(row: AverageRow) -> list[str]:

@@ -9,7 +9,6 @@ import click
 
 from harness import __version__
 from harness.cli_cache import cache_command
-from harness.cli_check import check_command
 from harness.cli_data import allow_code_option, fetch, fetch_options, offline_option, task_file_option
 from harness.cli_options import (
     FROM_FILE,
@@ -24,6 +23,7 @@ from harness.cli_options import (
     settings_option,
     verbosity_options,
 )
+from harness.cli_results import check_command, report_command, schema_command
 from harness.errors import ExitCode, HarnessError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
 
-@click.group(commands=[cache_command, check_command], context_settings=CONTEXT)
+@click.group(commands=[cache_command, check_command, report_command, schema_command], context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
@@ -275,7 +275,7 @@ def time_command(
         cache_dir=cache_folder(cache_dir),
     )
     timing = time_run(record, compute, options)
-    click.echo(f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)])}")
+    click.echo(f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)]).as_text('github')}")
     if keep:
         store.add_timing(record, timing)
     return ExitCode.OK
@@ -316,75 +316,4 @@ def flops_command(
         model = configured.untrained(found, chosen[0])
         text = flops_table(model, length, form)
     click.echo(text, nl=False)
-    return ExitCode.OK
-
-
-@cli.command("report")
-@form_option
-@click.option("--tasks", metavar="A,B", help="Only these tasks.")
-@click.option("--methods", metavar="A,B", help="Only these methods.")
-@click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
-@reference_option
-@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
-@results_option
-@verbosity_options
-def report_command(
-    form: str,
-    tasks: str | None,
-    methods: str | None,
-    wnli: bool,
-    reference: str,
-    into: Path | None,
-    results_dir: Path,
-    verbose: bool,
-    quiet: bool,
-) -> int:
-    """Compare the stored runs: scores, MACs, layers and latency, mean over seeds.
-
-    \b
-    Example:
-      harness report --format markdown --tasks mrpc,sst2
-    """
-    from harness.errors import IncompleteError
-    from harness.options import names_in, reference_named
-    from harness.report import gather, insert, render
-    from harness.store import ResultsStore
-
-    if into is not None and form != "markdown":
-        raise HarnessError(f"--into puts markdown into a file: not with --format {form}")
-    store = ResultsStore(results_dir)
-    named = names_in("--methods", methods) if methods is not None else None
-    found = gather(store, names_in("--tasks", tasks) if tasks is not None else None, named)
-    for problem in found.problems:
-        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    for name in found.missing:
-        click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
-    if into is not None and found.problems:
-        raise IncompleteError(
-            f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
-        )
-    against = reference_named(reference, {})
-    text = render(store, found.records, against.name if against else None, form, named, wnli)
-    if into is not None:
-        insert(into, text)
-    else:
-        click.echo(text, nl=False)
-    return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
-
-
-@cli.command("schema")
-@click.argument("what", type=click.Choice(["record", "timing", "baseline"]))
-@verbosity_options
-def schema_command(what: str, verbose: bool, quiet: bool) -> int:
-    """The form of a JSON file as JSON Schema, for programs that read it; every field is described.
-
-    \b
-    Example:
-      harness schema record
-    """
-    import json
-
-    from harness.schema import KINDS, schema_of
-
-    click.echo(json.dumps(schema_of(KINDS[what]), indent=1))
     return ExitCode.OK

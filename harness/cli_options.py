@@ -81,3 +81,7 @@ settings_option = click.option(
 form_option = click.option(
     "--format", "form", type=FORMATS, default="markdown", envvar="HARNESS_FORMAT", show_envvar=True, show_default=True
 )
+report_form_option = click.option(
+    "--format", "form", type=click.Choice(["markdown", "latex", "csv", "json"]), default="markdown", show_default=True,
+    envvar="HARNESS_REPORT_FORMAT", show_envvar=True,
+)  # fmt: skip

@@ -131,10 +131,11 @@ def compare(
     store: ResultsStore, records: Sequence[RunRecord], reference: str | None, methods: Sequence[str] | None = None
 ) -> list[Comparison]:
     """The comparisons that these records make, in the order of the tasks' names; with `methods`, only their rows."""
-    return [_comparison(store, where, group, reference, methods) for where, group in _by_condition(records)]
+    return [_comparison(store, where, group, reference, methods) for where, group in by_condition(records)]
 
 
-def _by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[RunRecord]]]:
+def by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[RunRecord]]]:
+    """Runs that can stand in one table, together, in the order of the tasks' names."""
     groups: dict[Condition, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[condition(record)].append(record)
@@ -143,7 +144,7 @@ def _by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[Ru
 
 def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs that tables show: of several of one variant and seed under one condition the newest model's."""
-    return [run for _, group in _by_condition(records) for runs in labels(group).values() for run in runs]
+    return [run for _, group in by_condition(records) for runs in labels(group).values() for run in runs]
 
 
 def condition(record: RunRecord) -> Condition:

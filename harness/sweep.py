@@ -68,17 +68,25 @@ def sweep(policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], 
     )
 
 
-def threshold_for_macs(policy: Policy, trace: Trace, costs: Costs, thresholds: Array, metric: str, budget: float) -> float | None:
-    """The threshold with the best score among those whose mean MACs on `trace` stay within the budget.
+def best_threshold(policy: Policy, trace: Trace, prices: Array, metric: str, thresholds: Array, budget: float) -> float | None:
+    """The threshold with the best score among those whose mean price on `trace` stays within the budget; of equals the cheapest.
 
-    To be called with the calibration trace, so that dev only scores. None when no threshold fits the budget.
+    `prices` [e, n]: what each row costs if it leaves at each exit. To be called with the calibration trace, so that dev only scores. None
+    when no threshold fits the budget.
     """
-    curve = sweep(policy, trace, costs, (metric,), thresholds)
-    affordable = np.flatnonzero(curve.macs <= budget)
+    exits, rows = leaving(policy, trace.logits, thresholds), np.arange(len(trace.ids))
+    paid = prices[exits, rows].mean(-1)
+    reached = scores((metric,), predictions(trace.logits)[exits, rows].astype(np.float64), trace.labels)[metric]
+    affordable = np.flatnonzero(paid <= budget)
     if not len(affordable):
         return None
-    best = affordable[np.lexsort((curve.macs[affordable], -curve.scores[metric][affordable]))[0]]
+    best = affordable[np.lexsort((paid[affordable], -reached[affordable]))[0]]
     return float(thresholds[best])
+
+
+def threshold_for_macs(policy: Policy, trace: Trace, costs: Costs, thresholds: Array, metric: str, budget: float) -> float | None:
+    """`best_threshold` for a budget of MACs."""
+    return best_threshold(policy, trace, exit_macs(costs, trace), metric, thresholds, budget)
 
 
 def curves_bytes(curves: dict[str, Curve]) -> bytes:

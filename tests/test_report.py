@@ -10,8 +10,9 @@ from synthetic import identified, make_exit, make_latency, make_record, make_tim
 from harness.compare import Mean
 from harness.errors import ExitCode, IncompleteError
 from harness.records import Quartiles
-from harness.report import number, render
+from harness.report import render
 from harness.store import ResultsStore
+from harness.tables import number
 
 Table = list[dict[str, str]]
 

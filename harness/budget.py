@@ -1,0 +1,225 @@
+"""The best of each method within a budget of milliseconds or MACs: chosen on calibration, scored on dev."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.compare import Condition, Mean, by_condition, condition, labels, mean, policy_of
+from harness.errors import HarnessError, IncompleteError
+from harness.metrics import METRICS
+from harness.own_tasks import task_of
+from harness.records import ExitMeasurement, RunRecord
+from harness.store import ResultsStore
+from harness.sweep import best_threshold, exit_macs, leaving, thresholds_from
+from harness.tables import Part, Section, Table, number
+from harness.trace import Trace
+
+Array = NDArray[np.float64]
+
+MACS = {"kmac": 1e3, "mmac": 1e6, "gmac": 1e9}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one dev row may cost on average."""
+
+    unit: Literal["ms", "MACs"]
+    amount: float
+    """Milliseconds at batch 1, or MACs at each row's real length."""
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} ms (batch 1)" if self.unit == "ms" else f"{self.amount / 1e6:g} MMACs"
+
+
+def parse_budget(text: str) -> Budget:
+    """10ms, 100MMAC, 1.5GMACs.
+
+    Raises: HarnessError for anything else.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|[kmg]mac)s?", text.strip().lower())
+    if found is None or float(found[1]) == 0:
+        raise HarnessError(f"--budget {text}: wanted a number with ms, KMAC, MMAC or GMAC, such as 10ms or 100MMAC")
+    return Budget("ms", float(found[1])) if found[2] == "ms" else Budget("MACs", float(found[1]) * MACS[found[2]])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The point of a method that is best on calibration among those within the budget."""
+
+    method: str
+    point: str
+    """`exit 3`, or the policy of a dynamic point, whose threshold each seed chose for itself."""
+    calibration: Mean
+    """The task's first metric on the rows that it was chosen by."""
+    scores: dict[str, Mean]
+    """On dev."""
+    cost: Mean
+    """On dev, in the budget's unit."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods of one task, the best first."""
+
+    condition: Condition
+    budget: Budget
+    choices: tuple[Choice, ...]
+    beyond: tuple[str, ...]
+    """Methods with no point within the budget, or without the figure."""
+
+
+def rank(store: ResultsStore, records: Sequence[RunRecord], budget: Budget, methods: Sequence[str] | None) -> list[Ranking]:
+    """A ranking for each condition, in the order of the tasks.
+
+    Raises: IncompleteError when there are no runs.
+    """
+    chosen = [record for record in records if methods is None or record.spec.method in methods]
+    if not chosen:
+        raise IncompleteError(f"no runs in {store.root} match: see harness list runs")
+    return [_ranking(store, group, budget) for _, group in by_condition(chosen)]
+
+
+def _ranking(store: ResultsStore, records: list[RunRecord], budget: Budget) -> Ranking:
+    groups = labels(records)
+    found = {label: _best(store, label, runs, budget) for label, runs in groups.items()}
+    ordered = sorted((choice for choice in found.values() if choice is not None), key=_order)
+    beyond = tuple(label for label, choice in found.items() if choice is None)
+    return Ranking(condition(records[0]), budget, tuple(ordered), beyond)
+
+
+def _order(choice: Choice) -> tuple[float, float]:
+    """The better on calibration, of equals the cheaper."""
+    return -choice.calibration.mean, choice.cost.mean
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One seed at one point."""
+
+    calibration: float
+    scores: dict[str, float]
+    cost: float
+
+
+def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget) -> Choice | None:
+    """The best of a method's exits and dynamic points that keep the budget in the mean over seeds."""
+    points: dict[str, list[_Point]] = {}
+    for run in runs:
+        for name, point in _points(store, run, budget).items():
+            points.setdefault(name, []).append(point)
+    found = [
+        Choice(
+            label,
+            name,
+            mean(point.calibration for point in seeds),
+            {metric: mean(point.scores[metric] for point in seeds) for metric in seeds[0].scores},
+            mean(point.cost for point in seeds),
+        )
+        for name, seeds in points.items()
+        if len(seeds) == len(runs)
+    ]
+    affordable = [choice for choice in found if choice.cost.mean <= budget.amount or not choice.point.startswith("exit")]
+    return min(affordable, key=_order, default=None)
+
+
+def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[str, _Point]:
+    """Every exit as a truncated model, and where the method is dynamic the best threshold within the budget on calibration."""
+    dev, calibration = store.trace(run), store.trace(run, "calibration")
+    metric, metrics = task_of(run).metrics[0], task_of(run).metrics
+    answers, own = dev.predictions().astype(np.float64), calibration.predictions().astype(np.float64)
+    found = {}
+    for place, measured in enumerate(run.exits):
+        cost = _static_cost(measured, budget)
+        if cost is not None:
+            reached = {name: float(METRICS[name](answers[place], dev.labels)) for name in metrics}
+            chosen_by = float(METRICS[metric](own[place], calibration.labels))
+            found[f"exit {measured.layer}"] = _Point(chosen_by, reached, cost)
+    if run.policy is None:
+        return found
+    prices = _prices(run, calibration, budget), _prices(run, dev, budget)
+    if prices[0] is None or prices[1] is None:
+        return found
+    policy = policy_of(run)
+    threshold = best_threshold(
+        policy, calibration, prices[0], metric, thresholds_from(policy, store.trace(run, "selection")), budget.amount
+    )
+    if threshold is not None:
+        (at_calibration,), (at_dev,) = (leaving(policy, trace.logits, np.array([threshold])) for trace in (calibration, dev))
+        rows = np.arange(len(dev.ids))
+        reached = {name: float(METRICS[name](answers[at_dev, rows], dev.labels)) for name in metrics}
+        chosen_by = float(METRICS[metric](own[at_calibration, np.arange(len(calibration.ids))], calibration.labels))
+        found[policy.name] = _Point(chosen_by, reached, float(prices[1][at_dev, rows].mean()))
+    return found
+
+
+def _static_cost(measured: ExitMeasurement, budget: Budget) -> float | None:
+    timed = measured.static_ms.get("1")
+    return measured.macs if budget.unit == "MACs" else timed.median if timed is not None else None
+
+
+def _prices(run: RunRecord, trace: Trace, budget: Budget) -> Array | None:
+    """[e, n] what each row costs if it leaves at each exit, exits on the way included; None where it was not timed."""
+    if budget.unit == "MACs":
+        return exit_macs(run.costs, trace)
+    timed = [measured.path_ms.get("1") for measured in run.exits]
+    medians = [quartiles.median for quartiles in timed if quartiles is not None]
+    return np.repeat(np.array(medians)[:, None], len(trace.ids), axis=1) if len(medians) == len(timed) else None
+
+
+def budget_section(ranking: Ranking, title: str) -> Section:
+    """The ranking as a table."""
+    metrics = list(ranking.choices[0].scores) if ranking.choices else []
+    unit = "ms" if ranking.budget.unit == "ms" else "MMACs"
+    times = 1.0 if unit == "ms" else 1e-6
+    beyond = f" Beyond it, or not measured: {', '.join(ranking.beyond)}." if ranking.beyond else ""
+    composed = " Milliseconds of a policy are composed from the paths'." if unit == "ms" else ""
+    said = (
+        f"The best of each method within {ranking.budget} a row: exit and threshold chosen on calibration, which also orders the rows; dev "
+        f"only scores.{composed}{beyond}"
+    )
+    rows = [
+        [
+            choice.method,
+            choice.point,
+            str(choice.cost.count),
+            number(choice.calibration, 1, 100),
+            *(number(choice.scores[metric], 1, 100) for metric in metrics),
+            number(choice.cost, 2, times),
+        ]
+        for choice in ranking.choices
+    ]
+    headers = ["method", "point", "n", "calibration x100", *(f"{metric} x100" for metric in metrics), unit]
+    return Section(f"{title} within {ranking.budget}", (Part(said, Table(headers, rows) if rows else None),))
+
+
+def plain(ranking: Ranking) -> dict[str, object]:
+    """For json."""
+    return {
+        "condition": asdict(ranking.condition),
+        "budget": asdict(ranking.budget),
+        "choices": [asdict(choice) for choice in ranking.choices],
+        "beyond": list(ranking.beyond),
+    }
+
+
+def flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
+    """For csv: a row a choice, the mean of each figure."""
+    return [
+        {
+            **{field.name: getattr(ranking.condition, field.name) for field in fields(ranking.condition)},
+            "budget": ranking.budget.amount,
+            "unit": ranking.budget.unit,
+            "method": choice.method,
+            "point": choice.point,
+            "seeds": choice.cost.count,
+            "calibration": choice.calibration.mean,
+            **{f"scores.{metric}": choice.scores[metric].mean if metric in choice.scores else None for metric in METRICS},
+            "cost": choice.cost.mean,
+        }
+        for ranking in rankings
+        for choice in ranking.choices
+    ]

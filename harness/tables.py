@@ -1,0 +1,87 @@
+"""Sections with tables, as markdown and as LaTeX."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tabulate import LATEX_ESCAPE_RULES, tabulate
+
+from harness.compare import Mean
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text."""
+
+    headers: list[str]
+    rows: list[list[str]]
+
+    def as_text(self, form: str) -> str:
+        """In one of tabulate's forms."""
+        return tabulate(self.rows, self.headers, tablefmt=form, disable_numparse=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table and what is said before it."""
+
+    text: str
+    table: Table | None
+
+
+@dataclass(frozen=True)
+class Section:
+    """What stands under one heading."""
+
+    title: str
+    parts: tuple[Part, ...]
+
+
+def as_markdown(sections: Sequence[Section], closing: str) -> str:
+    """The sections, and a paragraph at the end."""
+    texts = []
+    for section in sections:
+        pieces = [f"### {section.title}"]
+        for part in section.parts:
+            pieces += [part.text] + ([part.table.as_text("github")] if part.table is not None else [])
+        texts.append("\n\n".join(pieces) + "\n")
+    return "\n".join([*texts, closing]) + "\n"
+
+
+def as_latex(sections: Sequence[Section], closing: str) -> str:
+    """A floating table for each table, with what is said before it as the caption."""
+    texts = ["% Needs \\usepackage{booktabs}."]
+    for section in sections:
+        for part in section.parts:
+            if part.table is None:
+                texts.append(f"\\paragraph{{{_escaped(section.title)}}} {_escaped(part.text)}")
+                continue
+            caption = f"\\textbf{{{_escaped(section.title)}.}} {_escaped(part.text.rstrip(':'))}"
+            lines = [
+                "\\begin{table*}",
+                "\\centering",
+                "\\scriptsize",
+                f"\\caption{{{caption}}}",
+                part.table.as_text("latex_booktabs"),
+                "\\end{table*}",
+            ]
+            texts.append("\n".join(lines))
+    return "\n\n".join([*texts, _escaped(closing)]).replace("±", "$\\pm$") + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Text for LaTeX; `code` in typewriter."""
+    plain = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text)
+    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", plain)
+
+
+def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", of: int | None = None) -> str:
+    """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0.
+
+    `of`: the row's number of seeds; a figure over fewer says so.
+    """
+    if value is None:
+        return "-"
+    spread = f"{times * (value.deviation or 0):.{digits}f}"
+    fewer = f" (n={value.count})" if of is not None and value.count != of else ""
+    return f"{mark}{times * value.mean:.{digits}f}" + (f" ± {spread}" if float(spread) else "") + fewer
