@@ -7,11 +7,15 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/pip --disable-pip-version-check install --quiet $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
 DEMO := .cache/demo
 
-.PHONY: demo test lint bench bench-costeff report clean
+.PHONY: demo check test lint bench bench-costeff campaign report clean
 
 demo: $(VENV)/installed
 	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
 	$(RUN)/harness report --results-dir $(DEMO)/results
+
+# The demo's runs against the committed baseline: after make demo.
+check: $(VENV)/installed
+	$(RUN)/harness check --baseline tests/demo_baseline.json --results-dir $(DEMO)/results
 
 test: $(VENV)/installed
 	$(RUN)/pytest -n 2 --dist loadfile
@@ -21,13 +25,20 @@ lint: $(VENV)/installed
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
+# Medians as multiples of a yardstick, beside the saved ones; make bench SAVE=--save makes these the baseline.
 bench: $(VENV)/installed
-	$(RUN)/pytest tests/bench/bench_harness.py --benchmark-columns=median,iqr,rounds
+	mkdir -p .cache
+	$(RUN)/pytest tests/bench/bench_harness.py --benchmark-columns=median,iqr,rounds --benchmark-json=.cache/bench.json
+	$(RUN)/python tests/bench/compare.py .cache/bench.json $(SAVE)
 
 # GLUE: the folder of the official TSV files.
 bench-costeff: $(VENV)/installed
 	@test -n "$(GLUE)" || { echo "make bench-costeff GLUE=DIR, the folder of GLUE's TSV files"; exit 2; }
 	$(RUN)/python tests/bench/bench_costeff.py $(GLUE)
+
+# Kills, crowds and fills disks: minutes.
+campaign: $(VENV)/installed
+	$(RUN)/python tests/bench/campaign.py
 
 report: $(VENV)/installed
 	$(RUN)/harness report --into README.md

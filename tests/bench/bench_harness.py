@@ -1,5 +1,7 @@
 """Speed of what users wait for: `make bench`. Not part of the tests: a time is no verdict on a shared machine."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,18 @@ from harness.batches import collate
 from harness.flops import piece_costs
 from harness.inference import answer_early, collect
 from harness.policies import Entropy
+from harness.report import render
+from harness.store import ResultsStore
 from harness.sweep import sweep, thresholds_from
 from harness.tasks import TASKS, TaskData, load_data
 
 TINY = BACKBONES["tiny"]
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +37,18 @@ def data() -> TaskData:
 def model() -> EncoderModel:
     torch.manual_seed(0)
     return EncoderModel(model_config(TINY, TASKS["demo-pair"], ("shared",) * 4)).eval()
+
+
+def test_yardstick(benchmark: BenchmarkFixture) -> None:
+    """What the others are divided by: products of the libraries alone, none of our code."""
+    random = np.random.default_rng(0)
+    left, right = (torch.from_numpy(random.normal(size=(256, 256)).astype(np.float32)) for _ in range(2))
+    values = random.normal(size=(50, 4000))
+
+    def work() -> float:
+        return float((left @ right).sum()) + float(np.sort(values, axis=1)[:, 0].sum())
+
+    benchmark(work)
 
 
 def test_collect_500_rows(benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData) -> None:
@@ -45,3 +67,10 @@ def test_answer_early_never_leaving(benchmark: BenchmarkFixture, model: EncoderM
     batch = collate(data.dev.tokens, np.arange(rows))
     answers = benchmark(answer_early, model, batch, Entropy(), 0.0)
     assert answers.exits.tolist() == [3] * rows
+
+
+def test_report_of_one_task(benchmark: BenchmarkFixture) -> None:
+    """The committed runs on MRPC."""
+    store = ResultsStore(RESULTS)
+    records = [record for record in store.records()[0] if record.spec.task == "mrpc"]
+    assert "| bert" in benchmark(render, store, records, "bert", "markdown")
