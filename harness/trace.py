@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from harness.errors import IncompleteError, reason
 
+LARGEST_BYTES = 2**30
+"""An archive of arrays that unpacks to more is refused: MNLI's largest trace has three million."""
+
 Floats = NDArray[np.float32] | NDArray[np.float64]
 
 
@@ -68,12 +71,17 @@ def trace_bytes(trace: Trace) -> bytes:
 def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
     """All arrays of an npz archive; nothing in the file can run code (allow_pickle is off).
 
-    Raises: ValueError when the file is missing, damaged, or holds something else than arrays.
+    Raises: ValueError when the file is missing, damaged, too large, or holds something else than arrays.
     """
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        content = path.read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as files:
+            unpacked = sum(file.file_size for file in files.infolist())
+        if unpacked > LARGEST_BYTES:
+            raise ValueError(f"it unpacks to {unpacked} bytes, wanted up to {LARGEST_BYTES}")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
         raise ValueError(reason(error)) from None
     wrong = [name for name, array in arrays.items() if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")]
     if wrong:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from synthetic import TouchesAFile, assert_same_trace, random_trace
 
+from harness import trace as trace_module
 from harness.errors import ExitCode, IncompleteError
 from harness.trace import Trace, predictions, read_trace, trace_bytes
 
@@ -172,7 +173,7 @@ def test_pickled_objects_inside_an_archive_are_refused_and_run_nothing(path: Pat
     single = io.BytesIO()
     np.save(single, trap)
     path.write_bytes(single.getvalue())
-    with pytest.raises(IncompleteError, match="allow_pickle"):
+    with pytest.raises(IncompleteError, match="not a zip"):
         read_trace(path)
     assert not marker.exists()
 
@@ -188,3 +189,26 @@ def test_the_answer_is_the_first_largest_logit(rows: list[list[int]]) -> None:
 def test_the_answer_of_a_regression_is_the_value_itself() -> None:
     trace = random_trace(1, (1, 2), rows=5, classes=1)
     np.testing.assert_array_equal(trace.predictions(), trace.logits[:, :, 0])
+
+
+def npy(shape: str, content: bytes = b"") -> bytes:
+    """A .npy file of float64 whose header claims a shape."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+@pytest.mark.parametrize("shape", ["(10**15,)", "(1000000000000000,)", "(-5,)", "(2, 3)"])
+def test_an_array_that_claims_more_than_it_holds_is_refused(shape: str, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("logits.npy", npy(shape))
+    with pytest.raises(IncompleteError, match="cannot be read"):
+        read_trace(path)
+
+
+def test_a_small_archive_that_unpacks_to_a_large_one_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_module, "LARGEST_BYTES", 10_000)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("logits.npy", npy("(5000,)", bytes(40_000)))
+    assert path.stat().st_size < 1_000
+    with pytest.raises(IncompleteError, match=r"unpacks to 40\d\d\d bytes, wanted up to 10000"):
+        read_trace(path)
