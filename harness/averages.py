@@ -4,7 +4,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from harness.compare import Comparison, Condition, Row
+from harness.compare import Comparison, Row
+from harness.groups import Condition
 from harness.tables import Part, Section, Table
 from harness.tasks import GROUPS
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare import POINTS, chosen_thresholds, policy_of, standing
+from harness.compare import POINTS, chosen_thresholds, policy_of
 from harness.errors import HarnessError, IncompleteError, reason
+from harness.groups import standing
 from harness.records import DataSummary, Environment, Quartiles, RunRecord, RunSpec
 from harness.store import ResultsStore
 from harness.sweep import leaving

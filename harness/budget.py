@@ -8,8 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare import Condition, Mean, by_condition, condition, labels, mean, policy_of
+from harness.compare import Mean, mean, policy_of
 from harness.errors import HarnessError, IncompleteError
+from harness.groups import Condition, by_condition, condition, labels
 from harness.metrics import METRICS
 from harness.own_tasks import task_of
 from harness.records import ExitMeasurement, RunRecord

@@ -1,15 +1,14 @@
 """Records side by side: cells grouped into comparisons, ratios to the reference, statistics over seeds. No formatting here."""
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from harness.groups import Condition, by_condition, labels
 from harness.own_tasks import task_of
 from harness.policies import Policy, make_policy
-from harness.records import ExitMeasurement, LatencyConditions, RunRecord, canonical, telling, variant
+from harness.records import ExitMeasurement, LatencyConditions, RunRecord
 from harness.store import ResultsStore
 from harness.sweep import sweep, threshold_for_macs, thresholds_from
 
@@ -23,23 +22,6 @@ POINTS = ("3/4", "1/2", "1/4")
 
 MISMATCHED = "mismatched "
 """How the name of a score on MNLI's second dev split begins."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What two runs must share to stand in one table."""
-
-    task: str
-    backbone: str
-    train_rows: int | None
-    limit: int | None
-    max_length: int
-    data: str
-    splits: str
-    weights: str
-    device: str
-    precision: str
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +44,9 @@ class Row:
     scores: dict[str, Mean]
     retained: Mean | None
     """Main score as a share of the reference's, paired by seed."""
+    device: str
+    """Where all its seeds ran and were timed."""
+    threads: int
     parameters: int
     macs: Mean
     mac_ratio: Mean | None
@@ -134,93 +119,16 @@ def compare(
     return [_comparison(store, where, group, reference, methods) for where, group in by_condition(records)]
 
 
-def by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[RunRecord]]]:
-    """Runs that can stand in one table, together, in the order of the tasks' names."""
-    groups: dict[Condition, list[RunRecord]] = defaultdict(list)
-    for record in records:
-        groups[condition(record)].append(record)
-    return sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
-
-
-def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs that tables show: of several of one variant and seed under one condition the newest model's."""
-    return [run for _, group in by_condition(records) for runs in labels(group).values() for run in runs]
-
-
-def condition(record: RunRecord) -> Condition:
-    """What the record can be compared under."""
-    spec, data, where = record.spec, record.data, record.environment
-    return Condition(
-        task=spec.task,
-        backbone=spec.backbone,
-        train_rows=spec.train_rows,
-        limit=spec.limit,
-        max_length=spec.max_length,
-        data=data.data,
-        splits=data.splits,
-        weights=data.backbone,
-        device=where.device,
-        precision=where.precision,
-        threads=where.threads,
-    )
-
-
 def mean(values: Iterable[float]) -> Mean:
     """Mean and sample standard deviation over seeds."""
     array = np.array(list(values), dtype=np.float64)
     return Mean(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None, len(array))
 
 
-def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
-    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ; what more than half
-    of them share goes without saying.
-
-    Of several runs of one seed the newest model's stands, and of its runs the one that was timed against `reference`.
-    """
-    found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        found[record.spec.method][canonical(variant(record))].append(record)
-    labelled = {}
-    for method, variants in found.items():
-        groups = [_one_a_seed(group, reference) for group in variants.values()]
-        for group, own in zip(groups, telling([variant(group[0]) for group in groups]), strict=True):
-            suffix = ", ".join(f"{name}={_short(value)}" for name, value in own.items())
-            labelled[f"{method} ({suffix})" if suffix else method] = group
-    return labelled
-
-
-def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
-    """One run a seed, in the order of seeds: of the model that was fitted last, known by its last stage's key.
-
-    So what a raised revision gave takes the place of the older model's scores, timed or not. Among runs of that model one timed against
-    the reference comes before one timed otherwise or not at all, then the newest. A model is as old as its first run.
-    """
-    since: dict[str, str] = {}
-    for record in records:
-        since[_model(record)] = min(record.created, since.get(_model(record), record.created))
-
-    def rank(record: RunRecord) -> tuple[str, str, bool, bool, str]:
-        timed = record.latency
-        against = timed is not None and timed.reference == reference
-        return since[_model(record)], _model(record), against, timed is not None, record.created
-
-    ordered = sorted(records, key=rank)
-    return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
-
-
-def _model(record: RunRecord) -> str:
-    """The content address of the run's fitted model."""
-    return record.stages[-1].report.key
-
-
 def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyConditions | None:
     """The run's latency, if it was timed against the reference of this comparison."""
     references = {reference.spec.method for reference in base.values()}
     return record.latency if record.latency is not None and record.latency.reference in references else None
-
-
-def _short(value: object) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _comparison(
@@ -230,12 +138,13 @@ def _comparison(
     names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
     references = [name for name in names if groups[name][0].spec.method == reference]
     known = max(references, key=lambda name: len(groups[name]), default=None)
-    base = {record.spec.seed: record for record in groups[known]} if known is not None else {}
+    bases = [{record.spec.seed: record for record in groups[name]} for name in sorted(references, key=lambda name: name != known)]
     names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
     task = task_of(records[0])
     rows: list[Row] = []
     curves: list[CurveRow] = []
     for name in names:
+        base = _base_for(groups[name], bases)
         rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
         if groups[name][0].policy is not None:
             points = _points(store, groups[name], base)
@@ -251,6 +160,16 @@ def _comparison(
         reference=known,
         records=tuple(record for name in names for record in groups[name]),
     )
+
+
+def _base_for(records: list[RunRecord], bases: list[dict[int, RunRecord]]) -> dict[int, RunRecord]:
+    """The reference's runs by seed that these are compared with: those of the same place, else those of most seeds, which come first."""
+
+    def elsewhere(base: dict[int, RunRecord]) -> bool:
+        one, other = records[0].environment, next(iter(base.values())).environment
+        return (one.device, one.threads) != (other.device, other.threads)
+
+    return min(bases, key=elsewhere, default={})
 
 
 def all_scores(record: RunRecord) -> dict[str, float]:
@@ -281,6 +200,8 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
         point=f"exit {records[0].exits[-1].layer}",
         scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0])},
         retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
+        device=records[0].environment.device,
+        threads=records[0].environment.threads,
         parameters=records[0].exits[-1].parameters,
         macs=mean(r.exits[-1].macs for r in records),
         mac_ratio=_against(records, base, lambda r, b: b.macs / r.exits[-1].macs),
@@ -362,6 +283,8 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
         point=f"MACs <= {budget}",
         scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
         retained=_against(records, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
+        device=records[0].environment.device,
+        threads=records[0].environment.threads,
         parameters=records[0].parameters,
         macs=mean(point.macs for point in points),
         mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),

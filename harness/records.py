@@ -330,8 +330,11 @@ class Timing:
 
 
 def variant(record: RunRecord) -> dict[str, object]:
-    """All that sets a run apart from others of its method on the same task: settings, and what it learned from beside the rows."""
-    return record.spec.settings | {"sources": asdict(record.data.sources)}
+    """All that sets a run apart from others of its method on the same task: settings, what it learned from beside the rows, and where it
+    ran."""
+    where = record.environment
+    place = {"device": where.device, "threads": where.threads}
+    return record.spec.settings | {"sources": asdict(record.data.sources)} | place
 
 
 def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from harness.averages import average_section, glue_averages
 from harness.budget import Budget, budget_section, flat_rows, plain, rank
-from harness.compare import BUDGETS, Comparison, Condition, Mean, Row, compare
+from harness.compare import BUDGETS, Comparison, Mean, Row, compare
 from harness.errors import HarnessError, IncompleteError, reason, unknown
+from harness.groups import Condition
 from harness.methods import METHODS
 from harness.metrics import METRICS
 from harness.own_tasks import task_of
@@ -164,9 +165,7 @@ def title(where: Condition, all_: Sequence[Condition]) -> str:
         "data": f"data {where.data}",
         "splits": f"splits {where.splits}",
         "weights": f"weights {where.weights}",
-        "device": where.device,
         "precision": f"trained in {where.precision}",
-        "threads": f"{where.threads} thread(s)",
     }
     differing = [said for name, said in words.items() if len({getattr(other, name) for other in like}) > 1]
     return ", ".join([f"{where.task} on {where.backbone}{quick}", *differing])
@@ -185,9 +184,20 @@ def caption(comparison: Comparison) -> str:
         f"Scores on dev ({rows['dev']} rows{repeated}, {first.data.dev_tokens:.1f} tokens on average){further}, mean ± sd over seeds "
         f"({', '.join(map(str, seeds))}; n in the table). Trained on {rows['train']} rows{drawn}; best epoch and rates on "
         f"selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). Cut at {where.max_length} tokens "
-        f"({cut} rows were longer). Trained in {where.precision}, scored and timed in float32 on {where.device}, {where.threads} CPU "
-        f"thread(s){_rounds(comparison)}. Reference: {comparison.reference or 'none'}.{_tolerance(comparison)}"
+        f"({cut} rows were longer). Trained in {where.precision}, scored and timed in float32 on {_places(comparison)}"
+        f"{_rounds(comparison)}. Reference: {comparison.reference or 'none'}.{_tolerance(comparison)}"
     )
+
+
+def _places(comparison: Comparison) -> str:
+    """Processor and threads; of several, with the rows that ran there."""
+    rows: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        named = rows.setdefault(f"{row.device}, {row.threads} CPU thread(s)", [])
+        named += [row.method] if row.method not in named else []
+    if len(rows) == 1:
+        return next(iter(rows))
+    return "; ".join(f"{place} ({', '.join(names)})" for place, names in rows.items())
 
 
 def _tolerance(comparison: Comparison) -> str:
@@ -337,7 +347,8 @@ def _csv_columns(more: Iterable[str]) -> list[str]:
     scores that only some tasks have: on mismatched, by other people's metrics."""
     figures = [*(f"scores.{metric}" for metric in METRICS), *FIGURES, *(f"scores.{metric}" for metric in more)]
     parts = [f"{figure}.{part.name}" for figure in figures for part in fields(Mean)]
-    return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", "method", "point", "composed", "parameters", *parts]
+    row = ("method", "point", "device", "threads", "composed", "parameters")
+    return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", *row, *parts]
 
 
 def _csv(comparisons: list[Comparison]) -> str:
@@ -350,7 +361,7 @@ def _csv(comparisons: list[Comparison]) -> str:
         rows += [{**given, **row} for row in (_constant_row(comparison), *map(_csv_row, comparison.rows))]
     more = dict.fromkeys(metric for comparison in comparisons for metric in comparison.metrics if metric not in METRICS)
     frame = pandas.json_normalize(rows).reindex(columns=_csv_columns(more))
-    whole = [name for name in frame if name.endswith(".count") or name in ("train_rows", "limit", "parameters")]
+    whole = [name for name in frame if name.endswith(".count") or name in ("train_rows", "limit", "parameters", "threads")]
     text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
     return text
 

@@ -20,7 +20,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 ORDER = (
     "__init__", "errors", "typed_json", "records", "trace", "demo", "glue", "hub", "metric_code", "metrics", "own_files", "splits", "tasks",
     "own_tasks", "corpus", "rows", "sources", "shapes", "vocabularies", "backbones", "fetching", "methods", "options", "policies", "sweep",
-    "store", "listing", "compare", "tables", "averages", "budget", "report", "baseline", "regress", "verdicts", "schema",
+    "store", "listing", "groups", "compare", "tables", "averages", "budget", "report", "baseline", "regress", "verdicts", "schema",
     "cache", "progress",
     "model", "batches", "stages", "inference", "flops", "latency", "run", "estimate", "grid", "live",
     "cli_options", "cli_data", "cli_results", "cli_cache", "cli", "__main__",

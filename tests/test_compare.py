@@ -161,14 +161,12 @@ def test_each_exit_is_averaged_over_seeds_at_each_batch_size(comparison: Compari
         lambda r: replace(r, spec=replace(r.spec, train_rows=1000)),
         lambda r: replace(r, spec=replace(r.spec, max_length=64)),
         lambda r: replace(r, spec=replace(r.spec, backbone="small")),
-        lambda r: replace(r, environment=replace(r.environment, device="Another processor")),
         lambda r: replace(r, environment=replace(r.environment, precision="bfloat16")),
-        lambda r: replace(r, environment=replace(r.environment, threads=1)),
         lambda r: replace(r, data=replace(r.data, data="d1")),
         lambda r: replace(r, data=replace(r.data, splits="e1")),
         lambda r: replace(r, data=replace(r.data, backbone="f1")),
     ],
-    ids=["limit", "train_rows", "max_length", "backbone", "device", "precision", "threads", "data", "splits", "backbone weights"],
+    ids=["limit", "train_rows", "max_length", "backbone", "precision", "data", "splits", "backbone weights"],
 )
 def test_runs_under_other_conditions_never_share_a_table(other: Callable[[RunRecord], RunRecord], store: ResultsStore) -> None:
     ours, theirs = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
@@ -180,6 +178,31 @@ def test_runs_under_other_conditions_never_share_a_table(other: Callable[[RunRec
         if comparison.records == (stranger,):
             assert comparison.reference is None
             assert comparison.rows[0].retained is None
+
+
+def at(record: RunRecord, device: str, threads: int = 2) -> RunRecord:
+    return identified(replace(record, environment=replace(record.environment, device=device, threads=threads)))
+
+
+@pytest.mark.parametrize("place", [("Another", 2), ("A processor", 1)])
+def test_runs_of_other_places_share_a_table_and_never_a_mean(place: tuple[str, int], store: ResultsStore) -> None:
+    runs = [single("bert", 1, 0.9), single("bert", 2, 0.7), at(single("bert", 3, 0.1), *place)]
+    (comparison,) = compare(store, runs, "bert")
+    rows = {(row.device, row.threads): row.scores["accuracy"] for row in comparison.rows}
+    assert_mean(rows["A processor", 2], 0.9, 0.7)
+    assert_mean(rows[place], 0.1)
+    assert len({row.method for row in comparison.rows}) == 2
+
+
+def test_a_run_is_compared_with_the_reference_of_its_place_or_else_with_the_one_of_most_seeds(store: ResultsStore) -> None:
+    here, there = [single("bert", seed, 0.8) for seed in (1, 2)], at(single("bert", 1, 0.4), "There")
+    mine, yours, nowhere = single("pabee", 1, 0.2), at(single("deebert", 1, 0.2), "There"), at(single("tinybert", 1, 0.2), "Nowhere")
+    (comparison,) = compare(store, [*here, there, mine, yours, nowhere], "bert")
+    retained = {row.method: row.retained for row in comparison.rows}
+    assert_mean(retained["pabee"], 0.2 / 0.8)
+    assert_mean(retained["deebert"], 0.2 / 0.4)
+    assert_mean(retained["tinybert"], 0.2 / 0.8)
+    assert comparison.reference == "bert (device=A processor)"
 
 
 def test_tasks_come_in_the_order_of_their_names(store: ResultsStore) -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from synthetic import identified, single, timed
 
-from harness.compare import Mean, compare, labels
+from harness.compare import Mean, compare
+from harness.groups import labels
 from harness.records import RunRecord
 from harness.store import ResultsStore
 

@@ -231,13 +231,23 @@ def test_the_caption_says_how_steady_the_clock_was(tmp_path: Path) -> None:
 
 def test_tables_of_one_task_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     record = single("bert", 1)
-    other = identified(replace(record, environment=replace(record.environment, threads=7), spec=replace(record.spec, max_length=64)))
+    other = identified(replace(record, environment=replace(record.environment, precision="bf"), spec=replace(record.spec, max_length=64)))
     text = render(ResultsStore(tmp_path), [record, other, single("bert", 1, task="mrpc")], "bert", "markdown")
     titles = [line for line in text.splitlines() if line.startswith("###")]
     assert titles.pop() == "### GLUE average on tiny"  # of rte at 128 tokens and mrpc
     assert sorted(titles) == [
-        "### mrpc on tiny", "### rte on tiny, cut at 128 tokens, 2 thread(s)", "### rte on tiny, cut at 64 tokens, 7 thread(s)",
+        "### mrpc on tiny", "### rte on tiny, cut at 128 tokens, trained in float32", "### rte on tiny, cut at 64 tokens, trained in bf",
     ]  # fmt: skip
+
+
+def test_a_caption_says_which_rows_ran_where(tmp_path: Path) -> None:
+    record, pabee = single("bert", 1), single("pabee", 1)
+    assert "timed in float32 on A processor, 2 CPU thread(s). Reference: bert." in render(
+        ResultsStore(tmp_path), [record, pabee], "bert", "markdown"
+    )
+    other = identified(replace(pabee, environment=replace(pabee.environment, device="Another", threads=1)))
+    text = render(ResultsStore(tmp_path), [record, other, single("pabee", 2)], "bert", "markdown")
+    assert "A processor, 2 CPU thread(s) (bert, pabee (device=A processor, threads=2)); Another, 1 CPU thread(s) (pabee (" in text
 
 
 def test_no_runs_are_incomplete(store: ResultsStore) -> None:

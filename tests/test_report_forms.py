@@ -57,7 +57,7 @@ def test_csv_has_the_same_columns_whatever_the_runs(store: ResultsStore, tmp_pat
 
 
 def test_csv_has_every_figure_of_a_row() -> None:
-    assert {"method", "point", "scores", "parameters", *FIGURES} == {field.name for field in fields(Row)}
+    assert {"method", "point", "device", "threads", "scores", "parameters", *FIGURES} == {field.name for field in fields(Row)}
 
 
 def test_csv_marks_composed_latency_and_gives_the_rows_that_were_there(store: ResultsStore) -> None:
@@ -70,9 +70,9 @@ def test_csv_marks_composed_latency_and_gives_the_rows_that_were_there(store: Re
 
 def test_csv_without_a_reference_has_empty_ratios(store: ResultsStore) -> None:
     records, alone = store.records()[0], single("pabee", 1)
-    alone = identified(replace(alone, environment=replace(alone.environment, threads=1)))
+    alone = identified(replace(alone, environment=replace(alone.environment, precision="bf")))
     rows = list(csv.DictReader(io.StringIO(render(store, [*records, alone], "bert", "csv"))))
-    (row,) = [row for row in rows if row["threads"] == "1" and row["method"] == "pabee"]
+    (row,) = [row for row in rows if row["precision"] == "bf" and row["method"] == "pabee"]
     assert (row["retained.mean"], row["mac_ratio.mean"]) == ("", "")
     assert float(row["scores.accuracy.mean"]) == 0.5
 

@@ -1,0 +1,100 @@
+"""Which stored runs stand together: what they must share to be compared, and which of them are one row."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.records import RunRecord, canonical, telling, variant
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What two runs must share to stand in one table. Not the processor: scores and MACs do not depend on it beyond rounding, and latency
+    is a ratio to the reference on the run's own."""
+
+    task: str
+    backbone: str
+    train_rows: int | None
+    limit: int | None
+    max_length: int
+    data: str
+    splits: str
+    weights: str
+    precision: str
+
+
+def by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[RunRecord]]]:
+    """Runs that can stand in one table, together, in the order of the tasks' names."""
+    groups: dict[Condition, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        groups[condition(record)].append(record)
+    return sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
+
+
+def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
+    """The runs that tables show: of several of one variant and seed under one condition the newest model's."""
+    return [run for _, group in by_condition(records) for runs in labels(group).values() for run in runs]
+
+
+def condition(record: RunRecord) -> Condition:
+    """What the record can be compared under."""
+    spec, data, where = record.spec, record.data, record.environment
+    return Condition(
+        task=spec.task,
+        backbone=spec.backbone,
+        train_rows=spec.train_rows,
+        limit=spec.limit,
+        max_length=spec.max_length,
+        data=data.data,
+        splits=data.splits,
+        weights=data.backbone,
+        precision=where.precision,
+    )
+
+
+def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
+    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ; what more than half
+    of them share goes without saying.
+
+    Runs on another processor, or with other threads, are another row: a mean over seeds is of one place. Of several runs of one seed there
+    the newest model's stands, and of its runs the one that was timed against `reference`.
+    """
+    found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        found[record.spec.method][canonical(variant(record))].append(record)
+    labelled = {}
+    for method, variants in found.items():
+        groups = [_one_a_seed(group, reference) for group in variants.values()]
+        for group, own in zip(groups, telling([variant(group[0]) for group in groups]), strict=True):
+            suffix = ", ".join(f"{name}={_short(value)}" for name, value in own.items())
+            labelled[f"{method} ({suffix})" if suffix else method] = group
+    return labelled
+
+
+def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
+    """One run a seed, in the order of seeds: of the model that was fitted last, known by its last stage's key.
+
+    So what a raised revision gave takes the place of the older model's scores, timed or not. Among runs of that model one timed against
+    the reference comes before one timed otherwise or not at all, then the newest. A model is as old as its first run.
+    """
+    since: dict[str, str] = {}
+    for record in records:
+        since[_model(record)] = min(record.created, since.get(_model(record), record.created))
+
+    def rank(record: RunRecord) -> tuple[str, str, bool, bool, str]:
+        timed = record.latency
+        against = timed is not None and timed.reference == reference
+        return since[_model(record)], _model(record), against, timed is not None, record.created
+
+    ordered = sorted(records, key=rank)
+    return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
+
+
+def _model(record: RunRecord) -> str:
+    """The content address of the run's fitted model."""
+    return record.stages[-1].report.key
+
+
+def _short(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
