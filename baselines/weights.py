@@ -44,6 +44,24 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     return model, _load(model, tensors, targets, backbone)
 
 
+def fine_tuned(backbone: Backbone, config: ModelConfig, places: tuple[int, ...]) -> tuple[EncoderModel, WeightsReport]:
+    """A model of this config, of one dense exit, with the weights of a classifier that is fine-tuned already; its output i is the
+    checkpoint's output places[i].
+
+    Raises: HarnessError as `pretrained` does.
+    """
+    model = EncoderModel(config)
+    assert backbone.folder is not None
+    names = NAMES[backbone.family]
+    targets = names.encoder_tensors(config.shape) | names.head_tensors(f"exits.{config.shape.layers - 1}")
+    report = _load(model, _tensors(backbone, backbone.folder), targets, backbone)
+    (head,) = exit_heads(model)
+    with torch.no_grad():
+        for parameter in head.classifier.parameters():
+            parameter.copy_(parameter[list(places)])
+    return model, report
+
+
 def has_masked_lm_head(backbone: Backbone) -> bool:
     """Whether the backbone's checkpoint holds the head that it was pre-trained with."""
     if backbone.folder is None:

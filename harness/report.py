@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from harness.averages import average_section, glue_averages
 from harness.compare import BUDGETS, Comparison, Condition, Mean, Row, compare
+from harness.doubts import report_doubts
 from harness.errors import HarnessError, IncompleteError, reason, unknown
 from harness.methods import METHODS
 from harness.metrics import METRICS
@@ -120,6 +121,7 @@ def _markdown(store: ResultsStore, comparison: Comparison, all_: Sequence[Compar
     parts = [
         f"### {_title(comparison.condition, [other.condition for other in all_])}",
         caption(comparison),
+        *report_doubts(store, comparison.records),
         _main_table(comparison),
     ]
     if comparison.curves:
