@@ -82,6 +82,13 @@ class ModelFormat(Protocol):
         """Read it back, in evaluation mode, on the CPU."""
         ...
 
+    def check_model(self, folder: "Path") -> None:
+        """Of a folder from elsewhere: whether its config describes its tensors, found out before anything of their size is made.
+
+        Raises: IncompleteError when it does not.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class MethodEntry:
