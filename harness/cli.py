@@ -11,7 +11,7 @@ from harness import __version__
 from harness.cli_cache import cache_command
 from harness.cli_check import check_command
 from harness.cli_data import allow_code_option, fetch, fetch_options, offline_option, task_file_option
-from harness.cli_models import checkpoint_options, export_command, predict_command
+from harness.cli_models import checkpoint_options, export_command, predict_command, submit_command
 from harness.cli_options import (
     FROM_FILE,
     POLICY_NAMES,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
 
-@click.group(commands=[cache_command, check_command, export_command, predict_command], context_settings=CONTEXT)
+@click.group(commands=[cache_command, check_command, export_command, predict_command, submit_command], context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli_data import offline_option
-from harness.cli_options import POLICY_NAMES, cache_option, compute_options, results_option, together, verbosity_options
+from harness.cli_options import POLICY_NAMES, cache_option, compute_options, data_option, results_option, together, verbosity_options
 from harness.errors import ExitCode, HarnessError
 
 checkpoint_options = together(
@@ -66,6 +66,63 @@ def export_command(
     leaves = "" if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
     click.echo(f"{out}: {card.method} on {card.task}{leaves}: " + ", ".join(f"{name} {value:.3f}" for name, value in card.scores.items()))
     return ExitCode.OK
+
+
+@click.command("submit")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE.zip")
+@click.option("--policy", type=POLICY_NAMES, help="Let rows leave early.  [default: the last exit answers]")
+@click.option("--threshold", type=float, help="In the policy's unit.")
+@click.option("--budget-share", type=click.FloatRange(0, 1, min_open=True), help="In the place of a threshold, as in export.")
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@batch_option
+@backbone_option
+@compute_options
+@data_option
+@offline_option
+@results_option
+@cache_option
+@verbosity_options
+def submit_command(
+    run_ids: tuple[str, ...],
+    out: Path,
+    policy: str | None,
+    threshold: float | None,
+    budget_share: float | None,
+    force: bool,
+    batch_size: int,
+    backbone: str | None,
+    device: str,
+    threads: int | None,
+    data_dir: Path | None,
+    results_dir: Path,
+    cache_dir: Path | None,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Answer GLUE's test rows with stored runs, one a task, and write what the leaderboard takes. Exit code 3: it wants more tasks.
+
+    The models come from the cache folder, the rows from the test files of --data-dir or from the hub.
+
+    \b
+    Example:
+      harness submit 3f2a 81bc --out submission.zip --data-dir GLUE_DIR
+    """
+    from harness.options import cache_folder
+    from harness.run import make_compute
+    from harness.store import ResultsStore
+    from harness.submission import SubmitOptions, submit
+
+    if out.exists() and not force:
+        raise HarnessError(f"{out} is there: give another --out, or --force to replace it")
+    store = ResultsStore(results_dir)
+    compute = make_compute(device, "fp32", threads, verbose - quiet)
+    options = SubmitOptions(policy, threshold, budget_share, backbone, data_dir, cache_folder(cache_dir), batch_size)
+    done = submit(store, [store.find(run_id) for run_id in run_ids], out, compute, options)
+    click.echo(f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files))
+    if done.missing:
+        click.echo(f"harness: without {', '.join(entry.name for entry in done.missing)}: the leaderboard wants all", err=True)
+    return ExitCode.OK if all(entry.diagnostic for entry in done.missing) else ExitCode.INCOMPLETE
 
 
 @click.command("predict")
