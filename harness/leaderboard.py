@@ -144,7 +144,9 @@ def write_zip(path: Path, files: Sequence[Answered]) -> None:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in files:
                 lines = [HEADER, *(f"{index}\t{word}" for index, word in zip(file.numbers, file.words, strict=True))]
-                archive.writestr(zipfile.ZipInfo(f"{file.entry.name}.tsv"), "\n".join(lines) + "\n", zipfile.ZIP_DEFLATED)
+                member = zipfile.ZipInfo(f"{file.entry.name}.tsv")  # with a fixed date: equal answers are an equal file
+                member.external_attr = 0o644 << 16
+                archive.writestr(member, "\n".join(lines) + "\n", zipfile.ZIP_DEFLATED)
         check_zip(unfinished, {file.entry.name: file.numbers for file in files})
         unfinished.replace(path)
     except OSError as error:

@@ -110,9 +110,9 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
 def run_backbone(record: RunRecord, name: str) -> Backbone:
     """The run's backbone, by its name or folder.
 
-    Raises: HarnessError when it is a local folder and none was given.
+    Raises: HarnessError when it is a local folder that was not given and is not here.
     """
-    if name == record.spec.backbone and name not in BACKBONES and "/" not in name:
+    if name == record.spec.backbone and name not in BACKBONES and "/" not in name and not Path(name).is_dir():
         raise HarnessError(f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER")
     return find_backbone(name)
 

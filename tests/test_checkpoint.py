@@ -27,10 +27,11 @@ from harness.tasks import TASKS, Task, TaskData, load_data
 TEXTS = [("anna was happy", "anna smiled"), ("ben",), ("clara was not sad at all and sang", "clara was")]
 
 
-def write_checkpoint(folder: Path, case: str, names: Sequence[str] | None, count: int = 2) -> nn.Module:
+def write_checkpoint(folder: Path, case: str, names: Sequence[str] | None, count: int = 2, positions: int | None = None) -> nn.Module:
     """A random classifier as the library saves it; it is returned."""
     config = type(LIBRARY[case][1])(**LIBRARY[case][1].to_dict())
     config.num_labels = count
+    config.max_position_embeddings = positions or config.max_position_embeddings
     if names is not None:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: number for number, name in enumerate(names)}

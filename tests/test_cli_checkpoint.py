@@ -1,5 +1,7 @@
 """`harness run --checkpoint`: a user's own classifier from its folder to its record and the report."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,10 +10,11 @@ import pytest
 import torch
 from conftest import Say
 from families import write_words
+from glue_files import glue_rows, write_glue
 from safetensors.torch import load_file, save_file
 from synthetic import everything_under
 from test_checkpoint import write_checkpoint
-from test_cli_data import record_in
+from test_cli_data import README, record_in
 
 from harness.records import RunRecord
 from harness.store import ResultsStore
@@ -103,6 +106,32 @@ def test_one_answer_to_all_and_a_score_below_the_constant_are_warned_about(say: 
         assert any("is below the constant answer's" in line for line in answer.lines) == (score < constant)
         assert f"**Warning**, checkpoint (run {record.run_id}): " in say("report").out
         assert say("run", "--checkpoint", "mine", "-q", *QUICK).err == ""
+
+
+# --- the README
+
+
+def test_the_commands_of_the_readme_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a small random model, a few rows and no clock."""
+    block = re.findall(r"```\n(harness run --checkpoint .*?)```", README, re.DOTALL)[0]
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    write_checkpoint(tmp_path / "my-checkpoint", "bert", ("negative", "positive"), positions=128)
+    write_checkpoint(tmp_path / "nameless", "bert", None, positions=128)
+    for name, first in (("train", 0), ("dev", 1_000)):
+        write_glue(tmp_path / "GLUE_DIR", "sst2", name, glue_rows("sst2", first, 450))
+    (tmp_path / "GLUE_DIR" / "SST-2" / "test.tsv").write_text("index\tsentence\n0\ta fine film\n")
+    (tmp_path / "rows.jsonl").write_text('"a fine film"\n["dull"]\n')
+    run_id, codes = "", []
+    for line in block.splitlines():
+        _, command, *words = shlex.split(line.replace("RUN_ID", run_id))
+        quick = {"run": ["--limit", "8", "--no-latency", "--threads", "1"], "export": []}.get(command, ["--threads", "1"])
+        answer = say(command, *words, *quick, "-q")
+        codes.append((command, answer.code))
+        run_id = run_id or answer.out.partition("run ")[2].partition(" ")[0]
+    assert codes == [("run", 0), ("run", 0), ("export", 0), ("predict", 0), ("predict", 0), ("submit", 3)]
+    exec(program, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] in ("negative", "positive") for line in lines] == [True, True]
 
 
 MISTAKES = [
