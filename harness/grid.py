@@ -13,7 +13,7 @@ from tabulate import tabulate
 from harness.backbones import Backbone, find_backbone
 from harness.corpus import read_vectors
 from harness.doubts import doubts
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.estimate import fitting_minutes
 from harness.methods import CHECKPOINT, Method
 from harness.metric_code import load_metric
@@ -225,7 +225,7 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "stored already" if stored else f"{record.seconds:.0f} s"
         click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
-        for doubt in doubts(ResultsStore(options.results_dir), record):
+        for doubt in _doubts(record, options):
             options.compute.progress.say(f"harness: warning: {cell.label}: {doubt}")
 
     def failed(failure: Failure) -> None:
@@ -239,6 +239,14 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         lost = sum(failure.cells for failure in failures)
         click.echo(f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again", err=True)
     return _worst(failures)
+
+
+def _doubts(record: RunRecord, options: Options) -> list[str]:
+    """What looks wrong about a run; of a stored one whose trace is damaged that alone."""
+    try:
+        return doubts(ResultsStore(options.results_dir), record)
+    except IncompleteError as error:
+        return [str(error)]
 
 
 def _say(failure: Failure) -> None:

@@ -108,6 +108,15 @@ def test_one_answer_to_all_and_a_score_below_the_constant_are_warned_about(say: 
         assert say("run", "--checkpoint", "mine", "-q", *QUICK).err == ""
 
 
+def test_a_stored_run_whose_trace_is_damaged_stops_nothing(say: Say, folder: Path) -> None:
+    say("run", "--checkpoint", "mine", *QUICK)
+    record = record_in(Path("results"))
+    (Path("results") / "demo-single" / "checkpoint" / record.run_id / "trace.npz").write_bytes(b"PK")
+    answer = say("run", "--checkpoint", "mine", *QUICK)
+    assert (answer.code, len(answer.lines)) == (0, 1)
+    assert "trace.npz cannot be read" in answer.err
+
+
 # --- the README
 
 

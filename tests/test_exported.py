@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from synthetic import TouchesAFile, everything_under, one_line
 from test_checkpoint import write_checkpoint
 from test_cli_checkpoint import LABELS
+from test_own_tasks import reviews, write_csv, write_task
 
 from harness import demo
 from harness.compare import chosen_thresholds
@@ -153,6 +155,21 @@ def test_formats_of_predict_hold_the_same(say: Say, export: Callable[..., Path])
 def test_rows_that_are_cut_are_said(say: Say, export: Callable[..., Path]) -> None:
     answer = say("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
     assert (answer.code, answer.lines) == (0, ["harness: warning: 1 of 1 rows were cut at 128 tokens"])
+
+
+def test_a_users_own_task_is_exported_without_its_file(say: Say, tmp_path: Path) -> None:
+    """How many texts a row has is not known then: one and two are answered."""
+    path = write_task(tmp_path / "task", {"dev": None, "dev_share": "0.1"})
+    write_csv(tmp_path / "task" / "train.csv", reviews(500))
+    places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    words = ["--methods", "bert", "--limit", "8", "--epochs", "1", "--threads", "1", "--no-latency", "-q"]
+    assert say("run", "--task-file", str(path), *words, *places).code == 0
+    shutil.rmtree(tmp_path / "task")
+    (record,), _ = ResultsStore(tmp_path / "results").records()
+    assert say("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
+    model = load(tmp_path / "model")
+    assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), None)
+    assert {answer.answer for answer in model.answer([("fine",), ("fine", "dull")])} <= {"no", "yes"}
 
 
 # --- files of rows

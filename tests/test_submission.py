@@ -14,6 +14,7 @@ from synthetic import everything_under, one_line
 
 from harness.__main__ import main
 from harness.errors import HarnessError, IncompleteError
+from harness.exported import load
 from harness.hub import REVISION
 from harness.leaderboard import ENTRIES, Answered, Entry, check_zip, read_unlabelled, unlabelled, words_of, write_zip
 from harness.records import RunRecord
@@ -228,8 +229,6 @@ def test_other_numbers_of_test_rows_are_a_warning(say: Say, done: Path, tmp_path
 
 def test_the_last_exit_answers_unless_a_policy_or_a_budget_is_named(say: Say, done: Path, tmp_path: Path) -> None:
     """On thresholds where nobody leaves the answers are the last exit's; where all leave, the exported model's."""
-    from harness.exported import load
-
     run_id = runs(done)["rte"].run_id
     outs = {}
     for name, words in {"last": [], "none": ["--threshold", "0"], "all": ["--threshold", "9"]}.items():
@@ -242,6 +241,22 @@ def test_the_last_exit_answers_unless_a_policy_or_a_budget_is_named(say: Say, do
     answers = load(tmp_path / "model").answer(rows)
     assert {answer.exit for answer in answers} == {1}
     assert [word for _, word in read_zip(outs["all"])["RTE.tsv"][1:]] == [answer.answer for answer in answers]
+
+
+def test_an_exported_regression_answers_with_the_numbers_of_the_submission(say: Say, done: Path, tmp_path: Path) -> None:
+    run_id = runs(done)["stsb"].run_id
+    early = ["--threshold", "1"]
+    assert say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *places(done)).code == 3
+    words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), *early]
+    assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
+    model = load(tmp_path / "model")
+    assert (model.card.labels, model.card.rule.policy) == ((), "patience")
+    answers = model.answer([(f"the film {number}", f"it was {number * 'not '}") for number in range(20)], 3)
+    numbers = [min(max(float(answer.answer), 0.0), 5.0) for answer in answers]
+    assert [float(word) for _, word in read_zip(tmp_path / "it.zip")["STS-B.tsv"][1:]] == pytest.approx(numbers, abs=0.00051)
+    assert {answer.probability for answer in answers} == {None}
+    text = say("predict", str(tmp_path / "model"), "a", "b", "--threads", "1").out.split("\t")
+    assert len(text) == 3
 
 
 def test_mistakes_of_submit_are_one_line_and_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
