@@ -33,6 +33,8 @@ class Names(NamedTuple):
     """The projection after a factorised embedding."""
     pooler: str = "pooler.dense"
     """The [CLS] pooler."""
+    head: tuple[str, str] = ("pooler.dense", "classifier")
+    """Of a fine-tuned classifier: the dense layer, and the one that gives the logits."""
     masked_lm: dict[str, str] | None = None
     """Our tensor of the masked-LM head, whose decoder is the embedding's table -> the family's; None: it has no such head."""
     left_out: tuple[str, ...] = ("embeddings.position_ids", "pooler.")
@@ -57,6 +59,11 @@ class Names(NamedTuple):
                 f"{self.layer.format(layer)}.{theirs}": [f"layers.{i}.{ours}" for i in places] for ours, theirs in self.parts.items()
             }
         return tensors | {f"{theirs}.{kind}": [f"{name}.{kind}" for name in ours] for theirs, ours in modules.items() for kind in BOTH}
+
+    def head_tensors(self, exit_: str) -> dict[str, list[str]]:
+        """The family's tensor -> ours, of a fine-tuned classifier's head, which is our exit of this name."""
+        modules = dict(zip(self.head, ("pooler", "classifier"), strict=True))
+        return {f"{theirs}.{kind}": [f"{exit_}.{ours}.{kind}"] for theirs, ours in modules.items() for kind in BOTH}
 
     def masked_lm_tensors(self) -> dict[str, list[str]]:
         """The family's tensor -> ours, of the masked-LM head."""
@@ -90,15 +97,22 @@ NAMES: dict[str, Names] = {
             "narrow": "ffn.lin2",
             "norm": "output_layer_norm",
         },
+        head=("pre_classifier", "classifier"),
         masked_lm=_masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
         left_out=(*Names().left_out, "vocab_"),
     ),
     "roberta": Names(
         prefix="roberta.",
+        head=("classifier.dense", "classifier.out_proj"),
         masked_lm=_masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
         left_out=(*Names().left_out, "lm_head."),
     ),
-    "electra": Names(prefix="electra.", projection="embeddings_project", left_out=(*Names().left_out, "discriminator_predictions.")),
+    "electra": Names(
+        prefix="electra.",
+        projection="embeddings_project",
+        head=("classifier.dense", "classifier.out_proj"),
+        left_out=(*Names().left_out, "discriminator_predictions."),
+    ),
     "albert": Names(
         prefix="albert.",
         layer="encoder.albert_layer_groups.{}.albert_layers.0",
@@ -114,6 +128,7 @@ NAMES: dict[str, Names] = {
         },
         projection="encoder.embedding_hidden_mapping_in",
         pooler="pooler",
+        head=("pooler", "classifier"),
         masked_lm=_masked_lm("predictions.dense", "predictions.LayerNorm", "predictions.bias"),
         left_out=(*Names().left_out, "predictions.", "sop_classifier."),
     ),

@@ -25,9 +25,16 @@ share, or none. Tanh and drop-out are in all three."""
 
 Combine = Literal["concatenate", "average"]
 
+ExitActivation = Literal["tanh", "gelu", "relu"]
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "relu": functional.relu,
+}
+EXIT_ACTIVATIONS: dict[ExitActivation, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
     "relu": functional.relu,
 }
 
@@ -50,6 +57,8 @@ class ModelConfig:
     """What an exit makes of the pooled vectors of several hidden states."""
     masked_lm: bool = False
     """Whether there is a masked-LM head too, which no exit and no measurement uses."""
+    exit_activation: ExitActivation = "tanh"
+    """Of an exit, in front of its classifier; another one than tanh is that of a checkpoint which others have fine-tuned."""
 
 
 class Dropout(nn.Module):
@@ -158,7 +167,7 @@ class Layer(nn.Module):
 
 
 class ExitHead(nn.Module):
-    """pooled -> (dense) -> tanh -> drop-out -> linear: state -> logits [n, c]."""
+    """pooled -> (dense) -> tanh (or what the config says) -> drop-out -> linear: state -> logits [n, c]."""
 
     def __init__(self, config: ModelConfig, pooler: nn.Linear | None, layer: int) -> None:
         """`layer`, from 0: the one that the exit stands after."""
@@ -166,6 +175,7 @@ class ExitHead(nn.Module):
         self.pooling, self.combine, self.classes, self.scale = config.pooling, config.combine, config.classes, config.scale
         self.lookback = min(config.last_states, layer + 2)
         self.pooler = pooler
+        self.activation = EXIT_ACTIVATIONS[config.exit_activation]
         self.dropout = Dropout(config.shape.dropout)
         vectors = self.lookback if config.combine == "concatenate" else 1
         self.classifier = nn.Linear(vectors * config.shape.hidden, config.classes)
@@ -177,7 +187,7 @@ class ExitHead(nn.Module):
             vector = torch.cat(pooled, -1) if self.combine == "concatenate" else torch.stack(pooled).mean(0)
         if self.pooler is not None:
             vector = self.pooler(vector)
-        logits: Tensor = self.classifier(self.dropout(torch.tanh(vector)))
+        logits: Tensor = self.classifier(self.dropout(self.activation(vector)))
         return logits * self.scale
 
 

@@ -24,6 +24,9 @@ from harness.sources import CONFIG, WEIGHTS
 from harness.tasks import file_digest
 from harness.typed_json import from_json, to_json
 
+MOST_LAYERS = 512
+"""Of a model from elsewhere."""
+
 
 def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
     """A model of this config with the backbone's weights (random ones for a random backbone) and fresh exits.
@@ -42,6 +45,24 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     if config.masked_lm and names.has_masked_lm(tensors):
         targets |= names.masked_lm_tensors()
     return model, _load(model, tensors, targets, backbone)
+
+
+def fine_tuned(backbone: Backbone, config: ModelConfig, places: tuple[int, ...]) -> tuple[EncoderModel, WeightsReport]:
+    """A model of this config, of one dense exit, with the weights of a classifier that is fine-tuned already; its output i is the
+    checkpoint's output places[i].
+
+    Raises: HarnessError as `pretrained` does.
+    """
+    model = EncoderModel(config)
+    assert backbone.folder is not None
+    names = NAMES[backbone.family]
+    targets = names.encoder_tensors(config.shape) | names.head_tensors(f"exits.{config.shape.layers - 1}")
+    report = _load(model, _tensors(backbone, backbone.folder), targets, backbone)
+    (head,) = exit_heads(model)
+    with torch.no_grad():
+        for parameter in head.classifier.parameters():
+            parameter.copy_(parameter[list(places)])
+    return model, report
 
 
 def has_masked_lm_head(backbone: Backbone) -> bool:
@@ -161,9 +182,38 @@ def load_model(folder: Path) -> EncoderModel:
     Raises: IncompleteError when the folder does not hold a model of ours.
     """
     try:
-        config = from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))
-        model = EncoderModel(config)
+        model = EncoderModel(_config(folder))
         load_tensors(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
         raise IncompleteError(f"{folder} does not hold a model: {str(error).splitlines()[0]}") from None
     return model.eval()
+
+
+def check_model(folder: Path) -> None:
+    """Compare the tensors that config.json describes with those that model.safetensors holds, by name and shape alone.
+
+    Raises: IncompleteError when they differ, or one of the files cannot be read.
+    """
+    try:
+        config = _config(folder)
+        if config.shape.layers > MOST_LAYERS:
+            raise ValueError(f"{config.shape.layers} layers, wanted at most {MOST_LAYERS}")
+        shape = config.shape
+        if min(shape.vocabulary, shape.hidden, shape.head_size, shape.positions, shape.embedding_width, config.classes) < 1:
+            raise ValueError("a size below 1")
+        with torch.device("meta"):
+            wanted = EncoderModel(config).state_dict(keep_vars=True)
+        with safe_open(folder / WEIGHTS, "pt") as file:
+            found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IncompleteError(f"{folder} does not hold a model: {said}") from None
+    other = [name for name, shape in found.items() if name not in wanted or list(wanted[name].shape) != shape]
+    there = {id(wanted[name]) for name in found if name in wanted}  # of shared tensors one name stands in the file
+    other += [name for name, tensor in wanted.items() if id(tensor) not in there]
+    if other:
+        raise IncompleteError(f"{folder} does not hold a model: {CONFIG} and {WEIGHTS} differ in {len(other)} tensors: {other[0][:60]}")
+
+
+def _config(folder: Path) -> ModelConfig:
+    return from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))

@@ -10,6 +10,7 @@ import click
 from harness import __version__
 from harness.cli_cache import cache_command
 from harness.cli_data import allow_code_option, fetch, fetch_options, offline_option, task_file_option
+from harness.cli_models import checkpoint_options, export_command, predict_command, submit_command
 from harness.cli_options import (
     FROM_FILE,
     POLICY_NAMES,
@@ -32,7 +33,10 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
 
-@click.group(commands=[cache_command, check_command, report_command, schema_command], context_settings=CONTEXT)
+COMMANDS = [cache_command, check_command, export_command, predict_command, report_command, schema_command, submit_command]
+
+
+@click.group(commands=COMMANDS, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
@@ -82,7 +86,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 
 @cli.command("run")
 @config_option
-@click.option("--methods", default="bert,deebert,pabee", show_default=True, metavar="A,B", help="See harness list methods.")
+@click.option("--methods", metavar="A,B", help="See harness list methods.  [default: bert,deebert,pabee; none with --checkpoint]")
+@checkpoint_options
 @click.option("--tasks", metavar="A,B", help="Tasks or groups: see harness list tasks.  [default: demo]")
 @task_file_option
 @allow_code_option
@@ -114,7 +119,9 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
 @click.option("--dry-run", is_flag=True, help="Show the cells and whether they are stored; fit nothing.")
 @verbosity_options
 def run_command(
-    methods: str,
+    methods: str | None,
+    checkpoint: str | None,
+    labels: str | None,
     tasks: str | None,
     own_tasks: tuple[Task, ...],
     backbone: str,
@@ -150,18 +157,20 @@ def run_command(
     """
     from harness.backbones import find_backbone
     from harness.corpus import Corpus, corpus_tasks
-    from harness.grid import plan, run_and_tell, show_plan
-    from harness.methods import configure, parse_setting
-    from harness.options import cache_folder, names_in, numbers_in, reference_named, rows_of
+    from harness.grid import plan, plan_checkpoint, run_and_tell, show_plan
+    from harness.methods import CHECKPOINT, configure, parse_setting
+    from harness.options import cache_folder, labels_setting, methods_in, names_in, numbers_in, reference_named, rows_of
     from harness.own_tasks import choose_tasks
     from harness.run import Options, make_compute
 
-    wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings]
+    wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings, *labels_setting(labels, checkpoint)]
     spare = click.get_current_context().meta[FROM_FILE]
     chosen = choose_tasks(names_in("--tasks", tasks) if tasks is not None else None, own_tasks)
-    grid = configure(names_in("--methods", methods), *([parse_setting(text) for text in words] for words in (wanted, spare["set"])))
+    grid = configure(methods_in(methods, checkpoint), *([parse_setting(text) for text in words] for words in (wanted, spare["set"])))
     rows, numbers = rows_of(train_rows, list(chosen), spare["train-rows"]), numbers_in("--seeds", seeds)
-    cells = plan(grid, list(chosen.values()), find_backbone(backbone), numbers, max_length, rows, limit)
+    asked = tuple(chosen.values())
+    given = [] if checkpoint is None else plan_checkpoint(grid.pop(CHECKPOINT), asked, checkpoint, numbers[0], max_length, limit)
+    cells = [*plan(grid, asked, find_backbone(backbone), numbers, max_length, rows, limit), *given]
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,

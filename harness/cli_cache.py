@@ -78,7 +78,7 @@ def prune_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Remove stages and rows from the cache folder; a stored run needs them for `harness time` alone.
+    """Remove stages and rows from the cache folder; a stored run needs them for `harness time`, `export` and `submit` alone.
 
     A stage that is being fitted stays; runs that are under way may still need others.
 

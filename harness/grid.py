@@ -10,14 +10,15 @@ import click
 import torch
 from tabulate import tabulate
 
-from harness.backbones import Backbone
+from harness.backbones import Backbone, find_backbone
 from harness.corpus import read_vectors
-from harness.errors import ExitCode, HarnessError
+from harness.doubts import doubts
+from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.estimate import fitting_minutes
-from harness.methods import Method
+from harness.methods import CHECKPOINT, Method
 from harness.metric_code import load_metric
 from harness.records import RunRecord, RunSpec
-from harness.run import Cell, Options, device_name, load_cell_data, run_cell, run_id
+from harness.run import Cell, Options, RowsOf, device_name, load_cell_data, run_cell, run_id
 from harness.store import ResultsStore, check_writable
 from harness.tasks import Task, TaskData
 
@@ -49,6 +50,18 @@ def plan(
     ]
 
 
+def plan_checkpoint(method: Method, tasks: Sequence[Task], place: str, seed: int, max_length: int, limit: int | None) -> list[Cell]:
+    """The cells of a fine-tuned classifier in a folder or on the hub, its own backbone: one a task, as nothing depends on the seed.
+
+    Raises: HarnessError when its classes are not a task's.
+    """
+    cells = plan({CHECKPOINT: method}, tasks, find_backbone(place), [seed], max_length, {}, limit)
+    with torch.device("meta"):
+        for cell in cells:
+            cell.method.untrained(cell.backbone, cell.task)
+    return cells
+
+
 @dataclass(frozen=True)
 class Failure:
     """A cell, or all cells of a task, that have no record."""
@@ -76,10 +89,10 @@ def run_grid(
     for failure in failures:
         failed(failure)
     for number, cell in enumerate(cells, start=1):
-        if cell.spec.task not in data:
+        if cell.rows not in data:
             continue
         try:
-            record, stored = run_cell(cell, data[cell.spec.task], options, f"[{number}/{len(cells)}] {cell.label}")
+            record, stored = run_cell(cell, data[cell.rows], options, f"[{number}/{len(cells)}] {cell.label}")
         except Exception as error:  # whatever it is, the other cells still run
             options.compute.progress.detail(traceback.format_exc())
             failed(_failure(cell, error))
@@ -141,21 +154,21 @@ def _failure(cell: Cell, error: Exception) -> Failure:
     return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
 
 
-def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[str, TaskData], list[Failure]]:
-    """Task name -> its rows, encoded; and a failure for each task whose data are missing or malformed.
+def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[RowsOf, TaskData], list[Failure]]:
+    """The rows of each task, encoded; and a failure for each task whose data are missing or malformed.
 
     Raises: HarnessError when that is so for every task.
     """
-    data: dict[str, TaskData] = {}
+    data: dict[RowsOf, TaskData] = {}
     failures: list[Failure] = []
-    for task, cell in {cell.spec.task: cell for cell in cells}.items():
+    for rows, cell in {cell.rows: cell for cell in cells}.items():
         try:
-            data[task] = load_cell_data(cell, options.data_dir)
-            for remark in data[task].remarks:
-                options.compute.progress.say(f"harness: warning: {task}: {remark}")
+            data[rows] = load_cell_data(cell, options.data_dir)
+            for remark in data[rows].remarks:
+                options.compute.progress.say(f"harness: warning: {rows.task}: {remark}")
         except HarnessError as error:
-            mine = sum(other.spec.task == task for other in cells)
-            failures.append(Failure(task, str(error), ExitCode.INCOMPLETE, mine))
+            mine = sum(other.rows == rows for other in cells)
+            failures.append(Failure(rows.task, str(error), ExitCode.INCOMPLETE, mine))
     if not data:
         raise HarnessError("; ".join(_by_reason(failures)))
     return data, failures
@@ -174,10 +187,10 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     store = ResultsStore(options.results_dir)
     data, failures = load_grid_data(cells, options)
     check_sources(cells, options)
-    planned = [(cell, run_id(cell, data[cell.spec.task], options)) for cell in cells if cell.spec.task in data]
+    planned = [(cell, run_id(cell, data[cell.rows], options)) for cell in cells if cell.rows in data]
     stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
     asked = [(cell.spec, there) for (cell, _), there in zip(planned, stored, strict=True)]
-    tokens = {task: float(rows.train.tokens.lengths.sum()) for task, rows in data.items()}
+    tokens = {rows.task: float(part.train.tokens.lengths.sum()) for rows, part in data.items()}
     minutes = fitting_minutes(asked, tokens, store.records()[0], options.compute, device_name(options.compute.device))
     said = iter(["?" if time is None else f"{time:.1f}" for time in minutes])
     rows = [
@@ -185,7 +198,7 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
             cell.spec.task,
             cell.spec.method,
             cell.spec.seed,
-            len(data[cell.spec.task].train),
+            len(data[cell.rows].train),
             identity,
             *(["stored", "-"] if there else ["to run", next(said)]),
         ]
@@ -212,6 +225,8 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "stored already" if stored else f"{record.seconds:.0f} s"
         click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
+        for doubt in _doubts(record, options):
+            options.compute.progress.say(f"harness: warning: {cell.label}: {doubt}")
 
     def failed(failure: Failure) -> None:
         nonlocal finished
@@ -224,6 +239,14 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         lost = sum(failure.cells for failure in failures)
         click.echo(f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again", err=True)
     return _worst(failures)
+
+
+def _doubts(record: RunRecord, options: Options) -> list[str]:
+    """What looks wrong about a run; of a stored one whose trace is damaged that alone."""
+    try:
+        return doubts(ResultsStore(options.results_dir), record)
+    except IncompleteError as error:
+        return [str(error)]
 
 
 def _say(failure: Failure) -> None:

@@ -25,7 +25,7 @@ _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 def is_cached(config: str, source: GlueSource) -> bool:
     """Whether the hub's cache holds every file of the task."""
-    folder = _cached_folder(config, source)
+    folder = _cached_folder(config, source.hub_splits)
     return folder is not None and all(_shards(folder / config, split) for split in source.hub_splits)
 
 
@@ -34,13 +34,37 @@ def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str)
 
     Raises: HarnessError, within seconds, when they are neither cached nor to be had; or when the copy has other columns or classes.
     """
-    folder = _cached_folder(config, source) if is_cached(config, source) else _fetched_folder(config, source)
+    splits = source.hub_splits
+    folder = _cached_folder(config, splits) if is_cached(config, source) else _fetched_folder(config, splits)
     files = _shards(folder / config, split) if folder is not None else []
     if not files:
         raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
     try:
         return _read(files, source.columns, labels)
     except Exception as error:  # what the library raises for a damaged file differs between its versions
+        advice = "see to the hub's cache, or give --data-dir"
+        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {_first_line(error)}; {advice}") from None
+
+
+def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tuple[int, tuple[str, ...]]]:
+    """The number and the texts of each row of a split whose labels are secret.
+
+    Raises: HarnessError, within seconds, when they are neither cached nor to be had, or the copy has other columns.
+    """
+    cached = _cached_folder(config, (split,))
+    files = [] if cached is None else _shards(cached / config, split)
+    if not files:
+        files = _shards(_fetched_folder(config, (split,)) / config, split)
+    if not files:
+        raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        held = datasets.Dataset.from_parquet([str(file) for file in files])[:]
+        texts = zip(*([text.strip() for text in held[column]] for column in columns), strict=True)
+        return [(int(index), row) for index, row in zip(held["idx"], texts, strict=True)]
+    except Exception as error:  # as in hub_rows
         advice = "see to the hub's cache, or give --data-dir"
         raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {_first_line(error)}; {advice}") from None
 
@@ -63,18 +87,18 @@ def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) 
     return [Row(row, label, number) for number, (row, label) in enumerate(zip(texts, said, strict=True), start=1)]
 
 
-def _cached_folder(config: str, source: GlueSource) -> Path | None:
+def _cached_folder(config: str, splits: Sequence[str]) -> Path | None:
     """The cached snapshot, whole or not; None where there is none."""
     with suppress(LocalEntryNotFoundError):
-        return Path(_snapshot(config, source)(local_files_only=True))
+        return Path(_snapshot(config, splits)(local_files_only=True))
     return None
 
 
-def _fetched_folder(config: str, source: GlueSource) -> Path:
+def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
     why = "this is offline" if huggingface_hub.constants.HF_HUB_OFFLINE else _out_of_reach()
     try:
         if why is None:
-            return Path(_snapshot(config, source)(etag_timeout=5))
+            return Path(_snapshot(config, splits)(etag_timeout=5))
     except Exception as error:  # the client also lets the errors of its HTTP library through
         why = _first_line(error)
     raise HarnessError(
@@ -83,8 +107,8 @@ def _fetched_folder(config: str, source: GlueSource) -> Path:
     )
 
 
-def _snapshot(config: str, source: GlueSource) -> "partial[str]":
-    wanted = [f"{config}/{split}-*.parquet" for split in source.hub_splits]
+def _snapshot(config: str, splits: Sequence[str]) -> "partial[str]":
+    wanted = [f"{config}/{split}-*.parquet" for split in splits]
     return partial(snapshot_download, REPOSITORY, repo_type="dataset", revision=REVISION, allow_patterns=wanted)
 
 

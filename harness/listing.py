@@ -1,5 +1,7 @@
 """Plain listings: what there is, and a run's curve."""
 
+import csv
+import io
 import json
 from collections import defaultdict
 from dataclasses import asdict
@@ -115,6 +117,25 @@ def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, poin
     rows = [{name: float(values[place]) for name, values in columns.items()} for place in new]
     constant = ", ".join(f"{metric} {score:.6g}" for metric, score in record.constant_scores.items())
     return (f"A constant answer scores {constant}.\n\n" if form == "markdown" else "") + table(rows, form)
+
+
+def answers_text(lines: list[int], answers: Rows, form: str) -> str:
+    """Answers to rows, with the line where each row stands, as text (an answer a line), csv or json."""
+    rows: Rows = [{"row": line, **answer} for line, answer in zip(lines, answers, strict=True)]
+    if form == "json":
+        return json.dumps(rows, indent=1) + "\n"
+    if form == "csv":
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return buffer.getvalue()
+    return "".join("\t".join(_answer_words(row)) + "\n" for row in rows)
+
+
+def _answer_words(row: dict[str, object]) -> list[str]:
+    sure = [] if row["probability"] is None else [f"probability {row['probability']:.3f}"]
+    return [f"{row['answer']}", f"exit {row['exit']}", *sure, f"{row['milliseconds']:.2f} ms"]
 
 
 def table(rows: list[dict[str, float]] | list[dict[str, int]], form: str) -> str:

@@ -59,8 +59,8 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     task = task_of(record)
     policy = make_policy(name, task.classes, record.tolerance)
     cut = policy.cut(options.threshold)
-    folder = _model_folder(record, options.cache_dir)
-    backbone = _run_backbone(record, options)
+    folder = model_folder(record, options.cache_dir)
+    backbone = run_backbone(record, options.backbone)
     dev = _dev_rows(record, backbone, options)
     rows = np.arange(min(options.limit or len(dev), len(dev)))
     batches = sorted_batches(dev.tokens.lengths[rows], options.batch_size)
@@ -107,15 +107,21 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     )
 
 
-def _run_backbone(record: RunRecord, options: LiveOptions) -> Backbone:
-    """Raises: HarnessError when the run's backbone is a local folder and none was given."""
-    if options.backbone == record.spec.backbone and options.backbone not in BACKBONES and "/" not in options.backbone:
+def run_backbone(record: RunRecord, name: str) -> Backbone:
+    """The run's backbone, by its name or folder.
+
+    Raises: HarnessError when it is a local folder that was not given and is not here.
+    """
+    if name == record.spec.backbone and name not in BACKBONES and "/" not in name and not Path(name).is_dir():
         raise HarnessError(f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER")
-    return find_backbone(options.backbone)
+    return find_backbone(name)
 
 
-def _model_folder(record: RunRecord, cache: Path) -> Path:
-    """Raises: IncompleteError when the run's model is no longer cached."""
+def model_folder(record: RunRecord, cache: Path) -> Path:
+    """Where the run's model is.
+
+    Raises: IncompleteError when it is no longer cached.
+    """
     folder = stage_folder(cache, record.stages[-1].report.key) / MODEL
     if not folder.is_dir():
         advice = "harness run with its options, this --cache-dir and another --results-dir fits it again"
@@ -133,18 +139,18 @@ def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Sp
         kept = kept_rows(options.cache_dir, RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit))
         if kept is not None:
             if options.reference is not None:
-                _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+                check_same("backbone", backbone.fingerprint, record.data.backbone, record)
             return kept
     if record.own_task is not None:
         advice = "harness run with its task file, this --cache-dir and another --results-dir keeps them again"
         raise IncompleteError(f"the dev rows of run {record.run_id} are not in {options.cache_dir}: {advice}")
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
-    _check_same("data", data.data_fingerprint, record.data.data, record)
-    _check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+    check_same("data", data.data_fingerprint, record.data.data, record)
+    check_same("backbone", backbone.fingerprint, record.data.backbone, record)
     return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))
 
 
-def _check_same(what: str, got: str, wanted: str, record: RunRecord) -> None:
+def check_same(what: str, got: str, wanted: str, record: RunRecord) -> None:
     """Raises: NotComparableError when they differ."""
     if got != wanted:
         raise NotComparableError(f"{what} {got} is not that of run {record.run_id}, {wanted}")

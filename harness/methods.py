@@ -82,6 +82,13 @@ class ModelFormat(Protocol):
         """Read it back, in evaluation mode, on the CPU."""
         ...
 
+    def check_model(self, folder: "Path") -> None:
+        """Of a folder from elsewhere: whether its config describes its tensors, found out before anything of their size is made.
+
+        Raises: IncompleteError when it does not.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class MethodEntry:
@@ -110,7 +117,11 @@ METHODS: dict[str, MethodEntry] = {
     "tinybert-paper": MethodEntry("baselines.tinybert:TINYBERT_PAPER", "tinybert by the paper's schedule: days on a CPU", TINYBERT),
     "distilbert": MethodEntry("baselines.distilbert:DISTILBERT", "every other layer, distilled in pre-training", "Sanh et al., 2019"),
     "distilbert-kd": MethodEntry("baselines.distilbert:DISTILBERT_KD", "distilbert, taught in fine-tuning too", "Sanh et al., 2019"),
+    "checkpoint": MethodEntry("baselines.checkpoint:CHECKPOINT", "a classifier that is fine-tuned already: --checkpoint", "its owners"),
 }
+
+CHECKPOINT = "checkpoint"
+"""The method of `--checkpoint`."""
 
 MODEL_FORMAT = "baselines.weights"
 

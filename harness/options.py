@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError, reason, unknown
-from harness.methods import Method, load_method
+from harness.methods import CHECKPOINT, Method, load_method
 from harness.tasks import TASKS
+
+FIRST_LOOK = ("bert", "deebert", "pabee")
+"""Methods of `harness run` where none are named."""
 
 Words = str | list[str]
 """What stands behind an option, or behind each of an option that may be repeated."""
@@ -23,6 +26,29 @@ def names_in(option: str, text: str) -> list[str]:
     if not names:
         raise HarnessError(f"{option} {text!r} names nothing: wanted words between commas")
     return names
+
+
+def methods_in(text: str | None, checkpoint: str | None) -> list[str]:
+    """Names of methods between commas, and the checkpoint's where there is one; without names those of a first look, or that alone.
+
+    Raises: HarnessError when the text names nothing.
+    """
+    if text is None:
+        return [*FIRST_LOOK] if checkpoint is None else [CHECKPOINT]
+    names = names_in("--methods", text)
+    return names if checkpoint is None else list(dict.fromkeys((*names, CHECKPOINT)))
+
+
+def labels_setting(labels: str | None, checkpoint: str | None) -> list[str]:
+    """--labels in the form of --set.
+
+    Raises: HarnessError without a checkpoint, or when it names nothing.
+    """
+    if labels is None:
+        return []
+    if checkpoint is None:
+        raise HarnessError(f"--labels {labels} names the classes of a fine-tuned checkpoint: wanted --checkpoint, too")
+    return [f"{CHECKPOINT}.labels={','.join(names_in('--labels', labels))}"]
 
 
 def numbers_in(option: str, text: str) -> list[int]:

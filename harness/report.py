@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.averages import average_section, glue_averages
 from harness.budget import Budget, budget_section, flat_rows, plain, rank
 from harness.compare import BUDGETS, Comparison, Mean, Row, compare
+from harness.doubts import report_doubts
 from harness.errors import HarnessError, IncompleteError, reason, unknown
 from harness.groups import Condition
 from harness.methods import METHODS
@@ -143,7 +144,8 @@ def insert(path: Path, text: str) -> None:
 
 
 def _section(store: ResultsStore, comparison: Comparison, all_: Sequence[Comparison]) -> Section:
-    parts = [Part(caption(comparison), _main_table(comparison))]
+    said = "\n\n".join([caption(comparison), *report_doubts(store, comparison.records)])
+    parts = [Part(said, _main_table(comparison))]
     if comparison.curves:
         whole = "reference" if comparison.reference else "own full model"
         parts.append(Part(f"The curve: at a budget of mean MACs, as a share of the {whole}'s:", _curve_table(comparison)))

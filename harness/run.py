@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -80,6 +81,15 @@ class Options:
     """Word vectors for augmentation."""
 
 
+class RowsOf(NamedTuple):
+    """What the rows of a cell depend on; cells that agree in it share them."""
+
+    task: str
+    backbone: str
+    """Its source: a checkpoint's folder may have another backbone's name."""
+    train_rows: int | None
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run that is asked for."""
@@ -88,6 +98,11 @@ class Cell:
     task: Task
     method: Method
     backbone: Backbone
+
+    @property
+    def rows(self) -> RowsOf:
+        """What its rows are known by."""
+        return RowsOf(self.spec.task, self.backbone.source, self.spec.train_rows)
 
     @property
     def label(self) -> str:

@@ -199,10 +199,10 @@ def test_a_run_on_a_hub_repository_is_timed_by_its_name_and_one_on_a_folder_want
     record = make_record("deebert", 1, [make_exit(4, {"accuracy": 0.5}, 1.0, 1.0, 1.0)], "entropy")
     options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, hub)
     run = replace(record, spec=replace(record.spec, backbone="somebody/theirs"))
-    assert live._run_backbone(run, options).name == "somebody/theirs"
+    assert live.run_backbone(run, options.backbone).name == "somebody/theirs"
     run = replace(record, spec=replace(record.spec, backbone="theirs"))
     with pytest.raises(HarnessError, match="give it as --backbone FOLDER"):
-        live._run_backbone(run, replace(options, backbone="theirs"))
+        live.run_backbone(run, "theirs")
 
 
 @pytest.mark.parametrize("name", ["./mine", "../mine", "/nowhere/mine", "a/b/c", "mine/", "some body/theirs"])

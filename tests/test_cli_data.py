@@ -169,7 +169,7 @@ def test_missing_library_and_missing_script_are_one_line(
 
 
 def test_example_in_the_readme_runs(say: Say, tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (example,) = re.findall(r"```toml\n(name = .*?)```", README, re.DOTALL)
     (tmp_path / "mytask.toml").write_text(example)
     rows = [(f"ticket {number}", f"body {number}", ("billing", "fault", "other")[number % 3]) for number in range(500)]
     (tmp_path / "tickets.jsonl").write_text(

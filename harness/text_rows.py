@@ -1,0 +1,69 @@
+"""Rows of one or two texts to be answered, from a file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.errors import HarnessError, reason
+
+KEYS = ("text", "second")
+"""Of an object in JSON lines."""
+
+
+class TextRow(NamedTuple):
+    """A row as a file holds it."""
+
+    line: int
+    """From 1."""
+    texts: tuple[str, ...]
+
+
+def text_rows(path: Path) -> list[TextRow]:
+    """The rows of a file, whose ending says how it is read: .tsv one or two texts between tabs, .jsonl a text, a list of one or two, or an
+    object with `text` and perhaps `second`; any other a text a line. Empty lines are left out.
+
+    Raises: HarnessError with file and line for what does not fit.
+    """
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+    except OSError as error:
+        raise HarnessError(f"cannot read {path}: {reason(error)}") from None
+    except UnicodeDecodeError as error:
+        raise HarnessError(f"{path} is not UTF-8 text: {error}") from None
+    readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tabs, ".jsonl": _from_json}
+    read = readers.get(path.suffix, _whole)
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                texts = read(line)
+            except (ValueError, RecursionError) as error:
+                raise HarnessError(f"{path} line {number}: {error}") from None
+            if len(texts) not in (1, 2):
+                raise HarnessError(f"{path} line {number}: got {len(texts)} texts, wanted one or two")
+            rows.append(TextRow(number, tuple(texts)))
+    if not rows:
+        raise HarnessError(f"{path} has no rows")
+    return rows
+
+
+def _whole(line: str) -> list[str]:
+    return [line]
+
+
+def _from_tabs(line: str) -> list[str]:
+    return line.split("\t")
+
+
+def _from_json(line: str) -> list[str]:
+    """Raises: ValueError for what holds no texts."""
+    value = json.loads(line)
+    if isinstance(value, dict):
+        if KEYS[0] not in value:
+            raise ValueError(f"an object without {KEYS[0]!r}")
+        value = [value[key] for key in KEYS if key in value]
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"got {line[:40]!r}, wanted a text, a list of texts, or an object with 'text' and 'second'")
+    return texts
