@@ -127,9 +127,9 @@ def fit_best_rate(
     Raises: IncompleteError when no schedule gives a finite loss.
     """
     chosen, trials, fresh = schedules[0], tuple[Trial, ...](), set[str]()
+    search = work.at_seed(SEARCH_SEED) if len(schedules) > 1 else work
+    before = parents(search)
     if len(schedules) > 1:
-        search = work.at_seed(SEARCH_SEED)
-        before = parents(search)
         fits = [search.tried(stage(schedule), data, backbone, before) for schedule in schedules]
         reached = [-math.inf if fit is None else max(fit.stored.report.selection) for fit in fits]
         if max(reached) == -math.inf:
@@ -142,7 +142,7 @@ def fit_best_rate(
         for fit in fits[:best] + fits[best + 1 :]:
             if fit is not None:
                 fit.drop_model()
-    fitted = work.fitted(stage(chosen), data, backbone, parents(work))
+    fitted = work.fitted(stage(chosen), data, backbone, before if search is work else parents(work))
     return replace(fitted, reused=fitted.reused and fitted.key not in fresh), trials
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
 
@@ -17,6 +17,7 @@ from costeff.slenderize import BOTH, HIDDEN, Allocation, Slenderize
 from harness.backbones import Backbone, Pooling
 from harness.errors import HarnessError
 from harness.methods import Reads
+from harness.records import Trial
 from harness.shapes import EncoderShape
 from harness.stages import Fitted, FittedStage, Work
 from harness.tasks import Task, TaskData
@@ -27,8 +28,9 @@ class CostEff:
     """Teacher -> multi-exit assistant -> rounds of pruning -> recovery (sections 3.1 to 3.4, and the authors' run.sh).
 
     Differs from the authors' code: every example decides for itself; the pooling is the backbone's own unless it is set; the assistant's
-    learning rate is searched, as every method's is, and the later ones are the authors' multiples of it instead of fixed ones; the best
-    epochs are chosen on `selection` instead of dev. Warm-up, weight decay, clip and accumulation are the teacher's throughout.
+    learning rate and the last part's are searched, as every method's is, and those between are the authors' multiples of the assistant's
+    instead of fixed ones; the best epochs are chosen on `selection` instead of dev. Warm-up, weight decay, clip and accumulation are the
+    teacher's throughout.
     """
 
     heads: float = 1 / 2
@@ -64,8 +66,9 @@ class CostEff:
     """Learning rate before the first cut over the assistant's (authors: 1e-5 over 2e-5); without an assistant over the teacher's."""
     hidden_rate: float = 1.5
     """The same of recovery on hidden states (authors: 3e-5)."""
-    prediction_rate: float = 1.0
-    """The same of recovery on hidden states and answers (authors: 2e-5)."""
+    prediction_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """The same of recovery on hidden states and answers (authors: 1, of 2e-5). Several are tried on `selection` with one fixed seed, the
+    best is used by all seeds."""
     batch_size: int | None = None
     """Rows per optimiser step; None: the backbone's own number."""
     equilibrium: bool = True
@@ -95,7 +98,9 @@ class CostEff:
         for name, ratio in {"parameter_ratio": self.parameter_ratio, "mac_ratio": self.mac_ratio}.items():
             if ratio is not None and ratio < 1:
                 raise ValueError(f"{name} {ratio}: wanted 1 or more")
-        rates = (*(self.learning_rates or ()), self.pruning_rate, self.hidden_rate, self.prediction_rate)
+        if not self.prediction_rates:
+            raise ValueError("prediction_rates: wanted one or more")
+        rates = (*(self.learning_rates or ()), self.pruning_rate, self.hidden_rate, *self.prediction_rates)
         for name, value in {"effort": self.effort, "growth": self.growth, "tolerance": self.tolerance, "a rate": min(rates)}.items():
             if value <= 0:
                 raise ValueError(f"{name} {value}: wanted a positive number")
@@ -148,19 +153,35 @@ class CostEff:
         """Teacher, assistant, pruning, recovery; each stage is cached, so a second width reuses what comes before pruning."""
         ready = self.settled(backbone)
         epochs = ready.epochs_table or epochs_for(data.task.name, len(data.train))
-        taught = ready.teacher.fit(data, backbone, work)
-        rate = _chosen_rate(ready.teacher.learning_rates, taught)
-        guide, trials = taught.stage, taught.trials
-        if ready.exits_from == "assistant":
-            assistant = ready._assistant(epochs, rate, data, backbone, work)
-            guide, trials = assistant.stage, trials + assistant.trials
-            rate = _chosen_rate(ready.learning_rates, assistant)
-        student = work.fitted(ready._slenderize(backbone, epochs, rate), data, backbone, (guide, guide))
-        for stage in ready._recovery(epochs, rate):
-            student = work.fitted(stage, data, backbone, (student, guide))
+        done = ready._compressed(epochs, data, backbone, work)
+
+        def parents(at: Work) -> tuple[FittedStage, ...]:
+            before = done if at is work else ready._compressed(epochs, data, backbone, at)
+            return before.student, before.guide
+
+        def recovery(schedule: Schedule) -> Distil:
+            return Distil("recover", BOTH, None, ready.equilibrium, schedule)
+
+        passes = scaled(epochs.at(ready.heads, epochs.prediction) * ready.effort)
+        schedules = tuple(ready._schedule(done.rate * share, passes) for share in dict.fromkeys(ready.prediction_rates))
+        student, trials = fit_best_rate(recovery, schedules, data, backbone, work, parents)
         if ready.exits_from == "recovery":
-            student = work.fitted(ready._late_exits(epochs, rate), data, backbone, (student, taught.stage))
-        return Fitted(student, trials)
+            student = work.fitted(ready._late_exits(epochs, done.rate), data, backbone, (student, done.teacher))
+        return Fitted(student, done.trials + trials)
+
+    def _compressed(self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work) -> "Compressed":
+        """Teacher, assistant, pruning, and recovery on hidden states alone."""
+        taught = self.teacher.fit(data, backbone, work)
+        rate = _chosen_rate(self.teacher.learning_rates, taught)
+        guide, trials = taught.stage, taught.trials
+        if self.exits_from == "assistant":
+            assistant = self._assistant(epochs, rate, data, backbone, work)
+            guide, trials = assistant.stage, trials + assistant.trials
+            rate = _chosen_rate(self.learning_rates, assistant)
+        student = work.fitted(self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide))
+        passes = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
+        hidden = Distil("recover-hidden", HIDDEN, None, self.equilibrium, self._schedule(rate * self.hidden_rate, passes))
+        return Compressed(work.fitted(hidden, data, backbone, (student, guide)), guide, taught.stage, rate, trials)
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
         """Of heads, neurons and rank.
@@ -227,14 +248,17 @@ class CostEff:
             schedule=self._schedule(rate * self.pruning_rate),
         )
 
-    def _recovery(self, epochs: Epochs, rate: float) -> tuple[Distil, Distil]:
-        """Hidden states alone, then these and the assistant's answers at the same exits."""
-        hidden = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
-        both = scaled(epochs.at(self.heads, epochs.prediction) * self.effort)
-        return (
-            Distil("recover-hidden", HIDDEN, None, self.equilibrium, self._schedule(rate * self.hidden_rate, hidden)),
-            Distil("recover", BOTH, None, self.equilibrium, self._schedule(rate * self.prediction_rate, both)),
-        )
+
+class Compressed(NamedTuple):
+    """What comes before recovery on answers."""
+
+    student: FittedStage
+    guide: FittedStage
+    """Who teaches it."""
+    teacher: FittedStage
+    rate: float
+    """The guide's learning rate, of which the later ones are multiples."""
+    trials: tuple[Trial, ...]
 
 
 ANSWERS = Targets(soft=0.5, hard=0.5)

@@ -24,8 +24,8 @@ from harness.methods import model_format
 from harness.stages import Compute, Fitted, FittedStage, Stage, Work
 from harness.tasks import TASKS, TaskData
 
-SMALL = CostEff(teacher=Bert(epochs=1, learning_rates=(1e-3,)), effort=0.01, taylor_share=0.5)
-"""The fewest epochs."""
+SMALL = CostEff(teacher=Bert(epochs=1, learning_rates=(1e-3,)), prediction_rates=(1.0,), effort=0.01, taylor_share=0.5)
+"""The fewest epochs, and nothing to search."""
 
 CPU = torch.device("cpu")
 
@@ -76,7 +76,7 @@ def test_a_second_width_reuses_teacher_and_assistant(fitted: Fitted, shared: Wor
 def test_numbers_of_one_small_fixed_run(tmp_path: Path) -> None:
     """These figures are our own. They move only when a stage's revision is raised, which makes new stages and runs of old ones."""
     recipe = Bert(epochs=2, batch_size=8, learning_rates=(3e-3,))
-    method = CostEff(teacher=recipe, batch_size=8, learning_rates=(3e-3,), effort=0.25, taylor_share=0.5)
+    method = CostEff(teacher=recipe, batch_size=8, learning_rates=(3e-3,), prediction_rates=(1.0,), effort=0.25, taylor_share=0.5)
     work = Work(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
     fit = method.fit(fixed_data(), FIXED, work)
     reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
@@ -154,7 +154,7 @@ def test_a_switch_changes_the_fields_that_it_names(
 def test_at_full_effort_the_plan_is_the_authors_for_mrpc(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
     """12 heads to 6 at their 2e-5: epochs 4 and 12, six periods of 2, 12 and 5; rates 2e-5, 2e-5, 1e-5, 3e-5, 2e-5."""
     wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3), learning_rates=(2e-5,))
-    method = CostEff(teacher=Bert(epochs=1, learning_rates=(2e-5,)))
+    method = CostEff(teacher=Bert(epochs=1, learning_rates=(2e-5,)), prediction_rates=(1.0,))
     stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
     trained = {name: (stage.schedule.epochs, stage.schedule.learning_rate) for name, stage in stages.items()}
     pruning = stages["slenderize"]
@@ -185,6 +185,20 @@ def test_the_assistants_rate_is_searched_and_the_later_ones_follow_it(shared: Wo
     (chosen,) = [rate for rate, trial in trials.items() if trial.chosen]
     assert trials[chosen].score == max(trial.score for trial in trials.values())
     assert [use.report.name for use in fit.stage.uses()] == ["fine-tune", *ORDER]
+
+
+def test_the_last_parts_rate_is_searched_with_one_seed_for_all(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
+    method = replace(SMALL, prediction_rates=(1e-4, 3.0))
+    first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
+    for fit in (first, second):
+        trials = {trial.value: trial for trial in fit.trials if trial.stage == "recover"}
+        assert sorted(trials) == pytest.approx([1e-7, 3e-3])
+        (chosen,) = [trial for trial in trials.values() if trial.chosen]
+        assert chosen.score == max(trial.score or 0 for trial in trials.values())
+        assert [use.report.name for use in fit.stage.uses()] == ["fine-tune", *ORDER]
+    assert [trial.score for trial in first.trials] == [trial.score for trial in second.trials]
+    assert not any(use.reused for use in second.stage.uses())
 
 
 def test_without_an_assistant_the_teacher_teaches_a_student_with_fresh_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:

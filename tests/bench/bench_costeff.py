@@ -37,6 +37,7 @@ AUTHORS_EXITS = (0.527, 0.527, 0.527, 0.527, 0.596, 0.578)
 METHOD = CostEff(
     teacher=Bert(epochs=3, learning_rates=(1e-4,)),  # what `selection` chose for RTE in the committed runs
     learning_rates=(1e-4,),
+    prediction_rates=(1.0,),
     epochs_table=Epochs(assistant=2, period=(1 / 3, 1 / 3), hidden_share=0.5, hidden=(2, 2), prediction=(2, 2)),
     taylor_share=0.25,
 )
