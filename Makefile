@@ -10,7 +10,7 @@ DEMO := .cache/demo
 .PHONY: demo check test lint bench bench-costeff campaign report clean
 
 demo: $(VENV)/installed
-	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
+	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --threads 2 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
 	$(RUN)/harness report --results-dir $(DEMO)/results
 
 # The demo's runs against the committed baseline: after make demo.

@@ -175,7 +175,7 @@ class CostEff:
         rate = _chosen_rate(self.teacher.learning_rates, taught)
         guide, trials = taught.stage, taught.trials
         if self.exits_from == "assistant":
-            assistant = self._assistant(epochs, rate, data, backbone, work)
+            assistant = self._assistant(epochs, rate, taught.stage, data, backbone, work)
             guide, trials = assistant.stage, trials + assistant.trials
             rate = _chosen_rate(self.learning_rates, assistant)
         student = work.fitted(self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide))
@@ -208,15 +208,15 @@ class CostEff:
         teacher = self.teacher
         return Schedule(epochs, self.batch_size, rate, teacher.warmup, teacher.weight_decay, teacher.clip, teacher.accumulation)
 
-    def _assistant(self, epochs: Epochs, rate: float, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def _assistant(self, epochs: Epochs, rate: float, taught: FittedStage, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """From the pretrained weights: hidden states alone for a third of the epochs, then the teacher's last answers and the labels by
         halves, at the rate that `selection` prefers."""
         passes = epochs.assistant * self.effort
         hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, self._schedule(rate, scaled(passes / 3)))
 
-        def parents(work: Work) -> tuple[FittedStage, ...]:
-            teacher = self.teacher.fit(data, backbone, work).stage
-            return work.fitted(hidden, data, backbone, (teacher,)), teacher
+        def parents(at: Work) -> tuple[FittedStage, ...]:
+            teacher = taught if at is work else self.teacher.fit(data, backbone, at).stage
+            return at.fitted(hidden, data, backbone, (teacher,)), teacher
 
         def answers(schedule: Schedule) -> Distil:
             return Distil("assistant", ANSWERS, None, self.equilibrium, schedule)
