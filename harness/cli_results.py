@@ -22,6 +22,8 @@ from harness.errors import ExitCode, HarnessError
               help="Total-variation distance of where rows leave; in an equal environment it must be 0.")  # fmt: skip
 @click.option("--latency-margin", type=click.FloatRange(0, 1), default=0.10, show_default=True,
               help="A smaller drop of a latency ratio, as a share of it, is none.")  # fmt: skip
+@click.option("--latency/--no-latency", default=True, show_default=True,
+              help="Compare latency ratios: of runs that were timed for long, with nothing beside them.")  # fmt: skip
 @results_option
 @verbosity_options
 def check_command(
@@ -31,6 +33,7 @@ def check_command(
     score_margin: float,
     exit_margin: float,
     latency_margin: float,
+    latency: bool,
     results_dir: Path,
     verbose: bool,
     quiet: bool,
@@ -58,7 +61,7 @@ def check_command(
     records, problems = store.records()
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    limits = Limits(score_margin, exit_margin, latency_margin)
+    limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
     if not update:
         checks = check(read_baseline(baseline), store, records, limits)
         code = exit_code(checks, len(problems))

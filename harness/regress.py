@@ -47,8 +47,8 @@ class Limits:
     """Largest drop of a score that never is one, whatever its interval."""
     exits: float = 0.02
     """Largest total-variation distance of where rows leave, in another environment than the baseline's."""
-    latency: float = 0.10
-    """Largest drop of a latency ratio, as a share of it, that never is one."""
+    latency: float | None = 0.10
+    """Largest drop of a latency ratio, as a share of it, that never is one; None: latency is not compared."""
     resamples: int = 2_000
     """Of the bootstrap."""
 
@@ -168,7 +168,8 @@ def _figures(old: PinnedRun, new: RunRecord, trace: Trace, limits: Limits) -> It
         yield from _scores(where, unpacked(pinned.answers, task.classes, rows), own[place], trace.labels, task, limits)
     for point in old.points:
         yield from _point(point, new, trace, task, same_environment(old.environment, new.environment), limits)
-    yield from _latency(old, new, limits)
+    if limits.latency is not None:
+        yield from _latency(old, new, limits.latency)
 
 
 def _exact(what: str, old: object, new: object) -> Finding | None:
@@ -220,7 +221,7 @@ def _exits(what: str, old: tuple[int, ...], new: tuple[int, ...], same: bool, li
     return Finding(what, verdict, "/".join(map(str, old)), "/".join(map(str, new)), f"distance {distance:.4f}, allowed {allowed:g}")
 
 
-def _latency(old: PinnedRun, new: RunRecord, limits: Limits) -> Iterator[Finding | None]:
+def _latency(old: PinnedRun, new: RunRecord, margin: float) -> Iterator[Finding | None]:
     """Paired ratios to the reference, where both were timed against the same one on the same processor."""
     if old.reference is None:
         return
@@ -236,20 +237,22 @@ def _latency(old: PinnedRun, new: RunRecord, limits: Limits) -> Iterator[Finding
             ("path", pinned.path_ratio, timed.path_ratio),
         ):
             for size in ratios.keys() & now.keys():
-                yield _ratio(f"{kind} latency ratio at exit {pinned.layer}, batch {size}", ratios[size], now[size][place], limits)
+                yield _ratio(f"{kind} latency ratio at exit {pinned.layer}, batch {size}", ratios[size], now[size][place], margin)
 
 
 def _clock(reference: str | None, device: str, threads: str) -> str:
     return f"against {reference} on {device}, {threads} thread(s)" if reference is not None else "not timed"
 
 
-def _ratio(what: str, old: Quartiles, new: Quartiles, limits: Limits) -> Finding | None:
-    """A regression when the whole interval lies below the baseline's and the median dropped by more than what is allowed."""
-    if old == new:
+def _ratio(what: str, old: Quartiles, new: Quartiles, margin: float) -> Finding | None:
+    """A regression when the whole interval lies below the baseline's and the median dropped by more than the margin; a change when it is so
+    the other way round. All else is the clock's noise."""
+    worse = new.q3 < old.q1 and new.median < old.median * (1 - margin)
+    better = new.q1 > old.q3 and new.median > old.median * (1 + margin)
+    if not (worse or better):
         return None
-    worse = new.q3 < old.q1 and new.median < old.median * (1 - limits.latency)
     verdict = Verdict.REGRESSION if worse else Verdict.CHANGED
-    return Finding(what, verdict, _quartiles(old), _quartiles(new), f"quartiles; allowed -{limits.latency:.0%}")
+    return Finding(what, verdict, _quartiles(old), _quartiles(new), f"quartiles; allowed -{margin:.0%}")
 
 
 def _quartiles(ratio: Quartiles) -> str:

@@ -130,6 +130,21 @@ def test_latency_on_another_processor_is_not_compared_and_that_is_said(check: Ch
     assert "-> not timed" in said
 
 
+def test_latency_is_left_alone_where_it_is_not_asked_for(check: Check) -> None:
+    code, said = check(slower(record(), Quartiles(1.0, 1.1, 1.2)), trace(), "--no-latency")
+    assert (code, said) == (0, "passed: 1 cells, 16 figures compared: all the same\n")
+
+
+def test_a_clearly_better_ratio_is_said_and_noise_is_not(check: Check) -> None:
+    code, said = check(slower(record(), Quartiles(3.5, 3.6, 3.7)), trace())
+    assert (code, "static latency ratio at exit 1, batch 1: 3.00 [2.70, 3.30] -> 3.60" in said) == (0, True)
+
+
+def test_noise_of_the_clock_is_not_said(check: Check) -> None:
+    code, said = check(slower(record(), Quartiles(3.1, 3.2, 3.7)), trace())
+    assert (code, said) == (0, "passed: 1 cells, 24 figures compared: all the same\n")
+
+
 # --- what does not
 
 
