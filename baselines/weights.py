@@ -204,7 +204,8 @@ def check_model(folder: Path) -> None:
         with torch.device("meta"):
             wanted = EncoderModel(config).state_dict(keep_vars=True)
         with safe_open(folder / WEIGHTS, "pt") as file:
-            found = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # the file itself cannot be iterated over
+            found = {name: list(file.get_slice(name).get_shape()) for name in names}
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise IncompleteError(f"{folder} does not hold a model: {said}") from None

