@@ -17,7 +17,7 @@ from torch import Tensor
 from baselines.checkpoint_names import NAMES
 from baselines.encoder import EncoderModel, ExitHead, ModelConfig
 from harness.backbones import Backbone
-from harness.errors import HarnessError, IncompleteError, reason
+from harness.errors import HarnessError, IncompleteError, first_line, reason
 from harness.model import MultiExitModel
 from harness.records import WeightsReport
 from harness.sources import CONFIG, WEIGHTS
@@ -98,8 +98,7 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)
         plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     except (OSError, EOFError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HarnessError(f"backbone {backbone.name}: {pickled} does not hold tensors alone: {said}") from None
+        raise HarnessError(f"backbone {backbone.name}: {pickled} does not hold tensors alone: {first_line(error)}") from None
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(plain, unfinished)
@@ -185,7 +184,7 @@ def load_model(folder: Path) -> EncoderModel:
         model = EncoderModel(_config(folder))
         load_tensors(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
-        raise IncompleteError(f"{folder} does not hold a model: {str(error).splitlines()[0]}") from None
+        raise IncompleteError(f"{folder} does not hold a model: {first_line(error)}") from None
     return model.eval()
 
 
@@ -207,8 +206,7 @@ def check_model(folder: Path) -> None:
             names = file.keys()  # the file itself cannot be iterated over
             found = {name: list(file.get_slice(name).get_shape()) for name in names}
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise IncompleteError(f"{folder} does not hold a model: {said}") from None
+        raise IncompleteError(f"{folder} does not hold a model: {first_line(error)}") from None
     other = [name for name, shape in found.items() if name not in wanted or list(wanted[name].shape) != shape]
     there = {id(wanted[name]) for name in found if name in wanted}  # of shared tensors one name stands in the file
     other += [name for name, tensor in wanted.items() if id(tensor) not in there]

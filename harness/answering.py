@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from harness.batches import collate, sorted_batches
-from harness.errors import IncompleteError
+from harness.errors import IncompleteError, first_line
 from harness.inference import answer_early
 from harness.model import MultiExitModel
 from harness.rules import Rule
@@ -42,8 +42,7 @@ def answer_rows(model: MultiExitModel, tokens: Tokens, classes: int, rule: Rule,
             answers = answer_early(model, collate(tokens, rows).to(device), policy, cut)
             found.logits[rows] = answers.logits.float().cpu().numpy()
         except (IndexError, RuntimeError, ValueError) as error:
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise IncompleteError(f"the model cannot read the rows that its tokenizer makes: {said}") from None
+            raise IncompleteError(f"the model cannot read the rows that its tokenizer makes: {first_line(error)}") from None
         found.layers[rows] = run[answers.exits.cpu().numpy()]
         found.milliseconds[rows] = 1e3 * (time.perf_counter() - started) / len(rows)
     if not np.isfinite(found.logits).all():

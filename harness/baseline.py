@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.compare import POINTS, chosen_thresholds, policy_of
+from harness.compare import BUDGETS, POINTS, chosen_thresholds, policy_of
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.groups import standing
+from harness.policies import Policy
 from harness.records import DataSummary, Environment, Quartiles, RunRecord, RunSpec
 from harness.store import ResultsStore
-from harness.sweep import leaving
-from harness.trace import Floats
+from harness.sweep import answers_at
+from harness.trace import Floats, Trace
 from harness.typed_json import SCHEMA, from_json
 
 
@@ -100,25 +101,19 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
         )
         for place, measured in enumerate(record.exits)
     )
-    points = tuple(
-        _pinned_point(budget, threshold, record, answers, dev.logits)
-        for budget, threshold in (chosen_thresholds(store, record, record) if record.policy is not None else {}).items()
-        if budget in POINTS
-    )
+    points: tuple[PinnedPoint, ...] = ()
+    if record.policy is not None:
+        policy = policy_of(record)
+        chosen = chosen_thresholds(store, record, policy, record, {name: BUDGETS[name] for name in POINTS})
+        points = tuple(_pinned_point(budget, threshold, policy, dev) for budget, threshold in chosen.items())
     reference = timed.reference if timed else None
     return PinnedRun(record.run_id, record.spec, record.environment, record.data, record.parameters, reference, exits, points)
 
 
-def _pinned_point(budget: str, threshold: float, record: RunRecord, answers: Floats, logits: NDArray[np.float32]) -> PinnedPoint:
-    exits, own = answers_at(record, threshold, answers, logits)
-    left = np.bincount(exits, minlength=len(answers))
-    return PinnedPoint(budget, threshold, tuple(left.tolist()), packed(own, logits.shape[-1]))
-
-
-def answers_at(record: RunRecord, threshold: float, answers: Floats, logits: NDArray[np.float32]) -> tuple[NDArray[np.int64], Floats]:
-    """Where each dev row leaves at a threshold [n] (index of the exit), and what it is answered there [n]."""
-    exits = leaving(policy_of(record), logits, np.array([threshold]))[0]
-    return exits, answers[exits, np.arange(len(exits))]
+def _pinned_point(budget: str, threshold: float, policy: Policy, dev: Trace) -> PinnedPoint:
+    exits, answers = answers_at(policy, dev, threshold)
+    left = np.bincount(exits, minlength=len(dev.exit_layers))
+    return PinnedPoint(budget, threshold, tuple(left.tolist()), packed(answers, dev.logits.shape[-1]))
 
 
 def packed(answers: Floats, classes: int) -> str:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from harness.compare import Mean, mean, policy_of
 from harness.errors import HarnessError, IncompleteError
 from harness.groups import Condition, by_condition, condition, labels
-from harness.metrics import METRICS
+from harness.metrics import METRICS, scores
 from harness.own_tasks import task_of
 from harness.records import ExitMeasurement, RunRecord
 from harness.store import ResultsStore
-from harness.sweep import best_threshold, exit_macs, leaving, thresholds_from
+from harness.sweep import answers_at, best_thresholds, exit_macs, thresholds_from
 from harness.tables import Part, Section, Table, number
 from harness.trace import Trace
 
@@ -129,31 +129,28 @@ def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget
 
 def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[str, _Point]:
     """Every exit as a truncated model, and where the method is dynamic the best threshold within the budget on calibration."""
-    dev, calibration = store.trace(run), store.trace(run, "calibration")
-    metric, metrics = task_of(run).metrics[0], task_of(run).metrics
-    answers, own = dev.predictions().astype(np.float64), calibration.predictions().astype(np.float64)
+    dev, calibration, metrics = store.trace(run), store.trace(run, "calibration"), task_of(run).metrics
+
+    said, own = (trace.predictions().astype(np.float64) for trace in (dev, calibration))
+
+    def point(chosen_by: Array, answers: Array, cost: float) -> _Point:
+        (first,), reached = scores(metrics[:1], chosen_by, calibration.labels).values(), scores(metrics, answers, dev.labels)
+        return _Point(float(first), {name: float(value) for name, value in reached.items()}, cost)
+
     found = {}
     for place, measured in enumerate(run.exits):
         cost = _static_cost(measured, budget)
         if cost is not None:
-            reached = {name: float(METRICS[name](answers[place], dev.labels)) for name in metrics}
-            chosen_by = float(METRICS[metric](own[place], calibration.labels))
-            found[f"exit {measured.layer}"] = _Point(chosen_by, reached, cost)
-    if run.policy is None:
-        return found
-    prices = _prices(run, calibration, budget), _prices(run, dev, budget)
-    if prices[0] is None or prices[1] is None:
+            found[f"exit {measured.layer}"] = point(own[place], said[place], cost)
+    prices = [_prices(run, trace, budget) for trace in (calibration, dev)] if run.policy is not None else []
+    if not prices or prices[0] is None or prices[1] is None:
         return found
     policy = policy_of(run)
-    threshold = best_threshold(
-        policy, calibration, prices[0], metric, thresholds_from(policy, store.trace(run, "selection")), budget.amount
-    )
+    thresholds = thresholds_from(policy, store.trace(run, "selection"))
+    (threshold,) = best_thresholds(policy, calibration, prices[0], metrics[0], thresholds, [budget.amount])
     if threshold is not None:
-        (at_calibration,), (at_dev,) = (leaving(policy, trace.logits, np.array([threshold])) for trace in (calibration, dev))
-        rows = np.arange(len(dev.ids))
-        reached = {name: float(METRICS[name](answers[at_dev, rows], dev.labels)) for name in metrics}
-        chosen_by = float(METRICS[metric](own[at_calibration, np.arange(len(calibration.ids))], calibration.labels))
-        found[policy.name] = _Point(chosen_by, reached, float(prices[1][at_dev, rows].mean()))
+        (_, chosen_by), (exits, answers) = (answers_at(policy, trace, threshold) for trace in (calibration, dev))
+        found[policy.name] = point(chosen_by, answers, float(prices[1][exits, np.arange(len(exits))].mean()))
     return found
 
 

@@ -1,6 +1,6 @@
 """Records side by side: cells grouped into comparisons, ratios to the reference, statistics over seeds. No formatting here."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ from harness.own_tasks import task_of
 from harness.policies import Policy, make_policy
 from harness.records import ExitMeasurement, LatencyConditions, RunRecord
 from harness.store import ResultsStore
-from harness.sweep import sweep, threshold_for_macs, thresholds_from
+from harness.sweep import best_thresholds, exit_macs, sweep, thresholds_from
 
 BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 0.125}
 """Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows (of the method's own last
@@ -238,7 +238,7 @@ def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, late
     task = task_of(record)
     policy, dev = policy_of(record), store.trace(record)
     points = {}
-    for name, chosen in chosen_thresholds(store, record, full).items():
+    for name, chosen in chosen_thresholds(store, record, policy, full, BUDGETS).items():
         curve = sweep(policy, dev, record.costs, task.metrics, np.array([chosen]))
         shares = curve.left[0] / curve.left[0].sum()
         path = [exit_.path_ms.get("1") for exit_ in record.exits]
@@ -260,18 +260,18 @@ def policy_of(record: RunRecord) -> Policy:
     return make_policy(record.policy, task.classes, record.tolerance)
 
 
-def chosen_thresholds(store: ResultsStore, record: RunRecord, full: RunRecord) -> dict[str, float]:
+def chosen_thresholds(
+    store: ResultsStore, record: RunRecord, policy: Policy, full: RunRecord, shares: Mapping[str, float]
+) -> dict[str, float]:
     """Budget -> the threshold with the best score on calibration whose mean MACs there stay within that share of the full model's; budgets
     that no threshold fits are left out."""
-    task = task_of(record)
-    policy, calibration = policy_of(record), store.trace(record, "calibration")
+    calibration = store.trace(record, "calibration")
     thresholds = thresholds_from(policy, store.trace(record, "selection"))
     full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
-    found = {
-        name: threshold_for_macs(policy, calibration, record.costs, thresholds, task.metrics[0], share * full_macs)
-        for name, share in BUDGETS.items()
-    }
-    return {name: threshold for name, threshold in found.items() if threshold is not None}
+    budgets = [share * full_macs for share in shares.values()]
+    metric, prices = task_of(record).metrics[0], exit_macs(record.costs, calibration)
+    found = zip(shares, best_thresholds(policy, calibration, prices, metric, thresholds, budgets), strict=True)
+    return {name: threshold for name, threshold in found if threshold is not None}
 
 
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:

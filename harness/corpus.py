@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError, reason
 from harness.hub import is_cached
+from harness.lines import lines_of
 from harness.splits import whole_sentences
 from harness.tasks import GROUPS, TASKS, Encode, Split, Task, TaskData, digest, load_data
 
@@ -81,10 +82,10 @@ def _split(texts: Sequence[str]) -> Split:
 def _lines(files: Sequence[Path]) -> Iterator[str]:
     for path in files:
         try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise HarnessError(f"--corpus: cannot read {path}: {reason(error)}") from None
-        yield from (line.strip() for line in text.split("\n") if line.strip())
+            lines = lines_of(path)
+        except HarnessError as error:
+            raise HarnessError(f"--corpus: {error}") from None
+        yield from (line.strip() for line in lines if line.strip())
 
 
 def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:

@@ -43,6 +43,11 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text; its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
     """The error for a name that is in no table: the near matches first, then all names."""
     names = sorted(known)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
+from harness.lines import lines_of
 
 
 class Row(NamedTuple):
@@ -85,14 +86,8 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
 
     Raises: HarnessError with file, line and columns when a row does not fit.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {error.strerror}; check --data-dir") from None
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path} is not UTF-8 text: {error}") from None
     rows: list[Row] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), start=1):
+    for number, line in enumerate(lines_of(path, "; check --data-dir"), start=1):
         if not line:
             continue
         cells = line.split("\t")

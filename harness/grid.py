@@ -13,7 +13,7 @@ from tabulate import tabulate
 from harness.backbones import Backbone, find_backbone
 from harness.corpus import read_vectors
 from harness.doubts import doubts
-from harness.errors import ExitCode, HarnessError, IncompleteError
+from harness.errors import ExitCode, HarnessError, IncompleteError, first_line
 from harness.estimate import fitting_minutes
 from harness.methods import CHECKPOINT, Method
 from harness.metric_code import load_metric
@@ -143,7 +143,7 @@ def keep_freed_memory() -> None:
 
 
 def _failure(cell: Cell, error: Exception) -> Failure:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    reason = first_line(error)
     if isinstance(error, HarnessError):
         return Failure(cell.label, reason, error.exit_code)
     if isinstance(error, OSError):

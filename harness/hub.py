@@ -12,7 +12,7 @@ import numpy as np
 from huggingface_hub import dataset_info, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, first_line
 from harness.glue import GlueSource, Row
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
@@ -43,7 +43,7 @@ def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str)
         return _read(files, source.columns, labels)
     except Exception as error:  # what the library raises for a damaged file differs between its versions
         advice = "see to the hub's cache, or give --data-dir"
-        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {_first_line(error)}; {advice}") from None
+        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}") from None
 
 
 def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tuple[int, tuple[str, ...]]]:
@@ -66,7 +66,7 @@ def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tupl
         return [(int(index), row) for index, row in zip(held["idx"], texts, strict=True)]
     except Exception as error:  # as in hub_rows
         advice = "see to the hub's cache, or give --data-dir"
-        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {_first_line(error)}; {advice}") from None
+        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}") from None
 
 
 def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) -> list[Row]:
@@ -100,7 +100,7 @@ def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
         if why is None:
             return Path(_snapshot(config, splits)(etag_timeout=5))
     except Exception as error:  # the client also lets the errors of its HTTP library through
-        why = _first_line(error)
+        why = first_line(error)
     raise HarnessError(
         f"GLUE comes from the hub where no --data-dir is given, and {REPOSITORY} is neither cached nor to be had: {why}; "
         "give --data-dir, a folder of GLUE's TSV files (MRPC/, SST-2/, ...)"
@@ -129,13 +129,9 @@ def _out_of_reach() -> str | None:
             dataset_info(REPOSITORY, revision=REVISION, timeout=PROBE_S)
             answers.append(None)
         except Exception as error:  # as above
-            answers.append(_first_line(error))
+            answers.append(first_line(error))
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(PROBE_S)
     return answers[0] if answers else f"no answer within {PROBE_S:g} s"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

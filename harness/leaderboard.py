@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.hub import hub_unlabelled
+from harness.lines import lines_of
 from harness.tasks import TASKS, Task
 
 HEADER = "index\tprediction"
@@ -88,12 +89,7 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
 
     Raises: HarnessError with file, line and columns for what does not fit.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {reason(error)}; check --data-dir") from None
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path} is not UTF-8 text: {error}") from None
+    lines = lines_of(path, "; check --data-dir")
     names = lines[0].split("\t")
     numbers = [name for name in INDEX_COLUMNS if name in names]
     missing = [name for name in columns if name not in names]

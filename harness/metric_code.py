@@ -9,7 +9,7 @@ from typing import Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, first_line
 
 PREFIX = "evaluate:"
 """How a task file names such a metric."""
@@ -53,7 +53,7 @@ def load_metric(code: MetricCode, folder: Path) -> Evaluated:
     try:
         return cast(Evaluated, evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place))
     except Exception as error:  # the metric's own code runs here, and may raise anything
-        raise HarnessError(f"metric {code.name} cannot be loaded: {_line(error)}") from None
+        raise HarnessError(f"metric {code.name} cannot be loaded: {first_line(error)}") from None
 
 
 def code_score(code: MetricCode, metric: Evaluated, predictions: NDArray[np.float64], labels: NDArray[np.float64], whole: bool) -> float:
@@ -68,13 +68,9 @@ def code_score(code: MetricCode, metric: Evaluated, predictions: NDArray[np.floa
     try:
         found = metric.compute(predictions=given[0], references=given[1])
     except Exception as error:  # as above
-        raise HarnessError(f"metric {code.name} failed: {_line(error)}") from None
+        raise HarnessError(f"metric {code.name} failed: {first_line(error)}") from None
     own = Path(code.name.removeprefix(PREFIX)).stem
     value = found.get(own, next(iter(found.values()))) if own in found or len(found) == 1 else None
     if not isinstance(value, int | float | np.number) or not math.isfinite(value):
         raise HarnessError(f"metric {code.name} returned {str(found)[:80]}, wanted one finite number, or one of the metric's name")
     return float(value)
-
-
-def _line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError, reason, unknown
+from harness.errors import HarnessError, first_line, reason, unknown
 from harness.glue import Row
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -123,5 +123,5 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
         table = parquet.read_table(path, columns=list(wanted), partitioning=None)
         columns = [table.column(name).to_pylist() for name in wanted]
     except ArrowException as error:
-        raise HarnessError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise HarnessError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
     yield from enumerate(zip(*columns, strict=True), start=1)

@@ -8,12 +8,14 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.baseline import Baseline, PinnedPoint, PinnedRun, answers_at, unpacked
+from harness.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
+from harness.compare import policy_of
 from harness.errors import ExitCode, IncompleteError
 from harness.metrics import METRICS, scores
 from harness.own_tasks import task_of
-from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
+from harness.records import Quartiles, RunRecord, RunSpec, canonical
 from harness.store import ResultsStore
+from harness.sweep import answers_at
 from harness.tasks import Task
 from harness.trace import Floats, Trace
 
@@ -109,7 +111,7 @@ def _check_run(old: PinnedRun, store: ResultsStore, records: Sequence[RunRecord]
         return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, "none"),))
     if not like:
         return CellCheck(name, 0, tuple(_differences(asks_for(old), asks_for(candidates[-1]))))
-    new = max(like, key=lambda record: (same_environment(record.environment, old.environment), record.created))
+    new = max(like, key=lambda record: (record.environment == old.environment, record.created))
     other = [Finding(what, Verdict.NOT_COMPARABLE, was, now) for what, was, now in _data(old, new) if was != now]
     if other:
         return CellCheck(name, 0, tuple(other))
@@ -146,11 +148,6 @@ def _data(old: PinnedRun, new: RunRecord) -> list[tuple[str, str, str]]:
     return [(said, getattr(old.data, name), getattr(new.data, name)) for name, said in names.items()]
 
 
-def same_environment(one: Environment, other: Environment) -> bool:
-    """Whether the same run gives the same bits in both: device, precision, threads and versions."""
-    return one == other
-
-
 def _figures(old: PinnedRun, new: RunRecord, trace: Trace, limits: Limits) -> Iterator[Finding | None]:
     """Every figure that both have: None where it is the same."""
     layers, exits = [pinned.layer for pinned in old.exits], [measured.layer for measured in new.exits]
@@ -167,7 +164,7 @@ def _figures(old: PinnedRun, new: RunRecord, trace: Trace, limits: Limits) -> It
         yield _exact(f"mean MACs {where}", round(pinned.macs, 3), round(measured.macs, 3))
         yield from _scores(where, unpacked(pinned.answers, task.classes, rows), own[place], trace.labels, task, limits)
     for point in old.points:
-        yield from _point(point, new, trace, task, same_environment(old.environment, new.environment), limits)
+        yield from _point(point, new, trace, task, old.environment == new.environment, limits)
     if limits.latency is not None:
         yield from _latency(old, new, limits.latency)
 
@@ -206,7 +203,7 @@ def bootstrap(metric: str, old: Array, new: Array, labels: Array, resamples: int
 def _point(point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: bool, limits: Limits) -> Iterator[Finding | None]:
     """Where rows leave at the baseline's threshold, and the scores of what they are answered there."""
     where = f"at MACs <= {point.budget} (threshold {point.threshold:.4g})"
-    exits, answers = answers_at(new, point.threshold, trace.predictions(), trace.logits)
+    exits, answers = answers_at(policy_of(new), trace, point.threshold)
     left = tuple(np.bincount(exits, minlength=len(trace.exit_layers)).tolist())
     yield _exits(f"rows that leave at each exit {where}", point.left, left, same, limits)
     yield from _scores(where, unpacked(point.answers, task.classes, len(trace.ids)), answers, trace.labels, task, limits)

@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass
 
+from harness.compare import chosen_thresholds
 from harness.errors import HarnessError
 from harness.own_tasks import task_of
 from harness.policies import Entropy, Policy, make_policy
 from harness.records import RunRecord
 from harness.store import ResultsStore
-from harness.sweep import threshold_for_macs, thresholds_from
 
 BUDGET_SHARE = 0.5
 """Of the run's own full MACs: the budget for which a threshold is chosen where nothing is said."""
@@ -56,20 +56,13 @@ def run_rule(store: ResultsStore, record: RunRecord, policy: str | None, thresho
     task = task_of(record)
     chosen = make_policy(name, task.classes, record.tolerance)
     if threshold is None:
-        threshold = _within(store, record, chosen, BUDGET_SHARE if share is None else share)
+        budget = f"{BUDGET_SHARE if share is None else share:g} of the full model's MACs"
+        found = chosen_thresholds(store, record, chosen, record, {budget: BUDGET_SHARE if share is None else share})
+        if budget not in found:
+            raise HarnessError(
+                f"run {record.run_id}: no threshold of {chosen.name} keeps the mean MACs on calibration within {budget}: "
+                "give a larger --budget-share, or --threshold"
+            )
+        threshold = found[budget]
     chosen.cut(threshold)
     return Rule(name, threshold, record.tolerance)
-
-
-def _within(store: ResultsStore, record: RunRecord, policy: Policy, share: float) -> float:
-    """Raises: HarnessError when no threshold keeps the mean MACs within the share."""
-    calibration = store.trace(record, "calibration")
-    thresholds = thresholds_from(policy, store.trace(record, "selection"))
-    full = float(record.costs.static(len(record.costs.layers) - 1, calibration.lengths).mean())
-    found = threshold_for_macs(policy, calibration, record.costs, thresholds, task_of(record).metrics[0], share * full)
-    if found is None:
-        raise HarnessError(
-            f"run {record.run_id}: no threshold of {policy.name} keeps the mean MACs on calibration within {share:g} of the full model's: "
-            "give a larger --budget-share, or --threshold"
-        )
-    return found

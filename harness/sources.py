@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingface_hub import model_info, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from harness.errors import HarnessError, reason
+from harness.errors import HarnessError, first_line, reason
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 POOLING = "1_Pooling/config.json"
@@ -46,8 +46,7 @@ def hub_folder(repository: str, revision: str | None, wanted: str) -> Path:
         model_info(repository, revision=revision, timeout=5)  # fails at once without a network; the download would retry
         return Path(fetch(etag_timeout=5))
     except Exception as error:  # the client also lets the errors of its HTTP library through
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {said}; give a local folder") from None
+        raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {first_line(error)}; give a local folder") from None
 
 
 def read_json(path: Path) -> JsonObject:

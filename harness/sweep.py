@@ -1,6 +1,7 @@
 """Trace + costs -> operating points, by arithmetic alone: no model, no torch, no data."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -68,25 +69,31 @@ def sweep(policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], 
     )
 
 
-def best_threshold(policy: Policy, trace: Trace, prices: Array, metric: str, thresholds: Array, budget: float) -> float | None:
-    """The threshold with the best score among those whose mean price on `trace` stays within the budget; of equals the cheapest.
+def answers_at(policy: Policy, trace: Trace, threshold: float) -> tuple[NDArray[np.int64], Array]:
+    """Where each row leaves at a threshold [n] (index of the exit), and what it is answered there [n]."""
+    exits = leaving(policy, trace.logits, np.array([threshold]))[0]
+    return exits, trace.predictions()[exits, np.arange(len(exits))].astype(np.float64)
 
-    `prices` [e, n]: what each row costs if it leaves at each exit. To be called with the calibration trace, so that dev only scores. None
-    when no threshold fits the budget.
+
+def best_thresholds(
+    policy: Policy, trace: Trace, prices: Array, metric: str, thresholds: Array, budgets: Sequence[float]
+) -> list[float | None]:
+    """For each budget the threshold with the best score among those whose mean price on `trace` stays within it, of equals the cheapest;
+    None when no threshold does.
+
+    `prices` [e, n]: what each row costs if it leaves at each exit. To be called with the calibration trace, so that dev only scores.
     """
     exits, rows = leaving(policy, trace.logits, thresholds), np.arange(len(trace.ids))
     paid = prices[exits, rows].mean(-1)
     reached = scores((metric,), predictions(trace.logits)[exits, rows].astype(np.float64), trace.labels)[metric]
-    affordable = np.flatnonzero(paid <= budget)
-    if not len(affordable):
-        return None
-    best = affordable[np.lexsort((paid[affordable], -reached[affordable]))[0]]
-    return float(thresholds[best])
+    order = np.lexsort((paid, -reached))
+    affordable = [order[paid[order] <= budget] for budget in budgets]
+    return [float(thresholds[places[0]]) if len(places) else None for places in affordable]
 
 
 def threshold_for_macs(policy: Policy, trace: Trace, costs: Costs, thresholds: Array, metric: str, budget: float) -> float | None:
-    """`best_threshold` for a budget of MACs."""
-    return best_threshold(policy, trace, exit_macs(costs, trace), metric, thresholds, budget)
+    """`best_thresholds` for one budget of MACs."""
+    return best_thresholds(policy, trace, exit_macs(costs, trace), metric, thresholds, [budget])[0]
 
 
 def curves_bytes(curves: dict[str, Curve]) -> bytes:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.errors import HarnessError, reason
+from harness.errors import HarnessError
+from harness.lines import lines_of
 
 KEYS = ("text", "second")
 """Of an object in JSON lines."""
@@ -25,16 +26,10 @@ def text_rows(path: Path) -> list[TextRow]:
 
     Raises: HarnessError with file and line for what does not fit.
     """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
-    except OSError as error:
-        raise HarnessError(f"cannot read {path}: {reason(error)}") from None
-    except UnicodeDecodeError as error:
-        raise HarnessError(f"{path} is not UTF-8 text: {error}") from None
     readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tabs, ".jsonl": _from_json}
     read = readers.get(path.suffix, _whole)
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if line.strip():
             try:
                 texts = read(line)

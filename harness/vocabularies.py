@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from harness.errors import HarnessError, reason
+from harness.errors import HarnessError, first_line, reason
 from harness.sources import read_json
 
 BYTE_PAIR_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -71,8 +71,7 @@ def _byte_pairs(folder: Path) -> Tokenizer:
         pairs = [(first, second) for first, second in (line.split(" ") for line in lines if line and not line.startswith("#version"))]
         model = models.BPE(index, pairs)
     except Exception as error:  # the library raises bare Exception for merges that do not fit the vocabulary
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HarnessError(f"{folder}: vocab.json and merges.txt cannot be read: {said}") from None
+        raise HarnessError(f"{folder}: vocab.json and merges.txt cannot be read: {first_line(error)}") from None
     _check_special(index, BYTE_PAIR_SPECIAL)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)

@@ -22,7 +22,7 @@ from test_cli_checkpoint import LABELS
 from test_own_tasks import reviews, write_csv, write_task
 
 from harness import demo
-from harness.compare import chosen_thresholds
+from harness.compare import BUDGETS, chosen_thresholds, policy_of
 from harness.errors import HarnessError
 from harness.exported import Exported, load
 from harness.policies import exit_scores, make_policy
@@ -104,7 +104,7 @@ def test_the_threshold_is_chosen_on_calibration_within_the_budget(
 ) -> None:
     record, store = record_of(done, "deebert"), ResultsStore(done / "results")
     rule = load(export("deebert", *words)).card.rule
-    assert (rule.policy, rule.threshold) == ("entropy", chosen_thresholds(store, record, record)[budget])
+    assert (rule.policy, rule.threshold) == ("entropy", chosen_thresholds(store, record, policy_of(record), record, BUDGETS)[budget])
 
 
 @pytest.mark.parametrize("method", ["bert", "checkpoint"])

@@ -109,10 +109,9 @@ def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
 
 
 def test_the_reference_is_where_a_plain_run_was() -> None:
-    """A plain run of the backbone, by another program, reached F1 0.852 on MRPC and on SST-2 0.866 with 15,000 rows; here are 10,000, and
-    the mean of three seeds has a standard error of 0.006."""
+    """A plain run of the backbone, by another program, reached F1 0.852 on MRPC and on SST-2 0.866 with 15,000 rows; here are 10,000."""
     assert 0.85 <= reached("mrpc", "bert") <= 0.88
-    assert 0.86 - 0.006 <= reached("sst2", "bert") <= 0.90
+    assert 0.86 <= reached("sst2", "bert") <= 0.90
 
 
 def test_half_of_pabees_layers_are_nearly_as_good_as_all() -> None:
