@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import numpy as np
 import torch
 
 from harness.answering import answer_rows
@@ -22,10 +21,12 @@ from harness.backbones import Backbone
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.methods import model_format
 from harness.model import MultiExitModel
+from harness.policies import Confidence
 from harness.rules import Rule
 from harness.shapes import EncoderShape
 from harness.sources import CONFIG
 from harness.tasks import Tokens
+from harness.trace import predictions
 from harness.typed_json import from_json
 
 CARD, TOKENIZER, ABOUT = "harness.json", "tokenizer.json", "README.md"
@@ -119,12 +120,12 @@ class Exported:
     def answer_tokens(self, tokens: Tokens, batch_size: int) -> list[Answer]:
         """The same of rows that are encoded already."""
         found = answer_rows(self.model, tokens, self.card.classes, self.card.rule, batch_size, self.device)
-        places = found.logits.argmax(-1)
+        answers = predictions(found.logits)
         if not self.card.labels:
-            said: list[tuple[str | float, float | None]] = [(round(float(value), 6), None) for value in found.logits[:, 0]]
+            said: list[tuple[str | float, float | None]] = [(round(float(value), 6), None) for value in answers]
         else:
-            surest = _probabilities(found.logits)[np.arange(len(places)), places]
-            said = [(self.card.labels[place], round(float(sure), 6)) for place, sure in zip(places, surest, strict=True)]
+            surest = Confidence().score(found.logits[None])  # the largest probability: the answer's
+            said = [(self.card.labels[int(place)], round(float(sure), 6)) for place, sure in zip(answers, surest, strict=True)]
         timed = zip(said, found.layers, found.milliseconds, strict=True)
         return [Answer(answer, int(layer), probability, round(float(ms), 4)) for (answer, probability), layer, ms in timed]
 
@@ -164,8 +165,3 @@ def _small(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise IncompleteError(f"{path} cannot be read: {reason(error)}") from None
-
-
-def _probabilities(logits: np.ndarray) -> np.ndarray:
-    shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
