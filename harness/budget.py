@@ -68,6 +68,10 @@ class Ranking:
 
     condition: Condition
     budget: Budget
+    constant_scores: dict[str, float]
+    """On dev, of always answering the training part's majority label (or mean value)."""
+    places: tuple[str, ...]
+    """Processors and threads that the runs were timed on."""
     choices: tuple[Choice, ...]
     beyond: tuple[str, ...]
     """Methods with no point within the budget, or without the figure."""
@@ -89,7 +93,8 @@ def _ranking(store: ResultsStore, records: list[RunRecord], budget: Budget) -> R
     found = {label: _best(store, label, runs, budget) for label, runs in groups.items()}
     ordered = sorted((choice for choice in found.values() if choice is not None), key=_order)
     beyond = tuple(label for label, choice in found.items() if choice is None)
-    return Ranking(condition(records[0]), budget, tuple(ordered), beyond)
+    places = tuple(dict.fromkeys(f"{where.device}, {where.threads} CPU thread(s)" for where in (run.environment for run in records)))
+    return Ranking(condition(records[0]), budget, records[0].constant_scores, places, tuple(ordered), beyond)
 
 
 def _order(choice: Choice) -> tuple[float, float]:
@@ -168,30 +173,31 @@ def _prices(run: RunRecord, trace: Trace, budget: Budget) -> Array | None:
     return np.repeat(np.array(medians)[:, None], len(trace.ids), axis=1) if len(medians) == len(timed) else None
 
 
-def budget_section(ranking: Ranking, title: str) -> Section:
-    """The ranking as a table."""
-    metrics = list(ranking.choices[0].scores) if ranking.choices else []
+def budget_section(ranking: Ranking, title: str, constant: str) -> Section:
+    """The ranking as a table; `constant`: what the constant answer's row is called."""
+    metrics = list(ranking.constant_scores)
     unit = "ms" if ranking.budget.unit == "ms" else "MMACs"
     times = 1.0 if unit == "ms" else 1e-6
     beyond = f" Beyond it, or not measured: {', '.join(ranking.beyond)}." if ranking.beyond else ""
-    composed = " Milliseconds of a policy are composed from the paths'." if unit == "ms" else ""
+    composed = f" Milliseconds of a policy are composed from the paths'; on {'; '.join(ranking.places)}." if unit == "ms" else ""
     said = (
         f"The best of each method within {ranking.budget} a row: exit and threshold chosen on calibration, which also orders the rows; dev "
         f"only scores.{composed}{beyond}"
     )
-    rows = [
+    rows = [[constant, "-", "-", "-", *(f"{100 * score:.1f}" for score in ranking.constant_scores.values()), "-"]]
+    rows += [
         [
             choice.method,
             choice.point,
             str(choice.cost.count),
             number(choice.calibration, 1, 100),
-            *(number(choice.scores[metric], 1, 100) for metric in metrics),
+            *(number(choice.scores.get(metric), 1, 100) for metric in metrics),
             number(choice.cost, 2, times),
         ]
         for choice in ranking.choices
     ]
     headers = ["method", "point", "n", "calibration x100", *(f"{metric} x100" for metric in metrics), unit]
-    return Section(f"{title} within {ranking.budget}", (Part(said, Table(headers, rows) if rows else None),))
+    return Section(f"{title} within {ranking.budget}", (Part(said, Table(headers, rows)),))
 
 
 def plain(ranking: Ranking) -> dict[str, object]:
@@ -199,6 +205,8 @@ def plain(ranking: Ranking) -> dict[str, object]:
     return {
         "condition": asdict(ranking.condition),
         "budget": asdict(ranking.budget),
+        "constant_scores": ranking.constant_scores,
+        "places": list(ranking.places),
         "choices": [asdict(choice) for choice in ranking.choices],
         "beyond": list(ranking.beyond),
     }

@@ -114,7 +114,7 @@ def render_budget(
     if form == "csv":
         return _csv_text(flat_rows(rankings))
     conditions = [ranking.condition for ranking in rankings]
-    sections = [budget_section(ranking, title(ranking.condition, conditions)) for ranking in rankings]
+    sections = [budget_section(ranking, title(ranking.condition, conditions), CONSTANT) for ranking in rankings]
     return (as_latex if form == "latex" else as_markdown)(sections, MACS_SAID)
 
 

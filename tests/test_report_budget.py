@@ -107,6 +107,7 @@ def test_the_report_shows_the_ranking_in_every_form(say: Say, runs: ResultsStore
     text = say(*words).out
     assert "### rte on tiny within 0.0025 MMACs" in text
     assert "Beyond it, or not measured: bert." in text
+    assert re.search(r"\| \(constant answer\) +\| - +\| - +\| - +\| 52.7 ", text)
     assert re.search(r"\| deebert +\| entropy +\| 2 +\| 100.0 ", text)
     (told,) = json.loads(say(*words, "--format", "json").out)
     assert told["choices"][0]["cost"]["mean"] == 4250
@@ -114,6 +115,14 @@ def test_the_report_shows_the_ranking_in_every_form(say: Say, runs: ResultsStore
     assert (row["method"], row["unit"], float(row["cost"])) == ("deebert", "MACs", 4250)
     latex = say(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
+
+
+def test_milliseconds_say_where_they_were_taken_and_a_budget_that_nobody_keeps_shows_the_constant_answer(
+    say: Say, runs: ResultsStore
+) -> None:
+    text = say("report", "--budget", "0.1ms", "--results-dir", str(runs.root)).out
+    assert "on A processor, 2 CPU thread(s). Beyond it, or not measured: bert, deebert." in text
+    assert re.search(r"\| \(constant answer\) +\|", text)
 
 
 def test_latex_escapes_what_it_would_read(say: Say, runs: ResultsStore) -> None:
