@@ -40,7 +40,7 @@ LAZY = {
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 52, 400
+LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 400
 
 ALLOWED_AT_THE_TOP = {
     "harness", "baselines", "costeff", "results", "tests", "docs",
@@ -222,14 +222,14 @@ def test_no_any_and_no_keyword_bags() -> None:
 
 
 def test_functions_are_short() -> None:
-    """Signature and docstring are not counted: a command has a parameter for each option."""
-    long = {}
-    for path in FILES:
-        for node in functions(path):
-            body = node.body[1:] if ast.get_docstring(node) else node.body
-            lines = int(node.end_lineno or 0) - body[0].lineno + 1 if body else 0
-            if lines > LINES_OF_A_FUNCTION:
-                long[f"{name_of(path)}:{node.name}"] = lines
+    """Of a command the signature is not counted: it has a parameter for each option."""
+    long = {
+        f"{name_of(path)}:{node.name}": lines
+        for path in FILES
+        for node in functions(path)
+        if (lines := int(node.end_lineno or 0) - (node.body[0] if node.name.endswith("_command") else node).lineno + 1)
+        > LINES_OF_A_FUNCTION
+    }
     assert long == {}
 
 
