@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from harness.compare import Comparison, Row
 from harness.groups import Condition
-from harness.tables import Part, Section, Table
+from harness.tables import CONSTANT, Part, Section, Table
 from harness.tasks import GROUPS
 
 UNCOUNTED = "wnli"
@@ -100,8 +100,8 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def average_section(found: GlueAverage, constant: str) -> Section:
-    """`constant`: what the constant answer's row is called."""
+def average_section(found: GlueAverage) -> Section:
+    """The average as a table."""
     where, tasks = found.condition, list(found.train_rows)
     quick = f", quick look at {where.limit} rows" if where.limit else ""
     lacking = "; ".join(f"{task} lacks {', '.join(names)}" for task, names in found.incomplete.items())
@@ -114,7 +114,7 @@ def average_section(found: GlueAverage, constant: str) -> Section:
         "mean of its metrics, MNLI's of matched and mismatched, and each of these is a mean over the seeds of its table above."
         f"{'' if UNCOUNTED in (*tasks, *found.incomplete) else ' Without WNLI (--wnli).'}"
     )
-    rows = [_cells(row) for row in (replace(found.constant, method=constant, point="-"), *found.rows)]
+    rows = [_cells(row) for row in (replace(found.constant, method=CONSTANT, point="-"), *found.rows)]
     return Section(title, (Part(said, Table(["method", "point", *(f"{task} x100" for task in tasks), "average x100"], rows)),))
 
 

@@ -1,5 +1,6 @@
 """The best of each method within a budget of milliseconds or MACs: chosen on calibration, scored on dev."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,13 +11,13 @@ from numpy.typing import NDArray
 
 from harness.compare import Mean, mean, policy_of
 from harness.errors import HarnessError, IncompleteError
-from harness.groups import Condition, by_condition, condition, labels
+from harness.groups import Condition, by_condition, condition, labels, title
 from harness.metrics import METRICS, scores
 from harness.own_tasks import task_of
 from harness.records import ExitMeasurement, RunRecord
 from harness.store import ResultsStore
 from harness.sweep import answers_at, best_thresholds, exit_macs, thresholds_from
-from harness.tables import Part, Section, Table, number
+from harness.tables import CONSTANT, MACS_SAID, Part, Section, Table, as_latex, as_markdown, csv_text, number
 from harness.trace import Trace
 
 Array = NDArray[np.float64]
@@ -102,6 +103,23 @@ def _order(choice: Choice) -> tuple[float, float]:
     return -choice.calibration.mean, choice.cost.mean
 
 
+def render_budget(
+    store: ResultsStore, records: Sequence[RunRecord], budget: Budget, form: str, methods: Sequence[str] | None = None
+) -> str:
+    """The best of each method within a budget, in the forms of the report.
+
+    Raises: IncompleteError when there are no runs; what `ResultsStore.trace` raises.
+    """
+    rankings = rank(store, records, budget, methods)
+    if form == "json":
+        return json.dumps([_json_ready(ranking) for ranking in rankings], indent=1) + "\n"
+    if form == "csv":
+        return csv_text(_flat_rows(rankings))
+    conditions = [ranking.condition for ranking in rankings]
+    sections = [_section(ranking, title(ranking.condition, conditions)) for ranking in rankings]
+    return (as_latex if form == "latex" else as_markdown)(sections, MACS_SAID)
+
+
 @dataclass(frozen=True)
 class _Point:
     """One seed at one point."""
@@ -173,8 +191,8 @@ def _prices(run: RunRecord, trace: Trace, budget: Budget) -> Array | None:
     return np.repeat(np.array(medians)[:, None], len(trace.ids), axis=1) if len(medians) == len(timed) else None
 
 
-def budget_section(ranking: Ranking, title: str, constant: str) -> Section:
-    """The ranking as a table; `constant`: what the constant answer's row is called."""
+def _section(ranking: Ranking, title: str) -> Section:
+    """The ranking as a table."""
     metrics = list(ranking.constant_scores)
     unit = "ms" if ranking.budget.unit == "ms" else "MMACs"
     times = 1.0 if unit == "ms" else 1e-6
@@ -184,7 +202,7 @@ def budget_section(ranking: Ranking, title: str, constant: str) -> Section:
         f"The best of each method within {ranking.budget} a row: exit and threshold chosen on calibration, which also orders the rows; dev "
         f"only scores.{composed}{beyond}"
     )
-    rows = [[constant, "-", "-", "-", *(f"{100 * score:.1f}" for score in ranking.constant_scores.values()), "-"]]
+    rows = [[CONSTANT, "-", "-", "-", *(f"{100 * score:.1f}" for score in ranking.constant_scores.values()), "-"]]
     rows += [
         [
             choice.method,
@@ -200,7 +218,7 @@ def budget_section(ranking: Ranking, title: str, constant: str) -> Section:
     return Section(f"{title} within {ranking.budget}", (Part(said, Table(headers, rows)),))
 
 
-def plain(ranking: Ranking) -> dict[str, object]:
+def _json_ready(ranking: Ranking) -> dict[str, object]:
     """For json."""
     return {
         "condition": asdict(ranking.condition),
@@ -212,7 +230,7 @@ def plain(ranking: Ranking) -> dict[str, object]:
     }
 
 
-def flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
+def _flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
     """For csv: a row a choice, the mean of each figure."""
     return [
         {

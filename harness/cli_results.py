@@ -85,6 +85,8 @@ def check_command(
 @click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
 @reference_option
 @click.option("--budget", metavar="10ms|100MMAC", help="Only the best of each method within it: milliseconds at batch 1, or MACs a row.")
+@click.option("--differences-from", "against", metavar="ROW",
+              help="Only paired differences from this row of the report; plain: each method's own with no setting changed.")  # fmt: skip
 @click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
 @results_option
 @verbosity_options
@@ -95,6 +97,7 @@ def report_command(
     wnli: bool,
     reference: str,
     budget: str | None,
+    against: str | None,
     into: Path | None,
     results_dir: Path,
     verbose: bool,
@@ -106,15 +109,19 @@ def report_command(
     Examples:
       harness report --format markdown --tasks mrpc,sst2
       harness report --budget 100MMAC --tasks sst2
+      harness report --differences-from deebert --methods bert,deebert
     """
-    from harness.budget import parse_budget
+    from harness.budget import parse_budget, render_budget
+    from harness.differences import render_differences
     from harness.errors import IncompleteError
     from harness.options import names_in, reference_named
-    from harness.report import gather, insert, render, render_budget
+    from harness.report import gather, insert, render
     from harness.store import ResultsStore
 
     if into is not None and form != "markdown":
         raise HarnessError(f"--into puts markdown into a file: not with --format {form}")
+    if budget is not None and against is not None:
+        raise HarnessError("--budget and --differences-from are two reports: give one of them")
     store = ResultsStore(results_dir)
     named = names_in("--methods", methods) if methods is not None else None
     found = gather(store, names_in("--tasks", tasks) if tasks is not None else None, named)
@@ -126,11 +133,14 @@ def report_command(
         raise IncompleteError(
             f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
         )
-    against = reference_named(reference, {})
+    entry = reference_named(reference, {})
+    base = entry.name if entry else None
     if budget is not None:
         text = render_budget(store, found.records, parse_budget(budget), form, named)
+    elif against is not None:
+        text = render_differences(store, found.records, against, base, form, named)
     else:
-        text = render(store, found.records, against.name if against else None, form, named, wnli)
+        text = render(store, found.records, base, form, named, wnli)
     if into is not None:
         insert(into, text)
     else:

@@ -136,15 +136,13 @@ def _comparison(
 ) -> Comparison:
     groups = labels(records, reference)
     names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
-    references = [name for name in names if groups[name][0].spec.method == reference]
-    known = max(references, key=lambda name: len(groups[name]), default=None)
-    bases = [{record.spec.seed: record for record in groups[name]} for name in sorted(references, key=lambda name: name != known)]
+    bases = reference_runs(groups, reference)
     names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
     task = task_of(records[0])
     rows: list[Row] = []
     curves: list[CurveRow] = []
     for name in names:
-        base = _base_for(groups[name], bases)
+        base = base_for(groups[name], bases)
         rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
         if groups[name][0].policy is not None:
             points = _points(store, groups[name], base)
@@ -157,19 +155,30 @@ def _comparison(
         rows=tuple(rows),
         curves=tuple(curves),
         exits=tuple(row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])),
-        reference=known,
+        reference=next(iter(bases), None),
         records=tuple(record for name in names for record in groups[name]),
     )
 
 
-def _base_for(records: list[RunRecord], bases: list[dict[int, RunRecord]]) -> dict[int, RunRecord]:
+def reference_runs(groups: Mapping[str, Sequence[RunRecord]], reference: str | None) -> dict[str, dict[int, RunRecord]]:
+    """Label -> seed -> run of the reference, of several variants the one with most seeds first."""
+    found = [name for name in sorted(groups) if groups[name][0].spec.method == reference]
+    return {name: {run.spec.seed: run for run in groups[name]} for name in sorted(found, key=lambda name: -len(groups[name]))}
+
+
+def base_for(records: Sequence[RunRecord], bases: Mapping[str, dict[int, RunRecord]]) -> dict[int, RunRecord]:
     """The reference's runs by seed that these are compared with: those of the same place, else those of most seeds, which come first."""
 
     def elsewhere(base: dict[int, RunRecord]) -> bool:
         one, other = records[0].environment, next(iter(base.values())).environment
         return (one.device, one.threads) != (other.device, other.threads)
 
-    return min(bases, key=elsewhere, default={})
+    return min(bases.values(), key=elsewhere, default={})
+
+
+def full_run(record: RunRecord, base: Mapping[int, RunRecord]) -> RunRecord:
+    """Whose MACs a budget is a share of: the reference's run of that seed, else of any, else the run itself."""
+    return base.get(record.spec.seed, next(iter(base.values()), record))
 
 
 def all_scores(record: RunRecord) -> dict[str, float]:
@@ -226,9 +235,7 @@ def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRe
     """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
     found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
     for record in records:
-        for name, point in _record_points(
-            store, record, base.get(record.spec.seed, next(iter(base.values()), record)), _timed_against(record, base)
-        ).items():
+        for name, point in _record_points(store, record, full_run(record, base), _timed_against(record, base)).items():
             found[name].append(point)
     return {name: points if len(points) == len(records) else [] for name, points in found.items()}
 

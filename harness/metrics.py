@@ -4,7 +4,7 @@ One formula serves a run, a whole curve and a bootstrap. Each is equal to scikit
 A constant prediction scores 0 where the formula is undefined, as scikit-learn does for Matthews' coefficient.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,3 +63,17 @@ METRICS: dict[str, Metric] = {
 def scores(names: tuple[str, ...], predictions: Array, labels: Array) -> dict[str, Array]:
     """Metric name -> scores [...] of predictions [..., n] against labels [n]."""
     return {name: METRICS[name](predictions, labels) for name in names}
+
+
+RESAMPLES = 2_000
+"""Of a bootstrap."""
+
+
+def bootstrap(metric: str, pairs: Sequence[tuple[Array, Array]], labels: Array, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """The 95 % interval of new - old, averaged over the pairs (old [n], new [n]), over resamples of the rows, the same rows for all (Efron
+    and Tibshirani, 1993, section 13.3)."""
+    rows = np.random.default_rng(0).integers(len(labels), size=(resamples, len(labels)))
+    formula, drawn = METRICS[metric], labels[rows]
+    gains = sum(formula(new[rows], drawn) - formula(old[rows], drawn) for old, new in pairs) / len(pairs)
+    low, high = np.quantile(gains, (0.025, 0.975))
+    return float(low), float(high)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
 from harness.compare import policy_of
 from harness.errors import ExitCode, IncompleteError
-from harness.metrics import METRICS, scores
+from harness.metrics import RESAMPLES, bootstrap, scores
 from harness.own_tasks import task_of
 from harness.records import Quartiles, RunRecord, RunSpec, canonical
 from harness.store import ResultsStore
@@ -51,7 +51,7 @@ class Limits:
     """Largest total-variation distance of where rows leave, in another environment than the baseline's."""
     latency: float | None = 0.10
     """Largest drop of a latency ratio, as a share of it, that never is one; None: latency is not compared."""
-    resamples: int = 2_000
+    resamples: int = RESAMPLES
     """Of the bootstrap."""
 
 
@@ -186,18 +186,9 @@ def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limi
         if drop <= limits.score:
             yield Finding(said[0], Verdict.CHANGED, *said[1:])
             continue
-        low, high = bootstrap(metric, old, new, labels, limits.resamples)
+        low, high = bootstrap(metric, [(old, new)], labels, limits.resamples)
         verdict = Verdict.REGRESSION if high < 0 else Verdict.CHANGED
         yield Finding(said[0], verdict, *said[1:], f"95 % of paired resamples: {low:+.4f} to {high:+.4f}; allowed {-limits.score:g}")
-
-
-def bootstrap(metric: str, old: Array, new: Array, labels: Array, resamples: int) -> tuple[float, float]:
-    """The 95 % interval of new - old over resamples of the rows, the same rows for both (Efron and Tibshirani, 1993, section 13.3)."""
-    rows = np.random.default_rng(0).integers(len(labels), size=(resamples, len(labels)))
-    formula = METRICS[metric]
-    gains = formula(new[rows], labels[rows]) - formula(old[rows], labels[rows])
-    low, high = np.quantile(gains, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def _point(point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: bool, limits: Limits) -> Iterator[Finding | None]:

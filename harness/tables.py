@@ -1,4 +1,4 @@
-"""Sections with tables, as markdown and as LaTeX."""
+"""Sections with tables, as markdown and as LaTeX; rows as csv."""
 
 import re
 from collections.abc import Sequence
@@ -7,6 +7,14 @@ from dataclasses import dataclass
 from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from harness.compare import Mean
+
+CONSTANT = "(constant answer)"
+"""The row of a model that always gives the training part's majority label, or mean value."""
+
+MACS_SAID = "MACs are multiply-adds of matrix products, at each row's real length, padding is not charged; FLOPs are 2 per MAC."
+
+WHOLE = ("train_rows", "limit", "parameters", "threads", "seeds")
+"""Columns of csv that hold whole numbers, beside those that end in .count."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,17 @@ def as_markdown(sections: Sequence[Section], closing: str) -> str:
     return "\n".join([*texts, closing]) + "\n"
 
 
+def csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Rows as csv, nested ones flat as `scores.f1.mean`; with `columns` these alone, there or not."""
+    import pandas
+
+    frame = pandas.json_normalize(list(rows))
+    frame = frame if columns is None else frame.reindex(columns=list(columns))
+    whole = [name for name in frame if name.endswith(".count") or name in WHOLE]
+    text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
+    return text
+
+
 def as_latex(sections: Sequence[Section], closing: str) -> str:
     """A floating table for each table, with what is said before it as the caption."""
     texts = ["% Needs \\usepackage{booktabs}."]
@@ -75,13 +94,13 @@ def _escaped(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", plain)
 
 
-def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", of: int | None = None) -> str:
+def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", of: int | None = None, signed: bool = False) -> str:
     """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0.
 
-    `of`: the row's number of seeds; a figure over fewer says so.
+    `of`: the row's number of seeds; a figure over fewer says so. `signed`: with a plus too.
     """
     if value is None:
         return "-"
     spread = f"{times * (value.deviation or 0):.{digits}f}"
     fewer = f" (n={value.count})" if of is not None and value.count != of else ""
-    return f"{mark}{times * value.mean:.{digits}f}" + (f" ± {spread}" if float(spread) else "") + fewer
+    return f"{mark}{times * value.mean:{'+' if signed else ''}.{digits}f}" + (f" ± {spread}" if float(spread) else "") + fewer

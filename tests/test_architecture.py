@@ -21,7 +21,7 @@ ORDER = (
     "__init__", "errors", "lines", "typed_json", "records", "trace", "demo", "glue", "hub", "metric_code", "metrics", "own_files", "splits",
     "tasks", "own_tasks", "leaderboard", "corpus", "rows", "text_rows", "sources", "class_names", "shapes", "vocabularies", "backbones",
     "fetching", "methods", "options", "policies", "sweep", "store", "listing", "groups", "compare", "rules", "doubts", "tables",
-    "averages", "budget", "report", "baseline", "regress", "verdicts", "schema", "cache", "progress",
+    "averages", "budget", "differences", "report", "baseline", "regress", "verdicts", "schema", "cache", "progress",
     "model", "batches", "stages", "inference", "answering", "exported", "flops", "latency", "run", "estimate", "grid", "live",
     "export", "submission", "cli_options", "cli_data", "cli_results", "cli_cache", "cli_models", "cli", "__main__",
 )  # fmt: skip
@@ -30,7 +30,7 @@ ORDER = (
 TORCH_FREE = ORDER[1 : ORDER.index("model")]
 HEAVY = "torch transformers datasets pandas"
 LAZY = {
-    "harness/report.py": "pandas",
+    "harness/tables.py": "pandas",
     "harness/metrics.py": "scipy",
     "harness/hub.py": "datasets",
     "harness/metric_code.py": "evaluate",

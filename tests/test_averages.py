@@ -9,7 +9,7 @@ from synthetic import exit_1_or_4, identified, make_exit, make_record, random_tr
 from harness.averages import AverageRow, GlueAverage, average_section, glue_averages
 from harness.compare import compare
 from harness.records import RunRecord, SplitScores
-from harness.report import CONSTANT, render
+from harness.report import render
 from harness.store import ResultsStore
 from harness.tables import as_markdown
 
@@ -55,7 +55,7 @@ def test_only_tasks_that_all_methods_have_count_and_the_others_are_named(store: 
     assert list(found.train_rows) == ["cola", "rte"]
     assert found.incomplete == {"sst2": ("pabee",)}
     assert row_of(found, "bert").average == pytest.approx(0.5)
-    said = as_markdown([average_section(found, CONSTANT)], "")
+    said = as_markdown([average_section(found)], "")
     assert (
         "Over the 2 of GLUE's tasks that all methods have: cola (2000 training rows), rte (2000 training rows); sst2 lacks pabee." in said
     )
@@ -66,8 +66,8 @@ def test_wnli_counts_for_those_who_ask(store: ResultsStore) -> None:
     save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.3, "cola"), single("bert", 1, 0.7, "wnli"))
     assert row_of(averages(store)[0], "bert").average == pytest.approx(0.4)
     assert row_of(averages(store, wnli=True)[0], "bert").average == pytest.approx(0.5)
-    assert "Without WNLI (--wnli)" in as_markdown([average_section(averages(store)[0], CONSTANT)], "")
-    assert "WNLI" not in as_markdown([average_section(averages(store, wnli=True)[0], CONSTANT)], "")
+    assert "Without WNLI (--wnli)" in as_markdown([average_section(averages(store)[0])], "")
+    assert "WNLI" not in as_markdown([average_section(averages(store, wnli=True)[0])], "")
 
 
 def test_one_task_and_tasks_that_are_not_glues_have_no_average(store: ResultsStore) -> None:
@@ -78,7 +78,7 @@ def test_one_task_and_tasks_that_are_not_glues_have_no_average(store: ResultsSto
 
 def test_methods_without_two_tasks_in_common_are_told_so(store: ResultsStore) -> None:
     save(store, single("bert", 1, 0.5, "rte"), single("pabee", 1, 0.5, "cola"))
-    said = as_markdown([average_section(averages(store)[0], CONSTANT)], "")
+    said = as_markdown([average_section(averages(store)[0])], "")
     assert "No two tasks have all methods: cola lacks bert; rte lacks pabee." in said
 
 
@@ -87,7 +87,7 @@ def test_backbones_and_quick_looks_are_averaged_apart(store: ResultsStore) -> No
     other = [identified(replace(r, spec=replace(r.spec, backbone="other"), data=replace(r.data, backbone="f1"))) for r in plain]
     quick = [identified(replace(r, spec=replace(r.spec, limit=50))) for r in plain]
     save(store, *plain, *other, *quick)
-    sections = [as_markdown([average_section(found, CONSTANT)], "") for found in averages(store)]
+    sections = [as_markdown([average_section(found)], "") for found in averages(store)]
     titles = sorted(section.splitlines()[0] for section in sections)
     assert titles == ["### GLUE average on other", "### GLUE average on tiny", "### GLUE average on tiny, quick look at 50 rows"]
 

@@ -13,8 +13,8 @@ from synthetic import gap_trace, identified, make_exit, make_latency, make_recor
 
 from harness.baseline import packed, read_baseline, unpacked
 from harness.errors import HarnessError
+from harness.metrics import bootstrap
 from harness.records import ExitMeasurement, Quartiles, RunRecord
-from harness.regress import bootstrap
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import Trace
 
@@ -322,14 +322,14 @@ def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
     old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
     change = new - old
     error = change.std() / 20
-    low, high = bootstrap("accuracy", old, new, labels, 4000)
+    low, high = bootstrap("accuracy", [(old, new)], labels, 4000)
     assert low == pytest.approx(change.mean() - 1.96 * error, abs=0.004)
     assert high == pytest.approx(change.mean() + 1.96 * error, abs=0.004)
 
 
 def test_interval_of_equal_answers_is_nothing() -> None:
     values = np.linspace(0, 5, 50)
-    assert bootstrap("pearson", values, values, values[::-1].copy(), 100) == (0, 0)
+    assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)
 
 
 # --- forms

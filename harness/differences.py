@@ -1,0 +1,239 @@
+"""Paired differences between rows of the report: what a setting changes, or another method."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.averages import LAST_EXIT
+from harness.compare import BUDGETS, POINTS, Mean, base_for, chosen_thresholds, full_run, mean, policy_of, reference_runs
+from harness.errors import IncompleteError, unknown
+from harness.groups import Condition, by_condition, labels, title
+from harness.methods import METHODS, load_method
+from harness.metrics import METRICS, RESAMPLES, bootstrap
+from harness.own_tasks import task_of
+from harness.records import RunRecord, canonical, flat
+from harness.store import ResultsStore
+from harness.sweep import answers_at, exit_macs
+from harness.tables import MACS_SAID, Part, Section, Table, as_latex, as_markdown, csv_text, number
+
+Array = NDArray[np.float64]
+
+PLAIN = "plain"
+"""In the place of a row's name: each method's own row with no setting changed."""
+
+ALL_EXITS = "mean of exits"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row at one point, beside another row at the same point."""
+
+    method: str
+    """The row's name in the report, settings that differ included."""
+    point: str
+    """`last exit`, `mean of exits`, or `MACs <= 1/2` for a point of a dynamic method's curve."""
+    score: Mean
+    """The task's first metric on dev, over all seeds of the row."""
+    macs: Mean
+    """Per dev row; of all exits the mean."""
+    against: str | None
+    """The other row's name, whose only exit stands beside every point of a curve; None for that row itself, and where it lacks the point or
+    every seed."""
+    gain: Mean | None
+    """Score less the other's, over the seeds that both have."""
+    interval: tuple[float, float] | None
+    """95 % of the mean gain over resamples of dev's rows, the same for all seeds and both rows."""
+
+
+@dataclass(frozen=True)
+class Differences:
+    """All of one condition."""
+
+    condition: Condition
+    metric: str
+    rows: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class _Reached:
+    """One seed at one point."""
+
+    answers: tuple[Array, ...]
+    """[n] of each exit that counts."""
+    scores: tuple[float, ...]
+    macs: float
+
+
+def render_differences(
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    against: str,
+    reference: str | None,
+    form: str,
+    methods: Sequence[str] | None = None,
+) -> str:
+    """Paired differences from one row, in the forms of the report.
+
+    Raises: what `differences` raises.
+    """
+    found = differences(store, records, against, reference, methods)
+    if form == "json":
+        return json.dumps([asdict(one) for one in found], indent=1) + "\n"
+    if form == "csv":
+        return csv_text(_flat(found))
+    conditions = [one.condition for one in found]
+    sections = [_section(one, title(one.condition, conditions), against) for one in found]
+    return (as_latex if form == "latex" else as_markdown)(sections, MACS_SAID)
+
+
+def differences(
+    store: ResultsStore, records: Sequence[RunRecord], against: str, reference: str | None, methods: Sequence[str] | None = None
+) -> list[Differences]:
+    """Rows less the row `against` (`PLAIN`: each method's own), in the order of the tasks' names. Budgets are shares of the reference's
+    MACs.
+
+    Raises: HarnessError when no row is called so; IncompleteError when there is no other row to compare with it.
+    """
+    groups = {where: labels(group, reference) for where, group in by_condition(records)}
+    names = {name for found in groups.values() for name in found}
+    if against != PLAIN and against not in names:
+        raise unknown("row", against, {PLAIN, *names})
+    found = [_differences(store, where, found, against, reference, methods) for where, found in groups.items()]
+    kept = [one for one in found if any(row.gain is not None for row in one.rows)]
+    if not kept:
+        raise IncompleteError(f"no two rows of {store.root} share a seed and differ from {against}: see harness report")
+    return kept
+
+
+def _differences(
+    store: ResultsStore,
+    where: Condition,
+    groups: Mapping[str, list[RunRecord]],
+    against: str,
+    reference: str | None,
+    methods: Sequence[str] | None,
+) -> Differences:
+    first = next(iter(groups.values()))[0]
+    metric, labelled = task_of(first).metrics[0], store.trace(first).labels
+    bases = reference_runs(groups, reference)
+    others = _others(groups, against, methods)
+    reached = {name: _reached(store, groups[name], base_for(groups[name], bases), metric) for name in {*others, *others.values()}}
+    order = sorted(others, key=lambda name: (others[name], name != others[name], name))
+    rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
+    return Differences(where, metric, tuple(rows))
+
+
+def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Sequence[str] | None) -> dict[str, str]:
+    """Row -> the row that it is compared with, itself among them."""
+    own = {name: runs[0].spec.method for name, runs in groups.items()}
+    chosen = [name for name in groups if methods is None or own[name] in methods]
+    if against != PLAIN:
+        return dict.fromkeys([*chosen, against], against) if against in groups else {}
+    several = [name for name in chosen if list(own.values()).count(own[name]) > 1]
+    return {name: _plain({other: groups[other] for other in groups if own[other] == own[name]}) for name in several}
+
+
+def _plain(variants: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Of the rows of one method the one whose settings differ least from the method's own, of equals the one with most seeds."""
+    method = next(iter(variants.values()))[0].spec.method
+    usual = flat(asdict(load_method(method))) if method in METHODS else {}
+
+    def changed(name: str) -> int:
+        settings = flat(variants[name][0].spec.settings)
+        known = {field: value for field, value in settings.items() if usual.get(field) is not None}
+        return sum(canonical({field: value}) != canonical({field: usual[field]}) for field, value in known.items())
+
+    return min(variants, key=lambda name: (changed(name), -len(variants[name])))
+
+
+def _rows(
+    name: str, other: str, reached: Mapping[str, Mapping[str, Mapping[int, _Reached]]], metric: str, labelled: Array
+) -> Iterator[Difference]:
+    single = list(reached[other]) == [LAST_EXIT]
+    for point, seeds in reached[name].items():
+        like = LAST_EXIT if single and point != ALL_EXITS else point
+        theirs = reached[other].get(like, {}) if name != other else {}
+        pairs = [(theirs[seed], own) for seed, own in seeds.items() if seed in theirs and len(theirs[seed].scores) == len(own.scores)]
+        answers = [pair for old, new in pairs for pair in zip(old.answers, new.answers, strict=True)]
+        yield Difference(
+            method=name,
+            point=point,
+            score=mean(float(np.mean(own.scores)) for own in seeds.values()),
+            macs=mean(own.macs for own in seeds.values()),
+            against=other if pairs else None,
+            gain=mean(float(np.mean(new.scores) - np.mean(old.scores)) for old, new in pairs) if pairs else None,
+            interval=bootstrap(metric, answers, labelled) if pairs else None,
+        )
+
+
+def _reached(store: ResultsStore, runs: Sequence[RunRecord], base: Mapping[int, RunRecord], metric: str) -> dict[str, dict[int, _Reached]]:
+    """Point -> seed -> what was answered there, of points that all seeds have."""
+    found: dict[str, dict[int, _Reached]] = {}
+    for run in runs:
+        for point, at in _points(store, run, full_run(run, base), metric).items():
+            found.setdefault(point, {})[run.spec.seed] = at
+    return {point: seeds for point, seeds in found.items() if len(seeds) == len(runs)}
+
+
+def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -> dict[str, _Reached]:
+    dev = store.trace(run)
+    said = tuple(dev.predictions().astype(np.float64))
+
+    def at(answers: tuple[Array, ...], macs: float) -> _Reached:
+        return _Reached(answers, tuple(float(METRICS[metric](one, dev.labels)) for one in answers), macs)
+
+    found = {LAST_EXIT: at(said[-1:], run.exits[-1].macs)}
+    if len(said) > 1:
+        found[ALL_EXITS] = at(said, float(np.mean([measured.macs for measured in run.exits])))
+    if run.policy is None:
+        return found
+    policy, prices = policy_of(run), exit_macs(run.costs, dev)
+    for name, threshold in chosen_thresholds(store, run, policy, full, {name: BUDGETS[name] for name in POINTS}).items():
+        exits, answers = answers_at(policy, dev, threshold)
+        found[f"MACs <= {name}"] = at((answers,), float(prices[exits, np.arange(len(exits))].mean()))
+    return found
+
+
+def _section(found: Differences, title: str, against: str) -> Section:
+    """The differences of one condition as a table."""
+    whom = "the method's row with no setting changed" if against == PLAIN else against
+    said = (
+        f"Paired differences from {whom}, at the same point (of a method with one exit, that one): mean ± sd over the seeds that both have "
+        f"(n), and 95 % of that mean over {RESAMPLES:,} resamples of dev's rows, the same rows for both: chance in the rows, not in the "
+        "seeds."
+    )
+    headers = ["method", "point", f"{found.metric} x100", "MMACs", "n", "difference x100", "95 % of resamples"]
+    return Section(title, (Part(said, Table(headers, [_cells(row) for row in found.rows])),))
+
+
+def _cells(row: Difference) -> list[str]:
+    figures = [row.method, row.point, number(row.score, 1, 100), number(row.macs, 1, 1e-6)]
+    if row.gain is None or row.interval is None:
+        return [*figures, str(row.score.count), "-", "-"]
+    low, high = row.interval
+    return [*figures, str(row.gain.count), number(row.gain, 1, 100, signed=True), f"{100 * low:+.1f} to {100 * high:+.1f}"]
+
+
+def _flat(found: Sequence[Differences]) -> list[dict[str, object]]:
+    """For csv: a row for each difference."""
+    return [
+        {
+            **{field.name: getattr(one.condition, field.name) for field in fields(one.condition)},
+            "metric": one.metric,
+            "method": row.method,
+            "point": row.point,
+            "against": row.against,
+            "score": row.score.mean,
+            "macs": row.macs.mean,
+            "seeds": row.gain.count if row.gain else None,
+            "difference": row.gain.mean if row.gain else None,
+            "deviation": row.gain.deviation if row.gain else None,
+            "low": row.interval[0] if row.interval else None,
+            "high": row.interval[1] if row.interval else None,
+        }
+        for one in found
+        for row in one.rows
+    ]
