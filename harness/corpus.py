@@ -56,7 +56,8 @@ class Corpus:
         train = [text for text in order if text not in gone]
         if len(held) < wanted or len(train) < wanted:
             least = 2 * HELD_OUT_ROWS[0]
-            raise HarnessError(f"the corpus has {len(order)} distinct sentences, {len(whole)} of them whole: wanted {least} or more")
+            of = f" ({', '.join(map(str, self.files))})" if self.files else ""
+            raise HarnessError(f"the corpus{of} has {len(order)} distinct sentences, {len(whole)} of them whole: wanted {least} or more")
         nothing = _split([])
         return TaskData(CORPUS, _split(train), _split(held), nothing, nothing, digest(order), str(wanted))
 

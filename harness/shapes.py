@@ -146,9 +146,8 @@ def described(folder: Path) -> Described:
     given = family.says | config
     try:
         shape = _shape(family, given)
-        _check_sizes(shape, int(given[family.heads]), family)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise HarnessError(f"{file} does not describe an encoder of the family {name}: {error!r}") from None
+    except ValueError as error:
+        raise HarnessError(f"{file} does not describe an encoder of the family {name}: {error}") from None
     if shape.positions < FEWEST_POSITIONS:
         rows, wanted = (count + shape.first_position for count in (shape.positions, FEWEST_POSITIONS))
         raise HarnessError(f"{file}: max_position_embeddings {rows}, wanted {wanted} or more")
@@ -161,31 +160,40 @@ def described(folder: Path) -> Described:
 
 
 def _shape(family: Family, given: JsonObject) -> EncoderShape:
-    """Raises: KeyError for a size that is missing, TypeError and ValueError for one that is no number."""
-    hidden, heads, layers, ffn = (int(given[key]) for key in (family.hidden, family.heads, family.layers, family.ffn))
-    width = int(given[family.embedding_size]) if family.embedding_size else hidden
-    first = int(given[family.padding]) + 1 if family.padding else 0
+    """Raises: ValueError that names a size which is missing, is no number, or which no encoder can have."""
+    hidden, heads, layers, ffn = (_size(given, key) for key in (family.hidden, family.heads, family.layers, family.ffn))
+    if hidden % heads:
+        raise ValueError(f"{family.hidden} {hidden}, wanted a multiple of {family.heads} {heads}")
+    width = _size(given, family.embedding_size) if family.embedding_size else hidden
+    first = _size(given, family.padding, least=0) + 1 if family.padding else 0
     return EncoderShape(
-        vocabulary=int(given["vocab_size"]),
+        vocabulary=_size(given, "vocab_size"),
         hidden=hidden,
         head_size=hidden // heads,
         heads=(heads,) * layers,
         ffn=(ffn,) * layers,
-        positions=int(given["max_position_embeddings"]) - first,
-        token_types=int(given[family.token_types]) if family.token_types else 0,
+        positions=_size(given, "max_position_embeddings") - first,
+        token_types=_size(given, family.token_types) if family.token_types else 0,
         activation=str(given[family.activation]),
-        layer_norm_eps=float(given["layer_norm_eps"]),
-        dropout=float(given[family.dropout]),
+        layer_norm_eps=_share(given, "layer_norm_eps"),
+        dropout=_share(given, family.dropout),
         embedding_size=width if family.projects_always or width != hidden else None,
         first_position=first,
         shared_layers=family.shared_layers,
     )
 
 
-def _check_sizes(shape: EncoderShape, heads: int, family: Family) -> None:
-    """Raises: ValueError for sizes that no encoder can have."""
-    sizes = [shape.vocabulary, shape.hidden, shape.head_size, *shape.heads, *shape.ffn, shape.positions, shape.embedding_width]
-    sizes += [shape.token_types] if family.token_types else []
-    wrong = shape.layers < 1 or min(sizes) < 1 or shape.first_position < 0
-    if wrong or shape.head_size * heads != shape.hidden or not 0 <= shape.dropout < 1:
-        raise ValueError("sizes from 1, a hidden size that is a multiple of the number of heads, drop-out from 0 to below 1 are wanted")
+def _size(given: JsonObject, key: str, least: int = 1) -> int:
+    """Raises: ValueError for what is no whole number from `least`."""
+    value = given.get(key)
+    if type(value) is not int or value < least:
+        raise ValueError(f"{key} {value!r}, wanted a whole number from {least}")
+    return value
+
+
+def _share(given: JsonObject, key: str) -> float:
+    """Raises: ValueError for what is no number from 0 to below 1."""
+    value = given[key]
+    if isinstance(value, str | bool) or not 0 <= value < 1:
+        raise ValueError(f"{key} {value!r}, wanted a number from 0 to below 1")
+    return float(value)

@@ -176,7 +176,7 @@ def test_a_tensor_that_does_not_fit_is_named_as_the_file_calls_it(tmp_path: Path
     [
         ("albert", {"num_hidden_groups": 3}, ["num_hidden_groups 3", "wanted 1"]),
         ("albert", {"inner_group_num": 2}, ["inner_group_num 2", "wanted 1"]),
-        ("albert", {"embedding_size": 0}, ["sizes from 1"]),
+        ("albert", {"embedding_size": 0}, ["embedding_size 0", "from 1"]),
         ("electra", {"embedding_size": "wide"}, ["wide"]),
         ("roberta", {"max_position_embeddings": 33}, ["max_position_embeddings 33", "wanted 34"]),
         ("roberta", {"pad_token_id": None}, ["config.json"]),
