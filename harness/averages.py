@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from harness.compare import Comparison, Row
 from harness.groups import Condition
@@ -27,9 +27,9 @@ class AverageRow:
 
     @property
     def average(self) -> float | None:
-        """Mean over the tasks; None where a task lacks the point."""
+        """Mean over the tasks; None where a task lacks the point, or where there is none."""
         known = [score for score in self.scores.values() if score is not None]
-        return sum(known) / len(known) if len(known) == len(self.scores) else None
+        return sum(known) / len(known) if known and len(known) == len(self.scores) else None
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,14 @@ def average_section(found: GlueAverage) -> Section:
     )
     rows = [_cells(row) for row in (replace(found.constant, method=CONSTANT, point="-"), *found.rows)]
     return Section(title, (Part(said, Table(["method", "point", *(f"{task} x100" for task in tasks), "average x100"], rows)),))
+
+
+def plain_average(found: GlueAverage) -> dict[str, object]:
+    """For json."""
+    return asdict(found) | {
+        "constant": asdict(found.constant) | {"average": found.constant.average},
+        "rows": [asdict(row) | {"average": row.average} for row in found.rows],
+    }
 
 
 def _cells(row: AverageRow) -> list[str]:

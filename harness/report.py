@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from harness.averages import average_section, glue_averages
+from harness.averages import average_section, glue_averages, plain_average
 from harness.compare import BUDGETS, Comparison, Mean, Row, compare
 from harness.doubts import report_doubts
 from harness.errors import HarnessError, IncompleteError, reason, unknown
@@ -77,7 +77,7 @@ def render(
     wnli: bool = False,
 ) -> str:
     """The report on these records; with `methods`, only their rows (ratios are against the reference all the same). `wnli`: it counts in
-    GLUE's average, which markdown and latex have.
+    GLUE's average, which all forms but csv have.
 
     Raises: IncompleteError when there are none; what `ResultsStore.trace` raises.
     """
@@ -86,12 +86,14 @@ def render(
     comparisons = [comparison for comparison in compare(store, records, reference, methods) if comparison.rows]
     if not comparisons:
         raise IncompleteError(f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs")
-    if form == "json":
-        return json.dumps([_plain(store, comparison) for comparison in comparisons], indent=1) + "\n"
     if form == "csv":
         return _csv(comparisons)
+    averages = glue_averages(comparisons, wnli)
+    if form == "json":
+        told = {"comparisons": [_plain(store, one) for one in comparisons], "glue_averages": [plain_average(one) for one in averages]}
+        return json.dumps(told, indent=1) + "\n"
     sections = [_section(store, comparison, comparisons) for comparison in comparisons]
-    sections += [average_section(found) for found in glue_averages(comparisons, wnli)]
+    sections += [average_section(found) for found in averages]
     return (as_latex if form == "latex" else as_markdown)(sections, MIXED)
 
 
@@ -294,6 +296,7 @@ def _plain(store: ResultsStore, comparison: Comparison) -> dict[str, object]:
         "curves": [asdict(row) for row in comparison.curves],
         "exits": [asdict(row) for row in comparison.exits],
         "runs": [record.run_id for record in comparison.records],
+        "warnings": report_doubts(store, comparison.records),
         "timings": [asdict(timing) for _, timing in _timings(store, comparison)],
     }
 

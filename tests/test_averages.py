@@ -1,5 +1,6 @@
 """GLUE's average as GLUE defines it, on figures that are worked out on paper."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -60,6 +61,15 @@ def test_only_tasks_that_all_methods_have_count_and_the_others_are_named(store: 
         "Over the 2 of GLUE's tasks that all methods have: cola (2000 training rows), rte (2000 training rows); sst2 lacks pabee." in said
     )
     assert "| sst2" not in said
+
+
+def test_json_holds_the_average_too(store: ResultsStore) -> None:
+    save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.3, "cola"))
+    (found,) = json.loads(render(store, store.records()[0], "bert", "json"))["glue_averages"]
+    (row,) = found["rows"]
+    assert (row["method"], row["point"], row["average"]) == ("bert", "last exit", pytest.approx(0.4))
+    assert found["constant"]["average"] == pytest.approx(0.527)
+    assert found["train_rows"] == {"cola": 2000, "rte": 2000}
 
 
 def test_wnli_counts_for_those_who_ask(store: ResultsStore) -> None:

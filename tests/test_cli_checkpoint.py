@@ -1,5 +1,6 @@
 """`harness run --checkpoint`: a user's own classifier from its folder to its record and the report."""
 
+import json
 import re
 import shlex
 import shutil
@@ -105,6 +106,8 @@ def test_one_answer_to_all_and_a_score_below_the_constant_are_warned_about(say: 
         assert f"harness: warning: demo-single checkpoint seed 1: all 40 rows get one answer, {LABELS[place]}" in answer.lines
         assert any("is below the constant answer's" in line for line in answer.lines) == (score < constant)
         assert f"**Warning**, checkpoint (run {record.run_id}): " in say("report").out
+        (comparison,) = json.loads(say("report", "--format", "json").out)["comparisons"]
+        assert comparison["warnings"][0].startswith(f"**Warning**, checkpoint (run {record.run_id}): ")
         assert say("run", "--checkpoint", "mine", "-q", *QUICK).err == ""
 
 

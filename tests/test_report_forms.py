@@ -79,7 +79,7 @@ def test_csv_without_a_reference_has_empty_ratios(store: ResultsStore) -> None:
 
 def test_json_holds_the_same_figures(store: ResultsStore) -> None:
     records = store.records()[0]
-    (comparison,) = json.loads(render(store, records, "bert", "json"))
+    (comparison,) = json.loads(render(store, records, "bert", "json"))["comparisons"]
     assert comparison["condition"]["task"] == "rte"
     assert comparison["reference"] == "bert"
     assert comparison["constant_scores"] == {"accuracy": 0.527}
