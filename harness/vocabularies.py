@@ -18,10 +18,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     Raises: HarnessError when there is none, or it cannot be read.
     """
     if (folder / "tokenizer.json").is_file():
-        try:
-            return Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:  # the library raises bare Exception for any malformed file
-            raise HarnessError(f"{folder}/tokenizer.json cannot be read: {error}") from None
+        return _tried(folder / "tokenizer.json")
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _byte_pairs(folder)
     if not (folder / "vocab.txt").is_file():
@@ -32,6 +29,22 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(f"{folder}/vocab.txt cannot be read: {reason(error)}") from None
     return word_pieces(lines[:-1] if lines[-1] == "" else lines, lowercase)
+
+
+def _tried(file: Path) -> Tokenizer:
+    """A tokenizer's file that also encodes a text and a pair: one whose template names a piece that it does not have stops there.
+
+    Raises: HarnessError when it cannot be read, or does not.
+    """
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.encode("a")
+        tokenizer.encode("a", "b")
+    except BaseException as error:  # the library raises bare Exception for any malformed file, its core a panic that is no Exception
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise HarnessError(f"{file} cannot be read: {first_line(error)}") from None
+    return tokenizer
 
 
 def _setting(folder: Path, name: str, default: bool) -> str | float | bool:

@@ -12,6 +12,7 @@ from synthetic import BERT_CONFIG, TouchesAFile, everything_under, pairs, single
 from test_cli_errors import assert_one_line
 from test_own_tasks import reviews, write_csv, write_task
 
+from harness.backbones import find_backbone
 from harness.sources import WEIGHTS
 from harness.store import RECORD
 
@@ -54,16 +55,20 @@ def own_task(content: bytes | None = None, file: str = "train.csv", **changes: s
     return make
 
 
+def set_file(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+
+
 def glue(task: str, content: bytes | None, split: str = "train") -> Callable[[], None]:
     """GLUE's folder, one of its files with this content, or not there."""
 
     def make() -> None:
         rows = pairs(500) if task == "rte" else singles(500)
         paths = {name: write_tsv(Path("glue"), task, name, rows) for name in ("train", "dev")}
-        if content is None:
-            paths[split].unlink()
-        else:
-            paths[split].write_bytes(content)
+        set_file(paths[split], content)
 
     return make
 
@@ -72,11 +77,7 @@ def bert(name: str, content: bytes | None) -> Callable[[], None]:
     """A BERT's folder, one of its files with this content, or not there."""
 
     def make() -> None:
-        path = write_bert(Path("mine"), CONFIG) / name
-        if content is None:
-            path.unlink()
-        else:
-            path.write_bytes(content)
+        set_file(write_bert(Path("mine"), CONFIG) / name, content)
 
     return make
 
@@ -87,6 +88,13 @@ def bert_config(**changes: object) -> Callable[[], None]:
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
     return make
+
+
+def template_of_nothing() -> None:
+    """The library stops at the first text, not when it reads the file."""
+    tokenizer = json.loads(find_backbone("tiny").tokenizer.to_str())
+    tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]"
+    bert("tokenizer.json", json.dumps(tokenizer).encode())()
 
 
 def pickled_weights() -> None:
@@ -170,6 +178,8 @@ WEIGHTS_FILES = [
         ["mine/config.json", "hidden_size 8", "num_attention_heads 3"],
     ),
     Bad("folder without a vocabulary", bert("vocab.txt", None), ON_BERT, ["mine", "vocab.txt"]),
+    Bad("tokenizer that is no JSON", bert("tokenizer.json", b"{"), ON_BERT, ["mine/tokenizer.json"]),
+    Bad("tokenizer whose template names no piece", template_of_nothing, ON_BERT, ["mine/tokenizer.json", "no entry"]),
     Bad("folder without weights", bert(WEIGHTS, None), ON_BERT, ["mine", WEIGHTS]),
     Bad("weights that are cut", bert(WEIGHTS, b"\x80"), ON_BERT, ["mine", WEIGHTS], of="1 of 1 cells"),
     Bad("weights that lack tensors", lambda: write_bert(Path("mine"), CONFIG), ON_BERT, ["mine", "52 missing"], of="1 of 1 cells"),
