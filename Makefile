@@ -42,6 +42,7 @@ campaign: $(VENV)/installed
 
 report: $(VENV)/installed
 	$(RUN)/harness report --into README.md
+	$(RUN)/harness report --differences-from plain --results-dir results/ablations --into results/ablations.md
 
 # torch first and by its pinned version: a later requirement is then satisfied and fetches nothing else.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -46,8 +46,9 @@ def encoder_macs(shape: EncoderShape) -> int:
 
 
 def compete(importance: Importance, shape: EncoderShape, budget: int) -> EncoderShape:
-    """The shape when heads and neurons of all layers compete: the most important per MAC stay, as many as the budget (MACs of all layers at
-    128 tokens) holds; each layer keeps at least one of both.
+    """The shape when heads and neurons of all layers compete: those whose scored weights matter most on average stay, as many as the budget
+    (MACs of all layers at 128 tokens) holds; each layer keeps at least one of both. Scored are a head's rows of the output projection and
+    a neuron's of both matrices: a score for each of these weights, so that a head does not lose by those that are not scored.
 
     Not in the paper, where each layer keeps as many as every other.
     Raises: ValueError when the budget does not hold one head and one neuron of each layer.
@@ -58,8 +59,9 @@ def compete(importance: Importance, shape: EncoderShape, budget: int) -> Encoder
     if left < 0:
         raise ValueError(f"a budget of {budget} MACs: wanted at least {budget - left}, one head and one neuron of each layer")
     kept = ([1] * layers, [1] * layers)
+    scored = shape.head_size * shape.hidden, 2 * shape.hidden
     rest = [
-        (float(score) / cost, kind, layer, cost)
+        (float(score) / scored[kind], kind, layer, cost)
         for kind, (scores, cost) in enumerate(((importance.heads, head), (importance.neurons, neuron)))
         for layer, units in enumerate(scores)
         for score in torch.sort(units, descending=True).values[1:]

@@ -19,7 +19,7 @@ from harness.errors import HarnessError
 from harness.methods import Reads
 from harness.records import Trial
 from harness.shapes import EncoderShape
-from harness.stages import Fitted, FittedStage, Work
+from harness.stages import SEARCH_SEED, Fitted, FittedStage, Work
 from harness.tasks import Task, TaskData
 
 
@@ -40,21 +40,22 @@ class CostEff:
     rank: float = 1 / 2
     """Rank of the word embedding, as a share of the hidden size; 1 leaves it unfactorised. It saves parameters and costs MACs."""
     parameter_ratio: float | None = None
-    """One share for all three instead: the largest with which the full-width multi-exit model has at least so many times the parameters."""
+    """How many times fewer parameters: one share takes the place of all three, the largest with which the full-width multi-exit model has
+    at least so many times as many."""
     mac_ratio: float | None = None
-    """One share for heads and neurons instead, for MACs of the encoder at 128 tokens."""
+    """How many times fewer MACs of the encoder at 128 tokens: one share takes the place of those of heads and neurons."""
     teacher: Bert = field(default_factory=Bert)
     """Stage 1: the reference's own cached stage."""
     pooling: Pooling | None = None
     """What an exit looks at: the first token, or the mean over real tokens; None: the backbone's own."""
     last_states: int = 1
-    """How many of the last hidden states an exit looks at."""
+    """How many of the last hidden states an exit looks at; as many as there are where there are fewer."""
     combine: Combine = "concatenate"
-    """What an exit makes of several."""
+    """What an exit makes of several hidden states; of one there is nothing to make."""
     epochs_table: Epochs | None = None
     """Passes over the training rows of each part; None: the authors' for the task."""
     effort: float = 1.0
-    """All of them are multiplied by this; every part has at least one pass. The teacher's epochs are its own."""
+    """All of them are multiplied by this; every part but a period of pruning has at least one pass. The teacher's epochs are its own."""
     taylor_share: float = 1.0
     """Part of the training rows that importance is measured on."""
     growth: float = 1.12
@@ -63,7 +64,7 @@ class CostEff:
     """Tried for the assistant on `selection` with one fixed seed, the best used by all seeds; None: the backbone's own list. Its training
     on hidden states takes the teacher's."""
     pruning_rate: float = 0.5
-    """Learning rate before the first cut over the assistant's (authors: 1e-5 over 2e-5); without an assistant over the teacher's."""
+    """Learning rate before the first cut over the assistant's (authors: 1e-5 over 2e-5)."""
     hidden_rate: float = 1.5
     """The same of recovery on hidden states (authors: 3e-5)."""
     prediction_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
@@ -76,11 +77,12 @@ class CostEff:
     importance: Literal["all exits", "last exit"] = "all exits"
     """Whose answers say what matters; hidden states are compared in both."""
     rounds: Literal["iterative", "one"] = "iterative"
-    """A round for each head that goes, or everything at once with as much training after it."""
+    """A round of training and cutting for each head that goes, or the same training with everything cut at the end of its first round."""
     exits_from: Literal["assistant", "pruning", "recovery"] = "assistant"
     """Where exits first appear: on the full-width assistant, which then teaches (the paper); on the student as pruning begins, taught by
-    the teacher (no assistant); on the compressed single-exit model at the end, by the assistant's losses and epochs, at the teacher's
-    rate."""
+    the teacher (no assistant); on the compressed single-exit model at the end, by the assistant's losses, epochs and list of rates.
+    Learning rates are multiples of the one that was chosen for the assistant in all three; a single-exit model's gradients are not
+    averaged."""
     allocation: Allocation = "layer"
     """Each layer keeps the same number of heads and neurons (the paper), or those of all layers compete for the same MACs (global)."""
     tolerance: float = 0.1
@@ -97,7 +99,7 @@ class CostEff:
             raise ValueError("parameter_ratio and mac_ratio: wanted one of them, both fix the widths")
         for name, ratio in {"parameter_ratio": self.parameter_ratio, "mac_ratio": self.mac_ratio}.items():
             if ratio is not None and ratio < 1:
-                raise ValueError(f"{name} {ratio}: wanted 1 or more")
+                raise ValueError(f"{name} {ratio}: wanted 1 or more, how many times fewer")
         if not self.prediction_rates:
             raise ValueError("prediction_rates: wanted one or more")
         rates = (*(self.learning_rates or ()), self.pruning_rate, self.hidden_rate, *self.prediction_rates)
@@ -125,6 +127,8 @@ class CostEff:
             heads=heads,
             ffn=ffn,
             rank=rank,
+            last_states=min(self.last_states, backbone.shape.layers + 1),
+            combine=self.combine if self.last_states > 1 else "concatenate",
             pooling=self.pooling or backbone.pooling,
             batch_size=self.batch_size or backbone.batch_size,
             learning_rates=self.learning_rates or backbone.learning_rates,
@@ -133,11 +137,8 @@ class CostEff:
 
     def revisions(self) -> dict[str, int]:
         """The stages of `fit`, in order."""
-        trained = {
-            "assistant": ("assistant-hidden", "assistant", "recover-hidden", "recover"),
-            "pruning": ("recover-hidden", "recover"),
-            "recovery": ("recover-hidden", "recover", "exits"),
-        }[self.exits_from]
+        late = ("exits",) if self.exits_from == "recovery" else ()
+        trained = ("assistant-hidden", "assistant", "recover-hidden", "recover", *late)
         return self.teacher.revisions() | dict.fromkeys(trained, Distil.revision) | {"slenderize": Slenderize.revision}
 
     def shape(self, backbone: Backbone) -> EncoderShape:
@@ -153,35 +154,51 @@ class CostEff:
         """Teacher, assistant, pruning, recovery; each stage is cached, so a second width reuses what comes before pruning."""
         ready = self.settled(backbone)
         epochs = ready.epochs_table or epochs_for(data.task.name, len(data.train))
-        done = ready._compressed(epochs, data, backbone, work)
+        done = ready._recovered(epochs, data, backbone, work)
+        if ready.exits_from != "recovery":
+            return done
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
-            before = done if at is work else ready._compressed(epochs, data, backbone, at)
+            before = done if at is work else ready._recovered(epochs, data, backbone, at)
+            return before.stage, ready.teacher.fit(data, backbone, at).stage
+
+        def exits(schedule: Schedule) -> Distil:
+            return Distil("exits", ANSWERS, ready._exits(), ready.equilibrium, schedule)
+
+        stage, trials = fit_best_rate(exits, ready._assistant_schedules(epochs), data, backbone, work, parents)
+        return Fitted(stage, done.trials + trials)
+
+    def _recovered(self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+        """The compressed model after recovery on hidden states and answers."""
+        done = self._compressed(epochs, data, backbone, work)
+
+        def parents(at: Work) -> tuple[FittedStage, ...]:
+            before = done if at is work else self._compressed(epochs, data, backbone, at)
             return before.student, before.guide
 
         def recovery(schedule: Schedule) -> Distil:
-            return Distil("recover", BOTH, None, ready.equilibrium, schedule)
+            return Distil("recover", BOTH, None, self._averaged, schedule)
 
-        passes = scaled(epochs.at(ready.heads, epochs.prediction) * ready.effort)
-        schedules = tuple(ready._schedule(done.rate * share, passes) for share in dict.fromkeys(ready.prediction_rates))
-        student, trials = fit_best_rate(recovery, schedules, data, backbone, work, parents)
-        if ready.exits_from == "recovery":
-            student = work.fitted(ready._late_exits(epochs, done.rate), data, backbone, (student, done.teacher))
-        return Fitted(student, done.trials + trials)
+        passes = scaled(epochs.at(self.heads, epochs.prediction) * self.effort)
+        schedules = tuple(self._schedule(done.rate * share, passes) for share in dict.fromkeys(self.prediction_rates))
+        stage, trials = fit_best_rate(recovery, schedules, data, backbone, work, parents)
+        return Fitted(stage, done.trials + trials)
 
     def _compressed(self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work) -> "Compressed":
         """Teacher, assistant, pruning, and recovery on hidden states alone."""
         taught = self.teacher.fit(data, backbone, work)
-        rate = _chosen_rate(self.teacher.learning_rates, taught)
-        guide, trials = taught.stage, taught.trials
         if self.exits_from == "assistant":
-            assistant = self._assistant(epochs, rate, taught.stage, data, backbone, work)
-            guide, trials = assistant.stage, trials + assistant.trials
-            rate = _chosen_rate(self.learning_rates, assistant)
+            assistant = self._assistant(epochs, taught, data, backbone, work)
+            guide = assistant.stage
+        else:
+            search = work.at_seed(SEARCH_SEED)  # for its rate alone
+            assistant = self._assistant(epochs, self.teacher.fit(data, backbone, search), data, backbone, search)
+            guide = taught.stage
+        rate, trials = _chosen_rate(self.learning_rates, assistant), taught.trials + assistant.trials
         student = work.fitted(self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide))
         passes = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
-        hidden = Distil("recover-hidden", HIDDEN, None, self.equilibrium, self._schedule(rate * self.hidden_rate, passes))
-        return Compressed(work.fitted(hidden, data, backbone, (student, guide)), guide, taught.stage, rate, trials)
+        hidden = Distil("recover-hidden", HIDDEN, None, self._averaged, self._schedule(rate * self.hidden_rate, passes))
+        return Compressed(work.fitted(hidden, data, backbone, (student, guide)), guide, rate, trials)
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
         """Of heads, neurons and rank.
@@ -208,44 +225,46 @@ class CostEff:
         teacher = self.teacher
         return Schedule(epochs, self.batch_size, rate, teacher.warmup, teacher.weight_decay, teacher.clip, teacher.accumulation)
 
-    def _assistant(self, epochs: Epochs, rate: float, taught: FittedStage, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
-        """From the pretrained weights: hidden states alone for a third of the epochs, then the teacher's last answers and the labels by
-        halves, at the rate that `selection` prefers."""
-        passes = epochs.assistant * self.effort
-        hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, self._schedule(rate, scaled(passes / 3)))
+    @property
+    def _averaged(self) -> bool:
+        """Whether gradients are averaged over exits before the last part adds them: a single one has nothing to average."""
+        return self.equilibrium and self.exits_from != "recovery"
+
+    def _assistant(self, epochs: Epochs, taught: Fitted, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+        """From the pretrained weights: hidden states alone for a third of the epochs (a whole number, as in run.sh), then the teacher's
+        last answers and the labels by halves, at the rate that `selection` prefers."""
+        first = self._schedule(_chosen_rate(self.teacher.learning_rates, taught), scaled(epochs.assistant // 3 * self.effort))
+        hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, first)
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
-            teacher = taught if at is work else self.teacher.fit(data, backbone, at).stage
+            teacher = taught.stage if at is work else self.teacher.fit(data, backbone, at).stage
             return at.fitted(hidden, data, backbone, (teacher,)), teacher
 
         def answers(schedule: Schedule) -> Distil:
             return Distil("assistant", ANSWERS, None, self.equilibrium, schedule)
 
-        schedules = tuple(self._schedule(own, scaled(passes)) for own in dict.fromkeys(self.learning_rates or ()))
-        return Fitted(*fit_best_rate(answers, schedules, data, backbone, work, parents))
+        return Fitted(*fit_best_rate(answers, self._assistant_schedules(epochs), data, backbone, work, parents))
 
-    def _late_exits(self, epochs: Epochs, rate: float) -> Distil:
-        """The assistant's losses and epochs, on the compressed model."""
-        schedule = self._schedule(rate, scaled(epochs.assistant * self.effort))
-        return Distil("exits", ANSWERS, self._exits(), self.equilibrium, schedule)
+    def _assistant_schedules(self, epochs: Epochs) -> tuple[Schedule, ...]:
+        """One for each rate that is tried."""
+        return tuple(self._schedule(rate, scaled(epochs.assistant * self.effort)) for rate in dict.fromkeys(self.learning_rates or ()))
 
     def _slenderize(self, backbone: Backbone, epochs: Epochs, rate: float) -> Slenderize:
         end = self.shape(backbone)
-        rounds = rounds_of(backbone.shape, end)
-        one_shot = self.rounds == "one"
         return Slenderize(
             name="slenderize",
             shape=end,
             exits=self._exits() if self.exits_from == "pruning" else None,
-            rounds=1 if one_shot else rounds,
-            period=epochs.at(self.heads, epochs.period) * self.effort * (rounds if one_shot else 1),
+            rounds=rounds_of(backbone.shape, end),
+            period=epochs.at(self.heads, epochs.period) * self.effort,
             hidden_share=epochs.hidden_share,
             taylor_share=self.taylor_share,
             growth=self.growth,
             last_exit_only=self.importance == "last exit",
             allocation=self.allocation,
-            equilibrium=self.equilibrium,
+            equilibrium=self._averaged,
             schedule=self._schedule(rate * self.pruning_rate),
+            at_once=self.rounds == "one",
         )
 
 
@@ -255,9 +274,8 @@ class Compressed(NamedTuple):
     student: FittedStage
     guide: FittedStage
     """Who teaches it."""
-    teacher: FittedStage
     rate: float
-    """The guide's learning rate, of which the later ones are multiples."""
+    """The assistant's learning rate, of which the later ones are multiples."""
     trials: tuple[Trial, ...]
 
 

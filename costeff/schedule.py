@@ -24,7 +24,8 @@ class Epochs:
     """Of recovery on hidden states and answers."""
 
     def at(self, kept_share: float, of: tuple[float, float]) -> float:
-        """One of the pairs at a share of heads kept: on the line through the authors' points, from 2 to 8 of 12 heads, level outside."""
+        """One of the pairs at a share of heads kept: on the line through the authors' numbers for 2 and for 6 of 12 heads, up to 8, level
+        outside (their numbers for other widths lie near it, not on it)."""
         few, many = of
         place = min(max((kept_share - 2 / 12) / (4 / 12), 0.0), 1.5)
         return few + place * (many - few)
@@ -59,17 +60,18 @@ def scaled(epochs: float) -> int:
 def smaller(shape: EncoderShape, heads: float, ffn: float, rank: float) -> EncoderShape:
     """The shape with these shares of its heads, neurons and (of the hidden size) embedding rank, rounded, at least 1.
 
-    A rank of 1 leaves the embedding unfactorised: a product of full rank would be larger.
+    A rank that comes to the hidden size leaves the embedding unfactorised: the product would be larger.
     """
 
     def part(share: float, whole: int) -> int:
         return max(1, round(share * whole))
 
+    factors = part(rank, shape.hidden)
     return replace(
         shape,
         heads=tuple(part(heads, count) for count in shape.heads),
         ffn=tuple(part(ffn, count) for count in shape.ffn),
-        embedding_rank=part(rank, shape.hidden) if rank < 1 else None,
+        embedding_rank=factors if factors < shape.hidden else None,
     )
 
 

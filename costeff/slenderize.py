@@ -45,7 +45,8 @@ class Slenderize:
     teacher has no gradient to be scored by. After the last cut recovery follows, in stages of its own. A killed stage goes on with the
     round it was in.
 
-    Differs from the authors' code in importance: rows are drawn without replacement, and hidden losses are means over real tokens.
+    Differs from the authors' code: each period's learning rate decays by itself (theirs: the first one's over all of pruning); for
+    importance rows are drawn without replacement, and hidden losses are means over real tokens.
     """
 
     name: str
@@ -66,9 +67,11 @@ class Slenderize:
     """Importance from the answers of the last exit alone (hidden states stay), for ablation."""
     allocation: Allocation
     equilibrium: bool
-    """In training, and in measuring importance."""
+    """In training, and in measuring importance within layers."""
     schedule: Schedule
     """Of one period; its epochs are not used."""
+    at_once: bool = False
+    """Everything is cut after the first period, for ablation; the later ones train all the same."""
     revision: ClassVar[int] = 1
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
@@ -81,13 +84,24 @@ class Slenderize:
             inner = replace(run, seed=seed_all(run.seed, f"round {number}"))
             with gradient_equilibrium(student) if self.equilibrium else nullcontext():
                 training = self._train(student, teacher, data, inner, number)
-                scores = self._scores(student, teacher, data, inner, number)
-            shape = between(start.config.shape, self.shape, number, self.rounds)
-            if self.allocation == "global":
-                shape = compete(scores, shape, layer_macs(shape))
-            student = pruned(student.to("cpu"), shape, scores)
+            student = student.to("cpu") if self.at_once and number > 1 else self._cut(student, start, teacher, data, inner, number)
             rounds.append(keep_round(run.scratch, number, student, training))
         return FreshFit(student, _summed([done.training for done in rounds]))
+
+    def _cut(
+        self, student: EncoderModel, start: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
+    ) -> EncoderModel:
+        """The student with what matters, in the shape of the round.
+
+        Where layers compete the gradients are not averaged, as this would multiply the scores of each by another number.
+        """
+        averaged = self.equilibrium and self.allocation == "layer"
+        with gradient_equilibrium(student) if averaged else nullcontext():
+            scores = self._scores(student, teacher, data, run, number)
+        shape = self.shape if self.at_once else between(start.config.shape, self.shape, number, self.rounds)
+        if self.allocation == "global":
+            shape = compete(scores, shape, layer_macs(shape))
+        return pruned(student.to("cpu"), shape, scores)
 
     def _train(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Training:
         """A period of training, in place: whole passes where it holds several, so that an interruption costs one of them."""

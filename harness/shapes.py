@@ -56,8 +56,8 @@ class EncoderShape:
         return self.hidden if self.embedding_size is None else self.embedding_size
 
 
-LATER: dict[str, object] = {"embedding_size": None, "first_position": 0, "shared_layers": False}
-"""Fields of a shape that came after the first results, and what they are where nothing is said of them."""
+LATER: dict[str, object] = {"embedding_size": None, "first_position": 0, "shared_layers": False, "at_once": False}
+"""Fields of shapes and stages that came after the first results, and what they are where nothing is said of them."""
 
 
 def hashed(value: "DataclassInstance") -> dict[str, object]:

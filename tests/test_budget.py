@@ -44,13 +44,22 @@ def test_units_that_matter_stay_wherever_they_are() -> None:
     assert compete(scores, SHAPE, layer_macs(least)) == least
 
 
-def test_a_neuron_competes_by_what_it_gives_per_mac() -> None:
-    """A head of this shape costs 4 * (4 * 16 + 2 * 128) = 1,280 a token, a neuron 32: with 1/40 of the score a neuron is worth as much."""
+def test_units_compete_by_the_mean_over_their_scored_weights() -> None:
+    """A head of this shape is scored by 4 * 16 weights, a neuron by 2 * 16: with half of the score a neuron is worth as much. A head costs
+    4 * (4 * 16 + 2 * 128) = 1,280 MACs a token, a neuron 32."""
     budget = layer_macs(replace(SHAPE, heads=(1, 1, 1), ffn=(1, 1, 1))) + 1_280 * 128
-    for score, kept in ((1 / 39, (1, 1, 1)), (1 / 41, (1, 1, 2))):
+    for score, kept in ((0.51, (1, 1, 1)), (0.49, (1, 1, 2))):
         scores = Importance(tuple(torch.tensor([2.0, 0.5, 0.5, 0.5]) for _ in range(3)), tuple(torch.full((10,), score) for _ in range(3)))
         scores.heads[2][1] = 1.0
         assert compete(scores, SHAPE, budget).heads == kept
+
+
+def test_a_unit_that_does_not_fit_leaves_room_for_smaller_ones() -> None:
+    """Room for 39 neurons, of which there are 27 more, and for no head."""
+    scores = _scores(0.1)
+    scores.heads[0].fill_(50.0)
+    least = layer_macs(replace(SHAPE, heads=(1, 1, 1), ffn=(1, 1, 1)))
+    assert compete(scores, SHAPE, least + 39 * 32 * 128) == replace(SHAPE, heads=(1, 1, 1))
 
 
 @pytest.mark.parametrize("seed", range(5))

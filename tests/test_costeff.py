@@ -12,9 +12,11 @@ from fixed import FIXED, fixed_data
 from baselines.bert import Bert
 from baselines.distil import Distil, Exits, Targets
 from baselines.encoder import EncoderModel
+from baselines.training import Schedule
 from baselines.weights import load_model, save_model
 from costeff.budget import encoder_macs
 from costeff.pipeline import COSTEFF, COSTEFF_8X, CostEff
+from costeff.schedule import Epochs
 from costeff.slenderize import BOTH, HIDDEN, IMPORTANCE, Slenderize
 from harness.backbones import BACKBONES, Backbone
 from harness.errors import HarnessError
@@ -137,7 +139,7 @@ ORDER = {
         ({"equilibrium": False}, {name: {"equilibrium": False} for name in ORDER}),
         ({"importance": "last exit"}, {"slenderize": {"last_exit_only": True}}),
         ({"allocation": "global"}, {"slenderize": {"allocation": "global"}}),
-        ({"rounds": "one"}, {"slenderize": {"rounds": 1, "period": 2 * 2.0}}),
+        ({"rounds": "one"}, {"slenderize": {"at_once": True}}),
     ],
     ids=["no equilibrium", "importance of the last exit", "global allocation", "one shot"],
 )
@@ -201,10 +203,16 @@ def test_the_last_parts_rate_is_searched_with_one_seed_for_all(shared: Work, few
     assert not any(use.reused for use in second.stage.uses())
 
 
+FASTER = replace(SMALL, learning_rates=(2e-3,))
+"""The assistant's rate is not the teacher's 1e-3."""
+
+
 def test_without_an_assistant_the_teacher_teaches_a_student_with_fresh_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    plain, other = (_plan(method, few_rows, micro, shared) for method in (SMALL, replace(SMALL, exits_from="pruning")))
+    """At the same rates: an assistant is fitted for its alone."""
+    plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="pruning")))
     exits = Exits("mean", 1, "concatenate")
     assert other == {
+        **{name: plain[name] for name in ("assistant-hidden", "assistant")},
         "slenderize": (replace(plain["slenderize"][0], exits=exits), ("fine-tune", "fine-tune")),
         "recover-hidden": (plain["recover-hidden"][0], ("slenderize", "fine-tune")),
         "recover": (plain["recover"][0], ("recover-hidden", "fine-tune")),
@@ -212,14 +220,76 @@ def test_without_an_assistant_the_teacher_teaches_a_student_with_fresh_exits(sha
 
 
 def test_exits_after_compression_learn_as_the_assistants_do(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    plain, other = (_plan(method, few_rows, micro, shared) for method in (SMALL, replace(SMALL, exits_from="recovery")))
+    """At the same rates; what a single exit gives is not averaged."""
+    plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="recovery")))
     late = replace(plain["assistant"][0], name="exits", exits=Exits("mean", 1, "concatenate"))
+    single = {name: replace(plain[name][0], equilibrium=False) for name in ("slenderize", "recover-hidden", "recover")}
     assert other == {
-        "slenderize": (plain["slenderize"][0], ("fine-tune", "fine-tune")),
-        "recover-hidden": (plain["recover-hidden"][0], ("slenderize", "fine-tune")),
-        "recover": (plain["recover"][0], ("recover-hidden", "fine-tune")),
+        **{name: plain[name] for name in ("assistant-hidden", "assistant")},
+        "slenderize": (single["slenderize"], ("fine-tune", "fine-tune")),
+        "recover-hidden": (single["recover-hidden"], ("slenderize", "fine-tune")),
+        "recover": (single["recover"], ("recover-hidden", "fine-tune")),
         "exits": (late, ("recover", "fine-tune")),
     }
+
+
+def test_the_rate_of_late_exits_is_searched_with_one_seed_for_all(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    method = replace(SMALL, learning_rates=(1e-6, 3e-3), exits_from="recovery")
+    first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
+    for fit in (first, second):
+        trials = {trial.value: trial for trial in fit.trials if trial.stage == "exits"}
+        assert set(trials) == {1e-6, 3e-3}
+    assert [trial.score for trial in first.trials] == [trial.score for trial in second.trials]
+
+
+def test_every_setting_reaches_the_stage_that_it_is_of(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
+    wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3))
+    teacher = Bert(epochs=1, batch_size=24, learning_rates=(4e-4,), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
+    method = CostEff(
+        heads=1 / 6,
+        teacher=teacher,
+        batch_size=16,
+        learning_rates=(1e-3,),
+        pruning_rate=0.3,
+        hidden_rate=0.7,
+        prediction_rates=(0.4,),
+        growth=1.5,
+        taylor_share=0.5,
+        last_states=2,
+        combine="average",
+        pooling="cls",
+    )
+    stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
+
+    def schedule(epochs: int, rate: float) -> Schedule:
+        return Schedule(epochs, 16, pytest.approx(rate), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
+
+    assert {name: stage.schedule for name, stage in stages.items()} == {
+        "assistant-hidden": schedule(4, 4e-4),
+        "assistant": schedule(12, 1e-3),
+        "slenderize": schedule(1, 3e-4),
+        "recover-hidden": schedule(20, 7e-4),
+        "recover": schedule(10, 4e-4),
+    }
+    pruning = stages["slenderize"]
+    assert (pruning.growth, pruning.taylor_share, pruning.rounds) == (1.5, 0.5, 10)
+    assert stages["assistant-hidden"].exits == Exits("cls", 2, "average")
+    assert CostEff.policy == "entropy"
+
+
+def test_a_table_of_epochs_takes_the_place_of_the_authors(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    own = Epochs(assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8))
+    stages = {name: stage for name, (stage, _) in _plan(replace(SMALL, effort=1, epochs_table=own), few_rows, micro, shared).items()}
+    trained = {name: stage.schedule.epochs for name, stage in stages.items()}
+    assert trained == {"assistant-hidden": 2, "assistant": 7, "slenderize": 1, "recover-hidden": 9, "recover": 8}
+    assert (stages["slenderize"].period, stages["slenderize"].hidden_share) == (3.0, 0.2)
+
+
+def test_what_makes_no_difference_is_no_other_run(micro: Backbone) -> None:
+    """One hidden state is the same however it is combined, and there are no more than the layers' and the embedding's."""
+    assert CostEff(combine="average").settled(micro) == CostEff().settled(micro)
+    assert CostEff(last_states=9).settled(micro) == CostEff(last_states=4).settled(micro)
 
 
 @pytest.mark.parametrize(

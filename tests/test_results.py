@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from harness.backbones import BACKBONES
+from harness.differences import PLAIN, render_differences
 from harness.flops import piece_costs
 from harness.methods import Method, Setting, configure
 from harness.metrics import scores
@@ -125,6 +126,14 @@ def test_the_reference_timed_against_its_own_shape_takes_equally_long() -> None:
     assert np.allclose(ratios, 1.0, atol=0.1)
 
 
+def shown_in(file: str) -> str:
+    """What stands between the markers."""
+    return (ROOT / file).read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
+
+
 def test_readme_shows_the_report_on_these_records() -> None:
-    shown = (ROOT / "README.md").read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == render(STORE, RECORDS, "bert", "markdown").strip()
+    assert shown_in("README.md") == render(STORE, RECORDS, "bert", "markdown").strip()
+
+
+def test_the_ablations_are_those_of_their_records() -> None:
+    assert shown_in("results/ablations.md") == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()

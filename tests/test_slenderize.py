@@ -16,9 +16,10 @@ from baselines.teacher import Teacher
 from baselines.training import Examples, Loss, Schedule
 from costeff.budget import layer_macs
 from costeff.schedule import between, smaller
-from costeff.slenderize import Slenderize, one_after_another, period_rows, taylor_batches
+from costeff.slenderize import Allocation, Slenderize, one_after_another, period_rows, taylor_batches
 from harness.backbones import Backbone
 from harness.model import MultiExitModel
+from harness.shapes import EncoderShape
 from harness.stages import Compute, FreshFit, StageRun
 from harness.tasks import Split, TaskData
 
@@ -141,7 +142,7 @@ def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"equilibrium": False}, {"last_exit_only": True}, {"allocation": "global"}, {"rounds": 1}, {"taylor_share": 1.0}],
+    [{}, {"equilibrium": False}, {"last_exit_only": True}, {"allocation": "global"}, {"at_once": True}, {"taylor_share": 1.0}],
     ids=str,
 )
 def test_a_switch_changes_what_comes_of_the_same_seed(
@@ -155,10 +156,30 @@ def test_a_switch_changes_what_comes_of_the_same_seed(
     assert torch.equal(plain, other) == (change == {})
 
 
-def test_importance_is_measured_with_the_switches_of_the_stage(
+def test_at_once_everything_is_cut_after_the_first_period_and_the_others_train(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With equilibrium the gradient of an exit's loss at the first of three layers is a third of what it is without."""
+    seen: list[tuple[EncoderShape, float]] = []
+    train = costeff.slenderize.train
+
+    def watched(model: EncoderModel, loss: Loss, rows: Split, score: None, schedule: Schedule, *arguments: object, **named: str) -> object:
+        seen.append((model.config.shape, schedule.learning_rate))
+        return train(model, loss, rows, score, schedule, *arguments, **named)
+
+    monkeypatch.setattr(costeff.slenderize, "train", watched)
+    stage = replace(_stage(micro), at_once=True)
+    fit = _fit(stage, micro, few_rows, tmp_path / "a")
+    assert seen == [(micro.shape, pytest.approx(1e-3)), (stage.shape, pytest.approx(1.12e-3))]
+    assert _config(fit).shape == stage.shape
+    assert fit.training.steps == 2 * PLAN.steps(len(few_rows.train))
+
+
+@pytest.mark.parametrize(("allocation", "factor"), [("layer", 1 / 3), ("global", 1)])
+def test_importance_is_measured_with_averaged_gradients_within_layers_and_without_across_them(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation, factor: float
+) -> None:
+    """With equilibrium the gradient of an exit's loss at the first of three layers is a third of what it is without; at the last it is the
+    same, so that layers could not be compared."""
     seen: dict[bool, float] = {}
     score = costeff.slenderize.taylor_importance
 
@@ -170,9 +191,10 @@ def test_importance_is_measured_with_the_switches_of_the_stage(
             return scores
 
         monkeypatch.setattr(costeff.slenderize, "taylor_importance", watched)
-        stage = replace(_stage(micro, rounds=1), equilibrium=equilibrium, schedule=replace(PLAN, learning_rate=1e-9))
+        slow = replace(PLAN, learning_rate=1e-9)
+        stage = replace(_stage(micro, rounds=1), equilibrium=equilibrium, schedule=slow, allocation=allocation)
         _fit(stage, micro, few_rows, tmp_path / str(equilibrium))
-    assert seen[True] == pytest.approx(seen[False] / 3, rel=0.02)
+    assert seen[True] == pytest.approx(seen[False] * factor, rel=0.02)
 
 
 def test_with_global_allocation_layers_differ_within_the_same_macs(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
