@@ -99,7 +99,8 @@ def _answers(model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -
 
 def _fingerprint(model: MultiExitModel, rows: Split, compute: Compute) -> str:
     """Of everything that the answers depend on."""
-    digest = hashlib.sha256(f"{compute.precision} {compute.device} {compute.threads}".encode())
+    how = getattr(model, "config", None)  # equal tensors may be pooled, or activated, in several ways
+    digest = hashlib.sha256(f"{compute.precision} {compute.device} {compute.threads} {how!r}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     for piece in (*rows.tokens.ids, *rows.tokens.types):

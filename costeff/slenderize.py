@@ -86,7 +86,8 @@ class Slenderize:
                 training = self._train(student, teacher, data, inner, number)
             student = student.to("cpu") if self.at_once and number > 1 else self._cut(student, start, teacher, data, inner, number)
             rounds.append(keep_round(run.scratch, number, student, training))
-        return FreshFit(student, _summed([done.training for done in rounds]))
+        seen = min(len(data.train), self.rounds * max(1, round(self.period * len(data.train))))
+        return FreshFit(student, _summed([done.training for done in rounds], seen))
 
     def _cut(
         self, student: EncoderModel, start: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
@@ -178,9 +179,11 @@ def one_after_another(first: Loss, then: Loss, steps: int) -> Loss:
     return lambda model, examples: (first if examples.step < steps else then)(model, examples)
 
 
-def _summed(trainings: list[Training]) -> Training:
+def _summed(trainings: list[Training], seen: int) -> Training:
+    """Of all periods together: rows that were seen, and the number of rounds in the place of the best epoch."""
     return replace(
         trainings[-1],
+        rows=seen,
         steps=sum(training.steps for training in trainings),
         seconds=round(sum(training.seconds for training in trainings), 1),
         best_epoch=len(trainings),

@@ -53,15 +53,17 @@ def cli() -> None:
 
 @cli.command("list")
 @click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
+@click.argument("method", required=False)
 @click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", envvar="HARNESS_LIST_FORMAT", show_default=True)
 @results_option
 @verbosity_options
-def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
-    """What there is: methods (-v: with the settings that --set takes), tasks, backbones, or the runs in the results folder.
+def list_command(what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
+    """What there is: methods (-v: with the settings that --set takes; of one METHOD: what each of them is), tasks, backbones, or the runs
+    in the results folder.
 
     \b
     Examples:
-      harness list methods -v
+      harness list methods costeff
       harness list runs --format json
     """
     import json
@@ -70,7 +72,11 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
     from harness.store import Problem, ResultsStore
 
     problems: list[Problem] = []
-    if what == "runs":
+    if method is not None and what != "methods":
+        raise HarnessError(f"list {what} takes no further name: {method}")
+    if method is not None:
+        rows = listing.settings(method)
+    elif what == "runs":
         records, problems = ResultsStore(results_dir).records()
         rows = listing.runs(records)
     else:
@@ -78,7 +84,8 @@ def list_command(what: str, form: str, results_dir: Path, verbose: bool, quiet: 
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:
-        click.echo(listing.text(rows) if rows else f"no {what} in {results_dir}")
+        words = listing.settings_text if method is not None else listing.text
+        click.echo(words(rows) if rows else f"no {what} in {results_dir}")
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
     return ExitCode.INCOMPLETE if problems else ExitCode.OK

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import click
+
+from harness.errors import HarnessError
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -74,8 +77,21 @@ config_option = click.option(
     callback=_read_config, metavar="FILE.toml",
     help="Options of a whole grid; the command line and the environment override it.",
 )  # fmt: skip
+
+
+class Words(click.types.StringParamType):
+    """Text; several in an environment variable stand between blanks, one with a blank in quotes."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """As a shell would."""
+        try:
+            return shlex.split(rv)
+        except ValueError as error:
+            raise HarnessError(f"HARNESS_SET={rv}: {error}") from None
+
+
 settings_option = click.option(
-    "--set", "settings", multiple=True, metavar="METHOD.FIELD=VALUE", envvar="HARNESS_SET", show_envvar=True,
+    "--set", "settings", multiple=True, type=Words(), metavar="METHOD.FIELD=VALUE", envvar="HARNESS_SET", show_envvar=True,
     help="A hyper-parameter; all.FIELD for every method.",
 )  # fmt: skip
 form_option = click.option(

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from harness.averages import LAST_EXIT
 from harness.compare import BUDGETS, POINTS, Mean, base_for, chosen_thresholds, full_run, mean, policy_of, reference_runs
 from harness.errors import IncompleteError, unknown
-from harness.groups import Condition, by_condition, labels, title
-from harness.methods import METHODS, load_method
+from harness.groups import Condition, by_condition, changed, labels, shared_settings, title
 from harness.metrics import METRICS, RESAMPLES, bootstrap
 from harness.own_tasks import task_of
-from harness.records import RunRecord, canonical, flat
+from harness.records import RunRecord
 from harness.store import ResultsStore
 from harness.sweep import answers_at, exit_macs
 from harness.tables import MACS_SAID, Part, Section, Table, as_latex, as_markdown, csv_text, number
@@ -22,7 +21,7 @@ from harness.tables import MACS_SAID, Part, Section, Table, as_latex, as_markdow
 Array = NDArray[np.float64]
 
 PLAIN = "plain"
-"""In the place of a row's name: each method's own row with no setting changed."""
+"""In the place of a row's name: of each method with several rows the plain one."""
 
 ALL_EXITS = "mean of exits"
 
@@ -54,6 +53,8 @@ class Differences:
 
     condition: Condition
     metric: str
+    settings: str
+    """A sentence with those that all rows of a method share and that are not its own; empty where there is none."""
     rows: tuple[Difference, ...]
 
 
@@ -85,7 +86,7 @@ def render_differences(
     if form == "csv":
         return csv_text(_flat(found))
     conditions = [one.condition for one in found]
-    sections = [_section(one, title(one.condition, conditions), against) for one in found]
+    sections = [_section(one, title(one.condition, conditions)) for one in found]
     return (as_latex if form == "latex" else as_markdown)(sections, MACS_SAID)
 
 
@@ -123,7 +124,7 @@ def _differences(
     reached = {name: _reached(store, groups[name], base_for(groups[name], bases), metric) for name in {*others, *others.values()}}
     order = sorted(others, key=lambda name: (others[name], name != others[name], name))
     rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
-    return Differences(where, metric, tuple(rows))
+    return Differences(where, metric, shared_settings([run for name in others for run in groups[name]]), tuple(rows))
 
 
 def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Sequence[str] | None) -> dict[str, str]:
@@ -137,16 +138,12 @@ def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Se
 
 
 def _plain(variants: Mapping[str, Sequence[RunRecord]]) -> str:
-    """Of the rows of one method the one whose settings differ least from the method's own, of equals the one with most seeds."""
+    """Of the rows of one method the one that is called as the method alone; else the one whose settings differ least from the method's own,
+    of equals the one with most seeds."""
     method = next(iter(variants.values()))[0].spec.method
-    usual = flat(asdict(load_method(method))) if method in METHODS else {}
-
-    def changed(name: str) -> int:
-        settings = flat(variants[name][0].spec.settings)
-        known = {field: value for field, value in settings.items() if usual.get(field) is not None}
-        return sum(canonical({field: value}) != canonical({field: usual[field]}) for field, value in known.items())
-
-    return min(variants, key=lambda name: (changed(name), -len(variants[name])))
+    if method in variants:
+        return method
+    return min(variants, key=lambda name: (len(changed(variants[name][0])), -len(variants[name])))
 
 
 def _rows(
@@ -154,7 +151,7 @@ def _rows(
 ) -> Iterator[Difference]:
     single = list(reached[other]) == [LAST_EXIT]
     for point, seeds in reached[name].items():
-        like = LAST_EXIT if single and point != ALL_EXITS else point
+        like = LAST_EXIT if single else point
         theirs = reached[other].get(like, {}) if name != other else {}
         pairs = [(theirs[seed], own) for seed, own in seeds.items() if seed in theirs and len(theirs[seed].scores) == len(own.scores)]
         answers = [pair for old, new in pairs for pair in zip(old.answers, new.answers, strict=True)]
@@ -197,13 +194,13 @@ def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -
     return found
 
 
-def _section(found: Differences, title: str, against: str) -> Section:
+def _section(found: Differences, title: str) -> Section:
     """The differences of one condition as a table."""
-    whom = "the method's row with no setting changed" if against == PLAIN else against
+    whom = ", ".join(dict.fromkeys(row.against for row in found.rows if row.against is not None))
     said = (
         f"Paired differences from {whom}, at the same point (of a method with one exit, that one): mean ± sd over the seeds that both have "
         f"(n), and 95 % of that mean over {RESAMPLES:,} resamples of dev's rows, the same rows for both: chance in the rows, not in the "
-        "seeds."
+        f"seeds. Under another setting a seed draws other random numbers.{found.settings}"
     )
     headers = ["method", "point", f"{found.metric} x100", "MMACs", "n", "difference x100", "95 % of resamples"]
     return Section(title, (Part(said, Table(headers, [_cells(row) for row in found.rows])),))

@@ -160,13 +160,20 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
         logger.setLevel(level)
 
 
+def _on_the_path(model: MultiExitModel, layers: int) -> MultiExitModel:
+    """The first layers with all their exits."""
+    return MultiExitModel(model.embedding, list(model.layers)[:layers], [model.exit_after(index) for index in range(layers)])
+
+
 def flops_table(model: MultiExitModel, length: int, form: str) -> str:
-    """Parameters, MACs and FLOPs to each exit of a model for one row of `length` tokens, as markdown, csv or json."""
+    """Parameters, MACs and FLOPs to each exit of a model for one row of `length` tokens, as markdown, csv or json: of the static
+    (truncated) model, and of the path with all exits on the way."""
     costs = piece_costs(model)
     rows = [
         {
             "exit": layer,
             "parameters": model.truncated(layer).parameter_count(),
+            "path parameters": _on_the_path(model, layer).parameter_count(),
             "static MACs": costs.static(layer - 1, length),
             "static FLOPs": 2 * costs.static(layer - 1, length),
             "path MACs": costs.path(layer - 1, length),

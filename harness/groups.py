@@ -2,10 +2,13 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
 
-from harness.records import RunRecord, canonical, telling, variant
+from harness.backbones import BACKBONES
+from harness.methods import METHODS, load_method
+from harness.records import RunRecord, canonical, flat, telling, variant
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     for method, variants in found.items():
         groups = [_one_a_seed(group, reference) for group in variants.values()]
         for group, own in zip(groups, telling([variant(group[0]) for group in groups]), strict=True):
-            suffix = ", ".join(f"{name}={_short(value)}" for name, value in own.items())
-            labelled[f"{method} ({suffix})" if suffix else method] = group
+            label = _label(method, own, _short)
+            labelled[_label(method, own, str) if label in labelled else label] = group
     return labelled
 
 
@@ -112,5 +115,43 @@ def _model(record: RunRecord) -> str:
     return record.stages[-1].report.key
 
 
+def _label(method: str, own: Mapping[str, object], words: Callable[[object], str]) -> str:
+    suffix = ", ".join(f"{name}={words(value)}" for name, value in own.items())
+    return f"{method} ({suffix})" if suffix else method
+
+
 def _short(value: object) -> str:
-    return "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "/".join(map(_short, value))
+    return f"{value:.4g}" if isinstance(value, float) and not value.is_integer() else str(value)
+
+
+def changed(record: RunRecord) -> dict[str, object]:
+    """The settings of a run that are not the method's own on that backbone, flat. What a method or a backbone that is not in our tables
+    takes by itself is not known, and not said."""
+    usual, settings = _usual(record.spec.method, record.spec.backbone), flat(record.spec.settings)
+    known = {name: value for name, value in settings.items() if name in usual}
+    return {name: value for name, value in known.items() if canonical({name: value}) != canonical({name: usual[name]})}
+
+
+def shared_settings(records: Sequence[RunRecord]) -> str:
+    """A sentence with the settings that all runs of a method have in common and that are not its own; empty where there is none."""
+    methods: dict[str, list[dict[str, object]]] = defaultdict(list)
+    for record in records:
+        methods[record.spec.method].append(changed(record))
+    said = []
+    for method, (first, *others) in methods.items():
+        common = {name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)}
+        said += [_label(method, common, _short)] if common else []
+    return f" Set: {'; '.join(said)}." if said else ""
+
+
+@cache
+def _usual(method: str, backbone: str) -> dict[str, object]:
+    """A method's own settings on a backbone of the table, on another those that do not depend on it."""
+    if method not in METHODS:
+        return {}
+    own = load_method(method)
+    found = flat(asdict(own.settled(BACKBONES[backbone]) if backbone in BACKBONES else own))
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+    return plain if backbone in BACKBONES else {name: value for name, value in plain.items() if value is not None}

@@ -223,6 +223,8 @@ def _apply(method: M, setting: Setting, root: str | None) -> M:
 
 def _replace_at(value: M, path: tuple[str, ...], setting: Setting) -> M:
     names = [f.name for f in fields(value)] if is_dataclass(value) else []
+    if not names:
+        raise HarnessError(f"{setting}: unknown field {path[0]!r}: {setting.path[-len(path) - 1]} has none that can be set here")
     if path[0] not in names:
         raise HarnessError(f"{setting}: {unknown('field', path[0], names)}")
     if path[1:]:
@@ -256,6 +258,8 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
         if text.lower() in ("none", "auto") and type(None) in arguments:
             return None
         (inner,) = [argument for argument in arguments if argument is not type(None)]
+        if is_dataclass(inner):
+            raise HarnessError(f"{setting}: this field can be set from Python alone")
         return _parse(inner, text, setting)
     if origin is Literal:
         if text not in arguments:
@@ -278,4 +282,5 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
         if not finite:
             raise HarnessError(f"{setting}: got {text!r}, wanted {'a whole number' if kind is int else 'a finite number'}")
         return number
-    raise HarnessError(f"{setting}: this field holds {kind} and is set by its own fields")
+    own = ", ".join(f.name for f in fields(kind)) if is_dataclass(kind) else ""
+    raise HarnessError(f"{setting}: this field has fields of its own, which are set one by one: {own}")

@@ -1,15 +1,13 @@
 """The form of our JSON files as JSON Schema (draft 2020-12), made from the dataclasses that are written and read."""
 
-import ast
 import inspect
 import types
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 from harness.baseline import Baseline
 from harness.records import RunRecord, Timing
-from harness.typed_json import SCHEMA
+from harness.typed_json import SCHEMA, field_notes
 
 Schema = dict[str, object]
 
@@ -41,7 +39,7 @@ def _reference(kind: type, found: dict[str, Schema]) -> Schema:
     """A dataclass by its name; its definition and those of what it holds are added to `found`."""
     if kind.__name__ not in found:
         found[kind.__name__] = {}  # so that a class that holds itself ends
-        hints, notes, members = get_type_hints(kind), _notes(kind), fields(kind)
+        hints, notes, members = get_type_hints(kind), field_notes(kind), fields(kind)
         found[kind.__name__] = {
             "type": "object",
             "description": inspect.getdoc(kind) or "",
@@ -70,15 +68,3 @@ def _of(kind: object, found: dict[str, Schema]) -> Schema:
     if origin is Literal:
         return {"enum": list(arguments)}
     return dict(PLAIN[kind])
-
-
-@cache
-def _notes(kind: type) -> dict[str, str]:
-    """Field -> the docstring under it."""
-    (body,) = [node for node in ast.parse(inspect.getsource(kind)).body if isinstance(node, ast.ClassDef)]
-    return {
-        field.target.id: inspect.cleandoc(note.value.value)
-        for field, note in zip(body.body, body.body[1:], strict=False)
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-        if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant) and isinstance(note.value.value, str)
-    }

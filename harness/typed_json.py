@@ -1,9 +1,12 @@
 """Frozen dataclasses as JSON and back, every field checked. Standard library only."""
 
+import ast
+import inspect
 import json
 import sys
 import types
 from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from harness.errors import IncompleteError
@@ -82,3 +85,18 @@ def _build_dataclass(kind: type, value: object, where: str) -> object:
     if missing or set(value) - names:
         raise IncompleteError(f"{where}: does not fit {kind.__name__}: missing {missing}, unexpected {sorted(set(value) - names)}")
     return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+@cache
+def field_notes(kind: type) -> dict[str, str]:
+    """Field of a dataclass, inherited ones too -> the docstring under it."""
+    found: dict[str, str] = {}
+    for base in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
+        (body,) = [node for node in ast.parse(inspect.cleandoc(inspect.getsource(base))).body if isinstance(node, ast.ClassDef)]
+        found |= {
+            field.target.id: inspect.cleandoc(note.value.value)
+            for field, note in zip(body.body, body.body[1:], strict=False)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant) and isinstance(note.value.value, str)
+        }
+    return found

@@ -103,6 +103,27 @@ def test_runs_are_listed_with_their_cells(say: Say, stored: str) -> None:
     assert cells == [(record.run_id, *cell) for record, *cell in expected]
 
 
+def test_each_setting_of_a_method_is_told_with_its_value_its_choices_and_what_it_is(say: Say) -> None:
+    rows = {row["setting"]: row for row in json.loads(say("list", "methods", "costeff-8x", "--format", "json").out)}
+    flat = {row["method"]: row["settings"] for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}["costeff-8x"]
+    assert {f"costeff-8x.{name}" for name in flat} - set(rows) == {"costeff-8x.epochs_table"}, "which can be set from Python alone"
+    assert {name: row["value"] for name, row in rows.items()} == {name: flat[name.removeprefix("costeff-8x.")] for name in rows}
+    assert rows["costeff-8x.rounds"]["choices"] == ["iterative", "one"]
+    assert rows["costeff-8x.pooling"]["choices"] == ["cls", "mean"]
+    assert all(row["about"] for row in rows.values())
+    text = say("list", "methods", "costeff-8x").out
+    assert "costeff-8x.rounds=iterative  (iterative, one)\n    A round of training" in text
+    assert "costeff-8x.equilibrium=true\n" in text
+    assert "costeff-8x.pooling=none  (" in text
+
+
+@pytest.mark.parametrize(("words", "said"), [(["methods", "costef"], "did you mean costeff"), (["tasks", "mrpc"], "no further name: mrpc")])
+def test_what_cannot_be_listed_is_one_line(say: Say, words: list[str], said: str) -> None:
+    answer = say("list", *words)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert said in answer.err
+
+
 def test_methods_are_listed_with_their_settings_for_those_who_ask(say: Say) -> None:
     rows = {row["method"]: row.get("settings", {}) for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}
     assert (rows["pabee"]["clip"], rows["pabee"]["epochs"], rows["deebert"]["teacher.warmup"]) == (1.0, None, 0.1)

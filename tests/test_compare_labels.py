@@ -7,7 +7,7 @@ import pytest
 from synthetic import identified, single, timed
 
 from harness.compare import Mean, compare
-from harness.groups import labels
+from harness.groups import labels, shared_settings
 from harness.records import RunRecord
 from harness.store import ResultsStore
 
@@ -92,3 +92,19 @@ def test_of_several_runs_of_one_model_the_one_timed_against_the_reference_stands
             assert compare(store, runs, "bert")[0].records == (standing[place],)
     (comparison,) = compare(store, standing, "bert")
     assert comparison.rows[0].latency_ratio == Mean(1.0, None, 1)
+
+
+def test_settings_that_all_runs_of_a_method_share_and_that_are_not_its_own_are_said() -> None:
+    base = single("costeff", 1)
+    own: dict[str, object] = {"effort": 0.3, "growth": 1.12, "learning_rates": [5e-5, 1e-4], "rounds": "iterative"}
+    runs = [varied(base, own), varied(base, own | {"rounds": "one"}, 2), single("bert", 1)]
+    assert shared_settings(runs) == " Set: costeff (effort=0.3, learning_rates=5e-05/0.0001)."
+    assert shared_settings([single("bert", 1), single("no-method-of-ours", 1)]) == ""
+
+
+def test_long_numbers_are_short_in_a_name_unless_two_names_were_the_same() -> None:
+    base = single("costeff", 1)
+    groups = labels([varied(base, {"heads": share}) for share in (0.3212890625, 0.5)])
+    assert list(groups) == ["costeff (heads=0.3213)", "costeff (heads=0.5)"]
+    groups = labels([varied(base, {"heads": share}) for share in (0.3212890625, 0.3212890626)])
+    assert list(groups) == ["costeff (heads=0.3213)", "costeff (heads=0.3212890626)"]

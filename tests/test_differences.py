@@ -13,6 +13,7 @@ from conftest import Say
 from numpy.typing import NDArray
 from synthetic import gap_trace, identified, make_exit, make_record, save_bert_and_deebert
 
+from harness.backbones import BACKBONES
 from harness.differences import ALL_EXITS, Difference, differences
 from harness.errors import HarnessError, IncompleteError
 from harness.methods import load_method
@@ -97,6 +98,41 @@ def test_plain_is_the_row_whose_settings_are_the_methods_own(store: ResultsStore
     gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
     assert gains == {name: pytest.approx(-0.1) for name in ["tinybert (general=False)", "tinybert (augmentation=0)"][:others]}
     assert not any(name == "bert" for name, _ in rows)
+
+
+def test_the_row_that_is_called_as_the_method_is_plain_whatever_other_runs_there_are(store: ResultsStore) -> None:
+    """A stray run with the method's own settings does not take its place."""
+    shared: dict[str, object] = {"effort": 0.3, "equilibrium": True}
+    for settings, wrong in ((shared, 10), (shared | {"equilibrium": False}, 20), (shared | {"effort": 1.0}, 0)):
+        save(store, "costeff", 1, settings, answers(wrong))
+    rows = found(store, "plain")
+    assert {row.against for row in rows.values()} == {"costeff", None}
+    assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
+
+
+def test_settings_that_depend_on_the_backbone_are_the_methods_own_too(store: ResultsStore) -> None:
+    """tiny pools by the mean: of two runs that is the plain one."""
+    own: dict[str, object] = {"pooling": BACKBONES["tiny"].pooling}
+    for pooling, wrong in (({"pooling": "cls"} if own["pooling"] == "mean" else {"pooling": "mean"}, 30), (own, 10)):
+        save(store, "costeff", 1, pooling, answers(wrong))
+    rows = found(store, "plain")
+    assert {row.against for row in rows.values()} == {f"costeff (pooling={own['pooling']})", None}
+
+
+def test_points_that_only_some_seeds_have_are_left_out(store: ResultsStore) -> None:
+    """Seed 2 leaves at the last exit alone, whatever the threshold: no point within half of the MACs."""
+    save(store, "bert", 1, {}, answers(10))
+    save(store, "deebert", 1, {}, answers(5), answers(5))
+    assert ("deebert", "MACs <= 1/4") in found(store, "bert")
+    record = make_record(
+        "deebert", 2, [make_exit(3, {"accuracy": 1.0}, 6000.0, 1, 1), make_exit(4, {"accuracy": 1.0}, 8000.0, 1, 1)], "entropy"
+    )
+    trace = replace(trace_of([answers(5), answers(5)]), exit_layers=np.array([3, 4]))
+    store.save(
+        identified(replace(record, spec=replace(record.spec, settings={}))), dict.fromkeys(("dev", "selection", "calibration"), trace), {}
+    )
+    assert ("deebert", "MACs <= 1/4") not in found(store, "bert")
+    assert ("deebert", "MACs <= 3/4") in found(store, "bert")
 
 
 def test_exits_are_compared_with_exits_and_a_curve_with_a_single_exit(store: ResultsStore) -> None:

@@ -262,6 +262,6 @@ def test_table_has_a_row_for_each_exit_with_flops_twice_the_macs() -> None:
     layer, leave = 10 * (4 * 24 * 24 + 2 * 24 * 40) + 100 * 48, 24 * 24 + 48
     whole, first = model.parameter_count(), model.truncated(1).parameter_count()
     assert numbers == [
-        [1, first, layer + leave, 2 * (layer + leave), layer + leave, 2 * (layer + leave)],
-        [3, whole - 50, 3 * layer + leave, 2 * (3 * layer + leave), 3 * layer + 2 * leave, 2 * (3 * layer + 2 * leave)],
+        [1, first, first, layer + leave, 2 * (layer + leave), layer + leave, 2 * (layer + leave)],
+        [3, whole - 50, whole, 3 * layer + leave, 2 * (3 * layer + leave), 3 * layer + 2 * leave, 2 * (3 * layer + 2 * leave)],
     ]

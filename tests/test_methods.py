@@ -147,7 +147,7 @@ def test_configure_changes_no_table(grid: None) -> None:
         ("all.epoch=3", ["did you mean epochs"]),
         ("outer.epoch=3", ["did you mean epochs"]),
         ("outer.inner.rat=3", ["did you mean rate"]),
-        ("outer.epochs.more=3", ["more"]),
+        ("outer.epochs.more=3", ["'more': epochs has none"]),
         ("outer.family=x", ["family"]),
     ],
 )

@@ -84,6 +84,17 @@ def test_every_option_of_run_may_come_from_the_environment(say: Say, monkeypatch
     assert say("run").out == typed.out
 
 
+def test_settings_of_the_environment_stand_between_blanks_or_in_quotes(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("run", "--methods", "costeff", "--dry-run")
+    typed = say(*words, "--set", "costeff.importance=last exit", "--set", "costeff.effort=2")
+    monkeypatch.setenv("HARNESS_SET", "'costeff.importance=last exit' costeff.effort=2")
+    assert say(*words).out == typed.out
+    monkeypatch.setenv("HARNESS_SET", "'costeff.importance=last")
+    answer = say(*words)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "HARNESS_SET" in answer.err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

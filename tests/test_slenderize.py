@@ -117,8 +117,9 @@ def test_a_period_of_several_passes_is_cut_into_epochs(
         return train(model, loss, split, score, schedule, *arguments, **named)
 
     monkeypatch.setattr(costeff.slenderize, "train", watched)
-    _fit(replace(_stage(micro, rounds=1), period=period), micro, few_rows, tmp_path / "a")
+    fit = _fit(replace(_stage(micro, rounds=1), period=period), micro, few_rows, tmp_path / "a")
     assert seen == [(passes, rows)]
+    assert fit.training.rows == min(48, rows), "distinct ones"
 
 
 def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(

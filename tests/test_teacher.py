@@ -89,3 +89,12 @@ def test_answers_have_the_precision_of_training(micro: Backbone, rows: Split, tm
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path, "bfloat16"), hiddens=True)
     answer = teacher(Examples.of(rows, np.arange(4), CPU))
     assert {answer.logits.dtype, *(hidden.dtype for hidden in answer.hiddens)} == {torch.bfloat16}
+
+
+def test_equal_tensors_that_are_pooled_in_another_way_are_another_teacher(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    model = make_model(micro)
+    other = EncoderModel(replace(model.config, pooling="cls" if model.config.pooling == "mean" else "mean"))
+    other.load_state_dict(model.state_dict())
+    examples = Examples.of(rows, BATCHES[0], CPU)
+    one, two = (Teacher(each, rows, make_run(tmp_path), hiddens=False)(examples).logits for each in (model, other))
+    assert not torch.allclose(one, two)
