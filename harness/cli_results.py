@@ -127,8 +127,6 @@ def report_command(
     found = gather(store, names_in("--tasks", tasks) if tasks is not None else None, named)
     for problem in found.problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    for name in found.missing:
-        click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
     if into is not None and found.problems:
         raise IncompleteError(
             f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
@@ -141,6 +139,8 @@ def report_command(
         text = render_differences(store, found.records, against, base, form, named)
     else:
         text = render(store, found.records, base, form, named, wnli)
+    for name in found.missing:
+        click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
     if into is not None:
         insert(into, text)
     else:

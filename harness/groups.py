@@ -86,8 +86,8 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     for method, variants in found.items():
         groups = [_one_a_seed(group, reference) for group in variants.values()]
         for group, own in zip(groups, telling([variant(group[0]) for group in groups]), strict=True):
-            label = _label(method, own, _short)
-            labelled[_label(method, own, str) if label in labelled else label] = group
+            label = row_name(method, own)
+            labelled[row_name(method, own, str) if label in labelled else label] = group
     return labelled
 
 
@@ -115,15 +115,16 @@ def _model(record: RunRecord) -> str:
     return record.stages[-1].report.key
 
 
-def _label(method: str, own: Mapping[str, object], words: Callable[[object], str]) -> str:
-    suffix = ", ".join(f"{name}={words(value)}" for name, value in own.items())
-    return f"{method} ({suffix})" if suffix else method
-
-
 def _short(value: object) -> str:
     if isinstance(value, list):
         return "/".join(map(_short, value))
     return f"{value:.4g}" if isinstance(value, float) and not value.is_integer() else str(value)
+
+
+def row_name(method: str, own: Mapping[str, object], words: Callable[[object], str] = _short) -> str:
+    """The method, with the settings that set a run apart in brackets."""
+    suffix = ", ".join(f"{name}={words(value)}" for name, value in own.items())
+    return f"{method} ({suffix})" if suffix else method
 
 
 def changed(record: RunRecord) -> dict[str, object]:
@@ -142,7 +143,7 @@ def shared_settings(records: Sequence[RunRecord]) -> str:
     said = []
     for method, (first, *others) in methods.items():
         common = {name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)}
-        said += [_label(method, common, _short)] if common else []
+        said += [row_name(method, common)] if common else []
     return f" Set: {'; '.join(said)}." if said else ""
 
 

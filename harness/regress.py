@@ -1,6 +1,7 @@
 """What `harness check` says: each run of a baseline beside the run of the same spec in the results folder."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -11,9 +12,10 @@ from numpy.typing import NDArray
 from harness.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
 from harness.compare import policy_of
 from harness.errors import ExitCode, IncompleteError
+from harness.groups import row_name
 from harness.metrics import RESAMPLES, bootstrap, scores
 from harness.own_tasks import task_of
-from harness.records import Quartiles, RunRecord, RunSpec, canonical
+from harness.records import Quartiles, RunRecord, RunSpec, canonical, telling
 from harness.store import ResultsStore
 from harness.sweep import answers_at
 from harness.tasks import Task
@@ -87,7 +89,8 @@ class CellCheck:
 
 def check(baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> list[CellCheck]:
     """Every run of the baseline against the run of the same spec; runs that the baseline does not have are not looked at."""
-    return [_check_run(run, store, records, limits) for run in baseline.runs]
+    names = cell_names([(run.spec, asks_for(run)) for run in baseline.runs])
+    return [_check_run(name, run, store, records, limits) for name, run in zip(names, baseline.runs, strict=True)]
 
 
 def exit_code(checks: Sequence[CellCheck], problems: int) -> ExitCode:
@@ -98,13 +101,18 @@ def exit_code(checks: Sequence[CellCheck], problems: int) -> ExitCode:
     return ExitCode.INCOMPLETE if worst == ExitCode.OK and (problems or not compared) else worst
 
 
-def cell_name(spec: RunSpec) -> str:
-    """A cell in words."""
-    return f"{spec.task} {spec.method} on {spec.backbone}, seed {spec.seed}"
+def cell_names(runs: Sequence[tuple[RunSpec, dict[str, object]]]) -> list[str]:
+    """Each cell in words; of several runs of one task, method and backbone with the settings that set it apart, as the report has them."""
+    groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for place, (spec, _) in enumerate(runs):
+        groups[spec.task, spec.method, spec.backbone].append(place)
+    own: dict[int, dict[str, object]] = {}
+    for places in groups.values():
+        own |= dict(zip(places, telling([runs[place][1] for place in places]), strict=True))
+    return [f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}" for place, (spec, _) in enumerate(runs)]
 
 
-def _check_run(old: PinnedRun, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> CellCheck:
-    name = cell_name(old.spec)
+def _check_run(name: str, old: PinnedRun, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> CellCheck:
     candidates = [record for record in records if _cell(record.spec) == _cell(old.spec)]
     like = [record for record in candidates if asks_for(record) == asks_for(old)]
     if not candidates:

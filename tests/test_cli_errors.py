@@ -247,6 +247,10 @@ def test_what_a_report_was_asked_for_and_has_no_runs_is_named(say: Say, stored: 
     assert say("report", "--tasks", "glue", "--results-dir", stored).code == 0
 
 
+def test_a_report_without_any_row_says_so_once(say: Say, stored: str) -> None:
+    assert_one_line(say("report", "--methods", "costeff", "--results-dir", stored), 3, ["no runs of costeff", "harness list runs"])
+
+
 def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
     program = "import os, sys; os.close(1); r, w = os.pipe(); os.close(r); os.dup2(w, 1); from harness.__main__ import entry; entry()"
     child = subprocess.run([sys.executable, "-c", program, "list", "tasks"], stderr=subprocess.PIPE, text=True, check=False)

@@ -14,7 +14,8 @@ from synthetic import gap_trace, identified, make_exit, make_latency, make_recor
 from harness.baseline import packed, read_baseline, unpacked
 from harness.errors import HarnessError
 from harness.metrics import bootstrap
-from harness.records import ExitMeasurement, Quartiles, RunRecord
+from harness.records import ExitMeasurement, Quartiles, RunRecord, RunSpec
+from harness.regress import cell_names
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import Trace
 
@@ -330,6 +331,25 @@ def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
 def test_interval_of_equal_answers_is_nothing() -> None:
     values = np.linspace(0, 5, 50)
     assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)
+
+
+# --- names
+
+
+def test_runs_of_one_method_are_told_apart_by_what_sets_them_apart() -> None:
+    def run(seed: int, **settings: object) -> tuple[RunSpec, dict[str, object]]:
+        return RunSpec("costeff", "rte", "tiny", seed, None, 128, None, settings), settings
+
+    runs = [run(1, rounds="iterative", effort=1.0), run(2, rounds="iterative", effort=1.0), run(1, rounds="one", effort=1.0)]
+    runs += [run(1, rounds="iterative", effort=0.3), run(1, rounds="iterative", effort=2.0)]
+    assert cell_names(runs) == [
+        "rte costeff (effort=1.0) on tiny, seed 1",
+        "rte costeff (effort=1.0) on tiny, seed 2",
+        "rte costeff (rounds=one, effort=1.0) on tiny, seed 1",
+        "rte costeff (effort=0.3) on tiny, seed 1",
+        "rte costeff (effort=2.0) on tiny, seed 1",
+    ]
+    assert cell_names(runs[:2]) == ["rte costeff on tiny, seed 1", "rte costeff on tiny, seed 2"]
 
 
 # --- forms
