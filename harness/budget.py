@@ -1,6 +1,5 @@
 """The best of each method within a budget of milliseconds or MACs: chosen on calibration, scored on dev."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +16,7 @@ from harness.own_tasks import task_of
 from harness.records import ExitMeasurement, RunRecord
 from harness.store import ResultsStore
 from harness.sweep import answers_at, best_thresholds, exit_macs, thresholds_from
-from harness.tables import CONSTANT, MACS_SAID, Part, Section, Table, as_latex, as_markdown, csv_text, number
+from harness.tables import CONSTANT, MACS_SAID, Part, Section, Table, number, rendered
 from harness.trace import Trace
 
 Array = NDArray[np.float64]
@@ -111,13 +110,9 @@ def render_budget(
     Raises: IncompleteError when there are no runs; what `ResultsStore.trace` raises.
     """
     rankings = rank(store, records, budget, methods)
-    if form == "json":
-        return json.dumps([_json_ready(ranking) for ranking in rankings], indent=1) + "\n"
-    if form == "csv":
-        return csv_text(_flat_rows(rankings))
     conditions = [ranking.condition for ranking in rankings]
     sections = [_section(ranking, title(ranking.condition, conditions)) for ranking in rankings]
-    return (as_latex if form == "latex" else as_markdown)(sections, MACS_SAID)
+    return rendered(form, [_json_ready(ranking) for ranking in rankings], _flat_rows(rankings), sections, MACS_SAID)
 
 
 @dataclass(frozen=True)

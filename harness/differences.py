@@ -1,6 +1,5 @@
 """Paired differences between rows of the report: what a setting changes, or another method."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 
@@ -16,7 +15,7 @@ from harness.own_tasks import task_of
 from harness.records import RunRecord
 from harness.store import ResultsStore
 from harness.sweep import answers_at, exit_macs
-from harness.tables import MACS_SAID, Part, Section, Table, as_latex, as_markdown, csv_text, number
+from harness.tables import MACS_SAID, Part, Section, Table, number, rendered
 
 Array = NDArray[np.float64]
 
@@ -81,13 +80,9 @@ def render_differences(
     Raises: what `differences` raises.
     """
     found = differences(store, records, against, reference, methods)
-    if form == "json":
-        return json.dumps([asdict(one) for one in found], indent=1) + "\n"
-    if form == "csv":
-        return csv_text(_flat(found))
     conditions = [one.condition for one in found]
     sections = [_section(one, title(one.condition, conditions)) for one in found]
-    return (as_latex if form == "latex" else as_markdown)(sections, MACS_SAID)
+    return rendered(form, [asdict(one) for one in found], _flat(found), sections, MACS_SAID)
 
 
 def differences(

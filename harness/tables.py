@@ -1,5 +1,6 @@
 """Sections with tables, as markdown and as LaTeX; rows as csv."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,15 @@ def csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str] | None = 
     whole = [name for name in frame if name.endswith(".count") or name in WHOLE]
     text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
     return text
+
+
+def rendered(form: str, told: object, rows: Sequence[dict[str, object]], sections: Sequence[Section], closing: str) -> str:
+    """The same figures in one of four forms: `told` as json, `rows` as csv, the sections as markdown or LaTeX."""
+    if form == "json":
+        return json.dumps(told, indent=1) + "\n"
+    if form == "csv":
+        return csv_text(rows)
+    return (as_latex if form == "latex" else as_markdown)(sections, closing)
 
 
 def as_latex(sections: Sequence[Section], closing: str) -> str:
