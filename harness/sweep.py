@@ -91,11 +91,6 @@ def best_thresholds(
     return [float(thresholds[places[0]]) if len(places) else None for places in affordable]
 
 
-def threshold_for_macs(policy: Policy, trace: Trace, costs: Costs, thresholds: Array, metric: str, budget: float) -> float | None:
-    """`best_thresholds` for one budget of MACs."""
-    return best_thresholds(policy, trace, exit_macs(costs, trace), metric, thresholds, [budget])[0]
-
-
 def curves_bytes(curves: dict[str, Curve]) -> bytes:
     """The curves of several policies as a compressed npz archive (`points.npz`)."""
     arrays: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {}

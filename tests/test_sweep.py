@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from synthetic import assert_same_curve, flat_costs, gap_trace, make_curve, random_trace, uneven_costs
 
 from harness.errors import HarnessError, IncompleteError
 from harness.policies import Entropy, Patience, make_policy
 from harness.records import Costs, Polynomial
-from harness.sweep import Curve, curves_bytes, exit_macs, leaving, read_curves, sweep, threshold_for_macs, thresholds_from
+from harness.sweep import Curve, best_thresholds, curves_bytes, exit_macs, leaving, read_curves, sweep, thresholds_from
 from harness.trace import Trace
 
 TOLERANCE = 0.25
@@ -176,6 +177,11 @@ def test_thresholds_are_the_entropies_that_the_rows_reach() -> None:
     assert thresholds[0] > thresholds[1]
 
 
+def best_within(trace: Trace, costs: Costs, thresholds: NDArray[np.float64], budget: float) -> float | None:
+    """The best threshold of entropy by accuracy for one budget of MACs."""
+    return best_thresholds(Entropy(), trace, exit_macs(costs, trace), "accuracy", thresholds, [budget])[0]
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.floats(0.2, 1.2))
 def test_the_threshold_for_a_budget_is_the_best_affordable_one(seed: int, share: float) -> None:
@@ -189,7 +195,7 @@ def test_the_threshold_for_a_budget_is_the_best_affordable_one(seed: int, share:
         macs = sum(row.macs for row in rows) / 12
         if macs <= budget:
             affordable[threshold] = (wrong, macs)
-    found = threshold_for_macs(Entropy(), trace, costs, thresholds, "accuracy", budget)
+    found = best_within(trace, costs, thresholds, budget)
     assert (None if found is None else affordable[found]) == min(affordable.values(), default=None)
 
 
@@ -197,16 +203,16 @@ def test_no_threshold_fits_a_budget_below_the_first_exit() -> None:
     trace, costs = random_trace(6, (2, 4)), flat_costs((2, 4))
     thresholds = thresholds_from(Entropy(), trace)
     first_exit = float(costs.static(1, trace.lengths).mean())
-    assert threshold_for_macs(Entropy(), trace, costs, thresholds, "accuracy", first_exit - 1) is None
-    assert threshold_for_macs(Entropy(), trace, costs, thresholds, "accuracy", first_exit) == thresholds[0]
+    assert best_within(trace, costs, thresholds, first_exit - 1) is None
+    assert best_within(trace, costs, thresholds, first_exit) == thresholds[0]
 
 
 def test_of_two_thresholds_with_the_best_score_the_cheaper_is_chosen() -> None:
     """All answers are right everywhere: the best threshold is the one that saves most."""
     trace = gap_trace((1, 4), [[0, 1, 1]] * 2, [1, 2, 3], [0, 1, 1], 10)
     thresholds = np.array([0.0, 0.1, 0.5, 1.0])
-    assert threshold_for_macs(Entropy(), trace, flat_costs((1, 4)), thresholds, "accuracy", 1e9) == 1.0
-    assert threshold_for_macs(Entropy(), trace, flat_costs((1, 4)), thresholds[::-1], "accuracy", 1e9) == 1.0
+    assert best_within(trace, flat_costs((1, 4)), thresholds, 1e9) == 1.0
+    assert best_within(trace, flat_costs((1, 4)), thresholds[::-1], 1e9) == 1.0
 
 
 def test_a_model_with_a_single_exit_has_no_curve() -> None:
