@@ -30,9 +30,9 @@ class DistilBert(Recipe):
     with a teacher against that too (section 4.1, "additional step of distillation").
 
     Differs from the authors' code: sentences one by one instead of blocks of 512 tokens, those below four words left out; the words' losses
-    at the masked places alone (theirs: the soft one at every token); fewer and smaller steps; rate and best epoch of fine-tuning
-    chosen by `selection`. The vector of token type 0 is added to
-    the positions instead of being dropped, so that the student of a single text begins with the teacher's own embedding.
+    at the masked places alone (theirs: the soft one at every token); fewer and smaller steps; rate and best epoch of fine-tuning chosen by
+    `selection`. The vector of token type 0 is added to the positions instead of being dropped, so that the student of a single text begins
+    with the teacher's own embedding.
     """
 
     layers: float = 1 / 2

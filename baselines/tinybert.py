@@ -105,10 +105,8 @@ class TinyBert(Recipe):
         for name, share in shares.items():
             if not 0 < share <= 1:
                 raise ValueError(f"{name} {share}: wanted a share above 0, up to 1")
-        counts = {"general_epochs": self.general_epochs, "general_batch": self.general_batch, "candidates": self.candidates}
-        counts |= {
-            "intermediate_epochs": self.intermediate_epochs,
-        }
+        counts = {"general_epochs": self.general_epochs, "general_batch": self.general_batch}
+        counts |= {"candidates": self.candidates, "intermediate_epochs": self.intermediate_epochs}
         bounds = {"intermediate_steps": self.intermediate_steps, "prediction_steps": self.prediction_steps}
         counts |= {name: steps for name, steps in bounds.items() if steps is not None}
         for name, count in counts.items():

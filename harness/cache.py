@@ -62,8 +62,13 @@ class Entry:
     size_bytes: int
     used: float
     """When it was last made or used, seconds since 1970."""
-    runs: tuple[str, ...]
+    runs: tuple[RunRecord, ...]
     """Stored runs that it is part of."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Tasks and methods of these runs."""
+        return tuple(sorted({f"{run.spec.task} {run.spec.method}" for run in self.runs}))
 
     @property
     def days(self) -> float:
@@ -73,10 +78,10 @@ class Entry:
 
 def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
     """Everything in the cache folder, the largest first; `records` say what is part of a run."""
-    users: dict[str, list[str]] = {}
+    users: dict[str, list[RunRecord]] = {}
     for record in records:
         for use in record.stages:
-            users.setdefault(use.report.key, []).append(record.run_id)
+            users.setdefault(use.report.key, []).append(record)
     keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.suffix != ".lock"}
     found = [_stage(stage_folder(cache, key), tuple(users.get(key, ()))) for key in keys]
     found += [_file(kind, path) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
@@ -84,7 +89,7 @@ def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
     return sorted(found, key=lambda entry: (-entry.size_bytes, entry.key))
 
 
-def _stage(folder: Path, runs: tuple[str, ...]) -> Entry:
+def _stage(folder: Path, runs: tuple[RunRecord, ...]) -> Entry:
     paths = tuple(path for path in (folder, stage_scratch(folder), unfinished_stage(folder)) if path.exists())
     name = "unfinished stage"
     if (folder / DIVERGED).is_file():

@@ -49,6 +49,7 @@ def list_command(form: str, results_dir: Path, cache_dir: Path | None, verbose: 
             "MB": round(entry.size_bytes / 1e6, 1),
             "days": round(entry.days, 1),
             "runs": len(entry.runs),
+            "of": ", ".join(entry.cells) or "-",
         }
         for entry in found
     ]

@@ -95,7 +95,8 @@ def as_latex(sections: Sequence[Section], closing: str) -> str:
                 "\\end{table*}",
             ]
             texts.append("\n".join(lines))
-    return "\n\n".join([*texts, _escaped(closing)]).replace("±", "$\\pm$") + "\n"
+    text = "\n\n".join([*texts, _escaped(closing)])
+    return text.replace("±", "$\\pm$").replace(f"{LATEX_ESCAPE_RULES['<']}=", "$\\le$") + "\n"
 
 
 def _escaped(text: str) -> str:

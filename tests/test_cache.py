@@ -57,6 +57,7 @@ def test_everything_is_listed_the_largest_first(say: Say, cache: Path) -> None:
     assert listed(say, cache) == [("unfinished stage", OPEN, 0), ("stage-a", USED, 1), ("stage-b", LOOSE, 0), ("rows", "e0", 0)]
     text = say("cache", "list", "--cache-dir", str(cache)).out
     assert "10" in next(line for line in text.splitlines() if LOOSE in line)
+    assert next(line for line in text.splitlines() if USED in line).endswith(f"{DYNAMIC.spec.task} {DYNAMIC.spec.method}")
 
 
 def test_an_empty_or_absent_cache_holds_nothing(say: Say, tmp_path: Path) -> None:

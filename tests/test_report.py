@@ -174,12 +174,23 @@ def test_without_the_reference_every_ratio_is_a_dash(reference: str | None, stor
     assert "Reference: none." in text
 
 
-def test_runs_without_latency_have_dashes_and_no_latency_columns(tmp_path: Path) -> None:
-    record = single("bert", 1)
-    record = identified(replace(record, exits=(replace(record.exits[0], static_ms={}, path_ms={}),)))
-    main, exits = tables(render(ResultsStore(tmp_path), [record], "bert", "markdown"))
-    assert (main[1]["ms (batch 1)"], main[1]["latency ratio"]) == ("-", "-")
-    assert not [name for name in exits[0] if " ms " in name]
+def test_runs_that_were_not_timed_have_no_latency_columns_and_nothing_is_said_of_a_clock(tmp_path: Path) -> None:
+    timed = replace(single("bert", 1), latency=make_latency("bert", 4.0, [1.25]))
+    record = replace(timed, exits=(replace(timed.exits[0], static_ms={}, path_ms={}),), latency=None)
+    text = render(ResultsStore(tmp_path), [identified(record)], "bert", "markdown")
+    assert not [name for table in tables(text) for name in table[0] if "ms" in name.split() or "latency" in name]
+    for word in ("timed", "Milliseconds", "clock"):
+        assert word not in text
+        assert word in render(ResultsStore(tmp_path), [identified(timed)], "bert", "markdown")
+
+
+def test_of_runs_of_which_some_were_timed_the_others_have_dashes(tmp_path: Path) -> None:
+    timed = identified(replace(single("bert", 1), latency=make_latency("bert", 4.0, [1.25])))
+    other = single("pabee", 1)
+    other = identified(replace(other, exits=(replace(other.exits[0], static_ms={}, path_ms={}),), latency=None))
+    main = tables(render(ResultsStore(tmp_path), [timed, other], "bert", "markdown"))[0]
+    row = row_of(main, "pabee")
+    assert (row["ms (batch 1)"], row["latency ratio"]) == ("-", "-")
 
 
 def test_every_metric_of_a_task_has_its_column(tmp_path: Path) -> None:
@@ -242,7 +253,7 @@ def test_tables_of_one_task_are_told_apart_by_what_differs(tmp_path: Path) -> No
 
 def test_a_caption_says_which_rows_ran_where(tmp_path: Path) -> None:
     record, pabee = single("bert", 1), single("pabee", 1)
-    assert "timed in float32 on A processor, 2 CPU thread(s). Reference: bert." in render(
+    assert "scored in float32 on A processor, 2 CPU thread(s). Reference: bert." in render(
         ResultsStore(tmp_path), [record, pabee], "bert", "markdown"
     )
     other = identified(replace(pabee, environment=replace(pabee.environment, device="Another", threads=1)))

@@ -132,3 +132,5 @@ def test_latex_escapes_what_it_would_read(say: Say, runs: ResultsStore) -> None:
     assert "\\texttt{harness time}" in answer.out
     assert not re.search(r"(?<!\\)[%_#](?! Needs)", answer.out.replace("% Needs", ""))
     assert "±" not in answer.out
+    assert "MACs $\\le$ 1/2" in answer.out
+    assert "textless" not in answer.out
