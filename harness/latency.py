@@ -145,13 +145,13 @@ def measure_exits(
 
 
 def _warn_of_disturbance(samples: dict[str, dict[str, tuple[float, ...]]], progress: Progress) -> None:
-    for size, variants in samples.items():
-        worst = max(quartiles(values).spread for values in variants.values())
-        if worst > STEADY:
-            progress.say(
-                f"the clock was disturbed at batch size {size}: quartiles of one variant lie {worst:.2f} times apart; "
-                "ratios are paired and suffer less; keep other work off the machine"
-            )
+    worst = {size: max(quartiles(values).spread for values in variants.values()) for size, variants in samples.items()}
+    disturbed = [f"{spread:.2f} times at batch size {size}" for size, spread in worst.items() if spread > STEADY]
+    if disturbed:
+        progress.say(
+            f"the clock was disturbed: quartiles of one variant lie apart {', '.join(disturbed)}; "
+            "ratios are paired and suffer less; keep other work off the machine"
+        )
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles:

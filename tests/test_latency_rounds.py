@@ -177,10 +177,10 @@ def test_a_disturbed_timing_is_said_so() -> None:
             said.append(line)
 
     steady, disturbed = (4.0, 4.4, 4.8), (4.0, 5.0, 8.0)
-    latency._warn_of_disturbance({"1": {"a": steady}, "32": {"a": steady, "b": disturbed}}, Told())
+    samples = {"1": {"a": steady}, "8": {"a": disturbed}, "32": {"a": steady, "b": disturbed}}
+    latency._warn_of_disturbance(samples, Told())
     (line,) = said
-    assert "batch size 32" in line
-    assert f"{6.5 / 4.5:.2f} times apart" in line
+    assert f"{6.5 / 4.5:.2f} times at batch size 8, {6.5 / 4.5:.2f} times at batch size 32;" in line
 
 
 def test_no_more_than_the_most_rounds_are_run(clock: FakeClock) -> None:
