@@ -1,8 +1,8 @@
-"""TinyBERT's data augmentation (Jiao et al., Findings of EMNLP 2020, section 3.3, algorithm 1): rows with some words replaced."""
+"""TinyBERT's data augmentation (Jiao et al., Findings of EMNLP 2020, section 3.2, algorithm 1 of the appendix): some words replaced."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from harness.progress import held
 from harness.stages import Work
 from harness.tasks import Split, TaskData, Tokens, digest, file_digest
 
-AUGMENTATION_REVISION = 1
+AUGMENTATION_REVISION = 2
 """Raised when the same settings may give other rows."""
 
 SEED = 1
@@ -83,7 +83,8 @@ def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Word
     A word of one piece is replaced by what the backbone with its masked-LM head puts in its place; a word of several, and every word where
     that head knows too few (`Words.teach`), by its neighbours among word vectors: of a file, or the backbone's own input embeddings (of
     several pieces the mean). Differs from the authors' code: both texts of a pair are altered in each copy; the masked text stands alone
-    (theirs: in front of the whole one, which gives the word away); candidates are whole words.
+    (theirs: in front of the whole one, which gives the word away); pieces of the vocabulary are candidates when they stand in the corpus as
+    words (theirs: fragments too).
     """
     parts = [AUGMENTATION_REVISION, data.fingerprint, backbone.fingerprint, asdict(how), words.stage.key, words.teach]
     parts.append(file_digest(work.vectors) if work.vectors else None)
@@ -145,12 +146,13 @@ def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, wo
     assert isinstance(model, EncoderModel)
     assert isinstance(model.embedding, Embedding)
     masked = [place for place in places if place.piece is not None] if words.teach else []
-    found = dict(zip(masked, by_words(masked, model, backbone, how.candidates, work), strict=True))
+    usable = whole_words(backbone, work.corpus.words)
+    found = dict(zip(masked, by_words(masked, model, backbone, usable, how.candidates, work), strict=True))
     rest = [place for place in places if place not in found]
     if work.vectors is not None:
         known = vectors_of(read_vectors(work.vectors))
     else:
-        known = own_vectors(model.embedding, backbone, {place.word for place in rest})
+        known = own_vectors(model.embedding, backbone, usable, {place.word for place in rest})
     near = neighbours({place.word.lower() for place in rest}, known, how.candidates)
     return found | {place: near.get(place.word.lower(), ()) for place in rest}
 
@@ -173,7 +175,9 @@ def places_in(text: str, backbone: Backbone) -> list[Place]:
 
 
 @torch.inference_mode()
-def by_words(places: Sequence[Place], model: EncoderModel, backbone: Backbone, count: int, work: Work) -> list[tuple[str, ...]]:
+def by_words(
+    places: Sequence[Place], model: EncoderModel, backbone: Backbone, usable: "WholeWords", count: int, work: Work
+) -> list[tuple[str, ...]]:
     """For each place the whole words that the model finds most probable there, most probable first."""
     if not places:
         return []
@@ -188,8 +192,7 @@ def by_words(places: Sequence[Place], model: EncoderModel, backbone: Backbone, c
         row[place.piece] = pieces.mask
         ids.append(row)
     tokens = Tokens(tuple(ids), tuple(np.zeros_like(row) for row in ids), 0)
-    names, usable = whole_words(backbone)
-    usable = usable.to(compute.device)
+    names, columns = usable.words, usable.ids.to(compute.device)
     found: list[tuple[str, ...]] = [()] * len(places)
     batches = sorted_batches(tokens.lengths, BATCH)
     with compute.progress.work(f"{work.label}: words for augmentation", len(batches)) as advance, compute.autocast():
@@ -197,8 +200,8 @@ def by_words(places: Sequence[Place], model: EncoderModel, backbone: Backbone, c
             batch = collate(tokens, index).to(compute.device)
             where = torch.zeros_like(batch.mask)
             where[torch.arange(len(index)), torch.tensor([places[place].piece for place in index])] = True
-            logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[:, usable]
-            best = logits.topk(min(count, len(usable)), -1).indices.cpu()
+            logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[:, columns]
+            best = logits.topk(min(count, len(names)), -1).indices.cpu()
             for place, row in zip(index, best, strict=True):
                 found[place] = tuple(names[int(word)] for word in row)
             advance()
@@ -206,11 +209,19 @@ def by_words(places: Sequence[Place], model: EncoderModel, backbone: Backbone, c
     return found
 
 
-def whole_words(backbone: Backbone) -> tuple[list[str], Tensor]:
-    """The vocabulary's pieces that are words of letters by themselves, and their ids [w]."""
+class WholeWords(NamedTuple):
+    """Pieces of a vocabulary that are words by themselves."""
+
+    words: tuple[str, ...]
+    ids: Tensor
+    """[w]"""
+
+
+def whole_words(backbone: Backbone, seen: Set[str]) -> WholeWords:
+    """Those of letters that are among the words `seen` (in small letters): other pieces of letters begin longer words."""
     vocabulary = sorted(backbone.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    words = [(piece, id_) for piece, id_ in vocabulary if re.fullmatch("[A-Za-z]+", piece)]
-    return [piece for piece, _ in words], torch.tensor([id_ for _, id_ in words], dtype=torch.long)
+    words = [(piece, id_) for piece, id_ in vocabulary if piece.lower() in seen]
+    return WholeWords(tuple(piece for piece, _ in words), torch.tensor([id_ for _, id_ in words], dtype=torch.long))
 
 
 class Vectors(NamedTuple):
@@ -222,33 +233,37 @@ class Vectors(NamedTuple):
     """[w, v] of each of them."""
     own: dict[str, Tensor]
     """[v] of words that are to be replaced, in small letters."""
+    pieces: Mapping[str, Set[str]]
+    """Of such a word what its vector is the mean of, which is not put in its place: it says less than the word."""
 
 
-def own_vectors(embedding: Embedding, backbone: Backbone, wanted: set[str]) -> Vectors:
+def own_vectors(embedding: Embedding, backbone: Backbone, usable: WholeWords, wanted: Set[str]) -> Vectors:
     """Of the backbone's input embeddings; of a word of several pieces their mean."""
-    names, ids = whole_words(backbone)
     table = embedding.word.weight.detach().float().cpu()
-    pieces = {word: backbone.tokenizer.encode(word, add_special_tokens=False).ids for word in sorted(wanted)}
-    return Vectors(tuple(names), table[ids], {word.lower(): table[rows].mean(0) for word, rows in pieces.items() if rows})
+    found = {word.lower(): backbone.tokenizer.encode(word, add_special_tokens=False) for word in sorted(wanted)}
+    own = {word: table[encoding.ids].mean(0) for word, encoding in found.items() if encoding.ids}
+    return Vectors(usable.words, table[usable.ids], own, {word: set(encoding.tokens) for word, encoding in found.items()})
 
 
 def vectors_of(file: WordVectors) -> Vectors:
     """Of a file: its words of letters may be put in."""
     table = torch.from_numpy(file.table)
     usable = [place for place, word in enumerate(file.words) if re.fullmatch("[A-Za-z]+", word)]
-    return Vectors(tuple(file.words[place] for place in usable), table[usable], dict(zip(file.words, table, strict=True)))
+    return Vectors(tuple(file.words[place] for place in usable), table[usable], dict(zip(file.words, table, strict=True)), {})
 
 
-def neighbours(wanted: set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:
-    """For each word that has a vector the words nearest to it by the angle, itself left out, nearest first."""
+def neighbours(wanted: Set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:
+    """For each word that has a vector the words nearest to it by the angle, itself and its pieces left out, nearest first."""
     known = sorted(word for word in wanted if word in vectors.own)
+    out = {word: {word, *vectors.pieces.get(word, ())} for word in known}
     table = functional.normalize(vectors.table, dim=-1)
     found = {}
     for first in range(0, len(known), BATCH):
         part = known[first : first + BATCH]
         near = functional.normalize(torch.stack([vectors.own[word] for word in part]), dim=-1) @ table.T
-        best = near.topk(min(count + 1, len(vectors.words)), -1).indices
+        most = count + max(len(out[word]) for word in part)
+        best = near.topk(min(most, len(vectors.words)), -1).indices
         for word, row in zip(part, best, strict=True):
             names = (vectors.words[int(place)] for place in row)
-            found[word] = tuple(name for name in names if name.lower() != word)[:count]
+            found[word] = tuple(name for name in names if name.lower() not in out[word])[:count]
     return found

@@ -37,19 +37,19 @@ class Targets:
     """Answers of the last exit alone."""
 
 
-def distillation(targets: Targets, teacher: Teacher, scale: float) -> Loss:
-    """The loss of a student against a teacher."""
+def distillation(targets: Targets, teacher: Teacher | None, scale: float, temperature: float = 1.0) -> Loss:
+    """The loss of a student against a teacher, which may be None where the labels alone are learned."""
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
         own = model(examples.batch)
         value = own.logits.new_zeros((), dtype=torch.float32)
         logits = own.logits[-1:] if targets.last_exit_only else own.logits
-        if targets.hidden or targets.soft:
+        if teacher is not None and (targets.hidden or targets.soft):
             given = teacher(examples)
             if targets.hidden:
                 value = value + targets.hidden * hidden_loss(own.hiddens, given.hiddens, examples.batch.mask)
             if targets.soft:
-                value = value + targets.soft * soft_losses(logits, given.logits[-len(logits) :], scale).sum()
+                value = value + targets.soft * soft_losses(logits, given.logits[-len(logits) :], scale, temperature).sum()
         if targets.hard:
             value = value + targets.hard * exit_losses(logits, examples.labels, scale).sum()
         return value
@@ -152,13 +152,5 @@ class DistilAnswers:
         student, report = begun(parents[:-1], self.shape, self.head, data.task, backbone)
         learned = bounded(data.train, self.schedule, self.steps)
         teacher = Teacher(parents[-1], learned.rows, run, hiddens=False) if self.soft else None
-
-        def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-            own = model(examples.batch).logits
-            value = (1 - self.soft) * exit_losses(own, examples.labels, data.task.scale).sum()
-            if teacher is not None:
-                given = teacher(examples).logits[-1:]
-                value = value + self.soft * soft_losses(own, given, data.task.scale, self.temperature).sum()
-            return value
-
+        loss = distillation(Targets(soft=self.soft, hard=1 - self.soft), teacher, data.task.scale, self.temperature)
         return FreshFit(student, train(student, loss, learned.parts, selection_of(data, run, [0]), learned.schedule, run), report)

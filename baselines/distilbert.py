@@ -10,10 +10,10 @@ from torch.nn import functional
 from baselines.bert import Bert
 from baselines.distil import DistilAnswers
 from baselines.encoder import EncoderModel, Head
-from baselines.finetune import FineTune, fit_best_rate, last_only, model_config
+from baselines.finetune import FineTune, fit_best_rate, last_only
 from baselines.losses import cosine_loss, soft_losses
-from baselines.masked_lm import MaskedLm, Pieces, maskable, masked, masked_accuracy, masked_lm, told
-from baselines.students import Start, check_published, every_other, published, shape_of, take_layers
+from baselines.masked_lm import MaskedLm, Pieces, Words, maskable, masked, masked_accuracy, masked_lm, told
+from baselines.students import Start, begun, check_published, every_other, published, shape_of, take_layers
 from baselines.training import Examples, Recipe, Schedule, train
 from harness.backbones import Backbone, find_backbone
 from harness.errors import HarnessError
@@ -29,10 +29,10 @@ class DistilBert(Recipe):
     """A student of every other layer of the backbone, distilled on masked words of the corpus (section 2), then fine-tuned on the labels,
     with a teacher against that too (section 4.1, "additional step of distillation").
 
-    Differs from the authors' code: sentences one by one instead of blocks of 512 tokens, those below four words left out; the words' losses
-    at the masked places alone (theirs: the soft one at every token); fewer and smaller steps; rate and best epoch of fine-tuning chosen by
-    `selection`. The vector of token type 0 is added to the positions instead of being dropped, so that the student of a single text begins
-    with the teacher's own embedding.
+    Differs from the authors' code: rows of one sentence or several, of many lengths, instead of blocks of 512 tokens, those below four
+    words left out; the words' losses at the masked places alone (theirs: the soft one at every token); fewer and smaller steps; rate and
+    best epoch of fine-tuning chosen by `selection`. The vector of token type 0 is added to the positions instead of being dropped, so that
+    the student of a single text begins with the teacher's own embedding. The task's head is the reference's (authors: [CLS], dense, ReLU).
     """
 
     layers: float = 1 / 2
@@ -43,13 +43,13 @@ class DistilBert(Recipe):
     """Distil on the corpus; False: the student begins with the backbone's layers as they are."""
     pretraining_epochs: int = 3
     """Passes over the corpus; the best by held-out masked words is kept (authors: 3)."""
-    pretraining_batch: int = 128
-    """Sentences per step of that (authors: up to 4,000)."""
+    pretraining_batch: int = 64
+    """Rows per step of that (authors: up to 4,000)."""
     pretraining_rate: float = 2e-4
-    """Its learning rate (authors: 5e-4). Warm-up, decay, clip and accumulation are those of fine-tuning (authors: 0.05, 0, 5)."""
+    """Its learning rate (authors: 5e-4). Warm-up, weight decay and clip are those of fine-tuning (authors: 0.05, 0, 5)."""
     soft: float = 5.0
     """Weight of the teacher's answers at masked places. Where the teacher tells less than `FEWEST_RIGHT` of the masked words, this and the
-    next are 0, and the stage is called distil-cosine."""
+    next are 0, the stage is called distil-cosine and the record says so; words are masked all the same."""
     masked: float = 2.0
     """Weight of the masked words themselves."""
     cosine: float = 1.0
@@ -97,18 +97,18 @@ class DistilBert(Recipe):
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The student with one exit."""
-        shape = self._shape(backbone)
-        return EncoderModel(model_config(backbone, task, last_only(shape, self.head), shape))
+        return begun((), self._shape(backbone), self.head, task, backbone)[0]
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """Pre-train once, then fine-tune at the learning rate that `selection` prefers."""
         self._check(backbone)
         teacher = self.teacher
         taught = teacher.fit(data, backbone, work) if teacher is not None else None
+        words = masked_lm(backbone, data.max_length, work) if self.reads().corpus else None
         shape = self._shape(backbone)
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
-            start = self._start(data, backbone, at)
+            start = self._start(words, data, backbone, at)
             return (start,) if teacher is None else (start, teacher.fit(data, backbone, at).stage)
 
         def stage(schedule: Schedule) -> FineTune | DistilAnswers:
@@ -117,7 +117,8 @@ class DistilBert(Recipe):
             return DistilAnswers("fine-tune-taught", shape, self.head, self.task_soft, self.temperature, None, schedule)
 
         fitted, trials = fit_best_rate(stage, self.schedules(backbone), data, backbone, work, parents)
-        return Fitted(fitted, (taught.trials if taught is not None else ()) + trials)
+        remarks = words.remarks("pre-training learns hidden states alone") if words is not None else ()
+        return Fitted(fitted, (taught.trials if taught is not None else ()) + trials, remarks=remarks)
 
     def _check(self, backbone: Backbone) -> None:
         """Raises: HarnessError, before anything is fitted, for a published student or a vocabulary that does not fit."""
@@ -130,22 +131,21 @@ class DistilBert(Recipe):
         kept = every_other(backbone.shape.layers, self.layers)
         return shape_of(backbone.shape, kept) if self.checkpoint is None else find_backbone(self.checkpoint).shape
 
-    def _start(self, data: TaskData, backbone: Backbone, work: Work) -> FittedStage:
-        """The student before it has seen the task."""
+    def _start(self, words: Words | None, data: TaskData, backbone: Backbone, work: Work) -> FittedStage:
+        """The student before it has seen the task; `words`: who pre-trains it."""
         kept = every_other(backbone.shape.layers, self.layers)
         if self.checkpoint is not None:
             return work.fitted(published(self.checkpoint, backbone), data, backbone)
-        if not self.pretraining:
+        if words is None:
             return work.fitted(Start("start", kept), data, backbone)
-        teacher = masked_lm(backbone, data.max_length, work)
-        if not teacher.teach and not self.cosine:
-            raise HarnessError(f"backbone {backbone.name} tells {teacher.accuracy:.2f} of masked words: give distilbert.cosine a weight")
+        if not words.teach and not self.cosine:
+            raise HarnessError(f"backbone {backbone.name} tells {words.accuracy:.2f} of masked words: give distilbert.cosine a weight")
         plain = self.schedules(backbone)[0]
         schedule = replace(plain, epochs=self.pretraining_epochs, batch_size=self.pretraining_batch, learning_rate=self.pretraining_rate)
-        words = (self.soft, self.masked) if teacher.teach else (0.0, 0.0)
-        name = "distil" if teacher.teach else "distil-cosine"
-        stage = DistilWords(name, kept, *words, self.cosine, self.temperature, schedule)
-        return work.pretrained(stage, backbone, data.max_length, (teacher.stage,))
+        weights = (self.soft, self.masked) if words.teach else (0.0, 0.0)
+        name = "distil" if words.teach else "distil-cosine"
+        stage = DistilWords(name, kept, *weights, self.cosine, self.temperature, schedule)
+        return work.pretrained(stage, backbone, data.max_length, (words.stage,))
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class DistilWords:
     cosine: float
     temperature: float
     schedule: Schedule
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on the corpus; the best epoch tells most held-out masked words, without the words' losses it is the last."""
@@ -167,6 +167,7 @@ class DistilWords:
         assert isinstance(parent, EncoderModel)
         student, pieces = take_layers(parent, self.kept), Pieces.of(backbone)
         teacher = parent.to(run.compute.device).eval().requires_grad_(False)
+        rows, held = maskable(data.train, pieces), maskable(data.selection, pieces)
 
         def loss(model: EncoderModel, examples: Examples) -> Tensor:
             given = masked(examples.batch, pieces)
@@ -183,10 +184,10 @@ class DistilWords:
             return value
 
         def score(model: EncoderModel) -> float:
-            return masked_accuracy(model, data.selection, pieces, run.compute)
+            return masked_accuracy(model, held, pieces, run.compute)
 
         by_words = score if self.soft or self.masked else None
-        return FreshFit(student, train(student, loss, maskable(data.train, pieces), by_words, self.schedule, run))
+        return FreshFit(student, train(student, loss, rows, by_words, self.schedule, run))
 
 
 DISTILBERT = DistilBert()

@@ -71,5 +71,5 @@ def attention_loss(scores: Sequence[Tensor], targets: Sequence[Tensor], mask: Te
 
 def cosine_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """1 - cosine of hidden states [n, t, d] of a student and a teacher, mean over the real tokens (mask [n, t]) of all rows (DistilBERT,
-    section 3). The teacher gets no gradient."""
+    section 2). The teacher gets no gradient."""
     return 1 - functional.cosine_similarity(hidden[mask].float(), target.detach()[mask].float(), dim=-1).mean()

@@ -129,7 +129,7 @@ class MaskedLm:
     enough: float
     """Share of masked pieces."""
     schedule: Schedule
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Load the head, or fit it on train."""
@@ -188,6 +188,12 @@ class Words(NamedTuple):
     def teach(self) -> bool:
         """Whether it knows enough of them."""
         return self.accuracy >= FEWEST_RIGHT
+
+    def remarks(self, instead: str) -> tuple[str, ...]:
+        """What is done where it does not."""
+        if self.teach:
+            return ()
+        return (f"{instead}: the masked-LM head tells {self.accuracy:.3f} of held-out words, wanted {FEWEST_RIGHT:.2f}",)
 
 
 def masked_lm(backbone: Backbone, max_length: int, work: Work) -> Words:

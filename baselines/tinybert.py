@@ -49,9 +49,10 @@ class TinyBert(Recipe):
 
     Differs from the paper: the two parts on the task have a bounded number of steps by default, so that they end on a small machine, and
     the learning rate of the last is chosen by `selection`. From the authors' code: losses are means over real tokens (theirs count
-    padding), each compared state has a projection of its own (as in the models they published), layers of any two depths are mapped, and
-    projections are not kept from one part to the next. Where the masked-LM head tells less than `FEWEST_RIGHT` of held-out words,
-    augmentation takes neighbours alone; its accuracy is in the record.
+    padding), each compared state has a projection of its own (as in the models they published), layers of any two depths are mapped,
+    projections are not kept from one part to the next, the sentences of a row of the corpus are strangers to one another (theirs: one
+    document's), and on a regression the last part learns the teacher's answers as on any task (theirs: the labels). Where the masked-LM
+    head tells less than `FEWEST_RIGHT` of held-out words, augmentation takes neighbours alone; the record says so, and how many it tells.
     """
 
     layers: float = 1 / 3
@@ -66,8 +67,8 @@ class TinyBert(Recipe):
     """Distil on the corpus first; False: the student begins with random weights."""
     general_epochs: int = 3
     """Passes over the corpus (the authors' default: 3)."""
-    general_batch: int = 128
-    """Sentences per step of that (the authors' README: 256)."""
+    general_batch: int = 64
+    """Rows per step of that (the authors' README: 256)."""
     general_rate: float = 2e-4
     """Its learning rate (the authors' default: 5e-5, on millions of sentences)."""
     intermediate_steps: int | None = 3_000
@@ -75,11 +76,11 @@ class TinyBert(Recipe):
     intermediate_epochs: int = 20
     """Passes over the augmented rows without a bound (paper: 20; the authors' README: 10)."""
     intermediate_rate: float = 5e-5
-    """Learning rate of that part (paper: 5e-5)."""
+    """Learning rate of that part (paper: 5e-5), from the first step to the last, as in the authors' code."""
     prediction_steps: int | None = 1_000
     """Bound on the steps that learn the teacher's answers; None: `epochs`, which count for nothing else."""
     augmentation: int = 20
-    """Altered copies of each training row (section 3.3: N); 0 for none."""
+    """Altered copies of each training row (algorithm 1: N); 0 for none."""
     replaced: float = 0.4
     """Probability that a copy has another word in the place of one (p_t)."""
     candidates: int = 15
@@ -91,7 +92,7 @@ class TinyBert(Recipe):
     embedding: bool = True
     """Learn the embedding's output (equation 9)."""
     prediction: bool = True
-    """Learn the teacher's answers (equation 10); False: the labels in their place."""
+    """Learn the teacher's answers (equation 10); False: the labels in their place, of altered rows those of the rows they were."""
     teacher: Bert = field(default_factory=Bert)
     """The reference's own cached stage."""
     head: Head = "dense"
@@ -146,8 +147,7 @@ class TinyBert(Recipe):
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The student with one exit."""
-        shape = self._shape(backbone)
-        return EncoderModel(model_config(backbone, task, last_only(shape, self.head), shape))
+        return begun((), self._shape(backbone), self.head, task, backbone)[0]
 
     def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
         """General distillation once, then both parts on the task, the last at the learning rate that `selection` prefers."""
@@ -162,7 +162,8 @@ class TinyBert(Recipe):
             start = self._start(data, backbone, at)
             if not self._inside.nothing:
                 plain = self.schedules(backbone)[0]
-                schedule = replace(plain, epochs=self.intermediate_epochs, learning_rate=self.intermediate_rate)
+                rate = self.intermediate_rate
+                schedule = replace(plain, epochs=self.intermediate_epochs, learning_rate=rate, warmup=0.0, decay=False)
                 inside = DistilInside("intermediate", self._shape(backbone), self._inside, self.intermediate_steps, schedule)
                 start = (at.fitted(inside, rows, backbone, (*start, teacher)),)
             return *start, teacher
@@ -172,11 +173,13 @@ class TinyBert(Recipe):
             return DistilAnswers("prediction", self._shape(backbone), self.head, soft, 1.0, self.prediction_steps, schedule)
 
         fitted, trials = fit_best_rate(stage, self.schedules(backbone), rows, backbone, work, parents)
-        return Fitted(fitted, taught.trials + trials, () if words is None else (words.stage,))
+        if words is None:
+            return Fitted(fitted, taught.trials + trials)
+        return Fitted(fitted, taught.trials + trials, (words.stage,), words.remarks("augmentation takes neighbours alone"))
 
     @property
     def _inside(self) -> Inside:
-        return Inside(self.attention, self.hidden, self.embedding)
+        return Inside(attention=self.attention, hidden=self.hidden, embedding=self.embedding)
 
     @property
     def _distils_on_corpus(self) -> bool:
@@ -218,7 +221,7 @@ def smaller(shape: EncoderShape, layers: float, width: float, ffn: float) -> Enc
 
 
 def layer_map(student: int, teacher: int) -> tuple[int, ...]:
-    """For each layer of the student, from 1, the teacher's that it learns from, the last from the last (section 4.3: uniform)."""
+    """For each layer of the student, from 1, the teacher's that it learns from, the last from the last (the paper's uniform mapping)."""
     return tuple(max(layer * teacher // student, 1) for layer in range(1, student + 1))
 
 
@@ -243,7 +246,7 @@ class DistilInside:
     steps: int | None
     """Bound on optimiser steps; None: the schedule's epochs."""
     schedule: Schedule
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
 
     def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
         """Fit on train and keep the last epoch: there is no score for hidden states."""
@@ -302,5 +305,14 @@ TINYBERT_6L = TinyBert(layers=1 / 2, width=1, ffn=1)
 """TinyBERT-6L-768 of BERT-base."""
 TINYBERT_HALF = TinyBert(layers=2 / 3, width=1 / 2, ffn=1 / 2)
 """4 layers x 192 of MiniLM."""
-TINYBERT_PAPER = TinyBert(intermediate_steps=None, prediction_steps=None, epochs=3, learning_rates=(1e-5, 2e-5, 3e-5), general_batch=256)
-"""TinyBERT-4L-312 by the paper's schedule: 20 passes, then 3 (CoLA's own number of passes and the choice of batch sizes are not in it)."""
+TINYBERT_PAPER = TinyBert(
+    general_batch=256,
+    general_rate=5e-5,
+    intermediate_steps=None,
+    intermediate_rate=5e-5,
+    prediction_steps=None,
+    epochs=3,
+    learning_rates=(1e-5, 2e-5, 3e-5),
+)
+"""TinyBERT-4L-312 by the paper's schedule: 20 passes, then 3 (numbers of passes and maximum lengths of single tasks, and the choice of
+batch sizes, are not in it)."""

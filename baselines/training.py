@@ -143,6 +143,8 @@ class Schedule:
     weight_decay: float
     clip: float
     accumulation: int
+    decay: bool = True
+    """Whether the learning rate falls to 0 after the warm-up; False: it stays."""
 
     def steps(self, rows: int) -> int:
         """Optimiser steps of one epoch."""
@@ -171,7 +173,7 @@ def train(
     optimiser = _optimiser(model, schedule)
     parts = rows if isinstance(rows, tuple) else (rows,) * schedule.epochs
     steps = schedule.steps(len(parts[0]))
-    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps * schedule.epochs, schedule.warmup))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _factors(steps * schedule.epochs, schedule))
     state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
     label = f"{run.label} at rate {schedule.learning_rate:g}"
     if state.epoch:
@@ -335,10 +337,10 @@ def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
 
 
-def _linear(steps: int, warmup: float) -> Callable[[int], float]:
-    """The learning rate's factor at each step: up from 0 over the warm-up, then down to 0."""
-    rising = max(round(steps * warmup), 1)
-    return lambda step: min((step + 1) / rising, (steps - step) / max(steps - rising, 1))
+def _factors(steps: int, schedule: Schedule) -> Callable[[int], float]:
+    """The learning rate's factor at each step: up from 0 over the warm-up, then down to 0 where it decays, both linearly."""
+    rising = max(round(steps * schedule.warmup), 1)
+    return lambda step: min((step + 1) / rising, (steps - step) / max(steps - rising, 1) if schedule.decay else 1.0)
 
 
 def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -19,6 +19,14 @@ CORPUS = Task("corpus", ("text",), ("text",), ("accuracy",), None, about="senten
 
 HELD_OUT_SHARE, HELD_OUT_ROWS = 0.05, (20, 2_000)
 """Part of the sentences that pre-training is judged by, and the fewest and most."""
+
+SHORTEST_ROW = 8
+"""Tokens that the shortest rows have room for; room is drawn from there to the maximum length, its logarithm uniformly."""
+
+PACKING_SEED = 1
+
+PACKING_REVISION = 1
+"""Raised when the same sentences may give other rows."""
 
 VECTORS_READ = 100_000
 """Lines of a file of word vectors that count, from its beginning (TinyBERT's authors' number)."""
@@ -58,17 +66,46 @@ class Corpus:
             least = 2 * HELD_OUT_ROWS[0]
             of = f" ({', '.join(map(str, self.files))})" if self.files else ""
             raise HarnessError(f"the corpus{of} has {len(order)} distinct sentences, {len(whole)} of them whole: wanted {least} or more")
-        nothing = _split([])
-        return TaskData(CORPUS, _split(train), _split(held), nothing, nothing, digest(order), str(wanted))
+        trained, judged = ([(text,) for text in part] for part in (train, held))
+        return TaskData(CORPUS, _split(trained), _split(judged), _split([]), _split([]), digest(order), str(wanted))
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """What stands between spaces in its training sentences and is of letters alone, in small letters."""
+        return frozenset(word for (text,) in self.data.train.texts for word in text.lower().split() if re.fullmatch("[a-z]+", word))
 
     def encoded(self, encode: Encode, max_length: int) -> TaskData:
-        """The sentences with their tokens: of several calls in a row with the same words made once."""
+        """Rows of one sentence or of several, with their tokens: of several calls in a row with the same words made once.
+
+        So that a student meets what its tasks have: single texts and pairs, of all lengths up to `max_length`. Sentences that share a row
+        are strangers to one another; a row of several is a pair as often as not, cut between any two.
+        """
         return _encoded(self, encode, max_length)
 
 
 @lru_cache(maxsize=1)
 def _encoded(corpus: Corpus, encode: Encode, max_length: int) -> TaskData:
-    return corpus.data.encoded(encode, max_length)
+    data = corpus.data
+    train, held = (packed(part, encode, max_length) for part in (data.train, data.selection))
+    made = f"{data.data_fingerprint} packed {PACKING_REVISION}"
+    return replace(data, train=train, selection=held, data_fingerprint=made).encoded(encode, max_length)
+
+
+def packed(sentences: Split, encode: Encode, max_length: int) -> Split:
+    """The sentences, each once and in their order, in rows of one text or two."""
+    random = np.random.default_rng(PACKING_SEED)
+    texts = [text for (text,) in sentences.texts]
+    lengths = encode(sentences.texts, max_length).lengths  # each with special tokens, which a row has once: no row of several is too long
+    rows: list[tuple[str, ...]] = []
+    place = 0
+    while place < len(texts):
+        room = np.exp(random.uniform(np.log(min(SHORTEST_ROW, max_length)), np.log(max_length)))
+        count = max(int(np.searchsorted(np.cumsum(lengths[place : place + max_length]), room, side="right")), 1)
+        row = texts[place : place + count]
+        cut = int(random.integers(1, count)) if count > 1 and random.random() < 1 / 2 else count
+        rows.append(tuple(" ".join(part) for part in (row[:cut], row[cut:]) if part))
+        place += count
+    return _split(rows)
 
 
 def corpus_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
@@ -76,8 +113,8 @@ def corpus_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(member for members in GROUPS.values() if set(tasks) & set(members) for member in members))
 
 
-def _split(texts: Sequence[str]) -> Split:
-    return Split(np.arange(len(texts)), tuple((text,) for text in texts), np.zeros(len(texts)))
+def _split(rows: Sequence[tuple[str, ...]]) -> Split:
+    return Split(np.arange(len(rows)), tuple(rows), np.zeros(len(rows)))
 
 
 def _lines(files: Sequence[Path]) -> Iterator[str]:

@@ -225,8 +225,8 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "stored already" if stored else f"{record.seconds:.0f} s"
         click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
-        for doubt in _doubts(record, options):
-            options.compute.progress.say(f"harness: warning: {cell.label}: {doubt}")
+        for said in (*record.remarks, *_doubts(record, options)):
+            options.compute.progress.say(f"harness: warning: {cell.label}: {said}")
 
     def failed(failure: Failure) -> None:
         nonlocal finished

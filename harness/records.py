@@ -296,6 +296,8 @@ class RunRecord:
     """None for a task of the table."""
     mismatched: SplitScores | None = None
     """None for a task with one dev split."""
+    remarks: tuple[str, ...] = ()
+    """What a method could not do as its settings say."""
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ MIXED = (
 )
 
 CLOCKED = (
-    " Latency with ~ is composed: the measured path latency to each exit, averaged over where the dev rows left; `harness time` measures it "
-    "live. Milliseconds of different rows were taken at different times, each beside the reference's in the same rounds: only the latency "
-    "ratio compares rows. They are means over three batches, taken at the quartiles of dev's lengths."
+    " Latency with ~ is composed: the measured path latency to each exit, averaged over where the dev rows left; `harness time` measures "
+    "it live. Milliseconds of different rows were taken at different times, each beside the reference's in the same rounds: only the "
+    "latency ratio compares rows. They are means over three batches, taken at the quartiles of dev's lengths."
 )
 """Said of runs that were timed."""
 
@@ -124,7 +124,7 @@ def insert(path: Path, text: str) -> None:
 
 
 def _section(store: ResultsStore, comparison: Comparison, all_: Sequence[Comparison]) -> Section:
-    said = "\n\n".join([caption(comparison), *report_doubts(store, comparison.records)])
+    said = "\n\n".join([caption(comparison), *_remarks(comparison), *report_doubts(store, comparison.records)])
     parts = [Part(said, _main_table(comparison))]
     if comparison.curves:
         whole = "reference" if comparison.reference else "own full model"
@@ -159,6 +159,15 @@ def caption(comparison: Comparison) -> str:
         f"({cut} rows were longer). Trained in {where.precision}, scored{timed} in float32 on {_places(comparison)}"
         f"{_rounds(comparison)}. Reference: {comparison.reference or 'none'}.{_tolerance(comparison)}{shared_settings(comparison.records)}"
     )
+
+
+def _remarks(comparison: Comparison) -> list[str]:
+    """A paragraph for each thing that methods could not do as their settings say."""
+    methods: dict[str, list[str]] = {}
+    for record in comparison.records:
+        for remark in record.remarks:
+            methods.setdefault(remark, []).append(record.spec.method)
+    return [f"{', '.join(dict.fromkeys(names))}: {remark}." for remark, names in methods.items()]
 
 
 def _places(comparison: Comparison) -> str:
@@ -314,6 +323,7 @@ def _plain(store: ResultsStore, comparison: Comparison) -> dict[str, object]:
         "curves": [asdict(row) for row in comparison.curves],
         "exits": [asdict(row) for row in comparison.exits],
         "runs": [record.run_id for record in comparison.records],
+        "remarks": _remarks(comparison),
         "warnings": report_doubts(store, comparison.records),
         "timings": [asdict(timing) for _, timing in _timings(store, comparison)],
     }

@@ -207,6 +207,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         seconds=round(time.perf_counter() - started, 1),
         own_task=summary(data.task),
         mismatched=further_scores(data, data.mismatched, traces["mismatched"]) if data.mismatched is not None else None,
+        remarks=fitted.remarks,
     )
     store.save(record, traces, curves)
     return record, False

@@ -56,7 +56,7 @@ class EncoderShape:
         return self.hidden if self.embedding_size is None else self.embedding_size
 
 
-LATER: dict[str, object] = {"embedding_size": None, "first_position": 0, "shared_layers": False, "at_once": False}
+LATER: dict[str, object] = {"embedding_size": None, "first_position": 0, "shared_layers": False, "at_once": False, "decay": True}
 """Fields of shapes and stages that came after the first results, and what they are where nothing is said of them."""
 
 

@@ -164,6 +164,8 @@ class Fitted:
     """Hyper-parameters that were searched."""
     also: tuple[FittedStage, ...] = ()
     """Stages that had a part in it without being the last one's ancestors: who made training rows."""
+    remarks: tuple[str, ...] = ()
+    """What could not be done as the method's settings say."""
 
     def uses(self) -> tuple[StageUse, ...]:
         """All stages in the order they ran, each once."""

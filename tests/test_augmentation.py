@@ -58,10 +58,16 @@ def test_words_of_letters_that_are_no_stop_words_may_be_replaced(bert: Backbone)
     assert found[1].text[found[1].start : found[1].end] == "unaffable"
 
 
+SEEN = {"the", "film", "was", "not", "good", "cafe"}
+"""Words that sentences have."""
+
+
 def test_only_words_that_are_pieces_by_themselves_are_put_in(bert: Backbone) -> None:
-    names, ids = whole_words(bert)
-    assert names == ["the", "film", "un", "was", "not", "good", "caf"]
-    assert [BERT_WORDS[id_] for id_ in ids] == names
+    """ "un" and "caf" begin words and are none."""
+    found = whole_words(bert, SEEN)
+    assert found.words == ("the", "film", "was", "not", "good")
+    assert tuple(BERT_WORDS[id_] for id_ in found.ids) == found.words
+    assert whole_words(bert, SEEN | {"un"}).words == ("the", "film", "un", "was", "not", "good")
 
 
 # --- candidates
@@ -95,7 +101,7 @@ class Watched(Fixed):
 def test_the_model_is_asked_about_one_masked_word_at_a_time_and_its_best_whole_words_are_taken(bert: Backbone, work: Work) -> None:
     model = Watched(bert)
     places = [place for place in places_in("the film was good", bert) if place.piece is not None]
-    assert by_words(places, model, bert, 3, work) == [("good", "film", "the")] * 2
+    assert by_words(places, model, bert, whole_words(bert, SEEN), 3, work) == [("good", "film", "the")] * 2
     words = [[BERT_WORDS[id_] for id_ in row] for row in model.asked]
     assert sorted(words) == [["[CLS]", "the", "[MASK]", "was", "good", "[SEP]"], ["[CLS]", "the", "film", "was", "[MASK]", "[SEP]"]]
 
@@ -113,8 +119,19 @@ def test_of_a_word_of_several_pieces_the_mean_of_the_backbones_own_embeddings_co
     embedding = Embedding(bert.shape)
     table = embedding.word.weight.data
     table[BERT_WORDS.index("film")] = sum(table[BERT_WORDS.index(piece)] for piece in ("un", "##aff", "##able"))
-    vectors = own_vectors(embedding, bert, {"unaffable"})
+    vectors = own_vectors(embedding, bert, whole_words(bert, SEEN), {"unaffable"})
     assert neighbours({"unaffable"}, vectors, 1) == {"unaffable": ("film",)}
+
+
+def test_a_words_own_pieces_are_not_put_in_its_place(bert: Backbone) -> None:
+    """ "un" is the nearest, "film" the next."""
+    embedding = Embedding(bert.shape)
+    table = embedding.word.weight.data
+    table.fill_(1e-3)
+    for piece, direction in {"un": (1, 1), "##aff": (1, 0), "##able": (0, 1), "film": (1, 0.5), "good": (0, -1)}.items():
+        table[BERT_WORDS.index(piece), :2] = torch.tensor(direction)
+    vectors = own_vectors(embedding, bert, whole_words(bert, {"un", "film", "good"}), {"unaffable", "film"})
+    assert neighbours({"unaffable", "film"}, vectors, 3) == {"unaffable": ("film", "good"), "film": ("un", "good")}
 
 
 def test_words_with_spaces_and_those_that_are_no_words_are_read_and_not_put_in(tmp_path: Path) -> None:
@@ -184,7 +201,8 @@ def test_the_tasks_rows_and_their_copies_are_made_once_and_kept(
     data = augmented(few_rows, micro, HOW, words, work)
     assert 2 * len(few_rows.train) < len(data.train) <= 6 * len(few_rows.train)
     assert set(few_rows.train.texts) < set(data.train.texts)
-    assert len(set(data.train.ids)) == len(data.train) == len(data.train.tokens.ids) == len(data.train.labels)
+    assert len(set(data.train.ids)) == len(data.train) == len(data.train.labels)
+    assert [row.tolist() for row in data.train.tokens.ids] == [row.tolist() for row in micro.encode(data.train.texts, 32).ids]
     assert all(data.splits()[name] == few_rows.splits()[name] for name in ("selection", "calibration", "dev"))
     assert data.fingerprint != few_rows.fingerprint
     monkeypatch.setattr(augmentation, "choices", lambda *_: pytest.fail("made again"))
@@ -243,6 +261,7 @@ def test_where_the_model_knows_words_it_is_asked_and_a_masked_text_takes_what_it
 
 def test_a_vocabulary_with_capitals_gives_the_same_vectors_in_any_order(bert: Backbone) -> None:
     embedding = Embedding(bert.shape)
-    one, other = (own_vectors(embedding, bert, wanted) for wanted in ({"Film", "film", "good"}, {"good", "film", "Film"}))
+    usable = whole_words(bert, SEEN)
+    one, other = (own_vectors(embedding, bert, usable, wanted) for wanted in ({"Film", "film", "good"}, {"good", "film", "Film"}))
     assert one.own.keys() == other.own.keys() == {"film", "good"}
     assert all(torch.equal(one.own[word], other.own[word]) for word in one.own)

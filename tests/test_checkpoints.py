@@ -69,13 +69,17 @@ def tinybert(layers: int) -> Shapes:
 
 
 def distilbert(layers: int) -> Shapes:
-    """What model.safetensors of distilbert-base-uncased holds."""
+    """What distilbert-base-uncased holds: in model.safetensors, where the word embedding stands once, without the projector's weight, which
+    is the same tensor."""
     shapes = {f"distilbert.{name}": shape for name, shape in EMBEDDINGS.items()}
     for layer in range(layers):
         shapes |= with_biases(DISTILBERT_LAYER, f"distilbert.transformer.layer.{layer}.")
     shapes |= with_biases({"vocab_transform": (HIDDEN, HIDDEN), "vocab_layer_norm": (HIDDEN,)}, "")
-    return shapes | {"vocab_projector.weight": (len(BERT_WORDS), HIDDEN), "vocab_projector.bias": (len(BERT_WORDS),)}
+    return shapes | {"vocab_projector.bias": (len(BERT_WORDS),)}
 
+
+PROJECTOR: Shapes = {"vocab_projector.weight": (len(BERT_WORDS), HIDDEN)}
+"""What pytorch_model.bin of DistilBERT holds beside."""
 
 CHECKPOINTS = {
     "TinyBERT_General_4L_312D": tinybert(4),
@@ -113,10 +117,10 @@ def write_weights(backbone: Backbone, snapshot: Path, tensors: dict[str, Tensor]
         save_file(tensors, snapshot / WEIGHTS)
 
 
-@pytest.mark.parametrize("name", CHECKPOINTS)
-def test_every_tensor_of_a_published_checkpoint_is_loaded_or_left_out_on_purpose(name: str, cache: Path) -> None:
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in CHECKPOINTS), ("distilbert-base-uncased", PROJECTOR)], ids=str)
+def test_every_tensor_of_a_published_checkpoint_is_loaded_or_left_out_on_purpose(name: str, more: Shapes, cache: Path) -> None:
     backbone, snapshot = laid_out(name, cache)
-    tensors = drawn(CHECKPOINTS[name])
+    tensors = drawn(CHECKPOINTS[name] | more)
     write_weights(backbone, snapshot, tensors)
     layers = backbone.shape.layers
     config = ModelConfig(backbone.shape, "mean", 2, 1.0, (None,) * (layers - 1) + ("plain",), masked_lm=True)

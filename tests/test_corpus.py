@@ -1,19 +1,30 @@
 """Sentences to pre-train on, none of them from a part that is held out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import Say
 
-from harness.corpus import Corpus
+from baselines import masked_lm
+from harness.backbones import Backbone
+from harness.corpus import Corpus, packed
 from harness.errors import HarnessError
 from harness.records import Sources
 from harness.store import ResultsStore
-from harness.tasks import GROUPS, TASKS, load_data
+from harness.tasks import GROUPS, TASKS, Split, Tokens, load_data
 
 
 def texts(corpus: Corpus) -> tuple[list[str], list[str]]:
     return [text for (text,) in corpus.data.train.texts], [text for (text,) in corpus.data.selection.texts]
+
+
+def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+    """A token a word, one in front of the row and one behind each text."""
+    words = [sum((len(text.split()) + 1 for text in row), 1) for row in texts]
+    rows = tuple(np.zeros(min(count, max_length), np.int32) for count in words)
+    return Tokens(rows, rows, sum(count > max_length for count in words))
 
 
 def lines(folder: Path, name: str, count: int, first: int = 0) -> Path:
@@ -76,6 +87,61 @@ def test_a_quick_look_takes_few_sentences() -> None:
     assert set(train + held) <= set().union(*texts(Corpus()))
 
 
+# --- rows
+
+
+def sentences(count: int, words: int) -> Split:
+    return Split(np.arange(count), tuple((f"s{number}" + " word" * (words - 1),) for number in range(count)), np.zeros(count))
+
+
+def test_every_sentence_is_in_one_row_in_its_order_and_no_row_of_several_is_too_long() -> None:
+    rows = packed(sentences(2000, 5), encode, 64)
+    assert " ".join(text for row in rows.texts for text in row).split() == " ".join(t for (t,) in sentences(2000, 5).texts).split()
+    tokens = encode(rows.texts, 64)
+    assert tokens.truncated == 0
+    assert rows.ids.tolist() == list(range(len(rows)))
+
+
+def test_rows_have_one_text_or_two_and_many_lengths() -> None:
+    """The logarithm of the room is uniform from 8 to 128 tokens, a sentence takes 4: half of the rows have up to 8 sentences, the longest
+    31, of two words each. A row of several is a pair half of the time."""
+    rows = packed(sentences(20_000, 2), encode, 128)
+    lengths = encode(rows.texts, 128).lengths
+    assert np.quantile(lengths, (0.0, 0.5, 1.0)) == pytest.approx((6, 18, 65), abs=2)
+    assert np.mean([len(row) for row in rows.texts]) == pytest.approx(1.5, abs=0.03)
+    assert all(row[0] and row[-1] for row in rows.texts)
+
+
+def test_a_sentence_that_is_too_long_stands_alone_and_is_cut() -> None:
+    parts = [sentences(3, 4), sentences(1, 100), sentences(3, 4)]
+    mixed = Split(np.arange(7), tuple(row for part in parts for row in part.texts), np.zeros(7))
+    rows = packed(mixed, encode, 32)
+    assert parts[1].texts[0] in rows.texts
+    assert encode(rows.texts, 32).truncated == 1
+
+
+def test_rows_are_made_of_their_own_part_and_named_by_how_they_are_made(micro: Backbone, tmp_path: Path) -> None:
+    corpus = Corpus((lines(tmp_path, "a.txt", 300),))
+    found, shorter = (corpus.encoded(micro.encode, length) for length in (64, 48))
+    for part, whole in ((found.train, corpus.data.train), (found.selection, corpus.data.selection)):
+        assert len(part) < len(whole)
+        assert sorted(" ".join(t for row in part.texts for t in row).split()) == sorted(" ".join(t for (t,) in whole.texts).split())
+        assert [row.tolist() for row in part.tokens.ids] == [row.tolist() for row in micro.encode(part.texts, 64).ids]
+        assert {int(row.max()) for row in part.tokens.types} == {0, 1}
+    assert found.train.texts != shorter.train.texts
+    assert len({found.fingerprint, shorter.fingerprint, corpus.data.encoded(micro.encode, 64).fingerprint}) == 3
+    assert Corpus(corpus.files).encoded(micro.encode, 64).train.texts == found.train.texts
+
+
+def test_words_are_what_stands_between_spaces_and_is_of_letters(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"The film n't was-it Good, {number} !\n" for number in range(100)), encoding="utf-8")
+    assert Corpus((path,)).words == {"the", "film"}
+
+
+# --- what is refused
+
+
 @pytest.mark.parametrize("content", [None, b"caf\xe9\n" * 100, b"one\ntwo\n", b""])
 def test_a_corpus_that_cannot_serve_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "corpus.txt"
@@ -103,14 +169,22 @@ def test_the_corpus_names_a_run_of_a_method_that_pre_trains_and_no_other(say: Sa
     assert identities(say, "--corpus", str(tmp_path / "a.txt")) == one
 
 
-def test_a_run_that_pre_trains_tells_its_corpus_and_one_that_does_not_has_none(say: Say, own_folders: None, tmp_path: Path) -> None:
+def test_a_run_that_pre_trains_tells_its_corpus_and_what_it_lacks_and_one_that_does_not_tells_nothing(
+    say: Say, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 1.01)
     words = ("--set", "distilbert.pretraining_epochs=1", "--epochs", "1", "--corpus", str(lines(tmp_path, "a.txt", 60)))
-    quick = ("--tasks", "demo-pair", "--limit", "8", "--no-latency", "--threads", "1", "--results-dir", "r", "--cache-dir", "c", "-q")
-    assert say("run", "--methods", "bert,distilbert", *quick, *words).code == 0
+    quick = ("--tasks", "demo-pair", "--limit", "8", "--no-latency", "--threads", "1", "--results-dir", "r", "--cache-dir", "c")
+    answer = say("run", "--methods", "bert,distilbert", *quick, *words)
+    assert answer.code == 0
     found = {record.spec.method: record for record in ResultsStore(Path("r")).records()[0]}
     assert found["bert"].data.sources == Sources()
     assert found["distilbert"].data.sources == Sources(corpus=Corpus((tmp_path / "a.txt",), limit=8).data.data_fingerprint)
-    assert [use.report.name.split("-cosine")[0] for use in found["distilbert"].stages] == ["masked-lm", "distil", "fine-tune"]
+    assert [use.report.name for use in found["distilbert"].stages] == ["masked-lm", "distil-cosine", "fine-tune"]
+    (lacking,) = found["distilbert"].remarks
+    assert lacking.startswith("pre-training learns hidden states alone: the masked-LM head tells 0.")
+    assert f"harness: warning: demo-pair distilbert seed 1: {lacking}" in answer.lines
+    assert found["bert"].remarks == ()
 
 
 def test_a_corpus_that_is_not_there_is_said_in_one_line(say: Say, own_folders: None) -> None:

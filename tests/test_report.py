@@ -1,5 +1,6 @@
 """The report's tables say what the comparison found."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -259,6 +260,16 @@ def test_a_caption_says_which_rows_ran_where(tmp_path: Path) -> None:
     other = identified(replace(pabee, environment=replace(pabee.environment, device="Another", threads=1)))
     text = render(ResultsStore(tmp_path), [record, other, single("pabee", 2)], "bert", "markdown")
     assert "A processor, 2 CPU thread(s) (bert, pabee (device=A processor, threads=2)); Another, 1 CPU thread(s) (pabee (" in text
+
+
+def test_what_methods_could_not_do_is_said_once_with_their_names(tmp_path: Path) -> None:
+    plain, lacking = single("bert", 1), [replace(single(name, 1), remarks=("words are few",)) for name in ("tinybert", "distilbert")]
+    records = [plain, *(identified(record) for record in lacking)]
+    text = render(ResultsStore(tmp_path), records, "bert", "markdown")
+    assert "\n\ndistilbert, tinybert: words are few.\n\n" in text
+    assert text.count("words are few") == 1
+    (comparison,) = json.loads(render(ResultsStore(tmp_path), records, "bert", "json"))["comparisons"]
+    assert len(comparison["remarks"]) == 1
 
 
 def test_no_runs_are_incomplete(store: ResultsStore) -> None:

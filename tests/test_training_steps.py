@@ -22,17 +22,19 @@ def _first(rows: Split, count: int) -> Split:
 
 
 @pytest.mark.parametrize(
-    ("warmup", "factors"),
+    ("warmup", "decay", "factors"),
     [
-        (0.0, [1.0, 1.0, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9]),
-        (0.2, [1 / 2, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
-        (0.5, [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1.0, 1.0, 4 / 5, 3 / 5, 2 / 5, 1 / 5]),
+        (0.0, True, [1.0, 1.0, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9]),
+        (0.2, True, [1 / 2, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
+        (0.5, True, [1 / 5, 2 / 5, 3 / 5, 4 / 5, 1.0, 1.0, 4 / 5, 3 / 5, 2 / 5, 1 / 5]),
+        (0.0, False, [1.0] * 10),
+        (0.2, False, [1 / 2, *[1.0] * 9]),
     ],
 )
-def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, warmup: float, factors: list[float]
+def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero_or_stays(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, warmup: float, decay: bool, factors: list[float]
 ) -> None:
-    schedule = make_schedule(epochs=2, batch_size=10, warmup=warmup, learning_rate=1e-4)
+    schedule = make_schedule(epochs=2, batch_size=10, warmup=warmup, learning_rate=1e-4, decay=decay)
     with watched_steps() as steps:
         training = train(make_model(micro), plain_loss, few_rows.train, no_score, schedule, make_run(tmp_path))
     assert training.steps == 10
