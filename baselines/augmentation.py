@@ -23,6 +23,7 @@ from harness.errors import HarnessError
 from harness.progress import held
 from harness.stages import Work
 from harness.tasks import Split, TaskData, Tokens, digest, file_digest
+from harness.whole import whole
 
 AUGMENTATION_REVISION = 2
 """Raised when the same settings may give other rows."""
@@ -95,9 +96,8 @@ def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Word
     with held(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
             rows = alter(data.train, choices(data.train, backbone, how, words, work), how)
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_text(json.dumps(rows), encoding="utf-8")
-            unfinished.replace(path)
+            with whole(path) as beside:
+                beside.write_text(json.dumps(rows), encoding="utf-8")
     rows = [(source, tuple(texts)) for source, texts in json.loads(path.read_text(encoding="utf-8"))]
     texts = tuple(texts for _, texts in rows)
     labels = data.train.labels[[source for source, _ in rows]]

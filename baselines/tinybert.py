@@ -75,8 +75,9 @@ class TinyBert(Recipe):
     """Bound on the steps that learn the teacher's inside on the task; None: `intermediate_epochs`."""
     intermediate_epochs: int = 20
     """Passes over the augmented rows without a bound (paper: 20; the authors' README: 10)."""
-    intermediate_rate: float = 5e-5
-    """Learning rate of that part (paper: 5e-5), from the first step to the last, as in the authors' code."""
+    intermediate_rate: float = 2e-4
+    """Learning rate of that part, from the first step to the last, as in the authors' code (paper: 5e-5, on more than ten times as many
+    steps; after 400 steps on MRPC the loss is 5.5 at that rate, 4.7 at this one)."""
     prediction_steps: int | None = 1_000
     """Bound on the steps that learn the teacher's answers; None: `epochs`, which count for nothing else."""
     augmentation: int = 20

@@ -26,6 +26,7 @@ from harness.records import Training
 from harness.stages import Compute, DivergedError, StageRun
 from harness.tasks import Split, Task
 from harness.trace import predictions
+from harness.whole import whole
 
 EVALUATION_BATCH = 64
 
@@ -280,12 +281,11 @@ class _State:
             "seconds": self.seconds,
             "best": self.best,
         }
-        unfinished = self.path.with_suffix(".unfinished")
         try:
-            torch.save(kept, unfinished)
+            with whole(self.path) as beside:
+                torch.save(kept, beside)
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             raise IncompleteError(f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?") from None
-        unfinished.replace(self.path)
 
     def _restore(self, kept: _Kept) -> None:
         self.model.load_state_dict(kept["model"])

@@ -1,6 +1,5 @@
 """Pretrained checkpoints -> our encoder, every tensor accounted for; and our own models' files (safetensors and a config)."""
 
-import os
 import pickle
 import re
 from collections import defaultdict
@@ -23,6 +22,7 @@ from harness.records import WeightsReport
 from harness.sources import CONFIG, WEIGHTS
 from harness.tasks import file_digest
 from harness.typed_json import from_json, to_json
+from harness.whole import whole
 
 MOST_LAYERS = 512
 """Of a model from elsewhere."""
@@ -99,10 +99,9 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
         plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     except (OSError, EOFError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise HarnessError(f"backbone {backbone.name}: {pickled} does not hold tensors alone: {first_line(error)}") from None
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(plain, unfinished)
-        unfinished.replace(path)
+        with whole(path, shared=True) as beside:
+            save_file(plain, beside)
     except (OSError, SafetensorError) as error:
         raise HarnessError(f"backbone {backbone.name}: cannot keep its weights as {path}: {error}") from None
     return path

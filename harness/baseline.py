@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from harness.compare import BUDGETS, POINTS, chosen_thresholds, policy_of
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.groups import standing
+from harness.own_tasks import task_of
 from harness.policies import Policy
-from harness.records import DataSummary, Environment, Quartiles, RunRecord, RunSpec
+from harness.records import DataSummary, Environment, ExitMeasurement, Quartiles, RunRecord, RunSpec
 from harness.store import ResultsStore
 from harness.sweep import answers_at
 from harness.trace import Floats, Trace
 from harness.typed_json import SCHEMA, from_json
+from harness.whole import whole
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class PinnedExit:
     static_ratio: dict[str, Quartiles]
     """Batch size -> reference time over static time, paired in rounds; empty where the run was not timed."""
     path_ratio: dict[str, Quartiles]
+    mismatched: str | None = None
+    """The same of MNLI's second dev split."""
+    code_scores: dict[str, float] | None = None
+    """Scores by other people's metrics."""
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,19 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
     """
     dev, latency = store.trace(record), record.latency
     timed = latency if latency is not None and latency.reference is not None else None
-    answers = dev.predictions()
+    answers, classes = dev.predictions(), dev.logits.shape[-1]
+    further = store.trace(record, "mismatched").predictions() if record.mismatched is not None else None
     exits = tuple(
         PinnedExit(
             layer=measured.layer,
             macs=measured.macs,
             macs_128=measured.macs_128,
             parameters=measured.parameters,
-            answers=packed(answers[place], dev.logits.shape[-1]),
+            answers=packed(answers[place], classes),
             static_ratio={size: of[place] for size, of in timed.reference_ratio.items()} if timed else {},
             path_ratio={size: of[place] for size, of in timed.path_ratio.items()} if timed else {},
+            mismatched=packed(further[place], classes) if further is not None else None,
+            code_scores=code_scores(record, measured),
         )
         for place, measured in enumerate(record.exits)
     )
@@ -108,6 +117,12 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
         points = tuple(_pinned_point(budget, threshold, policy, dev) for budget, threshold in chosen.items())
     reference = timed.reference if timed else None
     return PinnedRun(record.run_id, record.spec, record.environment, record.data, record.parameters, reference, exits, points)
+
+
+def code_scores(record: RunRecord, measured: ExitMeasurement) -> dict[str, float] | None:
+    """An exit's scores by metrics that are not the task's own; None where there are none."""
+    own = task_of(record).metrics
+    return {name: score for name, score in measured.scores.items() if name not in own} or None
 
 
 def _pinned_point(budget: str, threshold: float, policy: Policy, dev: Trace) -> PinnedPoint:
@@ -162,9 +177,8 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     Raises: IncompleteError when it cannot be written.
     """
     runs = ",\n".join(json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs)
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
-        unfinished.write_text(f'{{"schema": {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
-        unfinished.replace(path)
+        with whole(path) as beside:
+            beside.write_text(f'{{"schema": {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
     except OSError as error:
         raise IncompleteError(f"cannot write the baseline {path}: {error.strerror}") from None

@@ -53,26 +53,27 @@ def check_command(
     """
     from harness.baseline import baseline_of, read_baseline, write_baseline
     from harness.errors import IncompleteError
-    from harness.regress import Limits, check, exit_code
+    from harness.regress import Limits, check, exit_code, unreadable
     from harness.store import ResultsStore
     from harness.verdicts import FORMS, summary
 
     store = ResultsStore(results_dir)
     records, problems = store.records()
-    for problem in problems:
-        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
     if not update:
-        checks = check(read_baseline(baseline), store, records, limits)
-        code = exit_code(checks, len(problems))
+        checks = check(read_baseline(baseline), store, records, limits) + unreadable(problems)
+        code = exit_code(checks)
         click.echo(FORMS[form](checks, code), nl=False)
         return code
     if problems or not records:
-        found = f"{len(problems)} runs cannot be read" if problems else f"no runs in {results_dir}"
+        found = "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems) or f"no runs in {results_dir}"
         raise IncompleteError(f"{baseline} stays as it is: {found}")
     made = baseline_of(store, records)
     if baseline.is_file():
-        click.echo(f"before: {summary(check(read_baseline(baseline), store, records, limits))}")
+        try:
+            click.echo(f"before: {summary(check(read_baseline(baseline), store, records, limits))}")
+        except HarnessError as error:  # a damaged file, or one of an earlier form, is what is to be replaced
+            click.echo(f"before: {error}")
     write_baseline(baseline, made)
     click.echo(f"{baseline}: {len(made.runs)} runs")
     return ExitCode.OK

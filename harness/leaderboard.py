@@ -2,7 +2,6 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from harness.errors import HarnessError, IncompleteError, reason
 from harness.hub import hub_unlabelled
 from harness.lines import lines_of
 from harness.tasks import TASKS, Task
+from harness.whole import whole
 
 HEADER = "index\tprediction"
 INDEX_COLUMNS = ("index", "id")
@@ -134,22 +134,18 @@ def write_zip(path: Path, files: Sequence[Answered]) -> None:
 
     Raises: IncompleteError when it cannot be written, or what was written is not what the leaderboard takes.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in files:
-                lines = [HEADER, *(f"{index}\t{word}" for index, word in zip(file.numbers, file.words, strict=True))]
-                member = zipfile.ZipInfo(f"{file.entry.name}.tsv")  # with a fixed date: equal answers are an equal file
-                member.external_attr = 0o644 << 16
-                archive.writestr(member, "\n".join(lines) + "\n", zipfile.ZIP_DEFLATED)
-        check_zip(unfinished, {file.entry.name: file.numbers for file in files})
-        unfinished.replace(path)
+        with whole(path) as beside:
+            with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+                for file in files:
+                    lines = [HEADER, *(f"{index}\t{word}" for index, word in zip(file.numbers, file.words, strict=True))]
+                    member = zipfile.ZipInfo(f"{file.entry.name}.tsv")  # with a fixed date: equal answers are an equal file
+                    member.external_attr = 0o644 << 16
+                    archive.writestr(member, "\n".join(lines) + "\n", zipfile.ZIP_DEFLATED)
+            check_zip(beside, {file.entry.name: file.numbers for file in files})
     except OSError as error:
         raise IncompleteError(f"cannot write {path}: {reason(error)}; nothing was written") from None
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 def check_zip(path: Path, wanted: Mapping[str, Sequence[int]]) -> None:

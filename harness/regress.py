@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -15,8 +15,9 @@ from harness.errors import ExitCode, IncompleteError
 from harness.groups import row_name
 from harness.metrics import RESAMPLES, bootstrap, scores
 from harness.own_tasks import task_of
-from harness.records import Quartiles, RunRecord, RunSpec, canonical, telling
-from harness.store import ResultsStore
+from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical, telling
+from harness.soundness import check_scores
+from harness.store import Problem, ResultsStore
 from harness.sweep import answers_at
 from harness.tasks import Task
 from harness.trace import Floats, Trace
@@ -88,17 +89,28 @@ class CellCheck:
 
 
 def check(baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> list[CellCheck]:
-    """Every run of the baseline against the run of the same spec; runs that the baseline does not have are not looked at."""
-    names = cell_names([(run.spec, asks_for(run)) for run in baseline.runs])
-    return [_check_run(name, run, store, records, limits) for name, run in zip(names, baseline.runs, strict=True)]
+    """Every run of the baseline against those of the same spec; runs that the baseline does not have are not looked at."""
+    asked = [asks_for(run) for run in baseline.runs]
+    names = cell_names([(run.spec, own) for run, own in zip(baseline.runs, asked, strict=True)])
+    found = []
+    for name, old, own in zip(names, baseline.runs, asked, strict=True):
+        alike = zip(baseline.runs, asked, strict=True)
+        pinned = [run.environment for run, other in alike if other == own and _cell(run.spec) == _cell(old.spec)]
+        found += _check_run(name, old, pinned, store, records, limits)
+    return found
 
 
-def exit_code(checks: Sequence[CellCheck], problems: int) -> ExitCode:
-    """The code of the worst finding; incomplete when nothing was compared, or when runs (so many: `problems`) cannot be read."""
+def unreadable(problems: Sequence[Problem]) -> list[CellCheck]:
+    """Run folders that cannot be read, each a cell that is missing."""
+    return [CellCheck(one.folder, 0, (Finding("run", Verdict.MISSING, "-", "-", one.reason),)) for one in problems]
+
+
+def exit_code(checks: Sequence[CellCheck]) -> ExitCode:
+    """The code of the worst finding; incomplete when nothing was compared."""
     verdicts = {finding.verdict for checked in checks for finding in checked.findings}
     worst = next((code for verdict, code in CODES.items() if verdict in verdicts), ExitCode.OK)
     compared = any(checked.compared for checked in checks)
-    return ExitCode.INCOMPLETE if worst == ExitCode.OK and (problems or not compared) else worst
+    return ExitCode.INCOMPLETE if worst == ExitCode.OK and not compared else worst
 
 
 def cell_names(runs: Sequence[tuple[RunSpec, dict[str, object]]]) -> list[str]:
@@ -112,22 +124,41 @@ def cell_names(runs: Sequence[tuple[RunSpec, dict[str, object]]]) -> list[str]:
     return [f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}" for place, (spec, _) in enumerate(runs)]
 
 
-def _check_run(name: str, old: PinnedRun, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> CellCheck:
+def _check_run(
+    name: str, old: PinnedRun, pinned: Sequence[Environment], store: ResultsStore, records: Sequence[RunRecord], limits: Limits
+) -> list[CellCheck]:
+    """`pinned`: the environments in which the baseline has a run of this job."""
     candidates = [record for record in records if _cell(record.spec) == _cell(old.spec)]
     like = [record for record in candidates if asks_for(record) == asks_for(old)]
     if not candidates:
-        return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, "none"),))
+        return [CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, "none"),))]
     if not like:
-        return CellCheck(name, 0, tuple(_differences(asks_for(old), asks_for(candidates[-1]))))
-    new = max(like, key=lambda record: (record.environment == old.environment, record.created))
+        return [CellCheck(name, 0, tuple(_differences(asks_for(old), asks_for(candidates[-1]))))]
+    chosen = _to_check(old, like, pinned)
+    names = [name] if len(chosen) == 1 else [f"{name}, run {new.run_id}" for new in chosen]
+    return [_compared(own, old, new, store, limits) for own, new in zip(names, chosen, strict=True)]
+
+
+def _to_check(old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Environment]) -> list[RunRecord]:
+    """The newest run of the baseline's own environment, and the newest of all where it is later and of one that the baseline does not
+    have: what was run last must not hide behind what was run before."""
+    ordered = sorted(like, key=lambda record: record.created)
+    own = [record for record in ordered if record.environment == old.environment][-1:]
+    return own + [record for record in ordered[-1:] if record not in own and record.environment not in pinned]
+
+
+def _compared(name: str, old: PinnedRun, new: RunRecord, store: ResultsStore, limits: Limits) -> CellCheck:
     other = [Finding(what, Verdict.NOT_COMPARABLE, was, now) for what, was, now in _data(old, new) if was != now]
     if other:
         return CellCheck(name, 0, tuple(other))
     try:
-        trace = store.trace(new)
+        traces = {"dev": store.trace(new)} | ({"mismatched": store.trace(new, "mismatched")} if new.mismatched is not None else {})
+        check_scores(new, traces["dev"], [measured.scores for measured in new.exits], f"run {new.run_id}")
+        if new.mismatched is not None:
+            check_scores(new, traces["mismatched"], new.mismatched.exits, f"run {new.run_id} on mismatched")
     except IncompleteError as error:
         return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, new.run_id, str(error)),))
-    found = list(_figures(old, new, trace, limits))
+    found = list(_figures(old, new, traces, limits))
     return CellCheck(name, len(found), tuple(finding for finding in found if finding is not None))
 
 
@@ -156,29 +187,57 @@ def _data(old: PinnedRun, new: RunRecord) -> list[tuple[str, str, str]]:
     return [(said, getattr(old.data, name), getattr(new.data, name)) for name, said in names.items()]
 
 
-def _figures(old: PinnedRun, new: RunRecord, trace: Trace, limits: Limits) -> Iterator[Finding | None]:
-    """Every figure that both have: None where it is the same."""
+def _figures(old: PinnedRun, new: RunRecord, traces: Mapping[str, Trace], limits: Limits) -> Iterator[Finding | None]:
+    """Every figure that both have: None where it is the same. In an equal environment the same run gives the same answers."""
     layers, exits = [pinned.layer for pinned in old.exits], [measured.layer for measured in new.exits]
     yield _exact("layers with an exit", layers, exits)
     yield _exact("parameters", old.parameters, new.parameters)
     if layers != exits:
         return
-    task = task_of(new)
-    own, rows = trace.predictions(), len(trace.ids)
+    task, dev, same = task_of(new), traces["dev"], old.environment == new.environment
+    again = same and old.run_id == new.run_id
     for place, (pinned, measured) in enumerate(zip(old.exits, new.exits, strict=True)):
         where = f"at exit {pinned.layer}"
         yield _exact(f"parameters {where}", pinned.parameters, measured.parameters)
         yield _exact(f"MACs at 128 tokens {where}", pinned.macs_128, measured.macs_128)
         yield _exact(f"mean MACs {where}", round(pinned.macs, 3), round(measured.macs, 3))
-        yield from _scores(where, unpacked(pinned.answers, task.classes, rows), own[place], trace.labels, task, limits)
+        for split, text in (("dev", pinned.answers), ("mismatched", pinned.mismatched)):
+            if text is not None:
+                on = where if split == "dev" else f"{where} on {split}"
+                yield from _answers(on, text, traces.get(split), place, task, again, limits)
+        for metric, score in (pinned.code_scores or {}).items():
+            yield _code_score(f"{metric} {where}", score, measured.scores.get(metric), limits)
     for point in old.points:
-        yield from _point(point, new, trace, task, old.environment == new.environment, limits)
+        yield from _point(point, new, dev, task, same, limits)
     if limits.latency is not None:
         yield from _latency(old, new, limits.latency)
 
 
 def _exact(what: str, old: object, new: object) -> Finding | None:
     return None if old == new else Finding(what, Verdict.REGRESSION, str(old), str(new), "wanted the same")
+
+
+def _answers(where: str, text: str, trace: Trace | None, place: int, task: Task, again: bool, limits: Limits) -> Iterator[Finding | None]:
+    """The answers of one exit on a split, and what they score; `again`: they must be the same."""
+    if trace is None:
+        yield Finding(f"answers {where}", Verdict.MISSING, "there", "none")
+        return
+    old, new = unpacked(text, task.classes, len(trace.ids)), trace.predictions()[place]
+    yield from _scores(where, old, new, trace.labels, task, limits)
+    if again:
+        others = int((old != new).sum())
+        said = f"answers {where}", Verdict.REGRESSION, f"{len(old)} rows", f"{others} of them other"
+        yield Finding(*said, "wanted the same: the same run in an equal environment") if others else None
+
+
+def _code_score(what: str, old: float, new: float | None, limits: Limits) -> Finding | None:
+    """A score by other people's metric, of which no interval is known."""
+    if new is None:
+        return Finding(what, Verdict.MISSING, f"{old:.4f}", "none")
+    if old == new:
+        return None
+    verdict = Verdict.REGRESSION if old - new > limits.score else Verdict.CHANGED
+    return Finding(what, verdict, f"{old:.4f}", f"{new:.4f}", f"allowed {-limits.score:g}")
 
 
 def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limits: Limits) -> Iterator[Finding | None]:
@@ -227,12 +286,14 @@ def _latency(old: PinnedRun, new: RunRecord, margin: float) -> Iterator[Finding 
     if timed is None or before != after:
         yield Finding("latency ratios", Verdict.NOT_COMPARED, _clock(*before), _clock(*after))
         return
+    for size in sorted({size for pinned in old.exits for size in pinned.static_ratio} - set(timed.reference_ratio), key=int):
+        yield Finding(f"latency ratios at batch size {size}", Verdict.NOT_COMPARED, "timed", "not timed")
     for place, pinned in enumerate(old.exits):
         for kind, ratios, now in (
             ("static", pinned.static_ratio, timed.reference_ratio),
             ("path", pinned.path_ratio, timed.path_ratio),
         ):
-            for size in ratios.keys() & now.keys():
+            for size in sorted(ratios.keys() & now.keys(), key=int):
                 yield _ratio(f"{kind} latency ratio at exit {pinned.layer}, batch {size}", ratios[size], now[size][place], margin)
 
 

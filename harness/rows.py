@@ -1,8 +1,6 @@
 """A run's encoded dev rows in the cache folder, so that `harness time` does not need the task's files."""
 
 import hashlib
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 from harness.errors import IncompleteError
 from harness.tasks import Split, Tokens
 from harness.trace import read_arrays
+from harness.whole import whole
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,18 @@ def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
     path = key.path(cache)
     if path.is_file():
         return
-    unfinished = path.with_name(f".{path.stem}-{os.getpid()}.npz")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            unfinished,
-            ids=dev.ids,
-            labels=dev.labels,
-            lengths=dev.tokens.lengths,
-            pieces=np.concatenate(dev.tokens.ids),
-            types=np.concatenate(dev.tokens.types),
-        )
-        unfinished.replace(path)
+        with whole(path, shared=True) as beside, beside.open("wb") as file:
+            np.savez_compressed(
+                file,
+                ids=dev.ids,
+                labels=dev.labels,
+                lengths=dev.tokens.lengths,
+                pieces=np.concatenate(dev.tokens.ids),
+                types=np.concatenate(dev.tokens.types),
+            )
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         raise IncompleteError(f"cannot keep the dev rows in the cache: {error.strerror}") from None
 
 

@@ -13,9 +13,11 @@ from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.records import RunRecord, Timing
+from harness.soundness import check_record, check_trace
 from harness.sweep import Curve, curves_bytes, read_curves
 from harness.trace import Trace, read_trace, trace_bytes
 from harness.typed_json import from_json, to_json
+from harness.whole import whole
 
 RECORD, POINTS, TIMINGS = "record.json", "points.npz", "timings"
 UNFINISHED = ".unfinished-"
@@ -96,13 +98,12 @@ class ResultsStore:
         text = to_json(timing)
         folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
         name = hashlib.sha256(text.encode()).hexdigest()[:12] + ".json"
-        unfinished = folder / f".{name}"
         try:
             folder.mkdir(exist_ok=True)
-            unfinished.write_text(text, encoding="utf-8")
-            return unfinished.replace(folder / name)
+            with whole(folder / name) as beside:
+                beside.write_text(text, encoding="utf-8")
+            return folder / name
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise IncompleteError(f"cannot store a timing of run {record.run_id}: {error.strerror}") from None
 
     def records(self) -> tuple[list[RunRecord], list[Problem]]:
@@ -145,9 +146,12 @@ class ResultsStore:
     def trace(self, record: RunRecord, split: str = "dev") -> Trace:
         """A run's trace of a split.
 
-        Raises: IncompleteError when it is missing or damaged.
+        Raises: IncompleteError when it is missing, damaged, or not that of its record.
         """
-        return read_trace(self.folder(record.spec.task, record.spec.method, record.run_id) / (TRACES | MISMATCHED_TRACE)[split])
+        path = self.folder(record.spec.task, record.spec.method, record.run_id) / (TRACES | MISMATCHED_TRACE)[split]
+        trace = read_trace(path)
+        check_trace(record, trace, str(path))
+        return trace
 
     def curves(self, record: RunRecord) -> dict[str, Curve]:
         """A run's stored curves; empty for a model with one exit."""
@@ -163,6 +167,7 @@ class ResultsStore:
         record = _read(RunRecord, path)
         if self.folder(record.spec.task, record.spec.method, record.run_id) != path.parent:
             raise IncompleteError(f"{path} holds the record of {record.spec.task}/{record.spec.method}/{record.run_id}")
+        check_record(record, str(path))
         return record
 
 

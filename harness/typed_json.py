@@ -5,6 +5,7 @@ import inspect
 import json
 import sys
 import types
+import unicodedata
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 """Version of the form of a run's record. A reader refuses every other one."""
+
+LARGEST = 2**63 - 1
+"""Of whole numbers."""
+
+UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, halves of a pair, and line ends: in names and labels they would break a line of a report."""
 
 T = TypeVar("T")
 
@@ -65,16 +72,31 @@ def _build(kind: object, value: object, where: str) -> object:
             raise IncompleteError(f"{where}: {len(value)} values, expected {len(kinds)}")
         return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is dict and isinstance(value, dict):
-        return {str(k): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {_checked(k, where): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is object or (origin is Literal and value in arguments):
-        return value
+        return _checked(value, where)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= sys.float_info.max:
             raise IncompleteError(f"{where}: {str(value)[:40]} is not a finite number")
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
-        return value
+        return _checked(value, where)
     raise IncompleteError(f"{where}: got {type(value).__name__} {str(value)[:40]!r}, expected {kind}")
+
+
+def _checked(value: object, where: str) -> object:
+    """The value, whose numbers and texts, and those inside, can be computed with and shown on a line.
+
+    Raises: IncompleteError.
+    """
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise IncompleteError(f"{where}: {str(value)[:40]} is too large a number")
+    if isinstance(value, str) and any(unicodedata.category(letter) in UNSHOWN for letter in value):
+        raise IncompleteError(f"{where}: {ascii(value)[:40]} has characters that do not show")
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _checked(item, where)
+    return value
 
 
 def _build_dataclass(kind: type, value: object, where: str) -> object:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import Say
 from synthetic import exit_1_or_4, identified, make_exit, make_record, random_trace, single
@@ -13,6 +14,7 @@ from harness.records import RunRecord, SplitScores
 from harness.report import render
 from harness.store import ResultsStore
 from harness.tables import as_markdown
+from harness.trace import Trace
 
 
 def save(store: ResultsStore, *records: RunRecord) -> None:
@@ -34,7 +36,12 @@ def row_of(found: GlueAverage, method: str, point: str = "last exit") -> Average
 
 def mnli(method: str, matched: float, mismatched: float) -> RunRecord:
     record = make_record(method, 1, [make_exit(4, {"accuracy": matched}, 8000.0, 4.0, 4.0)], task="mnli")
-    return identified(replace(record, mismatched=SplitScores({"accuracy": 0.25}, ({"accuracy": mismatched},))))
+    return on_two_splits(record, SplitScores({"accuracy": 0.25}, ({"accuracy": mismatched},)))
+
+
+def on_two_splits(record: RunRecord, further: SplitScores) -> RunRecord:
+    """A run on MNLI."""
+    return identified(replace(record, mismatched=further, data=replace(record.data, rows=record.data.rows | {"mismatched": 277})))
 
 
 def test_a_task_is_the_mean_of_its_metrics_and_mnli_of_matched_and_mismatched(store: ResultsStore) -> None:
@@ -106,7 +113,7 @@ def test_of_two_comparisons_of_a_task_the_one_with_all_methods_counts_then_the_o
     def drawn(method: str, score: float, rows: int) -> RunRecord:
         record = single(method, 1, score, "rte")
         return identified(
-            replace(record, spec=replace(record.spec, train_rows=rows), data=replace(record.data, rows={"train": rows, "dev": 277}))
+            replace(record, spec=replace(record.spec, train_rows=rows), data=replace(record.data, rows=record.data.rows | {"train": rows}))
         )
 
     save(store, single("bert", 1, 0.5, "cola"), single("bert", 1, 0.4), drawn("bert", 0.8, 100), drawn("bert", 0.9, 500))
@@ -115,15 +122,20 @@ def test_of_two_comparisons_of_a_task_the_one_with_all_methods_counts_then_the_o
     assert row_of(averages(store)[0], "bert").scores["rte"] == pytest.approx(0.8)
 
 
+def of_three_classes(trace: Trace) -> Trace:
+    """With a third class that no exit believes in."""
+    return replace(trace, logits=np.pad(trace.logits, ((0, 0), (0, 0), (0, 1)), constant_values=-30.0))
+
+
 def save_mnli_curve(store: ResultsStore) -> None:
     """deebert on mnli: at a threshold that lets all rows leave, layer 1 is right on all rows of dev, on half of mismatched."""
     gaps, right, wrong = (0.7, 1.5, 3.0, 5.0), [True] * 4, [False] * 4
     record = make_record(
         "deebert", 1, [make_exit(layer, {"accuracy": 1.0}, 2000.0 * layer, 1.0, 1.0) for layer in (1, 4)], "entropy", "mnli"
     )
-    record = identified(replace(record, mismatched=SplitScores({"accuracy": 0.5}, ({"accuracy": 0.5}, {"accuracy": 0.0}))))
-    whole = exit_1_or_4(gaps, right, right, 20)
-    half = exit_1_or_4(gaps, [True, False, True, False], wrong, 20)
+    record = on_two_splits(record, SplitScores({"accuracy": 0.5}, ({"accuracy": 0.5}, {"accuracy": 0.0})))
+    whole = of_three_classes(exit_1_or_4(gaps, right, right, 20))
+    half = of_three_classes(exit_1_or_4(gaps, [True, False, True, False], wrong, 20))
     store.save(record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half}, {})
 
 

@@ -251,7 +251,11 @@ def test_fields_that_came_later_are_not_hashed_where_they_say_nothing() -> None:
     shape = BACKBONES["tiny"].shape
     assert json.dumps(hashed(shape)) == json.dumps(TINY)
     stage = DistilAnswers("prediction", shape, "dense", 0.5, 1.0, None, Schedule(1, 16, 1e-3, 0.0, 0.01, 1.0, 1))
-    assert hashed(stage) == asdict(stage) | {"shape": TINY}
+    plain = asdict(stage.schedule)
+    steady = plain | {"decay": False}
+    del plain["decay"]
+    assert hashed(stage) == asdict(stage) | {"shape": TINY, "schedule": plain}
+    assert hashed(replace(stage, schedule=replace(stage.schedule, decay=False)))["schedule"] == steady
     others = {"embedding_size": 64, "first_position": 2, "shared_layers": True}
     for name, value in others.items():
         assert hashed(replace(shape, **{name: value})) == TINY | {name: value}

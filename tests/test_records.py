@@ -26,13 +26,13 @@ from harness.records import (
     TaskSummary,
     Trial,
 )
-from harness.typed_json import SCHEMA, from_json, to_json
+from harness.typed_json import LARGEST, SCHEMA, from_json, to_json
 
 KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
 
 quick = settings(deadline=None, max_examples=30)
 
-WORDS = st.text('aä🙂 ."\\\n\x00', max_size=8)
+WORDS = st.text('aä🙂 ."\\', max_size=8)
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
@@ -106,7 +106,7 @@ def test_floats_come_back_to_the_last_bit(value: float) -> None:
 
 
 @quick
-@given(st.integers(-(2**200), 2**200))
+@given(st.integers(-LARGEST, LARGEST))
 def test_macs_come_back_exact_however_large(value: int) -> None:
     assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(value, 0, 1)
 

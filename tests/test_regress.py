@@ -14,7 +14,7 @@ from synthetic import gap_trace, identified, make_exit, make_latency, make_recor
 from harness.baseline import packed, read_baseline, unpacked
 from harness.errors import HarnessError
 from harness.metrics import bootstrap
-from harness.records import ExitMeasurement, Quartiles, RunRecord, RunSpec
+from harness.records import ExitMeasurement, Quartiles, RunRecord, RunSpec, SplitScores
 from harness.regress import cell_names
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import Trace
@@ -38,8 +38,13 @@ def record(latency: bool = True) -> RunRecord:
     return replace(made, latency=make_latency("bert", 9.0, [3.0, 1.0]) if latency else None)
 
 
-def save(folder: Path, run: RunRecord, dev: Trace) -> None:
-    ResultsStore(folder).save(identified(run), dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()}, {})
+def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
+    """The run as it is stored, with the scores that its trace has."""
+    reached = (dev.predictions() == dev.labels).mean(1)
+    exits = [replace(one, scores={"accuracy": float(score)}) for one, score in zip(run.exits, reached, strict=True)]
+    stored = identified(replace(run, exits=tuple(exits)))
+    ResultsStore(folder).save(stored, dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()}, {})
+    return stored
 
 
 @pytest.fixture
@@ -89,10 +94,10 @@ def slower(run: RunRecord, ratio: Quartiles) -> RunRecord:
 
 def test_the_same_run_passes(check: Check) -> None:
     """Layers and parameters; of each exit parameters, MACs twice, a score; of each of three points exits and a score; of each exit two
-    ratios at two batch sizes: 2 + 2 * 4 + 3 * 2 + 2 * 4."""
+    ratios at two batch sizes, and its answers: 2 + 2 * 4 + 3 * 2 + 2 * 4 + 2."""
     code, said = check(record(), trace())
     assert code == 0
-    assert said == "passed: 1 cells, 24 figures compared: all the same\n"
+    assert said == "passed: 1 cells, 26 figures compared: all the same\n"
 
 
 def test_a_better_score_and_more_rows_that_leave_elsewhere_pass_and_are_said(check: Check) -> None:
@@ -146,7 +151,95 @@ def test_noise_of_the_clock_is_not_said(check: Check) -> None:
     assert (code, said) == (0, "passed: 1 cells, 24 figures compared: all the same\n")
 
 
+def test_a_batch_size_that_was_not_timed_is_said(check: Check) -> None:
+    timed = record().latency
+    assert timed is not None
+    ratios = {name: {size: of for size, of in getattr(timed, name).items() if size == "1"} for name in ("reference_ratio", "path_ratio")}
+    code, said = check(replace(record(), latency=replace(timed, **ratios)), trace())
+    assert code == 0
+    assert "not compared: rte deebert on tiny, seed 1: latency ratios at batch size 32: timed -> not timed" in said
+
+
+def test_other_answers_with_equal_scores_pass_in_another_environment(check: Check) -> None:
+    assert check(elsewhere(record()), other_answers()) == (0, "passed: 1 cells, 24 figures compared: all the same\n")
+
+
 # --- what does not
+
+
+def other_answers() -> Trace:
+    """The first rows are answered as the last were."""
+    return replace(trace(), logits=trace().logits[:, ::-1].copy())
+
+
+def test_the_same_run_with_other_answers_is_a_regression_though_it_scores_the_same(check: Check) -> None:
+    """Exit 1 is wrong on 40 rows at either end, exit 4 on 20."""
+    code, said = check(record(), other_answers())
+    assert code == 1
+    assert "answers at exit 1: 200 rows -> 80 of them other (wanted the same: the same run in an equal environment)" in said
+    assert "answers at exit 4: 200 rows -> 40 of them other" in said
+
+
+def test_a_record_whose_scores_are_not_its_traces_is_no_run(tmp_path: Path, baseline: str, say: Say) -> None:
+    save(tmp_path / "new", record(), trace())
+    (path,) = (tmp_path / "new").rglob(RECORD)
+    path.write_text(path.read_text().replace('"scores":{"accuracy":0.8}', '"scores":{"accuracy":0.1}'))
+    answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
+    assert answer.code == 3
+    assert "accuracy at exit 1 is 0.1000, by its trace 0.8000" in answer.out
+
+
+def test_a_later_run_elsewhere_does_not_hide_behind_the_baselines_own(tmp_path: Path, check: Check, baseline: str, say: Say) -> None:
+    later = replace(elsewhere(record()), created="2027-01-01T12:00:00+00:00")
+    run = save(tmp_path / "new", later, trace(wrong=60))
+    code, said = check(record(), trace())
+    assert code == 1
+    assert f"regression: rte deebert on tiny, seed 1, run {run.run_id}: accuracy at exit 4: 0.9000 -> 0.7000" in said
+    assert said.splitlines()[-1].startswith("failed: 2 cells")
+    where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
+    assert say(*where, "--update").code == 0
+    assert say(*where).code == 0
+
+
+def on_mnli(mismatched: float) -> tuple[RunRecord, dict[str, Trace]]:
+    """A run whose last exit is right on all of dev and on this share of mismatched."""
+    rows = 100
+    labels = np.arange(rows) % 3
+    answers = {"dev": labels, "mismatched": np.where(np.arange(rows) < mismatched * rows, labels, (labels + 1) % 3)}
+    traces = {
+        split: Trace(np.arange(rows), np.eye(3, dtype=np.float32)[said][None], labels.astype(float), np.full(rows, 9), np.array([4]))
+        for split, said in (answers | dict.fromkeys(("selection", "calibration"), labels)).items()
+    }
+    made = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)], task="mnli")
+    further = SplitScores({"accuracy": 0.33}, ({"accuracy": mismatched},))
+    return identified(replace(made, mismatched=further, data=replace(made.data, rows=made.data.rows | {"mismatched": rows}))), traces
+
+
+def test_a_drop_on_the_second_dev_split_is_a_regression(tmp_path: Path, say: Say) -> None:
+    path = str(tmp_path / "b.json")
+    for name, mismatched in (("old", 0.6), ("new", 0.2)):
+        run, traces = on_mnli(mismatched)
+        ResultsStore(tmp_path / name).save(run, traces, {})
+    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    assert say("check", "--baseline", path, "--results-dir", str(tmp_path / "old")).code == 0
+    answer = say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"))
+    assert answer.code == 1
+    assert "accuracy at exit 4 on mismatched: 0.6000 -> 0.2000 (95 % of paired resamples" in answer.out
+
+
+@pytest.mark.parametrize(("score", "code", "words"), [(0.62, 0, "changed"), (0.5, 1, "regression"), (None, 3, "missing")])
+def test_other_peoples_metrics_are_held_by_the_margin(tmp_path: Path, say: Say, score: float | None, code: int, words: str) -> None:
+    path = str(tmp_path / "b.json")
+    for name, value in (("old", 0.6), ("new", score)):
+        (exit_,) = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)]).exits
+        measured = replace(exit_, scores={"accuracy": 1.0} | ({} if value is None else {"evaluate:theirs": value}))
+        run = make_record("bert", 1, [measured])
+        ones = Trace(np.arange(9), np.ones((1, 9, 2), np.float32) * [0, 1], np.ones(9), np.full(9, 9), np.array([4]))
+        ResultsStore(tmp_path / name).save(run, dict.fromkeys(TRACES, ones), {})
+    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    answer = say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"))
+    assert answer.code == code
+    assert f"{words}: rte bert on tiny, seed 1: evaluate:theirs at exit 4: 0.6000 ->" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -254,7 +347,10 @@ def test_a_record_that_cannot_be_read_fails_a_check_that_would_pass(tmp_path: Pa
     broken.write_text("{")
     answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
     assert answer.code == 3
-    assert "dead" in answer.err
+    assert "missing: rte/deebert/dead: run: - -> - (" in answer.out
+    assert answer.out.splitlines()[-1].startswith("failed: 2 cells")
+    suite = ElementTree.fromstring(say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), "--format", "junit").out)
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
 
 
 # --- the file
@@ -280,6 +376,16 @@ def test_a_file_that_is_no_baseline_is_the_users_mistake(tmp_path: Path, say: Sa
     (line,) = answer.lines
     assert words in line
     assert "--update" in line
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 1, "runs": []}', "caf"])
+def test_updating_replaces_a_file_that_is_no_baseline_and_says_what_it_was(tmp_path: Path, baseline: str, say: Say, text: str) -> None:
+    whole = Path(baseline).read_bytes()
+    Path(baseline).write_text(text)
+    answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
+    assert answer.code == 0
+    assert answer.out.startswith(f"before: {baseline} ")
+    assert Path(baseline).read_bytes() == whole
 
 
 def test_updating_leaves_the_file_as_it_is_when_a_run_cannot_be_read(tmp_path: Path, baseline: str, say: Say) -> None:

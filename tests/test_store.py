@@ -17,12 +17,13 @@ from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.records import RunRecord
 from harness.store import RECORD, ResultsStore, check_writable
 from harness.sweep import Curve
+from harness.tasks import TASKS
 from harness.trace import Trace
 from harness.typed_json import SCHEMA, to_json
 
 
 def a_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:
-    exits = [make_exit(layer, {"accuracy": layer / 8}, 100.0 * layer, 1.0, 1.0) for layer in (2, 4)]
+    exits = [make_exit(layer, dict.fromkeys(TASKS[task].metrics, layer / 8), 100.0 * layer, 1.0, 1.0) for layer in (2, 4)]
     return make_record(method, seed, exits, policy="entropy", task=task)
 
 

@@ -1,0 +1,168 @@
+"""Records and traces of the right form whose figures do not fit one another: named in one line, and all other runs are shown."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import DYNAMIC, SINGLE, Say, store_run
+from synthetic import identified, make_latency
+
+from harness.store import RECORD, TRACES, ResultsStore
+from harness.trace import read_trace, trace_bytes
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+WITH_CLOCK = identified(replace(DYNAMIC, latency=make_latency("bert", 9.0, [3.0, 1.0][: len(DYNAMIC.exits)])))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with a run of one exit, and one of several, of which a test breaks the second."""
+    for record in (SINGLE, WITH_CLOCK):
+        store_run(tmp_path / "results", record)
+    return tmp_path / "results"
+
+
+def broken_in(folder: Path) -> Path:
+    return ResultsStore(folder).folder(WITH_CLOCK.spec.task, WITH_CLOCK.spec.method, WITH_CLOCK.run_id)
+
+
+def all_commands(folder: Path) -> list[tuple[str, ...]]:
+    where = ("--results-dir", str(folder))
+    return [
+        ("list", "runs", *where),
+        ("report", *where),
+        ("report", "--budget", "1MMAC", *where),
+        ("report", "--differences-from", SINGLE.spec.method, *where),
+        ("sweep", WITH_CLOCK.run_id, "--policy", "entropy", *where),
+        ("cache", "list", *where),
+    ]
+
+
+def assert_named_and_the_other_shown(say: Say, folder: Path, words: str) -> None:
+    """No command stops with an error of ours; those that list show the sound run."""
+    for command in all_commands(folder):
+        answer = say(*command)
+        assert answer.code in (0, 2, 3), (command, answer)
+        assert "Traceback" not in answer.err
+    answer = say("report", "--results-dir", str(folder))
+    assert answer.code == 3
+    assert words in answer.err
+    assert WITH_CLOCK.run_id in answer.err
+    assert f"| {SINGLE.spec.method} " in answer.out
+
+
+def set_at(*path: str | int, value: Any) -> Callable[[Any], None]:
+    def change(whole: Any) -> None:
+        for step in path[:-1]:
+            whole = whole[step]
+        whole[path[-1]] = value
+
+    change.__name__ = f"{'.'.join(map(str, path))}={str(value)[:20]}"
+    return change
+
+
+def drop_at(*path: str | int) -> Callable[[Any], None]:
+    def change(whole: Any) -> None:
+        for step in path[:-1]:
+            whole = whole[step]
+        del whole[path[-1]]
+
+    change.__name__ = f"no {'.'.join(map(str, path))}"
+    return change
+
+
+RECORDS: list[tuple[Callable[[Any], None], str]] = [
+    (set_at("exits", value=[]), "exits after layers []"),
+    (set_at("exits", 0, "layer", value=3), "exits after layers [3"),
+    (set_at("costs", "exits", value=[]), "MACs of exits after layers [] of"),
+    (set_at("costs", "layers", value=[]), "of 0"),
+    (drop_at("data", "rows", "train"), "no rows of train"),
+    (set_at("data", "rows", "selection", value=0), "no rows of selection"),
+    (drop_at("data", "rows", "dev"), "no rows of dev"),
+    (set_at("exits", 0, "scores", value={}), "has no accuracy"),
+    (set_at("constant_scores", value={}), "has no accuracy"),
+    (set_at("policy", value="guess"), "policy 'guess', known: "),
+    (set_at("latency", "reference_ratio", "1", value=[]), "latency ratios of another number of exits"),
+    (drop_at("latency", "path_ratio", "1"), "different batch sizes"),
+    (set_at("latency", "reference_ratio", "1", 0, "q1", value=0.0), "quartiles of the clock"),
+    (set_at("latency", "reference_ms", "1", "q3", value=0.1), "quartiles of the clock"),
+    (set_at("exits", 0, "static_ms", "1", "median", value=-1.0), "quartiles of the clock"),
+    (set_at("exits", 0, "macs", value=0.0), "MACs or parameters of 0 or less"),
+    (set_at("parameters", value=-5), "MACs or parameters of 0 or less"),
+    (set_at("stages", value=[]), "no stages"),
+    (set_at("spec", "settings", "epochs", value=10**400), "too large a number"),
+    (set_at("spec", "settings", "teacher", value={"rates": [10**40]}), "too large a number"),
+    (set_at("costs", "embedding", "c0", value=2**63), "too large a number"),
+    (set_at("environment", "device", value="x\n::error::y"), "characters that do not show"),
+    (set_at("spec", "settings", "epochs", value="a\x1b[2Jb"), "characters that do not show"),
+    (set_at("spec", "settings", "a\x00b", value=1), "characters that do not show"),
+    (set_at("environment", "versions", "torch", value="\ud800"), "characters that do not show"),
+    (set_at("own_task", value={"labels": ["no", "yes"], "metrics": ["guess"], "scale": 1.0}), "unknown metric"),
+    (set_at("own_task", value={"labels": ["no", "yes"], "metrics": ["f1"], "scale": 1.0}), "has no f1"),
+    (set_at("mismatched", value={"constant": {"accuracy": 0.5}, "exits": []}), "no rows of mismatched"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), RECORDS, ids=lambda value: getattr(value, "__name__", None))
+def test_a_record_that_does_not_fit_together_is_named(say: Say, folder: Path, change: Callable[[Any], None], words: str) -> None:
+    path = broken_in(folder) / RECORD
+    whole = json.loads(path.read_text())
+    change(whole)
+    path.write_text(json.dumps(whole))
+    assert_named_and_the_other_shown(say, folder, words)
+
+
+LAYERS = [measured.layer for measured in WITH_CLOCK.exits]
+
+
+@pytest.mark.parametrize("split", TRACES)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"logits": lambda a: a[:1], "exit_layers": lambda a: a[:1]}, f"exits after layers {LAYERS[:1]}, wanted {LAYERS}"),
+        ({"exit_layers": lambda a: a[::-1].copy()}, f"exits after layers {LAYERS[::-1]}, wanted {LAYERS}"),
+        ({"exit_layers": lambda a: a - 99}, "exits after layers [-"),
+        ({"logits": lambda a: np.concatenate([a, a], -1)}, "4 logits a row, wanted 2"),
+        ({name: (lambda a: a[:0]) for name in ("ids", "labels", "lengths")} | {"logits": lambda a: a[:, :0]}, "no rows"),
+        ({"labels": lambda a: a * 0 + 9}, "label 9"),
+        ({"labels": lambda a: a * np.nan}, "label nan"),
+        ({"lengths": lambda a: -a}, "tokens, wanted 1 to"),
+        ({"lengths": lambda a: a * 1000}, "tokens, wanted 1 to"),
+    ],
+    ids=["one exit", "reversed", "negative layers", "classes", "no rows", "labels", "nan", "negative lengths", "long"],
+)
+def test_a_trace_that_is_not_its_records_is_named(
+    say: Say, folder: Path, split: str, change: dict[str, Callable[[Any], Any]], words: str
+) -> None:
+    path = broken_in(folder) / TRACES[split]
+    trace = read_trace(path)
+    path.write_bytes(trace_bytes(replace(trace, **{name: with_(getattr(trace, name)) for name, with_ in change.items()})))
+    assert_named_and_the_other_shown(say, folder, words)
+
+
+def test_every_number_and_list_of_a_record_may_be_anything_without_a_failure_of_ours(say: Say, folder: Path) -> None:
+    """Each leaf of the record in turn: refused and named, or shown."""
+    path = broken_in(folder) / RECORD
+    whole = path.read_text()
+
+    def leaves(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        return [at] * (at != ()) + [leaf for name, item in items for leaf in leaves(item, (*at, name))]
+
+    tried, wrong = 0, []
+    for at in leaves(json.loads(whole)):
+        for value in (None, 0, -1, 10**400, "", [], {}):
+            changed = json.loads(whole)
+            set_at(*at, value=value)(changed)
+            path.write_text(json.dumps(changed))
+            answer = say("report", "--results-dir", str(folder))
+            tried += 1
+            if answer.code not in (0, 3) or not answer.out:
+                wrong.append((at, str(value)[:9], answer.code, answer.err))
+    assert wrong == []
+    assert tried > 1000
