@@ -1,8 +1,11 @@
 """The cache folder: fitted stages, encoded rows, altered rows. What is in it, and making room."""
 
+import os
 import shutil
+import stat
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,22 +85,33 @@ def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
     for record in records:
         for use in record.stages:
             users.setdefault(use.report.key, []).append(record)
-    keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.suffix != ".lock"}
+    keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.is_dir()}
     found = [_stage(stage_folder(cache, key), tuple(users.get(key, ()))) for key in keys]
-    found += [_file(kind, path) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
-    found += [_left(path) for path in (cache / "stages").glob(f"{REMOVED}*")]
-    return sorted(found, key=lambda entry: (-entry.size_bytes, entry.key))
+    found += [_entry(kind, path.stem, [path]) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
+    found += [_entry("leftover", path.name, [path]) for path in (cache / "stages").glob(f"{REMOVED}*")]  # of a killed `remove`
+    return sorted(filter(None, found), key=lambda entry: (-entry.size_bytes, entry.key))
 
 
-def _stage(folder: Path, runs: tuple[RunRecord, ...]) -> Entry:
-    paths = tuple(path for path in (folder, stage_scratch(folder), unfinished_stage(folder)) if path.exists())
+def _stage(folder: Path, runs: tuple[RunRecord, ...]) -> Entry | None:
     name = "unfinished stage"
     if (folder / DIVERGED).is_file():
         name = "diverged stage"
     elif (folder / STORED).is_file():
         name = _stage_name(folder)
-    files = [file for path in paths for file in (path, *path.rglob("*"))]
-    return Entry(name, folder.name, paths, _size(files), max(_modified(file) for file in files), runs)
+    return _entry(name, folder.name, (folder, stage_scratch(folder), unfinished_stage(folder)), runs)
+
+
+def _entry(kind: str, key: str, paths: Sequence[Path], runs: tuple[RunRecord, ...] = ()) -> Entry | None:
+    """What is there of these paths; None when another process has just removed all of them."""
+    there = tuple(path for path in paths if os.path.lexists(path))
+    found: list[os.stat_result] = []
+    for path in (inner for outer in there for inner in (outer, *outer.rglob("*"))):
+        with suppress(FileNotFoundError):
+            found.append(path.lstat())
+    if not found:
+        return None
+    size = sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
+    return Entry(kind, key, there, size, max(one.st_mtime for one in found), runs)
 
 
 def _stage_name(folder: Path) -> str:
@@ -105,23 +119,6 @@ def _stage_name(folder: Path) -> str:
         return from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), str(folder)).report.name
     except (OSError, UnicodeDecodeError, IncompleteError):
         return "damaged stage"
-
-
-def _file(kind: str, path: Path) -> Entry:
-    return Entry(kind, path.stem, (path,), _size([path]), _modified(path), ())
-
-
-def _left(path: Path) -> Entry:
-    """What a killed `remove` was removing."""
-    return Entry("leftover", path.name, (path,), _size(path.rglob("*")), _modified(path), ())
-
-
-def _size(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _modified(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 def remove(entry: Entry) -> bool:
@@ -134,7 +131,7 @@ def remove(entry: Entry) -> bool:
             for path in entry.paths:
                 away = path if path.name.startswith(REMOVED) else path.with_name(f"{REMOVED}{path.name}")
                 path.replace(away)  # gone at once: nobody finds half of it
-                shutil.rmtree(away) if away.is_dir() else away.unlink()
+                shutil.rmtree(away) if away.is_dir() and not away.is_symlink() else away.unlink()
     except Timeout:
         return False
     except OSError as error:

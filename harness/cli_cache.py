@@ -22,7 +22,9 @@ def cache_command() -> None:
 
 
 @cache_command.command("list")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, envvar="HARNESS_LIST_FORMAT")
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, envvar="HARNESS_CACHE_LIST_FORMAT"
+)
 @results_option
 @cache_option
 @verbosity_options
@@ -64,7 +66,7 @@ def list_command(form: str, results_dir: Path, cache_dir: Path | None, verbose: 
 @cache_command.command("prune")
 @click.option("--unused", is_flag=True, help="Only what is part of no run in the results folder.")
 @click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Only what was not used for so long.")
-@click.option("--all", "everything", is_flag=True, help="Everything.")
+@click.option("--all", "everything", is_flag=True, envvar="HARNESS_CACHE_PRUNE_ALL", help="Everything.")
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
 @results_option
 @cache_option

@@ -51,7 +51,7 @@ allow_code_option = click.option(
 )  # fmt: skip
 task_file_option = click.option(
     "--task-file", "own_tasks", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", callback=_read_task_files,
-    help="A task of your own, in TOML; may be repeated.",
+    envvar="HARNESS_RUN_TASK_FILE", help="A task of your own, in TOML; may be repeated.",
 )  # fmt: skip
 
 

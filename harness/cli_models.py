@@ -127,7 +127,7 @@ def submit_command(
 
 @click.command("predict")
 @click.argument("model", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("texts", metavar="[TEXT [SECOND]]", nargs=-1)
+@click.argument("texts", metavar="[TEXT ...]", nargs=-1)
 @click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", envvar="HARNESS_PREDICT_FILE",
               help="Rows to answer: .tsv, .jsonl, or a text a line.")  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", envvar="HARNESS_PREDICT_FORMAT",
@@ -149,12 +149,12 @@ def predict_command(
     """Answer texts with an exported model: the label or number, the exit, its probability, milliseconds in the model (a batch's are shared
     by its rows).
 
-    A line of a .tsv file holds one or two texts between tabs; of a .jsonl file a text, a list of one or two, or an object with "text" and
-    perhaps "second".
+    For a task of two texts they stand in pairs, the first and the second. A line of a .tsv file holds one or two texts between tabs; of a
+    .jsonl file a text, a list of one or two, or an object with "text" and perhaps "second".
 
     \b
     Examples:
-      harness predict my-model "a fine film"
+      harness predict my-model "a fine film" "a dull one"
       harness predict my-model --file pairs.tsv --format csv --batch-size 8
     """
     import torch
@@ -162,16 +162,15 @@ def predict_command(
     from harness.exported import load
     from harness.listing import answers_text
     from harness.run import make_compute
-    from harness.text_rows import TextRow, text_rows
+    from harness.text_rows import rows_of, text_rows
 
     if (path is None) != bool(texts):
         raise HarnessError(f"got {'--file and a text' if texts else 'neither a text nor --file'}, wanted one of them")
-    if len(texts) > 2:
-        raise HarnessError(f"got {len(texts)} texts, wanted one or two: many rows come from --file")
-    rows = text_rows(path) if path is not None else [TextRow(1, texts)]
+    rows = text_rows(path) if path is not None else []
     compute = make_compute(device, "fp32", threads, verbose - quiet)
     torch.set_num_threads(compute.threads)
     loaded = load(model, compute.device.type)
+    rows = rows or rows_of(texts, loaded.card.texts)
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
         compute.progress.say(f"harness: warning: {tokens.truncated} of {len(rows)} rows were cut at {loaded.card.max_length} tokens")

@@ -86,7 +86,7 @@ def check_command(
 @click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
 @reference_option
 @click.option("--budget", metavar="10ms|100MMAC", help="Only the best of each method within it: milliseconds at batch 1, or MACs a row.")
-@click.option("--differences-from", "against", metavar="ROW",
+@click.option("--differences-from", "against", metavar="ROW", envvar="HARNESS_REPORT_DIFFERENCES_FROM",
               help="Only paired differences from this row of the report; plain: of each method with several its plain row.")  # fmt: skip
 @click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
 @results_option

@@ -81,7 +81,7 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
         task=task.name,
         backbone=record.spec.backbone,
         labels=task.labels,
-        texts=texts_of(task),
+        texts=record.own_task.texts if record.own_task is not None else texts_of(task),
         metrics=task.metrics,
         max_length=record.spec.max_length,
         shape=backbone.shape,
@@ -93,11 +93,9 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
     )
 
 
-def texts_of(task: Task) -> int | None:
-    """Texts of a row; None where the record of a user's own task does not say."""
-    if task.source is not None:
-        return len(task.source.layout.texts)
-    return len(demo.demo_rows(task.name, "dev")[0].texts) if task.name in demo.LABELS else None
+def texts_of(task: Task) -> int:
+    """Texts of a row of a task of the table."""
+    return len(demo.demo_rows(task.name, "dev")[0].texts if task.source is None else task.source.layout.texts)
 
 
 def about(card: Card) -> str:

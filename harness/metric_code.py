@@ -45,14 +45,14 @@ def load_metric(code: MetricCode, folder: Path) -> Evaluated:
     Raises: HarnessError when the library or the metric is not to be had.
     """
     check_evaluate(code.name)
-    import evaluate  # 7 s and all of transformers, for those alone who ask for it
-
     place = code.name.removeprefix(PREFIX)
     if not place.startswith(".") and Path(place).exists():
         raise HarnessError(f"metric {code.name}: the library would run what lies in ./{place}; write {PREFIX}./{place} if that is meant")
     try:
+        import evaluate  # 7 s and all of transformers, for those alone who ask for it
+
         return cast(Evaluated, evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place))
-    except Exception as error:  # the metric's own code runs here, and may raise anything
+    except Exception as error:  # the metric's own code runs here, and may raise anything; so may a library that lacks another
         raise HarnessError(f"metric {code.name} cannot be loaded: {first_line(error)}") from None
 
 

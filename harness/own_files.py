@@ -59,6 +59,9 @@ def _row(path: Path, line: int, cells: Sequence[object], names: Sequence[str]) -
             raise HarnessError(f"{path} line {line}: column {name!r} holds {_said(text)}, wanted a text")
     if not isinstance(label, str | int | float):
         raise HarnessError(f"{path} line {line}: column {names[-1]!r} holds {_said(label)}, wanted a label")
+    for name, text in zip(names, cells, strict=True):
+        if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise HarnessError(f"{path} line {line}: column {name!r} holds {text[:40]!r}, half of a character: wanted Unicode text")
     return Row(tuple(str(text).strip() for text in texts), label.strip() if isinstance(label, str) else json.dumps(label), line)
 
 

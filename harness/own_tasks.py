@@ -82,7 +82,7 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
 
 def summary(task: Task) -> TaskSummary | None:
     """What a record keeps of a user's own task; None for the others, which every reader knows."""
-    return TaskSummary(task.labels, task.metrics, task.scale) if task.own is not None else None
+    return TaskSummary(task.labels, task.metrics, task.scale, len(task.own.texts)) if task.own is not None else None
 
 
 def task_of(record: RunRecord) -> Task:
@@ -159,6 +159,8 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     labels = table.texts("labels", 'the names of the classes, such as ["no", "yes"], or regression = true')
     if len(labels) < 2:
         raise table.wrong("labels", "two or more")
+    if not all(label.isprintable() for label in labels):
+        raise table.wrong("labels", "names that can be printed on a line; values says what the files write for each")
     values = table.texts("values", "what the files write for each label") if "values" in table.values else labels
     if len(values) != len(labels):
         raise table.wrong("values", f"{len(labels)}, one for each of labels")

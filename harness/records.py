@@ -249,6 +249,8 @@ class TaskSummary:
     """The first is the main one."""
     scale: float
     """Regression: what labels are divided by in training."""
+    texts: int | None = None
+    """Texts of a row; None in records that are older than this field."""
 
 
 @dataclass(frozen=True)

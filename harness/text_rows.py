@@ -1,7 +1,7 @@
-"""Rows of one or two texts to be answered, from a file."""
+"""Rows of one or two texts to be answered, from a file or the command line."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +41,17 @@ def text_rows(path: Path) -> list[TextRow]:
     if not rows:
         raise HarnessError(f"{path} has no rows")
     return rows
+
+
+def rows_of(texts: Sequence[str], of_each: int | None) -> list[TextRow]:
+    """Texts of the command line as rows of so many; None: all of them are one row.
+
+    Raises: HarnessError when some are left over.
+    """
+    size = of_each or len(texts)
+    if len(texts) % size:
+        raise HarnessError(f"got {len(texts)} texts, wanted them in pairs: the task has two texts a row")
+    return [TextRow(place // size + 1, tuple(texts[place : place + size])) for place in range(0, len(texts), size)]
 
 
 def _whole(line: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +103,36 @@ def test_what_a_killed_removal_left_goes_with_the_next(cache: Path) -> None:
     (left,) = [entry for entry in entries(cache, []) if entry.kind == "leftover"]
     assert remove(left)
     assert not any(path.name.startswith(".removed") for path in (cache / "stages").iterdir() if path.suffix != ".lock")
+
+
+def test_what_is_no_stage_is_let_be_and_links_go_without_what_they_point_to(say: Say, cache: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    stages = cache / "stages"
+    (stages / "notes.txt").write_text("a note")
+    (stages / ("d" * 16)).symlink_to(elsewhere)
+    (stages / ("e" * 16)).symlink_to(tmp_path / "nowhere")
+    (stages / LOOSE / "link").symlink_to(tmp_path / "nowhere")
+    assert len(listed(say, cache)) == 5
+    answer = say("cache", "prune", "--all", "--cache-dir", str(cache))
+    assert (answer.code, answer.err) == (0, "")
+    assert listed(say, cache) == []
+    assert sorted(path.name for path in stages.iterdir() if path.suffix != ".lock") == ["e" * 16, "notes.txt"]
+    assert (elsewhere / "mine.txt").read_text() == "mine"
+
+
+def test_a_stage_that_goes_while_it_is_listed_is_none(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process prunes between the look into the folder and the look at its files."""
+    looked = Path.rglob
+
+    def gone(self: Path, pattern: str) -> Iterator[Path]:
+        found = list(looked(self, pattern))
+        shutil.rmtree(self, ignore_errors=True)
+        return iter(found)
+
+    monkeypatch.setattr(Path, "rglob", gone)
+    assert {entry.kind for entry in entries(cache, [])} <= {"unfinished stage", "stage-a", "stage-b", "rows"}
 
 
 def test_a_diverged_and_a_damaged_stage_are_named_so(cache: Path) -> None:

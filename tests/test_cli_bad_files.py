@@ -138,6 +138,13 @@ TASK_FILES = [
     Bad("label that is not named", own_task(b"review,liked\ngood,maybe\n"), OWN, ["train.csv", "line 2", "'maybe'", "yes"]),
     Bad("row of another width", own_task(b"review,liked\ngood,yes,really\n"), OWN, ["train.csv", "line 2"]),
     Bad("data file without rows", own_task(b"review,liked\n"), OWN, ["train.csv", "no rows"]),
+    Bad(
+        "half of a character",
+        own_task(b'{"review": "x \\ud800", "liked": "yes"}\n', "train.jsonl", train='"train.jsonl"'),
+        OWN,
+        ["train.jsonl", "line 1", "'review'", "half of a character"],
+    ),
+    Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "can be printed"]),
     Bad("data file that is not UTF-8", own_task(b"review,liked\n\xff,yes\n"), OWN, ["train.csv", "utf-8"]),
     Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, ["2"]),
     Bad("JSONL that is no JSON", own_task(b"{", "rows.jsonl", train='"rows.jsonl"'), OWN, ["rows.jsonl", "line 1"]),

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -152,13 +153,22 @@ def test_formats_of_predict_hold_the_same(say: Say, export: Callable[..., Path])
     assert text[:3] == [row["answer"], f"exit {row['exit']}", f"probability {row['probability']:.3f}"]
 
 
+def test_texts_of_a_task_of_pairs_stand_in_pairs(say: Say, export: Callable[..., Path]) -> None:
+    words = ("predict", str(export("deebert")), "--threads", "1", "--format", "json", "--batch-size", "1")
+    texts = [("anna was happy", "anna smiled"), ("ben ran", "ben was slow")]
+    found = json.loads(say(*words, *(text for row in texts for text in row)).out)
+    alone = [json.loads(say(*words, *row).out)[0] for row in texts]
+    assert [row["row"] for row in found] == [1, 2]
+    assert [(row["answer"], row["exit"]) for row in found] == [(row["answer"], row["exit"]) for row in alone]
+
+
 def test_rows_that_are_cut_are_said(say: Say, export: Callable[..., Path]) -> None:
     answer = say("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
     assert (answer.code, answer.lines) == (0, ["harness: warning: 1 of 1 rows were cut at 128 tokens"])
 
 
 def test_a_users_own_task_is_exported_without_its_file(say: Say, tmp_path: Path) -> None:
-    """How many texts a row has is not known then: one and two are answered."""
+    """How many texts a row has stands in the record, but for older ones: of those one and two are answered."""
     path = write_task(tmp_path / "task", {"dev": None, "dev_share": "0.1"})
     write_csv(tmp_path / "task" / "train.csv", reviews(500))
     places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
@@ -168,8 +178,14 @@ def test_a_users_own_task_is_exported_without_its_file(say: Say, tmp_path: Path)
     (record,), _ = ResultsStore(tmp_path / "results").records()
     assert say("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
     model = load(tmp_path / "model")
-    assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), None)
-    assert {answer.answer for answer in model.answer([("fine",), ("fine", "dull")])} <= {"no", "yes"}
+    assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), 1)
+    assert 'harness predict . "a text"\n' in (tmp_path / "model" / "README.md").read_text()
+    answers = json.loads(say("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out)
+    assert [row["row"] for row in answers] == [1, 2, 3]
+    with pytest.raises(HarnessError, match=r"row 1 has 2 texts, task reviews wants 1 text$"):
+        model.answer([("fine", "dull")])
+    older = replace(model, card=replace(model.card, texts=None))
+    assert {answer.answer for answer in older.answer([("fine",), ("fine", "dull")])} <= {"no", "yes"}
 
 
 # --- files of rows
@@ -219,9 +235,9 @@ def test_mistakes_of_predict_are_one_line(say: Say, export: Callable[..., Path],
     (tmp_path / "one.txt").write_text("a\n")
     cases: list[tuple[list[str], int, list[str]]] = [
         ([folder], 2, ["neither a text nor --file"]),
-        ([folder, "a", "b", "c"], 2, ["3 texts", "one or two"]),
+        ([folder, "a", "b", "c"], 2, ["3 texts", "in pairs"]),
         ([folder, "a", "--file", str(tmp_path / "one.txt")], 2, ["--file and a text"]),
-        ([folder, "a"], 2, ["row 1 has 1 text,", "demo-pair wants 2 texts"]),
+        ([folder, "a"], 2, ["1 texts", "in pairs"]),
         ([folder, "a", "b\udcff"], 2, ["row 1", "UTF-8"]),
         ([folder, "--file", str(tmp_path / "nowhere.txt")], 2, ["nowhere.txt"]),
         ([str(tmp_path), "a"], 2, ["harness.json", "harness export"]),

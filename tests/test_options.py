@@ -1,11 +1,14 @@
 """What the words of the command line, of the environment and of a grid's file mean."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from conftest import RUN, Say
 from synthetic import everything_under
 
+from harness.cli import cli
 from harness.options import read_grid
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -82,6 +85,40 @@ def test_every_option_of_run_may_come_from_the_environment(say: Say, monkeypatch
     monkeypatch.setenv("HARNESS_THREADS", "1")
     monkeypatch.setenv("HARNESS_SET", "bert.epochs=2 bert.clip=2")
     assert say("run").out == typed.out
+
+
+def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*names, name))
+        else:
+            yield (*names, name), command
+
+
+def test_the_variable_of_every_option_has_the_options_own_name() -> None:
+    """HARNESS_RUN_SEEDS is --seeds of `harness run`; one that several commands share does without the command."""
+    wrong, looked_at = [], 0
+    for names, command in commands(cli):
+        for option in command.params:
+            if not isinstance(option, click.Option):
+                continue
+            looked_at += 1
+            word = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
+            own = "_".join(["HARNESS", *map(str.upper, names), word])
+            read = option.envvar or "_".join(["HARNESS", *map(str.upper, names), str(option.name).upper()])
+            if read not in (own, f"HARNESS_{word}"):
+                wrong.append(f"{' '.join(names)} --{word.lower()}: {read}")
+    assert wrong == []
+    assert looked_at > 80
+
+
+def test_a_task_file_may_come_from_the_environment(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"a text {number},{'ab'[number % 2]}\n" for number in range(900)))
+    keys = ('name = "mine"', 'train = "rows.csv"', "dev_share = 0.1", 'text = "text"', 'label = "label"', 'labels = ["a", "b"]')
+    (tmp_path / "mine.toml").write_text("\n".join((*keys, 'metrics = "accuracy"')))
+    monkeypatch.setenv("HARNESS_RUN_TASK_FILE", str(tmp_path / "mine.toml"))
+    answer = say("run", "--methods", "bert", "--limit", "8", "--dry-run")
+    assert (answer.code, answer.out.splitlines()[2].split()[:2]) == (0, ["mine", "bert"])
 
 
 def test_settings_of_the_environment_stand_between_blanks_or_in_quotes(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,7 +303,7 @@ def test_too_few_rows_are_said_with_both_numbers(tmp_path: Path) -> None:
 
 def test_record_describes_an_own_task_and_a_built_in_one_needs_no_description(folder: Path) -> None:
     task = read_task_file(write_task(folder, {"metrics": '["f1", "accuracy"]'}))
-    assert summary(task) == TaskSummary(("no", "yes"), ("f1", "accuracy"), 1.0)
+    assert summary(task) == TaskSummary(("no", "yes"), ("f1", "accuracy"), 1.0, texts=1)
     assert summary(TASKS["mrpc"]) is None
     record = make_record("bert", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)], task="reviews")
     described = TaskSummary((), ("pearson",), 4.0)

@@ -171,7 +171,7 @@ def test_what_only_some_runs_have_is_left_out_of_the_records_of_the_others(recor
     assert from_json(RunRecord, to_json(own), "x.json") == own
 
 
-LATER = ["sources", "corpus", "vectors", "checkpoint", "own_task", "mismatched", "remarks"]
+LATER = ["sources", "corpus", "vectors", "checkpoint", "own_task", "mismatched", "remarks", "texts"]
 """Fields that older records of the schema do not have."""
 
 
