@@ -4,11 +4,12 @@ from huggingface_hub import try_to_load_from_cache
 
 from harness.backbones import Backbone
 from harness.hub import hub_rows, is_cached
+from harness.leaderboard import ENTRIES, unlabelled
 from harness.tasks import Task
 
 
 def fetch_task(task: Task) -> str:
-    """What was fetched of a task.
+    """What was fetched of a task: its rows, and those that the leaderboard asks about.
 
     Raises: HarnessError when it is neither cached nor to be had.
     """
@@ -16,6 +17,10 @@ def fetch_task(task: Task) -> str:
         return "made in code, nothing to fetch"
     cached = is_cached(task.name, task.source)
     rows = {split: len(hub_rows(task.name, task.source, task.labels, split)) for split in task.source.hub_splits}
+    for entry in ENTRIES:
+        asked = unlabelled(entry, None) if entry.task == task.name else None
+        if asked is not None:
+            rows["ax" if entry.diagnostic else entry.hub[1]] = len(asked)
     said = ", ".join(f"{split} {count:,}" for split, count in rows.items())
     return f"{'in the cache already' if cached else 'fetched from the hub'} (rows: {said})"
 

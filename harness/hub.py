@@ -1,24 +1,23 @@
 """GLUE from the hub: found in its cache or fetched there, and read through `datasets`."""
 
 import re
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
-from huggingface_hub import dataset_info, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from harness.errors import HarnessError, first_line
 from harness.glue import GlueSource, Row
+from harness.reach import PROBE_S, out_of_reach
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
-PROBE_S = 5.0
-"""Seconds after which the hub is out of reach, whatever keeps its answer (a dead name server alone can take 20)."""
+SMALLEST = "wnli/validation-00000-of-00001.parquet"
+"""Of its files: where it is to be had, so are the others."""
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
@@ -95,10 +94,10 @@ def _cached_folder(config: str, splits: Sequence[str]) -> Path | None:
 
 
 def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
-    why = "this is offline" if huggingface_hub.constants.HF_HUB_OFFLINE else _out_of_reach()
+    why = out_of_reach(REPOSITORY, SMALLEST, REVISION, "dataset")
     try:
         if why is None:
-            return Path(_snapshot(config, splits)(etag_timeout=5))
+            return Path(_snapshot(config, splits)(etag_timeout=PROBE_S))
     except Exception as error:  # the client also lets the errors of its HTTP library through
         why = first_line(error)
     raise HarnessError(
@@ -117,21 +116,3 @@ def _shards(folder: Path, split: str) -> list[Path]:
     found = {path: _SHARD.search(path.name) for path in sorted(folder.glob(f"{split}-*.parquet"))}
     whole = all(match is not None and int(match[1]) == len(found) for match in found.values())
     return list(found) if whole else []
-
-
-@cache
-def _out_of_reach() -> str | None:
-    """Why the hub cannot be asked, None when it can. It is asked once: nine tasks would wait nine times."""
-    answers: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            dataset_info(REPOSITORY, revision=REVISION, timeout=PROBE_S)
-            answers.append(None)
-        except Exception as error:  # as above
-            answers.append(first_line(error))
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(PROBE_S)
-    return answers[0] if answers else f"no answer within {PROBE_S:g} s"

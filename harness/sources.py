@@ -6,10 +6,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import model_info, snapshot_download
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from harness.errors import HarnessError, first_line, reason
+from harness.reach import PROBE_S, out_of_reach
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 POOLING = "1_Pooling/config.json"
@@ -43,10 +44,12 @@ def hub_folder(repository: str, revision: str | None, wanted: str) -> Path:
             kept = Path(fetch(local_files_only=True))
             if (kept / wanted).is_file():
                 return kept
-        model_info(repository, revision=revision, timeout=5)  # fails at once without a network; the download would retry
-        return Path(fetch(etag_timeout=5))
+        why = out_of_reach(repository, CONFIG, revision)
+        if why is None:
+            return Path(fetch(etag_timeout=PROBE_S))
     except Exception as error:  # the client also lets the errors of its HTTP library through
-        raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {first_line(error)}; give a local folder") from None
+        why = first_line(error)
+    raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {why}; give a local folder")
 
 
 def read_json(path: Path) -> JsonObject:

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from baselines.encoder import EncoderModel, Head, ModelConfig
 from baselines.losses import exit_losses
 from baselines.training import Examples, Schedule
-from harness import demo, hub
+from harness import demo, reach
 from harness.__main__ import main
 from harness.backbones import Backbone
 from harness.methods import model_format
@@ -124,9 +124,9 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    hub._out_of_reach.cache_clear()
+    reach.forget()
     yield folder
-    hub._out_of_reach.cache_clear()
+    reach.forget()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ORDER = (
-    "__init__", "errors", "lines", "whole", "typed_json", "records", "trace", "demo", "glue", "hub", "metric_code", "metrics",
+    "__init__", "errors", "lines", "whole", "typed_json", "records", "trace", "demo", "glue", "reach", "hub", "metric_code", "metrics",
     "own_files", "splits", "tasks", "own_tasks", "leaderboard", "corpus", "rows", "text_rows", "sources", "class_names", "shapes",
     "vocabularies", "backbones", "fetching", "methods", "options", "policies", "soundness", "sweep", "store", "listing", "groups",
     "compare", "rules", "doubts", "tables", "averages", "budget", "differences", "report", "baseline", "regress", "verdicts", "schema",

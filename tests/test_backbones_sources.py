@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from synthetic import make_exit, make_record, one_line, pieces, write_bert
 
-from harness import live, sources
+from harness import live, reach, sources
 from harness.backbones import BACKBONES, find_backbone
 from harness.errors import HarnessError
 from harness.live import LiveOptions
@@ -73,6 +73,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache.mkdir()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    reach.forget()
     return cache
 
 
@@ -169,7 +170,7 @@ def test_a_hub_repository_out_of_reach_is_one_line_within_seconds(hub: Path, nam
 
 
 def test_a_pickle_of_a_repository_that_is_not_in_the_table_is_not_read(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "model_info", lambda *_, **__: None)
+    monkeypatch.setattr(sources, "out_of_reach", lambda *_: None)
     snapshot = write_snapshot(hub, "1" * 40, "somebody/pickled")
     (snapshot / WEIGHTS).rename(snapshot / PICKLED)
     monkeypatch.setattr(sources, "snapshot_download", lambda *_, **__: str(snapshot))

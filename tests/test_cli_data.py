@@ -257,12 +257,12 @@ def test_run_on_mnli_keeps_the_mismatched_trace_and_its_scores(say: Say, tmp_pat
 
 
 def test_fetch_says_what_was_there_and_where_nothing_was_needed(say: Say, online: Path) -> None:
-    for split in ("train", "validation"):
+    for split in ("train", "validation", "test"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
     answer = say("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.splitlines() == [
-        "task rte: in the cache already (rows: train 450, validation 450)",
+        "task rte: in the cache already (rows: train 450, validation 450, test 450)",
         "task demo-pair: made in code, nothing to fetch",
         "backbone tiny: random weights, nothing to fetch",
     ]

@@ -8,7 +8,8 @@ import pytest
 from glue_files import HUB_NAMES, glue_rows, write_glue, write_parquet
 from synthetic import one_line
 
-from harness import hub
+from harness import hub, reach
+from harness.backbones import find_backbone
 from harness.corpus import Corpus
 from harness.errors import HarnessError
 from harness.tasks import GROUPS, TASKS, load_data
@@ -89,7 +90,7 @@ def test_offline_never_asks_the_network_and_cached_data_serve(hub_cache: Path, m
     for split in ("train", "validation"):
         write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 450))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "dataset_info", asked)
+    monkeypatch.setattr(reach, "hf_hub_download", asked)
     assert len(load_data(TASKS["rte"], None).dev) == 450
     with pytest.raises(HarnessError, match="offline"):
         load_data(TASKS["cola"], None)
@@ -102,12 +103,14 @@ def test_a_hub_that_never_answers_is_given_up_and_asked_once(hub_cache: Path, mo
         asked.append(1)
         time.sleep(30)
 
-    monkeypatch.setattr(hub, "dataset_info", sleeps)
-    monkeypatch.setattr(hub, "PROBE_S", 0.1)
+    monkeypatch.setattr(reach, "hf_hub_download", sleeps)
+    monkeypatch.setattr(reach, "PROBE_S", 0.1)
     started = time.monotonic()
     for task in GROUPS["glue"]:
         with pytest.raises(HarnessError, match=r"no answer within 0\.1 s; give --data-dir"):
             load_data(TASKS[task], None)
+    with pytest.raises(HarnessError, match=r"bert-base-cased.*no answer within 0\.1 s; give a local folder"):
+        find_backbone("google-bert/bert-base-cased")
     assert time.monotonic() - started < 10
     assert len(asked) == 1
 
@@ -123,7 +126,7 @@ def test_what_is_not_cached_is_fetched_in_the_pinned_revision(hub_cache: Path, m
             folder = write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 450))
         return str(folder.parent)
 
-    monkeypatch.setattr(hub, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(reach, "hf_hub_download", lambda *_, **__: None)
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert len(load_data(TASKS["rte"], None).dev) == 450
     assert wanted == [("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", ["rte/train-*.parquet", "rte/validation-*.parquet"])]
