@@ -161,6 +161,8 @@ def run_command(
     Examples:
       harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --train-rows sst2=10000 --seeds 1,2,3
       harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
+      harness run --tasks glue --data-dir GLUE_DIR --methods bert,pabee --backbone minilm --limit 64 --offline
+      harness run --config grid.toml
     """
     from harness.backbones import find_backbone
     from harness.corpus import Corpus, corpus_tasks

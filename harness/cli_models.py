@@ -100,7 +100,7 @@ def submit_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Answer GLUE's test rows with stored runs, one a task, and write what the leaderboard takes. Exit code 3: it wants more tasks.
+    """Answer GLUE's test rows with stored runs, one a task, and write what the leaderboard takes. Exit code 3: it wants more tasks or rows.
 
     The models come from the cache folder, the rows from the test files of --data-dir or from the hub.
 
@@ -122,7 +122,7 @@ def submit_command(
     click.echo(f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files))
     if done.missing:
         click.echo(f"harness: without {', '.join(entry.name for entry in done.missing)}: the leaderboard wants all", err=True)
-    return ExitCode.OK if all(entry.diagnostic for entry in done.missing) else ExitCode.INCOMPLETE
+    return ExitCode.OK if done.whole else ExitCode.INCOMPLETE
 
 
 @click.command("predict")
@@ -155,7 +155,7 @@ def predict_command(
     \b
     Examples:
       harness predict my-model "a fine film" "a dull one"
-      harness predict my-model --file pairs.tsv --format csv --batch-size 8
+      harness predict my-model --file rows.tsv --format csv --batch-size 8
     """
     import torch
 

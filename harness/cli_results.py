@@ -50,6 +50,7 @@ def check_command(
     Examples:
       harness check --baseline baseline.json --update      # once, and when a change is wanted
       harness check --baseline baseline.json --format github
+      harness check --baseline baseline.json --format junit --no-latency
     """
     from harness.baseline import baseline_of, read_baseline, write_baseline
     from harness.errors import IncompleteError
@@ -109,6 +110,7 @@ def report_command(
     \b
     Examples:
       harness report --format markdown --tasks mrpc,sst2
+      harness report --format latex --wnli
       harness report --budget 100MMAC --tasks sst2
       harness report --differences-from deebert --methods bert,deebert
     """

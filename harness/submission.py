@@ -45,6 +45,11 @@ class Submitted(NamedTuple):
     files: list[Answered]
     missing: list[Entry]
 
+    @property
+    def whole(self) -> bool:
+        """Whether the leaderboard takes it: every file is there, with as many rows as there are officially."""
+        return not self.missing and all(len(file.words) == file.entry.rows for file in self.files)
+
 
 def submit(store: ResultsStore, records: Sequence[RunRecord], out: Path, compute: Compute, options: SubmitOptions) -> Submitted:
     """Answer the test rows of the runs' tasks and write the zip file.

@@ -7,27 +7,31 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from conftest import Say
 from synthetic import HEADERS, write_tsv
 
+from harness.__main__ import main
 from harness.cli import cli
 from harness.store import ResultsStore
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
-RUN_QUICKLY = "--dry-run --limit 64"
 MORE = {
-    "run": RUN_QUICKLY,
+    "run": "--dry-run --limit 64",
     "time": "--rounds 3 --limit 4 --threads 1",
 }
 """Command -> words that make its example quick."""
 
-ELSEWHERE = {"fetch": 3}
-"""Commands whose examples need a network -> their code without one."""
+CODES = {
+    "fetch": 3,  # there is no network here
+    "submit": 3,  # the leaderboard wants more tasks
+    "run --tasks glue": 3,  # the folder has some of them
+}
+"""How an example begins -> its code where that is not 0."""
 
-
-ON_A_REAL_TASK = ("harness export", "harness predict", "harness submit", "harness run --checkpoint")
-"""How examples begin that want a run on GLUE or a checkpoint: README's are run in test_cli_checkpoint.py."""
+IN_A_ROW = "harness run --checkpoint"
+"""How README's block begins whose lines stand on one another: test_cli_checkpoint.py runs it."""
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -43,11 +47,15 @@ def lines_of(text: str) -> list[str]:
     return [line.strip().partition("  #")[0].strip() for line in joined.splitlines() if line.strip().startswith("harness ")]
 
 
+def blocks() -> list[str]:
+    """README's blocks of code."""
+    return re.findall(r"```[a-z]*\n(.*?)```", README, flags=re.DOTALL)
+
+
 def examples() -> list[str]:
-    """Of all commands' help, and of README's blocks of code."""
+    """Of all commands' help, and of README's blocks."""
     found = [line for _, command in [("", cli), *commands(cli)] for line in lines_of((command.help or "").partition("Example")[2])]
-    blocks = re.findall(r"```[a-z]*\n(.*?)```", README, flags=re.DOTALL)
-    return list(dict.fromkeys([*found, *(line for block in blocks for line in lines_of(block))]))
+    return list(dict.fromkeys([*found, *(line for block in blocks() if not block.startswith(IN_A_ROW) for line in lines_of(block))]))
 
 
 @pytest.fixture(scope="module")
@@ -64,32 +72,47 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small_grid() -> str:
+    """README's grid.toml, on the tiny backbone and few rows, with one seed."""
+    (grid,) = [block for block in blocks() if block.startswith("methods = ")]
+    for old, new in {'"minilm"': '"tiny"', "[1, 2, 3]": "[1]", "sst2 = 10000": "sst2 = 20"}.items():
+        assert old in grid
+        grid = grid.replace(old, new)
+    return grid
+
+
 @pytest.fixture(scope="module")
-def run_id(place: Path) -> str:
-    """Of a dynamic run whose model is cached."""
-    from harness.__main__ import main
+def runs(place: Path) -> dict[str, str]:
+    """Names in the examples -> dynamic runs on SST-2 and RTE, whose models are cached, and an exported model."""
+    words = "run --methods bert,deebert --tasks sst2,rte --limit 32 --epochs 1 --threads 1 --precision fp32 --latency-seconds 0.01 -q"
+    where = ["--results-dir", str(place / "results"), "--cache-dir", str(place / "cache")]
+    assert main([*words.split(), *where, "--data-dir", str(place / "glue")]) == 0
+    found = {run.spec.task: run.run_id for run in ResultsStore(place / "results").records()[0] if run.policy is not None}
+    assert main(["export", found["sst2"], "--out", str(place / "my-model"), *where]) == 0
+    (place / "rows.tsv").write_text("a fine film\na dull one\n")
+    (place / "grid.toml").write_text(small_grid())
+    for task, header in (("SST-2", "index\tsentence\n0\ta film\n"), ("RTE", "index\tsentence1\tsentence2\n0\ta film\ta film\n")):
+        (place / "glue" / task / "test.tsv").write_text(header)
+    return {"3f2a": found["sst2"], "RUN_ID": found["sst2"], "81bc": found["rte"]}
 
-    words = "run --methods bert,deebert --tasks demo-single --limit 32 --epochs 1 --threads 1 --precision fp32 --latency-seconds 0.01 -q"
-    assert main([*words.split(), "--results-dir", str(place / "results"), "--cache-dir", str(place / "cache")]) == 0
-    (found,) = [record.run_id for record in ResultsStore(place / "results").records()[0] if record.policy is not None]
-    return found
 
-
-@pytest.mark.parametrize("line", [line for line in examples() if not line.startswith(ON_A_REAL_TASK)])
-def test_example_works(line: str, say: Say, place: Path, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("line", examples())
+def test_example_works(line: str, say: Say, place: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(place / "cache"))
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(place / "xdg"))
-    for name, value in {"3f2a": run_id, "RUN_ID": run_id, "GLUE_DIR": str(place / "glue"), "my-results": "results"}.items():
+    for name, value in {**runs, "GLUE_DIR": str(place / "glue"), "my-results": "results"}.items():
         line = re.sub(rf"\b{name}\b", value, line)
     line = line.replace("--train-rows sst2=10000", "--train-rows sst2=20").replace("--backbone minilm", "--backbone tiny")
     words = shlex.split(line)[1:]
     name = words[0] if words else ""
-    if name == "run" and "--data-dir" not in words and "--tasks" in words:
+    if name == "run" and "--data-dir" not in words and words != ["run"]:
         words += ["--data-dir", str(place / "glue")]
+    if "--out" in words:  # that a folder or file of this name is there already is another test's matter
+        words += ["--force"]
     answer = say(*words, *MORE.get(name, "").split())
-    wanted = {ELSEWHERE.get(name, 0)}
+    wanted = {next((code for begin, code in CODES.items() if " ".join(words).startswith(begin)), 0)}
     if name == "report":  # on other tasks than the example names there are no runs here
         wanted |= {3} if "--tasks" in words else set()
     assert answer.code in wanted, answer
@@ -97,7 +120,29 @@ def test_example_works(line: str, say: Say, place: Path, run_id: str, monkeypatc
 
 
 def test_every_command_has_an_example_that_is_run() -> None:
+    """Here, each by `test_example_works`."""
     shown = examples()
     for name, command in commands(cli):
         if not isinstance(command, click.Group):
             assert any(line.startswith(f"harness {name}") for line in shown), name
+
+
+def test_the_block_that_is_run_elsewhere_is_one() -> None:
+    assert sum(block.startswith(IN_A_ROW) for block in blocks()) == 1
+
+
+def test_the_recipe_for_ones_own_repository_runs(say: Say, place: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """README's steps of a workflow, whose commands are harness's own but for the set-up."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(place / "cache"))
+    (block,) = [block for block in blocks() if block.startswith("- ")]
+    steps = yaml.safe_load(block)
+    lines = [step["run"] for step in steps if step.get("run", "").startswith("harness ")]
+    assert [line.split()[1] for line in lines] == ["run", "check"]
+    Path("grid.toml").write_text(small_grid())
+    quick = ["--data-dir", "glue", "--limit", "24", "--threads", "1", "--no-latency", "-q"]
+    assert say(*shlex.split(lines[0])[1:], *quick).code == 0
+    assert say("check", "--baseline", "baseline.json", "--results-dir", "fresh", "--update").code == 0
+    answer = say(*shlex.split(lines[1])[1:])
+    assert answer.code == 0
+    assert answer.out.startswith("::notice title=harness check::4 cells")

@@ -1,5 +1,7 @@
 """Other people's metrics: what is given to them, and what is taken from them."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from synthetic import one_line
+from test_own_tasks import reviews, write_csv, write_task
 
 from harness.errors import HarnessError
 from harness.metric_code import MetricCode, code_score, load_metric
+from harness.store import ResultsStore
 
 CODE = MetricCode("evaluate:wer", "")
 
@@ -82,3 +86,44 @@ def test_metric_that_cannot_be_loaded_is_one_line(tmp_path: Path, library: Calla
     with pytest.raises(HarnessError, match=r"evaluate:wer cannot be loaded: no module script$") as error:
         load_metric(CODE, tmp_path)
     one_line(error)
+
+
+def test_a_library_that_lacks_another_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+    library("pass")
+    (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
+    with pytest.raises(HarnessError, match=r"evaluate:wer cannot be loaded: No module named 'a_library_that_is_not_there'$"):
+        load_metric(CODE, tmp_path)
+
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class Agreement(evaluate.Metric):
+    def _info(self):
+        values = {name: datasets.Value("int64") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=datasets.Features(values))
+
+    def _compute(self, predictions, references):
+        return {"agreement": sum(one == other for one, other in zip(predictions, references)) / len(references)}
+"""
+
+
+def test_a_script_is_run_by_the_library_itself(tmp_path: Path) -> None:
+    """In a process of its own, whose caches are its own: the metric says what accuracy says."""
+    path = write_task(tmp_path / "own", {"metrics": '["accuracy", "evaluate:./agreement.py"]'})
+    write_csv(path.parent / "train.csv", reviews(500))
+    write_csv(path.parent / "dev.csv", reviews(40, 900))
+    (path.parent / "agreement.py").write_text(SCRIPT)
+    words = ["run", "--task-file", str(path), "--methods", "bert", "--epochs", "1", "--limit", "40", "--threads", "1", "--no-latency"]
+    places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "harness", *words, *places]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HARNESS_OFFLINE": "1"}
+    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "--allow-metric-code" in refused.stderr) == (2, True)
+    child = subprocess.run([*command, "--allow-metric-code"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    (record,), _ = ResultsStore(tmp_path / "results").records()
+    reached = record.exits[-1].scores
+    assert reached["evaluate:./agreement.py"] == pytest.approx(reached["accuracy"])
+    assert record.constant_scores["evaluate:./agreement.py"] == pytest.approx(record.constant_scores["accuracy"])

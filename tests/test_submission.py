@@ -19,6 +19,7 @@ from harness.hub import REVISION
 from harness.leaderboard import ENTRIES, Answered, Entry, check_zip, read_unlabelled, unlabelled, words_of, write_zip
 from harness.records import RunRecord
 from harness.store import ResultsStore
+from harness.submission import Submitted
 from harness.tasks import GROUPS, TASKS
 
 HEADERS = {
@@ -81,6 +82,7 @@ def test_a_diagnostic_file_that_is_not_there_is_left_out_and_others_are_missed(t
         ("index\ttext\n0\ta\n", ["line 1", "index, text", "wanted index, sentence"]),
         ("number\tsentence\n0\ta\n", ["line 1", "wanted index, sentence"]),
         ("index\tsentence\nzero\ta\n", ["line 2", "'zero'"]),
+        ("index\tsentence\n0\ta\n1\tb\n0\tc\n", ["line 4", "index 0 stands in line 2 too"]),
         ("index\tsentence\n", ["no rows"]),
         ("", ["line 1"]),
     ],
@@ -172,6 +174,13 @@ def test_a_zip_that_is_read_back_otherwise_is_refused(tmp_path: Path, files: dic
     assert said in str(caught.value)
 
 
+def test_a_submission_is_whole_with_every_file_and_the_official_number_of_rows() -> None:
+    files = [Answered(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows) for entry in ENTRIES]
+    assert Submitted(files, []).whole
+    assert not Submitted(files[:-1], [ENTRIES[-1]]).whole
+    assert not Submitted([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).whole
+
+
 def test_every_task_of_glue_has_its_file() -> None:
     assert {entry.task for entry in ENTRIES} == set(GROUPS["glue"])
 
@@ -224,6 +233,7 @@ def test_runs_become_a_submission_and_what_it_lacks_is_named(say: Say, done: Pat
 
 def test_other_numbers_of_test_rows_are_a_warning(say: Say, done: Path, tmp_path: Path) -> None:
     answer = say("submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *places(done))
+    assert answer.code == 3
     assert "harness: warning: RTE: 20 test rows, officially 3,000: the leaderboard will not take them" in answer.lines
 
 
