@@ -17,6 +17,7 @@ from harness.errors import ExitCode, HarnessError, IncompleteError, first_line
 from harness.estimate import fitting_minutes
 from harness.methods import CHECKPOINT, Method
 from harness.metric_code import load_metric
+from harness.progress import duration
 from harness.records import RunRecord, RunSpec
 from harness.run import Cell, Options, RowsOf, device_name, load_cell_data, run_cell, run_id
 from harness.store import ResultsStore, check_writable
@@ -217,16 +218,22 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
     """Run the cells, a line for each on standard output; the exit code of the worst failure."""
     finished = 0
     failures: list[Failure] = []
+    spent: list[float] = []
 
     def done(cell: Cell, record: RunRecord, stored: bool) -> None:
         nonlocal finished
         finished += 1
+        spent.extend([] if stored else [record.seconds])
         last = record.exits[-1]
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "stored already" if stored else f"{record.seconds:.0f} s"
         click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
         for said in (*record.remarks, *_doubts(record, options)):
             options.compute.progress.say(f"harness: warning: {cell.label}: {said}")
+        left = len(cells) - finished
+        if spent and left:
+            pace = sum(spent) / len(spent)
+            options.compute.progress.say(f"harness: cells left: {left}, about {duration(left * pace)} at the pace of those that ran")
 
     def failed(failure: Failure) -> None:
         nonlocal finished

@@ -65,14 +65,23 @@ class Progress:
             yield self._lines(label, steps, done)
 
     def _lines(self, label: str, steps: int | None, done: int) -> Advance:
-        state = {"done": done, "said": time.monotonic()}
-        of = "" if steps is None else f"/{steps}"
+        began = time.monotonic()
+        state = {"done": done, "said": began}
 
         def advance(note: str = "") -> None:
             state["done"] += 1
             now = time.monotonic()
             if now - state["said"] >= LINE_EVERY_S:
                 state["said"] = now
+                pace = (now - began) / (state["done"] - done)
+                of = "" if steps is None else f"/{steps}, {duration((steps - state['done']) * pace)} left"
                 self.say(f"{label}: {state['done']:.0f}{of} {note}".rstrip())
 
         return advance
+
+
+def duration(seconds: float) -> str:
+    """In words: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,12 +1,16 @@
 """Every committed figure follows from the committed traces and specs."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import Say
 
 from harness.backbones import BACKBONES
+from harness.baseline import read_baseline
 from harness.differences import PLAIN, render_differences
 from harness.flops import piece_costs
 from harness.methods import Method, Setting, configure
@@ -17,7 +21,7 @@ from harness.report import BEGIN, END, render
 from harness.run import FIXED_LENGTH
 from harness.store import RECORD, ResultsStore
 from harness.sweep import sweep, thresholds_from
-from harness.tasks import TASKS
+from harness.tasks import GROUPS, TASKS
 
 ROOT = Path(__file__).parent.parent
 STORE, ABLATIONS = (ResultsStore(ROOT / folder) for folder in ("results", "results/ablations"))
@@ -137,3 +141,29 @@ def test_readme_shows_the_report_on_these_records() -> None:
 
 def test_the_ablations_are_those_of_their_records() -> None:
     assert shown_in("results/ablations.md") == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
+
+
+# --- the baselines
+
+
+def test_the_committed_runs_are_those_of_the_committed_baseline(say: Say) -> None:
+    answer = say("check", "--baseline", str(ROOT / "results" / "baseline.json"), "--results-dir", str(STORE.root))
+    assert answer.code == 0, answer
+    assert answer.out.startswith(f"passed: {len(RECORDS)} cells")
+    assert "all the same" in answer.out
+
+
+def test_the_demos_baseline_has_every_cell_of_the_demo() -> None:
+    """That of make demo, which CI runs and holds against it."""
+    (command,) = re.findall(r"^\t\$\(RUN\)/(harness run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    words = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
+    runs = read_baseline(ROOT / "tests" / "demo_baseline.json").runs
+    wanted = {(task, method) for task in GROUPS[words["--tasks"]] for method in words["--methods"].split(",")}
+    assert {(run.spec.task, run.spec.method) for run in runs} == wanted
+    assert {(run.spec.backbone, run.environment.precision, run.environment.threads) for run in runs} == {
+        (words["--backbone"], {"fp32": "float32"}[words["--precision"]], int(words["--threads"]))
+    }
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    said = "\n".join(steps)
+    assert all(part in said for part in ("lint", "test", "demo", "check", "results/baseline.json"))
