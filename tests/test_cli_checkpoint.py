@@ -35,6 +35,23 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
+def test_a_checkpoint_of_the_hub_is_measured_from_its_cache_and_is_the_folders(say: Say, folder: Path, hub_cache: Path) -> None:
+    """Its name is OWNER/NAME; of a repository that is not cached one line says so."""
+    snapshot = hub_cache / "models--somebody--films" / "snapshots" / ("1" * 40)
+    shutil.copytree(folder, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("1" * 40)
+    for place in ("mine", "somebody/films"):
+        answer = say("run", "--checkpoint", place, *QUICK, "--offline")
+        assert answer.code == 0, answer
+    mine, theirs = sorted(ResultsStore(Path("results")).records()[0], key=lambda record: record.spec.backbone)
+    assert theirs.spec.backbone == "somebody/films"
+    assert np.array_equal(trace_of(mine), trace_of(theirs))
+    answer = say("run", "--checkpoint", "somebody/else", *QUICK)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert "somebody/else is neither cached nor to be had from the hub: this is offline" in answer.err
+
+
 def answer_always(folder: Path, place: int) -> None:
     """Make the checkpoint give one class to every row."""
     tensors = load_file(folder / "model.safetensors")
