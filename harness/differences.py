@@ -34,7 +34,7 @@ class Difference:
     point: str
     """`last exit`, `mean of exits`, or `MACs <= 1/2` for a point of a dynamic method's curve."""
     score: Mean
-    """The task's first metric on dev, over all seeds of the row."""
+    """By the metric, on dev, over all seeds of the row."""
     macs: Mean
     """Per dev row; of all exits the mean."""
     against: str | None
@@ -48,10 +48,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Differences:
-    """All of one condition."""
+    """All of one condition by one of the task's metrics."""
 
     condition: Condition
     metric: str
+    constant: float
+    """What a constant answer scores."""
     settings: str
     """A sentence with those that all rows of a method share and that are not its own; empty where there is none."""
     rows: tuple[Difference, ...]
@@ -97,29 +99,39 @@ def differences(
     names = {name for found in groups.values() for name in found}
     if against != PLAIN and against not in names:
         raise unknown("row", against, {PLAIN, *names})
-    found = [_differences(store, where, found, against, reference, methods) for where, found in groups.items()]
+    found = [
+        _differences(store, where, found, metric, against, reference, methods)
+        for where, found in groups.items()
+        for metric in task_of(_first(found)).metrics
+    ]
     kept = [one for one in found if any(row.gain is not None for row in one.rows)]
     if not kept:
         raise IncompleteError(f"no two rows of {store.root} share a seed and differ from {against}: see harness report")
     return kept
 
 
+def _first(groups: Mapping[str, list[RunRecord]]) -> RunRecord:
+    return next(iter(groups.values()))[0]
+
+
 def _differences(
     store: ResultsStore,
     where: Condition,
     groups: Mapping[str, list[RunRecord]],
+    metric: str,
     against: str,
     reference: str | None,
     methods: Sequence[str] | None,
 ) -> Differences:
-    first = next(iter(groups.values()))[0]
-    metric, labelled = task_of(first).metrics[0], store.trace(first).labels
+    first = _first(groups)
+    labelled = store.trace(first).labels
     bases = reference_runs(groups, reference)
     others = _others(groups, against, methods)
     reached = {name: _reached(store, groups[name], base_for(groups[name], bases), metric) for name in {*others, *others.values()}}
     order = sorted(others, key=lambda name: (others[name], name != others[name], name))
     rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
-    return Differences(where, metric, shared_settings([run for name in others for run in groups[name]]), tuple(rows))
+    settings = shared_settings([run for name in others for run in groups[name]])
+    return Differences(where, metric, first.constant_scores[metric], settings, tuple(rows))
 
 
 def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Sequence[str] | None) -> dict[str, str]:
@@ -195,10 +207,11 @@ def _section(found: Differences, title: str) -> Section:
     said = (
         f"Paired differences from {whom}, at the same point (of a method with one exit, that one): mean ± sd over the seeds that both have "
         f"(n), and 95 % of that mean over {RESAMPLES:,} resamples of dev's rows, the same rows for both: chance in the rows, not in the "
-        f"seeds. Under another setting a seed draws other random numbers.{found.settings}"
+        f"seeds. Under another setting a seed draws other random numbers. A constant answer scores {100 * found.constant:.1f}."
+        f"{found.settings}"
     )
     headers = ["method", "point", f"{found.metric} x100", "MMACs", "n", "difference x100", "95 % of resamples"]
-    return Section(title, (Part(said, Table(headers, [_cells(row) for row in found.rows])),))
+    return Section(f"{title}, {found.metric}", (Part(said, Table(headers, [_cells(row) for row in found.rows])),))
 
 
 def _cells(row: Difference) -> list[str]:
@@ -215,6 +228,7 @@ def _flat(found: Sequence[Differences]) -> list[dict[str, object]]:
         {
             **{field.name: getattr(one.condition, field.name) for field in fields(one.condition)},
             "metric": one.metric,
+            "constant": one.constant,
             "method": row.method,
             "point": row.point,
             "against": row.against,

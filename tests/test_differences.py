@@ -17,8 +17,9 @@ from harness.backbones import BACKBONES
 from harness.differences import ALL_EXITS, Difference, differences
 from harness.errors import HarnessError, IncompleteError
 from harness.methods import load_method
-from harness.metrics import bootstrap
+from harness.metrics import METRICS, bootstrap
 from harness.store import ResultsStore
+from harness.tasks import TASKS
 from harness.trace import Trace
 
 ROWS = 200
@@ -37,14 +38,14 @@ def trace_of(said: Sequence[NDArray[np.int64]]) -> Trace:
     return gap_trace(layers, [one.tolist() for one in said], np.linspace(1, 5, ROWS).tolist(), LABELS.tolist(), 20)
 
 
-def save(store: ResultsStore, method: str, seed: int, settings: dict[str, object], *said: NDArray[np.int64]) -> None:
+def save(store: ResultsStore, method: str, seed: int, settings: dict[str, object], *said: NDArray[np.int64], task: str = "rte") -> None:
     """A run that answers so at its exits."""
-    layers = (4,) if len(said) == 1 else (1, 4)
+    layers, metrics = (4,) if len(said) == 1 else (1, 4), TASKS[task].metrics
     exits = [
-        make_exit(layer, {"accuracy": float((one == LABELS).mean())}, 2000.0 * layer, 1.0, 1.0)
+        make_exit(layer, {metric: float(METRICS[metric](one.astype(float), LABELS)) for metric in metrics}, 2000.0 * layer, 1.0, 1.0)
         for layer, one in zip(layers, said, strict=True)
     ]
-    record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None)
+    record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None, task)
     record = identified(replace(record, spec=replace(record.spec, settings=settings)))
     store.save(record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)), {})
 
@@ -118,6 +119,22 @@ def test_settings_that_depend_on_the_backbone_are_the_methods_own_too(store: Res
         save(store, "costeff", 1, pooling, answers(wrong))
     rows = found(store, "plain")
     assert {row.against for row in rows.values()} == {f"costeff (pooling={own['pooling']})", None}
+
+
+def test_every_metric_of_a_task_has_differences_of_its_own_beside_a_constant_answers_score(say: Say, store: ResultsStore) -> None:
+    """Every other of 200 rows has label 1; one run answers 20 of the others with 1, so that 100 of 120 are right: F1 is 200 / 220."""
+    said = LABELS.copy()
+    said[:40:2] = 1
+    save(store, "bert", 1, {}, answers(0), task="mrpc")
+    save(store, "tinybert", 1, {}, said, task="mrpc")
+    by_metric = {one.metric: one for one in differences(store, store.records()[0], "bert", "bert")}
+    assert list(by_metric) == ["f1", "accuracy"]
+    gains = {metric: [row.gain.mean for row in one.rows if row.gain is not None] for metric, one in by_metric.items()}
+    assert gains == {"f1": [pytest.approx(200 / 220 - 1)], "accuracy": [pytest.approx(-0.1)]}
+    assert {one.constant for one in by_metric.values()} == {0.527}
+    text = say("report", "--differences-from", "bert", "--results-dir", str(store.root)).out
+    assert [line for line in text.splitlines() if line.startswith("### ")] == ["### mrpc on tiny, f1", "### mrpc on tiny, accuracy"]
+    assert text.count("A constant answer scores 52.7.") == 2
 
 
 def test_points_that_only_some_seeds_have_are_left_out(store: ResultsStore) -> None:
