@@ -164,11 +164,15 @@ def baseline_of(store: ResultsStore, records: Sequence[RunRecord]) -> Baseline:
 def read_baseline(path: Path) -> Baseline:
     """Raises: HarnessError when the file cannot be read or is no baseline."""
     try:
-        return from_json(Baseline, path.read_text(encoding="utf-8"), str(path))
+        baseline = from_json(Baseline, path.read_text(encoding="utf-8"), str(path))
+        for run in baseline.runs:
+            if any(len(point.left) != len(run.exits) or sum(point.left) < 1 or min(point.left) < 0 for point in run.points):
+                raise IncompleteError(f"{path}: run {run.run_id}: rows that leave at each exit do not fit its {len(run.exits)} exits")
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(f"cannot read the baseline {path}: {reason(error)}; --update makes one") from None
     except IncompleteError as error:
         raise HarnessError(f"{error}; --update makes a new baseline") from None
+    return baseline
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

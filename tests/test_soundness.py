@@ -1,7 +1,7 @@
 """Records and traces of the right form whose figures do not fit one another: named in one line, and all other runs are shown."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from conftest import DYNAMIC, SINGLE, Say, store_run
 from synthetic import identified, make_latency
+from test_regress import record as a_run
+from test_regress import save as save_run
+from test_regress import trace as a_trace
 
+from harness.baseline import baseline_of, write_baseline
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import read_trace, trace_bytes
 
@@ -145,24 +149,50 @@ def test_a_trace_that_is_not_its_records_is_named(
     assert_named_and_the_other_shown(say, folder, words)
 
 
-def test_every_number_and_list_of_a_record_may_be_anything_without_a_failure_of_ours(say: Say, folder: Path) -> None:
-    """Each leaf of the record in turn: refused and named, or shown."""
-    path = broken_in(folder) / RECORD
+ANYTHING = (None, 0, -1, 10**400, "", [], {})
+
+
+def leaves(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The path of every value inside, lists and objects too."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [at] * (at != ()) + [leaf for name, item in items for leaf in leaves(item, (*at, name))]
+
+
+def changed(path: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Where and how the file, which is rewritten each time, holds something else."""
     whole = path.read_text()
-
-    def leaves(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-        return [at] * (at != ()) + [leaf for name, item in items for leaf in leaves(item, (*at, name))]
-
-    tried, wrong = 0, []
     for at in leaves(json.loads(whole)):
-        for value in (None, 0, -1, 10**400, "", [], {}):
-            changed = json.loads(whole)
-            set_at(*at, value=value)(changed)
-            path.write_text(json.dumps(changed))
-            answer = say("report", "--results-dir", str(folder))
-            tried += 1
-            if answer.code not in (0, 3) or not answer.out:
-                wrong.append((at, str(value)[:9], answer.code, answer.err))
+        for value in ANYTHING:
+            other = json.loads(whole)
+            set_at(*at, value=value)(other)
+            path.write_text(json.dumps(other))
+            yield at, str(value)[:9]
+
+
+def test_every_value_of_a_record_may_be_anything_without_a_failure_of_ours(say: Say, folder: Path) -> None:
+    """Refused and named, or shown."""
+    tried, wrong = 0, []
+    for how in changed(broken_in(folder) / RECORD):
+        answer = say("report", "--results-dir", str(folder))
+        tried += 1
+        if answer.code not in (0, 3) or not answer.out:
+            wrong.append((how, answer.code, answer.err))
     assert wrong == []
     assert tried > 1000
+
+
+def test_every_value_of_a_baseline_may_be_anything_without_a_failure_of_ours(say: Say, tmp_path: Path) -> None:
+    """Refused, or compared."""
+    path, folder = tmp_path / "baseline.json", tmp_path / "results"
+    save_run(folder, a_run(), a_trace())
+    store = ResultsStore(folder)
+    write_baseline(path, baseline_of(store, store.records()[0]))
+    assert "all the same" in say("check", "--baseline", str(path), "--results-dir", str(folder)).out
+    tried, wrong = 0, []
+    for how in changed(path):
+        answer = say("check", "--baseline", str(path), "--results-dir", str(folder))
+        tried += 1
+        if answer.code not in (0, 1, 2, 3, 4) or len(answer.lines) > 1:
+            wrong.append((how, answer.code, answer.err))
+    assert wrong == []
+    assert tried > 800
