@@ -286,14 +286,14 @@ def _latency(old: PinnedRun, new: RunRecord, margin: float) -> Iterator[Finding 
     if timed is None or before != after:
         yield Finding("latency ratios", Verdict.NOT_COMPARED, _clock(*before), _clock(*after))
         return
-    for size in sorted({size for pinned in old.exits for size in pinned.static_ratio} - set(timed.reference_ratio), key=int):
+    for size in sorted({size for pinned in old.exits for size in pinned.static_ratio} - set(timed.reference_ratio)):
         yield Finding(f"latency ratios at batch size {size}", Verdict.NOT_COMPARED, "timed", "not timed")
     for place, pinned in enumerate(old.exits):
         for kind, ratios, now in (
             ("static", pinned.static_ratio, timed.reference_ratio),
             ("path", pinned.path_ratio, timed.path_ratio),
         ):
-            for size in sorted(ratios.keys() & now.keys(), key=int):
+            for size in sorted(ratios.keys() & now.keys()):
                 yield _ratio(f"{kind} latency ratio at exit {pinned.layer}, batch {size}", ratios[size], now[size][place], margin)
 
 
