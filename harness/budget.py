@@ -1,7 +1,7 @@
 """The best of each method within a budget of milliseconds or MACs: chosen on calibration, scored on dev."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
@@ -226,19 +226,19 @@ def _json_ready(ranking: Ranking) -> dict[str, object]:
 
 
 def _flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
-    """For csv: a row a choice, the mean of each figure."""
-    return [
-        {
-            **{field.name: getattr(ranking.condition, field.name) for field in fields(ranking.condition)},
-            "budget": ranking.budget.amount,
-            "unit": ranking.budget.unit,
-            "method": choice.method,
-            "point": choice.point,
-            "seeds": choice.cost.count,
-            "calibration": choice.calibration.mean,
-            **{f"scores.{metric}": choice.scores[metric].mean if metric in choice.scores else None for metric in METRICS},
-            "cost": choice.cost.mean,
-        }
-        for ranking in rankings
-        for choice in ranking.choices
-    ]
+    """For csv: the constant answer and a row a choice, the mean of each figure."""
+    found: list[dict[str, object]] = []
+    for ranking in rankings:
+        given = {field.name: getattr(ranking.condition, field.name) for field in fields(ranking.condition)}
+        given |= {"budget": ranking.budget.amount, "unit": ranking.budget.unit}
+        found.append({**given, "method": CONSTANT, "point": "-", **_score_columns(ranking.constant_scores)})
+        for choice in ranking.choices:
+            figures = {"seeds": choice.cost.count, "calibration": choice.calibration.mean, "cost": choice.cost.mean}
+            reached = _score_columns({metric: score.mean for metric, score in choice.scores.items()})
+            found.append({**given, "method": choice.method, "point": choice.point, **figures, **reached})
+    return found
+
+
+def _score_columns(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """The same columns whatever the task."""
+    return {f"scores.{metric}": scores.get(metric) for metric in METRICS}

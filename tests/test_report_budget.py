@@ -111,7 +111,9 @@ def test_the_report_shows_the_ranking_in_every_form(say: Say, runs: ResultsStore
     assert re.search(r"\| deebert +\| entropy +\| 2 +\| 100.0 ", text)
     (told,) = json.loads(say(*words, "--format", "json").out)
     assert told["choices"][0]["cost"]["mean"] == 4250
-    (row,) = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
+    constant, row = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
+    assert (constant["method"], constant["point"], constant["cost"]) == ("(constant answer)", "-", "")
+    assert float(constant["scores.accuracy"]) == 0.527
     assert (row["method"], row["unit"], float(row["cost"])) == ("deebert", "MACs", 4250)
     latex = say(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
