@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.averages import LAST_EXIT
 from harness.compare import BUDGETS, POINTS, Mean, base_for, chosen_thresholds, full_run, mean, policy_of, reference_runs
 from harness.errors import IncompleteError, unknown
-from harness.groups import Condition, by_condition, changed, labels, shared_settings, title
+from harness.groups import Condition, by_condition, labels, settings_of_plain, title
 from harness.metrics import METRICS, RESAMPLES, bootstrap
 from harness.own_tasks import task_of
 from harness.records import RunRecord
@@ -20,7 +20,7 @@ from harness.tables import MACS_SAID, Part, Section, Table, number, rendered
 Array = NDArray[np.float64]
 
 PLAIN = "plain"
-"""In the place of a row's name: of each method with several rows the plain one."""
+"""In the place of a row's name: of each method with several rows the plain one, which is called as the method."""
 
 ALL_EXITS = "mean of exits"
 
@@ -55,7 +55,7 @@ class Differences:
     constant: float
     """What a constant answer scores."""
     settings: str
-    """A sentence with those that all rows of a method share and that are not its own; empty where there is none."""
+    """A sentence with those of each method's plain row that are not the method's own; empty where there is none."""
     rows: tuple[Difference, ...]
 
 
@@ -130,7 +130,7 @@ def _differences(
     reached = {name: _reached(store, groups[name], base_for(groups[name], bases), metric) for name in {*others, *others.values()}}
     order = sorted(others, key=lambda name: (others[name], name != others[name], name))
     rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
-    settings = shared_settings([run for name in others for run in groups[name]])
+    settings = settings_of_plain([run for name in others for run in groups[name]])
     return Differences(where, metric, first.constant_scores[metric], settings, tuple(rows))
 
 
@@ -141,16 +141,7 @@ def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Se
     if against != PLAIN:
         return dict.fromkeys([*chosen, against], against) if against in groups else {}
     several = [name for name in chosen if list(own.values()).count(own[name]) > 1]
-    return {name: _plain({other: groups[other] for other in groups if own[other] == own[name]}) for name in several}
-
-
-def _plain(variants: Mapping[str, Sequence[RunRecord]]) -> str:
-    """Of the rows of one method the one that is called as the method alone; else the one whose settings differ least from the method's own,
-    of equals the one with most seeds."""
-    method = next(iter(variants.values()))[0].spec.method
-    if method in variants:
-        return method
-    return min(variants, key=lambda name: (len(changed(variants[name][0])), -len(variants[name])))
+    return {name: own[name] for name in several}
 
 
 def _rows(

@@ -8,7 +8,10 @@ from functools import cache
 
 from harness.backbones import BACKBONES
 from harness.methods import METHODS, load_method
-from harness.records import RunRecord, canonical, flat, telling, variant
+from harness.records import RunRecord, canonical, flat, variant
+
+READ_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
+"""Sources of which a run has none where its settings make the method read none: that needs no saying beside them."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ def title(where: Condition, all_: Sequence[Condition]) -> str:
 
 
 def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
-    """Label -> runs that differ in their seed alone. Variants of one method are told apart by the settings that differ; what more than half
-    of them share goes without saying.
+    """Label -> runs of one condition that differ in their seed alone. One variant of a method, the plain one, is called as the method, the
+    others by what sets them apart from it.
 
     Runs on another processor, or with other threads, are another row: a mean over seeds is of one place. Of several runs of one seed there
     the newest model's stands, and of its runs the one that was timed against `reference`.
@@ -85,7 +88,11 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
     labelled = {}
     for method, variants in found.items():
         groups = [_one_a_seed(group, reference) for group in variants.values()]
-        for group, own in zip(groups, telling([variant(group[0]) for group in groups]), strict=True):
+        runs = [run for group in groups for run in group]
+        apart = telling(method, runs[0].spec.backbone, [variant(run) for run in runs])
+        of_run = {run.run_id: own for run, own in zip(runs, apart, strict=True)}
+        for group in groups:
+            own = of_run[group[0].run_id]
             label = row_name(method, own)
             labelled[row_name(method, own, str) if label in labelled else label] = group
     return labelled
@@ -127,24 +134,55 @@ def row_name(method: str, own: Mapping[str, object], words: Callable[[object], s
     return f"{method} ({suffix})" if suffix else method
 
 
-def changed(record: RunRecord) -> dict[str, object]:
-    """The settings of a run that are not the method's own on that backbone, flat. What a method or a backbone that is not in our tables
-    takes by itself is not known, and not said."""
-    usual, settings = _usual(record.spec.method, record.spec.backbone), flat(record.spec.settings)
-    known = {name: value for name, value in settings.items() if name in usual}
-    return {name: value for name, value in known.items() if canonical({name: value}) != canonical({name: usual[name]})}
+def telling(method: str, backbone: str, variants: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """For each of several variants (`records.variant`) of a method, one a run, what sets it apart from the plain one among them, flat."""
+    settings = _comparable(variants)
+    plain = _plain(method, backbone, settings)
+    return [_apart(own, plain) for own in settings]
 
 
-def shared_settings(records: Sequence[RunRecord]) -> str:
-    """A sentence with the settings that all runs of a method have in common and that are not its own; empty where there is none."""
-    methods: dict[str, list[dict[str, object]]] = defaultdict(list)
+def settings_of_plain(records: Sequence[RunRecord]) -> str:
+    """A sentence with the settings of each method's plain run that are not the method's own; empty where there is none."""
+    methods: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        methods[record.spec.method].append(changed(record))
+        methods[record.spec.method, record.spec.backbone].append(record)
     said = []
-    for method, (first, *others) in methods.items():
-        common = {name: value for name, value in first.items() if all(name in other and other[name] == value for other in others)}
-        said += [row_name(method, common)] if common else []
+    for (method, backbone), runs in methods.items():
+        own = _changed(method, backbone, _plain(method, backbone, _comparable([variant(run) for run in runs])))
+        said += [row_name(method, own)] if own else []
     return f" Set: {'; '.join(said)}." if said else ""
+
+
+def _comparable(variants: Sequence[dict[str, object]]) -> list[dict[str, object]]:
+    """Flat, without sources of which there is one at most: who reads it and who none is told by the settings."""
+    settings = [flat(one) for one in variants]
+    alone = [name for name in READ_BY_SETTINGS if len({one.get(name) for one in settings} - {None}) < 2]
+    return [{name: value for name, value in one.items() if name not in alone} for one in settings]
+
+
+def _apart(own: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:
+    """What `own` has that `other` has not."""
+    return {name: own.get(name) for name in {**other, **own} if own.get(name) != other.get(name)}
+
+
+def _plain(method: str, backbone: str, settings: Sequence[dict[str, object]]) -> dict[str, object]:
+    """The variant from which most others differ in one thing alone, as ablations do; of equals the nearest to the method's own settings,
+    then the one with most runs."""
+    texts = [canonical(one) for one in settings]
+    distinct = dict(zip(texts, settings, strict=True))
+
+    def rank(text: str) -> tuple[int, int, int, str]:
+        near = sum(len(_apart(other, distinct[text])) == 1 for other in distinct.values())
+        return near, -len(_changed(method, backbone, distinct[text])), texts.count(text), text
+
+    return distinct[max(distinct, key=rank)]
+
+
+def _changed(method: str, backbone: str, settings: Mapping[str, object]) -> dict[str, object]:
+    """The flat settings that are not the method's own on that backbone. What a method or a backbone that is not in our tables takes by
+    itself is not known, and not said."""
+    usual = _usual(method, backbone)
+    return {name: value for name, value in settings.items() if name in usual and canonical({name: value}) != canonical({name: usual[name]})}
 
 
 @cache

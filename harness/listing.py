@@ -12,10 +12,11 @@ from tabulate import tabulate
 
 from harness.backbones import BACKBONES
 from harness.errors import HarnessError
+from harness.groups import telling
 from harness.methods import METHODS, load_method
 from harness.own_tasks import task_of
 from harness.policies import make_policy
-from harness.records import RunRecord, flat, telling, variant
+from harness.records import RunRecord, flat, variant
 from harness.store import ResultsStore
 from harness.sweep import sweep, thresholds_from
 from harness.tasks import GROUPS, TASKS
@@ -103,10 +104,14 @@ def backbones() -> Rows:
 
 def runs(records: list[RunRecord]) -> Rows:
     """Run id, cell, last exit's scores, and the settings that set the run apart from others of its method."""
-    methods: dict[str, list[RunRecord]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
-        methods[record.spec.method].append(record)
-    settings = {record.run_id: own for of in methods.values() for record, own in zip(of, telling([variant(r) for r in of]), strict=True)}
+        groups[record.spec.method, record.spec.backbone].append(record)
+    settings = {
+        record.run_id: own
+        for (method, backbone), of in groups.items()
+        for record, own in zip(of, telling(method, backbone, [variant(one) for one in of]), strict=True)
+    }
     return [
         {
             "run": record.run_id,

@@ -1,7 +1,6 @@
 """The typed record of a run. Standard library only, so that a reader needs nothing else."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -358,14 +357,3 @@ def canonical(settings: dict[str, object]) -> str:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     return json.dumps({name: plain(value) for name, value in flat(settings).items() if value is not None}, sort_keys=True)
-
-
-def telling(settings: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """For each of several settings of one method what sets it apart, flat: what more than half of the variants share is not said."""
-    variants = list({canonical(one): flat(one) for one in settings}.values())
-    names = dict.fromkeys(name for variant in variants for name in variant)
-
-    def unusual(name: str, value: object) -> bool:
-        return 2 * sum(variant.get(name) == value for variant in variants) <= len(variants)
-
-    return [{name: own.get(name) for name in names if unusual(name, own.get(name))} for own in map(flat, settings)]

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from harness.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
 from harness.compare import policy_of
 from harness.errors import ExitCode, IncompleteError
-from harness.groups import row_name
+from harness.groups import row_name, telling
 from harness.metrics import RESAMPLES, bootstrap, scores
 from harness.own_tasks import task_of
-from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical, telling
+from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
 from harness.soundness import check_scores
 from harness.store import Problem, ResultsStore
 from harness.sweep import answers_at
@@ -119,8 +119,8 @@ def cell_names(runs: Sequence[tuple[RunSpec, dict[str, object]]]) -> list[str]:
     for place, (spec, _) in enumerate(runs):
         groups[spec.task, spec.method, spec.backbone].append(place)
     own: dict[int, dict[str, object]] = {}
-    for places in groups.values():
-        own |= dict(zip(places, telling([runs[place][1] for place in places]), strict=True))
+    for (_, method, backbone), places in groups.items():
+        own |= dict(zip(places, telling(method, backbone, [runs[place][1] for place in places]), strict=True))
     return [f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}" for place, (spec, _) in enumerate(runs)]
 
 

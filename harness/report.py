@@ -9,7 +9,7 @@ from harness.averages import average_section, glue_averages, plain_average
 from harness.compare import BUDGETS, Comparison, Mean, Row, compare
 from harness.doubts import report_doubts
 from harness.errors import HarnessError, IncompleteError, reason, unknown
-from harness.groups import Condition, shared_settings, title
+from harness.groups import Condition, settings_of_plain, title
 from harness.methods import METHODS
 from harness.metrics import METRICS
 from harness.own_tasks import task_of
@@ -160,7 +160,8 @@ def caption(comparison: Comparison) -> str:
         f"({', '.join(map(str, seeds))}; n in the table). Trained on {rows['train']} rows{drawn}; best epoch and rates on "
         f"selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). Cut at {where.max_length} tokens "
         f"({cut} rows were longer). Trained in {where.precision}, scored{timed} in float32 on {_places(comparison)}"
-        f"{_rounds(comparison)}. Reference: {comparison.reference or 'none'}.{_tolerance(comparison)}{shared_settings(comparison.records)}"
+        f"{_rounds(comparison)}. Reference: {comparison.reference or 'none'}."
+        f"{_tolerance(comparison)}{settings_of_plain(comparison.records)}"
     )
 
 

@@ -7,8 +7,8 @@ import pytest
 from synthetic import identified, single, timed
 
 from harness.compare import Mean, compare
-from harness.groups import labels, shared_settings
-from harness.records import RunRecord
+from harness.groups import labels, settings_of_plain
+from harness.records import RunRecord, Sources
 from harness.store import ResultsStore
 
 
@@ -16,23 +16,56 @@ def varied(record: RunRecord, settings_: dict[str, object], seed: int | None = N
     return identified(replace(record, spec=replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)))
 
 
-def test_variants_of_one_method_are_rows_of_their_own_named_by_what_sets_them_apart() -> None:
-    base = single("tinybert", 1)
-    teacher: dict[str, object] = {"epochs": 3, "rates": [0.1, 0.2]}
-    variants = [
-        varied(base, {"epochs": 3, "head": "plain", "teacher": teacher}),
-        varied(base, {"epochs": 5, "head": "plain", "teacher": teacher}),
-        varied(base, {"epochs": 5, "head": "plain", "teacher": {**teacher, "rates": [0.3]}}),
+TEACHER: dict[str, object] = {"epochs": 3, "rates": [0.1, 0.2]}
+
+
+def rows_of(settings_: Sequence[dict[str, object]]) -> list[str]:
+    """What the rows of runs with these settings are called, in their order."""
+    runs = [varied(single("tinybert", 1), own) for own in settings_]
+    named = {run.run_id: name for name, group in labels([*runs, single("bert", 1)]).items() for run in group}
+    return [named[run.run_id] for run in runs]
+
+
+def test_of_two_variants_the_methods_own_is_called_as_the_method() -> None:
+    assert rows_of([{"general": False}, {"general": True}]) == ["tinybert (general=False)", "tinybert"]
+    nearer: list[dict[str, object]] = [{"general": False, "epochs": 7}, {"general": False, "epochs": 3}]
+    assert rows_of(nearer) == ["tinybert (epochs=7)", "tinybert"]
+
+
+def test_the_variant_from_which_most_differ_in_one_thing_is_called_as_the_method() -> None:
+    """Though most have no general distillation, which goes where its losses go; and though a stray run has the method's own epochs."""
+    own = {"general": True, "augmentation": 20, "hidden": True, "epochs": 3}
+    inside = own | {"general": False, "hidden": False}
+    ablations = [own, own | {"general": False}, own | {"augmentation": 0}, inside, inside | {"augmentation": 0}]
+    assert rows_of(ablations) == [
+        "tinybert",
+        "tinybert (general=False)",
+        "tinybert (augmentation=0)",
+        "tinybert (general=False, hidden=False)",
+        "tinybert (general=False, augmentation=0, hidden=False)",
     ]
-    other = single("bert", 1)
-    groups = labels([*variants, other])
-    assert {name: [record.run_id for record in group] for name, group in groups.items()} == {
-        "tinybert (epochs=3)": [variants[0].run_id],
-        "tinybert": [variants[1].run_id],
-        "tinybert (teacher.rates=0.3)": [variants[2].run_id],
-        "bert": [other.run_id],
-    }
-    assert list(labels(variants[1:])) == ["tinybert (teacher.rates=0.1/0.2)", "tinybert (teacher.rates=0.3)"]
+    short = own | {"epochs": 1}
+    assert rows_of([short | {"hidden": False}, short, own]) == ["tinybert (hidden=False)", "tinybert", "tinybert (epochs=3)"]
+
+
+def test_of_equals_the_variant_with_most_runs_is_called_as_the_method() -> None:
+    base, own = single("tinybert", 1), {"attention": True, "hidden": True}
+    for once, often in (("attention", "hidden"), ("hidden", "attention")):
+        runs = [varied(base, own | {once: False}), *(varied(base, own | {often: False}, seed) for seed in (1, 2))]
+        assert {name: len(group) for name, group in labels(runs).items()}["tinybert"] == 2
+
+
+def test_what_was_read_names_a_row_where_the_settings_do_not() -> None:
+    """A method that reads no corpus has none; of two corpora, or of word vectors beside the backbone's own, one is said."""
+    base = varied(single("tinybert", 1), {"general": True})
+    without = varied(base, {"general": False})
+    one, two, vectors = (
+        identified(replace(base, data=replace(base.data, sources=sources)))
+        for sources in (Sources(corpus="a"), Sources(corpus="b"), Sources(corpus="a", vectors="c"))
+    )
+    assert list(labels([one, without])) == ["tinybert", "tinybert (general=False)"]
+    assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
+    assert list(labels([one, two, without])) == ["tinybert (sources.corpus=a)", "tinybert", "tinybert (general=False, sources.corpus=None)"]
 
 
 def test_seeds_of_one_variant_are_one_group_in_the_order_of_seeds() -> None:
@@ -98,13 +131,11 @@ def test_settings_that_all_runs_of_a_method_share_and_that_are_not_its_own_are_s
     base = single("costeff", 1)
     own: dict[str, object] = {"effort": 0.3, "growth": 1.12, "learning_rates": [5e-5, 1e-4], "rounds": "iterative"}
     runs = [varied(base, own), varied(base, own | {"rounds": "one"}, 2), single("bert", 1)]
-    assert shared_settings(runs) == " Set: costeff (effort=0.3, learning_rates=5e-05/0.0001)."
-    assert shared_settings([single("bert", 1), single("no-method-of-ours", 1)]) == ""
+    assert settings_of_plain(runs) == " Set: costeff (effort=0.3, learning_rates=5e-05/0.0001)."
+    assert settings_of_plain([single("bert", 1), single("no-method-of-ours", 1)]) == ""
 
 
 def test_long_numbers_are_short_in_a_name_unless_two_names_were_the_same() -> None:
     base = single("costeff", 1)
-    groups = labels([varied(base, {"heads": share}) for share in (0.3212890625, 0.5)])
-    assert list(groups) == ["costeff (heads=0.3213)", "costeff (heads=0.5)"]
-    groups = labels([varied(base, {"heads": share}) for share in (0.3212890625, 0.3212890626)])
-    assert list(groups) == ["costeff (heads=0.3213)", "costeff (heads=0.3212890626)"]
+    groups = labels([varied(base, {"heads": share}) for share in (0.5, 0.25, 0.3212890625, 0.3212890626)])
+    assert list(groups) == ["costeff", "costeff (heads=0.25)", "costeff (heads=0.3213)", "costeff (heads=0.3212890626)"]

@@ -449,9 +449,9 @@ def test_runs_of_one_method_are_told_apart_by_what_sets_them_apart() -> None:
     runs = [run(1, rounds="iterative", effort=1.0), run(2, rounds="iterative", effort=1.0), run(1, rounds="one", effort=1.0)]
     runs += [run(1, rounds="iterative", effort=0.3), run(1, rounds="iterative", effort=2.0)]
     assert cell_names(runs) == [
-        "rte costeff (effort=1.0) on tiny, seed 1",
-        "rte costeff (effort=1.0) on tiny, seed 2",
-        "rte costeff (rounds=one, effort=1.0) on tiny, seed 1",
+        "rte costeff on tiny, seed 1",
+        "rte costeff on tiny, seed 2",
+        "rte costeff (rounds=one) on tiny, seed 1",
         "rte costeff (effort=0.3) on tiny, seed 1",
         "rte costeff (effort=2.0) on tiny, seed 1",
     ]
