@@ -90,12 +90,13 @@ class Baseline:
 def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
     """A stored run as a baseline keeps it.
 
-    Raises: IncompleteError when its traces are missing or damaged.
+    Raises: IncompleteError when its traces are missing or damaged, or its record says other figures.
     """
-    dev, latency = store.trace(record), record.latency
+    traces, latency = store.checked_traces(record), record.latency
+    dev = traces["dev"]
     timed = latency if latency is not None and latency.reference is not None else None
     answers, classes = dev.predictions(), dev.logits.shape[-1]
-    further = store.trace(record, "mismatched").predictions() if record.mismatched is not None else None
+    further = traces["mismatched"].predictions() if "mismatched" in traces else None
     exits = tuple(
         PinnedExit(
             layer=measured.layer,
@@ -166,13 +167,19 @@ def read_baseline(path: Path) -> Baseline:
     try:
         baseline = from_json(Baseline, path.read_text(encoding="utf-8"), str(path))
         for run in baseline.runs:
-            if any(len(point.left) != len(run.exits) or sum(point.left) < 1 or min(point.left) < 0 for point in run.points):
-                raise IncompleteError(f"{path}: run {run.run_id}: rows that leave at each exit do not fit its {len(run.exits)} exits")
+            if not all(_fits(run, point) for point in run.points):
+                rows = run.data.rows.get("dev")
+                raise IncompleteError(f"{path}: run {run.run_id}: its points do not fit its {len(run.exits)} exits and {rows} dev rows")
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(f"cannot read the baseline {path}: {reason(error)}; --update makes one") from None
     except IncompleteError as error:
         raise HarnessError(f"{error}; --update makes a new baseline") from None
     return baseline
+
+
+def _fits(run: PinnedRun, point: PinnedPoint) -> bool:
+    """Whether all dev rows leave at the run's exits, of which there are several."""
+    return len(run.exits) == len(point.left) > 1 and min(point.left) >= 0 and sum(point.left) == run.data.rows.get("dev")
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

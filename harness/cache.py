@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from harness.errors import IncompleteError
 from harness.records import RunRecord, StageReport, WeightsReport
+from harness.store import UNFINISHED_S
 from harness.typed_json import from_json
 
 STORED = "stage.json"
@@ -88,7 +89,9 @@ def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
     keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.is_dir()}
     found = [_stage(stage_folder(cache, key), tuple(users.get(key, ()))) for key in keys]
     found += [_entry(kind, path.stem, [path]) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
-    found += [_entry("leftover", path.name, [path]) for path in (cache / "stages").glob(f"{REMOVED}*")]  # of a killed `remove`
+    found += [_entry("leftover", path.name, [path]) for path in cache.glob(f"[!.]*/{REMOVED}*")]  # of a killed `remove`
+    halves = [_entry("leftover", path.name, [path]) for path in cache.glob("[!.]*/.*.unfinished")]  # written by `whole`, perhaps still
+    found += [half for half in halves if half is not None and half.days * DAY_S > UNFINISHED_S]
     return sorted(filter(None, found), key=lambda entry: (-entry.size_bytes, entry.key))
 
 

@@ -30,6 +30,9 @@ from harness.errors import ExitCode, HarnessError
 if TYPE_CHECKING:
     from harness.tasks import Task
 
+MOST = 999_999_999
+"""Of rows or tokens: what an option takes a record can say."""
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
 
 
@@ -109,13 +112,13 @@ def list_command(what: str, method: str | None, form: str, results_dir: Path, ve
 @click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
 @settings_option
 @click.option("--epochs", type=click.IntRange(1), help="The same as --set all.epochs=N.")
-@click.option("--max-length", type=click.IntRange(4), default=128, show_default=True, help="Tokens after which a text is cut.")
+@click.option("--max-length", type=click.IntRange(4, MOST), default=128, show_default=True, help="Tokens after which a text is cut.")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True,
               help="Rows in an evaluation batch and of the second latency figure.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
               help="Of training; auto is bf16 where the processor has it. Scores and latency are in fp32.")  # fmt: skip
 @compute_options
-@click.option("--limit", type=click.IntRange(1), help="A quick look at N rows per split; never averaged with full runs.")
+@click.option("--limit", type=click.IntRange(1, MOST), help="A quick look at N rows per split; never averaged with full runs.")
 @click.option("--latency/--no-latency", default=True, show_default=True, help="Measure wall-clock latency.")
 @click.option("--latency-seconds", type=click.FloatRange(0, 3600, min_open=True), default=10.0, show_default=True,
               help="Spent on timing at each batch size; 5 to 40 rounds.")  # fmt: skip

@@ -120,9 +120,10 @@ def submit_command(
     options = SubmitOptions(policy, threshold, budget_share, backbone, data_dir, cache_folder(cache_dir), batch_size)
     done = submit(store, [store.find(run_id) for run_id in run_ids], out, compute, options)
     click.echo(f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files))
-    if done.missing:
-        click.echo(f"harness: without {', '.join(entry.name for entry in done.missing)}: the leaderboard wants all", err=True)
-    return ExitCode.OK if done.whole else ExitCode.INCOMPLETE
+    lacking = done.lacking()
+    for reason in lacking:
+        click.echo(f"harness: {reason}", err=True)
+    return ExitCode.INCOMPLETE if lacking else ExitCode.OK
 
 
 @click.command("predict")

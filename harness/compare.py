@@ -207,7 +207,7 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
     return Row(
         method=name,
         point=f"exit {records[0].exits[-1].layer}",
-        scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0])},
+        scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0]) if all(m in all_scores(r) for r in records)},
         retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
         device=records[0].environment.device,
         threads=records[0].environment.threads,

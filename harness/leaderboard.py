@@ -98,7 +98,7 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
         raise HarnessError(f"{path} line 1: got columns {', '.join(names)[:200]}, wanted {wanted}")
     places = [names.index(name) for name in (numbers[0], *columns)]
     rows: list[Unlabelled] = []
-    seen: dict[str, int] = {}
+    seen: dict[int, int] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
@@ -108,8 +108,9 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
         index, *texts = (cells[place] for place in places)
         if not (index.isascii() and index.isdecimal() and len(index) <= 9):
             raise HarnessError(f"{path} line {number}: {numbers[0]} {index[:40]!r}, wanted a number")
-        if seen.setdefault(index, number) != number:
-            raise HarnessError(f"{path} line {number}: {numbers[0]} {index} stands in line {seen[index]} too")
+        first = seen.setdefault(int(index), number)
+        if first != number:
+            raise HarnessError(f"{path} line {number}: {numbers[0]} {index} stands in line {first} too")
         rows.append(Unlabelled(int(index), tuple(text.strip() for text in texts)))
     if not rows:
         raise HarnessError(f"{path} has no rows")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeVar, Un
 
 from harness.errors import HarnessError, unknown
 from harness.tasks import Task
+from harness.typed_json import LARGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -276,7 +277,7 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
     if kind in (int, float):
         try:
             number = kind(text)
-            finite = math.isfinite(number)
+            finite = math.isfinite(number) and (kind is float or abs(number) <= LARGEST)
         except (ValueError, OverflowError):
             finite = False
         if not finite:

@@ -1,14 +1,14 @@
 """What the words of the command line mean."""
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError, reason, unknown
+from harness.errors import HarnessError, unknown
 from harness.methods import CHECKPOINT, Method, load_method
 from harness.tasks import TASKS
+from harness.toml_files import read_toml
 
 FIRST_LOOK = ("bert", "deebert", "pabee")
 """Methods of `harness run` where none are named."""
@@ -94,12 +94,8 @@ def read_grid(path: Path, repeated: Mapping[str, bool]) -> dict[str, Words]:
     list of NAME=VALUE, with dots between the names of nested ones (`[set.pabee] epochs = 5` is --set pabee.epochs=5).
     Raises: HarnessError for a file that is not TOML, an unknown option, or a value that no option takes.
     """
-    try:
-        given = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HarnessError(f"--config {path} cannot be read: {reason(error)}") from None
     found: dict[str, Words] = {}
-    for key, value in given.items():
+    for key, value in read_toml(path, "--config").items():
         name = key.replace("_", "-")
         if name not in repeated:
             raise HarnessError(f"--config {path}: {unknown('option', key, repeated)}")

@@ -1,17 +1,17 @@
 """A user's own task, described by a TOML file; nothing in it runs. And what a record keeps of it."""
 
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import HarnessError, IncompleteError, reason, unknown
+from harness.errors import HarnessError, IncompleteError, unknown
 from harness.metric_code import PREFIX, MetricCode, check_evaluate
 from harness.metrics import METRICS
 from harness.own_files import FORMATS, OwnFiles
 from harness.records import RunRecord, TaskSummary
 from harness.tasks import GROUPS, TASKS, Task, file_digest, find_tasks
+from harness.toml_files import read_toml
 
 KEYS = (
     "name", "about", "train", "dev", "dev_share", "text", "label", "labels", "values", "regression", "scale", "range", "metrics",
@@ -53,12 +53,7 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
 
     Raises: HarnessError naming file, key, got and wanted.
     """
-    try:
-        values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise HarnessError(f"--task-file: cannot read {path}: {reason(error)}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise HarnessError(f"--task-file: {path} is not TOML: {error}") from None
+    values = read_toml(path, "--task-file")
     table = _Table(path, values)
     for key in values:
         if key not in KEYS:
@@ -159,8 +154,6 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     labels = table.texts("labels", 'the names of the classes, such as ["no", "yes"], or regression = true')
     if len(labels) < 2:
         raise table.wrong("labels", "two or more")
-    if not all(label.isprintable() for label in labels):
-        raise table.wrong("labels", "names that can be printed on a line; values says what the files write for each")
     values = table.texts("values", "what the files write for each label") if "values" in table.values else labels
     if len(values) != len(labels):
         raise table.wrong("values", f"{len(labels)}, one for each of labels")

@@ -1,10 +1,10 @@
-"""Whether the hub can be had: asked for one small file, once, and not for long."""
+"""Whether the hub can be had: asked about one small file, once, and not for long."""
 
 import threading
 from functools import cache
 
 import huggingface_hub.constants
-from huggingface_hub import hf_hub_download
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import logging
 
@@ -18,9 +18,16 @@ _given_up: list[str] = []
 
 
 def out_of_reach(repository: str, file: str, revision: str | None, kind: str = "model") -> str | None:
-    """Why the file cannot be fetched, None when it now is in the cache. Of a repository (`kind`: model or dataset) it is asked once: nine
+    """Why the file cannot be fetched, None when it can. Of a repository (`kind`: model or dataset) it is asked once: nine
     tasks would wait nine times."""
     return "this is offline" if huggingface_hub.constants.HF_HUB_OFFLINE else _asked(repository, file, revision, kind)
+
+
+def ask_hub(repository: str, file: str, revision: str | None, kind: str) -> None:
+    """What the client asks before it fetches: the file's server about the file, the hub about the repository. Nothing comes into the cache,
+    where a file alone would look like a whole repository."""
+    get_hf_file_metadata(hf_hub_url(repository, file, repo_type=kind, revision=revision), timeout=PROBE_S)
+    HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=PROBE_S)
 
 
 def forget() -> None:
@@ -37,7 +44,7 @@ def _asked(repository: str, file: str, revision: str | None, kind: str) -> str |
 
     def ask() -> None:
         try:
-            hf_hub_download(repository, file, revision=revision, repo_type=kind, etag_timeout=PROBE_S, force_download=True)
+            ask_hub(repository, file, revision, kind)
             answers.append(None)
         except HfHubHTTPError as error:  # the hub's own answer
             answers.append(first_line(error))

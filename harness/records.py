@@ -87,6 +87,10 @@ class DataSummary:
     """What the method learned from beside these rows."""
 
 
+FIXED_LENGTH = 128
+"""Tokens of the field's fixed-length figure."""
+
+
 @dataclass(frozen=True)
 class Polynomial:
     """MACs of a piece of the model as an exact function of the sequence length t: c0 + c1 t + c2 t^2."""

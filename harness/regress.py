@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from harness.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
 from harness.compare import policy_of
-from harness.errors import ExitCode, IncompleteError
+from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.groups import row_name, telling
 from harness.metrics import RESAMPLES, bootstrap, scores
 from harness.own_tasks import task_of
 from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
-from harness.soundness import check_scores
 from harness.store import Problem, ResultsStore
 from harness.sweep import answers_at
 from harness.tasks import Task
@@ -140,11 +139,18 @@ def _check_run(
 
 
 def _to_check(old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Environment]) -> list[RunRecord]:
-    """The newest run of the baseline's own environment, and the newest of all where it is later and of one that the baseline does not
-    have: what was run last must not hide behind what was run before."""
+    """The newest run of the baseline's own environment, else of its processor and threads, else of any, best of those where the baseline
+    has none; and the newest there where it is later: what was run last must not hide behind what was run before. Never nothing."""
     ordered = sorted(like, key=lambda record: record.created)
-    own = [record for record in ordered if record.environment == old.environment][-1:]
-    return own + [record for record in ordered[-1:] if record not in own and record.environment not in pinned]
+    elsewhere = [record for record in ordered if record.environment not in pinned]
+    equal = [record for record in ordered if record.environment == old.environment]
+    near = [record for record in elsewhere if _place(record.environment) == _place(old.environment)]
+    own = (equal or near or elsewhere or ordered)[-1]
+    return [own, *(record for record in elsewhere[-1:] if record.created > own.created)]
+
+
+def _place(environment: Environment) -> tuple[str, int]:
+    return environment.device, environment.threads
 
 
 def _compared(name: str, old: PinnedRun, new: RunRecord, store: ResultsStore, limits: Limits) -> CellCheck:
@@ -152,10 +158,7 @@ def _compared(name: str, old: PinnedRun, new: RunRecord, store: ResultsStore, li
     if other:
         return CellCheck(name, 0, tuple(other))
     try:
-        traces = {"dev": store.trace(new)} | ({"mismatched": store.trace(new, "mismatched")} if new.mismatched is not None else {})
-        check_scores(new, traces["dev"], [measured.scores for measured in new.exits], f"run {new.run_id}")
-        if new.mismatched is not None:
-            check_scores(new, traces["mismatched"], new.mismatched.exits, f"run {new.run_id} on mismatched")
+        traces = store.checked_traces(new)
     except IncompleteError as error:
         return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, new.run_id, str(error)),))
     found = list(_figures(old, new, traces, limits))
@@ -231,13 +234,13 @@ def _answers(where: str, text: str, trace: Trace | None, place: int, task: Task,
 
 
 def _code_score(what: str, old: float, new: float | None, limits: Limits) -> Finding | None:
-    """A score by other people's metric, of which no interval is known."""
+    """A score by other people's metric, of which neither an interval is known nor whether more of it is better."""
     if new is None:
         return Finding(what, Verdict.MISSING, f"{old:.4f}", "none")
     if old == new:
         return None
-    verdict = Verdict.REGRESSION if old - new > limits.score else Verdict.CHANGED
-    return Finding(what, verdict, f"{old:.4f}", f"{new:.4f}", f"allowed {-limits.score:g}")
+    verdict = Verdict.NOT_COMPARABLE if abs(old - new) > limits.score else Verdict.CHANGED
+    return Finding(what, verdict, f"{old:.4f}", f"{new:.4f}", f"allowed {limits.score:g} either way: which way is better is not known")
 
 
 def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limits: Limits) -> Iterator[Finding | None]:
@@ -261,7 +264,11 @@ def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limi
 def _point(point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: bool, limits: Limits) -> Iterator[Finding | None]:
     """Where rows leave at the baseline's threshold, and the scores of what they are answered there."""
     where = f"at MACs <= {point.budget} (threshold {point.threshold:.4g})"
-    exits, answers = answers_at(policy_of(new), trace, point.threshold)
+    try:
+        exits, answers = answers_at(policy_of(new), trace, point.threshold)
+    except HarnessError as error:  # the baseline is another policy's
+        yield Finding(f"threshold {where}", Verdict.NOT_COMPARABLE, f"{point.threshold:.4g}", str(new.policy), str(error))
+        return
     left = tuple(np.bincount(exits, minlength=len(trace.exit_layers)).tolist())
     yield _exits(f"rows that leave at each exit {where}", point.left, left, same, limits)
     yield from _scores(where, unpacked(point.answers, task.classes, len(trace.ids)), answers, trace.labels, task, limits)

@@ -34,6 +34,7 @@ from harness.own_tasks import summary
 from harness.policies import POLICIES
 from harness.progress import Progress
 from harness.records import (
+    FIXED_LENGTH,
     Costs,
     DataSummary,
     Environment,
@@ -54,9 +55,6 @@ from harness.typed_json import SCHEMA
 
 EVALUATION_REVISION = 1
 """Raised when tracing, counting or timing may give other results: then every run is a new one."""
-
-FIXED_LENGTH = 128
-"""Tokens of the field's fixed-length figure."""
 
 LIBRARIES = ("torch", "accelerate", "fvcore", "numpy", "tokenizers", "transformers")
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.records import RunRecord, Timing
-from harness.soundness import check_record, check_trace
+from harness.soundness import check_figures, check_record, check_trace
 from harness.sweep import Curve, curves_bytes, read_curves
 from harness.trace import Trace, read_trace, trace_bytes
 from harness.typed_json import from_json, to_json
@@ -121,8 +121,7 @@ class ResultsStore:
         whole, problems = [], []
         for record in records:
             try:
-                for split in TRACES if record.mismatched is None else TRACES | MISMATCHED_TRACE:
-                    self.trace(record, split)
+                self._traces(record)
                 self.timings(record)
             except IncompleteError as error:
                 problems.append(Problem(str(Path(record.spec.task, record.spec.method, record.run_id)), str(error)))
@@ -150,8 +149,20 @@ class ResultsStore:
         """
         path = self.folder(record.spec.task, record.spec.method, record.run_id) / (TRACES | MISMATCHED_TRACE)[split]
         trace = read_trace(path)
-        check_trace(record, trace, str(path))
+        check_trace(record, trace, split, str(path))
         return trace
+
+    def checked_traces(self, record: RunRecord) -> dict[str, Trace]:
+        """A run's traces, split -> trace, from which its scores and MACs were computed again.
+
+        Raises: IncompleteError when a file is missing or damaged, or the record says other figures.
+        """
+        traces = self._traces(record)
+        check_figures(record, traces, f"run {record.run_id}")
+        return traces
+
+    def _traces(self, record: RunRecord) -> dict[str, Trace]:
+        return {split: self.trace(record, split) for split in (TRACES if record.mismatched is None else TRACES | MISMATCHED_TRACE)}
 
     def curves(self, record: RunRecord) -> dict[str, Curve]:
         """A run's stored curves; empty for a model with one exit."""

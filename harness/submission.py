@@ -45,10 +45,15 @@ class Submitted(NamedTuple):
     files: list[Answered]
     missing: list[Entry]
 
-    @property
-    def whole(self) -> bool:
-        """Whether the leaderboard takes it: every file is there, with as many rows as there are officially."""
-        return not self.missing and all(len(file.words) == file.entry.rows for file in self.files)
+    def lacking(self) -> list[str]:
+        """Why the leaderboard would not take it: files that are missing, or of another number of rows than the official one."""
+        other = [file for file in self.files if len(file.words) != file.entry.rows]
+        said = [
+            f"{file.entry.name}: {len(file.words):,} test rows, officially {file.entry.rows:,}: the leaderboard will not take them"
+            for file in other
+        ]
+        missing = [entry.name for entry in self.missing]
+        return said + ([f"without {', '.join(missing)}: the leaderboard wants all"] if missing else [])
 
 
 def submit(store: ResultsStore, records: Sequence[RunRecord], out: Path, compute: Compute, options: SubmitOptions) -> Submitted:
@@ -102,9 +107,6 @@ def _answer(entry: Entry, record: RunRecord, rule: Rule, compute: Compute, optio
     rows = unlabelled(entry, options.data_dir)
     if rows is None:
         return []
-    say = compute.progress.say
-    if len(rows) != entry.rows:
-        say(f"harness: warning: {entry.name}: {len(rows):,} test rows, officially {entry.rows:,}: the leaderboard will not take them")
     backbone = run_backbone(record, options.backbone or record.spec.backbone)
     check_same("backbone", backbone.fingerprint, record.data.backbone, record)
     tokens = backbone.encode([row.texts for row in rows], record.spec.max_length)

@@ -1,6 +1,7 @@
 """The trace: the logits of every exit on every row of a split, from one pass of the model."""
 
 import io
+import lzma
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -68,6 +69,10 @@ def trace_bytes(trace: Trace) -> bytes:
     return buffer.getvalue()
 
 
+BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What the archive's formats raise; bz2 has no error of its own."""
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
     """All arrays of an npz archive; nothing in the file can run code (allow_pickle is off).
 
@@ -81,7 +86,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
             raise ValueError(f"it unpacks to {unpacked} bytes, wanted up to {LARGEST_BYTES}")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, MemoryError, zlib.error, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, MemoryError, *BROKEN) as error:
         raise ValueError(reason(error)) from None
     wrong = [name for name, array in arrays.items() if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")]
     if wrong:

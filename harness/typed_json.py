@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import math
 import sys
 import types
 import unicodedata
@@ -20,6 +21,9 @@ SCHEMA = 2
 
 LARGEST = 2**63 - 1
 """Of whole numbers."""
+
+DEEPEST = 20
+"""Of lists and objects in one another, where a field may hold anything."""
 
 UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode's categories of control characters, halves of a pair, and line ends: in names and labels they would break a line of a report."""
@@ -72,30 +76,34 @@ def _build(kind: object, value: object, where: str) -> object:
             raise IncompleteError(f"{where}: {len(value)} values, expected {len(kinds)}")
         return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
     if origin is dict and isinstance(value, dict):
-        return {_checked(k, where): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {checked(k, where): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is object or (origin is Literal and value in arguments):
-        return _checked(value, where)
+        return checked(value, where)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= sys.float_info.max:
             raise IncompleteError(f"{where}: {str(value)[:40]} is not a finite number")
         return float(value)
     if isinstance(kind, type) and type(value) is kind:
-        return _checked(value, where)
+        return checked(value, where)
     raise IncompleteError(f"{where}: got {type(value).__name__} {str(value)[:40]!r}, expected {kind}")
 
 
-def _checked(value: object, where: str) -> object:
+def checked(value: object, where: str, room: int = DEEPEST) -> object:
     """The value, whose numbers and texts, and those inside, can be computed with and shown on a line.
 
     Raises: IncompleteError.
     """
+    if room == 0:
+        raise IncompleteError(f"{where}: lists or objects in one another, {DEEPEST} deep")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise IncompleteError(f"{where}: {value} is not a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise IncompleteError(f"{where}: {str(value)[:40]} is too large a number")
     if isinstance(value, str) and any(unicodedata.category(letter) in UNSHOWN for letter in value):
         raise IncompleteError(f"{where}: {ascii(value)[:40]} has characters that do not show")
     inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in inner:
-        _checked(item, where)
+        checked(item, where, room - 1)
     return value
 
 

@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from drawing import Drawing
-from synthetic import make_exit, make_record, random_trace
+from synthetic import make_exit, make_record, random_trace, save_run
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -161,7 +161,7 @@ SINGLE, DYNAMIC, REGRESSION = (
 def store_run(folder: Path, record: RunRecord, classes: int = 2) -> None:
     layers = [exit_.layer for exit_ in record.exits]
     traces = {split: random_trace(seed, layers, classes=classes) for seed, split in enumerate(("dev", "selection", "calibration"))}
-    ResultsStore(folder).save(record, traces, {})
+    save_run(ResultsStore(folder), record, traces)
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ORDER = (
-    "__init__", "errors", "lines", "whole", "typed_json", "records", "trace", "demo", "glue", "reach", "hub", "metric_code", "metrics",
-    "own_files", "splits", "tasks", "own_tasks", "leaderboard", "corpus", "rows", "text_rows", "sources", "class_names", "shapes",
-    "vocabularies", "backbones", "fetching", "methods", "options", "policies", "soundness", "sweep", "store", "groups", "listing",
+    "__init__", "errors", "lines", "whole", "typed_json", "toml_files", "records", "trace", "demo", "glue", "reach", "hub", "metric_code",
+    "metrics", "own_files", "splits", "tasks", "own_tasks", "leaderboard", "corpus", "rows", "text_rows", "sources", "class_names",
+    "shapes", "vocabularies", "backbones", "fetching", "methods", "options", "policies", "soundness", "sweep", "store", "groups", "listing",
     "compare", "rules", "doubts", "tables", "averages", "budget", "differences", "report", "baseline", "regress", "verdicts", "schema",
     "cache", "progress", "model", "batches", "stages", "inference", "answering", "exported", "flops", "latency", "run", "estimate",
     "grid", "live", "export", "submission", "cli_options", "cli_data", "cli_results", "cli_cache", "cli_models", "cli", "__main__",

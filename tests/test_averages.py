@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import Say
-from synthetic import exit_1_or_4, identified, make_exit, make_record, random_trace, single
+from synthetic import exit_1_or_4, identified, make_exit, make_record, random_trace, save_run, single
 
 from harness.averages import AverageRow, GlueAverage, average_section, glue_averages
 from harness.compare import compare
@@ -22,7 +22,7 @@ def save(store: ResultsStore, *records: RunRecord) -> None:
         layers = [exit_.layer for exit_ in record.exits]
         classes = {"stsb": 1, "mnli": 3}.get(record.spec.task, 2)
         splits = ["dev", "selection", "calibration", *(["mismatched"] if record.mismatched else [])]
-        store.save(record, {split: random_trace(seed, layers, classes=classes) for seed, split in enumerate(splits)}, {})
+        save_run(store, record, {split: random_trace(seed, layers, classes=classes) for seed, split in enumerate(splits)})
 
 
 def averages(store: ResultsStore, wnli: bool = False) -> list[GlueAverage]:
@@ -136,7 +136,7 @@ def save_mnli_curve(store: ResultsStore) -> None:
     record = on_two_splits(record, SplitScores({"accuracy": 0.5}, ({"accuracy": 0.5}, {"accuracy": 0.0})))
     whole = of_three_classes(exit_1_or_4(gaps, right, right, 20))
     half = of_three_classes(exit_1_or_4(gaps, [True, False, True, False], wrong, 20))
-    store.save(record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half}, {})
+    save_run(store, record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half})
 
 
 def test_points_of_a_curve_are_scored_on_mismatched_at_the_threshold_of_calibration(store: ResultsStore) -> None:

@@ -144,7 +144,7 @@ TASK_FILES = [
         OWN,
         ["train.jsonl", "line 1", "'review'", "half of a character"],
     ),
-    Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "can be printed"]),
+    Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "do not show"]),
     Bad("data file that is not UTF-8", own_task(b"review,liked\n\xff,yes\n"), OWN, ["train.csv", "utf-8"]),
     Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, ["2"]),
     Bad("JSONL that is no JSON", own_task(b"{", "rows.jsonl", train='"rows.jsonl"'), OWN, ["rows.jsonl", "line 1"]),
@@ -154,6 +154,11 @@ TASK_FILES = [
 GRID_FILES = [
     Bad("grid file that is not there", lambda: None, ["run", "--config", "grid.toml"], ["grid.toml"]),
     Bad("grid file that is no TOML", file("grid.toml", b"methods = ["), ["run", "--config", "grid.toml"], ["grid.toml"]),
+    Bad("grid file that is too deep", file("grid.toml", b"methods = " + b"[" * 5000), ["run", "--config", "grid.toml"], ["grid.toml"]),
+    Bad(
+        "lists in lists", file("grid.toml", b"methods = " + b"[" * 50 + b"]" * 50), ["run", "--config", "grid.toml"], ["grid.toml", "deep"]
+    ),
+    Bad("number without end", file("grid.toml", b"limit = " + b"9" * 5000), ["run", "--config", "grid.toml"], ["grid.toml"]),
     Bad("option that does not exist", file("grid.toml", b'method = "bert"'), ["run", "--config", "grid.toml"], ["grid.toml", "method"]),
     Bad("value of another type", file("grid.toml", b'limit = "many"'), ["run", "--config", "grid.toml"], ["limit", "many"]),
     Bad("method that does not exist", file("grid.toml", b"[set.brt]\nepochs = 3"), ["run", "--config", "grid.toml"], ["brt", "bert"]),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import Say
 from numpy.typing import NDArray
-from synthetic import gap_trace, identified, make_exit, make_record, save_bert_and_deebert
+from synthetic import gap_trace, identified, make_exit, make_record, save_bert_and_deebert, save_run
 
 from harness.backbones import BACKBONES
 from harness.differences import ALL_EXITS, Difference, differences
@@ -47,7 +47,7 @@ def save(store: ResultsStore, method: str, seed: int, settings: dict[str, object
     ]
     record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None, task)
     record = identified(replace(record, spec=replace(record.spec, settings=settings)))
-    store.save(record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)), {})
+    save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)))
 
 
 def found(store: ResultsStore, against: str, methods: Sequence[str] | None = None) -> dict[tuple[str, str], Difference]:
@@ -145,8 +145,10 @@ def test_points_that_only_some_seeds_have_are_left_out(store: ResultsStore) -> N
         "deebert", 2, [make_exit(3, {"accuracy": 1.0}, 6000.0, 1, 1), make_exit(4, {"accuracy": 1.0}, 8000.0, 1, 1)], "entropy"
     )
     trace = replace(trace_of([answers(5), answers(5)]), exit_layers=np.array([3, 4]))
-    store.save(
-        identified(replace(record, spec=replace(record.spec, settings={}))), dict.fromkeys(("dev", "selection", "calibration"), trace), {}
+    save_run(
+        store,
+        identified(replace(record, spec=replace(record.spec, settings={}))),
+        dict.fromkeys(("dev", "selection", "calibration"), trace),
     )
     assert ("deebert", "MACs <= 1/4") not in found(store, "bert")
     assert ("deebert", "MACs <= 3/4") in found(store, "bert")

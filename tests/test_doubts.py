@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import identified, make_exit, make_record
+from synthetic import identified, make_exit, make_record, save_run
 
 from harness.doubts import doubts
 from harness.metrics import METRICS
@@ -28,8 +28,7 @@ def save(store: ResultsStore, task: str, answers: list[int], labels: list[int], 
     record = identified(replace(record, stages=(use,), constant_scores=dict.fromkeys(scores, constant)))
     rows = len(labels)
     trace = Trace(np.arange(rows), logits[None].astype(np.float32), np.array(labels, dtype=np.float64), np.full(rows, 9), np.array([4]))
-    store.save(record, dict.fromkeys(("dev", "selection", "calibration"), trace), {})
-    return record
+    return save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace))
 
 
 RIGHT = [0, 1, 1, 0, 1, 0, 1, 1, 0, 1]

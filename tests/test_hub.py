@@ -90,7 +90,7 @@ def test_offline_never_asks_the_network_and_cached_data_serve(hub_cache: Path, m
     for split in ("train", "validation"):
         write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 450))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(reach, "hf_hub_download", asked)
+    monkeypatch.setattr(reach, "ask_hub", asked)
     assert len(load_data(TASKS["rte"], None).dev) == 450
     with pytest.raises(HarnessError, match="offline"):
         load_data(TASKS["cola"], None)
@@ -103,7 +103,7 @@ def test_a_hub_that_never_answers_is_given_up_and_asked_once(hub_cache: Path, mo
         asked.append(1)
         time.sleep(30)
 
-    monkeypatch.setattr(reach, "hf_hub_download", sleeps)
+    monkeypatch.setattr(reach, "ask_hub", sleeps)
     monkeypatch.setattr(reach, "PROBE_S", 0.1)
     started = time.monotonic()
     for task in GROUPS["glue"]:
@@ -126,7 +126,7 @@ def test_what_is_not_cached_is_fetched_in_the_pinned_revision(hub_cache: Path, m
             folder = write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 450))
         return str(folder.parent)
 
-    monkeypatch.setattr(reach, "hf_hub_download", lambda *_, **__: None)
+    monkeypatch.setattr(reach, "ask_hub", lambda *_, **__: None)
     monkeypatch.setattr(hub, "snapshot_download", download)
     assert len(load_data(TASKS["rte"], None).dev) == 450
     assert wanted == [("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", ["rte/train-*.parquet", "rte/validation-*.parquet"])]

@@ -135,7 +135,7 @@ def test_settings_of_the_environment_stand_between_blanks_or_in_quotes(say: Say,
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seeds = [1", "cannot be read"),
+        ("seeds = [1", "is not TOML"),
         ("seedz = 1", "unknown option 'seedz': did you mean seeds"),
         ("config = 'other.toml'", "unknown option 'config'"),
         ("seeds = 1979-05-27", "seeds: got a date"),

@@ -244,6 +244,14 @@ def test_file_that_is_no_toml_or_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"mytask\.toml is not TOML: .*line 2") as error:
         read_task_file(path)
     one_line(error)
+    path.write_text(f"name = {'[' * 5000}")
+    with pytest.raises(HarnessError, match=r"mytask\.toml is not TOML"):
+        read_task_file(path)
+    for number in ("1" * 5000, "1" + "0" * 400, "inf"):
+        path.write_text(f"dev_share = {number}")
+        with pytest.raises(HarnessError, match=r"mytask\.toml") as error:
+            read_task_file(path)
+        one_line(error)
     path.write_bytes(b'name = "caf\xe9"')
     with pytest.raises(HarnessError, match=r"mytask\.toml is not TOML"):
         read_task_file(path)

@@ -9,12 +9,12 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from conftest import Say
-from synthetic import gap_trace, identified, make_exit, make_latency, make_record
+from synthetic import gap_trace, identified, make_exit, make_latency, make_record, save_run
 
 from harness.baseline import packed, read_baseline, unpacked
 from harness.errors import HarnessError
 from harness.metrics import bootstrap
-from harness.records import ExitMeasurement, Quartiles, RunRecord, RunSpec, SplitScores
+from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, SplitScores
 from harness.regress import cell_names
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import Trace
@@ -42,9 +42,8 @@ def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
     """The run as it is stored, with the scores that its trace has."""
     reached = (dev.predictions() == dev.labels).mean(1)
     exits = [replace(one, scores={"accuracy": float(score)}) for one, score in zip(run.exits, reached, strict=True)]
-    stored = identified(replace(run, exits=tuple(exits)))
-    ResultsStore(folder).save(stored, dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()}, {})
-    return stored
+    stored = identified(replace(run, exits=tuple(exits), constant_scores={"accuracy": 1.0}))
+    return save_run(ResultsStore(folder), stored, dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()})
 
 
 @pytest.fixture
@@ -70,6 +69,15 @@ def check(tmp_path: Path, baseline: str, say: Say) -> Check:
         return answer.code, answer.out
 
     return call
+
+
+def charged(run: RunRecord, place: int, exit_: Polynomial) -> RunRecord:
+    """With an exit that costs so much, on rows of 20 tokens."""
+    layer = run.exits[place].layer
+    exits = tuple(exit_ if number == layer else own for number, own in enumerate(run.costs.exits, start=1))
+    costs = replace(run.costs, exits=exits)
+    figures = {"macs": float(costs.static(layer - 1, 20)), "macs_128": costs.static(layer - 1, 128)}
+    return at_exit(replace(run, costs=costs), place, lambda measured: replace(measured, **figures))
 
 
 def at_exit(run: RunRecord, place: int, change: Callable[[ExitMeasurement], ExitMeasurement]) -> RunRecord:
@@ -189,6 +197,22 @@ def test_a_record_whose_scores_are_not_its_traces_is_no_run(tmp_path: Path, base
     assert "accuracy at exit 1 is 0.1000, by its trace 0.8000" in answer.out
 
 
+def test_a_job_that_ran_on_two_processors_is_compared_for_each_though_one_ran_again_alone(tmp_path: Path, say: Say) -> None:
+    """What is left of the other's own is a run under another torch, and that one is worse; without any the newest run is compared."""
+    there = replace(record(), environment=replace(record().environment, device="Another"))
+    for folder in ("old", "new"):
+        save(tmp_path / folder, replace(there, created="2027-01-01T12:00:00+00:00"), trace())
+    save(tmp_path / "old", record(), trace())
+    path = str(tmp_path / "b.json")
+    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).out.endswith("2 runs\n")
+    command = ("check", "--baseline", path, "--results-dir", str(tmp_path / "new"))
+    assert say(*command).out.splitlines()[-1].startswith("passed: 2 cells")
+    save(tmp_path / "new", elsewhere(record()), trace(wrong=60))
+    answer = say(*command)
+    assert answer.code == 1
+    assert "accuracy at exit 4: 0.9000 -> 0.7000" in answer.out
+
+
 def test_a_later_run_elsewhere_does_not_hide_behind_the_baselines_own(tmp_path: Path, check: Check, baseline: str, say: Say) -> None:
     later = replace(elsewhere(record()), created="2027-01-01T12:00:00+00:00")
     run = save(tmp_path / "new", later, trace(wrong=60))
@@ -207,11 +231,12 @@ def on_mnli(mismatched: float) -> tuple[RunRecord, dict[str, Trace]]:
     labels = np.arange(rows) % 3
     answers = {"dev": labels, "mismatched": np.where(np.arange(rows) < mismatched * rows, labels, (labels + 1) % 3)}
     traces = {
-        split: Trace(np.arange(rows), np.eye(3, dtype=np.float32)[said][None], labels.astype(float), np.full(rows, 9), np.array([4]))
+        split: Trace(np.arange(rows), np.eye(3, dtype=np.float32)[said][None], labels.astype(float), np.full(rows, 20), np.array([4]))
         for split, said in (answers | dict.fromkeys(("selection", "calibration"), labels)).items()
     }
     made = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)], task="mnli")
     further = SplitScores({"accuracy": 0.33}, ({"accuracy": mismatched},))
+    made = replace(made, constant_scores={"accuracy": 0.34})
     return identified(replace(made, mismatched=further, data=replace(made.data, rows=made.data.rows | {"mismatched": rows}))), traces
 
 
@@ -219,7 +244,7 @@ def test_a_drop_on_the_second_dev_split_is_a_regression(tmp_path: Path, say: Say
     path = str(tmp_path / "b.json")
     for name, mismatched in (("old", 0.6), ("new", 0.2)):
         run, traces = on_mnli(mismatched)
-        ResultsStore(tmp_path / name).save(run, traces, {})
+        save_run(ResultsStore(tmp_path / name), run, traces)
     assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
     assert say("check", "--baseline", path, "--results-dir", str(tmp_path / "old")).code == 0
     answer = say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"))
@@ -227,15 +252,20 @@ def test_a_drop_on_the_second_dev_split_is_a_regression(tmp_path: Path, say: Say
     assert "accuracy at exit 4 on mismatched: 0.6000 -> 0.2000 (95 % of paired resamples" in answer.out
 
 
-@pytest.mark.parametrize(("score", "code", "words"), [(0.62, 0, "changed"), (0.5, 1, "regression"), (None, 3, "missing")])
-def test_other_peoples_metrics_are_held_by_the_margin(tmp_path: Path, say: Say, score: float | None, code: int, words: str) -> None:
+@pytest.mark.parametrize(
+    ("score", "code", "words"), [(0.603, 0, "changed"), (0.5, 4, "not comparable"), (0.7, 4, "not comparable"), (None, 3, "missing")]
+)
+def test_other_peoples_metrics_are_held_by_the_margin_either_way(
+    tmp_path: Path, say: Say, score: float | None, code: int, words: str
+) -> None:
+    """Whether more is better is not known of them: of a word error rate it is worse."""
     path = str(tmp_path / "b.json")
     for name, value in (("old", 0.6), ("new", score)):
         (exit_,) = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)]).exits
         measured = replace(exit_, scores={"accuracy": 1.0} | ({} if value is None else {"evaluate:theirs": value}))
         run = make_record("bert", 1, [measured])
-        ones = Trace(np.arange(9), np.ones((1, 9, 2), np.float32) * [0, 1], np.ones(9), np.full(9, 9), np.array([4]))
-        ResultsStore(tmp_path / name).save(run, dict.fromkeys(TRACES, ones), {})
+        ones = Trace(np.arange(9), np.ones((1, 9, 2), np.float32) * [0, 1], np.ones(9), np.full(9, 20), np.array([4]))
+        save_run(ResultsStore(tmp_path / name), replace(run, constant_scores={"accuracy": 1.0}), dict.fromkeys(TRACES, ones))
     assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
     answer = say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"))
     assert answer.code == code
@@ -246,8 +276,8 @@ def test_other_peoples_metrics_are_held_by_the_margin(tmp_path: Path, say: Say, 
     ("run", "dev", "code", "line"),
     [
         (record(), trace(wrong=40), 1, "regression: rte deebert on tiny, seed 1: accuracy at exit 4: 0.9000 -> 0.8000"),
-        (at_exit(record(), 1, lambda exit_: replace(exit_, macs_128=51_201)), trace(), 1, "MACs at 128 tokens at exit 4: 51200 -> 51201"),
-        (at_exit(record(), 0, lambda exit_: replace(exit_, macs=1999.0)), trace(), 1, "mean MACs at exit 1: 2000.0 -> 1999.0"),
+        (charged(record(), 1, Polynomial(-20, 1, 0)), trace(), 1, "MACs at 128 tokens at exit 4: 51200 -> 51308"),
+        (charged(record(), 0, Polynomial(128, -1, 0)), trace(), 1, "mean MACs at exit 1: 2000.0 -> 2108.0"),
         (replace(record(), parameters=2_000_001), trace(), 1, "parameters: 2000000 -> 2000001"),
         (at_exit(record(), 0, lambda exit_: replace(exit_, parameters=7)), trace(), 1, "parameters at exit 1: 1250000 -> 7"),
         (record(), trace(early=101), 1, "100/100 -> 101/99 (distance 0.0050, allowed 0)"),

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synthetic import identified, make_exit, make_latency, make_record, make_timing, random_trace, save_bert_and_deebert, single
+from synthetic import identified, make_exit, make_latency, make_record, make_timing, random_trace, save_bert_and_deebert, save_run, single
 
 from harness.compare import Mean
 from harness.errors import ExitCode, IncompleteError
@@ -126,7 +126,7 @@ def test_the_exit_table_has_static_and_path_latency_per_batch_size(markdown: str
 
 def test_the_caption_says_what_the_figures_rest_on(markdown: str) -> None:
     caption = next(line for line in markdown.splitlines() if line.startswith("Scores on dev"))
-    said = ("277 rows", "20.5 tokens", "1, 2", "2000 rows", "selection (100)", "calibration (300)", "128 tokens", "6 rows were longer")
+    said = ("40 rows", "20.5 tokens", "1, 2", "2000 rows", "selection (40)", "calibration (40)", "128 tokens", "6 rows were longer")
     for part in (*said, "float32", "2 CPU thread", "A processor", "20 to 20 at batch size 1", "Reference: bert"):
         assert part in caption
     assert "train-rows" not in caption
@@ -143,8 +143,8 @@ def test_the_caption_of_a_regression_says_what_patience_calls_agreement(tmp_path
         runs.append(identified(replace(run, tolerance=tolerance, spec=replace(run.spec, settings=settings))))
     for run in runs:
         layers = [exit_.layer for exit_ in run.exits]
-        store.save(run, {split: random_trace(1, layers, classes=1) for split in ("dev", "selection", "calibration")}, {})
-    assert "differ by less than 0.25, 0.5 label units." in render(store, runs, "bert", "markdown")
+        save_run(store, run, {split: random_trace(1, layers, classes=1) for split in ("dev", "selection", "calibration")})
+    assert "differ by less than 0.25, 0.5 label units." in render(store, store.records()[0], "bert", "markdown")
     assert "label units" not in markdown
 
 
@@ -216,7 +216,7 @@ def test_live_timings_are_listed_with_their_conditions(store: ResultsStore, mark
     row = row_of(tables(text)[3], "deebert")
     assert (row["seed"], row["policy"], row["threshold"], row["batch"]) == (str(record.spec.seed), "entropy", "0.25", "8")
     assert (row["precision"], row["threads"], row["layers"]) == ("float32", "2", "2.75")
-    assert (row["rows"], row["rounds"], row["tokens"], row["score x100"]) == ("277", "5", "22.5", "accuracy=62.5")
+    assert (row["rows"], row["rounds"], row["tokens"], row["score x100"]) == ("4", "5", "22.5", "accuracy=62.5")
     assert (row["ms"], row["reference"], row["its ms"], row["ratio"]) == ("4.00", "bert", "8.00", "2.25 [1.75, 2.50]")
     assert "a constant answer scores accuracy=52.7" in text
 
@@ -225,11 +225,11 @@ def test_of_timings_under_equal_conditions_the_newest_is_listed_and_quick_looks_
     record = next(record for record in store.records()[0] if record.spec.method == "deebert")
     timing = make_timing(record.run_id, 0.25)
     newer = replace(timing, created="2026-02-01T00:00:00+00:00", early_ms=Quartiles(1.0, 2.0, 3.0))
-    for one in (newer, timing, replace(timing, rows=100), replace(timing, threads=1)):
+    for one in (newer, timing, replace(timing, rows=3), replace(timing, threads=1)):
         store.add_timing(record, one)
     rows = tables(render(store, store.records()[0], "bert", "markdown"))[3]
     assert sorted((row["rows"], row["threads"], row["ms"]) for row in rows) == [
-        ("100 of 277", "2", "4.00"), ("277", "1", "4.00"), ("277", "2", "2.00"),
+        ("3 of 4", "2", "4.00"), ("4", "1", "4.00"), ("4", "2", "2.00"),
     ]  # fmt: skip
 
 

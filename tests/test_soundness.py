@@ -15,8 +15,10 @@ from test_regress import save as save_run
 from test_regress import trace as a_trace
 
 from harness.baseline import baseline_of, write_baseline
+from harness.records import RunRecord
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import read_trace, trace_bytes
+from harness.typed_json import to_json
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -80,6 +82,11 @@ def drop_at(*path: str | int) -> Callable[[Any], None]:
     return change
 
 
+def nested(kind: type, depth: int) -> Any:
+    """Lists in lists, or objects in objects."""
+    return kind() if depth == 0 else [nested(kind, depth - 1)] if kind is list else {"in": nested(kind, depth - 1)}
+
+
 RECORDS: list[tuple[Callable[[Any], None], str]] = [
     (set_at("exits", value=[]), "exits after layers []"),
     (set_at("exits", 0, "layer", value=3), "exits after layers [3"),
@@ -90,7 +97,11 @@ RECORDS: list[tuple[Callable[[Any], None], str]] = [
     (drop_at("data", "rows", "dev"), "no rows of dev"),
     (set_at("exits", 0, "scores", value={}), "has no accuracy"),
     (set_at("constant_scores", value={}), "has no accuracy"),
-    (set_at("policy", value="guess"), "policy 'guess', known: "),
+    (set_at("policy", value="guess"), "unknown policy 'guess'"),
+    (set_at("policy", value=None), "2 exits and policy None"),
+    (set_at("exits", 0, "macs_128", value=7), "7 MACs at 128 tokens at exit 2, by its polynomials"),
+    (set_at("costs", "layers", 0, "c1", value=0), "MACs at 128 tokens at exit 2, by its polynomials"),
+    (set_at("data", "rows", "calibration", value=39), "40 rows, wanted 39"),
     (set_at("latency", "reference_ratio", "1", value=[]), "latency ratios of another number of exits"),
     (drop_at("latency", "path_ratio", "1"), "different batch sizes"),
     (set_at("latency", "reference_ratio", "1", 0, "q1", value=0.0), "quartiles of the clock"),
@@ -102,6 +113,9 @@ RECORDS: list[tuple[Callable[[Any], None], str]] = [
     (set_at("spec", "settings", "epochs", value=10**400), "too large a number"),
     (set_at("spec", "settings", "teacher", value={"rates": [10**40]}), "too large a number"),
     (set_at("costs", "embedding", "c0", value=2**63), "too large a number"),
+    (set_at("spec", "settings", "epochs", value=float("inf")), "is no number"),
+    (set_at("spec", "settings", "epochs", value=nested(list, 500)), "in one another"),
+    (set_at("spec", "settings", "teacher", value=nested(dict, 500)), "in one another"),
     (set_at("environment", "device", value="x\n::error::y"), "characters that do not show"),
     (set_at("spec", "settings", "epochs", value="a\x1b[2Jb"), "characters that do not show"),
     (set_at("spec", "settings", "a\x00b", value=1), "characters that do not show"),
@@ -132,7 +146,7 @@ LAYERS = [measured.layer for measured in WITH_CLOCK.exits]
         ({"exit_layers": lambda a: a[::-1].copy()}, f"exits after layers {LAYERS[::-1]}, wanted {LAYERS}"),
         ({"exit_layers": lambda a: a - 99}, "exits after layers [-"),
         ({"logits": lambda a: np.concatenate([a, a], -1)}, "4 logits a row, wanted 2"),
-        ({name: (lambda a: a[:0]) for name in ("ids", "labels", "lengths")} | {"logits": lambda a: a[:, :0]}, "no rows"),
+        ({name: (lambda a: a[:0]) for name in ("ids", "labels", "lengths")} | {"logits": lambda a: a[:, :0]}, "0 rows, wanted 40"),
         ({"labels": lambda a: a * 0 + 9}, "label 9"),
         ({"labels": lambda a: a * np.nan}, "label nan"),
         ({"lengths": lambda a: -a}, "tokens, wanted 1 to"),
@@ -147,6 +161,48 @@ def test_a_trace_that_is_not_its_records_is_named(
     trace = read_trace(path)
     path.write_bytes(trace_bytes(replace(trace, **{name: with_(getattr(trace, name)) for name, with_ in change.items()})))
     assert_named_and_the_other_shown(say, folder, words)
+
+
+def swapped(store: ResultsStore, stored: RunRecord) -> None:
+    folder = store.folder(stored.spec.task, stored.spec.method, stored.run_id)
+    (folder / TRACES["dev"]).write_bytes((folder / TRACES["calibration"]).read_bytes())
+
+
+def rewritten(store: ResultsStore, stored: RunRecord, **fields_: Any) -> None:
+    path = store.folder(stored.spec.task, stored.spec.method, stored.run_id) / RECORD
+    path.write_text(to_json(replace(stored, **fields_)))
+
+
+def first_exit(stored: RunRecord, **fields_: Any) -> dict[str, Any]:
+    return {"exits": (replace(stored.exits[0], **fields_), *stored.exits[1:])}
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (swapped, "accuracy at exit 4 is 0.8500, by its trace 0.9000"),
+        (lambda store, run: rewritten(store, run, **first_exit(run, scores={"accuracy": 0.99})), "accuracy at exit 1 is 0.9900"),
+        (lambda store, run: rewritten(store, run, **first_exit(run, macs=7.0)), "7 mean MACs at exit 1, by its trace 2000"),
+        (lambda store, run: rewritten(store, run, constant_scores={"accuracy": 0.4}), "a constant answer scores accuracy 0.4000"),
+    ],
+    ids=["another trace", "score", "macs", "constant"],
+)
+def test_figures_that_are_not_those_of_the_traces_are_neither_checked_nor_pinned(
+    say: Say, tmp_path: Path, alter: Callable[[ResultsStore, RunRecord], None], words: str
+) -> None:
+    folder, path = tmp_path / "results", tmp_path / "baseline.json"
+    stored = save_run(folder, a_run(), a_trace(wrong=30))
+    command = ("check", "--baseline", str(path), "--results-dir", str(folder))
+    assert say(*command, "--update").code == 0
+    before = path.read_bytes()
+    alter(ResultsStore(folder), stored)
+    answer = say(*command)
+    assert answer.code == 3
+    assert words in answer.out
+    answer = say(*command, "--update")
+    assert answer.code == 3
+    assert words in answer.err
+    assert path.read_bytes() == before
 
 
 ANYTHING = (None, 0, -1, 10**400, "", [], {})

@@ -11,11 +11,21 @@ from threading import Barrier
 from typing import NoReturn
 
 import pytest
-from synthetic import assert_same_curve, assert_same_trace, everything_under, make_curve, make_exit, make_record, make_timing, random_trace
+from synthetic import (
+    assert_same_curve,
+    assert_same_trace,
+    everything_under,
+    identified,
+    make_curve,
+    make_exit,
+    make_record,
+    make_timing,
+    random_trace,
+)
 
 from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.records import RunRecord
-from harness.store import RECORD, ResultsStore, check_writable
+from harness.store import RECORD, TRACES, ResultsStore, check_writable
 from harness.sweep import Curve
 from harness.tasks import TASKS
 from harness.trace import Trace
@@ -23,8 +33,10 @@ from harness.typed_json import SCHEMA, to_json
 
 
 def a_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:
+    """Of 40 rows a split, as `random_trace` has them."""
     exits = [make_exit(layer, dict.fromkeys(TASKS[task].metrics, layer / 8), 100.0 * layer, 1.0, 1.0) for layer in (2, 4)]
-    return make_record(method, seed, exits, policy="entropy", task=task)
+    made = make_record(method, seed, exits, policy="entropy", task=task)
+    return identified(replace(made, data=replace(made.data, rows={**made.data.rows, **dict.fromkeys(TRACES, 40)})))
 
 
 def three_traces() -> dict[str, Trace]:

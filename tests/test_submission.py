@@ -83,6 +83,7 @@ def test_a_diagnostic_file_that_is_not_there_is_left_out_and_others_are_missed(t
         ("number\tsentence\n0\ta\n", ["line 1", "wanted index, sentence"]),
         ("index\tsentence\nzero\ta\n", ["line 2", "'zero'"]),
         ("index\tsentence\n0\ta\n1\tb\n0\tc\n", ["line 4", "index 0 stands in line 2 too"]),
+        ("index\tsentence\n0\ta\n1\tb\n00\tc\n", ["line 4", "index 00 stands in line 2 too"]),
         ("index\tsentence\n", ["no rows"]),
         ("", ["line 1"]),
     ],
@@ -176,9 +177,10 @@ def test_a_zip_that_is_read_back_otherwise_is_refused(tmp_path: Path, files: dic
 
 def test_a_submission_is_whole_with_every_file_and_the_official_number_of_rows() -> None:
     files = [Answered(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows) for entry in ENTRIES]
-    assert Submitted(files, []).whole
-    assert not Submitted(files[:-1], [ENTRIES[-1]]).whole
-    assert not Submitted([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).whole
+    assert Submitted(files, []).lacking() == []
+    assert Submitted(files[:-1], [ENTRIES[-1]]).lacking() == [f"without {ENTRIES[-1].name}: the leaderboard wants all"]
+    (said,) = Submitted([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).lacking()
+    assert said.startswith(f"{files[0].entry.name}: {files[0].entry.rows - 1:,} test rows, officially {files[0].entry.rows:,}: ")
 
 
 def test_every_task_of_glue_has_its_file() -> None:
@@ -219,7 +221,8 @@ def read_zip(path: Path) -> dict[str, list[list[str]]]:
 def test_runs_become_a_submission_and_what_it_lacks_is_named(say: Say, done: Path, tmp_path: Path) -> None:
     ids = [record.run_id for record in runs(done).values()]
     answer = say("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *places(done))
-    assert (answer.code, answer.lines) == (3, ["harness: without CoLA, SST-2, MRPC, QQP, QNLI, WNLI: the leaderboard wants all"])
+    assert (answer.code, answer.lines[-1]) == (3, "harness: without CoLA, SST-2, MRPC, QQP, QNLI, WNLI: the leaderboard wants all")
+    assert [line.split(":")[1] for line in answer.lines[:-1]] == [" STS-B", " MNLI-m", " MNLI-mm", " RTE", " AX"]  # of 20 rows each
     found = read_zip(tmp_path / "it.zip")
     assert list(found) == ["STS-B.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv", "AX.tsv"]
     for lines in found.values():
@@ -231,10 +234,10 @@ def test_runs_become_a_submission_and_what_it_lacks_is_named(say: Say, done: Pat
     assert found["MNLI-m.tsv"] == found["MNLI-mm.tsv"] == found["AX.tsv"]  # the same texts here
 
 
-def test_other_numbers_of_test_rows_are_a_warning(say: Say, done: Path, tmp_path: Path) -> None:
+def test_other_numbers_of_test_rows_are_said(say: Say, done: Path, tmp_path: Path) -> None:
     answer = say("submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *places(done))
     assert answer.code == 3
-    assert "harness: warning: RTE: 20 test rows, officially 3,000: the leaderboard will not take them" in answer.lines
+    assert "harness: RTE: 20 test rows, officially 3,000: the leaderboard will not take them" in answer.lines
 
 
 def test_the_last_exit_answers_unless_a_policy_or_a_budget_is_named(say: Say, done: Path, tmp_path: Path) -> None:

@@ -178,6 +178,24 @@ def test_pickled_objects_inside_an_archive_are_refused_and_run_nothing(path: Pat
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_byte_that_is_another_is_a_damaged_trace_or_the_same_whatever_compresses_it(path: Path, method: int) -> None:
+    trace, random = random_trace(1, (1, 2), rows=4), np.random.default_rng(method)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays_of(trace).items():
+            file = io.BytesIO()
+            np.save(file, array)
+            archive.writestr(f"{name}.npy", file.getvalue())
+    content, refused = path.read_bytes(), 0
+    for place in random.integers(0, len(content), 300):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            read_trace(path)
+        except IncompleteError:
+            refused += 1
+    assert refused > 50
+
+
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_the_answer_is_the_first_largest_logit(rows: list[list[int]]) -> None:
