@@ -131,7 +131,7 @@ def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:
         if task.source is None:
             return True
         if data_dir is None:
-            return is_cached(task.name, task.source)
+            return is_cached(task.name, task.source.hub_splits)
         return (data_dir / task.source.layout.folder / "train.tsv").is_file()
 
     try:

@@ -15,14 +15,14 @@ def fetch_task(task: Task) -> str:
     """
     if task.source is None:
         return "made in code, nothing to fetch"
-    cached = is_cached(task.name, task.source)
-    rows = {split: len(hub_rows(task.name, task.source, task.labels, split)) for split in task.source.hub_splits}
-    for entry in ENTRIES:
-        asked = unlabelled(entry, None) if entry.task == task.name else None
-        if asked is not None:
-            rows["ax" if entry.diagnostic else entry.hub[1]] = len(asked)
-    said = ", ".join(f"{split} {count:,}" for split, count in rows.items())
-    return f"{'in the cache already' if cached else 'fetched from the hub'} (rows: {said})"
+    asked = [entry for entry in ENTRIES if entry.task == task.name]
+    needed = [(task.name, task.source.hub_splits), *((entry.hub[0], entry.hub[1:]) for entry in asked)]
+    cached = all(is_cached(config, splits) for config, splits in needed)
+    said = [f"{split} {len(hub_rows(task.name, task.source, task.labels, split)):,}" for split in task.source.hub_splits]
+    for entry in asked:
+        name, rows = "ax" if entry.diagnostic else entry.hub[1], unlabelled(entry, None)
+        said.append(f"{name} not to be had" if rows is None else f"{name} {len(rows):,}")
+    return f"{'in the cache already' if cached else 'fetched from the hub'} (rows: {', '.join(said)})"
 
 
 def fetch_backbone(backbone: Backbone) -> str:

@@ -22,10 +22,10 @@ SMALLEST = "wnli/validation-00000-of-00001.parquet"
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
-def is_cached(config: str, source: GlueSource) -> bool:
-    """Whether the hub's cache holds every file of the task."""
-    folder = _cached_folder(config, source.hub_splits)
-    return folder is not None and all(_shards(folder / config, split) for split in source.hub_splits)
+def is_cached(config: str, splits: Sequence[str]) -> bool:
+    """Whether the hub's cache holds every file of these splits."""
+    folder = _cached_folder(config, splits)
+    return folder is not None and all(_shards(folder / config, split) for split in splits)
 
 
 def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str) -> list[Row]:
@@ -34,7 +34,7 @@ def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str)
     Raises: HarnessError, within seconds, when they are neither cached nor to be had; or when the copy has other columns or classes.
     """
     splits = source.hub_splits
-    folder = _cached_folder(config, splits) if is_cached(config, source) else _fetched_folder(config, splits)
+    folder = _cached_folder(config, splits) if is_cached(config, splits) else _fetched_folder(config, splits)
     files = _shards(folder / config, split) if folder is not None else []
     if not files:
         raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
