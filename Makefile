@@ -9,7 +9,9 @@ DEMO := .cache/demo
 
 .PHONY: demo check test lint bench bench-costeff campaign report clean
 
+# Fitted anew every time: what is in a cache does not tell what today's code does.
 demo: $(VENV)/installed
+	rm -rf $(DEMO)
 	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --threads 2 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
 	$(RUN)/harness report --results-dir $(DEMO)/results
 

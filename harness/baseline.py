@@ -189,6 +189,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
     """
     runs = ",\n".join(json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with whole(path) as beside:
             beside.write_text(f'{{"schema": {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
     except OSError as error:

@@ -192,7 +192,11 @@ def _section(ranking: Ranking, title: str) -> Section:
     unit = "ms" if ranking.budget.unit == "ms" else "MMACs"
     times = 1.0 if unit == "ms" else 1e-6
     beyond = f" Beyond it, or not measured: {', '.join(ranking.beyond)}." if ranking.beyond else ""
-    composed = f" Milliseconds of a policy are composed from the paths'; on {'; '.join(ranking.places)}." if unit == "ms" else ""
+    clock = (
+        f" Milliseconds on {'; '.join(ranking.places)}, of a policy composed from the paths'. Those of different runs were taken at "
+        "different times: a method a little beyond a budget may be within it at another; the report's ratios compare better."
+    )
+    composed = clock if unit == "ms" else ""
     said = (
         f"The best of each method within {ranking.budget} a row: exit and threshold chosen on calibration, which also orders the rows; dev "
         f"only scores.{composed}{beyond}"

@@ -14,14 +14,17 @@ from harness.cli_models import checkpoint_options, export_command, predict_comma
 from harness.cli_options import (
     FROM_FILE,
     POLICY_NAMES,
+    PREFIX,
     cache_option,
     compute_options,
     config_option,
     data_option,
     form_option,
+    names_completed,
     reference_option,
     results_option,
     settings_option,
+    variables,
     verbosity_options,
 )
 from harness.cli_results import check_command, report_command, schema_command
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 MOST = 999_999_999
 """Of rows or tokens: what an option takes a record can say."""
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "HARNESS"}
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": PREFIX}
 
 
 COMMANDS = [cache_command, check_command, export_command, predict_command, report_command, schema_command, submit_command]
@@ -41,7 +44,8 @@ COMMANDS = [cache_command, check_command, export_command, predict_command, repor
 
 @click.group(commands=COMMANDS, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
 
     Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
@@ -52,6 +56,16 @@ def cli() -> None:
       harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
       harness report --format markdown
     """
+    import os
+
+    from harness.errors import close_to
+
+    assert isinstance(context.command, click.Group)
+    known = variables(context.command)
+    for name in sorted(set(os.environ) - known):
+        if name.startswith(f"{PREFIX}_"):
+            hint = "".join(close_to(name, known)[:1])
+            click.echo(f"harness: warning: {name} is no option's variable" + (f": did you mean {hint}?" if hint else ""), err=True)
 
 
 @cli.command("list")
@@ -94,14 +108,46 @@ def list_command(what: str, method: str | None, form: str, results_dir: Path, ve
     return ExitCode.INCOMPLETE if problems else ExitCode.OK
 
 
+def _methods() -> list[str]:
+    from harness.methods import METHODS
+
+    return sorted(METHODS)
+
+
+def _tasks() -> list[str]:
+    from harness.tasks import GROUPS, TASKS
+
+    return [*GROUPS, *TASKS]
+
+
+def _backbones() -> list[str]:
+    from harness.backbones import BACKBONES
+
+    return list(BACKBONES)
+
+
 @cli.command("run")
 @config_option
-@click.option("--methods", metavar="A,B", help="See harness list methods.  [default: bert,deebert,pabee; none with --checkpoint]")
+@click.option(
+    "--methods",
+    metavar="A,B",
+    shell_complete=names_completed(_methods),
+    help="See harness list methods.  [default: bert,deebert,pabee; none with --checkpoint]",
+)
 @checkpoint_options
-@click.option("--tasks", metavar="A,B", help="Tasks or groups: see harness list tasks.  [default: demo]")
+@click.option(
+    "--tasks", metavar="A,B", shell_complete=names_completed(_tasks), help="Tasks or groups: see harness list tasks.  [default: demo]"
+)
 @task_file_option
 @allow_code_option
-@click.option("--backbone", default="tiny", show_default=True, metavar="NAME|FOLDER|HUB_ID", help="See harness list backbones.")
+@click.option(
+    "--backbone",
+    default="tiny",
+    show_default=True,
+    metavar="NAME|FOLDER|HUB_ID",
+    shell_complete=names_completed(_backbones),
+    help="See harness list backbones.",
+)
 @data_option
 @offline_option
 @click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",

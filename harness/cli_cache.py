@@ -83,7 +83,8 @@ def prune_command(
 ) -> int:
     """Remove stages and rows from the cache folder; a stored run needs them for `harness time`, `export` and `submit` alone.
 
-    A stage that is being fitted stays; runs that are under way may still need others.
+    A stage that is being fitted stays; runs that are under way may still need others, and so may runs in another results folder than this
+    one.
 
     \b
     Example:
@@ -97,6 +98,8 @@ def prune_command(
     if everything == (unused or older_than is not None):
         raise HarnessError("harness cache prune: wanted --all, or one or both of --unused and --older-than DAYS")
     records, problems = ResultsStore(results_dir).records()
+    if unused and not records and not problems:
+        raise HarnessError(f"no runs in {results_dir}, so that everything would be unused: give their folder as --results-dir, or --all")
     if unused and problems:
         raise IncompleteError(
             f"{len(problems)} runs in {results_dir} cannot be read: what they are made of is not known; nothing was removed"

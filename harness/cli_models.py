@@ -113,6 +113,8 @@ def submit_command(
     from harness.store import ResultsStore
     from harness.submission import SubmitOptions, submit
 
+    if out.suffix != ".zip":
+        raise HarnessError(f"--out {out}: wanted a name that ends with .zip")
     if out.exists() and not force:
         raise HarnessError(f"{out} is there: give another --out, or --force to replace it")
     store = ResultsStore(results_dir)
@@ -150,8 +152,9 @@ def predict_command(
     """Answer texts with an exported model: the label or number, the exit, its probability, milliseconds in the model (a batch's are shared
     by its rows).
 
-    For a task of two texts they stand in pairs, the first and the second. A line of a .tsv file holds one or two texts between tabs; of a
-    .jsonl file a text, a list of one or two, or an object with "text" and perhaps "second".
+    For a task of two texts they stand in pairs, the first and the second. A line of a .tsv file holds one or two texts between tabs, from
+    the first line on; of a .jsonl file a text, a list of one or two, or an object with "text" and perhaps "second". A row's number is its
+    line's; empty lines have no row.
 
     \b
     Examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,8 @@ F = TypeVar("F", bound=Callable[..., object])
 FORMATS = click.Choice(["markdown", "csv", "json"])
 POLICY_NAMES = click.Choice(["entropy", "confidence", "patience"])
 DEFAULT_RESULTS = Path("results")
+PREFIX = "HARNESS"
+"""Of environment variables."""
 
 
 def together(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -55,6 +57,32 @@ reference_option = click.option(
     "--reference", default="bert", show_default=True, metavar="METHOD", envvar="HARNESS_REFERENCE", show_envvar=True,
     help="What ratios are against; none for no reference.",
 )  # fmt: skip
+
+
+def variables(group: click.Group) -> set[str]:
+    """The environment variables of all options of a group's commands, named or by click's rule: HARNESS_COMMAND_OPTION."""
+    found: set[str] = set()
+    waiting: list[tuple[tuple[str, ...], click.Command]] = [((PREFIX,), group)]
+    while waiting:
+        path, command = waiting.pop()
+        if isinstance(command, click.Group):
+            waiting += [((*path, name), inner) for name, inner in command.commands.items()]
+        for option in command.params:
+            if isinstance(option, click.Option):
+                named = option.envvar or "_".join((*path, str(option.name))).upper().replace("-", "_")
+                found |= {named} if isinstance(named, str) else set(named)
+    return found
+
+
+def names_completed(known: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completion of an option that takes names between commas."""
+
+    def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
+        before, comma, last = typed.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known() if name.startswith(last)]
+
+    return complete
+
 
 FROM_FILE = "harness.config"
 """Where a context keeps what its --config file says of single methods and tasks: option -> words."""

@@ -56,13 +56,15 @@ def check_command(
     from harness.errors import IncompleteError
     from harness.regress import Limits, check, exit_code, unreadable
     from harness.store import ResultsStore
-    from harness.verdicts import FORMS, summary
+    from harness.verdicts import FORMS
 
     store = ResultsStore(results_dir)
     records, problems = store.records()
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
     if not update:
         checks = check(read_baseline(baseline), store, records, limits) + unreadable(problems)
+        if not records and not problems:
+            click.echo(f"harness: no runs in {results_dir}: the results folder is --results-dir", err=True)
         code = exit_code(checks)
         click.echo(FORMS[form](checks, code), nl=False)
         return code
@@ -72,11 +74,13 @@ def check_command(
     made = baseline_of(store, records)
     if baseline.is_file():
         try:
-            click.echo(f"before: {summary(check(read_baseline(baseline), store, records, limits))}")
+            before = check(read_baseline(baseline), store, records, limits)
+            click.echo(f"before: {FORMS['text'](before, exit_code(before))}", nl=False)
         except HarnessError as error:  # a damaged file, or one of an earlier form, is what is to be replaced
             click.echo(f"before: {error}")
     write_baseline(baseline, made)
-    click.echo(f"{baseline}: {len(made.runs)} runs")
+    further = f", those that the report shows of {len(records)} stored ones" if len(made.runs) < len(records) else ""
+    click.echo(f"{baseline}: {len(made.runs)} runs{further}")
     return ExitCode.OK
 
 
@@ -148,6 +152,8 @@ def report_command(
         insert(into, text)
     else:
         click.echo(text, nl=False)
+    if base is not None and budget is None and against is None and not any(record.spec.method == base for record in found.records):
+        click.echo(f"harness: no run of the reference {base}, and so no ratios: see --reference", err=True)
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
 
 

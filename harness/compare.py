@@ -281,6 +281,15 @@ def chosen_thresholds(
     return {name: threshold for name, threshold in found if threshold is not None}
 
 
+def smallest_share(store: ResultsStore, record: RunRecord, policy: Policy) -> float:
+    """The least share of its own full model's MACs that any threshold comes to on calibration, rounded up to three decimals."""
+    calibration = store.trace(record, "calibration")
+    thresholds = thresholds_from(policy, store.trace(record, "selection"))
+    reached = sweep(policy, calibration, record.costs, (task_of(record).metrics[0],), thresholds).macs.min()
+    full = float(record.costs.static(len(record.costs.layers) - 1, calibration.lengths).mean())
+    return float(np.ceil(1000 * reached / full) / 1000)
+
+
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
     by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
     own = [point.path_ms for point in points]

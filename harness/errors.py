@@ -50,7 +50,13 @@ def first_line(error: BaseException) -> str:
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
     """The error for a name that is in no table: the near matches first, then all names."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    names = sorted(set(known))
+    near = close_to(name, names)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return HarnessError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
+
+
+def close_to(name: str, known: Iterable[str]) -> list[str]:
+    """Names that may have been meant: the same in other letters, else up to three that look alike."""
+    names = sorted(known)
+    return [other for other in names if other.lower() == name.lower()] or difflib.get_close_matches(name, names, n=3, cutoff=0.5)

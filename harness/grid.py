@@ -198,6 +198,7 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
         [
             cell.spec.task,
             cell.spec.method,
+            cell.spec.backbone,
             cell.spec.seed,
             len(data[cell.rows].train),
             identity,
@@ -205,17 +206,17 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
         ]
         for (cell, identity), there in zip(planned, stored, strict=True)
     ]
-    click.echo(tabulate(rows, ["task", "method", "seed", "train rows", "run", "state", "minutes"], disable_numparse=True))
+    click.echo(tabulate(rows, ["task", "method", "backbone", "seed", "train rows", "run", "state", "minutes"], disable_numparse=True))
     if any(minutes):
         unknown = f", {minutes.count(None)} cells unknown" if None in minutes else ""
         click.echo(f"about {sum(filter(None, minutes)):.0f} minutes of fitting, by earlier runs{unknown}; measuring not counted")
     for failure in failures:
         _say(failure)
-    return _worst(failures)
+    return ExitCode.INCOMPLETE if failures else ExitCode.OK
 
 
 def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
-    """Run the cells, a line for each on standard output; the exit code of the worst failure."""
+    """Run the cells, a line for each on standard output."""
     finished = 0
     failures: list[Failure] = []
     spent: list[float] = []
@@ -245,7 +246,9 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
     if failures:
         lost = sum(failure.cells for failure in failures)
         click.echo(f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again", err=True)
-    return _worst(failures)
+        return _failed(failures, some_done=lost < len(cells))
+    options.compute.progress.say(f"harness: records of {len(cells)} cells in {options.results_dir}")
+    return ExitCode.OK
 
 
 def _doubts(record: RunRecord, options: Options) -> list[str]:
@@ -260,7 +263,9 @@ def _say(failure: Failure) -> None:
     click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
 
 
-def _worst(failures: Sequence[Failure]) -> ExitCode:
+def _failed(failures: Sequence[Failure], some_done: bool) -> ExitCode:
+    """A bug of ours before all; incomplete, unless all cells failed for one and the same reason, such as a mistake in what was asked."""
     codes = {failure.code for failure in failures}
-    order = [ExitCode.USER, ExitCode.NOT_COMPARABLE, ExitCode.INCOMPLETE, ExitCode.BUG]
-    return next((code for code in order if code in codes), ExitCode.OK)
+    if ExitCode.BUG in codes:
+        return ExitCode.BUG
+    return codes.pop() if len(codes) == 1 and not some_done else ExitCode.INCOMPLETE

@@ -99,13 +99,20 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
 
 
 def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
-    """One run a seed, in the order of seeds: of the model that was fitted last, known by its last stage's key.
+    """One run a seed, in the order of seeds."""
+    seeds = sorted({record.spec.seed for record in records})
+    return [shown([record for record in records if record.spec.seed == seed], reference) for seed in seeds]
+
+
+def shown(runs: Sequence[RunRecord], reference: str | None) -> RunRecord:
+    """Of several runs of one variant and seed the one that stands for them: of the model that was fitted last, known by its last stage's
+    key.
 
     So what a raised revision gave takes the place of the older model's scores, timed or not. Among runs of that model one timed against
     the reference comes before one timed otherwise or not at all, then the newest. A model is as old as its first run.
     """
     since: dict[str, str] = {}
-    for record in records:
+    for record in runs:
         since[_model(record)] = min(record.created, since.get(_model(record), record.created))
 
     def rank(record: RunRecord) -> tuple[str, str, bool, bool, str]:
@@ -113,8 +120,7 @@ def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunReco
         against = timed is not None and timed.reference == reference
         return since[_model(record)], _model(record), against, timed is not None, record.created
 
-    ordered = sorted(records, key=rank)
-    return [record for _, record in sorted({record.spec.seed: record for record in ordered}.items())]
+    return max(runs, key=rank)
 
 
 def _model(record: RunRecord) -> str:
@@ -122,15 +128,18 @@ def _model(record: RunRecord) -> str:
     return record.stages[-1].report.key
 
 
-def _short(value: object) -> str:
+def words(value: object) -> str:
+    """A setting's value, short."""
     if isinstance(value, list):
-        return "/".join(map(_short, value))
-    return f"{value:.4g}" if isinstance(value, float) and not value.is_integer() else str(value)
+        return "/".join(map(words, value))
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
+    return str(value)
 
 
-def row_name(method: str, own: Mapping[str, object], words: Callable[[object], str] = _short) -> str:
+def row_name(method: str, own: Mapping[str, object], said: Callable[[object], str] = words) -> str:
     """The method, with the settings that set a run apart in brackets."""
-    suffix = ", ".join(f"{name}={words(value)}" for name, value in own.items())
+    suffix = ", ".join(f"{name}={said(value)}" for name, value in own.items())
     return f"{method} ({suffix})" if suffix else method
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from harness.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
 from harness.compare import policy_of
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.groups import row_name, telling
+from harness.groups import row_name, shown, telling, words
 from harness.metrics import RESAMPLES, bootstrap, scores
 from harness.own_tasks import task_of
 from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
@@ -139,14 +139,15 @@ def _check_run(
 
 
 def _to_check(old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Environment]) -> list[RunRecord]:
-    """The newest run of the baseline's own environment, else of its processor and threads, else of any, best of those where the baseline
-    has none; and the newest there where it is later: what was run last must not hide behind what was run before. Never nothing."""
-    ordered = sorted(like, key=lambda record: record.created)
-    elsewhere = [record for record in ordered if record.environment not in pinned]
-    equal = [record for record in ordered if record.environment == old.environment]
+    """A run of the baseline's own environment, else of its processor and threads, else of any, best of those where the baseline has none;
+    and one from there where it is later: what was run last must not hide behind what was run before. Of several the one that the report
+    shows. Never nothing."""
+    elsewhere = [record for record in like if record.environment not in pinned]
+    equal = [record for record in like if record.environment == old.environment]
     near = [record for record in elsewhere if _place(record.environment) == _place(old.environment)]
-    own = (equal or near or elsewhere or ordered)[-1]
-    return [own, *(record for record in elsewhere[-1:] if record.created > own.created)]
+    own = shown(equal or near or elsewhere or like, old.reference)
+    later = [shown(elsewhere, old.reference)] if elsewhere else []
+    return [own, *(record for record in later if record.created > own.created)]
 
 
 def _place(environment: Environment) -> tuple[str, int]:
@@ -181,7 +182,7 @@ def asks_for(run: RunRecord | PinnedRun) -> dict[str, object]:
 def _differences(old: dict[str, object], new: dict[str, object]) -> Iterator[Finding]:
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
-            yield Finding(name, Verdict.NOT_COMPARABLE, str(old.get(name)), str(new.get(name)))
+            yield Finding(name, Verdict.NOT_COMPARABLE, words(old.get(name)), words(new.get(name)))
 
 
 def _data(old: PinnedRun, new: RunRecord) -> list[tuple[str, str, str]]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from harness.compare import chosen_thresholds
+from harness.compare import chosen_thresholds, smallest_share
 from harness.errors import HarnessError
 from harness.own_tasks import task_of
 from harness.policies import Entropy, Policy, make_policy
@@ -61,7 +61,7 @@ def run_rule(store: ResultsStore, record: RunRecord, policy: str | None, thresho
         if budget not in found:
             raise HarnessError(
                 f"run {record.run_id}: no threshold of {chosen.name} keeps the mean MACs on calibration within {budget}: "
-                "give a larger --budget-share, or --threshold"
+                f"give --budget-share {smallest_share(store, record, chosen):.3f} or more, or --threshold"
             )
         threshold = found[budget]
     chosen.cut(threshold)

@@ -43,6 +43,11 @@ def part_off(texts: Texts, strata: Positions, share: float) -> tuple[Positions, 
     return np.array(others, dtype=np.int64), np.array(taken, dtype=np.int64)
 
 
+def largest_group(texts: Texts) -> int:
+    """Rows of the largest group that share a text."""
+    return max(map(len, _sharing_a_text(texts)))
+
+
 def _sharing_a_text(texts: Texts) -> list[list[int]]:
     """Groups of rows that share a text, in either place, directly or through others."""
     parent: dict[str, str] = {}
@@ -129,7 +134,10 @@ def _hold_out(texts: Texts, strata: Positions, groups: list[list[int]]) -> tuple
     """Groups of selection and of calibration, disjoint. A group counts for the stratum of its first row in `_order`."""
     rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
     if rows <= least:
-        raise ValueError(f"train has {rows} independent rows, wanted more than {least} to hold some of them out")
+        raise ValueError(
+            f"train has {rows} independent rows, wanted more than {least}: at least {SELECTION_ROWS[0]} are held out to select, "
+            f"{CALIBRATION_ROWS[0]} to calibrate"
+        )
     ordered = _in_order(texts, strata, groups)
     selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
     chosen = {group[0] for group in selection}

@@ -15,7 +15,7 @@ from harness.hub import hub_rows
 from harness.metric_code import MetricCode
 from harness.metrics import scores
 from harness.own_files import OwnFiles, file_rows
-from harness.splits import draw, hold_out_groups, hold_out_sentences, part_off
+from harness.splits import draw, hold_out_groups, hold_out_sentences, largest_group, part_off
 
 REGRESSION_STRATA = 5
 
@@ -224,10 +224,9 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
         train, selection, calibration, dev = (_first(part, limit) for part in (train, selection, calibration, dev))
         further = [_first(part, limit) for part in further]
     splits = digest(str(part.ids.tolist()) for part in (selection, calibration))
+    remarks = [*_unofficial(task, read), *_lopsided(task, train, len(selection) + len(calibration), limit)]
     mismatched = further[0] if further else None
-    return TaskData(
-        task, train, selection, calibration, dev, fingerprint, splits, mismatched=mismatched, remarks=tuple(_remarks(task, read))
-    )
+    return TaskData(task, train, selection, calibration, dev, fingerprint, splits, mismatched=mismatched, remarks=tuple(remarks))
 
 
 def _first(part: Split, limit: int) -> Split:
@@ -266,7 +265,10 @@ def _read_own(task: Task, own: OwnFiles) -> list[Split]:
     assert own.dev_share is not None
     parts = part_off(train.texts, _strata(task, train.labels), own.dev_share)
     if not all(map(len, parts)):
-        raise HarnessError(f"task {task.name}: dev_share {own.dev_share:g} of {len(train)} rows leaves no row for dev or for train")
+        raise HarnessError(
+            f"task {task.name}: dev_share {own.dev_share:g} of {len(train)} rows leaves no row for dev or for train: rows that share a "
+            f"text stay together, here up to {largest_group(train.texts)}, and where they are more than a tenth of dev in train"
+        )
     return [train.rows(part) for part in parts]
 
 
@@ -295,7 +297,18 @@ def _label(task: Task, row: Row, names: Sequence[str], where: str) -> float:
     return score
 
 
-def _remarks(task: Task, read: Sequence[Split]) -> Iterator[str]:
+def _lopsided(task: Task, train: Split, held_out: int, limit: int | None) -> Iterator[str]:
+    """Where a task of the user's has little to train on, or nothing of a class."""
+    if task.own is None or limit is not None:
+        return
+    if len(train) < held_out:
+        yield f"{len(train):,} rows are left to train on, {held_out:,} of train are held out to select and to calibrate"
+    lacking = [label for place, label in enumerate(task.labels) if place not in train.labels]
+    if lacking:
+        yield f"no row to train on has label {', '.join(lacking)}"
+
+
+def _unofficial(task: Task, read: Sequence[Split]) -> Iterator[str]:
     """Where a GLUE task has another number of rows than GLUE."""
     if task.source is None:
         return

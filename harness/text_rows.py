@@ -22,10 +22,12 @@ class TextRow(NamedTuple):
 
 def text_rows(path: Path) -> list[TextRow]:
     """The rows of a file, whose ending says how it is read: .tsv one or two texts between tabs, .jsonl a text, a list of one or two, or an
-    object with `text` and perhaps `second`; any other a text a line. Empty lines are left out.
+    object with `text` and perhaps `second`; any other a text a line. No line of names; empty lines have no row.
 
     Raises: HarnessError with file and line for what does not fit.
     """
+    if path.suffix == ".csv":
+        raise HarnessError(f"{path}: wanted .tsv (no quoting, no line of names), .jsonl, or a text a line in a file of another ending")
     readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tabs, ".jsonl": _from_json}
     read = readers.get(path.suffix, _whole)
     rows = []

@@ -161,6 +161,15 @@ def test_pruning_asks_what_should_go(say: Say, cache: Path, words: tuple[str, ..
     assert "--unused" in answer.err
 
 
+def test_nothing_is_unused_where_there_are_no_runs(say: Say, cache: Path) -> None:
+    """A results folder that is misspelt says nothing about what others use."""
+    before = everything_under(cache)
+    answer = say("cache", "prune", "--unused", "--cache-dir", str(cache), "--results-dir", "resutls")
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert all(word in answer.err for word in ("no runs in resutls", "--results-dir", "--all"))
+    assert everything_under(cache) == before
+
+
 def test_nothing_unused_goes_while_a_run_cannot_be_read(say: Say, cache: Path, tmp_path: Path) -> None:
     (path,) = (tmp_path / "results").rglob("record.json")
     path.write_text("{")

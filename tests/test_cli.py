@@ -194,8 +194,8 @@ def test_dry_run_shows_the_cells_and_fits_nothing(say: Say, tmp_path: Path) -> N
 
 def test_stored_run_is_shown_as_stored_by_a_dry_run(say: Say, tmp_path: Path) -> None:
     words = [*RUN, "--dry-run", "--results-dir", "results", "--cache-dir", "cache"]
-    run_id = say(*words).out.splitlines()[-1].split()[4]
+    run_id = say(*words).out.splitlines()[-1].split()[5]
     folder = tmp_path / "results" / "demo-pair" / "bert" / run_id
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{}")
-    assert say(*words).out.splitlines()[-1].split()[4:6] == [run_id, "stored"]
+    assert say(*words).out.splitlines()[-1].split()[5:7] == [run_id, "stored"]

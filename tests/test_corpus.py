@@ -158,7 +158,7 @@ def identities(say: Say, *words: str) -> dict[str, str]:
     """Method -> run id, as --dry-run shows them."""
     answer = say("run", "--methods", "bert,distilbert", "--tasks", "demo-pair", "--limit", "8", "--no-latency", "--dry-run", *words)
     assert answer.code == 0
-    return {line.split()[1]: line.split()[4] for line in answer.out.splitlines()[2:]}
+    return {line.split()[1]: line.split()[5] for line in answer.out.splitlines()[2:]}
 
 
 def test_the_corpus_names_a_run_of_a_method_that_pre_trains_and_no_other(say: Say, own_folders: None, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_swapped_labels_are_named_with_the_score_that_they_would_give(store: Res
     wrong = [1 - answer for answer in RIGHT[:-1]] + [1]
     assert doubts(store, save(store, "sst2", wrong, RIGHT, 0.6)) == [
         "accuracy 0.100 is below the constant answer's 0.600",
-        "with labels swapped it would score 0.90: wrong --labels?",
+        "with labels swapped it would score 0.90: do they stand in the model's order (--labels)?",
     ]
 
 
@@ -58,12 +58,13 @@ def test_three_labels_in_another_order_are_named_one_by_one(store: ResultsStore)
     said = doubts(store, save(store, "mnli", turned, labels, 1 / 3))
     assert said[-1] == (
         "with labels in another order (entailment read as contradiction, neutral read as entailment, contradiction read as neutral) "
-        "it would score 1.00: wrong --labels?"
+        "it would score 1.00: do they stand in the model's order (--labels)?"
     )
     exchanged = [{0: 2, 1: 1, 2: 0}[label] for label in labels]
     said = doubts(store, save(store, "mnli", exchanged, labels, 0.3))
     assert said == [
-        "with labels swapped (entailment read as contradiction, contradiction read as entailment) it would score 1.00: wrong --labels?"
+        "with labels swapped (entailment read as contradiction, contradiction read as entailment) it would score 1.00: "
+        "do they stand in the model's order (--labels)?"
     ]
 
 

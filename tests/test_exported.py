@@ -218,6 +218,7 @@ def test_rows_of_a_file(tmp_path: Path, name: str, text: str, rows: list[tuple[i
         ("a.jsonl", b"[" * 100_000, ["line 1"]),
         ("a.txt", b"\n \n", ["no rows"]),
         ("a.txt", b"\xff\n", ["UTF-8"]),
+        ("a.csv", b"text\nfine\n", [".tsv", ".jsonl"]),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(tmp_path: Path, name: str, text: bytes, said: list[str]) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from conftest import RUN, Say
 from synthetic import everything_under
 
 from harness.cli import cli
+from harness.cli_options import variables
 from harness.options import read_grid
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -41,7 +43,7 @@ def grid(tmp_path: Path) -> str:
 
 def cells(answer: str) -> list[list[str]]:
     """Method, seed and run of each line of a dry run."""
-    return [[word for place, word in enumerate(line.split()) if place in (1, 2, 4)] for line in answer.splitlines()[2:]]
+    return [[word for place, word in enumerate(line.split()) if place in (1, 3, 5)] for line in answer.splitlines()[2:]]
 
 
 def test_a_file_says_the_same_as_the_command_line(say: Say, grid: str) -> None:
@@ -97,7 +99,8 @@ def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[
 
 def test_the_variable_of_every_option_has_the_options_own_name() -> None:
     """HARNESS_RUN_SEEDS is --seeds of `harness run`; one that several commands share does without the command."""
-    wrong, looked_at = [], 0
+    assert isinstance(cli, click.Group)
+    wrong, looked_at, known = [], 0, variables(cli)
     for names, command in commands(cli):
         for option in command.params:
             if not isinstance(option, click.Option):
@@ -106,10 +109,31 @@ def test_the_variable_of_every_option_has_the_options_own_name() -> None:
             word = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
             own = "_".join(["HARNESS", *map(str.upper, names), word])
             read = option.envvar or "_".join(["HARNESS", *map(str.upper, names), str(option.name).upper()])
-            if read not in (own, f"HARNESS_{word}"):
+            if read not in (own, f"HARNESS_{word}") or read not in known:
                 wrong.append(f"{' '.join(names)} --{word.lower()}: {read}")
     assert wrong == []
     assert looked_at > 80
+
+
+def test_a_variable_of_no_option_is_said(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_RUN_SEED", "5")
+    answer = say("list", "tasks")
+    assert answer.err == "harness: warning: HARNESS_RUN_SEED is no option's variable: did you mean HARNESS_RUN_SEEDS?\n"
+    assert answer.code == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "wanted"),
+    [
+        ("--methods", "bert,dee", ["bert,deebert"]),
+        ("--tasks", "mr", ["mrpc"]),
+        ("--backbone", "bert-large", ["bert-large-uncased"]),
+        ("--methods", "nobody", []),
+    ],
+)
+def test_names_between_commas_are_completed(option: str, typed: str, wanted: list[str]) -> None:
+    completion = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
+    assert [item.value for item in completion.get_completions(["run", option], typed)] == wanted
 
 
 def test_a_task_file_may_come_from_the_environment(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,7 +64,7 @@ def test_plain_task_is_read_with_its_labels_by_name(folder: Path) -> None:
     assert data.dev.texts == tuple((text,) for text, _ in reviews(20, 900))
     assert data.dev.labels.tolist() == [float(number % 3 > 0) for number in range(900, 920)]
     assert {name: len(part) for name, part in data.splits().items()} == {"train": 100, "selection": 100, "calibration": 300, "dev": 20}
-    assert data.remarks == ()
+    assert data.remarks == ("100 rows are left to train on, 400 of train are held out to select and to calibrate",)
 
 
 def test_paths_are_relative_to_the_task_file(
@@ -304,6 +304,21 @@ def test_too_few_rows_are_said_with_both_numbers(tmp_path: Path) -> None:
             load(write_task(tmp_path, changes))
     with pytest.raises(HarnessError, match=r"dev_share 0\.001 of 30 rows leaves no row for dev"):
         load(write_task(tmp_path, {"dev": None, "dev_share": "0.001"}))
+
+
+def test_rows_that_all_share_a_text_are_said_to(tmp_path: Path) -> None:
+    """A prompt in a second column links all rows: none of them can be dev's while others are train's."""
+    rows = "".join(f"a text {number}\tthe same question\t{'yn'[number % 2]}\n" for number in range(700))
+    (tmp_path / "rows.tsv").write_text(f"one\tother\tlabel\n{rows}")
+    changes = {"train": '"rows.tsv"', "dev": None, "dev_share": "0.1", "text": '["one", "other"]'}
+    changes |= {"label": '"label"', "labels": '["y", "n"]'}
+    with pytest.raises(HarnessError, match="rows that share a text stay together, here up to 700, and where they are more than a tenth"):
+        load(write_task(tmp_path, changes))
+
+
+def test_a_class_without_a_row_to_train_on_is_said(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [(f"text {number}", "yes") for number in range(900)])
+    assert load(write_task(tmp_path, {"dev": None, "dev_share": "0.1"})).remarks == ("no row to train on has label no",)
 
 
 # --- what a record keeps

@@ -326,8 +326,8 @@ def other_rows(run: RunRecord) -> RunRecord:
     ("change", "line"),
     [
         (other_data, "not comparable: rte deebert on tiny, seed 1: rows of the task's files: d0 -> d1"),
-        (other_settings, "epochs: 3.0 -> 4.0"),
-        (other_rows, "limit: None -> 64.0"),
+        (other_settings, "epochs: 3 -> 4"),
+        (other_rows, "limit: None -> 64"),
     ],
 )
 def test_a_run_of_another_job_is_not_comparable(check: Check, change: Callable[[RunRecord], RunRecord], line: str) -> None:
@@ -433,7 +433,10 @@ def test_updating_says_what_the_old_baseline_would_have_said_and_then_passes(tmp
     where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
     answer = say(*where, "--update")
     assert answer.code == 0
-    assert answer.out.startswith("before: 1 cells, 24 figures compared: regression 2")
+    before, *further = answer.out.splitlines()
+    assert before.startswith("before: regression: rte deebert on tiny, seed 1: accuracy at exit 4: 0.9000 -> 0.7000")
+    assert further[-2].startswith("failed: 1 cells, 24 figures compared: regression 2")
+    assert further[-1] == f"{baseline}: 1 runs"
     assert say(*where).code == 0
 
 
@@ -483,7 +486,7 @@ def test_runs_of_one_method_are_told_apart_by_what_sets_them_apart() -> None:
         "rte costeff on tiny, seed 2",
         "rte costeff (rounds=one) on tiny, seed 1",
         "rte costeff (effort=0.3) on tiny, seed 1",
-        "rte costeff (effort=2.0) on tiny, seed 1",
+        "rte costeff (effort=2) on tiny, seed 1",
     ]
     assert cell_names(runs[:2]) == ["rte costeff on tiny, seed 1", "rte costeff on tiny, seed 2"]
 

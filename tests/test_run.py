@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import watched_steps
+from synthetic import single
 
+from harness import grid
 from harness.__main__ import main
 from harness.errors import HarnessError
 from harness.policies import make_policy
 from harness.records import RunRecord
+from harness.run import Cell
 from harness.store import TRACES, ResultsStore
 from harness.sweep import sweep
 
@@ -159,6 +162,20 @@ def test_failing_cell_does_not_stop_the_grid(tmp_path: Path, capsys: pytest.Capt
     assert "--data-dir" in answer.err
     assert "1 of 2 cells" in answer.err
     assert answer.out.startswith("[2/2] demo-pair bert seed 1: accuracy ")
+
+
+@pytest.mark.parametrize(("failing", "code"), [({"bert"}, 3), ({"bert", "pabee"}, 2)])
+def test_a_mistake_that_stops_some_cells_is_incomplete_and_one_that_stops_all_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: set[str], code: int
+) -> None:
+    def cell(cell_: Cell, *arguments: object) -> tuple[RunRecord, bool]:
+        if cell_.spec.method in failing:
+            raise HarnessError("it does not go together")
+        return single(cell_.spec.method, 1), True
+
+    monkeypatch.setattr(grid, "run_cell", cell)
+    assert harness(tmp_path, *QUICK, "--methods", "bert,pabee", "--no-latency") == code
+    assert f"{len(failing)} of 2 cells have no record" in capsys.readouterr().err
 
 
 def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
