@@ -58,6 +58,8 @@ class Row:
     """Batch 1, the reference in the same rounds."""
     latency_ratio: Mean | None
     """Reference ms / own ms, paired in the same rounds; for a point composed from the paths' ratios like its milliseconds."""
+    clock_spread: float | None
+    """Of the ratios behind it the largest third quartile over first."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +220,7 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
         latency_ms=mean(q.median for q in milliseconds if q) if all(milliseconds) else None,
         reference_ms=_reference_ms(timed),
         latency_ratio=mean(q[-1].median for q in ratios if q) if all(ratios) else None,
+        clock_spread=max(q[-1].spread for q in ratios if q) if all(ratios) else None,
     )
 
 
@@ -294,6 +297,8 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
     by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
     own = [point.path_ms for point in points]
     ratios = [point.path_ratio for point in points]
+    timed = [_timed_against(record, base) for record in records]
+    paths = [latency.path_ratio.get("1") if latency else None for latency in timed]
     return Row(
         method=name,
         point=f"MACs <= {budget}",
@@ -306,8 +311,9 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
         mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
         layers=mean(point.layers for point in points),
         latency_ms=mean(ms for ms in own if ms) if all(own) else None,
-        reference_ms=_reference_ms([_timed_against(record, base) for record in records]),
+        reference_ms=_reference_ms(timed),
         latency_ratio=mean(r for r in ratios if r) if all(ratios) else None,
+        clock_spread=max(q.spread for path in paths for q in path or ()) if all(paths) else None,
     )
 
 

@@ -26,7 +26,7 @@ from harness.methods import model_format
 from harness.model import Batch, MultiExitModel
 from harness.policies import POLICIES, Policy
 from harness.progress import Progress, held
-from harness.records import ExitMeasurement, LatencyConditions, Quartiles
+from harness.records import STEADY, ExitMeasurement, LatencyConditions, Quartiles
 from harness.tasks import Tokens
 from harness.trace import Floats
 from harness.typed_json import from_json
@@ -34,8 +34,8 @@ from harness.typed_json import from_json
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
-STEADY, LONGEST = 1.3, 3.0
-"""A timing whose third quartile is more than 1.3 times the first goes on, up to three times the seconds asked for."""
+LONGEST = 3.0
+"""A timing that is not `STEADY` goes on, up to so many times the seconds asked for."""
 ROUND, WAITING = "harness.latency: round", "harness.latency: waiting"
 """How the child process begins the line that it says after a round, and when another child is timing."""
 

@@ -128,6 +128,10 @@ class Costs:
         return sum((piece.at(length) for piece in on_the_way), self.static(layer, length))
 
 
+STEADY = 1.3
+"""A clock is disturbed whose third quartile is more than so many times the first."""
+
+
 @dataclass(frozen=True)
 class Quartiles:
     """Wall-clock milliseconds of one batch."""

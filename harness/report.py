@@ -13,7 +13,7 @@ from harness.groups import Condition, settings_of_plain, title
 from harness.methods import METHODS
 from harness.metrics import METRICS
 from harness.own_tasks import task_of
-from harness.records import RunRecord, Timing
+from harness.records import STEADY, RunRecord, Timing
 from harness.store import Problem, ResultsStore
 from harness.tables import CONSTANT, MACS_SAID, Part, Section, Table, as_latex, as_markdown, csv_text, number
 from harness.tasks import GROUPS, TASKS, find_tasks
@@ -39,6 +39,8 @@ CLOCKED = (
     "latency ratio compares rows. They are means over three batches, taken at the quartiles of dev's lengths."
 )
 """Said of runs that were timed."""
+
+DISTURBED = f" Latency with ? was taken while something else ran: quartiles of the ratio lie more than {STEADY} times apart; time it again."
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def render(
     sections = [_section(store, comparison, comparisons) for comparison in comparisons]
     sections += [average_section(found) for found in averages]
     closing = MIXED + CLOCKED if any(_timed(comparison) for comparison in comparisons) else MIXED
+    closing += DISTURBED if any(_disturbed(row) for comparison in comparisons for row in comparison.rows) else ""
     return (as_latex if form == "latex" else as_markdown)(sections, closing)
 
 
@@ -244,7 +247,12 @@ def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
 
 def _clock_cells(row: Row) -> list[str]:
     composed = "~" if _composed(row) else ""
-    return [number(row.latency_ms, 2, mark=composed), number(row.reference_ms, 2), number(row.latency_ratio, 2, mark=composed)]
+    disturbed = "? " if _disturbed(row) else ""
+    return [
+        number(row.latency_ms, 2, mark=disturbed + composed),
+        number(row.reference_ms, 2, mark=disturbed),
+        number(row.latency_ratio, 2, mark=disturbed + composed),
+    ]
 
 
 def _curve_table(comparison: Comparison) -> Table:
@@ -338,7 +346,7 @@ def _csv_columns(more: Iterable[str]) -> list[str]:
     scores that only some tasks have: on mismatched, by other people's metrics."""
     figures = [*(f"scores.{metric}" for metric in METRICS), *FIGURES, *(f"scores.{metric}" for metric in more)]
     parts = [f"{figure}.{part.name}" for figure in figures for part in fields(Mean)]
-    row = ("method", "point", "device", "threads", "composed", "parameters")
+    row = ("method", "point", "device", "threads", "composed", "clock_spread", "parameters")
     return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", *row, *parts]
 
 
@@ -359,6 +367,11 @@ def _csv_row(row: Row) -> dict[str, object]:
 def _constant_row(comparison: Comparison) -> dict[str, object]:
     scores = {metric: {"mean": score} for metric, score in comparison.constant_scores.items()}
     return {"method": CONSTANT, "point": "-", "scores": scores}
+
+
+def _disturbed(row: Row) -> bool:
+    """Whether something else ran on the processor while the clock did."""
+    return row.clock_spread is not None and row.clock_spread > STEADY
 
 
 def _composed(row: Row) -> bool:

@@ -238,7 +238,15 @@ def test_the_caption_says_how_steady_the_clock_was(tmp_path: Path) -> None:
     latency = make_latency("bert", 4.0, [1.25])
     unsteady = {size: tuple(replace(ratio, q1=2.0, q3=3.0) for ratio in ratios) for size, ratios in latency.path_ratio.items()}
     record = identified(replace(single("bert", 1), latency=replace(latency, path_ratio=unsteady)))
-    assert "at batch size 1 (quartiles of a ratio at most 1.50 times apart)" in render(ResultsStore(tmp_path), [record], "bert", "markdown")
+    text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
+    assert "at batch size 1 (quartiles of a ratio at most 1.50 times apart)" in text
+    assert "?" not in text  # the row's own ratio is the static exit's, which was steady
+    static = {"1": tuple(replace(ratio, q1=1.0, q3=1.4) for ratio in latency.reference_ratio["1"])}
+    record = identified(replace(record, latency=replace(latency, reference_ratio={**latency.reference_ratio, **static})))
+    text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
+    (table, *_) = tables(text)
+    assert row_of(table, "bert")["latency ratio"] == "? 1.25"
+    assert "Latency with ? was taken while something else ran: quartiles of the ratio lie more than 1.3 times apart" in text
 
 
 def test_tables_of_one_task_are_told_apart_by_what_differs(tmp_path: Path) -> None:
