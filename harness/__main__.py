@@ -1,18 +1,22 @@
 """`python -m harness`, and the one place where errors become a line and an exit code."""
 
 import errno
+import os
 import sys
 import traceback
 
 import click
 
 from harness.cli import cli
-from harness.errors import ExitCode, HarnessError
+from harness.cli_options import PREFIX, variables
+from harness.errors import ExitCode, HarnessError, close_to
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the process's exit code."""
     words = sys.argv[1:] if arguments is None else arguments
+    if not {"-q", "--quiet"} & set(words):
+        _name_strange_variables()
     try:
         result = cli.main(args=words, prog_name="harness", standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK
@@ -36,6 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
         if {"-v", "--verbose"} & set(words):
             traceback.print_exc()
         return _say(f"internal error: {type(error).__name__}: {error} (-v shows where)", ExitCode.BUG)
+
+
+def _name_strange_variables() -> None:
+    """A misspelt variable would go unnoticed."""
+    assert isinstance(cli, click.Group)
+    known = variables(cli)
+    for name in sorted(set(os.environ) - known):
+        if name.startswith(f"{PREFIX}_"):
+            hint = "".join(f": did you mean {near}?" for near in close_to(name, known)[:1])
+            click.echo(f"harness: warning: {name} is no option's variable{hint}", err=True)
 
 
 def _say(line: str, code: ExitCode) -> int:

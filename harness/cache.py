@@ -89,9 +89,11 @@ def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
     keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.is_dir()}
     found = [_stage(stage_folder(cache, key), tuple(users.get(key, ()))) for key in keys]
     found += [_entry(kind, path.stem, [path]) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
-    found += [_entry("leftover", path.name, [path]) for path in cache.glob(f"[!.]*/{REMOVED}*")]  # of a killed `remove`
-    halves = [_entry("leftover", path.name, [path]) for path in cache.glob("[!.]*/.*.unfinished")]  # written by `whole`, perhaps still
-    found += [half for half in halves if half is not None and half.days * DAY_S > UNFINISHED_S]
+    removed = [path for path in cache.glob(f"[!.]*/{REMOVED}*") if path.suffix != ".lock"]  # of a killed `remove`
+    found += [_entry("leftover", path.name, [path]) for path in removed]
+    written = [path for path in cache.glob("[!.]*/.*.unfinished") if not path.name.startswith(REMOVED)]  # by `whole`, perhaps still
+    halves = filter(None, (_entry("leftover", path.name, [path]) for path in written))
+    found += [half for half in halves if half.days * DAY_S > UNFINISHED_S]
     return sorted(filter(None, found), key=lambda entry: (-entry.size_bytes, entry.key))
 
 

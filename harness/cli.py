@@ -24,7 +24,6 @@ from harness.cli_options import (
     reference_option,
     results_option,
     settings_option,
-    variables,
     verbosity_options,
 )
 from harness.cli_results import check_command, report_command, schema_command
@@ -44,8 +43,7 @@ COMMANDS = [cache_command, check_command, export_command, predict_command, repor
 
 @click.group(commands=COMMANDS, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
-@click.pass_context
-def cli(context: click.Context) -> None:
+def cli() -> None:
     """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
 
     Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
@@ -56,16 +54,6 @@ def cli(context: click.Context) -> None:
       harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
       harness report --format markdown
     """
-    import os
-
-    from harness.errors import close_to
-
-    assert isinstance(context.command, click.Group)
-    known = variables(context.command)
-    for name in sorted(set(os.environ) - known):
-        if name.startswith(f"{PREFIX}_"):
-            hint = "".join(close_to(name, known)[:1])
-            click.echo(f"harness: warning: {name} is no option's variable" + (f": did you mean {hint}?" if hint else ""), err=True)
 
 
 @cli.command("list")

@@ -60,7 +60,7 @@ reference_option = click.option(
 
 
 def variables(group: click.Group) -> set[str]:
-    """The environment variables of all options of a group's commands, named or by click's rule: HARNESS_COMMAND_OPTION."""
+    """The environment variables of all options of a group's commands: those that are named, and by click's rule HARNESS_COMMAND_OPTION."""
     found: set[str] = set()
     waiting: list[tuple[tuple[str, ...], click.Command]] = [((PREFIX,), group)]
     while waiting:
@@ -69,8 +69,8 @@ def variables(group: click.Group) -> set[str]:
             waiting += [((*path, name), inner) for name, inner in command.commands.items()]
         for option in command.params:
             if isinstance(option, click.Option):
-                named = option.envvar or "_".join((*path, str(option.name))).upper().replace("-", "_")
-                found |= {named} if isinstance(named, str) else set(named)
+                named = [option.envvar] if isinstance(option.envvar, str) else option.envvar or []
+                found |= {*named, "_".join((*path, str(option.name))).upper().replace("-", "_")}
     return found
 
 

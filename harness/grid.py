@@ -264,7 +264,7 @@ def _say(failure: Failure) -> None:
 
 
 def _failed(failures: Sequence[Failure], some_done: bool) -> ExitCode:
-    """A bug of ours before all; incomplete, unless all cells failed for one and the same reason, such as a mistake in what was asked."""
+    """A bug of ours before all; incomplete, unless all cells failed for one kind of reason, such as a mistake in what was asked."""
     codes = {failure.code for failure in failures}
     if ExitCode.BUG in codes:
         return ExitCode.BUG

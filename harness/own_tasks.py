@@ -12,6 +12,7 @@ from harness.own_files import FORMATS, OwnFiles
 from harness.records import RunRecord, TaskSummary
 from harness.tasks import GROUPS, TASKS, Task, file_digest, find_tasks
 from harness.toml_files import read_toml
+from harness.typed_json import shows
 
 KEYS = (
     "name", "about", "train", "dev", "dev_share", "text", "label", "labels", "values", "regression", "scale", "range", "metrics",
@@ -154,6 +155,8 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     labels = table.texts("labels", 'the names of the classes, such as ["no", "yes"], or regression = true')
     if len(labels) < 2:
         raise table.wrong("labels", "two or more")
+    if not all(map(shows, labels)):
+        raise table.wrong("labels", "names that show on a line; values says what the files write for each")
     values = table.texts("values", "what the files write for each label") if "values" in table.values else labels
     if len(values) != len(labels):
         raise table.wrong("values", f"{len(labels)}, one for each of labels")

@@ -139,15 +139,16 @@ def _check_run(
 
 
 def _to_check(old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Environment]) -> list[RunRecord]:
-    """A run of the baseline's own environment, else of its processor and threads, else of any, best of those where the baseline has none;
-    and one from there where it is later: what was run last must not hide behind what was run before. Of several the one that the report
-    shows. Never nothing."""
-    elsewhere = [record for record in like if record.environment not in pinned]
-    equal = [record for record in like if record.environment == old.environment]
+    """Of the runs in the baseline's own environment, else on its processor and threads, else of any (best where the baseline has none), the
+    one that the report shows and the newest; and the newest from where the baseline has none, if it is later: what was run last must not
+    hide behind what was run before. Never nothing."""
+    ordered = sorted(like, key=lambda record: record.created)
+    elsewhere = [record for record in ordered if record.environment not in pinned]
+    equal = [record for record in ordered if record.environment == old.environment]
     near = [record for record in elsewhere if _place(record.environment) == _place(old.environment)]
-    own = shown(equal or near or elsewhere or like, old.reference)
-    later = [shown(elsewhere, old.reference)] if elsewhere else []
-    return [own, *(record for record in later if record.created > own.created)]
+    own = equal or near or elsewhere or ordered
+    later = [record for record in elsewhere[-1:] if record.created > own[-1].created]
+    return list({record.run_id: record for record in (shown(own, old.reference), own[-1], *later)}.values())
 
 
 def _place(environment: Environment) -> tuple[str, int]:
@@ -171,18 +172,20 @@ def _cell(spec: RunSpec) -> tuple[str, str, str, int]:
 
 
 def asks_for(run: RunRecord | PinnedRun) -> dict[str, object]:
-    """All of a spec that is not the cell's name, and what the method learned from beside the rows: two runs where these are equal are of
-    the same job."""
+    """All of a spec that is not the cell's name, the precision, and what the method learned from beside the rows: two runs where these are
+    equal are of the same job."""
     spec = run.spec
-    job = {"train_rows": spec.train_rows, "max_length": spec.max_length, "limit": spec.limit, "sources": asdict(run.data.sources)}
-    found: dict[str, object] = json.loads(canonical({**spec.settings, **job}))
+    job = {"train_rows": spec.train_rows, "max_length": spec.max_length, "limit": spec.limit, "precision": run.environment.precision}
+    found: dict[str, object] = json.loads(canonical({**spec.settings, **job, "sources": asdict(run.data.sources)}))
     return found
 
 
 def _differences(old: dict[str, object], new: dict[str, object]) -> Iterator[Finding]:
     for name in sorted({*old, *new}):
-        if old.get(name) != new.get(name):
-            yield Finding(name, Verdict.NOT_COMPARABLE, words(old.get(name)), words(new.get(name)))
+        was, now = old.get(name), new.get(name)
+        if was != now:
+            said = str if words(was) == words(now) else words
+            yield Finding(name, Verdict.NOT_COMPARABLE, said(was), said(now))
 
 
 def _data(old: PinnedRun, new: RunRecord) -> list[tuple[str, str, str]]:

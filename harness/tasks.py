@@ -216,6 +216,7 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
+    remarks = [*_unofficial(task, read), *_lopsided(task, train, len(selection) + len(calibration))]
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part")
@@ -224,7 +225,6 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
         train, selection, calibration, dev = (_first(part, limit) for part in (train, selection, calibration, dev))
         further = [_first(part, limit) for part in further]
     splits = digest(str(part.ids.tolist()) for part in (selection, calibration))
-    remarks = [*_unofficial(task, read), *_lopsided(task, train, len(selection) + len(calibration), limit)]
     mismatched = further[0] if further else None
     return TaskData(task, train, selection, calibration, dev, fingerprint, splits, mismatched=mismatched, remarks=tuple(remarks))
 
@@ -297,9 +297,9 @@ def _label(task: Task, row: Row, names: Sequence[str], where: str) -> float:
     return score
 
 
-def _lopsided(task: Task, train: Split, held_out: int, limit: int | None) -> Iterator[str]:
+def _lopsided(task: Task, train: Split, held_out: int) -> Iterator[str]:
     """Where a task of the user's has little to train on, or nothing of a class."""
-    if task.own is None or limit is not None:
+    if task.own is None:
         return
     if len(train) < held_out:
         yield f"{len(train):,} rows are left to train on, {held_out:,} of train are held out to select and to calibrate"

@@ -22,7 +22,7 @@ class TextRow(NamedTuple):
 
 def text_rows(path: Path) -> list[TextRow]:
     """The rows of a file, whose ending says how it is read: .tsv one or two texts between tabs, .jsonl a text, a list of one or two, or an
-    object with `text` and perhaps `second`; any other a text a line. No line of names; empty lines have no row.
+    object with `text` and perhaps `second`; any other, but for .csv, a text a line. No line of names; empty lines have no row.
 
     Raises: HarnessError with file and line for what does not fit.
     """

@@ -28,6 +28,9 @@ DEEPEST = 20
 UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode's categories of control characters, halves of a pair, and line ends: in names and labels they would break a line of a report."""
 
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Unicode's marks that turn the direction of the letters after them."""
+
 T = TypeVar("T")
 
 
@@ -88,8 +91,13 @@ def _build(kind: object, value: object, where: str) -> object:
     raise IncompleteError(f"{where}: got {type(value).__name__} {str(value)[:40]!r}, expected {kind}")
 
 
-def checked(value: object, where: str, room: int = DEEPEST) -> object:
-    """The value, whose numbers and texts, and those inside, can be computed with and shown on a line.
+def shows(text: str) -> bool:
+    """Whether a text can stand on a line of a report without breaking it or turning what follows."""
+    return not any(unicodedata.category(letter) in UNSHOWN or unicodedata.bidirectional(letter) in TURNING for letter in text)
+
+
+def checked(value: object, where: str, texts: bool = True, room: int = DEEPEST) -> object:
+    """The value, whose numbers, and those inside, can be computed with; and whose texts, unless told, `shows`.
 
     Raises: IncompleteError.
     """
@@ -99,11 +107,11 @@ def checked(value: object, where: str, room: int = DEEPEST) -> object:
         raise IncompleteError(f"{where}: {value} is not a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
         raise IncompleteError(f"{where}: {str(value)[:40]} is too large a number")
-    if isinstance(value, str) and any(unicodedata.category(letter) in UNSHOWN for letter in value):
+    if texts and isinstance(value, str) and not shows(value):
         raise IncompleteError(f"{where}: {ascii(value)[:40]} has characters that do not show")
     inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in inner:
-        checked(item, where, room - 1)
+        checked(item, where, texts, room - 1)
     return value
 
 

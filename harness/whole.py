@@ -14,7 +14,7 @@ def whole(path: Path, shared: bool = False) -> Iterator[Path]:
 
     `shared`: other processes may write the same file meanwhile.
     """
-    target = path.resolve()
+    target = Path(os.path.realpath(path))
     beside = target.with_name(f".{target.name}.{os.getpid()}.unfinished" if shared else f".{target.name}.unfinished")
     beside.unlink(missing_ok=True)  # of a killed process, or a link that somebody put there
     try:

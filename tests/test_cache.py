@@ -103,6 +103,9 @@ def test_what_a_killed_removal_left_goes_with_the_next(cache: Path) -> None:
     (left,) = [entry for entry in entries(cache, []) if entry.kind == "leftover"]
     assert remove(left)
     assert not any(path.name.startswith(".removed") for path in (cache / "stages").iterdir() if path.suffix != ".lock")
+    (cache / "stages" / f".removed-{LOOSE}.unfinished").mkdir()
+    os.utime(cache / "stages" / f".removed-{LOOSE}.unfinished", (time.time() - 4000,) * 2)
+    assert [entry.kind for entry in entries(cache, [])].count("leftover") == 1
 
 
 def test_what_is_no_stage_is_let_be_and_links_go_without_what_they_point_to(say: Say, cache: Path, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ TASK_FILES = [
         OWN,
         ["train.jsonl", "line 1", "'review'", "half of a character"],
     ),
-    Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "do not show"]),
+    Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "show on a line"]),
     Bad("data file that is not UTF-8", own_task(b"review,liked\n\xff,yes\n"), OWN, ["train.csv", "utf-8"]),
     Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, ["2"]),
     Bad("JSONL that is no JSON", own_task(b"{", "rows.jsonl", train='"rows.jsonl"'), OWN, ["rows.jsonl", "line 1"]),

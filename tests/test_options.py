@@ -120,6 +120,14 @@ def test_a_variable_of_no_option_is_said(say: Say, monkeypatch: pytest.MonkeyPat
     answer = say("list", "tasks")
     assert answer.err == "harness: warning: HARNESS_RUN_SEED is no option's variable: did you mean HARNESS_RUN_SEEDS?\n"
     assert answer.code == 0
+    assert say("list", "tasks", "-q").err == ""
+
+
+def test_clicks_own_names_of_shared_options_are_options_too(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_LIST_RESULTS_DIR", "nowhere")
+    answer = say("list", "runs")
+    assert (answer.code, answer.err) == (0, "")
+    assert "no runs in nowhere" in answer.out
 
 
 @pytest.mark.parametrize(

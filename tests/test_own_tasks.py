@@ -316,6 +316,27 @@ def test_rows_that_all_share_a_text_are_said_to(tmp_path: Path) -> None:
         load(write_task(tmp_path, changes))
 
 
+def test_texts_that_are_not_shown_may_be_anything(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [(f"text {number}", "a\tx" if number % 2 else "b") for number in range(900)])
+    changes = {
+        "about": '"""Two\nlines"""',
+        "values": '["a\\tx", "b"]',
+        "labels": '["caf\u00e9\u00a0\u200d", "b"]',
+        "dev": None,
+        "dev_share": "0.1",
+    }
+    assert set(load(write_task(tmp_path, changes)).train.labels) == {0, 1}
+    for label in ("a\\u202e", "a\\n", "a\\u2028"):
+        with pytest.raises(HarnessError, match=r"key labels: got .* wanted names that show on a line"):
+            load(write_task(tmp_path, changes | {"labels": f'["{label}", "b"]'}))
+
+
+def test_few_rows_to_train_on_are_those_before_some_are_drawn(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", reviews(900))
+    task = read_task_file(write_task(tmp_path, {"dev": None, "dev_share": "0.1"}))
+    assert load_data(task, None, train_rows=20).remarks == ()
+
+
 def test_a_class_without_a_row_to_train_on_is_said(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", [(f"text {number}", "yes") for number in range(900)])
     assert load(write_task(tmp_path, {"dev": None, "dev_share": "0.1"})).remarks == ("no row to train on has label no",)

@@ -15,7 +15,7 @@ from harness.baseline import packed, read_baseline, unpacked
 from harness.errors import HarnessError
 from harness.metrics import bootstrap
 from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, SplitScores
-from harness.regress import cell_names
+from harness.regress import _differences, cell_names
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import Trace
 
@@ -211,6 +211,39 @@ def test_a_job_that_ran_on_two_processors_is_compared_for_each_though_one_ran_ag
     answer = say(*command)
     assert answer.code == 1
     assert "accuracy at exit 4: 0.9000 -> 0.7000" in answer.out
+
+
+def test_a_newer_run_that_was_not_timed_does_not_hide_behind_one_that_was(tmp_path: Path, check: Check) -> None:
+    """The report shows the timed one, and it is compared too."""
+    newer = replace(record(latency=False), created="2027-01-01T12:00:00+00:00")
+    save(tmp_path / "new", newer, trace(wrong=60))
+    code, said = check(record(), trace())
+    assert code == 1
+    assert "accuracy at exit 4: 0.9000 -> 0.7000" in said
+    assert said.splitlines()[-1].startswith("failed: 2 cells")
+
+
+def test_of_runs_elsewhere_the_newest_counts_timed_or_not(tmp_path: Path, check: Check) -> None:
+    save(tmp_path / "new", replace(elsewhere(record()), created="2026-12-01T12:00:00+00:00"), trace())
+    save(tmp_path / "new", replace(elsewhere(record(latency=False)), created="2027-01-01T12:00:00+00:00"), trace(wrong=60))
+    assert check(record(), trace())[0] == 1
+
+
+def test_runs_of_another_precision_are_another_job(tmp_path: Path, say: Say) -> None:
+    """Under another torch each is compared with its own."""
+    path = str(tmp_path / "b.json")
+    for folder, torch in (("old", "2.6"), ("new", "2.7")):
+        for precision, wrong in (("float32", 20), ("bfloat16", 60)):
+            where = replace(record().environment, precision=precision, versions={"torch": torch})
+            save(tmp_path / folder, replace(record(), environment=where), trace(wrong=wrong))
+    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    answer = say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"))
+    assert (answer.code, answer.out) == (0, "passed: 2 cells, 48 figures compared: all the same\n")
+
+
+def test_settings_that_are_the_same_in_short_are_said_in_full() -> None:
+    found = list(_differences({"heads": 0.3212890625, "epochs": 3.0}, {"heads": 0.3212890626, "epochs": 4.0}))
+    assert [str(one) for one in found] == ["epochs: 3 -> 4", "heads: 0.3212890625 -> 0.3212890626"]
 
 
 def test_a_later_run_elsewhere_does_not_hide_behind_the_baselines_own(tmp_path: Path, check: Check, baseline: str, say: Say) -> None:

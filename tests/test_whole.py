@@ -28,6 +28,14 @@ def test_a_link_in_the_place_of_the_file_beside_is_not_followed(tmp_path: Path) 
     assert not (tmp_path / "file.txt").is_symlink()
 
 
+def test_a_link_that_points_to_itself_becomes_the_file(tmp_path: Path) -> None:
+    loop = tmp_path / "loop.txt"
+    loop.symlink_to(loop)
+    with whole(loop) as beside:
+        beside.write_text("new")
+    assert (loop.is_symlink(), loop.read_text()) == (False, "new")
+
+
 def test_what_a_link_points_to_is_written_and_keeps_its_permissions(tmp_path: Path) -> None:
     target, link = tmp_path / "elsewhere" / "file.txt", tmp_path / "link.txt"
     target.parent.mkdir()
