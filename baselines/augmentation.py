@@ -139,7 +139,10 @@ def _altered(places: list[Place], choices: Choices, text: str, share: float, ran
 
 
 def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, work: Work) -> Choices:
-    """The candidates for every word that may be replaced."""
+    """The candidates for every word that may be replaced.
+
+    Raises: HarnessError for a file of vectors that knows none of them.
+    """
     texts = list(dict.fromkeys(text for row in rows.texts for text in row))
     places = [place for text in texts for place in places_in(text, backbone)]
     model = words.stage.model
@@ -154,6 +157,11 @@ def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, wo
     else:
         known = own_vectors(model.embedding, backbone, usable, {place.word for place in rest})
     near = neighbours({place.word.lower() for place in rest}, known, how.candidates)
+    if work.vectors is not None and rest and not any(near.values()):
+        raise HarnessError(
+            f"--glove {work.vectors}: not one of the task's words has a vector there (such as {rest[0].word.lower()!r}): "
+            "wanted vectors of its language, or tinybert's augmentation=0"
+        )
     return found | {place: near.get(place.word.lower(), ()) for place in rest}
 
 

@@ -23,6 +23,9 @@ from harness.trace import Floats, Trace
 from harness.typed_json import SCHEMA, from_json
 from harness.whole import whole
 
+BEGINNING = b'{"schema":'
+"""Of a baseline's file."""
+
 
 @dataclass(frozen=True)
 class PinnedExit:
@@ -182,15 +185,24 @@ def _fits(run: PinnedRun, point: PinnedPoint) -> bool:
     return len(run.exits) == len(point.left) > 1 and min(point.left) >= 0 and sum(point.left) == run.data.rows.get("dev")
 
 
+def _may_be_a_baseline(path: Path) -> bool:
+    """Whole or damaged, of this form or an earlier one; an empty file too."""
+    with path.open("rb") as file:
+        begin = file.read(len(BEGINNING))
+    return BEGINNING.startswith(begin.strip())
+
+
 def write_baseline(path: Path, baseline: Baseline) -> None:
     """Whole or not at all; a run a line, so that version control shows which changed.
 
-    Raises: IncompleteError when it cannot be written.
+    Raises: HarnessError for a file that is no baseline; IncompleteError when it cannot be written.
     """
     runs = ",\n".join(json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and not _may_be_a_baseline(path):
+            raise HarnessError(f"{path} is a file of something else, which stays as it is: give another --baseline, or remove it")
         with whole(path) as beside:
-            beside.write_text(f'{{"schema": {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
+            beside.write_text(f'{BEGINNING.decode()} {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
     except OSError as error:
         raise IncompleteError(f"cannot write the baseline {path}: {error.strerror}") from None

@@ -1,6 +1,7 @@
 """Which stored runs stand together: what they must share to be compared, and which of them are one row."""
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +10,9 @@ from functools import cache
 from harness.backbones import BACKBONES
 from harness.methods import METHODS, load_method
 from harness.records import RunRecord, canonical, flat, variant
+
+_DIGEST = re.compile("[0-9a-f]{16,64}")
+"""A fingerprint of a file, of which its first digits are enough to tell it from another."""
 
 READ_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
 """Sources of which a run has none where its settings make the method read none: that needs no saying beside them."""
@@ -132,6 +136,8 @@ def words(value: object) -> str:
     """A setting's value, short."""
     if isinstance(value, list):
         return "/".join(map(words, value))
+    if isinstance(value, str) and _DIGEST.fullmatch(value):
+        return value[:8]
     if isinstance(value, float):
         return f"{value:.0f}" if value.is_integer() else f"{value:.4g}"
     return str(value)
@@ -151,13 +157,16 @@ def telling(method: str, backbone: str, variants: Sequence[dict[str, object]]) -
 
 
 def settings_of_plain(records: Sequence[RunRecord]) -> str:
-    """A sentence with the settings of each method's plain run that are not the method's own; empty where there is none."""
+    """A sentence with the settings of each method's plain run that are not the method's own, and what it read where others read something
+    else; empty where there is none."""
     methods: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         methods[record.spec.method, record.spec.backbone].append(record)
     said = []
     for (method, backbone), runs in methods.items():
-        own = _changed(method, backbone, _plain(method, backbone, _comparable([variant(run) for run in runs])))
+        plain = _plain(method, backbone, _comparable([variant(run) for run in runs]))
+        read = {name: value for name, value in plain.items() if name.startswith("sources.") and value is not None}
+        own = _changed(method, backbone, plain) | read
         said += [row_name(method, own)] if own else []
     return f" Set: {'; '.join(said)}." if said else ""
 

@@ -55,7 +55,8 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     """
     name = options.policy or record.policy
     if name is None or record.policy is None:
-        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: its latency is in the record")
+        where = "its latency is in the record" if record.latency is not None else "its latency is measured by run --latency"
+        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit, where no row leaves early: {where}")
     task = task_of(record)
     policy = make_policy(name, task.classes, record.tolerance)
     cut = policy.cut(options.threshold)

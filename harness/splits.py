@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 SELECTION_SHARE, SELECTION_ROWS = 0.05, (100, 1_000)
 CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
 """Share of the independent rows, and the fewest and most rows."""
+
+FIRST_WORDS = 3
+"""By so many texts are looked up that may occur inside another: few share them, and a long text takes time in proportion to its length."""
 
 Positions = NDArray[np.int64]
 Texts = Sequence[tuple[str, ...]]
@@ -87,11 +90,14 @@ def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
 def whole_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
     """The distinct texts that occur inside no other one, each with the other texts that occur inside it."""
     distinct = set(texts)
+    starting: dict[str, list[str]] = defaultdict(list)
+    for text in distinct:
+        starting[" ".join(text.split(" ")[:FIRST_WORDS])].append(text)
     inside: set[str] = set()
     whole: dict[str, set[str]] = {}
     for text in sorted(distinct, key=lambda text: (-text.count(" "), text)):
         if text not in inside:
-            whole[text] = _contained(text) & distinct
+            whole[text] = _contained(text, starting)
             inside |= whole[text]
     return whole
 
@@ -105,11 +111,18 @@ def draw(texts: Texts, strata: Positions, rows: int) -> Positions:
     return np.array(sorted(chosen), dtype=np.int64)
 
 
-def _contained(text: str) -> set[str]:
-    """Every run of words that occurs inside a text, the text itself left out."""
+def _contained(text: str, starting: Mapping[str, Sequence[str]]) -> set[str]:
+    """The other texts that occur inside a text as a run of its words. `starting`: first words -> the texts that begin with them."""
     words = text.split(" ")
-    spans = ((start, end) for start in range(len(words)) for end in range(start + 1, len(words) + 1))
-    return {" ".join(words[start:end]) for start, end in spans if end - start < len(words)}
+    found: set[str] = set()
+    for start in range(len(words)):
+        left = len(words) - start
+        for size in range(1, min(FIRST_WORDS, left) + 1):
+            for other in starting.get(" ".join(words[start : start + size]), ()):
+                count = other.count(" ") + 1
+                if count < len(words) and count <= left and other not in found and " ".join(words[start : start + count]) == other:
+                    found.add(other)
+    return found
 
 
 def _order(texts: tuple[str, ...]) -> str:

@@ -216,7 +216,7 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
-    remarks = [*_unofficial(task, read), *_lopsided(task, train, len(selection) + len(calibration))]
+    remarks = [*_unofficial(task, read), *(_lopsided(task, train, len(selection) + len(calibration)) if limit is None else ())]
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part")

@@ -241,6 +241,14 @@ def test_a_file_of_vectors_takes_the_place_of_the_backbones_own(
     assert any("zebra" in text for row in other.train.texts for text in row)
 
 
+def test_vectors_of_another_language_are_refused(work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path) -> None:
+    """Without a copy that differs the rows would be those of augmentation=0, unmarked."""
+    path = tmp_path / "vectors.txt"
+    path.write_text("zebra 1 0\nquagga 1 0.1\n", encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"--glove .*vectors\.txt: not one of the task's words has a vector there"):
+        augmented(few_rows, micro, HOW, words, replace(work, vectors=path))
+
+
 def test_where_the_model_knows_words_it_is_asked_and_a_masked_text_takes_what_it_says(work: Work, bert: Backbone) -> None:
     """The whole way: "film" is one piece and gets the model's words, "unaffable" several and gets its neighbour."""
     model = Fixed(bert)

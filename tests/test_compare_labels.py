@@ -65,6 +65,10 @@ def test_what_was_read_names_a_row_where_the_settings_do_not() -> None:
     )
     assert list(labels([one, without])) == ["tinybert", "tinybert (general=False)"]
     assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
+    assert settings_of_plain([one, vectors]) == ""
+    assert settings_of_plain([one, two]) == " Set: tinybert (sources.corpus=b)."
+    known = identified(replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4))))
+    assert list(labels([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
     assert list(labels([one, two, without])) == ["tinybert (sources.corpus=a)", "tinybert", "tinybert (general=False, sources.corpus=None)"]
 
 

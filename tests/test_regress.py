@@ -441,8 +441,8 @@ def test_a_file_that_is_no_baseline_is_the_users_mistake(tmp_path: Path, say: Sa
     assert "--update" in line
 
 
-@pytest.mark.parametrize("text", ["{", '{"schema": 1, "runs": []}', "caf"])
-def test_updating_replaces_a_file_that_is_no_baseline_and_says_what_it_was(tmp_path: Path, baseline: str, say: Say, text: str) -> None:
+@pytest.mark.parametrize("text", ["{", '{"schema": 1, "runs": []}', '{"schema": caf'])
+def test_updating_replaces_a_baseline_that_is_damaged_and_says_what_it_was(tmp_path: Path, baseline: str, say: Say, text: str) -> None:
     whole = Path(baseline).read_bytes()
     Path(baseline).write_text(text)
     answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
@@ -471,6 +471,17 @@ def test_updating_says_what_the_old_baseline_would_have_said_and_then_passes(tmp
     assert further[-2].startswith("failed: 1 cells, 24 figures compared: regression 2")
     assert further[-1] == f"{baseline}: 1 runs"
     assert say(*where).code == 0
+
+
+@pytest.mark.parametrize("text", ['{"name": "my-package"}', "[tool]", "schema"])
+def test_updating_leaves_files_of_other_things_alone(tmp_path: Path, check: Check, say: Say, text: str) -> None:
+    check(record(), trace())
+    other = tmp_path / "other.json"
+    other.write_text(text)
+    answer = say("check", "--baseline", str(other), "--results-dir", str(tmp_path / "new"), "--update")
+    assert answer.code == 2
+    assert "other.json is a file of something else" in answer.err
+    assert other.read_text() == text
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])

@@ -175,6 +175,12 @@ def test_word_inside_a_longer_word_is_not_a_phrase_of_it() -> None:
     assert whole_sentences(["art", "party", "the party", "heart of art"]) == {"the party": {"party"}, "heart of art": {"art"}}
 
 
+def test_a_text_of_very_many_words_is_looked_through_in_proportion_to_its_length() -> None:
+    """All its runs of words are half of 20,000 squared."""
+    long = " ".join(f"w{number % 977}" for number in range(20_000))
+    assert whole_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {long: {"w3 w4 w5 w6", "w4", "w976 w0"}, "w6 w5": set()}
+
+
 def test_whole_sentences_do_not_depend_on_order_or_repetition() -> None:
     texts = phrases(1, 80, ["a", "b", "c"], 6)
     assert list(whole_sentences(texts).items()) == list(whole_sentences([*reversed(texts), *texts]).items())
