@@ -44,12 +44,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _name_strange_variables() -> None:
     """A misspelt variable would go unnoticed."""
+    given = {name for name in os.environ if name.startswith(f"{PREFIX}_")}
+    if not given:
+        return
     assert isinstance(cli, click.Group)
     known = variables(cli)
-    for name in sorted(set(os.environ) - known):
-        if name.startswith(f"{PREFIX}_"):
-            hint = "".join(f": did you mean {near}?" for near in close_to(name, known)[:1])
-            click.echo(f"harness: warning: {name} is no option's variable{hint}", err=True)
+    for name in sorted(given - known):
+        hint = "".join(f": did you mean {near}?" for near in close_to(name, known)[:1])
+        click.echo(f"harness: warning: {name} is no option's variable{hint}", err=True)
 
 
 def _say(line: str, code: ExitCode) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.groups import Condition, by_condition, labels
 from harness.own_tasks import task_of
@@ -11,6 +12,7 @@ from harness.policies import Policy, make_policy
 from harness.records import ExitMeasurement, LatencyConditions, RunRecord
 from harness.store import ResultsStore
 from harness.sweep import best_thresholds, exit_macs, sweep, thresholds_from
+from harness.trace import Trace
 
 BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 0.125}
 """Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows (of the method's own last
@@ -275,9 +277,7 @@ def chosen_thresholds(
 ) -> dict[str, float]:
     """Budget -> the threshold with the best score on calibration whose mean MACs there stay within that share of the full model's; budgets
     that no threshold fits are left out."""
-    calibration = store.trace(record, "calibration")
-    thresholds = thresholds_from(policy, store.trace(record, "selection"))
-    full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
+    calibration, thresholds, full_macs = _on_calibration(store, record, policy, full)
     budgets = [share * full_macs for share in shares.values()]
     metric, prices = task_of(record).metrics[0], exit_macs(record.costs, calibration)
     found = zip(shares, best_thresholds(policy, calibration, prices, metric, thresholds, budgets), strict=True)
@@ -286,11 +286,16 @@ def chosen_thresholds(
 
 def smallest_share(store: ResultsStore, record: RunRecord, policy: Policy) -> float:
     """The least share of its own full model's MACs that any threshold comes to on calibration, rounded up to three decimals."""
-    calibration = store.trace(record, "calibration")
-    thresholds = thresholds_from(policy, store.trace(record, "selection"))
+    calibration, thresholds, full_macs = _on_calibration(store, record, policy, record)
     reached = sweep(policy, calibration, record.costs, (task_of(record).metrics[0],), thresholds).macs.min()
-    full = float(record.costs.static(len(record.costs.layers) - 1, calibration.lengths).mean())
-    return float(np.ceil(1000 * reached / full) / 1000)
+    return float(np.ceil(1000 * reached / full_macs) / 1000)
+
+
+def _on_calibration(store: ResultsStore, record: RunRecord, policy: Policy, full: RunRecord) -> tuple[Trace, NDArray[np.float64], float]:
+    """The calibration trace, the thresholds of selection's grid, and the full model's mean MACs on these rows."""
+    calibration = store.trace(record, "calibration")
+    full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
+    return calibration, thresholds_from(policy, store.trace(record, "selection")), full_macs
 
 
 def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:

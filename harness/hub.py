@@ -33,11 +33,7 @@ def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str)
 
     Raises: HarnessError, within seconds, when they are neither cached nor to be had; or when the copy has other columns or classes.
     """
-    splits = source.hub_splits
-    folder = _cached_folder(config, splits) if is_cached(config, splits) else _fetched_folder(config, splits)
-    files = _shards(folder / config, split) if folder is not None else []
-    if not files:
-        raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
+    files = _files(config, source.hub_splits, split)
     try:
         return _read(files, source.columns, labels)
     except Exception as error:  # what the library raises for a damaged file differs between its versions
@@ -50,12 +46,7 @@ def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tupl
 
     Raises: HarnessError, within seconds, when they are neither cached nor to be had, or the copy has other columns.
     """
-    cached = _cached_folder(config, (split,))
-    files = [] if cached is None else _shards(cached / config, split)
-    if not files:
-        files = _shards(_fetched_folder(config, (split,)) / config, split)
-    if not files:
-        raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
+    files = _files(config, (split,), split)
     import datasets
 
     datasets.disable_progress_bars()
@@ -66,6 +57,18 @@ def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tupl
     except Exception as error:  # as in hub_rows
         advice = "see to the hub's cache, or give --data-dir"
         raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}") from None
+
+
+def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
+    """Those of one of the splits, which are had together.
+
+    Raises: HarnessError when they are neither cached nor to be had.
+    """
+    folder = _cached_folder(config, splits) if is_cached(config, splits) else _fetched_folder(config, splits)
+    files = _shards(folder / config, split) if folder is not None else []
+    if not files:
+        raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
+    return files
 
 
 def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) -> list[Row]:
