@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import datasets
+import gate_runs
 import huggingface_hub.constants
 import pytest
 import torch
@@ -29,6 +30,7 @@ from harness.shapes import bert_shape
 from harness.stages import Compute, StageRun, Work
 from harness.store import ResultsStore
 from harness.tasks import TASKS, TaskData, load_data
+from harness.trace import Trace
 
 torch.set_num_threads(1)
 
@@ -246,3 +248,25 @@ def watched_steps() -> Iterator[Steps]:
         yield steps
     finally:
         handle.remove()
+
+
+@pytest.fixture
+def baseline(tmp_path: Path, say: Say) -> str:
+    """Of one run."""
+    gate_runs.save(tmp_path / "old", gate_runs.record(), gate_runs.trace())
+    path = str(tmp_path / "baseline.json")
+    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    return path
+
+
+@pytest.fixture
+def check(tmp_path: Path, baseline: str, say: Say) -> gate_runs.Check:
+    """Checks another run against the baseline: exit code and what it says."""
+
+    def call(run: RunRecord, dev: Trace, *words: str) -> tuple[int, str]:
+        gate_runs.save(tmp_path / "new", run, dev)
+        answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words)
+        assert answer.err == ""
+        return answer.code, answer.out
+
+    return call

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,7 +36,7 @@ from harness.shapes import EncoderShape, bert_shape
 from harness.sources import WEIGHTS
 from harness.store import ResultsStore
 from harness.sweep import Curve
-from harness.tasks import TASKS, TaskData, load_data
+from harness.tasks import TASKS
 from harness.trace import Trace
 from harness.typed_json import SCHEMA, to_json
 
@@ -298,60 +298,6 @@ class TouchesAFile:
 
     def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
         return Path.touch, (self.path,)
-
-
-# --- GLUE's files
-
-
-Row = tuple[tuple[str, ...], str]
-"""The one or two texts, and what the file writes for the label."""
-
-HEADERS = {
-    "cola": None,
-    "sst2": "sentence\tlabel",
-    "mrpc": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-    "stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
-    "rte": "index\tsentence1\tsentence2\tlabel",
-    "wnli": "index\tsentence1\tsentence2\tlabel",
-}
-FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "rte": "RTE", "wnli": "WNLI"}
-LINES: dict[str, Callable[[int, tuple[str, ...], str], str]] = {
-    "cola": lambda number, texts, label: f"gj04\t{label}\t*\t{texts[0]}",
-    "sst2": lambda number, texts, label: f"{texts[0]} \t{label}",
-    "mrpc": lambda number, texts, label: f"{label}\t{7000 + number}\t{8000 + number}\t{texts[0]}\t{texts[1]}",
-    "stsb": lambda number, texts, label: f"{number}\tcaptions\tMSRvid\t2012\t{number:04}\tnone\tnone\t{texts[0]}\t{texts[1]}\t{label}",
-    "rte": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
-    "wnli": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
-}
-
-
-def write_tsv(folder: Path, task: str, split: str, rows: Iterable[Row], newline: str = "\n", end: str = "\n") -> Path:
-    """A file as the GLUE archive has it."""
-    header = HEADERS[task]
-    lines = [] if header is None else [header]
-    lines += [LINES[task](number, texts, label) for number, (texts, label) in enumerate(rows)]
-    path = folder / FOLDERS[task] / f"{split}.tsv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes((newline.join(lines) + end).encode())
-    return path
-
-
-def load_tsv(
-    folder: Path, task: str, train: Sequence[Row], dev: Sequence[Row] | None = None, rows: int | None = None, limit: int | None = None
-) -> TaskData:
-    """Both files written and read again; dev is the first two rows of train unless told."""
-    write_tsv(folder, task, "train", train)
-    write_tsv(folder, task, "dev", train[:2] if dev is None else dev)
-    return load_data(TASKS[task], folder, rows, limit)
-
-
-def singles(count: int, share: float = 0.3) -> list[Row]:
-    """Distinct sentences of which this share has label 1."""
-    return [((f"sentence {number} stands alone",), "1" if number * share % 1 < share else "0") for number in range(count)]
-
-
-def pairs(count: int) -> list[Row]:
-    return [((f"premise {number}", f"claim {number}"), "entailment" if number % 2 else "not_entailment") for number in range(count)]
 
 
 # --- backbones, models and jobs

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import pytest
 from conftest import DYNAMIC, SINGLE, Say, store_run
-from synthetic import BERT_CONFIG, TouchesAFile, everything_under, pairs, singles, write_bert, write_tsv
+from glue_files import pairs, singles, write_tsv
+from synthetic import BERT_CONFIG, TouchesAFile, everything_under, write_bert
 from test_cli_errors import assert_one_line
 from test_own_tasks import reviews, write_csv, write_task
 

@@ -9,7 +9,7 @@ import click
 import pytest
 import yaml
 from conftest import Say
-from synthetic import HEADERS, write_tsv
+from glue_files import HEADERS, write_tsv
 
 from harness.__main__ import main
 from harness.cli import cli

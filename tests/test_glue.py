@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from glue_files import write_glue
-from synthetic import Row, one_line
+from glue_files import Row, write_glue
+from synthetic import one_line
 
 from harness.errors import HarnessError
 from harness.tasks import GROUPS, TASKS, load_data, read_tsv

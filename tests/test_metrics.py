@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from harness.metrics import METRICS, accuracy, f1, matthews, pearson, scores, spearman
+from harness.metrics import METRICS, accuracy, bootstrap, f1, matthews, pearson, scores, spearman
 
 Array = NDArray[np.float64]
 
@@ -137,3 +137,22 @@ def test_scores_names_each_metric_in_the_order_asked_for() -> None:
     assert list(got) == ["f1", "accuracy"]
     np.testing.assert_allclose(got["f1"], [2 / 3, 1.0])
     np.testing.assert_allclose(got["accuracy"], [0.5, 1.0])
+
+
+# --- the interval of a difference
+
+
+def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
+    """Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0, 1."""
+    labels = np.ones(400)
+    old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
+    change = new - old
+    error = change.std() / 20
+    low, high = bootstrap("accuracy", [(old, new)], labels, 4000)
+    assert low == pytest.approx(change.mean() - 1.96 * error, abs=0.004)
+    assert high == pytest.approx(change.mean() + 1.96 * error, abs=0.004)
+
+
+def test_interval_of_equal_answers_is_nothing() -> None:
+    values = np.linspace(0, 5, 50)
+    assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)

@@ -1,6 +1,5 @@
 """The gate: a planted regression of each kind gives its exit code and a line with both values, and nothing else does."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,93 +8,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from conftest import Say
-from synthetic import gap_trace, identified, make_exit, make_latency, make_record, save_run
+from gate_runs import Check, at_exit, charged, elsewhere, record, save, slower, trace
+from synthetic import identified, make_exit, make_record, save_run
 
-from harness.baseline import packed, read_baseline, unpacked
-from harness.errors import HarnessError
-from harness.metrics import bootstrap
-from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, SplitScores
+from harness.baseline import read_baseline
+from harness.records import Polynomial, Quartiles, RunRecord, RunSpec, SplitScores
 from harness.regress import _differences, cell_names
 from harness.store import RECORD, TRACES, ResultsStore
 from harness.trace import Trace
-
-ROWS = 200
-SURE, UNSURE = 6.0, 0.5
-"""Gaps between the logits of the two classes: leave at exit 1, or go on."""
-
-
-def trace(early: int = 100, wrong: int = 20) -> Trace:
-    """Rows of class 1: the first `early` are sure at exit 1 (layer 1 of 4); exit 2 (layer 4) is wrong on the last `wrong`, exit 1 on the
-    last 40."""
-    gaps = [SURE] * early + [UNSURE] * (ROWS - early)
-    answers = [[1] * (ROWS - 40) + [0] * 40, [1] * (ROWS - wrong) + [0] * wrong]
-    return gap_trace((1, 4), answers, gaps, [1] * ROWS, 20)
-
-
-def record(latency: bool = True) -> RunRecord:
-    exits = [make_exit(1, {"accuracy": 0.8}, 2000.0, 3.0, 3.5), make_exit(4, {"accuracy": 0.9}, 8000.0, 9.0, 10.0)]
-    made = make_record("deebert", 1, exits, "entropy")
-    return replace(made, latency=make_latency("bert", 9.0, [3.0, 1.0]) if latency else None)
-
-
-def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
-    """The run as it is stored, with the scores that its trace has."""
-    reached = (dev.predictions() == dev.labels).mean(1)
-    exits = [replace(one, scores={"accuracy": float(score)}) for one, score in zip(run.exits, reached, strict=True)]
-    stored = identified(replace(run, exits=tuple(exits), constant_scores={"accuracy": 1.0}))
-    return save_run(ResultsStore(folder), stored, dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()})
-
-
-@pytest.fixture
-def baseline(tmp_path: Path, say: Say) -> str:
-    """Of one run."""
-    save(tmp_path / "old", record(), trace())
-    path = str(tmp_path / "baseline.json")
-    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
-    return path
-
-
-Check = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def check(tmp_path: Path, baseline: str, say: Say) -> Check:
-    """Checks another run against the baseline: exit code and what it says."""
-
-    def call(run: RunRecord, dev: Trace, *words: str) -> tuple[int, str]:
-        save(tmp_path / "new", run, dev)
-        answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words)
-        assert answer.err == ""
-        return answer.code, answer.out
-
-    return call
-
-
-def charged(run: RunRecord, place: int, exit_: Polynomial) -> RunRecord:
-    """With an exit that costs so much, on rows of 20 tokens."""
-    layer = run.exits[place].layer
-    exits = tuple(exit_ if number == layer else own for number, own in enumerate(run.costs.exits, start=1))
-    costs = replace(run.costs, exits=exits)
-    figures = {"macs": float(costs.static(layer - 1, 20)), "macs_128": costs.static(layer - 1, 128)}
-    return at_exit(replace(run, costs=costs), place, lambda measured: replace(measured, **figures))
-
-
-def at_exit(run: RunRecord, place: int, change: Callable[[ExitMeasurement], ExitMeasurement]) -> RunRecord:
-    exits = list(run.exits)
-    exits[place] = change(exits[place])
-    return replace(run, exits=tuple(exits))
-
-
-def elsewhere(run: RunRecord) -> RunRecord:
-    """The same run in an environment that gives other bits."""
-    return replace(run, environment=replace(run.environment, versions={"torch": "2.7"}))
-
-
-def slower(run: RunRecord, ratio: Quartiles) -> RunRecord:
-    assert run.latency is not None
-    ratios = run.latency.reference_ratio | {"1": (ratio, run.latency.reference_ratio["1"][1])}
-    return replace(run, latency=replace(run.latency, reference_ratio=ratios))
-
 
 # --- what passes
 
@@ -416,106 +336,6 @@ def test_a_record_that_cannot_be_read_fails_a_check_that_would_pass(tmp_path: Pa
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
 
 
-# --- the file
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "cannot read the baseline"),
-        ("{", "is not JSON"),
-        ("[]", "expected an object"),
-        ('{"schema": 3, "runs": []}', "has schema 3, this version reads 2"),
-        ('{"schema": 2, "runs": [], "more": 1}', "unexpected ['more']"),
-        ('{"schema": 2, "runs": [{"run_id": "a"}]}', "missing"),
-    ],
-)
-def test_a_file_that_is_no_baseline_is_the_users_mistake(tmp_path: Path, say: Say, text: str | None, words: str) -> None:
-    path = tmp_path / "baseline.json"
-    if text is not None:
-        path.write_text(text)
-    answer = say("check", "--baseline", str(path), "--results-dir", str(tmp_path))
-    assert answer.code == 2
-    (line,) = answer.lines
-    assert words in line
-    assert "--update" in line
-
-
-@pytest.mark.parametrize("text", ["{", '{"schema": 1, "runs": []}', '{"schema": caf'])
-def test_updating_replaces_a_baseline_that_is_damaged_and_says_what_it_was(tmp_path: Path, baseline: str, say: Say, text: str) -> None:
-    whole = Path(baseline).read_bytes()
-    Path(baseline).write_text(text)
-    answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
-    assert answer.code == 0
-    assert answer.out.startswith(f"before: {baseline} ")
-    assert Path(baseline).read_bytes() == whole
-
-
-def test_updating_leaves_the_file_as_it_is_when_a_run_cannot_be_read(tmp_path: Path, baseline: str, say: Say) -> None:
-    before = Path(baseline).read_bytes()
-    (path,) = (tmp_path / "old").rglob(RECORD)
-    path.write_text("{")
-    answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
-    assert answer.code == 3
-    assert "stays as it is" in answer.err
-    assert Path(baseline).read_bytes() == before
-
-
-def test_updating_says_what_the_old_baseline_would_have_said_and_then_passes(tmp_path: Path, check: Check, baseline: str, say: Say) -> None:
-    assert check(record(), trace(wrong=60))[0] == 1
-    where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
-    answer = say(*where, "--update")
-    assert answer.code == 0
-    before, *further = answer.out.splitlines()
-    assert before.startswith("before: regression: rte deebert on tiny, seed 1: accuracy at exit 4: 0.9000 -> 0.7000")
-    assert further[-2].startswith("failed: 1 cells, 24 figures compared: regression 2")
-    assert further[-1] == f"{baseline}: 1 runs"
-    assert say(*where).code == 0
-
-
-@pytest.mark.parametrize("text", ['{"name": "my-package"}', "[tool]", "schema"])
-def test_updating_leaves_files_of_other_things_alone(tmp_path: Path, check: Check, say: Say, text: str) -> None:
-    check(record(), trace())
-    other = tmp_path / "other.json"
-    other.write_text(text)
-    answer = say("check", "--baseline", str(other), "--results-dir", str(tmp_path / "new"), "--update")
-    assert answer.code == 2
-    assert "other.json is a file of something else" in answer.err
-    assert other.read_text() == text
-
-
-@pytest.mark.parametrize("classes", [1, 2, 3])
-def test_answers_come_back_as_they_were(classes: int) -> None:
-    random = np.random.default_rng(classes)
-    answers = random.normal(size=30).astype(np.float32) if classes == 1 else random.integers(0, classes, 30).astype(np.float64)
-    assert np.array_equal(unpacked(packed(answers, classes), classes, 30), answers)
-
-
-@pytest.mark.parametrize("text", ["", "?", "AAAA", packed(np.zeros(29), 2), packed(np.zeros(10**6), 2), packed(np.zeros(30), 1)])
-def test_answers_of_another_number_of_rows_are_refused(text: str) -> None:
-    with pytest.raises(HarnessError, match="answers of the baseline"):
-        unpacked(text, 2, 30)
-
-
-# --- the interval
-
-
-def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
-    """Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0, 1."""
-    labels = np.ones(400)
-    old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
-    change = new - old
-    error = change.std() / 20
-    low, high = bootstrap("accuracy", [(old, new)], labels, 4000)
-    assert low == pytest.approx(change.mean() - 1.96 * error, abs=0.004)
-    assert high == pytest.approx(change.mean() + 1.96 * error, abs=0.004)
-
-
-def test_interval_of_equal_answers_is_nothing() -> None:
-    values = np.linspace(0, 5, 50)
-    assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)
-
-
 # --- names
 
 
@@ -533,41 +353,3 @@ def test_runs_of_one_method_are_told_apart_by_what_sets_them_apart() -> None:
         "rte costeff (effort=2) on tiny, seed 1",
     ]
     assert cell_names(runs[:2]) == ["rte costeff on tiny, seed 1", "rte costeff on tiny, seed 2"]
-
-
-# --- forms
-
-
-def test_github_annotations(check: Check) -> None:
-    _, said = check(record(), trace(wrong=40), "--format", "github")
-    lines = said.splitlines()
-    assert lines[0].startswith("::error title=regression%3A rte deebert on tiny%2C seed 1::accuracy at exit 4: 0.9000 -> 0.8000 (95 %25 of")
-    assert lines[-1].startswith("::error title=harness check::1 cells")
-
-
-def test_junit_has_a_case_for_each_cell(check: Check) -> None:
-    _, said = check(record(), trace(wrong=40), "--format", "junit")
-    suite = ElementTree.fromstring(said)
-    assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
-    (case,) = suite.iter("testcase")
-    failure = case.find("failure")
-    assert case.get("name") == "rte deebert on tiny, seed 1"
-    assert failure is not None
-    assert failure.get("message") == "regression"
-    assert "0.9000 -> 0.8000" in (failure.text or "")
-
-
-def test_junit_of_a_check_that_passes_has_no_failure(check: Check) -> None:
-    _, said = check(record(), trace(), "--format", "junit")
-    assert ElementTree.fromstring(said).get("failures") == "0"
-
-
-def test_json_and_markdown_hold_both_values_and_the_outcome(check: Check) -> None:
-    code, said = check(record(), trace(wrong=40), "--format", "json")
-    told = json.loads(said)
-    assert told["code"] == code == 1
-    (finding,) = [one for one in told["cells"][0]["findings"] if one["what"] == "accuracy at exit 4"]
-    assert (finding["verdict"], finding["old"], finding["new"]) == ("regression", "0.9000", "0.8000")
-    _, said = check(record(), trace(wrong=40), "--format", "markdown")
-    assert "| regression" in said
-    assert "Failed: 1 cells" in said

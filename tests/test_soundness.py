@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import DYNAMIC, SINGLE, Say, store_run
+from gate_runs import record as a_run
+from gate_runs import save as save_run
+from gate_runs import trace as a_trace
 from synthetic import identified, make_latency
-from test_regress import record as a_run
-from test_regress import save as save_run
-from test_regress import trace as a_trace
 
 from harness.baseline import baseline_of, write_baseline
 from harness.records import RunRecord

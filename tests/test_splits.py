@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import Row, load_tsv, one_line, pairs, singles
+from glue_files import Row, load_tsv, pairs, singles
+from synthetic import one_line
 
 from harness.errors import HarnessError
 from harness.splits import whole_sentences

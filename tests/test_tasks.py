@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import Row, load_tsv, one_line, pairs, singles, write_tsv
+from glue_files import Row, load_tsv, pairs, singles, write_tsv
+from synthetic import one_line
 
 from harness import demo
 from harness.backbones import BACKBONES

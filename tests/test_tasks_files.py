@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from synthetic import HEADERS, Row, one_line, pairs, write_tsv
+from glue_files import HEADERS, Row, pairs, write_tsv
+from synthetic import one_line
 
 from harness.errors import HarnessError
 from harness.tasks import TASKS, load_data, read_tsv
