@@ -24,6 +24,10 @@ class MetricCode:
     digest: str
     """Hash of the user's script; empty for one of the hub."""
 
+    def __repr__(self) -> str:
+        """The text that stands for the metric in the fingerprint of a task: it must not change, whatever the class is called."""
+        return f"MetricCode(name={self.name!r}, digest={self.digest!r})"
+
 
 class Evaluated(Protocol):
     """What `evaluate.load` returns, as far as it is used here."""

@@ -25,7 +25,8 @@ class RowsKey:
 
     def path(self, cache: Path) -> Path:
         """Where they are, or would be."""
-        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        key = f"RowsKey(data={self.data!r}, backbone={self.backbone!r}, max_length={self.max_length}, limit={self.limit})"
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return cache / "rows" / f"{digest}.npz"
 
 
