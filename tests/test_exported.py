@@ -357,3 +357,15 @@ def test_damaged_large_and_missing_files_are_one_line_and_run_nothing(export: Ca
         (folder / name).write_bytes(whole[name])
     assert not (tmp_path / "touched").exists()
     assert isinstance(load(folder), Exported)
+
+
+def test_model_exported_by_an_earlier_version_predicts_the_same(say: Say) -> None:
+    """The folder and its predictions were written at commit c906dcd."""
+    folder = Path(__file__).parent / "exported_small"
+    answer = say("predict", str(folder), "--file", str(folder / "rows.txt"), "--format", "csv", "--threads", "1")
+    with (folder / "predictions.csv").open(encoding="utf-8") as file:
+        wanted = list(csv.DictReader(file))
+    found = list(csv.DictReader(io.StringIO(answer.out)))
+    assert [(row["answer"], row["exit"]) for row in found] == [(row["answer"], row["exit"]) for row in wanted]
+    assert len({row["exit"] for row in wanted}) > 1
+    assert [float(row["probability"]) for row in found] == pytest.approx([float(row["probability"]) for row in wanted], abs=1e-4)
