@@ -35,66 +35,6 @@ if TYPE_CHECKING:
 MOST = 999_999_999
 """Of rows or tokens: what an option takes a record can say."""
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": PREFIX}
-
-
-COMMANDS = [cache_command, check_command, export_command, predict_command, report_command, schema_command, submit_command]
-
-
-@click.group(commands=COMMANDS, context_settings=CONTEXT)
-@click.version_option(__version__, prog_name="harness")
-def cli() -> None:
-    """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
-
-    Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
-
-    \b
-    Examples:
-      harness run                                         # a first look: needs no data, no network
-      harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
-      harness report --format markdown
-    """
-
-
-@cli.command("list")
-@click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
-@click.argument("method", required=False)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", envvar="HARNESS_LIST_FORMAT", show_default=True)
-@results_option
-@verbosity_options
-def list_command(what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
-    """What there is: methods (-v: with the settings that --set takes; of one METHOD: what each of them is), tasks, backbones, or the runs
-    in the results folder.
-
-    \b
-    Examples:
-      harness list methods costeff
-      harness list runs --format json
-    """
-    import json
-
-    from harness import listing
-    from harness.store import Problem, ResultsStore
-
-    problems: list[Problem] = []
-    if method is not None and what != "methods":
-        raise HarnessError(f"list {what} takes no further name: {method}")
-    if method is not None:
-        rows = listing.settings(method)
-    elif what == "runs":
-        records, problems = ResultsStore(results_dir).records()
-        rows = listing.runs(records)
-    else:
-        rows = listing.methods(verbose) if what == "methods" else {"tasks": listing.tasks, "backbones": listing.backbones}[what]()
-    if form == "json":
-        click.echo(json.dumps(rows, indent=1))
-    else:
-        words = listing.settings_text if method is not None else listing.text
-        click.echo(words(rows) if rows else f"no {what} in {results_dir}")
-    for problem in problems:
-        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
-    return ExitCode.INCOMPLETE if problems else ExitCode.OK
-
 
 def _methods() -> list[str]:
     from harness.methods import METHODS
@@ -114,7 +54,7 @@ def _backbones() -> list[str]:
     return list(BACKBONES)
 
 
-@cli.command("run")
+@click.command("run")
 @config_option
 @click.option(
     "--methods",
@@ -231,10 +171,7 @@ def run_command(
     return (show_plan if dry_run else run_and_tell)(cells, options)
 
 
-fetch_command = cli.command("fetch")(fetch_options(verbosity_options(fetch)))
-
-
-@cli.command("sweep")
+@click.command("sweep")
 @click.argument("run_id")
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
 @click.option("--points", type=click.IntRange(2), default=20, show_default=True, help="Quantiles of the scores on selection.")
@@ -260,7 +197,7 @@ def sweep_command(
     return ExitCode.OK
 
 
-@cli.command("time")
+@click.command("time")
 @click.argument("run_id")
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
 @click.option("--threshold", type=float, required=True, help="In the policy's unit: nats, probability, agreements.")
@@ -336,7 +273,7 @@ def time_command(
     return ExitCode.OK
 
 
-@cli.command("flops")
+@click.command("flops")
 @click.argument("method")
 @click.option("--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER|HUB_ID")
 @click.option("--length", type=click.IntRange(1), default=128, show_default=True, help="Tokens.")
@@ -372,3 +309,70 @@ def flops_command(
         text = flops_table(model, length, form)
     click.echo(text, nl=False)
     return ExitCode.OK
+
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": PREFIX}
+
+
+COMMANDS = [
+    *(cache_command, check_command, export_command, flops_command, predict_command, report_command, run_command),
+    *(schema_command, submit_command, sweep_command, time_command),
+]
+
+
+@click.group(commands=COMMANDS, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
+
+    Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
+
+    \b
+    Examples:
+      harness run                                         # a first look: needs no data, no network
+      harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
+      harness report --format markdown
+    """
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
+@click.argument("method", required=False)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", envvar="HARNESS_LIST_FORMAT", show_default=True)
+@results_option
+@verbosity_options
+def list_command(what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
+    """What there is: methods (-v: with the settings that --set takes; of one METHOD: what each of them is), tasks, backbones, or the runs
+    in the results folder.
+
+    \b
+    Examples:
+      harness list methods costeff
+      harness list runs --format json
+    """
+    import json
+
+    from harness.listing import backbones, methods, runs, settings, settings_text, tasks, text
+    from harness.store import Problem, ResultsStore
+
+    problems: list[Problem] = []
+    if method is not None and what != "methods":
+        raise HarnessError(f"list {what} takes no further name: {method}")
+    if method is not None:
+        rows = settings(method)
+    elif what == "runs":
+        records, problems = ResultsStore(results_dir).records()
+        rows = runs(records)
+    else:
+        rows = methods(verbose) if what == "methods" else {"tasks": tasks, "backbones": backbones}[what]()
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        words = settings_text if method is not None else text
+        click.echo(words(rows) if rows else f"no {what} in {results_dir}")
+    for problem in problems:
+        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    return ExitCode.INCOMPLETE if problems else ExitCode.OK
+
+
+fetch_command = cli.command("fetch")(fetch_options(verbosity_options(fetch)))
