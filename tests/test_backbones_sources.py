@@ -67,7 +67,7 @@ def test_folder_inside_an_installed_package_is_found(tmp_path: Path, monkeypatch
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty hub cache; conftest.py blocks the network."""
     cache = tmp_path / "hub"
     cache.mkdir()
@@ -90,9 +90,9 @@ def write_snapshot(cache: Path, revision: str, name: str = "google-bert/bert-bas
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_hub_repository_is_found_in_the_cache_without_a_network(hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+def test_hub_repository_is_found_in_the_cache_without_a_network(empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
-    snapshot = write_snapshot(hub, "86b5e0934494bd15c9632b12f734a8a67f723594")
+    snapshot = write_snapshot(empty_hub, "86b5e0934494bd15c9632b12f734a8a67f723594")
     bert = replace(BACKBONES["bert-base-uncased"])
     assert bert.folder == snapshot
     assert pieces(bert, bert.encode([("the film",)], 16).ids[0].tolist()) == ["[CLS]", "the", "film", "[SEP]"]
@@ -100,7 +100,7 @@ def test_hub_repository_is_found_in_the_cache_without_a_network(hub: Path, monke
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_hub_repository_out_of_reach_is_an_error_that_names_it_and_the_way_out(
-    hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+    empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(HarnessError) as error:
@@ -139,10 +139,10 @@ def test_whatever_the_hubs_client_raises_becomes_one_line(monkeypatch: pytest.Mo
     assert "google-bert/bert-large-uncased" in one_line(error)
 
 
-def test_cached_snapshot_without_weights_is_an_error(hub: Path) -> None:
+def test_cached_snapshot_without_weights_is_an_error(empty_hub: Path) -> None:
     bert = replace(BACKBONES["bert-base-uncased"])
     assert bert.revision is not None
-    (write_snapshot(hub, bert.revision) / WEIGHTS).unlink()
+    (write_snapshot(empty_hub, bert.revision) / WEIGHTS).unlink()
     with pytest.raises(HarnessError) as error:
         _ = bert.folder
     assert "google-bert/bert-base-uncased" in one_line(error)
@@ -151,8 +151,8 @@ def test_cached_snapshot_without_weights_is_an_error(hub: Path) -> None:
 # --- a hub repository that is not in the table
 
 
-def test_any_hub_repository_of_a_known_family_is_a_backbone_by_its_name(hub: Path) -> None:
-    snapshot = write_snapshot(hub, "1" * 40, "somebody/a-bert.of-theirs")
+def test_any_hub_repository_of_a_known_family_is_a_backbone_by_its_name(empty_hub: Path) -> None:
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/a-bert.of-theirs")
     backbone = find_backbone("somebody/a-bert.of-theirs")
     assert backbone.name == "somebody/a-bert.of-theirs"
     assert backbone.folder == snapshot
@@ -161,7 +161,7 @@ def test_any_hub_repository_of_a_known_family_is_a_backbone_by_its_name(hub: Pat
 
 
 @pytest.mark.parametrize("name", ["somebody/nothing", "google-bert/bert-base-cased"])
-def test_a_hub_repository_out_of_reach_is_one_line_within_seconds(hub: Path, name: str) -> None:
+def test_a_hub_repository_out_of_reach_is_one_line_within_seconds(empty_hub: Path, name: str) -> None:
     started = time.monotonic()
     with pytest.raises(HarnessError) as error:
         find_backbone(name)
@@ -169,18 +169,18 @@ def test_a_hub_repository_out_of_reach_is_one_line_within_seconds(hub: Path, nam
     assert time.monotonic() - started < 10
 
 
-def test_a_pickle_of_a_repository_that_is_not_in_the_table_is_not_read(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_of_a_repository_that_is_not_in_the_table_is_not_read(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "out_of_reach", lambda *_: None)
-    snapshot = write_snapshot(hub, "1" * 40, "somebody/pickled")
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/pickled")
     (snapshot / WEIGHTS).rename(snapshot / PICKLED)
     monkeypatch.setattr(sources, "snapshot_download", lambda *_, **__: str(snapshot))
     with pytest.raises(HarnessError, match="only safetensors are read"):
         _ = find_backbone("somebody/pickled").folder
 
 
-def test_nothing_but_the_files_that_are_read_is_asked_of_the_hub(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_but_the_files_that_are_read_is_asked_of_the_hub(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No code, and for the shape alone no weights."""
-    snapshot = write_snapshot(hub, "1" * 40, "somebody/theirs")
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
     asked: list[str] = []
 
     def download(repository: str, allow_patterns: list[str], **_: object) -> str:
@@ -195,10 +195,10 @@ def test_nothing_but_the_files_that_are_read_is_asked_of_the_hub(hub: Path, monk
     assert {name for name in asked if Path(name).suffix not in (".json", ".txt")} == {WEIGHTS}
 
 
-def test_a_run_on_a_hub_repository_is_timed_by_its_name_and_one_on_a_folder_wants_the_folder(hub: Path) -> None:
-    write_snapshot(hub, "1" * 40, "somebody/theirs")
+def test_a_run_on_a_hub_repository_is_timed_by_its_name_and_one_on_a_folder_wants_the_folder(empty_hub: Path) -> None:
+    write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
     record = make_record("deebert", 1, [make_exit(4, {"accuracy": 0.5}, 1.0, 1.0, 1.0)], "entropy")
-    options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, hub)
+    options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, empty_hub)
     run = replace(record, spec=replace(record.spec, backbone="somebody/theirs"))
     assert live.run_backbone(run, options.backbone).name == "somebody/theirs"
     run = replace(record, spec=replace(record.spec, backbone="theirs"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import make_run
 
-import costeff.slenderize
+from costeff import slenderize
 from baselines.distil import Exits, Targets, distillation
 from baselines.encoder import EncoderModel, ModelConfig
 from baselines.teacher import Teacher
@@ -53,7 +53,7 @@ def test_each_round_has_its_shape_and_its_learning_rate(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    train = costeff.slenderize.train
+    train = slenderize.train
 
     def watched(model: EncoderModel, *arguments: object, **named: str) -> object:
         schedule = arguments[3]
@@ -61,7 +61,7 @@ def test_each_round_has_its_shape_and_its_learning_rate(
         seen.append((model.config.shape, schedule.learning_rate))
         return train(model, *arguments, **named)
 
-    monkeypatch.setattr(costeff.slenderize, "train", watched)
+    monkeypatch.setattr(slenderize, "train", watched)
     stage = _stage(micro)
     fit = _fit(stage, micro, few_rows, tmp_path / "a")
     assert [shape for shape, _ in seen] == [micro.shape, between(micro.shape, stage.shape, 1, 2)], "training comes before each cut"
@@ -76,7 +76,7 @@ def test_a_killed_stage_goes_on_in_its_round_to_the_same_weights(
 ) -> None:
     stage, calls = _stage(micro), []
     undisturbed = _fit(stage, micro, few_rows, tmp_path / "straight")
-    plain: Callable[..., object] = getattr(costeff.slenderize, where)
+    plain: Callable[..., object] = getattr(slenderize, where)
 
     def killed_in_round_2(*arguments: object, **named: object) -> object:
         calls.append(1)
@@ -84,7 +84,7 @@ def test_a_killed_stage_goes_on_in_its_round_to_the_same_weights(
             raise Killed
         return plain(*arguments, **named)
 
-    monkeypatch.setattr(costeff.slenderize, where, killed_in_round_2)
+    monkeypatch.setattr(slenderize, where, killed_in_round_2)
     with pytest.raises(Killed):
         _fit(stage, micro, few_rows, tmp_path / "broken")
     torch.manual_seed(4711)
@@ -110,13 +110,13 @@ def test_a_period_of_several_passes_is_cut_into_epochs(
 ) -> None:
     """So that an interruption costs one."""
     seen = []
-    train = costeff.slenderize.train
+    train = slenderize.train
 
     def watched(model: EncoderModel, loss: Loss, split: Split, score: None, schedule: Schedule, *arguments: object, **named: str) -> object:
         seen.append((schedule.epochs, len(split)))
         return train(model, loss, split, score, schedule, *arguments, **named)
 
-    monkeypatch.setattr(costeff.slenderize, "train", watched)
+    monkeypatch.setattr(slenderize, "train", watched)
     fit = _fit(replace(_stage(micro, rounds=1), period=period), micro, few_rows, tmp_path / "a")
     assert seen == [(passes, rows)]
     assert fit.training.rows == min(48, rows), "distinct ones"
@@ -127,14 +127,14 @@ def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(
 ) -> None:
     """One that still says what its teacher says has no gradient of the soft and hidden losses to be scored by."""
     seen = []
-    score = costeff.slenderize.taylor_importance
+    score = slenderize.taylor_importance
 
     def watched(model: EncoderModel, loss: Loss, rows: Split, *arguments: object) -> object:
         soft = distillation(Targets(hidden=1.0), Teacher(guide, rows, make_run(tmp_path / "guide"), hiddens=True), 1.0)
         seen.append(soft(model.eval(), Examples.of(rows, np.arange(16), torch.device("cpu"))).item())
         return score(model, loss, rows, *arguments)
 
-    monkeypatch.setattr(costeff.slenderize, "taylor_importance", watched)
+    monkeypatch.setattr(slenderize, "taylor_importance", watched)
     torch.manual_seed(3)
     guide = EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3))
     _fit(_stage(micro, rounds=1), micro, few_rows, tmp_path / "a")
@@ -161,13 +161,13 @@ def test_at_once_everything_is_cut_after_the_first_period_and_the_others_train(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[EncoderShape, float]] = []
-    train = costeff.slenderize.train
+    train = slenderize.train
 
     def watched(model: EncoderModel, loss: Loss, rows: Split, score: None, schedule: Schedule, *arguments: object, **named: str) -> object:
         seen.append((model.config.shape, schedule.learning_rate))
         return train(model, loss, rows, score, schedule, *arguments, **named)
 
-    monkeypatch.setattr(costeff.slenderize, "train", watched)
+    monkeypatch.setattr(slenderize, "train", watched)
     stage = replace(_stage(micro), at_once=True)
     fit = _fit(stage, micro, few_rows, tmp_path / "a")
     assert seen == [(micro.shape, pytest.approx(1e-3)), (stage.shape, pytest.approx(1.12e-3))]
@@ -182,7 +182,7 @@ def test_importance_is_measured_with_averaged_gradients_within_layers_and_withou
     """With equilibrium the gradient of an exit's loss at the first of three layers is a third of what it is without; at the last it is the
     same, so that layers could not be compared."""
     seen: dict[bool, float] = {}
-    score = costeff.slenderize.taylor_importance
+    score = slenderize.taylor_importance
 
     for equilibrium in (True, False):
 
@@ -191,7 +191,7 @@ def test_importance_is_measured_with_averaged_gradients_within_layers_and_withou
             seen.setdefault(equilibrium, scores.neurons[0].sum().item())
             return scores
 
-        monkeypatch.setattr(costeff.slenderize, "taylor_importance", watched)
+        monkeypatch.setattr(slenderize, "taylor_importance", watched)
         slow = replace(PLAN, learning_rate=1e-9)
         stage = replace(_stage(micro, rounds=1), equilibrium=equilibrium, schedule=slow, allocation=allocation)
         _fit(stage, micro, few_rows, tmp_path / str(equilibrium))
