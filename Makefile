@@ -17,7 +17,7 @@ demo: $(VENV)/installed
 
 # The demo's runs against the committed baseline: after make demo.
 check: $(VENV)/installed
-	$(RUN)/harness check --baseline tests/demo_baseline.json --no-latency --results-dir $(DEMO)/results
+	$(RUN)/harness check --baseline tests/fixtures/demo_baseline.json --no-latency --results-dir $(DEMO)/results
 
 test: $(VENV)/installed
 	$(RUN)/pytest -n 2 --dist loadfile

@@ -3,17 +3,18 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from baselines.encoder import EncoderModel, ExitActivation, ModelConfig
-from baselines.finetune import last_only
-from baselines.weights import fine_tuned
-from harness.backbones import Backbone
-from harness.class_names import class_names, places_of
+from baselines.encoders.encoder import EncoderModel, ExitActivation, ModelConfig
+from baselines.encoders.weights import fine_tuned
+from baselines.training.finetune import last_only
+from harness.data.dataset import TaskData
+from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods import Reads
-from harness.model import MultiExitModel
+from harness.methods.protocol import Reads
+from harness.methods.stages import Fitted, FreshFit, StageRun, Work
+from harness.models.backbones import Backbone
+from harness.models.label_names import class_names, places_of
+from harness.models.multi_exit import MultiExitModel
 from harness.records import Training
-from harness.stages import Fitted, FreshFit, StageRun, Work
-from harness.tasks import Task, TaskData
 
 ACTIVATION: dict[str, ExitActivation] = {"distilbert": "relu", "electra": "gelu"}
 """What stands in front of a family's classifier where it is not tanh."""

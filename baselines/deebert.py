@@ -4,12 +4,14 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 from baselines.bert import Bert
-from baselines.encoder import EncoderModel, Head
-from baselines.finetune import AddExits, added_exits, fit_best_rate, model_config
-from baselines.training import Recipe, Schedule
-from harness.backbones import Backbone
-from harness.stages import Fitted, FittedStage, Work
-from harness.tasks import Task, TaskData
+from baselines.encoders.encoder import EncoderModel, Head
+from baselines.training.finetune import AddExits, added_exits, model_config
+from baselines.training.recipe import Recipe, Schedule
+from baselines.training.search import fit_best_rate
+from harness.data.dataset import TaskData
+from harness.data.tasks import Task
+from harness.methods.stages import Fitted, FittedStage, Work
+from harness.models.backbones import Backbone
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines.bert import Bert
-from baselines.distil import DistilAnswers
-from baselines.encoder import EncoderModel, Head
-from baselines.finetune import FineTune, fit_best_rate, last_only
-from baselines.losses import cosine_loss, soft_losses
-from baselines.masked_lm import MaskedLm, Pieces, Words, maskable, masked, masked_accuracy, masked_lm, told
-from baselines.students import Start, begun, check_published, every_other, published, shape_of, take_layers
-from baselines.training import Examples, Recipe, Schedule, train
-from harness.backbones import Backbone, find_backbone
+from baselines.distillation.masked_lm import MaskedLm, Pieces, Words, maskable, masked, masked_accuracy, masked_lm, told
+from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.students import Start, begun, check_published, every_other, published, shape_of, take_layers
+from baselines.encoders.encoder import EncoderModel, Head
+from baselines.training.finetune import FineTune, last_only
+from baselines.training.loop import Examples, train
+from baselines.training.losses import cosine_loss, soft_losses
+from baselines.training.recipe import Recipe, Schedule
+from baselines.training.search import fit_best_rate
+from harness.data.dataset import TaskData
+from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods import Reads
-from harness.model import MultiExitModel
-from harness.shapes import EncoderShape
-from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
-from harness.tasks import Task, TaskData
+from harness.methods.protocol import Reads
+from harness.methods.stages import Fitted, FittedStage, FreshFit, StageRun, Work
+from harness.models.backbones import Backbone, find_backbone
+from harness.models.multi_exit import MultiExitModel
+from harness.models.shapes import EncoderShape
 
 
 @dataclass(frozen=True)

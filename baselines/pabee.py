@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from baselines.encoder import EncoderModel, Head
-from baselines.finetune import FineTune, fit_best_rate, model_config
-from baselines.training import Recipe, Schedule
-from harness.backbones import Backbone
-from harness.stages import Fitted, Work
-from harness.tasks import Task, TaskData
+from baselines.encoders.encoder import EncoderModel, Head
+from baselines.training.finetune import FineTune, model_config
+from baselines.training.recipe import Recipe, Schedule
+from baselines.training.search import fit_best_rate
+from harness.data.dataset import TaskData
+from harness.data.tasks import Task
+from harness.methods.stages import Fitted, Work
+from harness.models.backbones import Backbone
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,27 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from baselines.augmentation import AUGMENTATION_REVISION, Augmentation, augmented, check_vocabulary
 from baselines.bert import Bert
-from baselines.distil import DistilAnswers
-from baselines.encoder import EncoderModel, Head, Layer
-from baselines.finetune import fit_best_rate, last_only, model_config
-from baselines.losses import attention_loss, hidden_loss
-from baselines.masked_lm import MaskedLm, Pieces, masked_lm
-from baselines.steps import bounded
-from baselines.students import Start, begun, check_published, published
-from baselines.training import Examples, Recipe, Schedule, train
-from baselines.weights import pretrained
-from harness.backbones import Backbone, find_backbone
+from baselines.distillation.augmentation import AUGMENTATION_REVISION, Augmentation, augmented, check_vocabulary
+from baselines.distillation.masked_lm import MaskedLm, Pieces, masked_lm
+from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.students import Start, begun, check_published, published
+from baselines.encoders.encoder import EncoderModel, Head, Layer
+from baselines.encoders.weights import pretrained
+from baselines.training.finetune import last_only, model_config
+from baselines.training.loop import Examples, train
+from baselines.training.losses import attention_loss, hidden_loss
+from baselines.training.recipe import Recipe, Schedule
+from baselines.training.search import fit_best_rate
+from baselines.training.steps import bounded
+from harness.data.dataset import TaskData
+from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods import Reads
-from harness.model import MultiExitModel
-from harness.shapes import EncoderShape
-from harness.stages import Fitted, FittedStage, FreshFit, StageRun, Work
-from harness.tasks import Task, TaskData
+from harness.methods.protocol import Reads
+from harness.methods.stages import Fitted, FittedStage, FreshFit, StageRun, Work
+from harness.models.backbones import Backbone, find_backbone
+from harness.models.multi_exit import MultiExitModel
+from harness.models.shapes import EncoderShape
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from baselines.encoder import Embedding
+from baselines.encoders.encoder import Embedding
 
 
 class Factors(NamedTuple):

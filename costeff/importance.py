@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.encoder import EncoderModel, Layer
-from baselines.training import Examples, Loss
-from harness.stages import Compute
-from harness.tasks import Split
+from baselines.encoders.encoder import EncoderModel, Layer
+from baselines.training.loop import Examples, Loss
+from harness.data.dataset import Split
+from harness.methods.compute import Compute
 
 
 @dataclass(frozen=True)

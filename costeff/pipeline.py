@@ -7,20 +7,22 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import torch
 
 from baselines.bert import Bert
-from baselines.distil import Distil, Exits, Targets
-from baselines.encoder import Combine, EncoderModel, ModelConfig
-from baselines.finetune import fit_best_rate, last_only, model_config
-from baselines.training import Schedule
-from costeff.budget import encoder_macs, largest_share
+from baselines.distillation.stages import Distil, Exits, Targets
+from baselines.encoders.encoder import Combine, EncoderModel, ModelConfig
+from baselines.training.finetune import last_only, model_config
+from baselines.training.recipe import Schedule
+from baselines.training.search import fit_best_rate
 from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
 from costeff.slenderize import BOTH, HIDDEN, Allocation, Slenderize
-from harness.backbones import Backbone, Pooling
+from costeff.width_budget import encoder_macs, largest_share
+from harness.data.dataset import TaskData
+from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods import Reads
+from harness.methods.protocol import Reads
+from harness.methods.stages import SEARCH_SEED, Fitted, FittedStage, Work
+from harness.models.backbones import Backbone, Pooling
+from harness.models.shapes import EncoderShape
 from harness.records import Trial
-from harness.shapes import EncoderShape
-from harness.stages import SEARCH_SEED, Fitted, FittedStage, Work
-from harness.tasks import Task, TaskData
 
 
 @dataclass(frozen=True)

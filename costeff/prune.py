@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from baselines.encoder import Embedding, EncoderModel, Layer
-from baselines.weights import exit_heads
+from baselines.encoders.encoder import Embedding, EncoderModel, Layer
+from baselines.encoders.weights import exit_heads
 from costeff.factorize import factorised
 from costeff.importance import Importance
-from harness.shapes import EncoderShape
+from harness.models.shapes import EncoderShape
 
 
 def pruned(model: EncoderModel, shape: EncoderShape, importance: Importance) -> EncoderModel:

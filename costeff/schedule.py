@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from harness.shapes import EncoderShape
+from harness.models.shapes import EncoderShape
 
 FEW_ROWS = 10_000
 """Up to so many training rows the scripted tasks are MRPC and CoLA."""

@@ -9,23 +9,25 @@ from typing import ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.distil import Exits, Targets, distillation, student_and_teacher
-from baselines.encoder import EncoderModel, gradient_equilibrium
-from baselines.teacher import Teacher
-from baselines.training import Loss, Schedule, train
-from baselines.weights import load_model, save_model
-from costeff.budget import compete, layer_macs
+from baselines.distillation.stages import Exits, Targets, distillation, student_and_teacher
+from baselines.distillation.teacher import Teacher
+from baselines.encoders.encoder import EncoderModel
+from baselines.encoders.weights import load_model, save_model
+from baselines.training.equilibrium import gradient_equilibrium
+from baselines.training.loop import Loss, train
+from baselines.training.recipe import Schedule
 from costeff.importance import Importance, taylor_importance
 from costeff.prune import pruned
 from costeff.schedule import between
-from harness.backbones import Backbone
-from harness.batches import shuffled_batches
-from harness.model import MultiExitModel
+from costeff.width_budget import compete, layer_macs
+from harness.data.dataset import Split, TaskData
+from harness.files.typed_json import from_json, to_json
+from harness.methods.stages import FreshFit, StageRun, seed_all
+from harness.models.backbones import Backbone
+from harness.models.batches import shuffled_batches
+from harness.models.multi_exit import MultiExitModel
+from harness.models.shapes import EncoderShape
 from harness.records import Training
-from harness.shapes import EncoderShape
-from harness.stages import FreshFit, StageRun, seed_all
-from harness.tasks import Split, TaskData
-from harness.typed_json import from_json, to_json
 
 IMPORTANCE = Targets(hidden=1.0, soft=0.9, hard=0.1)
 """The loss whose gradients say what matters (authors' code: the weights are written into it)."""

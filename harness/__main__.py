@@ -7,8 +7,8 @@ import traceback
 
 import click
 
-from harness.cli import cli
-from harness.cli_options import PREFIX, variables
+from harness.cli.app import cli
+from harness.cli.options import PREFIX, variables
 from harness.errors import ExitCode, HarnessError, close_to
 
 

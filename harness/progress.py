@@ -1,11 +1,10 @@
 """Progress of long work: bars on a terminal, plain lines elsewhere; and waiting for other processes. Nothing here touches results."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from filelock import BaseFileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
@@ -18,20 +17,6 @@ class Advance(Protocol):
     """Says that one more step of a piece of work is done."""
 
     def __call__(self, note: str = "") -> None: ...
-
-
-@contextmanager
-def held(lock: BaseFileLock, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """A lock between processes, held within; `waiting` is called once when another holds it."""
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waiting()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 class Progress:

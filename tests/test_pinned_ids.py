@@ -8,20 +8,21 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pins import CASES, PINNED_DATA, PINNED_STAGES, data_name, pinned_stages
-from test_results import ABLATIONS, RUNS, each_run, method_of
+from support.committed import ABLATIONS, RUNS, each_run, method_of
+from support.pins import CASES, PINNED_DATA, PINNED_STAGES, data_name, pinned_stages
 
-from harness import demo
-from harness.backbones import BACKBONES
-from harness.methods import METHODS
-from harness.options import reference_named
-from harness.own_tasks import read_task_file
+from harness.data import demo
+from harness.data.custom_tasks import read_task_file
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+from harness.methods.compute import Compute
+from harness.methods.registry import METHODS, reference_named
+from harness.methods.stages import Work
+from harness.models.backbones import BACKBONES
 from harness.records import RunRecord
-from harness.rows import RowsKey
-from harness.run import Cell, Options, run_id
-from harness.stages import Compute, Work
-from harness.store import ResultsStore
-from harness.tasks import TASKS, load_data
+from harness.runs.cell import Cell, Options, run_id
+from harness.store.encoded_rows import RowsKey
+from harness.store.results import ResultsStore
 
 BATCH_SIZE, LATENCY_SECONDS = 32, 10.0
 """Options of the committed grid; its ablations were run without latency."""

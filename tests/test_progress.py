@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from conftest import Say
+from support.command_line import Say
 
 from harness import progress
 from harness.progress import Progress, duration

@@ -10,23 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synthetic import make_exit, make_latency, make_record
+from support.synthetic import make_exit, make_latency, make_record
 
 from harness import records
 from harness.errors import ExitCode, IncompleteError
-from harness.records import (
-    RECORD_BYTES,
-    Costs,
-    ExitMeasurement,
-    Polynomial,
-    Quartiles,
-    RunRecord,
-    RunSpec,
-    SplitScores,
-    TaskSummary,
-    Trial,
-)
-from harness.typed_json import LARGEST, SCHEMA, from_json, to_json
+from harness.files.typed_json import LARGEST, SCHEMA, from_json, to_json
+from harness.records import RECORD_BYTES, Costs, ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, SplitScores, TaskSummary, Trial
 
 KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
 

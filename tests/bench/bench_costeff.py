@@ -20,15 +20,17 @@ from tabulate import tabulate
 from baselines.bert import Bert
 from costeff.pipeline import CostEff
 from costeff.schedule import Epochs
-from harness.backbones import BACKBONES, Backbone
-from harness.grid import keep_freed_memory
-from harness.inference import collect
-from harness.methods import model_format
-from harness.metrics import METRICS
-from harness.run import make_compute
-from harness.stages import FittedStage, Stage, Work
-from harness.tasks import TASKS, TaskData, load_data
-from harness.trace import predictions
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+from harness.evaluation.metrics import METRICS
+from harness.evaluation.trace import predictions
+from harness.measure.inference import collect
+from harness.methods.compute import make_compute
+from harness.methods.registry import model_format
+from harness.methods.stages import FittedStage, Stage, Work
+from harness.models.backbones import BACKBONES, Backbone
+from harness.runs.grid import keep_freed_memory
 
 AUTHORS_CPU_S, BAR_CPU_S = 2_116, 705
 AUTHORS_EXITS = (0.527, 0.527, 0.527, 0.527, 0.596, 0.578)

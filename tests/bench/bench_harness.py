@@ -7,17 +7,19 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from baselines.encoder import EncoderModel
-from baselines.finetune import model_config
-from harness.backbones import BACKBONES
-from harness.batches import collate
-from harness.flops import piece_costs
-from harness.inference import answer_early, collect
-from harness.policies import Entropy
-from harness.report import render
-from harness.store import ResultsStore
-from harness.sweep import sweep, thresholds_from
-from harness.tasks import TASKS, TaskData, load_data
+from baselines.encoders.encoder import EncoderModel
+from baselines.training.finetune import model_config
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+from harness.evaluation.curves import sweep, thresholds_from
+from harness.evaluation.policies import Entropy
+from harness.measure.inference import answer_early, collect
+from harness.measure.macs import piece_costs
+from harness.models.backbones import BACKBONES
+from harness.models.batches import collate
+from harness.report.overview import render
+from harness.store.results import ResultsStore
 
 TINY = BACKBONES["tiny"]
 RESULTS = Path(__file__).parents[2] / "results"

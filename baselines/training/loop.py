@@ -1,0 +1,277 @@
+"""The only training loop."""
+
+import math
+import pickle
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple, Self, TypedDict, TypeVar
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from baselines.training.recipe import Schedule
+from harness.data.dataset import Split
+from harness.data.tasks import Task
+from harness.errors import IncompleteError
+from harness.evaluation.metrics import METRICS
+from harness.evaluation.trace import predictions
+from harness.files.atomic import whole
+from harness.methods.compute import Compute
+from harness.methods.stages import DivergedError, StageRun
+from harness.models.batches import collate, shuffled_batches, sorted_batches
+from harness.models.multi_exit import Batch, MultiExitModel
+from harness.records import Training
+
+EVALUATION_BATCH = 64
+
+
+class Examples(NamedTuple):
+    """Rows of the training split, on the device."""
+
+    batch: Batch
+    labels: Tensor
+    """[n] class index, or the value in label units."""
+    ids: NDArray[np.int64]
+    """[n] `Split.ids` of the rows."""
+    step: int = 0
+    """Optimiser steps before this one, over all epochs."""
+
+    @classmethod
+    def of(cls, rows: Split, index: NDArray[np.int64], device: torch.device, step: int = 0) -> Self:
+        """The rows at these positions."""
+        labels = torch.from_numpy(rows.labels[index]).to(device, torch.float32)
+        return cls(collate(rows.tokens, index).to(device), labels, rows.ids[index], step)
+
+
+Loss = Callable[[MultiExitModel, Examples], Tensor]
+"""The loss to minimise, a scalar."""
+
+M = TypeVar("M", bound=nn.Module)
+"""What is trained: a multi-exit model, or one with parts that only training needs."""
+
+Score = Callable[[MultiExitModel], float]
+"""What the best epoch is chosen by, larger is better."""
+
+
+def train(
+    model: M,
+    loss: Callable[[M, Examples], Tensor],
+    rows: Split | tuple[Split, ...],
+    score: Callable[[M], float] | None,
+    schedule: Schedule,
+    run: StageRun,
+    name: str = "train",
+) -> Training:
+    """Minimise `loss` over the rows and leave the best epoch's weights in the model, the last one's without a score; evaluation mode, CPU.
+
+    `rows` are those of every epoch, or of each epoch its own, equally many.
+    After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
+    Only parameters that require a gradient are trained. A stage that trains twice gives each training a `name`.
+    Raises: DivergedError naming the step when the loss is not finite.
+    """
+    device, progress = run.compute.device, run.compute.progress
+    accelerator = _accelerator(schedule, run)
+    model.to(device)
+    optimiser = _optimiser(model, schedule)
+    parts = rows if isinstance(rows, tuple) else (rows,) * schedule.epochs
+    steps = schedule.steps(len(parts[0]))
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _factors(steps * schedule.epochs, schedule))
+    state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
+    label = f"{run.label} at rate {schedule.learning_rate:g}"
+    if state.epoch:
+        progress.say(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
+    with progress.work(label, steps * schedule.epochs, done=state.epoch * steps) as advance, _tracking(accelerator):
+        for epoch in range(state.epoch, schedule.epochs):
+            started = time.perf_counter()
+            model.train()
+            losses: list[float] = []
+            order = np.random.default_rng([run.seed, epoch])
+            part = parts[epoch]
+            for batch in shuffled_batches(part.tokens.lengths, schedule.batch_size, order):
+                total = 0.0
+                for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
+                    with accelerator.autocast():
+                        value = loss(model, Examples.of(part, index, device, epoch * steps + len(losses)))
+                    value = value * (len(index) / len(batch))
+                    accelerator.backward(value)
+                    total += float(value.detach())
+                losses.append(_finite(total, run, epoch, len(losses) + 1, schedule))
+                nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+                optimiser.step()
+                rates.step()
+                optimiser.zero_grad()
+                advance(f"epoch {epoch + 1}/{schedule.epochs} loss {total:.3f}")
+            reached = None
+            if score is not None:
+                with accelerator.autocast():
+                    reached = score(model)
+            state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
+            told = {"loss": state.losses[-1]} | ({} if reached is None else {"selection": reached})
+            accelerator.log(told, step=epoch + 1)
+            progress.detail(f"{label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
+    model.load_state_dict(state.best)
+    model.to("cpu").eval()
+    return state.told(len(np.unique(np.concatenate([part.ids for part in parts]))), steps)
+
+
+class _Kept(TypedDict):
+    """The file of a training's state."""
+
+    model: dict[str, Tensor]
+    optimiser: dict[str, object]
+    schedule: dict[str, object]
+    random: Tensor
+    cuda: Tensor | None
+    losses: list[float]
+    selection: list[float]
+    seconds: float
+    best: dict[str, Tensor]
+
+
+class _State:
+    """Everything that the next epoch depends on, kept after each epoch in one file."""
+
+    def __init__(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        compute: Compute,
+    ) -> None:
+        self.path, self.model, self.optimiser, self.schedule = path, model, optimiser, schedule
+        self.cuda = compute.device if compute.device.type == "cuda" else None
+        self.losses: list[float] = []
+        self.selection: list[float] = []
+        self.seconds = 0.0
+        self.best: dict[str, Tensor] = {}
+        kept = _read_state(path)
+        if kept is not None:
+            self._restore(kept)
+        elif path.is_file():
+            compute.progress.say(f"{path} is damaged or of another version: training begins again")
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return len(self.losses)
+
+    def told(self, rows: int, steps: int) -> Training:
+        """The report of a training of so many rows and steps an epoch."""
+        best = self.selection.index(max(self.selection)) + 1 if self.selection else self.epoch
+        return Training(rows, steps * self.epoch, round(self.seconds, 1), self.losses[-1], tuple(self.selection), best)
+
+    def finish_epoch(self, loss: float, reached: float | None, seconds: float) -> None:
+        """Note an epoch, keep its weights when it is the best, or when there is no score to tell, and write the state."""
+        if reached is None or not self.selection or reached > max(self.selection):
+            tensors = self.model.state_dict(keep_vars=True)
+            copies = {tensor: tensor.detach().cpu().clone() for tensor in set(tensors.values())}  # of shared ones a single copy
+            self.best = {name: copies[tensor] for name, tensor in tensors.items()}
+        self.losses.append(loss)
+        if reached is not None:
+            self.selection.append(reached)
+        self.seconds += seconds
+        kept: _Kept = {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda": None if self.cuda is None else torch.cuda.get_rng_state(self.cuda),
+            "losses": self.losses,
+            "selection": self.selection,
+            "seconds": self.seconds,
+            "best": self.best,
+        }
+        try:
+            with whole(self.path) as beside:
+                torch.save(kept, beside)
+        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+            raise IncompleteError(f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?") from None
+
+    def _restore(self, kept: _Kept) -> None:
+        self.model.load_state_dict(kept["model"])
+        self.optimiser.load_state_dict(kept["optimiser"])
+        self.schedule.load_state_dict(kept["schedule"])
+        torch.set_rng_state(kept["random"])
+        if self.cuda is not None and kept["cuda"] is not None:
+            torch.cuda.set_rng_state(kept["cuda"], self.cuda)
+        self.losses, self.selection = kept["losses"], kept["selection"]
+        self.seconds, self.best = kept["seconds"], kept["best"]
+
+
+def _read_state(path: Path) -> _Kept | None:
+    """The state kept in a file; None when there is none or it cannot be read."""
+    try:
+        kept: _Kept = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
+        return None
+    return kept if isinstance(kept, dict) and set(kept) == set(_Kept.__annotations__) else None
+
+
+def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
+    accelerator = Accelerator(
+        mixed_precision="bf16" if run.compute.precision == "bfloat16" else "no",
+        cpu=run.compute.device.type == "cpu",
+        log_with=run.compute.tracker,
+        project_dir=str(run.scratch.parent.parent / "trackers"),
+    )
+    if run.compute.tracker:
+        accelerator.init_trackers(re.sub(r"[^\w.-]+", "-", run.label), config=asdict(schedule))
+    return accelerator
+
+
+@contextmanager
+def _tracking(accelerator: Accelerator) -> Iterator[None]:
+    """Trackers are closed however the training ends."""
+    try:
+        yield
+    finally:
+        accelerator.end_training()
+
+
+def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    """Fused AdamW over what requires a gradient; weight decay on matrices only."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim > 1]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
+
+
+def _factors(steps: int, schedule: Schedule) -> Callable[[int], float]:
+    """The learning rate's factor at each step: up from 0 over the warm-up, then down to 0 where it decays, both linearly."""
+    rising = max(round(steps * schedule.warmup), 1)
+    return lambda step: min((step + 1) / rising, (steps - step) / max(steps - rising, 1) if schedule.decay else 1.0)
+
+
+def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"{run.stage}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning rate {schedule.learning_rate:g}: "
+            "try a smaller one (--set all.learning_rates=...)"
+        )
+    return loss
+
+
+@torch.inference_mode()
+def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device) -> float:
+    """Mean over these exits (indices from 0) of the task's main metric on the rows.
+
+    Raises: DivergedError when an answer is not finite.
+    The precision is the caller's, in training that of the training: two epochs that differ in rounding alone may change places.
+    """
+    model.eval()
+    batches = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
+    parts = [model(collate(rows.tokens, index).to(device)).logits.float().cpu().numpy() for index in batches]
+    logits = np.concatenate(parts, axis=1)[exits]  # [e, n, c]
+    labels = rows.labels[np.concatenate(batches)]
+    if not np.isfinite(logits).all():
+        raise DivergedError("the answers on selection are not finite: try a smaller learning rate (--set all.learning_rates=...)")
+    return float(METRICS[task.metrics[0]](predictions(logits).astype(np.float64), labels).mean())

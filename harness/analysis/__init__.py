@@ -1,0 +1,1 @@
+"""Records and traces as figures; nothing here writes text."""

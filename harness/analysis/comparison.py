@@ -1,0 +1,293 @@
+"""Records side by side: cells grouped into comparisons, ratios to the reference, statistics over seeds. No formatting here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.analysis.conditions import Condition, by_condition
+from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, policy_of
+from harness.analysis.variants import labels
+from harness.data.custom_tasks import task_of
+from harness.evaluation.curves import sweep
+from harness.evaluation.statistics import Mean, mean
+from harness.records import ExitMeasurement, LatencyConditions, RunRecord
+from harness.store.results import ResultsStore
+
+MISMATCHED = "mismatched "
+"""How the name of a score on MNLI's second dev split begins."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the comparison: a method at one of its exits or at a point of its curve, over seeds."""
+
+    method: str
+    point: str
+    """`exit 6`, or `MACs <= 1/2` for a point of a dynamic method's curve."""
+    scores: dict[str, Mean]
+    retained: Mean | None
+    """Main score as a share of the reference's, paired by seed."""
+    device: str
+    """Where all its seeds ran and were timed."""
+    threads: int
+    parameters: int
+    macs: Mean
+    mac_ratio: Mean | None
+    """Reference MACs / own MACs, on the same rows."""
+    layers: Mean
+    latency_ms: Mean | None
+    """Batch 1: measured to a static exit; for a point composed: path latency averaged over where the dev rows left."""
+    reference_ms: Mean | None
+    """Batch 1, the reference in the same rounds."""
+    latency_ratio: Mean | None
+    """Reference ms / own ms, paired in the same rounds; for a point composed from the paths' ratios like its milliseconds."""
+    clock_spread: float | None
+    """Of the ratios behind it the largest third quartile over first."""
+
+
+@dataclass(frozen=True)
+class ExitRow:
+    """One exit of one method, over seeds."""
+
+    method: str
+    layer: int
+    score: Mean
+    macs: Mean
+    macs_128: int
+    parameters: int
+    static_ms: dict[str, Mean]
+    path_ms: dict[str, Mean]
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """A dynamic method's main score at each budget, threshold chosen on calibration, over seeds."""
+
+    method: str
+    policy: str
+    scores: dict[str, Mean | None]
+    macs: dict[str, Mean | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All tables of one condition."""
+
+    condition: Condition
+    metrics: tuple[str, ...]
+    constant_scores: dict[str, float]
+    rows: tuple[Row, ...]
+    curves: tuple[CurveRow, ...]
+    exits: tuple[ExitRow, ...]
+    reference: str | None
+    """The reference's label, of several variants the one with most seeds; None where it has no runs here."""
+    records: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One seed at one point of its curve."""
+
+    scores: dict[str, float]
+    macs: float
+    layers: float
+    path_ms: float | None
+    """Path latency averaged over where the dev rows left."""
+    path_ratio: float | None
+    """The same of reference time over path time: 1 / mean of the inverse ratios."""
+
+
+def compare(
+    store: ResultsStore, records: Sequence[RunRecord], reference: str | None, methods: Sequence[str] | None = None
+) -> list[Comparison]:
+    """The comparisons that these records make, in the order of the tasks' names; with `methods`, only their rows."""
+    return [_comparison(store, where, group, reference, methods) for where, group in by_condition(records)]
+
+
+def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyConditions | None:
+    """The run's latency, if it was timed against the reference of this comparison."""
+    references = {reference.spec.method for reference in base.values()}
+    return record.latency if record.latency is not None and record.latency.reference in references else None
+
+
+def _comparison(
+    store: ResultsStore, where: Condition, records: list[RunRecord], reference: str | None, methods: Sequence[str] | None
+) -> Comparison:
+    groups = labels(records, reference)
+    names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
+    bases = reference_runs(groups, reference)
+    names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
+    task = task_of(records[0])
+    rows: list[Row] = []
+    curves: list[CurveRow] = []
+    for name in names:
+        base = base_for(groups[name], bases)
+        rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
+        if groups[name][0].policy is not None:
+            points = _points(store, groups[name], base)
+            rows += [_point_row(name, point, groups[name], points[point], base, task.metrics[0]) for point in POINTS if points[point]]
+            curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
+    return Comparison(
+        condition=where,
+        metrics=tuple(dict.fromkeys((*task.metrics, *all_scores(records[0])))),
+        constant_scores=records[0].constant_scores | _mismatched(records[0].mismatched.constant if records[0].mismatched else {}),
+        rows=tuple(rows),
+        curves=tuple(curves),
+        exits=tuple(row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])),
+        reference=next(iter(bases), None),
+        records=tuple(record for name in names for record in groups[name]),
+    )
+
+
+def reference_runs(groups: Mapping[str, Sequence[RunRecord]], reference: str | None) -> dict[str, dict[int, RunRecord]]:
+    """Label -> seed -> run of the reference, of several variants the one with most seeds first."""
+    found = [name for name in sorted(groups) if groups[name][0].spec.method == reference]
+    return {name: {run.spec.seed: run for run in groups[name]} for name in sorted(found, key=lambda name: -len(groups[name]))}
+
+
+def base_for(records: Sequence[RunRecord], bases: Mapping[str, dict[int, RunRecord]]) -> dict[int, RunRecord]:
+    """The reference's runs by seed that these are compared with: those of the same place, else those of most seeds, which come first."""
+
+    def elsewhere(base: dict[int, RunRecord]) -> bool:
+        one, other = records[0].environment, next(iter(base.values())).environment
+        return (one.device, one.threads) != (other.device, other.threads)
+
+    return min(bases.values(), key=elsewhere, default={})
+
+
+def full_run(record: RunRecord, base: Mapping[int, RunRecord]) -> RunRecord:
+    """Whose MACs a budget is a share of: the reference's run of that seed, else of any, else the run itself."""
+    return base.get(record.spec.seed, next(iter(base.values()), record))
+
+
+def all_scores(record: RunRecord) -> dict[str, float]:
+    """The last exit's scores on dev, and on mismatched where the task has it."""
+    return record.exits[-1].scores | _mismatched(record.mismatched.exits[-1] if record.mismatched else {})
+
+
+def _mismatched(scores: dict[str, float]) -> dict[str, float]:
+    """Scores by the names that tell them from dev's."""
+    return {MISMATCHED + metric: score for metric, score in scores.items()}
+
+
+def _against(
+    records: Sequence[RunRecord], base: dict[int, RunRecord], value: Callable[[RunRecord, ExitMeasurement], float | None]
+) -> Mean | None:
+    """A figure over the seeds that the reference has too; None when there are none, or when a seed lacks the figure."""
+    values = [value(record, base[record.spec.seed].exits[-1]) for record in records if record.spec.seed in base]
+    known = [number for number in values if number is not None]
+    return mean(known) if known and len(known) == len(values) else None
+
+
+def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], metric: str) -> Row:
+    milliseconds = [record.exits[-1].static_ms.get("1") for record in records]
+    timed = [_timed_against(record, base) for record in records]
+    ratios = [latency.reference_ratio.get("1") if latency else None for latency in timed]
+    return Row(
+        method=name,
+        point=f"exit {records[0].exits[-1].layer}",
+        scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0]) if all(m in all_scores(r) for r in records)},
+        retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
+        device=records[0].environment.device,
+        threads=records[0].environment.threads,
+        parameters=records[0].exits[-1].parameters,
+        macs=mean(r.exits[-1].macs for r in records),
+        mac_ratio=_against(records, base, lambda r, b: b.macs / r.exits[-1].macs),
+        layers=mean(r.exits[-1].layer for r in records),
+        latency_ms=mean(q.median for q in milliseconds if q) if all(milliseconds) else None,
+        reference_ms=_reference_ms(timed),
+        latency_ratio=mean(q[-1].median for q in ratios if q) if all(ratios) else None,
+        clock_spread=max(q[-1].spread for q in ratios if q) if all(ratios) else None,
+    )
+
+
+def _reference_ms(timed: Sequence[LatencyConditions | None]) -> Mean | None:
+    milliseconds = [latency.reference_ms.get("1") if latency else None for latency in timed]
+    return mean(q.median for q in milliseconds if q) if all(milliseconds) else None
+
+
+def _share(own: float, reference: float) -> float | None:
+    """own / reference; a reference at or below 0 gives no share."""
+    return own / reference if reference > 0 else None
+
+
+def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]) -> dict[str, list[_Point]]:
+    """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
+    found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
+    for record in records:
+        for name, point in _record_points(store, record, full_run(record, base), _timed_against(record, base)).items():
+            found[name].append(point)
+    return {name: points if len(points) == len(records) else [] for name, points in found.items()}
+
+
+def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None) -> dict[str, _Point]:
+    """Thresholds chosen on calibration within shares of the full model's MACs, scored on dev."""
+    task = task_of(record)
+    policy, dev = policy_of(record), store.trace(record)
+    points = {}
+    for name, chosen in chosen_thresholds(store, record, policy, full, BUDGETS).items():
+        curve = sweep(policy, dev, record.costs, task.metrics, np.array([chosen]))
+        shares = curve.left[0] / curve.left[0].sum()
+        path = [exit_.path_ms.get("1") for exit_ in record.exits]
+        milliseconds = sum(share * q.median for share, q in zip(shares, path, strict=True) if q) if all(path) else None
+        ratios = latency.path_ratio.get("1") if latency else None
+        ratio = 1 / sum(share / q.median for share, q in zip(shares, ratios, strict=True)) if ratios else None
+        scores = {metric: float(values[0]) for metric, values in curve.scores.items()}
+        if record.mismatched is not None:
+            further = sweep(policy, store.trace(record, "mismatched"), record.costs, task.metrics, np.array([chosen]))
+            scores |= _mismatched({metric: float(values[0]) for metric, values in further.scores.items()})
+        points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds, ratio)
+    return points
+
+
+def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
+    by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
+    own = [point.path_ms for point in points]
+    ratios = [point.path_ratio for point in points]
+    timed = [_timed_against(record, base) for record in records]
+    paths = [latency.path_ratio.get("1") if latency else None for latency in timed]
+    return Row(
+        method=name,
+        point=f"MACs <= {budget}",
+        scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
+        retained=_against(records, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
+        device=records[0].environment.device,
+        threads=records[0].environment.threads,
+        parameters=records[0].parameters,
+        macs=mean(point.macs for point in points),
+        mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
+        layers=mean(point.layers for point in points),
+        latency_ms=mean(ms for ms in own if ms) if all(own) else None,
+        reference_ms=_reference_ms(timed),
+        latency_ratio=mean(r for r in ratios if r) if all(ratios) else None,
+        clock_spread=max(q.spread for path in paths for q in path or ()) if all(paths) else None,
+    )
+
+
+def _curve_row(name: str, records: list[RunRecord], points: dict[str, list[_Point]], metric: str) -> CurveRow:
+    return CurveRow(
+        method=name,
+        policy=str(records[0].policy),
+        scores={b: mean(p.scores[metric] for p in found) if found else None for b, found in points.items()},
+        macs={b: mean(p.macs for p in found) if found else None for b, found in points.items()},
+    )
+
+
+def _exit_rows(name: str, records: list[RunRecord], metric: str) -> list[ExitRow]:
+    rows = []
+    for place, first in enumerate(records[0].exits):
+        exits = [record.exits[place] for record in records]
+        rows.append(
+            ExitRow(
+                method=name,
+                layer=first.layer,
+                score=mean(e.scores[metric] for e in exits),
+                macs=mean(e.macs for e in exits),
+                macs_128=first.macs_128,
+                parameters=first.parameters,
+                static_ms={size: mean(e.static_ms[size].median for e in exits if size in e.static_ms) for size in first.static_ms},
+                path_ms={size: mean(e.path_ms[size].median for e in exits if size in e.path_ms) for size in first.path_ms},
+            )
+        )
+    return rows

@@ -1,0 +1,84 @@
+"""The command line. Each command imports what it needs in its body, so that --help answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness import __version__
+from harness.cli.cache import cache_command
+from harness.cli.data import fetch, fetch_options
+from harness.cli.measure import flops_command, sweep_command, time_command
+from harness.cli.models import export_command, predict_command, submit_command
+from harness.cli.options import PREFIX, results_option, verbosity_options
+from harness.cli.results import check_command, report_command, schema_command
+from harness.cli.run import run_command
+from harness.errors import ExitCode, HarnessError
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": PREFIX}
+
+
+COMMANDS = [
+    *(cache_command, check_command, export_command, flops_command, predict_command, report_command, run_command),
+    *(schema_command, submit_command, sweep_command, time_command),
+]
+
+
+@click.group(commands=COMMANDS, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
+
+    Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
+
+    \b
+    Examples:
+      harness run                                         # a first look: needs no data, no network
+      harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
+      harness report --format markdown
+    """
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
+@click.argument("method", required=False)
+@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", envvar="HARNESS_LIST_FORMAT", show_default=True)
+@results_option
+@verbosity_options
+def list_command(what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
+    """What there is: methods (-v: with the settings that --set takes; of one METHOD: what each of them is), tasks, backbones, or the runs
+    in the results folder.
+
+    \b
+    Examples:
+      harness list methods costeff
+      harness list runs --format json
+    """
+    import json
+
+    from harness.cli.catalogue import backbones, methods, settings, settings_text, tasks
+    from harness.report.listings import runs, text
+    from harness.store.results import Problem, ResultsStore
+
+    problems: list[Problem] = []
+    if method is not None and what != "methods":
+        raise HarnessError(f"list {what} takes no further name: {method}")
+    if method is not None:
+        rows = settings(method)
+    elif what == "runs":
+        records, problems = ResultsStore(results_dir).records()
+        rows = runs(records)
+    else:
+        rows = methods(verbose) if what == "methods" else {"tasks": tasks, "backbones": backbones}[what]()
+    if form == "json":
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        words = settings_text if method is not None else text
+        click.echo(words(rows) if rows else f"no {what} in {results_dir}")
+    for problem in problems:
+        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    return ExitCode.INCOMPLETE if problems else ExitCode.OK
+
+
+fetch_command = cli.command("fetch")(fetch_options(verbosity_options(fetch)))

@@ -1,0 +1,94 @@
+"""Listings of methods, their settings, tasks and backbones."""
+
+import textwrap
+from dataclasses import asdict, fields, is_dataclass
+from typing import TYPE_CHECKING, Literal, cast, get_args, get_origin, get_type_hints
+
+from harness.data.tasks import GROUPS, TASKS
+from harness.files.typed_json import field_notes
+from harness.gate.baseline import Baseline
+from harness.methods.registry import METHODS, load_method
+from harness.models.backbones import BACKBONES
+from harness.records import RunRecord, Timing, flat
+from harness.report.listings import Rows, _words
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+def methods(settings: bool = False) -> Rows:
+    """Name, what it is, source; with `settings` the fields that --set takes and their values (null: the backbone's own)."""
+    rows: Rows = [{"method": name, "about": entry.about, "source": entry.source} for name, entry in METHODS.items()]
+    return [{**row, "settings": flat(asdict(load_method(str(row["method"]))))} for row in rows] if settings else rows
+
+
+def settings(method: str) -> Rows:
+    """Each setting of a method by the name that --set takes: value (null: the backbone's own), the values that it may have where they are
+    named, and what it is.
+
+    Raises: HarnessError for an unknown method.
+    """
+    return _settings(load_method(method), f"{method}.")
+
+
+def _settings(method: "DataclassInstance", prefix: str) -> Rows:
+    hints, notes, rows = get_type_hints(type(method)), field_notes(type(method)), []
+    for field in fields(method):
+        value, name = getattr(method, field.name), prefix + field.name
+        if is_dataclass(value):
+            rows += _settings(cast("DataclassInstance", value), f"{name}.")
+        elif not any(map(is_dataclass, get_args(hints[field.name]))):  # one that may be such, and is none, is for Python alone
+            rows.append({"setting": name, "value": value, "choices": _choices(hints[field.name]), "about": notes.get(field.name, "")})
+    return rows
+
+
+def _choices(kind: object) -> tuple[object, ...] | None:
+    """The values of a field that has named ones, or may be None."""
+    return next((get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
+
+
+def settings_text(rows: Rows) -> str:
+    """A setting and its value on a line, what it is below."""
+    blocks = []
+    for row in rows:
+        value = "none" if row["value"] is None else _words(row["value"]).lower() if isinstance(row["value"], bool) else _words(row["value"])
+        choices = f"  ({', '.join(map(str, row['choices']))})" if isinstance(row["choices"], tuple) else ""
+        blocks.append(
+            f"{row['setting']}={value}{choices}\n" + textwrap.indent(textwrap.fill(" ".join(str(row["about"]).split()), 100), "    ")
+        )
+    return "\n".join(blocks)
+
+
+def tasks() -> Rows:
+    """Name, groups, labels, metrics."""
+    return [
+        {
+            "task": task.name,
+            "groups": ", ".join(group for group, members in GROUPS.items() if task.name in members),
+            "labels": ", ".join(task.labels) or f"0 to {task.scale:g}",
+            "metrics": ", ".join(task.metrics),
+            "about": task.about,
+        }
+        for task in TASKS.values()
+    ]
+
+
+def backbones() -> Rows:
+    """Name, shape, pooling, source, licence."""
+    return [
+        {
+            "backbone": backbone.name,
+            "layers": backbone.shape.layers,
+            "hidden": backbone.shape.hidden,
+            "heads": backbone.shape.heads[0],
+            "ffn": backbone.shape.ffn[0],
+            "pooling": backbone.pooling,
+            "weights": backbone.source,
+            "licence": backbone.licence,
+        }
+        for backbone in BACKBONES.values()
+    ]
+
+
+KINDS: dict[str, type] = {"record": RunRecord, "timing": Timing, "baseline": Baseline}
+"""File -> what it holds: record.json, timings/*.json, what --baseline names."""

@@ -1,0 +1,131 @@
+"""What commands print that needs a model: the plan of a grid, a line for each cell, the table of MACs."""
+
+from collections.abc import Sequence
+
+import click
+from tabulate import tabulate
+
+from harness.analysis.diagnostics import doubts
+from harness.errors import ExitCode, IncompleteError
+from harness.measure.macs import piece_costs
+from harness.methods.compute import device_name
+from harness.models.multi_exit import MultiExitModel
+from harness.progress import duration
+from harness.records import RunRecord
+from harness.report.listings import table
+from harness.runs.cell import Cell, Options, run_id
+from harness.runs.estimate import fitting_minutes
+from harness.runs.grid import Failure, check_sources, load_grid_data, run_grid
+from harness.store.results import ResultsStore
+
+
+def _on_the_path(model: MultiExitModel, layers: int) -> MultiExitModel:
+    """The first layers with all their exits."""
+    return MultiExitModel(model.embedding, list(model.layers)[:layers], [model.exit_after(index) for index in range(layers)])
+
+
+def flops_table(model: MultiExitModel, length: int, form: str) -> str:
+    """Parameters, MACs and FLOPs to each exit of a model for one row of `length` tokens, as markdown, csv or json: of the static
+    (truncated) model, and of the path with all exits on the way."""
+    costs = piece_costs(model)
+    rows = [
+        {
+            "exit": layer,
+            "parameters": model.truncated(layer).parameter_count(),
+            "path parameters": _on_the_path(model, layer).parameter_count(),
+            "static MACs": costs.static(layer - 1, length),
+            "static FLOPs": 2 * costs.static(layer - 1, length),
+            "path MACs": costs.path(layer - 1, length),
+            "path FLOPs": 2 * costs.path(layer - 1, length),
+        }
+        for layer in model.exit_layers
+    ]
+    return table(rows, form)
+
+
+def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
+    """Print the cells, whether they are stored, and how long fitting the others will take by earlier runs."""
+    store = ResultsStore(options.results_dir)
+    data, failures = load_grid_data(cells, options)
+    check_sources(cells, options)
+    planned = [(cell, run_id(cell, data[cell.rows], options)) for cell in cells if cell.rows in data]
+    stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
+    asked = [(cell.spec, there) for (cell, _), there in zip(planned, stored, strict=True)]
+    tokens = {rows.task: float(part.train.tokens.lengths.sum()) for rows, part in data.items()}
+    minutes = fitting_minutes(asked, tokens, store.records()[0], options.compute, device_name(options.compute.device))
+    said = iter(["?" if time is None else f"{time:.1f}" for time in minutes])
+    rows = [
+        [
+            cell.spec.task,
+            cell.spec.method,
+            cell.spec.backbone,
+            cell.spec.seed,
+            len(data[cell.rows].train),
+            identity,
+            *(["stored", "-"] if there else ["to run", next(said)]),
+        ]
+        for (cell, identity), there in zip(planned, stored, strict=True)
+    ]
+    click.echo(tabulate(rows, ["task", "method", "backbone", "seed", "train rows", "run", "state", "minutes"], disable_numparse=True))
+    if any(minutes):
+        unknown = f", {minutes.count(None)} cells unknown" if None in minutes else ""
+        click.echo(f"about {sum(filter(None, minutes)):.0f} minutes of fitting, by earlier runs{unknown}; measuring not counted")
+    for failure in failures:
+        _say(failure)
+    return ExitCode.INCOMPLETE if failures else ExitCode.OK
+
+
+def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
+    """Run the cells, a line for each on standard output."""
+    finished = 0
+    failures: list[Failure] = []
+    spent: list[float] = []
+
+    def done(cell: Cell, record: RunRecord, stored: bool) -> None:
+        nonlocal finished
+        finished += 1
+        spent.extend([] if stored else [record.seconds])
+        last = record.exits[-1]
+        reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
+        how = "stored already" if stored else f"{record.seconds:.0f} s"
+        click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
+        for said in (*record.remarks, *_doubts(record, options)):
+            options.compute.progress.say(f"harness: warning: {cell.label}: {said}")
+        left = len(cells) - finished
+        if spent and left:
+            pace = sum(spent) / len(spent)
+            options.compute.progress.say(f"harness: cells left: {left}, about {duration(left * pace)} at the pace of those that ran")
+
+    def failed(failure: Failure) -> None:
+        nonlocal finished
+        finished += failure.cells
+        failures.append(failure)
+        _say(failure)
+
+    run_grid(cells, options, done, failed)
+    if failures:
+        lost = sum(failure.cells for failure in failures)
+        click.echo(f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again", err=True)
+        return _failed(failures, some_done=lost < len(cells))
+    options.compute.progress.say(f"harness: records of {len(cells)} cells in {options.results_dir}")
+    return ExitCode.OK
+
+
+def _doubts(record: RunRecord, options: Options) -> list[str]:
+    """What looks wrong about a run; of a stored one whose trace is damaged that alone."""
+    try:
+        return doubts(ResultsStore(options.results_dir), record)
+    except IncompleteError as error:
+        return [str(error)]
+
+
+def _say(failure: Failure) -> None:
+    click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
+
+
+def _failed(failures: Sequence[Failure], some_done: bool) -> ExitCode:
+    """A bug of ours before all; incomplete, unless all cells failed for one kind of reason, such as a mistake in what was asked."""
+    codes = {failure.code for failure in failures}
+    if ExitCode.BUG in codes:
+        return ExitCode.BUG
+    return codes.pop() if len(codes) == 1 and not some_done else ExitCode.INCOMPLETE

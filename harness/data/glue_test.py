@@ -1,0 +1,111 @@
+"""GLUE's leaderboard: its test rows, which have no labels, and the zip file that it takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.data.glue_hub import hub_unlabelled
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError
+from harness.files.text import lines_of
+
+INDEX_COLUMNS = ("index", "id")
+"""What the test files call the number of a row (QQP's: id)."""
+
+
+class Unlabelled(NamedTuple):
+    """A test row."""
+
+    number: int
+    """What the file calls it, which the leaderboard wants back."""
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the submission."""
+
+    name: str
+    """Without .tsv."""
+    task: str
+    """Whose model answers."""
+    files: tuple[str, ...]
+    """Places of the test rows in a data folder."""
+    hub: tuple[str, str]
+    """Configuration and split of the hub's copy."""
+    rows: int
+    """How many there are officially."""
+    diagnostic: bool = False
+    """Is left out where its file is not there."""
+
+
+ENTRIES = (
+    Entry("CoLA", "cola", ("CoLA/test.tsv",), ("cola", "test"), 1_063),
+    Entry("SST-2", "sst2", ("SST-2/test.tsv",), ("sst2", "test"), 1_821),
+    Entry("MRPC", "mrpc", ("MRPC/test.tsv",), ("mrpc", "test"), 1_725),
+    Entry("STS-B", "stsb", ("STS-B/test.tsv",), ("stsb", "test"), 1_379),
+    Entry("QQP", "qqp", ("QQP/test.tsv",), ("qqp", "test"), 390_965),
+    Entry("MNLI-m", "mnli", ("MNLI/test_matched.tsv",), ("mnli", "test_matched"), 9_796),
+    Entry("MNLI-mm", "mnli", ("MNLI/test_mismatched.tsv",), ("mnli", "test_mismatched"), 9_847),
+    Entry("QNLI", "qnli", ("QNLI/test.tsv",), ("qnli", "test"), 5_463),
+    Entry("RTE", "rte", ("RTE/test.tsv",), ("rte", "test"), 3_000),
+    Entry("WNLI", "wnli", ("WNLI/test.tsv",), ("wnli", "test"), 146),
+    Entry("AX", "mnli", ("diagnostic/diagnostic.tsv", "AX/AX.tsv", "AX/test.tsv"), ("ax", "test"), 1_104, diagnostic=True),
+)
+
+
+def unlabelled(entry: Entry, data_dir: Path | None) -> list[Unlabelled] | None:
+    """The test rows, of the data folder or of the hub; None where a diagnostic file is not there.
+
+    Raises: HarnessError when they are not to be had, or do not fit.
+    """
+    source = TASKS[entry.task].source
+    assert source is not None
+    if data_dir is not None:
+        places = [data_dir / file for file in entry.files]
+        there = [place for place in places if place.is_file()]
+        if not there and entry.diagnostic:
+            return None
+        header = source.layout.header
+        return read_unlabelled((there or places)[0], source.columns if header is None else header[:-1])
+    try:
+        rows = hub_unlabelled(entry.hub[0], source.columns, entry.hub[1])
+    except HarnessError:
+        if entry.diagnostic:
+            return None
+        raise
+    return [Unlabelled(*row) for row in rows]
+
+
+def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
+    """The rows of a test file, its columns found by the names in its first line; tab-separated, no quoting, a byte-order mark allowed.
+
+    Raises: HarnessError with file, line and columns for what does not fit.
+    """
+    lines = lines_of(path, "; check --data-dir")
+    names = lines[0].split("\t")
+    numbers = [name for name in INDEX_COLUMNS if name in names]
+    missing = [name for name in columns if name not in names]
+    if missing or not numbers:
+        wanted = ", ".join((INDEX_COLUMNS[0], *columns))
+        raise HarnessError(f"{path} line 1: got columns {', '.join(names)[:200]}, wanted {wanted}")
+    places = [names.index(name) for name in (numbers[0], *columns)]
+    rows: list[Unlabelled] = []
+    seen: dict[int, int] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        cells = line.split("\t")
+        if len(cells) != len(names):
+            raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {len(names)}")
+        index, *texts = (cells[place] for place in places)
+        if not (index.isascii() and index.isdecimal() and len(index) <= 9):
+            raise HarnessError(f"{path} line {number}: {numbers[0]} {index[:40]!r}, wanted a number")
+        first = seen.setdefault(int(index), number)
+        if first != number:
+            raise HarnessError(f"{path} line {number}: {numbers[0]} {index} stands in line {first} too")
+        rows.append(Unlabelled(int(index), tuple(text.strip() for text in texts)))
+    if not rows:
+        raise HarnessError(f"{path} has no rows")
+    return rows

@@ -1,0 +1,56 @@
+"""Word vectors in a text file, in the format of GloVe and word2vec."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import HarnessError, reason
+
+VECTORS_READ = 100_000
+"""Lines of a file of word vectors that count, from its beginning (TinyBERT's authors' number)."""
+
+
+@dataclass(frozen=True)
+class WordVectors:
+    """Vectors of words, as a file in GloVe's format holds them."""
+
+    words: tuple[str, ...]
+    table: NDArray[np.float32]
+    """[w, v]"""
+
+
+@lru_cache(maxsize=1)
+def read_vectors(path: Path) -> WordVectors:
+    """A word and its numbers a line, between spaces; the first `VECTORS_READ` lines. A word may hold spaces itself.
+
+    Raises: HarnessError naming file and line.
+    """
+    words: list[str] = []
+    rows: list[NDArray[np.float32]] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in zip(range(1, VECTORS_READ + 1), file, strict=False):
+                word, *numbers = line.rstrip().rsplit(" ", len(rows[0])) if rows else line.rstrip().split(" ")
+                row = _numbers(numbers)
+                if row is None or (rows and len(row) != len(rows[0])):
+                    wanted = f"{len(rows[0])} finite numbers" if rows else "finite numbers"
+                    raise HarnessError(f"--glove: {path} line {number}: wanted a word and {wanted}, got {line[:40].rstrip()!r}")
+                words.append(word)
+                rows.append(row)
+    except (OSError, UnicodeDecodeError) as error:
+        raise HarnessError(f"--glove: cannot read {path}: {reason(error)}") from None
+    if not rows:
+        raise HarnessError(f"--glove: {path} has no lines")
+    return WordVectors(tuple(words), np.stack(rows))
+
+
+def _numbers(parts: Sequence[str]) -> NDArray[np.float32] | None:
+    try:
+        row = np.array(parts, dtype=np.float32)
+    except ValueError:
+        return None
+    return row if len(row) and np.isfinite(row).all() else None

@@ -1,0 +1,93 @@
+"""The outcome of `harness check` in the forms that people and CI systems read."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from xml.etree import ElementTree
+
+from tabulate import tabulate
+
+from harness.errors import ExitCode
+from harness.gate.check import CODES, CellCheck, Finding, Verdict
+
+Checks = Sequence[CellCheck]
+
+COLUMNS = ("verdict", "cell", "figure", "baseline", "now", "note")
+
+
+def summary(checks: Checks) -> str:
+    """One line: what was compared, and how many findings of each verdict there are."""
+    counts = Counter(finding.verdict for checked in checks for finding in checked.findings)
+    figures = sum(checked.compared for checked in checks)
+    said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict if counts[verdict])
+    return f"{len(checks)} cells, {figures} figures compared: {said or 'all the same'}"
+
+
+def _all(checks: Checks) -> list[tuple[str, Finding]]:
+    """Failures first, in the order of what counts most."""
+    order = list(Verdict)
+    found = [(checked.cell, finding) for checked in checks for finding in checked.findings]
+    return sorted(found, key=lambda pair: order.index(pair[1].verdict))
+
+
+def _text(checks: Checks, code: ExitCode) -> str:
+    lines = [f"{finding.verdict}: {cell}: {finding}" for cell, finding in _all(checks)]
+    return "\n".join([*lines, f"{'passed' if code == ExitCode.OK else 'failed'}: {summary(checks)}"]) + "\n"
+
+
+def _github(checks: Checks, code: ExitCode) -> str:
+    """Workflow commands: an annotation for each finding, failures as errors."""
+    lines = []
+    for cell, finding in _all(checks):
+        level = "error" if finding.verdict in CODES else "notice"
+        title = _escaped(f"{finding.verdict}: {cell}").replace(":", "%3A").replace(",", "%2C")
+        lines.append(f"::{level} title={title}::{_escaped(str(finding))}")
+    level = "notice" if code == ExitCode.OK else "error"
+    return "\n".join([*lines, f"::{level} title=harness check::{_escaped(summary(checks))}"]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _junit(checks: Checks, code: ExitCode) -> str:
+    """A test case for each cell."""
+    failed = sum(bool(checked.failures) for checked in checks)
+    attributes = {"name": "harness check", "tests": str(len(checks)), "failures": str(failed)}
+    suite = ElementTree.Element("testsuite", attributes)
+    for checked in checks:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "harness", "name": checked.cell})
+        if checked.failures:
+            kinds = {finding.verdict.value: None for finding in checked.failures}
+            failure = ElementTree.SubElement(case, "failure", {"message": ", ".join(kinds)})
+            failure.text = "\n".join(f"{finding.verdict}: {finding}" for finding in checked.failures)
+        others = [finding for finding in checked.findings if finding not in checked.failures]
+        if others:
+            ElementTree.SubElement(case, "system-out").text = "\n".join(f"{finding.verdict}: {finding}" for finding in others)
+    if not checks:
+        case = ElementTree.SubElement(suite, "testcase", {"classname": "harness", "name": "baseline"})
+        ElementTree.SubElement(case, "failure", {"message": summary(checks)})
+        suite.attrib |= {"tests": "1", "failures": "1"}
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _json(checks: Checks, code: ExitCode) -> str:
+    return json.dumps({"code": int(code), "summary": summary(checks), "cells": [asdict(checked) for checked in checks]}, indent=1) + "\n"
+
+
+def _markdown(checks: Checks, code: ExitCode) -> str:
+    rows = [[finding.verdict, cell, finding.what, finding.old, finding.new, finding.note] for cell, finding in _all(checks)]
+    table = tabulate(rows, COLUMNS, tablefmt="github", disable_numparse=True) + "\n\n" if rows else ""
+    return f"{table}{'Passed' if code == ExitCode.OK else 'Failed'}: {summary(checks)}.\n"
+
+
+FORMS: dict[str, Callable[[Checks, ExitCode], str]] = {
+    "text": _text,
+    "github": _github,
+    "junit": _junit,
+    "json": _json,
+    "markdown": _markdown,
+}
+"""--format -> the text for it."""

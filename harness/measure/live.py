@@ -1,0 +1,139 @@
+"""Live timing of early exit on the dev rows of a stored run (`harness time`)."""
+
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.data.custom_tasks import task_of
+from harness.data.dataset import Split
+from harness.data.loading import load_data
+from harness.errors import HarnessError, IncompleteError
+from harness.evaluation.metrics import scores
+from harness.evaluation.policies import Policy, make_policy
+from harness.evaluation.trace import predictions
+from harness.measure.inference import answer_early
+from harness.measure.latency import LatencyJob, paired_ratio, quartiles, rows_of, run_job, save_reference
+from harness.methods.compute import Compute, device_name
+from harness.methods.registry import Reference, model_format
+from harness.methods.restore import check_same, model_folder, run_backbone
+from harness.models.backbones import Backbone
+from harness.models.batches import collate, sorted_batches
+from harness.records import RunRecord, Timing
+from harness.store.encoded_rows import RowsKey, kept_rows
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """How a run is timed."""
+
+    policy: str | None
+    """None: the method's own."""
+    threshold: float
+    batch_size: int
+    rounds: int
+    limit: int | None
+    """Dev rows to time, from the first; None is all."""
+    precision: str
+    reference: Reference | None
+    backbone: str
+    """Name or folder, as given."""
+    data_dir: Path | None
+    cache_dir: Path
+
+
+def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timing:
+    """Early exit against the reference on the same batches, rows really leaving.
+
+    Raises: HarnessError for a run with one exit; IncompleteError when its model is no longer cached; NotComparableError when the data
+    or the backbone are not those of the run.
+    """
+    name = options.policy or record.policy
+    if name is None or record.policy is None:
+        where = "its latency is in the record" if record.latency is not None else "its latency is measured by run --latency"
+        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit, where no row leaves early: {where}")
+    task = task_of(record)
+    policy = make_policy(name, task.classes, record.tolerance)
+    cut = policy.cut(options.threshold)
+    folder = model_folder(record, options.cache_dir)
+    backbone = run_backbone(record, options.backbone)
+    dev = _dev_rows(record, backbone, options)
+    rows = np.arange(min(options.limit or len(dev), len(dev)))
+    batches = sorted_batches(dev.tokens.lengths[rows], options.batch_size)
+    torch.set_num_threads(compute.threads)
+    logits, exits = _answer(folder, dev, batches, policy, cut, compute, options.precision)
+    order = np.concatenate(batches)
+    reached = scores(task.metrics, predictions(logits).astype(np.float64), dev.labels[order])
+    with tempfile.TemporaryDirectory() as reference_folder:
+        reference = save_reference(options.reference, backbone, task, Path(reference_folder))
+        job = LatencyJob(
+            model=str(folder),
+            reference=reference,
+            batches={str(options.batch_size): tuple(rows_of(dev.tokens, batch) for batch in batches)},
+            device=compute.device.type,
+            precision=options.precision,
+            threads=compute.threads,
+            policy=name,
+            tolerance=record.tolerance,
+            threshold=options.threshold,
+            seconds=0.0,
+            min_rounds=options.rounds,
+            max_rounds=options.rounds,
+        )
+        samples = run_job(job, compute.progress).milliseconds[str(options.batch_size)]
+    layers = [measured.layer for measured in record.exits]
+    return Timing(
+        run_id=record.run_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        policy=name,
+        threshold=options.threshold,
+        batch_size=options.batch_size,
+        device=device_name(compute.device),
+        precision=options.precision,
+        threads=compute.threads,
+        rows=len(rows),
+        rounds=options.rounds,
+        tokens=round(float(np.mean([dev.tokens.lengths[batch].max() for batch in batches])), 2),
+        mean_layers=round(float(np.array(layers)[exits].mean()), 4),
+        scores={metric: float(value) for metric, value in reached.items()},
+        early_ms=quartiles(samples["live"]),
+        reference=options.reference.name if options.reference else None,
+        reference_ms=quartiles(samples["reference"]),
+        ratio=paired_ratio(samples["reference"], samples["live"]),
+    )
+
+
+def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:
+    """The run's dev rows, encoded: those that the run left in the cache, or with a data folder the files'.
+
+    Raises: NotComparableError when they, or the backbone, are not the run's.
+    """
+    spec = record.spec
+    if options.data_dir is None or record.own_task is not None:
+        kept = kept_rows(options.cache_dir, RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit))
+        if kept is not None:
+            if options.reference is not None:
+                check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+            return kept
+    if record.own_task is not None:
+        advice = "harness run with its task file, this --cache-dir and another --results-dir keeps them again"
+        raise IncompleteError(f"the dev rows of run {record.run_id} are not in {options.cache_dir}: {advice}")
+    data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
+    check_same("data", data.data_fingerprint, record.data.data, record)
+    check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+    return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))
+
+
+def _answer(
+    folder: Path, dev: Split, batches: list[NDArray[np.int64]], policy: Policy, cut: float, compute: Compute, precision: str
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Live logits [n, c] and exits [n] of the rows, in the order of the batches."""
+    model = model_format().load_model(folder).to(compute.device)
+    with torch.autocast(compute.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        answers = [answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut) for batch in batches]
+    logits = torch.cat([answer.logits for answer in answers]).float().cpu().numpy()
+    return logits, torch.cat([answer.exits for answer in answers]).cpu().numpy()

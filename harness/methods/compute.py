@@ -1,0 +1,84 @@
+"""The device, the precision and the threads that the arithmetic runs on."""
+
+import os
+import platform
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+
+from harness.errors import HarnessError, unknown
+from harness.progress import Progress
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """On what, and how, the arithmetic runs."""
+
+    device: torch.device
+    precision: str
+    """float32, or bfloat16 for autocast in training."""
+    threads: int
+    progress: Progress = field(default_factory=lambda: Progress(-1))
+    tracker: str | None = None
+    """Name of an accelerate tracker (tensorboard, wandb, ...)."""
+
+    def autocast(self) -> torch.autocast:
+        """The precision of training, for what runs outside of the training loop."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def make_compute(device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None) -> Compute:
+    """The circumstances that the command line's words stand for; None threads: all usable cores.
+
+    Raises: HarnessError for a device or a tracker that is not there.
+    """
+    if tracker is not None:
+        _check_tracker(tracker)
+    found = resolve_device(device)
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Compute(found, resolve_precision(precision, found), threads or usable or 1, Progress(verbosity), tracker)
+
+
+def _check_tracker(name: str) -> None:
+    """Accelerate would leave out a tracker that it does not find without a word."""
+    known = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
+    if name not in known:
+        raise unknown("--tracker", name, known)
+    if name not in [str(getattr(kind, "value", kind)) for kind in get_available_trackers()]:
+        raise HarnessError(f"--tracker {name} is not installed")
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: the accelerator when there is one.
+
+    Raises: HarnessError for a device that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise HarnessError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+    return torch.device(name)
+
+
+def resolve_precision(name: str, device: torch.device) -> str:
+    """auto: bfloat16 where the processor computes in it, float32 elsewhere."""
+    if name != "auto":
+        return {"fp32": "float32", "bf16": "bfloat16"}[name]
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8") if info.is_file() else ""
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"

@@ -1,0 +1,81 @@
+"""The table of methods. It is the only place where harness names a method."""
+
+import importlib
+from dataclasses import dataclass
+
+from harness.errors import unknown
+from harness.methods.protocol import Method
+from harness.models.format import ModelFormat
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A row of the table."""
+
+    target: str
+    """module:object of the instance."""
+    about: str
+    source: str
+
+
+TINYBERT = "Jiao et al., Findings of EMNLP 2020"
+
+METHODS: dict[str, MethodEntry] = {
+    "bert": MethodEntry("baselines.bert:BERT", "plain fine-tuning, one exit: the reference", "Devlin et al., NAACL 2019"),
+    "deebert": MethodEntry("baselines.deebert:DEEBERT", "exits trained on the frozen fine-tuned model, entropy", "Xin et al., ACL 2020"),
+    "pabee": MethodEntry("baselines.pabee:PABEE", "all exits trained jointly, patience", "Zhou et al., NeurIPS 2020"),
+    "costeff": MethodEntry(
+        "costeff.pipeline:COSTEFF", "slender in width by half, an exit after every layer, entropy", "Shen et al., EMNLP 2022"
+    ),
+    "costeff-2x": MethodEntry("costeff.pipeline:COSTEFF", "another name of costeff", "Shen et al., EMNLP 2022"),
+    "costeff-8x": MethodEntry("costeff.pipeline:COSTEFF_8X", "costeff with an eighth of BERT-base's parameters", "Shen et al., EMNLP 2022"),
+    "tinybert": MethodEntry("baselines.tinybert:TINYBERT", "shallow and narrow, learns its teacher's inside", TINYBERT),
+    "tinybert-6l": MethodEntry("baselines.tinybert:TINYBERT_6L", "tinybert with half the layers, full width", TINYBERT),
+    "tinybert-half": MethodEntry("baselines.tinybert:TINYBERT_HALF", "tinybert with two thirds of the layers, half the width", TINYBERT),
+    "tinybert-paper": MethodEntry("baselines.tinybert:TINYBERT_PAPER", "tinybert by the paper's schedule: days on a CPU", TINYBERT),
+    "distilbert": MethodEntry("baselines.distilbert:DISTILBERT", "every other layer, distilled in pre-training", "Sanh et al., 2019"),
+    "distilbert-kd": MethodEntry("baselines.distilbert:DISTILBERT_KD", "distilbert, taught in fine-tuning too", "Sanh et al., 2019"),
+    "checkpoint": MethodEntry("baselines.checkpoint:CHECKPOINT", "a classifier that is fine-tuned already: --checkpoint", "its owners"),
+}
+
+CHECKPOINT = "checkpoint"
+"""The method of `--checkpoint`."""
+
+MODEL_FORMAT = "baselines.encoders.weights"
+
+
+def load_method(name: str) -> Method:
+    """The method or preset of that name.
+
+    Raises: HarnessError for an unknown name.
+    """
+    if name not in METHODS:
+        raise unknown("method", name, METHODS)
+    module, _, attribute = METHODS[name].target.partition(":")
+    method: Method = getattr(importlib.import_module(module), attribute)
+    return method
+
+
+def model_format() -> ModelFormat:
+    """The module that saves and loads models."""
+    module: ModelFormat = importlib.import_module(MODEL_FORMAT)
+    return module
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What ratios are against."""
+
+    name: str
+    method: Method
+    """With the settings that it has in the grid; with its own defaults where the grid does not have it."""
+
+
+def reference_named(name: str, grid: dict[str, Method]) -> Reference | None:
+    """The reference of that name, None for none.
+
+    Raises: HarnessError for an unknown method.
+    """
+    if name == "none":
+        return None
+    return Reference(name, grid[name] if name in grid else load_method(name))

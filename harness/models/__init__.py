@@ -1,0 +1,1 @@
+"""Multi-exit models and the encoders that they start from."""

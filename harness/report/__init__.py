@@ -1,0 +1,1 @@
+"""Text made of figures."""

@@ -1,0 +1,71 @@
+"""A report as markdown, csv, json or LaTeX."""
+
+import json
+import re
+from collections.abc import Sequence
+
+from tabulate import LATEX_ESCAPE_RULES
+
+from harness.report.document import Section
+
+WHOLE = ("train_rows", "limit", "parameters", "threads", "seeds")
+"""Columns of csv that hold whole numbers, beside those that end in .count."""
+
+
+def as_markdown(sections: Sequence[Section], closing: str) -> str:
+    """The sections, and a paragraph at the end."""
+    texts = []
+    for section in sections:
+        pieces = [f"### {section.title}"]
+        for part in section.parts:
+            pieces += [part.text] + ([part.table.as_text("github")] if part.table is not None else [])
+        texts.append("\n\n".join(pieces) + "\n")
+    return "\n".join([*texts, closing]) + "\n"
+
+
+def csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Rows as csv, nested ones flat as `scores.f1.mean`; with `columns` these alone, there or not."""
+    import pandas
+
+    frame = pandas.json_normalize(list(rows))
+    frame = frame if columns is None else frame.reindex(columns=list(columns))
+    whole = [name for name in frame if name.endswith(".count") or name in WHOLE]
+    text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def rendered(form: str, told: object, rows: Sequence[dict[str, object]], sections: Sequence[Section], closing: str) -> str:
+    """The same figures in one of four forms: `told` as json, `rows` as csv, the sections as markdown or LaTeX."""
+    if form == "json":
+        return json.dumps(told, indent=1) + "\n"
+    if form == "csv":
+        return csv_text(rows)
+    return (as_latex if form == "latex" else as_markdown)(sections, closing)
+
+
+def as_latex(sections: Sequence[Section], closing: str) -> str:
+    """A floating table for each table, with what is said before it as the caption."""
+    texts = ["% Needs \\usepackage{booktabs}."]
+    for section in sections:
+        for part in section.parts:
+            if part.table is None:
+                texts.append(f"\\paragraph{{{_escaped(section.title)}}} {_escaped(part.text)}")
+                continue
+            caption = f"\\textbf{{{_escaped(section.title)}.}} {_escaped(part.text.rstrip(':'))}"
+            lines = [
+                "\\begin{table*}",
+                "\\centering",
+                "\\scriptsize",
+                f"\\caption{{{caption}}}",
+                part.table.as_text("latex_booktabs"),
+                "\\end{table*}",
+            ]
+            texts.append("\n".join(lines))
+    text = "\n\n".join([*texts, _escaped(closing)])
+    return text.replace("±", "$\\pm$").replace(f"{LATEX_ESCAPE_RULES['<']}=", "$\\le$") + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Text for LaTeX; `code` in typewriter."""
+    plain = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text)
+    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", plain)

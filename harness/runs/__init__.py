@@ -1,0 +1,1 @@
+"""Cells and grids: from what is asked for to records."""

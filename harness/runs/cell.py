@@ -1,0 +1,310 @@
+"""One cell from its spec to its record, as a straight line."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness import __version__
+from harness.data.corpus import Corpus
+from harness.data.custom_tasks import summary
+from harness.data.dataset import Split, TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import Task
+from harness.evaluation.curves import Curve, sweep, thresholds_from
+from harness.evaluation.external_metrics import code_score, load_metric
+from harness.evaluation.metrics import scores
+from harness.evaluation.policies import POLICIES
+from harness.evaluation.trace import Trace
+from harness.files.digests import file_digest
+from harness.files.typed_json import SCHEMA
+from harness.measure.inference import collect
+from harness.measure.latency import LatencyJob, measure_exits, save_reference, timing_batches
+from harness.measure.macs import piece_costs
+from harness.methods.compute import Compute, device_name
+from harness.methods.protocol import Method
+from harness.methods.registry import Reference, model_format
+from harness.methods.stages import Fitted, Work
+from harness.models.backbones import Backbone, find_backbone
+from harness.models.multi_exit import MultiExitModel
+from harness.records import (
+    FIXED_LENGTH,
+    Costs,
+    DataSummary,
+    Environment,
+    ExitMeasurement,
+    LatencyConditions,
+    RunRecord,
+    RunSpec,
+    Sources,
+    SplitScores,
+)
+from harness.store.encoded_rows import RowsKey, keep_rows
+from harness.store.results import ResultsStore
+
+EVALUATION_REVISION = 1
+"""Raised when tracing, counting or timing may give other results: then every run is a new one."""
+
+LIBRARIES = ("torch", "accelerate", "fvcore", "numpy", "tokenizers", "transformers")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a grid is run; nothing here names a cell."""
+
+    data_dir: Path | None
+    results_dir: Path
+    cache_dir: Path
+    compute: Compute
+    batch_size: int
+    """Rows per batch when tracing, and of the second latency figure."""
+    latency_s: float
+    """Seconds spent on timing at one batch size; 0: latency is not measured."""
+    reference: Reference | None
+    """What latency is measured against."""
+    corpus: Corpus = field(default_factory=Corpus)
+    """What methods that pre-train read."""
+    vectors: Path | None = None
+    """Word vectors for augmentation."""
+
+
+class RowsOf(NamedTuple):
+    """What the rows of a cell depend on; cells that agree in it share them."""
+
+    task: str
+    backbone: str
+    """Its source: a checkpoint's folder may have another backbone's name."""
+    train_rows: int | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run that is asked for."""
+
+    spec: RunSpec
+    task: Task
+    method: Method
+    backbone: Backbone
+
+    @property
+    def rows(self) -> RowsOf:
+        """What its rows are known by."""
+        return RowsOf(self.spec.task, self.backbone.source, self.spec.train_rows)
+
+    @property
+    def label(self) -> str:
+        """For progress lines."""
+        return f"{self.spec.task} {self.spec.method} seed {self.spec.seed}"
+
+
+def load_cell_data(cell: Cell, data_dir: Path | None) -> TaskData:
+    """The cell's rows, encoded by its backbone."""
+    data = load_data(cell.task, data_dir, cell.spec.train_rows, cell.spec.limit)
+    return data.encoded(cell.backbone.encode, cell.spec.max_length)
+
+
+def run_id(cell: Cell, data: TaskData, options: Options) -> str:
+    """Content address of a run: everything that its record depends on, known before anything is fitted."""
+    parts = {
+        "spec": asdict(cell.spec),
+        "revisions": cell.method.revisions(),
+        "evaluation": EVALUATION_REVISION,
+        "data": data.fingerprint,
+        "backbone": cell.backbone.fingerprint,
+        "precision": options.compute.precision,
+        "device": options.compute.device.type,
+        "threads": options.compute.threads,
+        "batch size": options.batch_size,
+        "latency": [options.latency_s, *reference_shape(options.reference, cell)] if options.latency_s > 0 else None,
+    }
+    read = sources(cell.method, options)
+    if read != Sources():
+        parts["sources"] = asdict(read)
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def sources(method: Method, options: Options) -> Sources:
+    """Fingerprints of what the method learns from beside the task and the backbone.
+
+    Raises: HarnessError for what cannot be read.
+    """
+    reads = method.reads()
+    return Sources(
+        corpus=options.corpus.data.data_fingerprint if reads.corpus else None,
+        vectors=file_digest(options.vectors) if reads.vectors and options.vectors is not None else None,
+        checkpoint=find_backbone(reads.checkpoint).fingerprint if reads.checkpoint is not None else None,
+    )
+
+
+def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
+    """What the clock can see of the reference: its name and a hash of its tensors' names and shapes; nothing without one."""
+    if reference is None:
+        return []
+    with torch.device("meta"):
+        tensors = reference.method.untrained(cell.backbone, cell.task).state_dict()
+    shapes = [[name, list(tensor.shape)] for name, tensor in tensors.items()]
+    return [reference.name, hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]]
+
+
+def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[RunRecord, bool]:
+    """The record of a cell, and whether it was stored already; progress is said under the label.
+
+    fit (stages cached) -> traces -> MACs -> latency -> curves -> record -> store.
+    """
+    store, progress = ResultsStore(options.results_dir), options.compute.progress
+    identity = run_id(cell, data, options)
+    if store.holds(cell.spec.task, cell.spec.method, identity):
+        return store.find(identity), True
+    started = time.perf_counter()
+    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), label, options.corpus, options.vectors)
+    fitted = cell.method.fit(data, cell.backbone, work)
+    model = fitted.stage.model
+    keep_rows(options.cache_dir, RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit), data.dev)
+    progress.detail(f"{label}: tracing")
+    traces = {
+        name: collect(model, split, options.batch_size, options.compute.device, progress)
+        for name, split in data.splits().items()
+        if name != "train"
+    }
+    costs = piece_costs(model.to("cpu"))
+    exits = with_code_scores(static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task)
+    policy = own_policy(cell.method, data.task.classes)
+    curves = all_curves(traces, costs, data, cell.method.tolerance) if policy is not None else {}
+    latency = None
+    if options.latency_s > 0:
+        progress.detail(f"{label}: timing")
+        exits, latency = _timed(exits, cell, data, fitted, policy, options)
+    record = RunRecord(
+        schema=SCHEMA,
+        run_id=identity,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        spec=cell.spec,
+        environment=environment(options.compute),
+        data=_summary(data, cell.backbone, sources(cell.method, options)),
+        constant_scores=data.constant_scores() | code_scores(data.task, data.constant_answers(data.dev)[None], data.dev.labels)[0],
+        policy=policy,
+        tolerance=cell.method.tolerance,
+        parameters=model.parameter_count(),
+        costs=costs,
+        exits=exits,
+        latency=latency,
+        stages=fitted.uses(),
+        search=fitted.trials,
+        weights=fitted.stage.weights(),
+        seconds=round(time.perf_counter() - started, 1),
+        own_task=summary(data.task),
+        mismatched=further_scores(data, data.mismatched, traces["mismatched"]) if data.mismatched is not None else None,
+        remarks=fitted.remarks,
+    )
+    store.save(record, traces, curves)
+    return record, False
+
+
+def own_policy(method: Method, classes: int) -> str | None:
+    """The method's exit policy; on a regression patience, the only one that can serve it."""
+    return "patience" if method.policy is not None and classes == 1 else method.policy
+
+
+def static_exits(model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple[str, ...]) -> tuple[ExitMeasurement, ...]:
+    """Scores, MACs and parameters of each truncated model; latency is added later."""
+    reached = scores(metrics, dev.predictions().astype(np.float64), dev.labels)
+    return tuple(
+        ExitMeasurement(
+            layer=int(layer),
+            scores={name: float(values[place]) for name, values in reached.items()},
+            macs=float(costs.static(int(layer) - 1, dev.lengths).mean()),
+            macs_128=int(costs.static(int(layer) - 1, FIXED_LENGTH)),
+            parameters=model.truncated(int(layer)).parameter_count(),
+            static_ms={},
+            path_ms={},
+        )
+        for place, layer in enumerate(dev.exit_layers)
+    )
+
+
+def with_code_scores(exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task) -> tuple[ExitMeasurement, ...]:
+    """The exits with what other people's metrics say of them, where the user allows those; curves do without."""
+    found = code_scores(task, dev.predictions().astype(np.float64), dev.labels)
+    return tuple(replace(measured, scores=measured.scores | more) for measured, more in zip(exits, found, strict=True))
+
+
+def code_scores(task: Task, answers: NDArray[np.float64], labels: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Other people's metrics of answers [e, n], for each exit."""
+    metrics = {code: load_metric(code, task.own.folder) for code in task.code} if task.own is not None else {}
+    whole = not task.regression
+    return [{code.name: code_score(code, metric, own, labels, whole) for code, metric in metrics.items()} for own in answers]
+
+
+def further_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
+    """Scores on a further split."""
+    reached = scores(data.task.metrics, trace.predictions().astype(np.float64), trace.labels)
+    exits = tuple({name: float(values[place]) for name, values in reached.items()} for place in range(len(trace.exit_layers)))
+    return SplitScores(data.constant_scores(part), exits)
+
+
+def all_curves(traces: dict[str, Trace], costs: Costs, data: TaskData, tolerance: float) -> dict[str, Curve]:
+    """The dev curve of every policy that can serve the task, through thresholds found on selection."""
+    policies = [POLICIES[name](tolerance) for name in POLICIES]
+    usable = [policy for policy in policies if policy.regression or not data.task.regression]
+    return {
+        policy.name: sweep(policy, traces["dev"], costs, data.task.metrics, thresholds_from(policy, traces["selection"]))
+        for policy in usable
+    }
+
+
+def _timed(
+    exits: tuple[ExitMeasurement, ...], cell: Cell, data: TaskData, fitted: Fitted, policy: str | None, options: Options
+) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
+    """The exits with their latency at batch 1 and at the given batch size."""
+    sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
+    with tempfile.TemporaryDirectory() as folder:
+        reference = save_reference(options.reference, cell.backbone, data.task, Path(folder))
+        job = LatencyJob(
+            model=str(fitted.stage.model_folder),
+            reference=reference,
+            batches={str(size): timing_batches(data.dev.tokens, size) for size in sizes},
+            device=options.compute.device.type,
+            precision="float32",
+            threads=options.compute.threads,
+            policy=policy,
+            tolerance=cell.method.tolerance,
+            threshold=None,
+            seconds=options.latency_s,
+        )
+        return measure_exits(exits, job, options.reference.name if options.reference else None, options.compute.progress)
+
+
+def _summary(data: TaskData, backbone: Backbone, read: Sources) -> DataSummary:
+    seen = set(data.train.texts)
+    return DataSummary(
+        rows={name: len(split) for name, split in data.splits().items()},
+        truncated={name: split.tokens.truncated for name, split in data.splits().items()},
+        repeated=len([texts for texts in data.dev.texts if texts in seen]),
+        dev_tokens=round(float(data.dev.tokens.lengths.mean()), 2),
+        data=data.data_fingerprint,
+        splits=data.split_fingerprint,
+        backbone=backbone.fingerprint,
+        sources=read,
+    )
+
+
+def environment(compute: Compute) -> Environment:
+    """What ran the model."""
+    versions = {"harness": __version__, "python": platform.python_version()}
+    return Environment(
+        device=device_name(compute.device),
+        device_type=compute.device.type,
+        precision=compute.precision,
+        threads=compute.threads,
+        versions=versions | {name: importlib.metadata.version(name) for name in LIBRARIES},
+    )

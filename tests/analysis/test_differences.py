@@ -1,0 +1,200 @@
+"""Paired differences, on runs whose answers a test can count."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from support.command_line import Say
+from support.synthetic import gap_trace, identified, make_exit, make_record, save_bert_and_deebert, save_run
+
+from harness.analysis.differences import ALL_EXITS, Difference, differences
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError, IncompleteError
+from harness.evaluation.metrics import METRICS
+from harness.evaluation.statistics import bootstrap
+from harness.evaluation.trace import Trace
+from harness.methods.registry import load_method
+from harness.models.backbones import BACKBONES
+from harness.store.results import ResultsStore
+
+ROWS = 200
+LABELS = np.arange(ROWS) % 2
+
+
+def answers(wrong: int, start: int = 0) -> NDArray[np.int64]:
+    """Right but for so many rows from `start` on."""
+    given = LABELS.copy()
+    given[start : start + wrong] = 1 - given[start : start + wrong]
+    return given
+
+
+def trace_of(said: Sequence[NDArray[np.int64]]) -> Trace:
+    layers = (4,) if len(said) == 1 else (1, 4)
+    return gap_trace(layers, [one.tolist() for one in said], np.linspace(1, 5, ROWS).tolist(), LABELS.tolist(), 20)
+
+
+def save(store: ResultsStore, method: str, seed: int, settings: dict[str, object], *said: NDArray[np.int64], task: str = "rte") -> None:
+    """A run that answers so at its exits."""
+    layers, metrics = (4,) if len(said) == 1 else (1, 4), TASKS[task].metrics
+    exits = [
+        make_exit(layer, {metric: float(METRICS[metric](one.astype(float), LABELS)) for metric in metrics}, 2000.0 * layer, 1.0, 1.0)
+        for layer, one in zip(layers, said, strict=True)
+    ]
+    record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None, task)
+    record = identified(replace(record, spec=replace(record.spec, settings=settings)))
+    save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)))
+
+
+def found(store: ResultsStore, against: str, methods: Sequence[str] | None = None) -> dict[tuple[str, str], Difference]:
+    (one,) = differences(store, store.records()[0], against, "bert", methods)
+    assert one.metric == "accuracy"
+    return {(row.method, row.point): row for row in one.rows}
+
+
+def test_a_difference_is_paired_by_seed_and_by_row(store: ResultsStore) -> None:
+    """Seed 1 loses rows 0 to 19, seed 2 wins rows 20 to 29; seed 3 is of one method alone and does not count."""
+    save(store, "bert", 1, {}, answers(0))
+    save(store, "bert", 2, {}, answers(10, start=20))
+    save(store, "tinybert", 1, {}, answers(20))
+    save(store, "tinybert", 2, {}, answers(0))
+    save(store, "tinybert", 3, {}, answers(100))
+    rows = found(store, "bert")
+    assert rows["bert", "last exit"].gain is None
+    row = rows["tinybert", "last exit"]
+    assert row.against == "bert"
+    assert (row.score.mean, row.score.count) == (pytest.approx((0.9 + 1.0 + 0.5) / 3), 3)
+    assert row.gain is not None
+    assert (row.gain.mean, row.gain.count) == (pytest.approx((-0.1 + 0.05) / 2), 2)
+    assert row.gain.deviation == pytest.approx(np.std([-0.1, 0.05], ddof=1))
+    change = np.zeros(ROWS)
+    change[:20], change[20:30] = -0.5, 0.5
+    error = change.std() / np.sqrt(ROWS)
+    assert row.interval == pytest.approx((change.mean() - 1.96 * error, change.mean() + 1.96 * error), abs=0.005)
+
+
+def test_several_pairs_are_resampled_together() -> None:
+    """What one pair wins on a row and the other loses there does not widen the interval."""
+    right, wrong, labels = np.ones(50), np.r_[np.zeros(25), np.ones(25)], np.ones(50)
+    assert bootstrap("accuracy", [(right, wrong), (wrong, right)], labels, 100) == (0, 0)
+    low, high = bootstrap("accuracy", [(wrong, right)], labels, 1000)
+    assert 0.3 < low < 0.5 < high < 0.7
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_plain_is_the_row_whose_settings_are_the_methods_own(store: ResultsStore, others: int) -> None:
+    own = asdict(load_method("tinybert"))
+    usual: dict[str, object] = {name: own[name] for name in ("general", "augmentation")}
+    save(store, "bert", 1, {}, answers(0))
+    save(store, "tinybert", 1, usual, answers(10))
+    for changed in [{"general": False}, {"augmentation": 0}][:others]:
+        save(store, "tinybert", 1, usual | changed, answers(30))
+    rows = found(store, "plain")
+    assert rows["tinybert", "last exit"].gain is None
+    gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
+    assert gains == {name: pytest.approx(-0.1) for name in ["tinybert (general=False)", "tinybert (augmentation=0)"][:others]}
+    assert not any(name == "bert" for name, _ in rows)
+
+
+def test_the_row_that_is_called_as_the_method_is_plain_whatever_other_runs_there_are(store: ResultsStore) -> None:
+    """A stray run with the method's own settings does not take its place."""
+    shared: dict[str, object] = {"effort": 0.3, "equilibrium": True}
+    for settings, wrong in ((shared, 10), (shared | {"equilibrium": False}, 20), (shared | {"effort": 1.0}, 0)):
+        save(store, "costeff", 1, settings, answers(wrong))
+    rows = found(store, "plain")
+    assert {row.against for row in rows.values()} == {"costeff", None}
+    assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
+
+
+def test_settings_that_depend_on_the_backbone_are_the_methods_own_too(store: ResultsStore) -> None:
+    """tiny pools by the mean: of two runs that is the plain one."""
+    own: dict[str, object] = {"pooling": BACKBONES["tiny"].pooling}
+    for pooling, wrong in (({"pooling": "cls"} if own["pooling"] == "mean" else {"pooling": "mean"}, 30), (own, 10)):
+        save(store, "costeff", 1, pooling, answers(wrong))
+    rows = found(store, "plain")
+    assert {row.against for row in rows.values()} == {"costeff", None}
+    assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
+
+
+def test_every_metric_of_a_task_has_differences_of_its_own_beside_a_constant_answers_score(say: Say, store: ResultsStore) -> None:
+    """Every other of 200 rows has label 1; one run answers 20 of the others with 1, so that 100 of 120 are right: F1 is 200 / 220."""
+    said = LABELS.copy()
+    said[:40:2] = 1
+    save(store, "bert", 1, {}, answers(0), task="mrpc")
+    save(store, "tinybert", 1, {}, said, task="mrpc")
+    by_metric = {one.metric: one for one in differences(store, store.records()[0], "bert", "bert")}
+    assert list(by_metric) == ["f1", "accuracy"]
+    gains = {metric: [row.gain.mean for row in one.rows if row.gain is not None] for metric, one in by_metric.items()}
+    assert gains == {"f1": [pytest.approx(200 / 220 - 1)], "accuracy": [pytest.approx(-0.1)]}
+    assert {one.constant for one in by_metric.values()} == {0.527}
+    text = say("report", "--differences-from", "bert", "--results-dir", str(store.root)).out
+    assert [line for line in text.splitlines() if line.startswith("### ")] == ["### mrpc on tiny, f1", "### mrpc on tiny, accuracy"]
+    assert text.count("A constant answer scores 52.7.") == 2
+
+
+def test_points_that_only_some_seeds_have_are_left_out(store: ResultsStore) -> None:
+    """Seed 2 leaves at the last exit alone, whatever the threshold: no point within half of the MACs."""
+    save(store, "bert", 1, {}, answers(10))
+    save(store, "deebert", 1, {}, answers(5), answers(5))
+    assert ("deebert", "MACs <= 1/4") in found(store, "bert")
+    record = make_record(
+        "deebert", 2, [make_exit(3, {"accuracy": 1.0}, 6000.0, 1, 1), make_exit(4, {"accuracy": 1.0}, 8000.0, 1, 1)], "entropy"
+    )
+    trace = replace(trace_of([answers(5), answers(5)]), exit_layers=np.array([3, 4]))
+    save_run(
+        store,
+        identified(replace(record, spec=replace(record.spec, settings={}))),
+        dict.fromkeys(("dev", "selection", "calibration"), trace),
+    )
+    assert ("deebert", "MACs <= 1/4") not in found(store, "bert")
+    assert ("deebert", "MACs <= 3/4") in found(store, "bert")
+
+
+def test_exits_are_compared_with_exits_and_a_curve_with_a_single_exit(store: ResultsStore) -> None:
+    save(store, "bert", 1, {}, answers(10))
+    save(store, "deebert", 1, {}, answers(60), answers(20))
+    save(store, "pabee", 1, {}, answers(40), answers(0))
+    rows = found(store, "deebert")
+    assert rows["pabee", ALL_EXITS].gain is not None
+    assert rows["pabee", ALL_EXITS].gain.mean == pytest.approx(0.1)
+    assert rows["pabee", ALL_EXITS].macs.mean == pytest.approx((2000 + 8000) / 2)
+    rows = found(store, "bert")
+    assert rows["deebert", ALL_EXITS].gain is None
+    half = rows["deebert", "MACs <= 1/2"]
+    assert half.gain is not None
+    assert half.gain.mean == pytest.approx(half.score.mean - 0.95)
+
+
+def test_only_these_methods_and_the_row_they_are_compared_with(store: ResultsStore) -> None:
+    for method in ("bert", "deebert", "pabee"):
+        save(store, method, 1, {}, answers(0), answers(0))
+    assert {method for method, _ in found(store, "bert", ["deebert"])} == {"bert", "deebert"}
+
+
+def test_rows_that_are_not_there_are_refused(store: ResultsStore) -> None:
+    save_bert_and_deebert(store)
+    with pytest.raises(HarnessError, match="unknown row 'debert': did you mean deebert or bert"):
+        found(store, "debert")
+    with pytest.raises(IncompleteError, match="no two rows"):
+        found(store, "plain")
+
+
+def test_the_report_shows_them_in_every_form(say: Say, store: ResultsStore) -> None:
+    save(store, "bert", 1, {}, answers(10))
+    save(store, "tinybert", 1, {}, answers(20))
+    words = ("report", "--results-dir", str(store.root), "--differences-from", "bert")
+    text = say(*words).out
+    assert re.search(r"\| tinybert +\| last exit +\| 90.0 +\| 0.0 +\| 1 +\| -5.0 +\| -\d+\.\d to [+-]\d", text)
+    (told,) = json.loads(say(*words, "--format", "json").out)
+    assert told["rows"][1]["gain"]["mean"] == pytest.approx(-0.05)
+    table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
+    assert [(row["method"], row["against"], row["seeds"]) for row in table] == [("bert", "", ""), ("tinybert", "bert", "1")]
+    latex = say(*words, "--format", "latex").out
+    assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
+    refused = say(*words, "--budget", "10ms")
+    assert (refused.code, "give one of them" in refused.err) == (2, True)

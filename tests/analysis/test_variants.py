@@ -1,0 +1,146 @@
+"""Which runs make one row of a comparison, and what the row is called."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from support.synthetic import identified, single, timed
+
+from harness.analysis.comparison import compare
+from harness.analysis.variants import labels, settings_of_plain
+from harness.evaluation.statistics import Mean
+from harness.records import RunRecord, Sources
+from harness.store.results import ResultsStore
+
+
+def varied(record: RunRecord, settings_: dict[str, object], seed: int | None = None) -> RunRecord:
+    return identified(replace(record, spec=replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)))
+
+
+TEACHER: dict[str, object] = {"epochs": 3, "rates": [0.1, 0.2]}
+
+
+def rows_of(settings_: Sequence[dict[str, object]]) -> list[str]:
+    """What the rows of runs with these settings are called, in their order."""
+    runs = [varied(single("tinybert", 1), own) for own in settings_]
+    named = {run.run_id: name for name, group in labels([*runs, single("bert", 1)]).items() for run in group}
+    return [named[run.run_id] for run in runs]
+
+
+def test_of_two_variants_the_methods_own_is_called_as_the_method() -> None:
+    assert rows_of([{"general": False}, {"general": True}]) == ["tinybert (general=False)", "tinybert"]
+    nearer: list[dict[str, object]] = [{"general": False, "epochs": 7}, {"general": False, "epochs": 3}]
+    assert rows_of(nearer) == ["tinybert (epochs=7)", "tinybert"]
+
+
+def test_the_variant_from_which_most_differ_in_one_thing_is_called_as_the_method() -> None:
+    """Though most have no general distillation, which goes where its losses go; and though a stray run has the method's own epochs."""
+    own = {"general": True, "augmentation": 20, "hidden": True, "epochs": 3}
+    inside = own | {"general": False, "hidden": False}
+    ablations = [own, own | {"general": False}, own | {"augmentation": 0}, inside, inside | {"augmentation": 0}]
+    assert rows_of(ablations) == [
+        "tinybert",
+        "tinybert (general=False)",
+        "tinybert (augmentation=0)",
+        "tinybert (general=False, hidden=False)",
+        "tinybert (general=False, augmentation=0, hidden=False)",
+    ]
+    short = own | {"epochs": 1}
+    assert rows_of([short | {"hidden": False}, short, own]) == ["tinybert (hidden=False)", "tinybert", "tinybert (epochs=3)"]
+
+
+def test_of_equals_the_variant_with_most_runs_is_called_as_the_method() -> None:
+    base, own = single("tinybert", 1), {"attention": True, "hidden": True}
+    for once, often in (("attention", "hidden"), ("hidden", "attention")):
+        runs = [varied(base, own | {once: False}), *(varied(base, own | {often: False}, seed) for seed in (1, 2))]
+        assert {name: len(group) for name, group in labels(runs).items()}["tinybert"] == 2
+
+
+def test_what_was_read_names_a_row_where_the_settings_do_not() -> None:
+    """A method that reads no corpus has none; of two corpora, or of word vectors beside the backbone's own, one is said."""
+    base = varied(single("tinybert", 1), {"general": True})
+    without = varied(base, {"general": False})
+    one, two, vectors = (
+        identified(replace(base, data=replace(base.data, sources=sources)))
+        for sources in (Sources(corpus="a"), Sources(corpus="b"), Sources(corpus="a", vectors="c"))
+    )
+    assert list(labels([one, without])) == ["tinybert", "tinybert (general=False)"]
+    assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
+    assert settings_of_plain([one, vectors]) == ""
+    assert settings_of_plain([one, two]) == " Set: tinybert (sources.corpus=b)."
+    known = identified(replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4))))
+    assert list(labels([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
+    assert list(labels([one, two, without])) == ["tinybert (sources.corpus=a)", "tinybert", "tinybert (general=False, sources.corpus=None)"]
+
+
+def test_seeds_of_one_variant_are_one_group_in_the_order_of_seeds() -> None:
+    runs = [single("bert", seed) for seed in (10, 2, 1)]
+    assert {name: [record.spec.seed for record in group] for name, group in labels(runs).items()} == {"bert": [1, 2, 10]}
+
+
+SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
+    ({"rate": 1}, {"rate": 1.0}),
+    ({"rates": [1]}, {"rates": [1.0]}),
+    ({"teacher": {"rate": 0}}, {"teacher": {"rate": 0.0}}),
+    ({}, {"limit": None}),
+    ({"teacher": None}, {"limit": None}),
+]
+"""Settings that are written differently: an older record may lack a field, or write 1 for 1.0."""
+
+
+@pytest.mark.parametrize("variants", [*SAME_MEANING, [part for pair in SAME_MEANING for part in pair]], ids=str)
+def test_every_run_is_in_exactly_one_row_whatever_its_settings(variants: Sequence[dict[str, object]]) -> None:
+    """No row may take the place of another that has the same name."""
+    base = single("bert", 1)
+    runs = [varied(base, own, seed) for seed, own in enumerate(variants)]
+    kept = [record.run_id for group in labels(runs).values() for record in group]
+    assert sorted(kept) == sorted(record.run_id for record in runs)
+
+
+def fitted(record: RunRecord, key: str, day: int) -> RunRecord:
+    """The run of the model with this key on this day of the month."""
+    use = record.stages[-1]
+    stages = (*record.stages[:-1], replace(use, report=replace(use.report, key=key)))
+    return identified(replace(record, stages=stages, created=f"2026-11-{day:02}T12:00:00+00:00"))
+
+
+def test_of_a_seed_that_was_fitted_twice_the_newest_model_stands_timed_or_not(store: ResultsStore) -> None:
+    """A raised revision gives a new model of the same cell beside the old one: the score of the old one must not stand."""
+    old = timed(fitted(single("bert", 1, 0.1), "old", 20), "bert", 1.0)
+    new = fitted(single("bert", 1, 0.2), "new", 21)
+    for runs in ([old, new], [new, old]):
+        (comparison,) = compare(store, runs, "bert")
+        assert comparison.records == (new,)
+        assert comparison.rows[0].scores["accuracy"].mean == 0.2
+        assert comparison.rows[0].latency_ratio is None
+    again = timed(fitted(single("bert", 1, 0.1), "old", 22), "bert", 1.0)
+    assert compare(store, [again, new, old], "bert")[0].records == (new,)
+    other_seed = timed(fitted(single("bert", 2, 0.4), "other", 1), "bert", 1.0)
+    assert compare(store, [old, new, other_seed], "bert")[0].records == (new, other_seed)
+
+
+def test_of_several_runs_of_one_model_the_one_timed_against_the_reference_stands(store: ResultsStore) -> None:
+    """Then one that was timed at all, then the newest."""
+    model = single("bert", 1)
+    against, otherwise, untimed, later = (fitted(model, "same", day) for day in (1, 2, 3, 4))
+    against, otherwise = timed(against, "bert", 1.0), timed(otherwise, "pabee", 2.0)
+    standing = [against, otherwise, later, untimed]
+    for place in range(4):
+        for runs in (standing[place:], standing[place:][::-1]):
+            assert compare(store, runs, "bert")[0].records == (standing[place],)
+    (comparison,) = compare(store, standing, "bert")
+    assert comparison.rows[0].latency_ratio == Mean(1.0, None, 1)
+
+
+def test_settings_that_all_runs_of_a_method_share_and_that_are_not_its_own_are_said() -> None:
+    base = single("costeff", 1)
+    own: dict[str, object] = {"effort": 0.3, "growth": 1.12, "learning_rates": [5e-5, 1e-4], "rounds": "iterative"}
+    runs = [varied(base, own), varied(base, own | {"rounds": "one"}, 2), single("bert", 1)]
+    assert settings_of_plain(runs) == " Set: costeff (effort=0.3, learning_rates=5e-05/0.0001)."
+    assert settings_of_plain([single("bert", 1), single("no-method-of-ours", 1)]) == ""
+
+
+def test_long_numbers_are_short_in_a_name_unless_two_names_were_the_same() -> None:
+    base = single("costeff", 1)
+    groups = labels([varied(base, {"heads": share}) for share in (0.5, 0.25, 0.3212890625, 0.3212890626)])
+    assert list(groups) == ["costeff", "costeff (heads=0.25)", "costeff (heads=0.3213)", "costeff (heads=0.3212890626)"]

@@ -1,0 +1,171 @@
+"""Masking, and the head that tells what was masked."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.synthetic import BERT_CONFIG, BERT_WORDS, write_bert
+from support.trainings import make_model, make_run, make_schedule
+from torch import Tensor
+from transformers import BertConfig, BertForMaskedLM
+
+from baselines.distillation.masked_lm import Masked, MaskedLm, Pieces, log_frequencies, maskable, masked, masked_accuracy, told
+from baselines.encoders.encoder import Embedding, EncoderModel, MaskedLmHead
+from baselines.encoders.weights import load_model, save_model
+from harness.data.corpus import Corpus
+from harness.data.dataset import Split, TaskData, Tokens
+from harness.errors import HarnessError
+from harness.models.backbones import Backbone, find_backbone
+from harness.models.batches import collate
+from harness.models.multi_exit import Batch
+from harness.models.shapes import bert_shape
+
+PIECES = Pieces(mask=4, special=(0, 1, 2, 3, 4), size=500)
+
+
+def rows(lengths: list[int], width: int) -> Batch:
+    """[CLS], words, [SEP], padding."""
+    torch.manual_seed(1)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    ids = torch.randint(5, 500, mask.shape).masked_fill(~mask, 0)
+    ids[:, 0] = 2
+    ids[torch.arange(len(lengths)), torch.tensor(lengths) - 1] = 3
+    return Batch(ids, torch.zeros_like(ids), mask)
+
+
+def test_a_share_of_each_rows_words_is_masked_and_nothing_else() -> None:
+    """22 words: 3.3 -> 3; 42: 6.3 -> 6; 5 words: 0.75 -> 1; 1 word: 1; none: none."""
+    batch = rows([24, 44, 7, 3, 2], 50)
+    found = masked(batch, PIECES)
+    assert found.places.sum(1).tolist() == [3, 6, 1, 1, 0]
+    assert not (found.places & (~batch.mask | (batch.ids < 5))).any()
+    assert torch.equal(found.batch.ids[~found.places], batch.ids[~found.places])
+    assert torch.equal(found.targets, batch.ids[found.places])
+
+
+def test_of_the_masked_words_8_of_10_become_mask_1_another_word_1_itself() -> None:
+    batch = rows([200] * 500, 200)
+    found = masked(batch, PIECES)
+    new = found.batch.ids[found.places]
+    total = len(new)
+    assert total == 500 * 30
+    assert (new == PIECES.mask).sum().item() / total == pytest.approx(0.8, abs=0.01)
+    assert (new == found.targets).sum().item() / total == pytest.approx(0.1, abs=0.01)
+    others = new[(new != PIECES.mask) & (new != found.targets)]
+    assert others.min() >= 5
+    assert len(others.unique()) > 400
+
+
+def test_masks_follow_from_torchs_seed() -> None:
+    batch = rows([24, 44], 50)
+
+    def drawn(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return masked(batch, PIECES).batch.ids
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_the_decoder_is_the_embeddings_own_table(rank: int | None) -> None:
+    """By hand: dense, GELU, norm, products with each word's embedding, bias."""
+    shape = replace(bert_shape(1, 8, 2, 16, vocabulary=20), embedding_rank=rank)
+    head, embedding = MaskedLmHead(shape), Embedding(shape)
+    torch.nn.init.normal_(head.bias)
+    hidden = torch.randn(5, 8)
+    table = embedding.word.weight if embedding.projection is None else embedding.word.weight @ embedding.projection.weight.T
+    x = hidden @ head.dense.weight.T + head.dense.bias
+    x = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + shape.layer_norm_eps).sqrt()
+    torch.testing.assert_close(head(hidden, embedding), x @ table.T + head.bias, atol=1e-5, rtol=1e-4)
+    names = {name for name, _ in head.named_parameters()}
+    assert names == {"dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"}
+
+
+def test_the_pieces_of_a_vocabulary(micro: Backbone) -> None:
+    found = Pieces.of(micro)
+    names = [micro.tokenizer.id_to_token(id_) for id_ in found.special]
+    assert names == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    assert micro.tokenizer.id_to_token(found.mask) == "[MASK]"
+    assert found.size == micro.tokenizer.get_vocab_size()
+
+
+@pytest.fixture(scope="module")
+def sentences(micro: Backbone) -> TaskData:
+    return Corpus(limit=400).data.encoded(micro.encode, 32)
+
+
+def test_a_head_learns_on_a_frozen_encoder(micro: Backbone, sentences: TaskData, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    fit = MaskedLm("masked-lm-head", 0.0, make_schedule(epochs=6, learning_rate=3e-3)).fit((), sentences, micro, make_run(tmp_path))
+    model, pieces = fit.model, Pieces.of(micro)
+    assert isinstance(model, EncoderModel)
+    torch.manual_seed(5)
+    untouched = EncoderModel(model.config)
+    for name, tensor in untouched.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]) == (not name.startswith("masked_lm.")), name
+    compute = make_run(tmp_path).compute
+    before, after = (masked_accuracy(each, maskable(sentences.selection, pieces), pieces, compute) for each in (untouched, model))
+    assert after == max(fit.training.selection)
+    assert after > before + 0.05
+
+
+def test_a_model_with_a_head_is_saved_and_loaded_with_it(micro: Backbone, tmp_path: Path) -> None:
+    model = EncoderModel(replace(make_model(micro).config, masked_lm=True)).eval()
+    save_model(model, tmp_path)
+    again = load_model(tmp_path)
+    given = masked(rows([9, 4], 9)._replace(ids=rows([9, 4], 9).ids % 100), Pieces(4, (0, 1, 2, 3, 4), 100))
+    with torch.no_grad():
+        assert torch.equal(told(model, model(given.batch).hiddens[-1], given), told(again, again(given.batch).hiddens[-1], given))
+
+
+def test_the_head_of_a_checkpoint_is_the_librarys(tmp_path: Path) -> None:
+    """Loaded from the library's masked-LM model, it says what that says; nothing is trained."""
+    library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
+    folder = write_bert(tmp_path / "bert")
+    library.save_pretrained(folder, safe_serialization=True)
+    backbone = find_backbone(str(folder))
+    data = Corpus(limit=60).data.encoded(backbone.encode, 16)
+    (tmp_path / "scratch").mkdir()
+    fit = MaskedLm("masked-lm-head", 0.0, make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    assert fit.training.steps == 0
+    batch = collate(data.train.tokens, np.arange(5))
+    everywhere = Masked(batch, batch.mask, batch.ids[batch.mask])
+    model = fit.model
+    assert isinstance(model, EncoderModel)
+    with torch.no_grad():
+        wanted = library(input_ids=batch.ids, token_type_ids=batch.types, attention_mask=batch.mask.long()).logits
+        torch.testing.assert_close(told(model, model(everywhere.batch).hiddens[-1], everywhere), wanted[batch.mask], atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoints_head_that_tells_too_little_is_trained(tmp_path: Path) -> None:
+    """TinyBERT's published models carry a head that was never trained."""
+    library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
+    folder = write_bert(tmp_path / "bert")
+    library.save_pretrained(folder, safe_serialization=True)
+    backbone = find_backbone(str(folder))
+    data = Corpus(limit=200).data.encoded(backbone.encode, 16)
+    fit = MaskedLm("masked-lm-head", 1.0, make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    assert fit.training.steps > 0
+    assert isinstance(fit.model, EncoderModel)
+    assert fit.model.masked_lm is not None
+    assert not torch.equal(fit.model.masked_lm.dense.weight, library.cls.predictions.transform.dense.weight)
+    assert torch.equal(fit.model.embedding.get_parameter("word.weight"), library.bert.embeddings.word_embeddings.weight)
+
+
+def test_a_head_begins_at_the_words_frequencies(micro: Backbone) -> None:
+    """Pieces 3 and 5 stand twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each."""
+    rows = Split(np.arange(2), (("a",), ("b",)), np.zeros(2), Tokens((np.array([3, 5]), np.array([3])), (), 0))
+    assert log_frequencies(rows, 6).exp().tolist() == pytest.approx([1 / 9, 1 / 9, 1 / 9, 3 / 9, 1 / 9, 2 / 9])
+
+
+def test_sentences_of_too_few_words_are_left_out_of_masking() -> None:
+    """Four words, three, four with an unknown one, five."""
+    texts = [[2, 10, 11, 12, 13, 3], [2, 10, 11, 12, 3], [2, 10, 1, 12, 13, 3], [2, 10, 11, 12, 13, 14, 3]]
+    rows = Split(np.arange(4), (("a",),) * 4, np.zeros(4), Tokens(tuple(map(np.array, texts)), tuple(map(np.zeros_like, texts)), 0))
+    assert maskable(rows, PIECES).ids.tolist() == [0, 3]
+    with pytest.raises(HarnessError, match="no sentence of 4 words"):
+        maskable(rows.rows(np.array([1, 2])), PIECES)

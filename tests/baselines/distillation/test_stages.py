@@ -1,0 +1,104 @@
+"""What a student learns is what its targets say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.trainings import make_run, make_schedule
+
+from baselines.distillation.stages import Distil, Exits, Targets, distillation, student_and_teacher
+from baselines.distillation.teacher import Teacher
+from baselines.encoders.encoder import EncoderModel, ModelConfig
+from baselines.training.loop import Examples
+from baselines.training.losses import exit_losses, hidden_loss, soft_losses
+from harness.data.dataset import TaskData
+from harness.models.backbones import Backbone
+from harness.models.batches import collate
+from harness.records import WeightsReport
+
+
+def _model(backbone: Backbone, seed: int, exits: int = 3) -> EncoderModel:
+    torch.manual_seed(seed)
+    layers = backbone.shape.layers
+    return EncoderModel(ModelConfig(backbone.shape, "mean", 2, 1.0, (None,) * (layers - exits) + ("plain",) * exits)).eval()
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        Targets(hidden=1.0),
+        Targets(soft=1.0),
+        Targets(hard=1.0),
+        Targets(soft=0.5, hard=0.5),
+        Targets(hidden=1.0, soft=0.9, hard=0.1),
+        Targets(hidden=1.0, soft=0.9, hard=0.1, last_exit_only=True),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("teacher_exits", [1, 3])
+def test_the_loss_is_the_weighted_sum_of_its_parts(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, targets: Targets, teacher_exits: int
+) -> None:
+    student, teacher = _model(micro, 1), _model(micro, 2, teacher_exits)
+    examples = Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))
+    batch, labels = examples.batch, examples.labels
+    taught = Teacher(teacher, few_rows.train, make_run(tmp_path), hiddens=True)
+    with torch.no_grad():
+        got = distillation(targets, taught, 1.0)(student, examples)
+        own, given = student(batch), teacher(batch)
+        first = 2 if targets.last_exit_only else 0
+        answers = given.logits[first:] if teacher_exits == 3 else given.logits
+        wanted = targets.hidden * hidden_loss(own.hiddens, given.hiddens, batch.mask)
+        wanted += targets.soft * soft_losses(own.logits[first:], answers, 1.0).sum()
+        wanted += targets.hard * exit_losses(own.logits[first:], labels, 1.0).sum()
+    assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_a_student_that_is_its_teacher_has_no_hidden_loss(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    model = _model(micro, 1)
+    loss = distillation(Targets(hidden=1.0), Teacher(model, few_rows.train, make_run(tmp_path), hiddens=True), 1.0)
+    with torch.no_grad():
+        assert loss(model, Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))).item() == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"equilibrium": False}, {"targets": Targets(soft=1.0)}, {"exits": Exits("cls", 1, "average")}], ids=str
+)
+def test_a_switch_changes_what_comes_of_the_same_seed(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
+) -> None:
+    """And nothing changed changes nothing."""
+    stage = Distil("a stage", Targets(soft=0.5, hard=0.5), Exits("mean", 1, "average"), True, make_schedule())
+    trained = []
+    for name, one in (("plain", stage), ("other", replace(stage, **change))):
+        torch.manual_seed(3)
+        model = one.fit((_model(micro, 1, exits=1), _model(micro, 2, exits=1)), few_rows, micro, make_run(tmp_path / name)).model
+        trained.append(torch.cat([tensor.flatten() for tensor in model.state_dict().values()]))
+    assert torch.equal(*trained) == (change == {})
+
+
+def test_with_a_teacher_alone_the_student_starts_at_the_pretrained_weights(micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher, start, asked = _model(micro, 1, exits=1), _model(micro, 2), []
+    report = WeightsReport(5, (), ())
+
+    def given(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
+        asked.append((backbone, config.exits, config.pooling))
+        return start, report
+
+    monkeypatch.setattr("baselines.distillation.stages.pretrained", given)
+    pupils = student_and_teacher((teacher,), Exits("cls", 1, "concatenate"), micro)
+    assert (pupils.student, pupils.teacher, pupils.weights) == (start, teacher, report)
+    assert asked == [(micro, ("plain",) * 3, "cls")]
+
+
+def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskData) -> None:
+    start = _model(micro, 1, exits=1)
+    made = Exits("cls", 2, "average").on(start).eval()
+    batch = collate(few_rows.train.tokens, np.arange(8))
+    with torch.no_grad():
+        for one, other in zip(start(batch).hiddens, made(batch).hiddens, strict=True):
+            assert torch.equal(one, other)
+    assert made.exit_layers == [1, 2, 3]
+    assert (made.config.pooling, made.config.last_states, made.config.combine) == ("cls", 2, "average")

@@ -1,0 +1,349 @@
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.synthetic import needs_minilm
+from torch import Tensor, nn
+
+from baselines.encoders import encoder
+from baselines.encoders.encoder import Combine, Dropout, EncoderModel, ExitHead, Head, Layer, ModelConfig, pool
+from baselines.encoders.weights import pretrained
+from harness.data.demo import demo_vocabulary
+from harness.models.backbones import Pooling, find_backbone
+from harness.models.batches import collate
+from harness.models.families import ACTIVATIONS
+from harness.models.multi_exit import Batch, State
+from harness.models.shapes import EncoderShape, bert_shape
+
+SHAPE = bert_shape(3, 32, 4, 64, vocabulary=60, positions=24)
+ALL: tuple[Head | None, ...] = ("dense", "dense", "dense")
+
+
+def _batch(rows: int = 5, length: int = 11, vocabulary: int = 60) -> Batch:
+    """Rows of 3, 5, 7, ... tokens; the padding holds words too, so that a model which looks at it is found out."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(vocabulary, (rows, length), generator=generator)
+    types = torch.randint(2, (rows, length), generator=generator)
+    mask = torch.arange(length) < (3 + 2 * torch.arange(rows))[:, None]
+    return Batch(ids, types, mask)
+
+
+def _config(shape: EncoderShape = SHAPE, pooling: Pooling = "mean", exits: tuple[Head | None, ...] = ALL) -> ModelConfig:
+    return ModelConfig(shape, pooling, 2, 1.0, exits)
+
+
+def _randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter random and far from its starting value, biases and norms included."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2, generator=generator)
+    return model.eval()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_equal_to_the_librarys_bert_at_every_layer_with_padding_and_token_types(tmp_path: Path, activation: str) -> None:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=60,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=32,
+        hidden_act=activation,
+        layer_norm_eps=1e-7,
+    )
+    library = _randomised(BertModel(config))
+    save_file(library.state_dict(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "vocab.txt").write_text("\n".join(demo_vocabulary()[:60]))
+    backbone = find_backbone(str(tmp_path))
+    model, _ = pretrained(backbone, ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, ALL))
+    batch = _batch()
+    with torch.no_grad():
+        theirs = library(batch.ids, batch.mask.long(), batch.types, output_hidden_states=True)
+        ours = model.eval()(batch)
+        last = model.exit_after(2)
+        logits = last.classifier(theirs.pooler_output)
+    assert len(ours.hiddens) == len(theirs.hidden_states) == 4
+    for own, their in zip(ours.hiddens, theirs.hidden_states, strict=True):
+        torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.logits[-1], logits, atol=1e-5, rtol=0)
+
+
+@needs_minilm
+def test_equal_to_the_librarys_bert_at_every_layer_on_minilm() -> None:
+    from transformers import BertModel
+
+    backbone = find_backbone("minilm")
+    assert backbone.folder is not None
+    model, report = pretrained(backbone, ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, (None,) * 5 + ("dense",)))
+    library = BertModel.from_pretrained(backbone.folder).eval()
+    tokens = backbone.encode([("A man is playing a guitar.", "Nobody plays."), ("Rain.",), ("It was not a bad film, was it?",)], 32)
+    batch = collate(tokens, np.arange(3))
+    with torch.no_grad():
+        theirs = library(batch.ids, batch.mask.long(), batch.types, output_hidden_states=True).hidden_states
+        ours = model.eval()(batch).hiddens
+    assert report.loaded == 5 + 6 * 16
+    assert len(ours) == 7
+    for own, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
+
+
+def test_attention_of_training_without_drop_out_equals_that_of_evaluation() -> None:
+    model = _randomised(EncoderModel(_config(replace(SHAPE, dropout=0.0))))
+    batch = _batch()
+    trained, evaluated = (model.train(mode)(batch) for mode in (True, False))
+    torch.testing.assert_close(trained.logits, evaluated.logits, atol=1e-5, rtol=0)
+    for one, other in zip(trained.hiddens, evaluated.hiddens, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("probability", [0.1, 0.5])
+def test_dropout_zeroes_its_share_and_scales_up_the_rest(probability: float) -> None:
+    torch.manual_seed(0)
+    x = torch.linspace(1, 2, 1_000_003)
+    y = Dropout(probability)(x)
+    zero = y == 0
+    assert zero.float().mean().item() == pytest.approx(probability, abs=5 * math.sqrt(probability * (1 - probability) / 1e6))
+    torch.testing.assert_close(y[~zero], x[~zero] / (1 - probability))
+
+
+def test_dropout_of_neighbours_is_independent() -> None:
+    torch.manual_seed(0)
+    zero = (Dropout(0.5)(torch.ones(400_000)) == 0).float()
+    for distance in (1, 2, 3, 4):
+        both = (zero[:-distance] * zero[distance:]).mean().item()
+        assert both == pytest.approx(0.25, abs=0.005)
+
+
+def test_dropout_is_seeded_by_torch_and_differs_from_call_to_call() -> None:
+    dropout, x = Dropout(0.5), torch.ones(7, 9)
+
+    def drawn(seed: int) -> list[Tensor]:
+        torch.manual_seed(seed)
+        return [dropout(x), dropout(x)]
+
+    first, second = drawn(1)
+    again = drawn(1)
+    assert torch.equal(first, again[0])
+    assert torch.equal(second, again[1])
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, drawn(2)[0])
+
+
+def test_dropout_sends_no_gradient_through_what_it_dropped() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(4, 5, 6, requires_grad=True)
+    y = Dropout(0.5)(x.transpose(0, 2))
+    y.sum().backward()
+    assert x.grad is not None
+    assert torch.equal(x.grad.transpose(0, 2), y.detach())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_shape_and_precision(kind: torch.dtype) -> None:
+    x = torch.ones(3, 5, dtype=kind)
+    y = Dropout(0.1)(x)
+    assert y.shape == x.shape
+    assert y.dtype == kind
+
+
+def test_dropout_is_the_identity_in_evaluation_and_at_zero() -> None:
+    x = torch.randn(3, 4)
+    assert Dropout(0.5).eval()(x) is x
+    assert Dropout(0.0).train()(x) is x
+
+
+def test_layers_of_their_own_widths_have_the_parameters_they_should_and_run() -> None:
+    heads, ffn = (1, 4, 2), (8, 64, 1)
+    shape = replace(SHAPE, heads=heads, ffn=ffn)
+    model = EncoderModel(_config(shape)).eval()
+    for layer, heads_here, ffn_here in zip(model.layers, heads, ffn, strict=True):
+        width = 8 * heads_here
+        expected = 3 * (32 * width + width) + (width * 32 + 32) + (32 * ffn_here + ffn_here) + (ffn_here * 32 + 32) + 2 * 2 * 32
+        assert sum(parameter.numel() for parameter in layer.parameters()) == expected
+    assert [tuple(hidden.shape) for hidden in model(_batch()).hiddens] == [(5, 11, 32)] * 4
+
+
+def test_a_layer_with_fewer_heads_equals_a_full_one_whose_other_heads_write_nothing() -> None:
+    wide = _randomised(EncoderModel(_config())).layers[0]
+    narrow = Layer(replace(SHAPE, heads=(2, 4, 4), ffn=(40, 64, 64)), 0).eval()
+    state = wide.state_dict()
+    kept = {f"{name}.{kind}": state[f"{name}.{kind}"][:16] for name in ("query", "key", "value") for kind in ("weight", "bias")}
+    kept |= {"output.weight": state["output.weight"][:, :16], "narrow.weight": state["narrow.weight"][:, :40]}
+    kept |= {f"widen.{kind}": state[f"widen.{kind}"][:40] for kind in ("weight", "bias")}
+    narrow.load_state_dict(state | kept)
+    with torch.no_grad():
+        wide.output.weight[:, 16:] = 0
+        wide.narrow.weight[:, 40:] = 0
+        hidden, mask = torch.randn(5, 11, 32), _batch().mask
+        torch.testing.assert_close(narrow(hidden, mask), wide(hidden, mask), atol=1e-5, rtol=0)
+
+
+def test_factorised_embedding_equals_the_plain_one_at_full_rank() -> None:
+    plain = _randomised(EncoderModel(_config())).embedding
+    factorised = EncoderModel(_config(replace(SHAPE, embedding_rank=32))).eval().embedding
+    assert factorised.projection is not None
+    projection = factorised.projection.weight.double()
+    nn.init.orthogonal_(projection)
+    table = plain.word.weight.double() @ torch.linalg.inv(projection).T
+    rest = {name: value for name, value in plain.state_dict().items() if not name.startswith("word")}
+    factorised.load_state_dict(rest | {"word.weight": table.float(), "projection.weight": projection.float()})
+    batch = _batch()
+    torch.testing.assert_close(factorised(batch.ids, batch.types), plain(batch.ids, batch.types), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 5])
+def test_factorised_embedding_saves_parameters_and_runs(rank: int) -> None:
+    model = EncoderModel(_config(replace(SHAPE, embedding_rank=rank))).eval()
+    plain = EncoderModel(_config())
+    assert plain.parameter_count() - model.parameter_count() == 60 * 32 - (60 * rank + rank * 32)
+    assert model(_batch()).logits.shape == (3, 5, 2)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_do_not_depend_on_the_padding(pooling: Pooling, training: bool) -> None:
+    model = _randomised(EncoderModel(_config(replace(SHAPE, dropout=0.0), pooling))).train(training)
+    batch = _batch()
+    other = Batch(torch.where(batch.mask, batch.ids, 59 - batch.ids), torch.where(batch.mask, batch.types, 1 - batch.types), batch.mask)
+    longer = Batch(*(nn.functional.pad(tensor, (0, 6)) for tensor in batch))
+    with torch.no_grad():
+        logits = model(batch).logits
+        for changed in (other, longer):
+            torch.testing.assert_close(model(changed).logits, logits, atol=1e-5, rtol=0)
+        for row, length in enumerate(batch.mask.sum(1).tolist()):
+            alone = Batch(*(tensor[row : row + 1, :length] for tensor in batch))
+            torch.testing.assert_close(model(alone).logits, logits[:, row : row + 1], atol=1e-5, rtol=0)
+
+
+def test_pooling_by_hand() -> None:
+    hidden = torch.tensor([[[1.0, 10], [2, 20], [6, 90]], [[4, 1], [5, 2], [9, 3]]])
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    assert pool(hidden, mask, "cls").tolist() == [[1.0, 10.0], [4.0, 1.0]]
+    assert pool(hidden, mask, "mean").tolist() == [[1.5, 15.0], [6.0, 2.0]]
+
+
+def test_attention_scores_are_scaled_products_and_minus_infinity_at_padded_keys() -> None:
+    layer = _randomised(EncoderModel(_config())).layers[1]
+    hidden, mask = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1)), _batch().mask
+    with torch.no_grad():
+        scores = layer.attention_scores(hidden, mask)
+        query = hidden @ layer.query.weight.T + layer.query.bias
+        key = hidden @ layer.key.weight.T + layer.key.bias
+    assert scores.shape == (5, 4, 11, 11)
+    for head in range(4):
+        own = slice(8 * head, 8 * head + 8)
+        expected = torch.einsum("nqs,nks->nqk", query[..., own], key[..., own]) / math.sqrt(8)
+        for row in range(5):
+            length = int(mask[row].sum())
+            torch.testing.assert_close(scores[row, head, :, :length], expected[row, :, :length], atol=1e-5, rtol=1e-5)
+            assert (scores[row, head, :, length:] == -torch.inf).all()
+
+
+def test_attention_scores_are_those_that_the_layer_attends_with() -> None:
+    layer = _randomised(EncoderModel(_config())).layers[0]
+    nn.init.zeros_(layer.narrow.weight)
+    nn.init.zeros_(layer.narrow.bias)
+    layer.norm = nn.Identity()
+    hidden, mask = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1)), _batch().mask
+    with torch.no_grad():
+        weights = layer.attention_scores(hidden, mask).softmax(-1)
+        value = layer.value(hidden).view(5, 11, 4, 8)
+        mixed = torch.einsum("nhqk,nkhs->nqhs", weights, value).reshape(5, 11, 32)
+        expected = layer.attention_norm(hidden + layer.output(mixed))
+        torch.testing.assert_close(layer(hidden, mask), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("exits", "poolers"),
+    [
+        (("dense", "dense", "dense"), 3),
+        (("shared", "shared", "shared"), 1),
+        (("plain", "plain", "plain"), 0),
+        ((None, None, "dense"), 1),
+        (("shared", None, "shared"), 1),
+        (("dense", "plain", "shared"), 2),
+    ],
+)
+@pytest.mark.parametrize("classes", [1, 3])
+def test_heads_have_the_parameters_they_should(exits: tuple[Head | None, ...], poolers: int, classes: int) -> None:
+    model = EncoderModel(ModelConfig(SHAPE, "mean", classes, 1.0, exits))
+    heads = 3 - exits.count(None)
+    own = sum(parameter.numel() for parameter in model.exits.parameters())
+    assert own == poolers * (32 * 32 + 32) + heads * (32 * classes + classes)
+
+
+def test_exits_with_a_shared_pooler_hold_the_same_one_and_dense_ones_their_own() -> None:
+    for head, poolers in (("shared", 1), ("dense", 3)):
+        model = EncoderModel(_config(exits=(head,) * 3))
+        assert len({id(model.exits[str(layer)].pooler) for layer in range(3)}) == poolers
+
+
+@pytest.mark.parametrize("head", ["dense", "plain"])
+def test_an_exit_is_pool_then_dense_then_tanh_then_linear(head: Head) -> None:
+    model = _randomised(EncoderModel(_config(exits=(head,) * 3)))
+    leave = model.exits["1"]
+    batch = _batch()
+    hidden = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1))
+    vector = torch.stack([row[keep].mean(0) for row, keep in zip(hidden, batch.mask, strict=True)])
+    if head == "dense":
+        vector = vector @ leave.pooler.weight.T + leave.pooler.bias
+    expected = vector.tanh() @ leave.classifier.weight.T + leave.classifier.bias
+    torch.testing.assert_close(leave(State((hidden,), batch.mask)), expected, atol=1e-5, rtol=0)
+
+
+def test_exits_of_a_regression_answer_in_label_units() -> None:
+    configs = [ModelConfig(SHAPE, "mean", 1, scale, ALL) for scale in (1.0, 5.0)]
+    plain, scaled = (_randomised(EncoderModel(config)) for config in configs)
+    batch = _batch()
+    assert scaled(batch).logits.shape == (3, 5, 1)
+    torch.testing.assert_close(scaled(batch).logits, 5 * plain(batch).logits)
+
+
+def test_a_config_that_names_no_exit_for_each_layer_is_refused() -> None:
+    for exits in (("dense",), ("dense",) * 4, ("dense", "dense", None)):
+        with pytest.raises(ValueError, match="layers and"):
+            EncoderModel(_config(exits=exits))
+
+
+def test_fresh_weights_are_berts_normal_scaled_to_the_hidden_size() -> None:
+    torch.manual_seed(0)
+    model = EncoderModel(_config(bert_shape(2, 128, 4, 256, vocabulary=900), exits=("dense", "shared")))
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            assert parameter.std().item() == pytest.approx(0.02 * math.sqrt(768 / 128), rel=0.15), name
+            assert parameter.mean().item() == pytest.approx(0.0, abs=0.05 * 5 / math.sqrt(parameter.numel())), name
+        else:
+            norm = "norm" in name and name.endswith("weight")
+            assert (parameter == (1.0 if norm else 0.0)).all(), name
+
+
+def test_a_layer_has_every_activation_that_a_folder_may_name() -> None:
+    assert sorted(encoder.ACTIVATIONS) == sorted(ACTIVATIONS)
+
+
+@pytest.mark.parametrize(("combine", "width"), [("concatenate", 2), ("average", 1)])
+def test_an_exit_that_looks_at_several_states_pools_each(combine: Combine, width: int) -> None:
+    config = replace(_config(replace(SHAPE, dropout=0.0)), exits=("plain",) * SHAPE.layers, last_states=2, combine=combine)
+    model = _randomised(EncoderModel(config)).eval()
+    batch = _batch()
+    walked = model(batch)
+    last = model.exit_after(SHAPE.layers - 1)
+    assert isinstance(last, ExitHead)
+    assert last.classifier.in_features == width * SHAPE.hidden
+    vectors = [pool(hidden, batch.mask, config.pooling) for hidden in walked.hiddens[-2:]]
+    vector = torch.cat(vectors, -1) if combine == "concatenate" else (vectors[0] + vectors[1]) / 2
+    torch.testing.assert_close(walked.logits[-1], last.classifier(torch.tanh(vector)) * config.scale)
+
+
+def test_a_dense_pooler_looks_at_one_state() -> None:
+    with pytest.raises(ValueError, match="no dense pooler"):
+        EncoderModel(replace(_config(SHAPE), exits=(None,) * (SHAPE.layers - 1) + ("dense",), last_states=2))

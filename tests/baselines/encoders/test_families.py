@@ -1,0 +1,225 @@
+"""Every family's encoder is the library's on random weights, tensor by tensor; and what is not right in a checkpoint is named."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.families import FAMILIES, LIBRARY, SIZES, library_model, randomised, write_family
+from support.synthetic import one_line
+from torch import nn
+from transformers import (
+    AlbertForPreTraining,
+    BertForPreTraining,
+    DistilBertForMaskedLM,
+    ElectraForPreTraining,
+    PreTrainedModel,
+    RobertaForMaskedLM,
+)
+
+from baselines.distillation.masked_lm import Masked, Pieces, told
+from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
+from baselines.encoders.weights import has_masked_lm_head, load_model, pretrained, save_model
+from harness.errors import HarnessError
+from harness.models.backbones import BACKBONES, Backbone, find_backbone
+from harness.models.batches import collate
+from harness.models.checkpoint_files import PICKLED, WEIGHTS
+from harness.models.multi_exit import Batch
+
+EVERY: tuple[Head | None, ...] = ("dense", "dense", "dense")
+TEXTS = [("anna found the film good , not long and not bad", "she smiled"), ("he sang",), ("well , it was Loud", "i think so")]
+
+
+def read(folder: Path, exits: tuple[Head | None, ...] = EVERY, masked_lm: bool = False) -> tuple[Backbone, EncoderModel]:
+    backbone = find_backbone(str(folder))
+    model, _ = pretrained(backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, exits, masked_lm=masked_lm))
+    return backbone, model.eval()
+
+
+def padded_with_words(batch: Batch) -> Batch:
+    """The padding holds words, so that a model which looks at it is found out."""
+    return batch._replace(ids=batch.ids.masked_fill(~batch.mask, 9))
+
+
+def inputs(library: PreTrainedModel, batch: Batch) -> dict[str, torch.Tensor]:
+    given = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
+    return given if library.config.model_type == "distilbert" else given | {"token_type_ids": batch.types}
+
+
+@pytest.mark.parametrize("case", LIBRARY)
+def test_equal_to_the_library_at_every_layer_with_padding_and_pairs(tmp_path: Path, case: str) -> None:
+    library = library_model(case)
+    backbone, model = read(write_family(tmp_path / "it", case, library))
+    assert backbone.family == case.partition(" ")[0]
+    batch = padded_with_words(collate(backbone.encode(TEXTS, 32), np.arange(3)))
+    assert batch.mask.sum(1).unique().numel() > 1
+    with torch.no_grad():
+        theirs = library(**inputs(library, batch), output_hidden_states=True)
+        ours = model(batch)
+        last = model.exit_after(2)
+    assert len(ours.hiddens) == len(theirs.hidden_states) == 4
+    for own, their in zip(ours.hiddens, theirs.hidden_states, strict=True):
+        torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
+    if "pooler_output" in theirs:
+        assert last is not None
+        torch.testing.assert_close(ours.logits[-1], last.classifier(theirs.pooler_output), atol=1e-5, rtol=0)
+
+
+HEADS: dict[str, type[PreTrainedModel]] = {
+    "bert": BertForPreTraining,
+    "distilbert": DistilBertForMaskedLM,
+    "roberta": RobertaForMaskedLM,
+    "electra": ElectraForPreTraining,
+    "albert": AlbertForPreTraining,
+}
+"""What the published checkpoints were saved from."""
+
+
+def with_head(family: str) -> nn.Module:
+    return randomised(HEADS[family](LIBRARY[family][1]))
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_every_tensor_of_a_checkpoint_with_its_head_is_loaded_or_left_out_on_purpose(tmp_path: Path, family: str) -> None:
+    folder = write_family(tmp_path / "it", family, with_head(family))
+    held = load_file(folder / "model.safetensors")
+    backbone = find_backbone(str(folder))
+    config = ModelConfig(backbone.shape, "cls", 2, 1.0, EVERY, masked_lm=True)
+    _, report = pretrained(backbone, config)
+    fresh = ["exits.*.classifier.bias (3)", "exits.*.classifier.weight (3)"]
+    fresh += [] if any("pooler" in name for name in held) else ["exits.*.pooler.bias (3)", "exits.*.pooler.weight (3)"]
+    fresh += ["masked_lm.bias", "masked_lm.dense.bias", "masked_lm.dense.weight", "masked_lm.norm.bias", "masked_lm.norm.weight"] * (
+        family == "electra"
+    )
+    assert report.fresh == tuple(sorted(fresh))
+    unused = ("decoder.", "projector.weight", "seq_relationship", "sop_classifier", "discriminator_predictions")
+    assert report.loaded == sum(not any(part in name for part in unused) for name in held)
+
+
+@pytest.mark.parametrize("family", [family for family in HEADS if family != "electra"])
+def test_the_masked_lm_head_of_a_checkpoint_is_the_librarys(tmp_path: Path, family: str) -> None:
+    library = with_head(family)
+    folder = write_family(tmp_path / "it", family, library)
+    backbone, model = read(folder, masked_lm=True)
+    assert has_masked_lm_head(backbone)
+    batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
+    everywhere = Masked(batch, batch.mask, batch.ids[batch.mask])
+    with torch.no_grad():
+        answers = library(**inputs(library, batch))
+        wanted = answers["prediction_logits" if "prediction_logits" in answers else "logits"]
+        found = told(model, model(batch).hiddens[-1], everywhere)
+    torch.testing.assert_close(found, wanted[batch.mask], atol=1e-4, rtol=1e-5)
+
+
+def test_electra_has_no_masked_lm_head(tmp_path: Path) -> None:
+    assert not has_masked_lm_head(find_backbone(str(write_family(tmp_path / "it", "electra", with_head("electra")))))
+
+
+@pytest.mark.parametrize("name", ["electra-small-discriminator", "bert_uncased_L-2_H-128_A-2"])
+def test_a_pickle_of_the_table_is_read_with_the_names_of_its_family(tmp_path: Path, name: str) -> None:
+    entry = BACKBONES[name]
+    head = with_head(entry.family)
+    folder = write_family(tmp_path / "it", entry.family, head)
+    shape = find_backbone(str(folder)).shape
+    (folder / WEIGHTS).unlink()
+    torch.save(head.state_dict(), folder / PICKLED)
+    _, report = pretrained(replace(entry, shape=shape, source=f"folder:{folder}"), ModelConfig(shape, "cls", 2, 1.0, EVERY))
+    assert report.loaded == 3 + 2 + 3 * 16 + 2  # tables, norm, layers, pooler or projection
+    heads = {"bert": "cls.", "electra": "discriminator_predictions."}
+    assert all(left.startswith(heads[entry.family]) for left in report.left_out)
+
+
+@pytest.mark.parametrize("family", ["roberta", "albert"])
+def test_masking_knows_the_special_pieces_of_the_family(tmp_path: Path, family: str) -> None:
+    backbone = find_backbone(str(write_family(tmp_path / "it", family)))
+    pieces = Pieces.of(backbone)
+    assert backbone.tokenizer.id_to_token(pieces.mask) in ("<mask>", "[MASK]")
+    assert sorted(pieces.special) == [0, 1, 2, 3, 4]
+
+
+# --- what is not right
+
+
+TENSOR = {
+    "bert": "encoder.layer.1.attention.self.key.weight",
+    "distilbert": "transformer.layer.1.attention.k_lin.weight",
+    "roberta": "encoder.layer.1.attention.self.key.weight",
+    "electra": "embeddings_project.bias",
+    "albert": "encoder.albert_layer_groups.0.albert_layers.0.ffn_output.bias",
+}
+"""One of each family."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("wrong", ["missing", "of another shape", "unexpected"])
+def test_a_tensor_that_does_not_fit_is_named_as_the_file_calls_it(tmp_path: Path, family: str, wrong: str) -> None:
+    folder = write_family(tmp_path / "it", family)
+    tensors, name = load_file(folder / "model.safetensors"), TENSOR[family]
+    if wrong == "missing":
+        del tensors[name]
+    elif wrong == "unexpected":
+        name = TENSOR["electra" if family == "albert" else "albert"]
+        tensors[name] = torch.zeros(2)
+    else:
+        tensors[name] = tensors[name][:-1].clone()
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(HarnessError) as caught:
+        read(folder)
+    assert f"1 {wrong}: {name}" in one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("case", "change", "said"),
+    [
+        ("albert", {"num_hidden_groups": 3}, ["num_hidden_groups 3", "wanted 1"]),
+        ("albert", {"inner_group_num": 2}, ["inner_group_num 2", "wanted 1"]),
+        ("albert", {"embedding_size": 0}, ["embedding_size 0", "from 1"]),
+        ("electra", {"embedding_size": "wide"}, ["wide"]),
+        ("roberta", {"max_position_embeddings": 33}, ["max_position_embeddings 33", "wanted 34"]),
+        ("roberta", {"pad_token_id": None}, ["config.json"]),
+    ],
+)
+def test_a_config_that_is_not_served_is_one_line(tmp_path: Path, case: str, change: dict[str, object], said: list[str]) -> None:
+    folder = write_family(tmp_path / "it", case)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(HarnessError) as caught:
+        find_backbone(str(folder))
+    assert all(word in one_line(caught) for word in said)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_config_leaves_out_is_what_the_library_takes(tmp_path: Path, family: str) -> None:
+    """A config.json with sizes alone."""
+    folder = write_family(tmp_path / "it", family)
+    config = json.loads((folder / "config.json").read_text())
+    sizes = {"model_type", *SIZES, "dim", "n_layers", "n_heads", "hidden_dim"}
+    written = {key: value for key, value in config.items() if key in sizes}
+    (folder / "config.json").write_text(json.dumps(written))
+    library = type(LIBRARY[family][1])(**written)
+    shape = find_backbone(str(folder)).shape
+    assert shape.activation == (library.activation if family == "distilbert" else library.hidden_act)
+    assert shape.dropout == (library.dropout if family == "distilbert" else library.hidden_dropout_prob)
+    assert shape.layer_norm_eps == getattr(library, "layer_norm_eps", 1e-12)
+    assert shape.token_types == getattr(library, "type_vocab_size", 0)
+    assert shape.embedding_width == getattr(library, "embedding_size", shape.hidden)
+
+
+# --- saved models
+
+
+def test_layers_that_repeat_are_written_once_and_are_one_again(tmp_path: Path) -> None:
+    backbone, model = read(write_family(tmp_path / "it", "albert"))
+    (tmp_path / "saved").mkdir()
+    save_model(model, tmp_path / "saved")
+    again = load_model(tmp_path / "saved")
+    assert again.config == model.config
+    assert len(set(again.layers)) == 1
+    batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
+    with torch.no_grad():
+        assert torch.equal(again(batch).logits, model(batch).logits)
+    written = sum(tensor.numel() for tensor in load_file(tmp_path / "saved" / "model.safetensors").values())
+    assert written == model.parameter_count() == again.parameter_count()

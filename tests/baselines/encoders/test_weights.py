@@ -1,0 +1,244 @@
+"""Pretrained checkpoints: every tensor of the file reaches its place or is named, and a pickle is never loaded."""
+
+import pickle
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from support.synthetic import SMALL, TouchesAFile, small_config
+from torch import Tensor
+
+from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
+from baselines.encoders.weights import exit_heads, load_model, pretrained, save_model
+from harness.errors import HarnessError, IncompleteError
+from harness.models.backbones import Backbone, Pooling
+from harness.models.shapes import bert_shape
+from harness.records import WeightsReport
+
+LAYER_NAMES = {
+    "attention.self.query": ("query", (16, 16)),
+    "attention.self.key": ("key", (16, 16)),
+    "attention.self.value": ("value", (16, 16)),
+    "attention.output.dense": ("output", (16, 16)),
+    "attention.output.LayerNorm": ("attention_norm", (16,)),
+    "intermediate.dense": ("widen", (24, 16)),
+    "output.dense": ("narrow", (16, 24)),
+    "output.LayerNorm": ("norm", (16,)),
+}
+"""Module of the library's layer -> our module and the shape of its weight."""
+
+
+def _expected(loaded: int, left_out: Sequence[str], fresh: Sequence[str]) -> WeightsReport:
+    """A report of these names, those that differ in their numbers alone said once with how many they are."""
+
+    def said(names: Sequence[str]) -> tuple[str, ...]:
+        alike = {name: [other for other in names if re.sub("[0-9]+", "", other) == re.sub("[0-9]+", "", name)] for name in names}
+        words = {re.sub("[0-9]+", "*", name) + f" ({len(group)})" if len(group) > 1 else name for name, group in alike.items()}
+        return tuple(sorted(words))
+
+    return WeightsReport(loaded, said(left_out), said(fresh))
+
+
+def _bert_names() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Tensor of the library's encoder -> our tensor and its shape."""
+    names: dict[str, tuple[str, tuple[int, ...]]] = {
+        "embeddings.word_embeddings.weight": ("embedding.word.weight", (30, 16)),
+        "embeddings.position_embeddings.weight": ("embedding.position.weight", (12, 16)),
+        "embeddings.token_type_embeddings.weight": ("embedding.token_type.weight", (2, 16)),
+        "embeddings.LayerNorm.weight": ("embedding.norm.weight", (16,)),
+        "embeddings.LayerNorm.bias": ("embedding.norm.bias", (16,)),
+    }
+    for layer in range(2):
+        for theirs, (ours, shape) in LAYER_NAMES.items():
+            names[f"encoder.layer.{layer}.{theirs}.weight"] = (f"layers.{layer}.{ours}.weight", shape)
+            names[f"encoder.layer.{layer}.{theirs}.bias"] = (f"layers.{layer}.{ours}.bias", shape[:1])
+    return names
+
+
+NAMES = _bert_names()
+POOLER = {"pooler.dense.weight": (16, 16), "pooler.dense.bias": (16,)}
+HEADS = {"cls.predictions.bias": (30,), "cls.predictions.transform.dense.weight": (16, 16), "cls.seq_relationship.bias": (2,)}
+
+FRESH_CLASSIFIERS = tuple(f"exits.{layer}.classifier.{kind}" for layer in (0, 1) for kind in ("bias", "weight"))
+FRESH_POOLERS = tuple(f"exits.{layer}.pooler.{kind}" for layer in (0, 1) for kind in ("bias", "weight"))
+
+
+def _tensors(*more: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    shapes = {name: shape for name, (_, shape) in NAMES.items()}
+    for extra in more:
+        shapes |= extra
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def _backbone(folder: Path, tensors: dict[str, Tensor], pooling: Pooling = "mean") -> Backbone:
+    save_file(tensors, folder / "model.safetensors")
+    return Backbone("small", SMALL, pooling, f"folder:{folder}", "none", (1e-3,))
+
+
+def _load(folder: Path, tensors: dict[str, Tensor], config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
+    return pretrained(_backbone(folder, tensors, config.pooling), config)
+
+
+def test_every_tensor_of_the_file_reaches_its_place(tmp_path: Path) -> None:
+    tensors = _tensors()
+    model, report = _load(tmp_path, tensors, small_config())
+    state = model.state_dict()
+    for theirs, (ours, _) in NAMES.items():
+        assert torch.equal(state[ours], tensors[theirs]), theirs
+    assert report == _expected(len(NAMES), (), tuple(sorted(FRESH_CLASSIFIERS + FRESH_POOLERS)))
+    assert {ours for ours, _ in NAMES.values()} | {*FRESH_CLASSIFIERS, *FRESH_POOLERS} == set(state)
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "encoder.layer.1.output.LayerNorm.bias"])
+def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
+    tensors = _tensors()
+    del tensors[name]
+    with pytest.raises(HarnessError, match=f"1 missing: {name}"):
+        _load(tmp_path, tensors, small_config())
+
+
+@pytest.mark.parametrize("name", ["encoder.layer.2.output.dense.bias", "classifier.weight", "encoder.layer.0.adapter.weight"])
+def test_an_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HarnessError, match=f"1 unexpected: {name}"):
+        _load(tmp_path, _tensors({name: (2,)}), small_config())
+
+
+@pytest.mark.parametrize(
+    ("name", "got", "wanted"),
+    [("encoder.layer.1.attention.self.key.weight", (8, 16), [16, 16]), ("embeddings.LayerNorm.bias", (1,), [16])],
+    ids=["smaller", "it would broadcast"],
+)
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]) -> None:
+    with pytest.raises(HarnessError) as caught:
+        _load(tmp_path, _tensors({name: got}), small_config())
+    assert f"1 of another shape: {name} {list(got)} (wanted {wanted})" in str(caught.value)
+
+
+def test_all_that_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
+    tensors = _tensors({"stranger": (1,), "embeddings.LayerNorm.bias": (3,)})
+    del tensors["encoder.layer.0.attention.self.query.bias"]
+    with pytest.raises(HarnessError) as caught:
+        _load(tmp_path, tensors, small_config())
+    said = str(caught.value)
+    assert "\n" not in said
+    for part in (
+        "backbone small",
+        "1 missing: encoder.layer.0.attention.self.query.bias",
+        "1 unexpected: stranger",
+        "embeddings.LayerNorm.bias [3]",
+    ):
+        assert part in said
+
+
+def _with_prefix(name: str) -> str:
+    return f"bert.{name}"
+
+
+def _old_norms(name: str) -> str:
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+
+
+@pytest.mark.parametrize("rename", [_with_prefix, _old_norms, lambda name: _with_prefix(_old_norms(name))])
+def test_names_of_other_versions_of_the_library_are_read(tmp_path: Path, rename: Callable[[str], str]) -> None:
+    tensors = _tensors(POOLER)
+    model, report = _load(tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls"))
+    state = model.state_dict()
+    assert all(torch.equal(state[ours], tensors[theirs]) for theirs, (ours, _) in NAMES.items())
+    assert torch.equal(state["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
+    assert report.loaded == len(tensors)
+    assert report.left_out == ()
+
+
+def test_buffers_and_pretraining_heads_are_left_out_by_name(tmp_path: Path) -> None:
+    tensors = _tensors(HEADS) | {"embeddings.position_ids": torch.arange(12).view(1, 12)}
+    _, report = _load(tmp_path, tensors, small_config())
+    assert report.left_out == tuple(sorted([*HEADS, "embeddings.position_ids"]))
+    assert report.loaded == len(NAMES)
+
+
+@pytest.mark.parametrize("exits", [("dense", "dense"), ("shared", "shared"), ("dense", "shared")])
+def test_pooler_of_a_cls_backbone_becomes_the_pooler_of_every_exit(tmp_path: Path, exits: tuple[Head | None, ...]) -> None:
+    tensors = _tensors(POOLER)
+    model, report = _load(tmp_path, tensors, small_config("cls", exits))
+    for head in exit_heads(model):
+        assert head.pooler is not None
+        assert torch.equal(head.pooler.weight, tensors["pooler.dense.weight"])
+        assert torch.equal(head.pooler.bias, tensors["pooler.dense.bias"])
+    assert report == _expected(len(NAMES) + 2, (), tuple(sorted(FRESH_CLASSIFIERS)))
+
+
+def test_pooler_of_a_cls_backbone_goes_to_the_one_exit_there_is(tmp_path: Path) -> None:
+    tensors = _tensors(POOLER)
+    model, report = _load(tmp_path, tensors, small_config("cls", (None, "dense")))
+    assert torch.equal(model.state_dict()["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
+    assert report.fresh == ("exits.1.classifier.bias", "exits.1.classifier.weight")
+
+
+@pytest.mark.parametrize(("pooling", "exits"), [("mean", ("dense", "dense")), ("cls", ("plain", "plain"))])
+def test_pooler_is_left_out_when_no_exit_can_use_it(tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]) -> None:
+    tensors = _tensors(POOLER)
+    model, report = _load(tmp_path, tensors, small_config(pooling, exits))
+    assert report.left_out == tuple(sorted(POOLER))
+    poolers = [head.pooler.weight for head in exit_heads(model) if head.pooler is not None]
+    assert not any(torch.equal(weight, tensors["pooler.dense.weight"]) for weight in poolers)
+
+
+def test_half_a_pooler_is_an_error(tmp_path: Path) -> None:
+    tensors = _tensors(POOLER)
+    del tensors["pooler.dense.bias"]
+    with pytest.raises(HarnessError, match=r"1 missing: pooler\.dense\.bias"):
+        _load(tmp_path, tensors, small_config("cls"))
+
+
+def test_half_precision_weights_are_read_into_float32(tmp_path: Path) -> None:
+    tensors = {name: tensor.half() for name, tensor in _tensors().items()}
+    model, _ = _load(tmp_path, tensors, small_config())
+    value = model.state_dict()["layers.0.query.weight"]
+    assert value.dtype == torch.float32
+    assert torch.equal(value, tensors["encoder.layer.0.attention.self.query.weight"].float())
+
+
+def test_a_random_backbone_loads_nothing(micro: Backbone) -> None:
+    _, report = pretrained(micro, ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "dense")))
+    assert report == _expected(0, (), ("all: random backbone",))
+
+
+def test_a_damaged_weights_file_is_the_users_error(tmp_path: Path) -> None:
+    backbone = _backbone(tmp_path, _tensors())
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(HarnessError, match="cannot be read"):
+        pretrained(backbone, small_config())
+
+
+def test_a_pickle_is_never_loaded_whatever_its_name(tmp_path: Path) -> None:
+    trace, folder = tmp_path / "was-loaded", tmp_path / "folder"
+    folder.mkdir()
+    payload = pickle.dumps({"state": TouchesAFile(trace)})
+    backbone = Backbone("small", SMALL, "mean", f"folder:{folder}", "none", (1e-3,))
+    (folder / "pytorch_model.bin").write_bytes(payload)
+    with pytest.raises(HarnessError, match="only safetensors are read"):
+        pretrained(backbone, small_config())
+    (folder / "model.safetensors").write_bytes(payload)
+    with pytest.raises(HarnessError, match="cannot be read"):
+        pretrained(replace(backbone), small_config())
+    with pytest.raises(IncompleteError):
+        load_model(folder)
+    save_model(EncoderModel(small_config()), folder)
+    (folder / "model.safetensors").write_bytes(payload)
+    with pytest.raises(IncompleteError, match="does not hold a model"):
+        load_model(folder)
+    assert not trace.exists()
+    pickle.loads(payload)
+    assert trace.exists()
+
+
+def test_exit_heads_come_first_to_last_without_the_layers_that_have_none() -> None:
+    exits: tuple[Head | None, ...] = ("plain", None, *("dense",) * 9)
+    model = EncoderModel(small_config(exits=exits, shape=bert_shape(11, 16, 2, 4, vocabulary=30)))
+    assert exit_heads(model) == [model.exits[str(layer)] for layer in (0, *range(2, 11))]

@@ -1,0 +1,160 @@
+"""A fine-tuned classifier of every family answers as the library's; its classes are found by name; nothing is trained."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.checkpoints import write_checkpoint
+from support.families import FAMILIES, LIBRARY
+from support.synthetic import one_line
+
+from baselines.checkpoint import CHECKPOINT, checkpoint_config
+from baselines.encoders.weights import fine_tuned
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS, Task
+from harness.errors import HarnessError
+from harness.measure.macs import piece_costs
+from harness.methods.stages import Work
+from harness.models.backbones import find_backbone
+from harness.models.batches import collate
+from harness.models.label_names import class_names, places_of
+
+TEXTS = [("anna was happy", "anna smiled"), ("ben",), ("clara was not sad at all and sang", "clara was")]
+
+
+def task_of_classes(count: int) -> Task:
+    names = {1: "stsb", 2: "sst2", 3: "mnli"}
+    return TASKS[names[count]]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("case", LIBRARY)
+def test_logits_are_the_librarys_in_the_order_of_the_task(tmp_path: Path, case: str, count: int) -> None:
+    library = write_checkpoint(tmp_path / "it", case, None, count)
+    backbone = find_backbone(str(tmp_path / "it"))
+    places = tuple(reversed(range(count)))
+    ours, report = fine_tuned(backbone, checkpoint_config(backbone, task_of_classes(count)), places)
+    batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
+    given = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
+    if case != "distilbert":
+        given["token_type_ids"] = batch.types
+    with torch.no_grad():
+        theirs = library(**given).logits
+        own = ours.eval()(batch).logits
+    assert own.shape == (1, 3, count)
+    assert theirs.std() > 1e-3
+    torch.testing.assert_close(own[0], theirs[:, list(places)], atol=1e-5, rtol=0)
+    assert report.fresh == ()
+    assert report.loaded == len([name for name in library.state_dict() if "position_ids" not in name])
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "places"),
+    [
+        ("sst2", ["negative", "positive"], (0, 1)),
+        ("sst2", ["POSITIVE", "Negative"], (1, 0)),
+        ("sst2", ["0", "1"], (0, 1)),
+        ("sst2", ["1", "0"], (1, 0)),
+        ("mrpc", ["equivalent", "not equivalent"], (1, 0)),
+        ("mrpc", ["Not-Equivalent ", "EQUIVALENT"], (0, 1)),
+        ("mnli", ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"], (2, 1, 0)),
+        ("wnli", ["entailment", "not_entailment"], (1, 0)),
+        ("stsb", ["LABEL_0"], (0,)),
+    ],
+)
+def test_classes_are_found_by_their_names(task: str, names: list[str], places: tuple[int, ...]) -> None:
+    assert places_of(names, TASKS[task]) == places
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "said"),
+    [
+        ("sst2", ["LABEL_0", "LABEL_1"], ["LABEL_0, LABEL_1", "no names", "--labels negative,positive"]),
+        ("sst2", ["a", "b", "c"], ["3 classes (a, b, c)", "sst2 wants 2", "negative, positive"]),
+        ("mnli", ["negative", "positive"], ["2 classes", "mnli wants 3"]),
+        ("stsb", ["negative", "positive"], ["2 classes", "stsb wants 1 output", "regression"]),
+        ("sst2", ["LABEL_0"], ["1 class (", "sst2 wants 2"]),
+        ("sst2", ["positive", "positive"], ["positive, positive", "sst2", "--labels"]),
+        ("sst2", ["0", "positive"], ["0, positive", "--labels"]),
+        ("rte", ["0", "1"], ["0, 1", "rte", "--labels entailment,not_entailment"]),
+    ],
+)
+def test_names_that_do_not_fit_are_one_line(task: str, names: list[str], said: list[str]) -> None:
+    with pytest.raises(HarnessError) as caught:
+        places_of(names, TASKS[task])
+    assert all(word in one_line(caught) for word in said), one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        ({}, ("LABEL_0", "LABEL_1")),
+        ({"num_labels": 3}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+        ({"id2label": {"1": "yes", "0": "no"}}, ("no", "yes")),
+        ({"id2label": {"0": 5}}, ("5",)),
+    ],
+)
+def test_names_come_from_the_config(tmp_path: Path, config: dict[str, object], names: tuple[str, ...]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert class_names(tmp_path) == names
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"id2label": {"0": "no", "2": "yes"}},
+        {"id2label": ["no", "yes"]},
+        {"id2label": "no"},
+        {"num_labels": 0},
+        {"num_labels": "two"},
+        {"num_labels": -1},
+        {"problem_type": "multi_label_classification"},
+    ],
+)
+def test_a_config_without_usable_names_is_one_line(tmp_path: Path, config: dict[str, object]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HarnessError) as caught:
+        class_names(tmp_path)
+    assert "config.json" in one_line(caught)
+
+
+def rows_of(folder: Path) -> TaskData:
+    return load_data(TASKS["demo-pair"], None, limit=16).encoded(find_backbone(str(folder)).encode, 24)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_method_trains_nothing_and_counts_the_head(tmp_path: Path, work: Work, family: str) -> None:
+    labels = TASKS["demo-pair"].labels
+    write_checkpoint(tmp_path / "it", family, labels[::-1])
+    backbone, data = find_backbone(str(tmp_path / "it")), rows_of(tmp_path / "it")
+    fitted = CHECKPOINT.fit(data, backbone, work)
+    (use,) = fitted.uses()
+    assert (use.report.rows, use.report.steps, use.report.seconds) == (0, 0, 0.0)
+    (head,) = [exit_ for exit_ in piece_costs(fitted.stage.model).exits if exit_ is not None]
+    assert head.at(10) == 32 * 32 + 32 * 2
+    settled = CHECKPOINT.settled(backbone)
+    assert (settled.labels, settled.fingerprint) == (labels[::-1], backbone.fingerprint)
+    named = replace(CHECKPOINT, labels=labels).fit(data, backbone, work)
+    assert named.stage.key != fitted.stage.key
+    batch = collate(data.dev.tokens, np.arange(4))
+    with torch.no_grad():
+        torch.testing.assert_close(named.stage.model(batch).logits.flip(-1), fitted.stage.model(batch).logits)
+
+
+def test_weights_that_are_no_classifier_are_one_line(tmp_path: Path, work: Work) -> None:
+    write_checkpoint(tmp_path / "it", "bert", TASKS["demo-pair"].labels)
+    weights = tmp_path / "it" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: tensor for name, tensor in tensors.items() if "classifier" not in name}, weights)
+    with pytest.raises(HarnessError) as caught:
+        CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), work)
+    assert all(word in one_line(caught) for word in ("2 missing", "classifier.weight"))
+    save_file({**tensors, "classifier.weight": torch.zeros(3, 32)}, weights)
+    with pytest.raises(HarnessError) as caught:
+        CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), work)
+    assert all(word in one_line(caught) for word in ("classifier.weight [3, 32]", "wanted [2, 32]"))

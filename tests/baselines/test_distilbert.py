@@ -1,0 +1,336 @@
+"""DistilBERT: the student, what it learns from whom, and what runs once for all tasks and seeds."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.drawing import stage_folders
+from support.synthetic import BERT_WORDS, write_bert
+from support.trainings import make_model, make_run, make_schedule, same_weights, weights_of
+from torch import Tensor
+from torch.nn import functional
+from transformers import DistilBertConfig, DistilBertForMaskedLM
+
+from baselines import distilbert
+from baselines.bert import Bert
+from baselines.distilbert import DistilBert, DistilWords
+from baselines.distillation import masked_lm, stages
+from baselines.distillation.masked_lm import Masked, MaskedLm, masked, told
+from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.students import every_other, take_layers
+from baselines.encoders.encoder import EncoderModel, ModelConfig
+from baselines.encoders.weights import pretrained
+from baselines.training.loop import Examples
+from baselines.training.losses import cosine_loss
+from harness.data.corpus import Corpus
+from harness.data.dataset import TaskData
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError
+from harness.measure.macs import piece_costs
+from harness.methods.protocol import Reads
+from harness.methods.stages import Fitted, FittedStage, Stage, Work
+from harness.models.backbones import BACKBONES, Backbone, find_backbone
+from harness.models.batches import collate
+from harness.models.multi_exit import Batch
+from harness.records import StageUse, Training
+
+CPU = torch.device("cpu")
+QUICK = DistilBert(pretraining_epochs=1, learning_rates=(1e-3,))
+
+
+@pytest.fixture
+def small_work(work: Work) -> Work:
+    """With the fewest sentences that there may be."""
+    return replace(work, corpus=Corpus(limit=40))
+
+
+def names(fit: Fitted) -> list[str]:
+    return [use.report.name for use in fit.stage.uses()]
+
+
+# --- the student
+
+
+@pytest.mark.parametrize(
+    ("layers", "share", "kept"),
+    [(12, 1 / 2, (0, 2, 4, 7, 9, 11)), (6, 1 / 2, (0, 2, 5)), (6, 1.0, (0, 1, 2, 3, 4, 5)), (12, 1 / 3, (0, 4, 7, 11)), (3, 0.1, (0,))],
+)
+def test_layers_are_spread_from_the_first_to_the_last(layers: int, share: float, kept: tuple[int, ...]) -> None:
+    """The first line is the authors' script (extract_distilbert.py)."""
+    assert every_other(layers, share) == kept
+
+
+def test_student_of_bert_base_has_the_published_parameters_and_half_its_macs() -> None:
+    """66.36 M without pooler and classifier; a layer of BERT-base is 931,135,488 MACs at 128 tokens."""
+    with torch.device("meta"):
+        model = DistilBert(head="plain").untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+    assert model.parameter_count() - (2 * 768 + 2) == 66_362_880
+    costs = piece_costs(model)
+    assert costs.static(5, 128) == 6 * 931_135_488 + 2 * 768
+
+
+def test_encoder_is_the_librarys_distilbert(tmp_path: Path) -> None:
+    """Random weights in the library's own files, a masked-LM head among them."""
+    torch.manual_seed(3)
+    config = DistilBertConfig(vocab_size=len(BERT_WORDS), dim=12, n_heads=3, n_layers=2, hidden_dim=20, max_position_embeddings=40)
+    theirs = DistilBertForMaskedLM(config).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = write_bert(tmp_path / "distil")
+    theirs.save_pretrained(folder)
+    backbone = find_backbone(str(folder))
+    ours, report = pretrained(backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, (None, "plain"), masked_lm=True))
+    mask = torch.arange(9) < torch.tensor([9, 5, 2])[:, None]
+    ids = torch.randint(5, len(BERT_WORDS), (3, 9)).masked_fill(~mask, 0)
+    batch = Batch(ids, torch.ones_like(ids), mask)  # token types play no part
+    with torch.no_grad():
+        wanted = theirs(ids, mask.long(), output_hidden_states=True)
+        found = ours.eval()(batch)
+        words = told(ours, found.hiddens[-1], Masked(batch, mask, ids[mask]))
+    for own, other in zip(found.hiddens, wanted.hidden_states, strict=True):
+        torch.testing.assert_close(own[mask], other[mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(words, wanted.logits[mask], atol=1e-5, rtol=1e-5)
+    assert report.left_out == ()
+    assert report.fresh == ("exits.1.classifier.bias", "exits.1.classifier.weight")
+
+
+def test_student_begins_with_the_teachers_layers_and_its_embedding_of_a_single_text(micro: Backbone) -> None:
+    config = ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)
+    teacher = EncoderModel(config).eval()
+    student = take_layers(teacher, (0, 2)).eval()
+    assert student.config.shape.token_types == 0
+    assert same_weights(weights_of(student.layers[1]), weights_of(teacher.layers[2]))
+    assert student.masked_lm is not None and teacher.masked_lm is not None
+    assert same_weights(weights_of(student.masked_lm), weights_of(teacher.masked_lm))
+    ids = torch.randint(5, 30, (2, 7))
+    batch = Batch(ids, torch.zeros_like(ids), torch.ones_like(ids, dtype=torch.bool))
+    with torch.no_grad():
+        one, other = student(batch).hiddens, teacher(batch).hiddens
+    torch.testing.assert_close(one[0], other[0])
+    torch.testing.assert_close(one[1], other[1])
+
+
+# --- what is learned
+
+
+@pytest.fixture
+def caught(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[EncoderModel, Examples], Tensor]]:
+    """The losses that the stages would train with."""
+    losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
+
+    def train(model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object) -> Training:
+        losses.append(loss)
+        return Training(1, 1, 0.0, 0.0, (), 1)
+
+    for module in (stages, distilbert):
+        monkeypatch.setattr(module, "train", train)
+    return losses
+
+
+@pytest.mark.parametrize("weights", [(5.0, 2.0, 1.0), (1.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 2.0)])
+def test_loss_of_words_is_the_weighted_sum_of_three(
+    caught: list[Callable[[EncoderModel, Examples], Tensor]],
+    weights: tuple[float, float, float],
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+) -> None:
+    """Against the formulas: T^2 cross-entropy of softened answers, cross-entropy of the words, 1 - cosine of the last hidden states."""
+    teacher = EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)).eval()
+    fit = DistilWords("distil", (0, 2), *weights, 2.0, make_schedule()).fit((teacher,), few_rows, micro, make_run(tmp_path / "s"))
+    student = fit.model
+    assert isinstance(student, EncoderModel)
+    student.eval()
+    examples = Examples.of(few_rows.train, torch.arange(8).numpy(), CPU)
+    torch.manual_seed(4)
+    value = caught[0](student, examples)
+    torch.manual_seed(4)
+    given = masked(examples.batch, masked_lm.Pieces.of(micro))
+    own, wanted = student(given.batch).hiddens[-1], teacher(given.batch).hiddens[-1]
+    ours, theirs = told(student, own, given), told(teacher, wanted, given)
+    p, q = (theirs / 2).softmax(-1), (ours / 2).softmax(-1)
+    soft = -4 * (p * q.log()).sum(-1).mean()
+    hard = -ours.softmax(-1)[range(len(given.targets)), given.targets].log().mean()
+    real = examples.batch.mask
+    angle = 1 - ((own * wanted).sum(-1) / own.norm(dim=-1) / wanted.norm(dim=-1))[real].mean()
+    torch.testing.assert_close(value, weights[0] * soft + weights[1] * hard + weights[2] * angle, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["sst2", "stsb"])
+def test_loss_of_a_taught_student_has_a_share_of_the_teachers_answers(
+    caught: list[Callable[[EncoderModel, Examples], Tensor]], task: str, micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
+    data = replace(few_rows, task=TASKS[task])
+    start, classes, scale = make_model(micro), data.task.classes, data.task.scale
+    teacher = EncoderModel(ModelConfig(micro.shape, "mean", classes, scale, (None, None, "dense"))).eval()
+    fit = DistilAnswers("taught", micro.shape, "dense", 0.25, 2.0, None, make_schedule()).fit(
+        (start, teacher), data, micro, make_run(tmp_path / "s")
+    )
+    student, index = fit.model.eval(), torch.arange(8).numpy()
+    assert isinstance(student, EncoderModel)
+    examples = Examples.of(data.train, index, CPU)
+    with torch.no_grad():
+        own, wanted = student(examples.batch).logits[-1], teacher(collate(data.train.tokens, index)).logits[-1]
+        if task == "stsb":
+            soft, hard = ((own - wanted) / 5).square().mean(), ((own[:, 0] - examples.labels) / 5).square().mean()
+        else:
+            p, q = (wanted / 2).softmax(-1), (own / 2).softmax(-1)
+            soft, hard = -4 * (p * q.log()).sum(-1).mean(), functional.cross_entropy(own, examples.labels.long())
+        torch.testing.assert_close(caught[0](student, examples), 0.25 * soft + 0.75 * hard, atol=1e-5, rtol=1e-5)
+
+
+# --- the method
+
+
+def test_pre_training_runs_once_for_all_tasks_and_seeds(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    other_task = replace(few_rows, data_fingerprint="other")
+    fits = [QUICK.fit(data, micro, replace(small_work, seed=seed)) for data, seed in ((few_rows, 2), (few_rows, 3), (other_task, 2))]
+    assert [names(fit) for fit in fits] == [["masked-lm", "distil-cosine", "fine-tune"]] * 3
+    keys = [[use.report.key for use in fit.stage.uses()] for fit in fits]
+    assert keys[0][:2] == keys[1][:2] == keys[2][:2]
+    assert len({key[2] for key in keys}) == 3
+    assert len(stage_folders(small_work.cache)) == 5
+
+
+def test_a_teacher_that_knows_few_words_teaches_none(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record says so by the stage's name, and how many it told."""
+    poor = QUICK.fit(few_rows, micro, small_work)
+    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    rich = QUICK.fit(few_rows, micro, small_work)
+
+    def distilled(fit: Fitted) -> StageUse:
+        return fit.stage.uses()[1]
+
+    assert (distilled(poor).report.name, distilled(poor).report.selection) == ("distil-cosine", ())
+    assert (distilled(rich).report.name, len(distilled(rich).report.selection)) == ("distil", 1)
+    told = max(poor.stage.uses()[0].report.selection)
+    lacking = f"pre-training learns hidden states alone: the masked-LM head tells {told:.3f} of held-out words, wanted 0.30"
+    assert (poor.remarks, rich.remarks) == ((lacking,), ())
+    assert 0 <= poor.stage.uses()[0].report.selection[0] < 0.3
+
+
+def test_weights_and_temperature_are_those_of_the_settings(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them equal to another, and the teachers never train."""
+    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    made: list[DistilWords | DistilAnswers] = []
+
+    def watched(work: Work, stage: Stage, *words: Any) -> FittedStage:
+        if isinstance(stage, DistilWords | DistilAnswers):
+            made.append(stage)
+        return reached(work, stage, *words)
+
+    reached = Work.fitted
+    monkeypatch.setattr(Work, "fitted", watched)
+    teacher = Bert(learning_rates=(1e-3,))
+    method = replace(QUICK, soft=3.0, masked=0.5, cosine=0.7, temperature=1.5, task_soft=0.2, teacher=teacher, pretraining_batch=16)
+    method.fit(few_rows, micro, small_work)
+    words, answers = made
+    assert isinstance(words, DistilWords)
+    assert (words.soft, words.masked, words.cosine, words.temperature, words.kept) == (3.0, 0.5, 0.7, 1.5, (0, 2))
+    assert (words.schedule.epochs, words.schedule.batch_size, words.schedule.learning_rate) == (1, 16, 2e-4)
+    assert isinstance(answers, DistilAnswers)
+    assert (answers.soft, answers.temperature, answers.steps) == (0.2, 1.5, None)
+
+
+def test_the_teacher_of_words_never_trains(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drop-out is for the student alone."""
+    states: set[tuple[bool, bool]] = set()
+
+    def watched(own: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+        states.add((own.requires_grad, wanted.requires_grad))
+        return cosine_loss(own, wanted, mask)
+
+    modes: set[bool] = set()
+
+    def walked(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
+        if hidden.requires_grad is False and torch.is_grad_enabled() is False:
+            modes.add(model.training)
+        return told(model, hidden, given)
+
+    monkeypatch.setattr(distilbert, "cosine_loss", watched)
+    monkeypatch.setattr(distilbert, "told", walked)
+    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    QUICK.fit(few_rows, micro, small_work)
+    assert states == {(True, False)}
+    assert modes == {False}
+
+
+def test_without_pre_training_no_sentence_is_read(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+    method = replace(QUICK, pretraining=False)
+    assert (method.reads(), QUICK.reads()) == (Reads(), Reads(corpus=True))
+    unreadable = replace(work, corpus=Corpus((tmp_path / "absent",)))
+    fit = method.fit(few_rows, micro, unreadable)
+    assert names(fit) == ["start", "fine-tune"]
+    assert fit.stage.model.exit_layers == [2]
+    assert fit.stage.weights().fresh == ("all: random backbone",)
+
+
+def test_a_taught_student_has_the_references_own_stage_for_a_teacher(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    plain = replace(QUICK, pretraining=False)
+    bert = Bert(learning_rates=(1e-3,))
+    taught = replace(plain, teacher=bert).fit(few_rows, micro, work)
+    assert names(taught) == ["start", "fine-tune", "fine-tune-taught"]
+    assert bert.fit(few_rows, micro, work).stage.key in [use.report.key for use in taught.stage.uses()]
+    alone = plain.fit(few_rows, micro, work)
+    assert not same_weights(weights_of(alone.stage.model), weights_of(taught.stage.model))
+
+
+def test_numbers_of_one_small_fixed_run(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These figures are our own. They move only when a stage's revision is raised, or with the demo's texts."""
+    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    fit = replace(QUICK, teacher=Bert(learning_rates=(1e-3,))).fit(few_rows, micro, small_work)
+    assert (MaskedLm.revision, DistilWords.revision, DistilAnswers.revision) == (2, 2, 1)
+    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    assert reached == pytest.approx(
+        {"masked-lm": 3.780132, "distil": 103.107964, "fine-tune": 0.662052, "fine-tune-taught": 1.703214}, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": 0.0},
+        {"layers": 1.5},
+        {"checkpoint": "/a/folder"},
+        {"pretraining_epochs": 0},
+        {"pretraining_batch": 0},
+        {"pretraining_rate": 0.0},
+        {"temperature": 0.0},
+        {"soft": -1.0},
+        {"soft": 0.0, "masked": 0.0, "cosine": 0.0},
+        {"task_soft": 1.5},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(DistilBert(), **change)
+
+
+# --- a published student
+
+
+def test_a_published_student_is_fine_tuned_as_it_is(
+    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its shape is its own; its vocabulary must be the backbone's."""
+    small = replace(micro, name="small", shape=replace(micro.shape, heads=(2,), ffn=(16,), head_size=16, token_types=0))
+    monkeypatch.setitem(BACKBONES, "small", small)
+    unreadable = replace(work, corpus=Corpus((tmp_path / "absent",)))
+    method = replace(QUICK, checkpoint="small")
+    fit = method.fit(few_rows, micro, unreadable)
+    assert names(fit) == ["start", "fine-tune"]
+    model = fit.stage.model
+    assert isinstance(model, EncoderModel)
+    assert model.config.shape == small.shape
+    assert method.untrained(micro, few_rows.task).parameter_count() == model.parameter_count()
+    foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
+    with pytest.raises(HarnessError, match=r"small has another vocabulary than backbone foreign"):
+        method.fit(few_rows, foreign, unreadable)

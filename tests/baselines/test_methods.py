@@ -1,0 +1,346 @@
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.fixed import FIXED, fixed_data
+from support.synthetic import timeless
+from support.trainings import same_weights
+from torch import Tensor
+
+from baselines.bert import Bert
+from baselines.deebert import DeeBert
+from baselines.encoders.encoder import EncoderModel
+from baselines.encoders.weights import exit_heads
+from baselines.pabee import Pabee
+from baselines.training import finetune
+from baselines.training.finetune import AddExits, FineTune
+from baselines.training.loop import Loss, Score, train
+from baselines.training.recipe import Recipe, Schedule
+from harness.data.dataset import Split, TaskData, Tokens
+from harness.data.tasks import Task
+from harness.errors import HarnessError, IncompleteError
+from harness.evaluation.curves import leaving
+from harness.evaluation.metrics import pearson
+from harness.evaluation.policies import Patience
+from harness.measure.inference import collect
+from harness.methods.compute import Compute
+from harness.methods.registry import model_format
+from harness.methods.stages import SEARCH_SEED, FreshFit, StageRun, Work, seed_all
+from harness.models.backbones import Backbone
+from harness.models.multi_exit import MultiExitModel
+from harness.records import Training
+
+CPU = torch.device("cpu")
+RATES = (1e-3, 3e-3)
+
+ONE_RATE: dict[str, Recipe] = {
+    "bert": Bert(learning_rates=(1e-3,), epochs=1),
+    "deebert": DeeBert(learning_rates=(1e-3,), epochs=1, teacher=Bert(learning_rates=(1e-3,), epochs=1)),
+    "pabee": Pabee(learning_rates=(1e-3,), epochs=1),
+}
+TWO_RATES: dict[str, Recipe] = {
+    "bert": Bert(learning_rates=RATES, epochs=2),
+    "deebert": DeeBert(learning_rates=RATES, epochs=2, teacher=Bert(learning_rates=(1e-3,), epochs=1)),
+    "pabee": Pabee(learning_rates=RATES, epochs=2),
+}
+
+
+def _tensors(model: MultiExitModel, beginning: str = "") -> dict[str, Tensor]:
+    return {name: value for name, value in model.state_dict().items() if name.startswith(beginning)}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    """One cache for the tests that only look at fitted models."""
+    return Work(2, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("shared"), model_format())
+
+
+def _model(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> EncoderModel:
+    model = method.fit(data, backbone, work).stage.model
+    assert isinstance(model, EncoderModel)
+    return model
+
+
+@pytest.mark.parametrize(("name", "exits"), [("bert", (None, None, "dense")), ("deebert", ("dense",) * 3), ("pabee", ("shared",) * 3)])
+def test_a_fitted_model_has_the_exits_of_its_method_and_of_the_untrained_one(
+    shared: Work, few_rows: TaskData, micro: Backbone, name: str, exits: tuple[str | None, ...]
+) -> None:
+    model = _model(shared, ONE_RATE[name], few_rows, micro)
+    untrained = ONE_RATE[name].untrained(micro, few_rows.task)
+    assert model.config == untrained.config
+    assert model.config.exits == exits
+    assert not same_weights(_tensors(model), _tensors(untrained))
+
+
+@pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
+def test_stages_of_a_fit_are_those_whose_revisions_the_method_names(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    fitted = ONE_RATE[name].fit(few_rows, micro, shared)
+    assert {use.report.name for use in fitted.stage.uses()} == set(ONE_RATE[name].revisions())
+    assert fitted.trials == ()
+
+
+def test_deeberts_last_exit_answers_as_bert_to_the_last_bit(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    bert = collect(_model(shared, ONE_RATE["bert"], few_rows, micro), few_rows.dev, 16, CPU)
+    deebert = collect(_model(shared, ONE_RATE["deebert"], few_rows, micro), few_rows.dev, 16, CPU)
+    assert np.array_equal(deebert.logits[-1], bert.logits[0])
+    assert not np.array_equal(deebert.logits[0], bert.logits[0])
+
+
+def test_deebert_trains_only_the_new_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    first, second = (_model(shared, ONE_RATE[name], few_rows, micro) for name in ("bert", "deebert"))
+    for beginning in ("embedding.", "layers.", "exits.2."):
+        assert same_weights(_tensors(first, beginning), _tensors(second, beginning))
+    last = exit_heads(first)[0].pooler
+    assert last is not None
+    for head in exit_heads(second)[:-1]:
+        assert head.pooler is not None
+        assert not torch.equal(head.pooler.weight, last.weight)
+        assert head.classifier.bias.abs().min() > 0
+
+
+@dataclass
+class Seen:
+    """What a training was given, before it began."""
+
+    models: list[EncoderModel]
+    trained: list[set[str]]
+    start: list[dict[str, Tensor]]
+    rows: list[Split]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    noted = Seen([], [], [], [])
+
+    def watched(model: EncoderModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun) -> Training:
+        noted.models.append(model)
+        noted.trained.append({name for name, parameter in model.named_parameters() if parameter.requires_grad})
+        noted.start.append({name: value.clone() for name, value in model.state_dict().items()})
+        noted.rows.append(rows)
+        return train(model, loss, rows, score, schedule, run)
+
+    monkeypatch.setattr(finetune, "train", watched)
+    return noted
+
+
+def test_deeberts_new_poolers_start_from_the_last_exits_and_its_classifiers_afresh(
+    work: Work, few_rows: TaskData, micro: Backbone, seen: Seen
+) -> None:
+    ONE_RATE["deebert"].fit(few_rows, micro, work)
+    _, start = seen.start
+    for kind in ("weight", "bias"):
+        assert all(torch.equal(start[f"exits.{exit_}.pooler.{kind}"], start[f"exits.2.pooler.{kind}"]) for exit_ in (0, 1))
+    assert len({float(start[f"exits.{exit_}.classifier.weight"].sum()) for exit_ in (0, 1, 2)}) == 3
+    everything, new = seen.trained
+    assert everything == {name for name, _ in seen.models[0].named_parameters()}
+    assert new == {name for name in start if name.startswith(("exits.0.", "exits.1."))}
+
+
+@pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
+def test_methods_train_on_the_training_rows_alone(work: Work, few_rows: TaskData, micro: Backbone, seen: Seen, name: str) -> None:
+    ONE_RATE[name].fit(few_rows, micro, work)
+    assert all(rows is few_rows.train for rows in seen.rows)
+
+
+@pytest.mark.parametrize(("name", "weights"), [("bert", (1.0,)), ("pabee", (1 / 6, 2 / 6, 3 / 6))])
+def test_weights_of_the_exits_losses(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch, name: str, weights: tuple[float, ...]
+) -> None:
+    stages: list[FineTune] = []
+    plain = FineTune.fit
+
+    def watched(self: FineTune, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+        stages.append(self)
+        return plain(self, parents, data, backbone, run)
+
+    monkeypatch.setattr(FineTune, "fit", watched)
+    ONE_RATE[name].fit(few_rows, micro, work)
+    (stage,) = stages
+    assert stage.weights == pytest.approx(weights)
+
+
+def _first_loss(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> tuple[float, np.ndarray, np.ndarray]:
+    """The loss of an epoch in which nothing moves, with the exits' logits and the labels of the training rows."""
+    still = replace(backbone, shape=replace(backbone.shape, dropout=0.0))
+    fitted = method.fit(data, still, work)
+    trace = collect(fitted.stage.model, data.train, 16, CPU)
+    return fitted.stage.stored.report.final_loss, trace.logits.astype(np.float64), trace.labels
+
+
+def _cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[e] by the definition."""
+    probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    return -np.log(probabilities[:, np.arange(len(labels)), labels.astype(int)]).mean(-1)
+
+
+def test_the_losses_minimised_are_those_of_the_papers(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """At a learning rate of 1e-12 the mean loss over an epoch of equal batches is that of the model at its end."""
+    still = {"learning_rates": (1e-12,), "epochs": 1, "batch_size": 16}
+    spread = replace(micro, name="spread")
+    bert = Bert(**still)
+    loss, logits, labels = _first_loss(work, bert, few_rows, spread)
+    assert loss == pytest.approx(_cross_entropies(logits, labels)[0], abs=1e-6)
+    loss, logits, labels = _first_loss(work, Pabee(**still), few_rows, spread)
+    assert loss == pytest.approx(float(np.average(_cross_entropies(logits, labels), weights=(1, 2, 3))), abs=1e-6)
+    loss, logits, labels = _first_loss(work, DeeBert(**still, teacher=bert), few_rows, spread)
+    assert loss == pytest.approx(_cross_entropies(logits, labels)[:2].sum(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
+def test_learning_rate_is_the_one_whose_best_epoch_scores_highest_on_selection(
+    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+) -> None:
+    method = TWO_RATES[name]
+    fitted = method.fit(few_rows, micro, shared)
+    by_hand = []
+    for rate in RATES:
+        alone = replace(method, learning_rates=(rate,)).fit(few_rows, micro, shared.at_seed(SEARCH_SEED))
+        trace = collect(alone.stage.model, few_rows.selection, 16, CPU)
+        right = (trace.predictions() == trace.labels).mean(-1)
+        by_hand.append(float(right[:-1].mean() if name == "deebert" else right.mean()))
+    assert [trial.score for trial in fitted.trials] == pytest.approx(by_hand)
+    assert [trial.value for trial in fitted.trials] == list(RATES)
+    assert {(trial.stage, trial.field) for trial in fitted.trials} == {(fitted.stage.stored.report.name, "learning_rate")}
+    best = by_hand.index(max(by_hand))
+    assert [trial.chosen for trial in fitted.trials] == [place == best for place in range(2)]
+
+
+def test_the_chosen_rate_is_the_one_that_is_fitted(work: Work, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    fitted = TWO_RATES["bert"].fit(few_rows, micro, shared)
+    (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
+    alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(few_rows, micro, work.at_seed(shared.seed))
+    assert fitted.stage.key == alone.stage.key
+    assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
+
+
+def test_only_the_chosen_rate_keeps_its_model_and_the_search_is_not_repeated(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = TWO_RATES["bert"].fit(few_rows, micro, work)
+    models = list((work.cache / "stages").glob("*/model"))
+    assert models == [first.stage.model_folder]
+    assert len(list((work.cache / "stages").glob("*/stage.json"))) == 2
+    monkeypatch.setattr("baselines.training.finetune.train", None)
+    again = TWO_RATES["bert"].fit(few_rows, micro, work)
+    assert (again.trials, again.stage.reused) == (first.trials, True)
+    monkeypatch.undo()
+    (loser,) = [trial.value for trial in first.trials if not trial.chosen]
+    alone = replace(TWO_RATES["bert"], learning_rates=(loser,)).fit(few_rows, micro, work)
+    assert not alone.stage.reused
+    assert alone.stage.model_folder.is_dir()
+
+
+@pytest.mark.parametrize("name", ["deebert", "pabee"])
+def test_a_backbone_of_one_layer_has_no_exit_before_the_last(micro: Backbone, name: str) -> None:
+    single = replace(micro, shape=replace(micro.shape, heads=(4,), ffn=(64,)))
+    with pytest.raises(HarnessError, match="micro has a single layer"):
+        ONE_RATE[name].settled(single)
+    Bert().settled(single)
+
+
+def test_a_rate_that_diverges_is_a_failed_trial(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    fitted = replace(TWO_RATES["bert"], learning_rates=(1e30, 1e-3), clip=1e30).fit(few_rows, micro, work)
+    lost, won = fitted.trials
+    assert (lost.value, lost.score, lost.seconds, lost.chosen) == (1e30, None, None, False)
+    assert won.chosen
+    assert won.score is not None
+
+
+def test_when_every_rate_diverges_all_are_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    with pytest.raises(IncompleteError, match=r"fine-tune: .* any learning rate of 1e\+30, 1e\+29"):
+        replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(few_rows, micro, work)
+
+
+@pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
+def test_all_seeds_use_the_trials_of_one_fixed_seed(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    fits = {seed: TWO_RATES[name].fit(few_rows, micro, shared.at_seed(seed)) for seed in (SEARCH_SEED, 2, 3)}
+    assert len({fitted.trials for fitted in fits.values()}) == 1
+    assert len({fitted.stage.key for fitted in fits.values()}) == 3
+
+
+@pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
+def test_fitting_never_looks_at_dev_or_calibration(work: Work, shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    """Without texts, tokens or labels (the row numbers stay, since the key knows them) the same comes out."""
+
+    def blank(split: Split) -> Split:
+        return Split(split.ids, ((),) * len(split), np.full(len(split), np.nan), Tokens((), (), 0))
+
+    blanked = replace(few_rows, dev=blank(few_rows.dev), calibration=blank(few_rows.calibration))
+    plain = TWO_RATES[name].fit(few_rows, micro, shared)
+    blind = TWO_RATES[name].fit(blanked, micro, work.at_seed(shared.seed))
+    assert timeless(blind.trials) == timeless(plain.trials)
+    assert same_weights(_tensors(blind.stage.model), _tensors(plain.stage.model))
+
+
+@pytest.fixture(scope="module")
+def similarity(few_rows: TaskData) -> TaskData:
+    """A regression from 0 to 5: of the 12 words of a row some are word 7, the others word 8, and the label is five times their share."""
+    task = Task("similarity", (), (), ("pearson", "spearman"), None, scale=5.0)
+    draw = np.random.default_rng(6)
+
+    def scored(split: Split) -> Split:
+        sevens = draw.integers(0, 13, len(split))
+        ids = tuple(np.where(np.arange(12) < count, 7, 8).astype(np.int32) for count in sevens)
+        return replace(split, labels=5 * sevens / 12, tokens=Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0))
+
+    splits = {name: scored(split) for name, split in few_rows.splits().items()}
+    return replace(few_rows, task=task, data_fingerprint="similarity", **splits)
+
+
+def test_pabee_minimises_squared_errors_in_units_of_the_scale(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    method = Pabee(learning_rates=(1e-12,), epochs=1, batch_size=16)
+    loss, logits, labels = _first_loss(work, method, similarity, micro)
+    assert logits.shape == (3, 48, 1)
+    errors = ((logits[..., 0] / 5 - labels / 5) ** 2).mean(-1)
+    assert loss == pytest.approx(float(np.average(errors, weights=(1, 2, 3))), abs=1e-6)
+
+
+def test_pabee_learns_a_regression_in_label_units_and_its_rows_leave_by_patience(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    method = Pabee(learning_rates=(5e-3,), epochs=5, batch_size=8)
+    fitted = method.fit(similarity, micro, work)
+    trace = collect(fitted.stage.model, similarity.train, 16, CPU)
+    answers = trace.predictions()[-1]
+    assert pearson(answers.astype(np.float64), trace.labels) > 0.9
+    assert answers.mean() == pytest.approx(trace.labels.mean(), abs=1.0)
+    selection = fitted.stage.stored.report.selection
+    assert len(selection) == 5
+    assert all(-1 <= score <= 1 for score in selection)
+    change = np.abs(np.diff(trace.predictions(), axis=0)[0])
+    tolerance = float(np.median(change)) + 1e-7
+    (exits,) = leaving(Patience(tolerance=tolerance), trace.logits, np.array([1.0]))
+    assert exits.tolist() == np.where(change < tolerance, 1, 2).tolist()
+    assert set(exits) == {1, 2}
+
+
+def test_selection_of_a_regression_is_scored_by_its_first_metric(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    fitted = Bert(learning_rates=(1e-3,), epochs=2).fit(similarity, micro, work)
+    report = fitted.stage.stored.report
+    trace = collect(fitted.stage.model, similarity.selection, 16, CPU)
+    expected = np.corrcoef(trace.predictions()[0], trace.labels)[0, 1]
+    assert max(report.selection) == report.selection[report.best_epoch - 1] == pytest.approx(expected, abs=1e-4)
+
+
+def test_deebert_and_bert_fit_a_regression_too(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    trace = collect(_model(work, ONE_RATE["deebert"], similarity, micro), similarity.dev, 16, CPU)
+    assert trace.logits.shape == (3, 48, 1)
+
+
+def test_numbers_of_one_small_fixed_run(work: Work, tmp_path: Path) -> None:
+    """These figures are our own. They move only when the stage's revision is raised, which makes new stages and runs of old ones."""
+    data, backbone = fixed_data(), FIXED
+    schedule = Schedule(epochs=3, batch_size=8, learning_rate=3e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+
+    def fit(stage: FineTune | AddExits, *parents: MultiExitModel) -> FreshFit:
+        seed = seed_all(1, stage.name)
+        scratch = tmp_path / stage.name
+        scratch.mkdir()
+        return stage.fit(parents, data, backbone, StageRun(work.compute, "a cell", stage.name, seed, scratch))
+
+    bert = fit(FineTune("fine-tune", (None, None, "dense"), (1.0,), schedule))
+    deebert = fit(AddExits("deebert-exits", "dense", schedule), bert.model)
+    pabee = fit(FineTune("pabee-joint", ("shared",) * 3, (1 / 6, 2 / 6, 3 / 6), schedule))
+    reached = [fresh.training.final_loss for fresh in (bert, deebert, pabee)]
+    assert (FineTune.revision, AddExits.revision) == (2, 2)
+    assert reached == pytest.approx([0.660318, 1.377090, 0.674731], abs=1e-4)

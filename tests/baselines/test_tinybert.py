@@ -1,0 +1,354 @@
+"""TinyBERT: the student's shape, what it learns from which layer, its switches, and what runs once."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.synthetic import write_bert
+from support.trainings import make_run, make_schedule, same_weights, weights_of
+from torch import Tensor
+from torch.nn import functional
+
+from baselines import tinybert
+from baselines.bert import Bert
+from baselines.distillation import masked_lm, stages
+from baselines.distillation.augmentation import AUGMENTATION_REVISION
+from baselines.distillation.stages import DistilAnswers
+from baselines.encoders.encoder import EncoderModel, ModelConfig
+from baselines.tinybert import (
+    TINYBERT,
+    TINYBERT_6L,
+    TINYBERT_HALF,
+    TINYBERT_PAPER,
+    DistilInside,
+    Inside,
+    Pupil,
+    TinyBert,
+    inside_loss,
+    layer_map,
+    smaller,
+)
+from baselines.training.loop import Examples, train
+from baselines.training.recipe import Schedule
+from baselines.training.steps import bounded
+from harness.data.corpus import Corpus
+from harness.data.dataset import TaskData
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError
+from harness.measure.macs import piece_costs
+from harness.methods.protocol import Reads
+from harness.methods.stages import Fitted, Work
+from harness.models.backbones import BACKBONES, Backbone, find_backbone
+from harness.models.shapes import bert_shape
+from harness.records import Training
+
+CPU = torch.device("cpu")
+QUICK = TinyBert(
+    layers=2 / 3, width=1 / 2, ffn=1 / 2, general_epochs=1, intermediate_steps=2, prediction_steps=2, augmentation=2, learning_rates=(1e-3,)
+)
+
+
+@pytest.fixture
+def small_work(work: Work) -> Work:
+    """With the fewest sentences that there may be."""
+    return replace(work, corpus=Corpus(limit=40))
+
+
+def names(fit: Fitted) -> list[str]:
+    return [use.report.name for use in fit.uses()]
+
+
+# --- the student's shape
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "layers", "hidden", "ffn"),
+    [
+        (TINYBERT, "bert-base-uncased", 4, 312, 1200),
+        (TINYBERT_6L, "bert-base-uncased", 6, 768, 3072),
+        (TINYBERT, "minilm", 2, 156, 600),
+        (TINYBERT_HALF, "minilm", 4, 192, 768),
+    ],
+)
+def test_presets_are_shares_of_the_backbone(method: TinyBert, backbone: str, layers: int, hidden: int, ffn: int) -> None:
+    found = BACKBONES[backbone]
+    shape = smaller(found.shape, method.layers, method.width, method.ffn)
+    assert (shape.layers, shape.hidden, set(shape.ffn), set(shape.heads)) == (layers, hidden, {ffn}, {12})
+    assert shape.head_size * 12 == hidden
+
+
+@pytest.mark.parametrize(("method", "millions", "gmacs"), [(TINYBERT, 14.35, 0.624), (TINYBERT_6L, 66.96, 5.587)])
+def test_presets_of_bert_base_have_the_published_parameters_and_macs(method: TinyBert, millions: float, gmacs: float) -> None:
+    """Two labels, with the pooler, at 128 tokens."""
+    with torch.device("meta"):
+        model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+    assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.006)
+    layers = len(model.layers)
+    assert piece_costs(model).static(layers - 1, 128) / 1e9 == pytest.approx(gmacs, abs=0.0006)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "places"),
+    [(4, 12, (3, 6, 9, 12)), (6, 12, (2, 4, 6, 8, 10, 12)), (4, 6, (1, 3, 4, 6)), (2, 6, (3, 6)), (3, 3, (1, 2, 3))],
+)
+def test_layers_learn_from_layers_spread_evenly_the_last_from_the_last(student: int, teacher: int, places: tuple[int, ...]) -> None:
+    """The first two are the paper's, 3m and 2m."""
+    assert layer_map(student, teacher) == places
+
+
+# --- the answers
+
+
+@pytest.mark.parametrize("soft", [True, False])
+@pytest.mark.parametrize("task", ["sst2", "stsb"])
+def test_the_last_part_learns_the_teachers_answers_or_the_labels(
+    soft: bool, task: str, micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
+
+    def train(model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object) -> Training:
+        losses.append(loss)
+        return Training(1, 1, 0.0, 0.0, (), 1)
+
+    monkeypatch.setattr(stages, "train", train)
+    data = replace(few_rows, task=TASKS[task])
+    shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
+    config = ModelConfig(micro.shape, "mean", data.task.classes, data.task.scale, (None, None, "dense"))
+    teacher = EncoderModel(config).eval()
+    fit = DistilAnswers("prediction", shape, "dense", float(soft), 1.0, None, make_schedule()).fit(
+        (teacher,), data, micro, make_run(tmp_path / "s")
+    )
+    student = fit.model.eval()
+    assert isinstance(student, EncoderModel)
+    examples = Examples.of(data.train, torch.arange(8).numpy(), CPU)
+    with torch.no_grad():
+        own, wanted, labels = student(examples.batch).logits[-1], teacher(examples.batch).logits[-1], examples.labels
+        if task == "stsb":
+            expected = ((own[:, 0] - (wanted[:, 0] if soft else labels)) / 5).square().mean()
+        else:
+            given = wanted.softmax(-1) if soft else functional.one_hot(labels.long(), 2).float()
+            expected = -(given * own.log_softmax(-1)).sum(-1).mean()
+        torch.testing.assert_close(losses[0](student, examples), expected)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rows", "epochs"), [(1, 16, 1), (2, 32, 2), (3, 48, 3), (6, 48, 6), (7, 48, 7), (11, 48, 1), (100, 48, 10)]
+)
+def test_a_bound_on_steps_is_kept_exactly_in_equal_epochs(few_rows: TaskData, steps: int, rows: int, epochs: int) -> None:
+    """48 rows, 16 a step; each row comes as often as another, to within one."""
+    schedule = make_schedule(epochs=3)
+    found = bounded(few_rows.train, schedule, steps)
+    assert (len(found.rows), found.schedule.epochs, len(found.parts)) == (rows, epochs, epochs)
+    assert sum(schedule.steps(len(part)) for part in found.parts) == steps
+    counts = Counter(id_ for part in found.parts for id_ in part.ids.tolist())
+    assert set(counts) == set(found.rows.ids.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 1
+    again = bounded(few_rows.train, schedule, steps)
+    assert [part.ids.tolist() for part in again.parts] == [part.ids.tolist() for part in found.parts]
+
+
+def test_without_a_bound_every_epoch_has_all_rows(few_rows: TaskData) -> None:
+    found = bounded(few_rows.train, make_schedule(epochs=3), None)
+    assert found.parts == (few_rows.train,) * 3
+    assert found.schedule.epochs == 3
+
+
+# --- the method
+
+
+def test_every_part_stands_on_the_one_before_and_pre_training_runs_once(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    fits = [QUICK.fit(few_rows, micro, replace(small_work, seed=seed)) for seed in (2, 3)]
+    assert [names(fit) for fit in fits] == [["masked-lm", "general", "fine-tune", "intermediate", "prediction"]] * 2
+    keys = [[use.report.key for use in fit.uses()] for fit in fits]
+    assert keys[0][:2] == keys[1][:2]
+    assert all(len({one, other}) == 2 for one, other in list(zip(*keys, strict=True))[2:])
+    assert fits[0].stage.weights().fresh == ("all: a student with random weights",)
+    bert = Bert(learning_rates=QUICK.teacher.learning_rates).fit(few_rows, micro, replace(small_work, seed=2))
+    assert bert.stage.key == keys[0][2]
+    rows = [use.report.rows for use in fits[0].uses()]
+    assert rows[3:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"general": False}, ["masked-lm", "fine-tune", "intermediate", "prediction"]),
+        ({"attention": False, "hidden": False, "embedding": False}, ["masked-lm", "fine-tune", "prediction"]),
+        ({"augmentation": 0}, ["general", "fine-tune", "intermediate", "prediction"]),
+        ({"prediction": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        ({"attention": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        ({"hidden": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        ({"embedding": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+    ],
+    ids=str,
+)
+def test_each_switch_changes_what_it_names(
+    small_work: Work, few_rows: TaskData, micro: Backbone, change: dict[str, bool], stages: list[str]
+) -> None:
+    method = replace(QUICK, **change)
+    fit = method.fit(few_rows, micro, small_work)
+    assert names(fit) == stages
+    whole = QUICK.fit(few_rows, micro, small_work)
+    assert not same_weights(weights_of(fit.stage.model), weights_of(whole.stage.model))
+    same = {use.report.key for use in fit.uses()} & {use.report.key for use in whole.uses()}
+    kept = {use.report.name for use in fit.uses() if use.report.key in same}
+    before = {"general": {"masked-lm"}, "augmentation": {"general"}, "prediction": {"masked-lm", "general", "intermediate"}}
+    assert kept == {"fine-tune"} | before.get(next(iter(change)), {"masked-lm"})
+
+
+@dataclass
+class Lesson:
+    """What a loss on a teacher's inside was asked with."""
+
+    inside: Inside
+    training: tuple[bool, bool]
+    """Whether the student and the teacher were."""
+    rows: list[tuple[int, ...]]
+
+
+@pytest.fixture
+def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Lesson]:
+    """Those of every step."""
+    found: list[Lesson] = []
+
+    def watched(pupil: Pupil, teacher: EncoderModel, inside: Inside, examples: Examples) -> Tensor:
+        batch = examples.batch
+        rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.ids, batch.mask, strict=True)]
+        found.append(Lesson(inside, (pupil.student.training, teacher.training), rows))
+        return inside_loss(pupil, teacher, inside, examples)
+
+    monkeypatch.setattr(tinybert, "inside_loss", watched)
+    return found
+
+
+@pytest.mark.parametrize("term", ["attention", "hidden", "embedding"])
+def test_a_term_that_is_off_is_learned_in_no_part_and_the_teacher_never_trains(
+    term: str, lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone
+) -> None:
+    replace(QUICK, **{term: False}).fit(few_rows, micro, small_work)
+    assert {lesson.inside for lesson in lessons} == {Inside(**{name: name != term for name in ("attention", "hidden", "embedding")})}
+    assert {lesson.training for lesson in lessons} == {(True, False)}
+
+
+def test_altered_rows_reach_the_loss(lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    own = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
+    reached = []
+    for copies in (0, 2):
+        replace(QUICK, general=False, intermediate_steps=10, augmentation=copies).fit(few_rows, micro, small_work)
+        reached.append({row for lesson in lessons for row in lesson.rows})
+        lessons.clear()
+    assert reached[0] == own
+    assert len(reached[1] - own) > len(own)
+
+
+def test_the_inside_of_the_task_is_learned_at_one_rate_and_all_else_at_a_falling_one(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the authors' code: schedule "none" there, warm-up and decay in general distillation and in the last part."""
+    found: dict[str, Schedule] = {}
+
+    def watched(*words: Any) -> Training:
+        schedule, run = words[-2:]
+        found[run.stage] = schedule
+        return train(*words)
+
+    for module in (tinybert, stages):
+        monkeypatch.setattr(module, "train", watched)
+    replace(QUICK, general_rate=3e-3, general_batch=8, intermediate_rate=2e-3).fit(few_rows, micro, small_work)
+    told = {name: (one.learning_rate, one.batch_size, one.warmup, one.decay) for name, one in found.items()}
+    assert told == {"general": (3e-3, 8, 0.1, True), "intermediate": (2e-3, 32, 0.0, False), "prediction": (1e-3, 32, 0.1, True)}
+
+
+def test_the_papers_schedule() -> None:
+    """Sections 4.2 and the authors' README: 20 passes over the altered rows, then 3; 256 rows a step of general distillation."""
+    method = TINYBERT_PAPER
+    assert (method.general_epochs, method.general_batch, method.general_rate) == (3, 256, 5e-5)
+    assert (method.intermediate_steps, method.intermediate_epochs, method.intermediate_rate) == (None, 20, 5e-5)
+    assert (method.prediction_steps, method.epochs, method.learning_rates) == (None, 3, (1e-5, 2e-5, 3e-5))
+    assert (method.augmentation, method.replaced, method.candidates) == (20, 0.4, 15)
+    assert replace(TINYBERT, head="plain").untrained(BACKBONES["minilm"], TASKS["sst2"]).config == (
+        replace(method, head="plain").untrained(BACKBONES["minilm"], TASKS["sst2"]).config
+    )
+
+
+def test_a_head_that_knows_few_words_is_said_in_the_record_and_only_where_words_are_put_in(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poor, none = (method.fit(few_rows, micro, small_work) for method in (QUICK, replace(QUICK, augmentation=0)))
+    told = max(poor.uses()[0].report.selection)
+    expected = f"augmentation takes neighbours alone: the masked-LM head tells {told:.3f} of held-out words, wanted 0.30"
+    assert (poor.remarks, none.remarks) == ((expected,), ())
+    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    assert QUICK.fit(few_rows, micro, small_work).remarks == ()
+
+
+def test_without_corpus_and_augmentation_no_sentence_is_read(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+    method = replace(QUICK, general=False, augmentation=0)
+    assert [each.reads() for each in (method, QUICK, replace(QUICK, general=False))] == [Reads(), Reads(True, True), Reads(True, True)]
+    fit = method.fit(few_rows, micro, replace(work, corpus=Corpus((tmp_path / "absent",))))
+    assert fit.stage.model.exit_layers == [2]
+
+
+def test_a_regression_runs_to_its_end(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    labels = torch.arange(48).numpy() / 10
+    data = replace(few_rows, task=TASKS["stsb"], train=replace(few_rows.train, labels=labels), data_fingerprint="0 to 5")
+    fit = QUICK.fit(data, micro, small_work)
+    assert all(use.report.final_loss < 100 for use in fit.stage.uses())
+
+
+def test_a_published_student_takes_the_place_of_general_distillation(
+    small_work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = replace(micro, name="small", shape=bert_shape(2, 16, 4, 24, micro.shape.vocabulary, 64))
+    monkeypatch.setitem(BACKBONES, "small", small)
+    method = replace(QUICK, checkpoint="small")
+    fit = method.fit(few_rows, micro, small_work)
+    assert names(fit) == ["masked-lm", "start", "fine-tune", "intermediate", "prediction"]
+    assert isinstance(fit.stage.model, EncoderModel)
+    assert fit.stage.model.config.shape == small.shape
+    monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
+    with pytest.raises(HarnessError, match="2 heads, backbone micro has 4"):
+        method.settled(micro)
+    foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
+    monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
+    with pytest.raises(HarnessError, match="small has another vocabulary than backbone foreign"):
+        method.fit(few_rows, foreign, small_work)
+
+
+def test_numbers_of_one_small_fixed_run(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """These figures are our own. They move only when a stage's revision is raised, or with the demo's texts."""
+    method = replace(QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,)))
+    fit = method.fit(few_rows, micro, small_work)
+    assert (DistilInside.revision, DistilAnswers.revision, AUGMENTATION_REVISION) == (2, 1, 2)
+    reached = {use.report.name: use.report.final_loss for use in fit.uses()}
+    assert reached == pytest.approx(
+        {"masked-lm": 3.580554, "general": 4.666869, "fine-tune": 0.662052, "intermediate": 4.140733, "prediction": 0.653073}, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": 0.0},
+        {"width": 1.5},
+        {"ffn": -1.0},
+        {"replaced": 0.0},
+        {"augmentation": -1},
+        {"candidates": 0},
+        {"general_epochs": 0},
+        {"intermediate_epochs": 0},
+        {"intermediate_steps": -1},
+        {"prediction_steps": -1},
+        {"general_rate": 0.0},
+        {"intermediate_rate": 0.0},
+        {"checkpoint": "/a/folder"},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(TinyBert(), **change)

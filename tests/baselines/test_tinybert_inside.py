@@ -1,0 +1,95 @@
+"""What TinyBERT's student learns of its teacher's inside: attention scores, hidden states, the embedding."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from support.trainings import make_run, make_schedule
+from torch import Tensor, nn
+from torch.nn import functional
+
+from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
+from baselines.tinybert import DistilInside, Inside, Pupil, inside_loss, smaller
+from baselines.training.loop import Examples
+from harness.data.dataset import TaskData
+from harness.models.backbones import Backbone
+from harness.models.shapes import EncoderShape
+
+CPU = torch.device("cpu")
+
+
+def eight(data: TaskData) -> Examples:
+    """The first rows."""
+    return Examples.of(data.train, torch.arange(8).numpy(), CPU)
+
+
+def encoder(shape: EncoderShape) -> EncoderModel:
+    return EncoderModel(ModelConfig(shape, "mean", 2, 1.0, (None,) * (shape.layers - 1) + ("plain",))).eval()
+
+
+@pytest.fixture
+def pair(micro: Backbone) -> tuple[Pupil, EncoderModel]:
+    """Two layers x 16 learn from four layers x 32."""
+    teacher = encoder(replace(micro.shape, heads=(4,) * 4, ffn=(64,) * 4))
+    return Pupil(encoder(smaller(teacher.config.shape, 1 / 2, 1 / 2, 1 / 2)), 32).eval(), teacher
+
+
+def by_hand(pupil: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str, Tensor]:
+    """Each term, row by row over real tokens: student's states 0, 1, 2 and the teacher's 0, 2, 4; layers 1, 2 and 2, 4."""
+    batch, student = examples.batch, pupil.student
+    own, wanted = student(batch).hiddens, teacher(batch).hiddens
+    terms = {name: torch.zeros(()) for name in ("attention", "hidden", "embedding")}
+    for row, real in enumerate(batch.mask.sum(1).tolist()):
+        for state, place in ((0, 0), (1, 2), (2, 4)):
+            projection = pupil.projections[state]
+            assert isinstance(projection, nn.Linear)
+            gap = (own[state][row, :real] @ projection.weight.T + projection.bias - wanted[place][row, :real]).square().mean()
+            terms["embedding" if state == 0 else "hidden"] += gap / len(batch.ids)
+            if state > 0:
+                one = scores(student, state - 1, own[state - 1][row, :real])
+                other = scores(teacher, place - 1, wanted[place - 1][row, :real])
+                terms["attention"] += (one - other).square().mean() / len(batch.ids)
+    return terms
+
+
+def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
+    """Products of queries and keys over the root of the head size, head by head [h, t, t]."""
+    block = model.layers[layer]
+    assert isinstance(block, Layer)
+    size = model.config.shape.head_size
+    query, key = (functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key))
+    return torch.stack([q @ k.T / size**0.5 for q, k in zip(query.split(size, -1), key.split(size, -1), strict=True)])
+
+
+@pytest.mark.parametrize("terms", [("attention", "hidden", "embedding"), ("attention",), ("hidden",), ("embedding",)], ids=str)
+def test_the_loss_is_the_sum_of_its_terms_over_the_mapped_layers(
+    terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
+) -> None:
+    inside = Inside(**{name: name in terms for name in ("attention", "hidden", "embedding")})
+    examples = eight(few_rows)
+    with torch.no_grad():
+        found = by_hand(*pair, examples)
+        torch.testing.assert_close(inside_loss(*pair, inside, examples), sum((found[name] for name in terms), torch.zeros(())))
+
+
+def test_only_the_student_and_its_projections_learn(pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+    pupil, teacher = pair
+    inside_loss(pupil, teacher, Inside(), eight(few_rows)).backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    untouched = {name for name, parameter in pupil.named_parameters() if parameter.grad is None}
+    assert untouched == {"student.exits.1.classifier.weight", "student.exits.1.classifier.bias"}
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in pupil.parameters())
+
+
+def test_a_student_draws_near_to_its_teachers_inside(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
+    losses = []
+    for epochs in (1, 12):
+        stage = DistilInside("general", shape, Inside(), None, make_schedule(epochs=epochs, learning_rate=3e-3))
+        torch.manual_seed(1)
+        fresh = stage.fit((), few_rows, micro, make_run(tmp_path / str(epochs)))
+        losses.append(fresh.training.final_loss)
+        assert isinstance(fresh.model, EncoderModel)
+        assert fresh.model.config.shape == shape
+    assert losses[1] < 0.7 * losses[0]

@@ -1,0 +1,81 @@
+"""Gradient equilibrium: each layer receives the mean of the gradients from above it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines.encoders.encoder import EncoderModel, ModelConfig
+from baselines.training.equilibrium import gradient_equilibrium
+from harness.data.dataset import TaskData
+from harness.models.backbones import Backbone
+from harness.models.batches import collate
+from harness.models.multi_exit import Batch, MultiExitModel, State
+
+
+class Doubling(nn.Module):
+    """A layer whose gradient is known: hidden times 2 plus a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return 2 * hidden + self.shift
+
+
+def _chain(layers: int) -> MultiExitModel:
+    class First(nn.Module):
+        def forward(self, ids: Tensor, types: Tensor) -> Tensor:
+            return ids.float()[..., None]
+
+    class Total(nn.Module):
+        def forward(self, state: State) -> Tensor:
+            return state.hiddens[-1].sum((1, 2))[:, None]
+
+    return MultiExitModel(First(), [Doubling() for _ in range(layers)], [Total() for _ in range(layers)])
+
+
+def test_gradient_equilibrium_is_the_mean_over_the_exits_above_in_closed_form() -> None:
+    """Exit j's gradient with respect to layer i's shift is 2^(j-i) a token; the layer receives the mean over j >= i, not the sum.
+
+    With a loss of weight 10 on every layer's hidden state, too: these gradients are averaged along with the exits'.
+    """
+    model, layers, tokens = _chain(4), 4, 3
+    batch = Batch(
+        torch.ones(1, tokens, dtype=torch.long), torch.zeros(1, tokens, dtype=torch.long), torch.ones(1, tokens, dtype=torch.bool)
+    )
+    with gradient_equilibrium(model):
+        walked = model(batch)
+        (walked.logits.sum() + 10 * torch.stack(walked.hiddens[1:]).sum()).backward()
+    for index, layer in enumerate(model.layers):
+        above = [11 * tokens * 2 ** (other - index) for other in range(index, layers)]
+        assert layer.shift.grad.item() == pytest.approx(sum(above) / len(above))
+
+
+def test_without_equilibrium_a_layer_receives_the_sum_and_the_hooks_are_gone() -> None:
+    model = _chain(3)
+    batch = Batch(torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
+    with gradient_equilibrium(model):
+        pass
+    model(batch).logits.sum().backward()
+    assert [layer.shift.grad.item() for layer in model.layers] == [7.0, 3.0, 1.0]
+
+
+def test_the_forward_pass_under_equilibrium_is_the_same_to_the_last_bit(micro: Backbone, few_rows: TaskData) -> None:
+    model = EncoderModel(ModelConfig(replace(micro.shape, dropout=0.0), "mean", 2, 1.0, ("plain",) * 3)).train()
+    batch = collate(few_rows.train.tokens, np.arange(8))
+    plain = model(batch)
+    with gradient_equilibrium(model):
+        balanced = model(batch)
+    assert torch.equal(plain.logits, balanced.logits)
+    assert all(torch.equal(one, other) for one, other in zip(plain.hiddens, balanced.hiddens, strict=True))
+
+
+def test_equilibrium_of_layers_that_repeat_is_refused() -> None:
+    model = _chain(1)
+    repeated = MultiExitModel(model.embedding, [model.layers[0]] * 2, [None, model.exit_after(0)])
+    with pytest.raises(ValueError, match="do not repeat"), gradient_equilibrium(repeated):
+        pass

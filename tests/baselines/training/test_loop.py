@@ -1,0 +1,317 @@
+"""The training loop: its epochs and the best of them, going on after an interruption, the score on selection."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from support.trainings import make_model, make_run, make_schedule, no_score, plain_loss, same_weights, watched_steps, weights_of
+from torch import Tensor, nn
+
+from baselines.encoders.encoder import EncoderModel
+from baselines.training.loop import Examples, selection_score, train
+from baselines.training.losses import exit_losses
+from harness.data.dataset import Split, TaskData, Tokens
+from harness.data.tasks import TASKS
+from harness.errors import IncompleteError
+from harness.measure.inference import collect
+from harness.methods.stages import DivergedError
+from harness.models.backbones import Backbone
+from harness.models.multi_exit import MultiExitModel
+from harness.progress import Progress
+from harness.records import Training
+
+CPU = torch.device("cpu")
+
+
+class ScriptedScore:
+    """Scores that the test chooses; keeps the weights that each was given for."""
+
+    def __init__(self, scores: Sequence[float]) -> None:
+        self.scores = list(scores)
+        self.weights: list[dict[str, Tensor]] = []
+
+    def __call__(self, model: MultiExitModel) -> float:
+        self.weights.append(weights_of(model))
+        return self.scores[len(self.weights) - 1]
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [((0.2, 0.9, 0.5), 2), ((0.9, 0.2, 0.5), 1), ((0.1, 0.2, 0.5), 3), ((0.5, 0.7, 0.7), 2), ((-1.0, -0.5, -2.0), 2)]
+)
+def test_weights_of_the_best_epoch_are_kept_the_first_of_equals(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, scores: tuple[float, ...], best: int
+) -> None:
+    model, score = make_model(micro), ScriptedScore(scores)
+    training = train(model, plain_loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path))
+    assert training.best_epoch == best
+    assert training.selection == scores
+    assert same_weights(weights_of(model), score.weights[best - 1])
+    assert not same_weights(score.weights[0], score.weights[1])
+
+
+def test_the_trained_model_is_in_evaluation_mode_on_the_cpu(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    model = make_model(micro)
+    train(model, plain_loss, few_rows.train, no_score, make_schedule(), make_run(tmp_path))
+    assert {module.training for module in model.modules()} == {False}
+    assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
+
+
+def test_every_epoch_trains_in_training_mode_even_after_a_score_in_evaluation_mode(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
+    modes = []
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        modes.append(model.training)
+        return plain_loss(model, examples)
+
+    def score(model: MultiExitModel) -> float:
+        model.eval()
+        return 0.0
+
+    train(make_model(micro), loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path))
+    assert modes == [True] * 9
+
+
+def test_every_epoch_sees_every_row_once_with_its_own_label_in_another_order(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    rows = replace(few_rows.train, labels=np.arange(48) / 64)
+    seen: list[list[float]] = []
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        batch, labels, numbers, _ = examples
+        for ids, mask, label, number in zip(batch.ids, batch.mask, labels, numbers, strict=True):
+            place = round(label.item() * 64)
+            assert number == rows.ids[place]
+            assert ids[mask].tolist() == rows.tokens.ids[place].tolist()
+        seen.append(labels.tolist())
+        return plain_loss(model, examples._replace(labels=labels.round()))
+
+    train(make_model(micro), loss, rows, no_score, make_schedule(epochs=2), make_run(tmp_path))
+    epochs = [list(chain.from_iterable(batches)) for batches in (seen[:3], seen[3:])]
+    assert all(sorted(epoch) == rows.labels.tolist() for epoch in epochs)
+    assert epochs[0] != epochs[1]
+
+
+def test_a_loss_is_told_the_step_also_after_an_interruption(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """Two epochs of 3 steps of 2 forward passes; interrupted in the second."""
+    steps: list[int] = []
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        steps.append(examples.step)
+        if steps == [0, 0, 1, 1, 2, 2, 3]:
+            raise StopHereError
+        return plain_loss(model, examples)
+
+    for _ in range(2):
+        with suppress(StopHereError):
+            train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2, accumulation=2), make_run(tmp_path))
+    assert steps == [0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5]
+
+
+def test_final_loss_is_the_mean_over_the_last_epoch(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    told = iter((9.0, 8.0, 7.0, 4.0, 3.0, 5.0))
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        value = plain_loss(model, examples)
+        return value - value.detach() + next(told)
+
+    training = train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2), make_run(tmp_path))
+    assert training.final_loss == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK torn", None])
+def test_a_damaged_state_is_said_and_training_begins_again(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """None: a state of another version, which lacks a part."""
+    whole = train(make_model(micro), plain_loss, few_rows.train, no_score, make_schedule(epochs=2), make_run(tmp_path / "whole"))
+    run = make_run(tmp_path / "torn")
+    run = replace(run, compute=replace(run.compute, progress=Progress()))
+    if content is None:
+        torch.save({"losses": [1.0]}, run.scratch / "train.pt")
+    else:
+        (run.scratch / "train.pt").write_bytes(content)
+    again = train(make_model(micro), plain_loss, few_rows.train, no_score, make_schedule(epochs=2), run)
+    assert again.final_loss == whole.final_loss
+    assert "training begins again" in " ".join(capsys.readouterr().err.split())
+
+
+def test_answers_that_are_not_finite_are_a_divergence(micro: Backbone, few_rows: TaskData) -> None:
+    """One step at a huge rate leaves finite, but huge weights: the loss was finite, what the model says is not."""
+    model = make_model(micro)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1e30)
+    with pytest.raises(DivergedError, match="not finite"):
+        selection_score(model, few_rows.selection, TASKS["demo-pair"], [0], CPU)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_learning_rate(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, value: float
+) -> None:
+    calls = []
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        calls.append(1)
+        return plain_loss(model, examples) * (value if len(calls) == 5 else 1.0)
+
+    with pytest.raises(IncompleteError) as caught:
+        train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2, learning_rate=3e-4), make_run(tmp_path))
+    said = str(caught.value)
+    for part in ("a stage: ", f"the loss is {value}", "epoch 2, batch 2", "learning rate 0.0003", "--set all.learning_rates"):
+        assert part in said
+    assert "\n" not in said
+
+
+def test_training_learns(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """What the label is, the first word says."""
+    ids = tuple(
+        np.where(np.arange(len(row)) == 0, 5 + label, row).astype(np.int32)
+        for row, label in zip(few_rows.train.tokens.ids, few_rows.train.labels, strict=True)
+    )
+    rows = replace(few_rows.train, tokens=replace(few_rows.train.tokens, ids=ids))
+    model, later_is_better = make_model(micro), ScriptedScore(range(8))
+    training = train(
+        model, plain_loss, rows, later_is_better, make_schedule(epochs=8, batch_size=8, learning_rate=5e-3), make_run(tmp_path)
+    )
+    assert training.final_loss < 0.3
+    assert (collect(model, rows, 16, CPU).predictions() == rows.labels).all()
+
+
+class StopHereError(Exception):
+    pass
+
+
+def _interrupt_in(epoch: int) -> Callable[[MultiExitModel], float]:
+    """Raises when the epoch's score is asked for; before that the epoch's number is the score, so that the last is the best."""
+    calls = []
+
+    def score(model: MultiExitModel) -> float:
+        calls.append(1)
+        if len(calls) == epoch:
+            raise StopHereError
+        return float(len(calls))
+
+    return score
+
+
+def _train_again(model: EncoderModel, rows: Split, folder: Path, score: Callable[[MultiExitModel], float]) -> Training:
+    quiet = make_run(folder)
+    run = replace(quiet, compute=replace(quiet.compute, progress=Progress()))
+    return train(model, plain_loss, rows, score, make_schedule(epochs=3, warmup=0.3, accumulation=2), run)
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights_to_the_last_bit(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, watched = make_model(micro, dropout=0.1), ScriptedScore((1.0, 2.0, 3.0))
+    undisturbed = _train_again(straight, few_rows.train, tmp_path / "straight", watched)
+    with pytest.raises(StopHereError):
+        _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", _interrupt_in(2))
+    torch.manual_seed(12345)
+    assert "going on" not in capsys.readouterr().err
+    resumed, after = EncoderModel(straight.config), ScriptedScore((2.0, 3.0))
+    training = _train_again(resumed, few_rows.train, tmp_path / "broken", after)
+    assert "a stage at rate 0.001: going on after epoch 1 of 3" in capsys.readouterr().err
+    assert replace(training, seconds=0.0) == replace(undisturbed, seconds=0.0)
+    assert len(after.weights) == 2
+    assert same_weights(after.weights[0], watched.weights[1])
+    assert same_weights(weights_of(resumed), weights_of(straight))
+
+
+def test_the_best_epoch_before_an_interruption_is_not_forgotten(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    control = ScriptedScore((5.0, 1.0, 2.0))
+    _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "control", control)
+    calls = []
+
+    def best_then_interrupted(model: MultiExitModel) -> float:
+        calls.append(1)
+        if len(calls) == 2:
+            raise StopHereError
+        return 5.0
+
+    with pytest.raises(StopHereError):
+        _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", best_then_interrupted)
+    resumed = make_model(micro, dropout=0.1)
+    training = _train_again(resumed, few_rows.train, tmp_path / "broken", ScriptedScore((1.0, 2.0)))
+    assert training.best_epoch == 1
+    assert same_weights(weights_of(resumed), control.weights[0])
+
+
+def test_a_finished_training_is_not_repeated(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    first, second = make_model(micro), EncoderModel(make_model(micro).config)
+    _train_again(first, few_rows.train, tmp_path, ScriptedScore((1.0, 2.0, 3.0)))
+    with watched_steps() as steps:
+        training = _train_again(second, few_rows.train, tmp_path, ScriptedScore(()))
+    assert steps.rates == []
+    assert training.selection == (1.0, 2.0, 3.0)
+    assert same_weights(weights_of(first), weights_of(second))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    weights = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        model = make_model(micro, dropout=0.1)
+        train(model, plain_loss, few_rows.train, no_score, make_schedule(), make_run(tmp_path / name, seed=seed))
+        weights.append(weights_of(model))
+    assert same_weights(weights[0], weights[1])
+    assert not same_weights(weights[0], weights[2])
+
+
+def test_bfloat16_autocast_trains_float32_weights_close_to_those_of_float32(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    kinds = set()
+
+    def loss(model: MultiExitModel, examples: Examples) -> Tensor:
+        answer = model(examples.batch)
+        kinds.add(answer.logits.dtype)
+        return exit_losses(answer.logits, examples.labels, 1.0).sum()
+
+    def score(model: MultiExitModel) -> float:
+        return selection_score(model, few_rows.selection, few_rows.task, [0, 1], CPU)
+
+    trained = {}
+    for precision, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        kinds.clear()
+        AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the first precision it was given
+        trained[precision] = model = make_model(micro)
+        train(model, loss, few_rows.train, score, make_schedule(epochs=2), make_run(tmp_path / precision, precision))
+        assert kinds == {kind}
+        assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    start = make_model(micro).state_dict()
+    whole, half = (trained[precision].state_dict() for precision in ("float32", "bfloat16"))
+    moved = torch.cat([(whole[name] - start[name]).flatten() for name in start])
+    apart = torch.cat([(whole[name] - half[name]).flatten() for name in start])
+    assert 0 < apart.norm() < moved.norm() / 4
+
+
+@pytest.mark.parametrize("exits", [[0], [1], [0, 1]])
+def test_selection_score_is_the_mean_of_the_main_metric_over_the_exits(micro: Backbone, few_rows: TaskData, exits: list[int]) -> None:
+    model = make_model(micro)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.5)
+    right = collect(model, few_rows.selection, 7, CPU).logits.argmax(-1) == few_rows.selection.labels
+    assert 0 < right.mean() < 1
+    reached = selection_score(model.train(), few_rows.selection, few_rows.task, exits, CPU)
+    assert reached == pytest.approx(right[exits].mean())
+
+
+def test_selection_score_of_more_rows_than_one_batch_keeps_each_label_at_its_row(micro: Backbone, few_rows: TaskData) -> None:
+    model = make_model(micro)
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.5)
+    rows = few_rows.selection
+    order = np.random.default_rng(1).integers(0, len(rows), 200)
+    tokens = Tokens(tuple(rows.tokens.ids[row] for row in order), tuple(rows.tokens.types[row] for row in order), 0)
+    answers = collect(model, replace(rows.rows(order), tokens=tokens), 64, CPU).predictions()[1]
+    perfect = replace(rows.rows(order), tokens=tokens, labels=answers.astype(np.float64))
+    assert selection_score(model, perfect, few_rows.task, [1], CPU) == 1.0

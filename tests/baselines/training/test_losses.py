@@ -1,0 +1,143 @@
+from math import log
+
+import pytest
+import torch
+
+from baselines.training.losses import attention_loss, cosine_loss, exit_losses, hidden_loss, soft_losses, weighted
+
+QUARTER = [0.0, log(3.0)]
+"""Logits of the probabilities 1/4 and 3/4."""
+
+
+def test_cross_entropy_of_each_exit_by_hand() -> None:
+    logits = torch.tensor([[QUARTER, QUARTER], [[0.0, 0.0], QUARTER]])
+    losses = exit_losses(logits, torch.tensor([1.0, 0.0]), scale=1.0)
+    expected = [(-log(3 / 4) + log(4)) / 2, (log(2) + log(4)) / 2]
+    assert losses.tolist() == pytest.approx(expected, abs=1e-7)
+
+
+def test_cross_entropy_of_three_classes_does_not_depend_on_a_constant_in_the_logits() -> None:
+    logits = torch.tensor([1.0, 2.0, 5.0]).log()
+    labels = torch.tensor([2.0])
+    for shift in (0.0, 30.0):
+        losses = exit_losses((logits + shift).view(1, 1, 3), labels, scale=1.0)
+        assert losses.tolist() == pytest.approx([log(8 / 5)], abs=1e-5)
+
+
+def test_saturated_logits_give_a_finite_loss() -> None:
+    losses = exit_losses(torch.tensor([[[1e4, -1e4]]]), torch.tensor([1.0]), scale=1.0)
+    assert losses.tolist() == [2e4]
+
+
+def test_squared_error_of_a_regression_is_in_units_of_the_scale() -> None:
+    logits = torch.tensor([[[4.0], [1.0]], [[2.0], [5.0]]])
+    losses = exit_losses(logits, torch.tensor([2.0, 1.5]), scale=5.0)
+    assert losses.tolist() == pytest.approx([(0.4**2 + 0.1**2) / 2, 0.7**2 / 2], abs=1e-7)
+
+
+def test_half_precision_logits_are_compared_in_float32() -> None:
+    logits = torch.tensor([[[4.0]], [[1.0]]], dtype=torch.bfloat16)
+    losses = exit_losses(logits, torch.tensor([0.01]), scale=1.0)
+    assert losses.dtype == torch.float32
+    assert losses.tolist() == pytest.approx([3.99**2, 0.99**2], abs=1e-5)
+
+
+def test_weighted_sum_of_losses() -> None:
+    assert weighted(torch.tensor([1.0, 10.0, 100.0]), (0.5, 0.25, 0.0)).item() == 3.0
+
+
+def test_a_weight_of_zero_sends_no_gradient_to_its_exit() -> None:
+    logits = torch.randn(2, 3, 2, requires_grad=True)
+    weighted(exit_losses(logits, torch.tensor([0.0, 1.0, 1.0]), 1.0), (1.0, 0.0)).backward()
+    assert logits.grad is not None
+    assert logits.grad[0].abs().min() > 0
+    assert logits.grad[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0)])
+def test_a_wrong_number_of_weights_is_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises((RuntimeError, ValueError)):
+        weighted(torch.tensor([1.0, 2.0]), weights)
+
+
+def test_soft_cross_entropy_of_each_exit_by_hand() -> None:
+    """Teacher 1/4, 3/4 against students 1/2, 1/2 and 1/4, 3/4: log 2, and the teacher's own entropy."""
+    teacher = torch.tensor([QUARTER])
+    losses = soft_losses(torch.tensor([[[0.0, 0.0]], [QUARTER]]), teacher, scale=1.0)
+    assert losses.tolist() == pytest.approx([log(2), log(4) / 4 - 3 / 4 * log(3 / 4)], abs=1e-6)
+
+
+def test_each_exit_learns_from_the_same_exit_of_a_teacher_with_as_many() -> None:
+    teacher = torch.tensor([[QUARTER], [[0.0, 0.0]]])
+    losses = soft_losses(torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]]), teacher, scale=1.0)
+    assert losses.tolist() == pytest.approx([log(2), log(2)], abs=1e-6)
+    other = soft_losses(torch.tensor([[QUARTER], [QUARTER]]), teacher, scale=1.0)
+    assert other[0] < other[1]
+
+
+def test_soft_labels_of_a_regression_are_compared_in_units_of_the_scale() -> None:
+    losses = soft_losses(torch.tensor([[[4.0], [1.0]]]), torch.tensor([[2.0], [1.5]]), scale=5.0)
+    assert losses.tolist() == pytest.approx([(0.4**2 + 0.1**2) / 2], abs=1e-7)
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    student, teacher = torch.zeros(2, 3, 2, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+    soft_losses(student, teacher, 1.0).sum().backward()
+    hidden_loss([torch.zeros(3, 4, 2, requires_grad=True)], [torch.randn(3, 4, 2, requires_grad=True)], torch.ones(3, 4, dtype=torch.bool))
+    assert student.grad is not None
+    assert teacher.grad is None
+
+
+def test_hidden_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
+    """Row 1 has one real token with differences 1 and 3 (mean square 5), row 2 two with 2, 2 and 0, 0 (means 4 and 0, average 2)."""
+    student = torch.tensor([[[1.0, 3.0], [100.0, 100.0]], [[2.0, 2.0], [0.0, 0.0]]])
+    mask = torch.tensor([[True, False], [True, True]])
+    one = hidden_loss([student], [torch.zeros_like(student)], mask)
+    assert one.item() == pytest.approx((5 + 2) / 2)
+    assert hidden_loss([student, student], [torch.zeros_like(student), student], mask).item() == pytest.approx((5 + 2) / 2)
+
+
+def test_hidden_loss_wants_as_many_states_of_both() -> None:
+    state = torch.zeros(1, 1, 2)
+    with pytest.raises(ValueError, match="zip"):
+        hidden_loss([state], [state, state], torch.ones(1, 1, dtype=torch.bool))
+
+
+def test_attention_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
+    """Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two is 2 off in one of 4 pairs (1/2)."""
+    student = torch.zeros(2, 2, 2, 2)
+    student[0, 0, 0, 0], student[0, 1, 0, 0] = 1.0, 3.0
+    student[0, :, 1] = 50.0
+    student[1, 1, 0, 1] = 2.0
+    student[0, :, :, 1] = -torch.inf
+    teacher = torch.zeros_like(student)
+    teacher[0, :, :, 1] = -torch.inf
+    student.requires_grad_(True)
+    mask = torch.tensor([[True, False], [True, True]])
+    loss = attention_loss([student], [teacher], mask)
+    assert loss.item() == pytest.approx((5 + 0.5) / 2)
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert (student.grad[0, :, 1] == 0).all()
+
+
+def test_cosine_loss_by_hand() -> None:
+    """Real tokens: parallel (0), at right angles (1), opposite (2)."""
+    student = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 3.0], [5.0, 5.0]]])
+    teacher = torch.tensor([[[9.0, 0.0], [1.0, 0.0]], [[-1.0, -1.0], [7.0, 0.0]]])
+    mask = torch.tensor([[True, True], [True, False]])
+    assert cosine_loss(student, teacher, mask).item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_soft_losses_at_a_temperature_are_those_of_softened_answers_times_its_square(temperature: float) -> None:
+    """Logits 0 and T ln 3: at temperature T 1/4 and 3/4; the student says 3/4 and 1/4."""
+    teacher = temperature * torch.tensor([[0.0, log(3)]])
+    student = temperature * torch.tensor([[log(3), 0.0]])
+    crossed = -0.25 * log(0.75) - 0.75 * log(0.25)
+    assert soft_losses(student[None], teacher[None], 1.0, temperature).tolist() == pytest.approx([temperature**2 * crossed])
+    student.requires_grad_(True)
+    soft_losses(student[None], teacher[None], 1.0, temperature).sum().backward()
+    assert student.grad is not None
+    assert student.grad[0].tolist() == pytest.approx([temperature * 0.5, -temperature * 0.5])

@@ -1,0 +1,203 @@
+"""The command line: help, and what the commands print."""
+
+import csv
+import io
+import itertools
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command_line import RUN, Say
+from support.stored_runs import DYNAMIC, REGRESSION, SINGLE, store_run
+from support.synthetic import everything_under, random_trace
+
+import harness
+from harness.cli.app import cli
+from harness.cli.options import POLICY_NAMES
+from harness.data.tasks import TASKS
+from harness.evaluation.curves import sweep
+from harness.evaluation.policies import POLICIES, make_policy
+from harness.methods.registry import METHODS
+from harness.models.backbones import BACKBONES
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+# --- help and version
+
+
+@pytest.mark.parametrize("command", [None, *cli.commands])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_shows_an_example_and_exits_0(say: Say, command: str | None, option: str) -> None:
+    answer = say(*([command] if command else []), option)
+    assert answer.code == 0
+    assert answer.err == ""
+    assert "Example" in answer.out
+    assert f"harness {command}" in answer.out if command else "harness run" in answer.out
+
+
+def test_group_help_lists_every_command(say: Say) -> None:
+    out = say("--help").out
+    assert all(f"\n  {name} " in out for name in ("list", "run", "sweep", "time", "flops", "report"))
+
+
+def test_version(say: Say) -> None:
+    answer = say("--version")
+    assert (answer.code, answer.err) == (0, "")
+    assert harness.__version__ in answer.out
+
+
+def test_help_answers_at_once_in_a_fresh_process() -> None:
+    """0.15 s of processor time, or three times a bare interpreter's where the machine is slow or loaded: the best of five turns."""
+
+    def seconds(*words: str) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, *words], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    bare, help_ = zip(*((seconds("-c", "pass"), seconds("-m", "harness", "--help")) for _ in range(5)), strict=True)
+    assert min(help_) < max(0.15, 3 * min(bare)), (bare, help_)
+
+
+def test_code_reaches_the_shell() -> None:
+    answer = subprocess.run([sys.executable, "-m", "harness", "rnu"], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert "rnu" in answer.stderr
+
+
+def test_bare_command_shows_the_help(say: Say) -> None:
+    answer = say()
+    assert answer.code in (0, 2)
+    assert "Example" in answer.out + answer.err
+
+
+def test_policies_offered_are_those_of_the_table() -> None:
+    assert list(POLICY_NAMES.choices) == list(POLICIES)
+
+
+# --- what the commands print
+
+
+@pytest.mark.parametrize(
+    ("what", "key", "names"), [("methods", "method", METHODS), ("tasks", "task", TASKS), ("backbones", "backbone", BACKBONES)]
+)
+def test_lists_name_every_entry_of_their_table(say: Say, what: str, key: str, names: dict[str, object]) -> None:
+    answer = say("list", what, "--format", "json")
+    assert (answer.code, answer.err) == (0, "")
+    rows = json.loads(answer.out)
+    assert [row[key] for row in rows] == list(names)
+    text = say("list", what).out
+    assert all(f"{name} " in text for name in names)
+
+
+def test_runs_are_listed_with_their_cells(say: Say, stored: str) -> None:
+    answer = say("list", "runs", "--format", "json", "--results-dir", stored)
+    assert (answer.code, answer.err) == (0, "")
+    cells = [(row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(answer.out)]
+    expected = [(SINGLE, "rte", "bert", 1), (DYNAMIC, "rte", "deebert", 2), (REGRESSION, "stsb", "pabee", 2)]
+    assert cells == [(record.run_id, *cell) for record, *cell in expected]
+
+
+def test_each_setting_of_a_method_is_told_with_its_value_its_choices_and_what_it_is(say: Say) -> None:
+    rows = {row["setting"]: row for row in json.loads(say("list", "methods", "costeff-8x", "--format", "json").out)}
+    flat = {row["method"]: row["settings"] for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}["costeff-8x"]
+    assert {f"costeff-8x.{name}" for name in flat} - set(rows) == {"costeff-8x.epochs_table"}, "which can be set from Python alone"
+    assert {name: row["value"] for name, row in rows.items()} == {name: flat[name.removeprefix("costeff-8x.")] for name in rows}
+    assert rows["costeff-8x.rounds"]["choices"] == ["iterative", "one"]
+    assert rows["costeff-8x.pooling"]["choices"] == ["cls", "mean"]
+    assert all(row["about"] for row in rows.values())
+    text = say("list", "methods", "costeff-8x").out
+    assert "costeff-8x.rounds=iterative  (iterative, one)\n    A round of training" in text
+    assert "costeff-8x.equilibrium=true\n" in text
+    assert "costeff-8x.pooling=none  (" in text
+
+
+@pytest.mark.parametrize(("words", "said"), [(["methods", "costef"], "did you mean costeff"), (["tasks", "mrpc"], "no further name: mrpc")])
+def test_what_cannot_be_listed_is_one_line(say: Say, words: list[str], said: str) -> None:
+    answer = say("list", *words)
+    assert (answer.code, len(answer.lines)) == (2, 1)
+    assert said in answer.err
+
+
+def test_methods_are_listed_with_their_settings_for_those_who_ask(say: Say) -> None:
+    rows = {row["method"]: row.get("settings", {}) for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}
+    assert (rows["pabee"]["clip"], rows["pabee"]["epochs"], rows["deebert"]["teacher.warmup"]) == (1.0, None, 0.1)
+    assert "teacher.warmup=0.1" in say("list", "methods", "-v").out
+    assert "warmup" not in say("list", "methods").out
+
+
+def test_runs_of_a_method_are_listed_with_the_settings_that_differ(say: Say, stored: str) -> None:
+    other = replace(SINGLE, run_id="51e1" + "0" * 12, spec=replace(SINGLE.spec, settings={**SINGLE.spec.settings, "epochs": 5}))
+    store_run(Path(stored), other)
+    rows = json.loads(say("list", "runs", "--format", "json", "--results-dir", stored).out)
+    assert [row["settings"] for row in rows] == [{}, {"epochs": 5}, {}, {}]
+    assert [row["threads"] for row in rows] == [2] * 4
+
+
+def test_empty_results_folder_lists_nothing_and_is_not_created(say: Say, tmp_path: Path) -> None:
+    assert json.loads(say("list", "runs", "--format", "json").out) == []
+    assert "no runs in results" in say("list", "runs").out
+    assert not (tmp_path / "results").exists()
+
+
+def test_flops_of_bert_base_at_128_tokens_are_the_published_shape_s(say: Say) -> None:
+    """Closed form: 12 (4 t d^2 + 2 t^2 d + 2 t d f) + d^2 + 2 d with d = 768, f = 3072, t = 128."""
+    answer = say("flops", "bert", "--backbone", "bert-base-uncased", "--length", "128", "--format", "json")
+    assert (answer.code, answer.err) == (0, "")
+    (row,) = json.loads(answer.out)
+    assert row["exit"] == 12
+    assert row["parameters"] == 109_483_778
+    assert row["static MACs"] == row["path MACs"] == 11_174_217_216
+    assert row["static FLOPs"] == row["path FLOPs"] == 22_348_434_432
+
+
+def test_three_formats_hold_the_same_figures(say: Say, stored: str) -> None:
+    words = ("sweep", "d1e0", "--results-dir", stored)
+    rows = json.loads(say(*words, "--format", "json").out)
+    table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
+    assert [{name: float(value) for name, value in row.items()} for row in table] == rows
+    header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in say(*words).out.splitlines()[2:]]
+    assert header == list(rows[0])
+    shown = [[float(cell.replace(",", "")) for cell in line] for line in lines]
+    assert shown == [pytest.approx(list(row.values()), rel=1e-5) for row in rows]
+
+
+def test_every_line_of_a_sweep_is_another_point_and_its_threshold_exact(say: Say, stored: str) -> None:
+    """Of neighbouring thresholds at which the same rows leave the first stands; given back, it lets the same rows leave."""
+    rows = json.loads(say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out)
+    assert len(rows) < 202
+    assert all(one["MMACs"] < other["MMACs"] for one, other in itertools.pairwise(rows))
+    policy, trace = make_policy("entropy", 2), random_trace(0, [exit_.layer for exit_ in DYNAMIC.exits])
+    again = sweep(policy, trace, DYNAMIC.costs, ("accuracy",), np.array([row["entropy (nats)"] for row in rows]))
+    assert (again.macs / 1e6).tolist() == [row["MMACs"] for row in rows]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_sweep_prints_a_curve_of_every_policy(say: Say, stored: str, policy: str) -> None:
+    answer = say("sweep", "d1e0", "--policy", policy, "--format", "json", "--results-dir", stored)
+    assert (answer.code, answer.err) == (0, "")
+    rows = json.loads(answer.out)
+    assert rows[-1]["layers"] == 4.0
+    assert all(0 <= row["accuracy"] <= 1 and 2 <= row["layers"] <= 4 for row in rows)
+
+
+def test_dry_run_shows_the_cells_and_fits_nothing(say: Say, tmp_path: Path) -> None:
+    answer = say(*RUN, "--methods", "bert,deebert", "--dry-run", "--results-dir", "results", "--cache-dir", "cache")
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.count("to run") == 2
+    assert everything_under(tmp_path / "results") == everything_under(tmp_path / "cache") == {}
+
+
+def test_stored_run_is_shown_as_stored_by_a_dry_run(say: Say, tmp_path: Path) -> None:
+    words = [*RUN, "--dry-run", "--results-dir", "results", "--cache-dir", "cache"]
+    run_id = say(*words).out.splitlines()[-1].split()[5]
+    folder = tmp_path / "results" / "demo-pair" / "bert" / run_id
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{}")
+    assert say(*words).out.splitlines()[-1].split()[5:7] == [run_id, "stored"]

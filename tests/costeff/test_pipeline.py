@@ -1,0 +1,356 @@
+"""COST-EFF from its teacher to the end, on a very small backbone."""
+
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.fixed import FIXED, fixed_data
+
+from baselines.bert import Bert
+from baselines.distillation.stages import Distil, Exits, Targets
+from baselines.encoders.encoder import EncoderModel
+from baselines.encoders.weights import load_model, save_model
+from baselines.training.recipe import Schedule
+from costeff.pipeline import COSTEFF, COSTEFF_8X, CostEff
+from costeff.schedule import Epochs
+from costeff.slenderize import BOTH, HIDDEN, IMPORTANCE, Slenderize
+from costeff.width_budget import encoder_macs
+from harness.data.dataset import TaskData
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError
+from harness.measure.inference import collect
+from harness.measure.macs import piece_costs
+from harness.methods.compute import Compute
+from harness.methods.registry import model_format
+from harness.methods.stages import Fitted, FittedStage, Stage, Work
+from harness.models.backbones import BACKBONES, Backbone
+
+SMALL = CostEff(teacher=Bert(epochs=1, learning_rates=(1e-3,)), prediction_rates=(1.0,), effort=0.01, taylor_share=0.5)
+"""The fewest epochs, and nothing to search."""
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
+    return Work(1, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("cache"), model_format())
+
+
+@pytest.fixture(scope="module")
+def fitted(shared: Work, few_rows: TaskData, micro: Backbone) -> Fitted:
+    return SMALL.fit(few_rows, micro, shared)
+
+
+@pytest.mark.parametrize(("method", "millions", "giga"), [(COSTEFF, 54.98, 5.625), (COSTEFF_8X, 13.92, 1.271)], ids=["2x", "8x"])
+def test_sizes_on_bert_base_are_the_published_ones(method: CostEff, millions: float, giga: float) -> None:
+    with torch.device("meta"):
+        model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+        costs = piece_costs(model)
+    macs = costs.embedding.at(128) + sum(layer.at(128) for layer in costs.layers) + sum(leave.at(128) for leave in costs.exits if leave)
+    assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.005)
+    assert macs / 1e9 == pytest.approx(giga, abs=0.0005)
+
+
+def test_stages_run_in_the_papers_order_and_end_in_the_wanted_shape(fitted: Fitted, micro: Backbone) -> None:
+    names = [use.report.name for use in fitted.stage.uses()]
+    assert names == ["fine-tune", "assistant-hidden", "assistant", "slenderize", "recover-hidden", "recover"]
+    assert set(names) == set(SMALL.revisions())
+    model = fitted.stage.model
+    assert isinstance(model, EncoderModel)
+    assert model.config.shape == SMALL.shape(micro)
+    assert model.exit_layers == [1, 2, 3]
+    assert model.parameter_count() == SMALL.untrained(micro, TASKS["demo-pair"]).parameter_count()
+
+
+def test_the_fitted_model_is_saved_and_loaded_with_the_same_answers(fitted: Fitted, few_rows: TaskData, tmp_path: Path) -> None:
+    model = fitted.stage.model
+    save_model(model, tmp_path)
+    one, other = (collect(each, few_rows.dev, 16, CPU) for each in (model, load_model(tmp_path)))
+    assert np.array_equal(one.logits, other.logits)
+
+
+def test_a_second_width_reuses_teacher_and_assistant(fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    other = replace(SMALL, heads=1 / 4, ffn=1 / 4, rank=1 / 4).fit(few_rows, micro, shared)
+    assert [use.reused for use in other.stage.uses()] == [True, True, True, False, False, False]
+
+
+def test_numbers_of_one_small_fixed_run(tmp_path: Path) -> None:
+    """These figures are our own. They move only when a stage's revision is raised, which makes new stages and runs of old ones."""
+    recipe = Bert(epochs=2, batch_size=8, learning_rates=(3e-3,))
+    method = CostEff(teacher=recipe, batch_size=8, learning_rates=(3e-3,), prediction_rates=(1.0,), effort=0.25, taylor_share=0.5)
+    work = Work(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
+    fit = method.fit(fixed_data(), FIXED, work)
+    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    assert (Distil.revision, Slenderize.revision) == (1, 1)
+    assert reached == pytest.approx(
+        {
+            "fine-tune": 0.683526,
+            "assistant-hidden": 6.286091,
+            "assistant": 2.087526,
+            "slenderize": 1.004304,
+            "recover-hidden": 0.293665,
+            "recover": 2.352540,
+        },
+        abs=1e-3,
+    )
+
+
+# --- ablations: each changes what it names and nothing else
+
+
+Plan = dict[str, tuple[Stage, tuple[str, ...]]]
+"""Stage name -> the stage, and the names of those that it stands on."""
+
+
+@dataclass(frozen=True)
+class Recorder(Work):
+    """Fits the teacher, and of the other stages notes what they are and what they stand on."""
+
+    stages: Plan = field(default_factory=dict)
+
+    def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+        if not parents:
+            return super().fitted(stage, data, backbone)
+        self.stages[stage.name] = stage, tuple(parent.stored.report.name for parent in parents)
+        stored = replace(parents[0].stored, report=replace(parents[0].stored.report, name=stage.name))
+        return replace(parents[0], stored=stored)
+
+
+def _plan(method: CostEff, data: TaskData, backbone: Backbone, shared: Work) -> Plan:
+    work = Recorder(shared.seed, shared.compute, shared.cache, shared.formats)
+    method.fit(data, backbone, work)
+    assert {*work.stages, "fine-tune"} == set(method.revisions())
+    return work.stages
+
+
+ORDER = {
+    "assistant-hidden": ("fine-tune",),
+    "assistant": ("assistant-hidden", "fine-tune"),
+    "slenderize": ("assistant", "assistant"),
+    "recover-hidden": ("slenderize", "assistant"),
+    "recover": ("recover-hidden", "assistant"),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        ({"equilibrium": False}, {name: {"equilibrium": False} for name in ORDER}),
+        ({"importance": "last exit"}, {"slenderize": {"last_exit_only": True}}),
+        ({"allocation": "global"}, {"slenderize": {"allocation": "global"}}),
+        ({"rounds": "one"}, {"slenderize": {"at_once": True}}),
+    ],
+    ids=["no equilibrium", "importance of the last exit", "global allocation", "one shot"],
+)
+def test_a_switch_changes_the_fields_that_it_names(
+    shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str], changed: dict[str, dict[str, object]]
+) -> None:
+    """micro's 4 heads become 2 in 2 rounds; a period of the unscripted task is 2 passes."""
+    whole = replace(SMALL, effort=1.0)
+    plain, other = (_plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change)))
+    assert {name: parents for name, (_, parents) in plain.items()} == ORDER
+    assert other == {name: (replace(stage, **changed.get(name, {})), parents) for name, (stage, parents) in plain.items()}
+
+
+def test_at_full_effort_the_plan_is_the_authors_for_mrpc(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """12 heads to 6 at their 2e-5: epochs 4 and 12, six periods of 2, 12 and 5; rates 2e-5, 2e-5, 1e-5, 3e-5, 2e-5."""
+    wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3), learning_rates=(2e-5,))
+    method = CostEff(teacher=Bert(epochs=1, learning_rates=(2e-5,)), prediction_rates=(1.0,))
+    stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
+    trained = {name: (stage.schedule.epochs, stage.schedule.learning_rate) for name, stage in stages.items()}
+    pruning = stages["slenderize"]
+    assert trained == {
+        "assistant-hidden": (4, 2e-5),
+        "assistant": (12, 2e-5),
+        "slenderize": (1, 1e-5),
+        "recover-hidden": (12, pytest.approx(3e-5)),
+        "recover": (5, 2e-5),
+    }
+    assert (pruning.rounds, pruning.period, pruning.hidden_share, pruning.growth, pruning.taylor_share) == (6, 2.0, 0.5, 1.12, 1.0)
+    assert (set(pruning.shape.heads), set(pruning.shape.ffn), pruning.shape.embedding_rank) == ({6}, {32}, 16)
+    assert {name: stages[name].targets for name in stages if name != "slenderize"} == {
+        "assistant-hidden": Targets(hidden=1.0),
+        "assistant": Targets(soft=0.5, hard=0.5),
+        "recover-hidden": Targets(hidden=1.0),
+        "recover": Targets(hidden=1.0, soft=1.0),
+    }
+    assert (Targets(1.0, 0.9, 0.1), Targets(1.0), Targets(1.0, 1.0)) == (IMPORTANCE, HIDDEN, BOTH)
+    assert [stage.exits is not None for stage in stages.values()] == [True, False, False, False, False]
+
+
+def test_the_assistants_rate_is_searched_and_the_later_ones_follow_it(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    method = replace(SMALL, learning_rates=(1e-6, 3e-3))
+    fit = method.fit(few_rows, micro, shared)
+    trials = {trial.value: trial for trial in fit.trials if trial.stage == "assistant"}
+    assert set(trials) == {1e-6, 3e-3}
+    (chosen,) = [rate for rate, trial in trials.items() if trial.chosen]
+    assert trials[chosen].score == max(trial.score for trial in trials.values())
+    assert [use.report.name for use in fit.stage.uses()] == ["fine-tune", *ORDER]
+
+
+def test_the_last_parts_rate_is_searched_with_one_seed_for_all(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
+    method = replace(SMALL, prediction_rates=(1e-4, 3.0))
+    first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
+    for fit in (first, second):
+        trials = {trial.value: trial for trial in fit.trials if trial.stage == "recover"}
+        assert sorted(trials) == pytest.approx([1e-7, 3e-3])
+        (chosen,) = [trial for trial in trials.values() if trial.chosen]
+        assert chosen.score == max(trial.score or 0 for trial in trials.values())
+        assert [use.report.name for use in fit.stage.uses()] == ["fine-tune", *ORDER]
+    assert [trial.score for trial in first.trials] == [trial.score for trial in second.trials]
+    assert not any(use.reused for use in second.stage.uses())
+
+
+FASTER = replace(SMALL, learning_rates=(2e-3,))
+"""The assistant's rate is not the teacher's 1e-3."""
+
+
+def test_without_an_assistant_the_teacher_teaches_a_student_with_fresh_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """At the same rates: an assistant is fitted for its alone."""
+    plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="pruning")))
+    exits = Exits("mean", 1, "concatenate")
+    assert other == {
+        **{name: plain[name] for name in ("assistant-hidden", "assistant")},
+        "slenderize": (replace(plain["slenderize"][0], exits=exits), ("fine-tune", "fine-tune")),
+        "recover-hidden": (plain["recover-hidden"][0], ("slenderize", "fine-tune")),
+        "recover": (plain["recover"][0], ("recover-hidden", "fine-tune")),
+    }
+
+
+def test_exits_after_compression_learn_as_the_assistants_do(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """At the same rates; what a single exit gives is not averaged."""
+    plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="recovery")))
+    late = replace(plain["assistant"][0], name="exits", exits=Exits("mean", 1, "concatenate"))
+    single = {name: replace(plain[name][0], equilibrium=False) for name in ("slenderize", "recover-hidden", "recover")}
+    assert other == {
+        **{name: plain[name] for name in ("assistant-hidden", "assistant")},
+        "slenderize": (single["slenderize"], ("fine-tune", "fine-tune")),
+        "recover-hidden": (single["recover-hidden"], ("slenderize", "fine-tune")),
+        "recover": (single["recover"], ("recover-hidden", "fine-tune")),
+        "exits": (late, ("recover", "fine-tune")),
+    }
+
+
+def test_the_rate_of_late_exits_is_searched_with_one_seed_for_all(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    method = replace(SMALL, learning_rates=(1e-6, 3e-3), exits_from="recovery")
+    first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
+    for fit in (first, second):
+        trials = {trial.value: trial for trial in fit.trials if trial.stage == "exits"}
+        assert set(trials) == {1e-6, 3e-3}
+    assert [trial.score for trial in first.trials] == [trial.score for trial in second.trials]
+
+
+def test_every_setting_reaches_the_stage_that_it_is_of(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
+    wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3))
+    teacher = Bert(epochs=1, batch_size=24, learning_rates=(4e-4,), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
+    method = CostEff(
+        heads=1 / 6,
+        teacher=teacher,
+        batch_size=16,
+        learning_rates=(1e-3,),
+        pruning_rate=0.3,
+        hidden_rate=0.7,
+        prediction_rates=(0.4,),
+        growth=1.5,
+        taylor_share=0.5,
+        last_states=2,
+        combine="average",
+        pooling="cls",
+    )
+    stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
+
+    def schedule(epochs: int, rate: float) -> Schedule:
+        return Schedule(epochs, 16, pytest.approx(rate), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
+
+    assert {name: stage.schedule for name, stage in stages.items()} == {
+        "assistant-hidden": schedule(4, 4e-4),
+        "assistant": schedule(12, 1e-3),
+        "slenderize": schedule(1, 3e-4),
+        "recover-hidden": schedule(20, 7e-4),
+        "recover": schedule(10, 4e-4),
+    }
+    pruning = stages["slenderize"]
+    assert (pruning.growth, pruning.taylor_share, pruning.rounds) == (1.5, 0.5, 10)
+    assert stages["assistant-hidden"].exits == Exits("cls", 2, "average")
+    assert CostEff.policy == "entropy"
+
+
+def test_a_table_of_epochs_takes_the_place_of_the_authors(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    own = Epochs(assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8))
+    stages = {name: stage for name, (stage, _) in _plan(replace(SMALL, effort=1, epochs_table=own), few_rows, micro, shared).items()}
+    trained = {name: stage.schedule.epochs for name, stage in stages.items()}
+    assert trained == {"assistant-hidden": 2, "assistant": 7, "slenderize": 1, "recover-hidden": 9, "recover": 8}
+    assert (stages["slenderize"].period, stages["slenderize"].hidden_share) == (3.0, 0.2)
+
+
+def test_what_makes_no_difference_is_no_other_run(micro: Backbone) -> None:
+    """One hidden state is the same however it is combined, and there are no more than the layers' and the embedding's."""
+    assert CostEff(combine="average").settled(micro) == CostEff().settled(micro)
+    assert CostEff(last_states=9).settled(micro) == CostEff(last_states=4).settled(micro)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"equilibrium": False},
+        {"importance": "last exit"},
+        {"rounds": "one"},
+        {"exits_from": "pruning"},
+        {"exits_from": "recovery"},
+        {"allocation": "global"},
+        {"last_states": 2},
+    ],
+    ids=str,
+)
+def test_every_variant_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]) -> None:
+    """What a switch changes in a stage is tested with the stages: here another seed alone makes other answers."""
+    fit = replace(SMALL, **change).fit(few_rows, micro, shared)
+    assert [use.report.name for use in fit.stage.uses()][-1] == ("exits" if change == {"exits_from": "recovery"} else "recover")
+    assert fit.stage.model.exit_layers == [1, 2, 3]
+    assert np.isfinite(collect(fit.stage.model, few_rows.dev, 16, CPU).logits).all()
+
+
+def test_a_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Answers in label units; losses of both kinds are mean squared errors."""
+    data = replace(few_rows, task=TASKS["stsb"], train=replace(few_rows.train, labels=np.arange(48) / 10), data_fingerprint="0 to 5")
+    fit = SMALL.fit(data, micro, shared)
+    trace = collect(fit.stage.model, data.dev, 16, CPU)
+    assert trace.logits.shape == (3, len(data.dev), 1)
+    assert np.isfinite(trace.logits).all()
+    assert all(math.isfinite(use.report.final_loss) for use in fit.stage.uses())
+
+
+# --- widths for a ratio
+
+
+@pytest.mark.parametrize("ratio", [1.5, 2.0, 4.0])
+def test_widths_reach_the_ratio_of_parameters_and_hardly_more(micro: Backbone, ratio: float) -> None:
+    task = TASKS["mrpc"]
+    full = CostEff(heads=1, ffn=1, rank=1).untrained(micro, task)
+    whole = EncoderModel(replace(full.config, shape=micro.shape)).parameter_count()
+    small = CostEff(parameter_ratio=ratio).untrained(micro, task).parameter_count()
+    assert ratio <= whole / small < 1.35 * ratio  # micro has only 4 heads: steps are coarse
+
+
+@pytest.mark.parametrize("rank", [0.25, 1.0])
+def test_widths_reach_the_ratio_of_macs_on_bert_base_whatever_the_rank(rank: float) -> None:
+    base = BACKBONES["bert-base-uncased"]
+    shape = CostEff(mac_ratio=4.0, rank=rank).shape(base)
+    assert 4.0 <= encoder_macs(base.shape) / encoder_macs(shape) < 4.03
+    assert shape.embedding_rank == (192 if rank < 1 else None)
+    assert CostEff(mac_ratio=4.0, rank=rank).settled(base).shape(base) == shape
+
+
+def test_a_ratio_that_width_cannot_reach_is_refused(micro: Backbone) -> None:
+    with pytest.raises(HarnessError, match="cannot be made 1000 times smaller"):
+        CostEff(parameter_ratio=1000).settled(micro)
+
+
+def test_two_ratios_are_refused() -> None:
+    with pytest.raises(ValueError, match="wanted one of them"):
+        CostEff(parameter_ratio=2, mac_ratio=2)

@@ -1,0 +1,134 @@
+"""The demo's rows, and what the three methods make of them."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from harness.__main__ import main
+from harness.data import demo
+from harness.data.demo import DemoRow, demo_rows, demo_vocabulary
+from harness.evaluation.curves import exit_macs, leaving
+from harness.evaluation.policies import Entropy, Patience, Policy
+from harness.records import RunRecord
+from harness.store.results import ResultsStore
+
+TASKS = tuple(demo.LABELS)
+METHODS = ("bert", "deebert", "pabee")
+
+
+TELLING = {*demo._GOOD, *demo._BAD, *demo._LIKED, *demo._DISLIKED, *demo._GLAD, *demo._SAD, "not"}
+
+
+def bag(row: DemoRow) -> tuple[str, ...]:
+    """The words that bear on the label, in no order."""
+    return tuple(sorted(word for word in " ".join(row.texts).split() if word in TELLING))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_are_the_same_on_every_call_and_none_repeats(task: str) -> None:
+    rows = demo_rows(task, "train")
+    assert rows == demo_rows(task, "train")
+    assert len({row.texts for row in rows}) == len(rows) == demo.SPLIT_SIZES["train"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_text_of_dev_occurs_in_train(task: str) -> None:
+    train, dev = ({text for row in demo_rows(task, split) for text in row.texts} for split in ("train", "dev"))
+    assert not train & dev
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_labels_are_balanced_among_easy_and_among_hard_rows(task: str, split: str) -> None:
+    counts = Counter((row.hard, row.label) for row in demo_rows(task, split))
+    for hard in (False, True):
+        assert len({counts[hard, label] for label in demo.LABELS[task]}) == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_words_alone_decide_easy_rows_and_say_nothing_about_hard_ones(task: str) -> None:
+    rows = demo_rows(task, "train")
+    counts = Counter((row.hard, bag(row), row.label) for row in rows)
+    bags = {hard: {words for kind, words, _ in counts if kind == hard} for hard in (False, True)}
+    for words in bags[False]:
+        assert len([label for label in demo.LABELS[task] if counts[False, words, label]]) == 1
+    best = sum(max(counts[True, words, label] for label in demo.LABELS[task]) for words in bags[True])
+    assert best / sum(row.hard for row in rows) < 0.6
+
+
+def test_vocabulary_holds_every_word_once() -> None:
+    vocabulary = demo_vocabulary()
+    words = {word for task in TASKS for split in ("train", "dev") for row in demo_rows(task, split) for word in " ".join(row.texts).split()}
+    assert words <= set(vocabulary)
+    assert len(vocabulary) == len(set(vocabulary))
+
+
+def test_unknown_task_or_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown demo task 'x'"):
+        demo_rows("x", "train")
+    with pytest.raises(ValueError, match="unknown split 'test'"):
+        demo_rows("demo-pair", "test")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ResultsStore:
+    """The demo as `make demo` runs it, on one thread and without timing."""
+    folder = tmp_path_factory.mktemp("demo")
+    where = ("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"))
+    assert main(["run", "--precision", "fp32", "--threads", "1", "--no-latency", "-q", *where]) == 0
+    return ResultsStore(folder / "results")
+
+
+@pytest.fixture(scope="module")
+def runs(store: ResultsStore) -> dict[tuple[str, str], RunRecord]:
+    records, problems = store.records()
+    assert not problems
+    return {(record.spec.task, record.spec.method): record for record in records}
+
+
+def accuracies(record: RunRecord) -> list[float]:
+    return [measured.scores["accuracy"] for measured in record.exits]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_last_exit_learns_the_task(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
+    assert accuracies(runs[task, method])[-1] >= 0.90
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("method", ["deebert", "pabee"])
+def test_first_exit_stays_well_below_the_last(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
+    first, *_, last = accuracies(runs[task, method])
+    assert first <= last - 0.10
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("method", "policy", "thresholds"),
+    [("deebert", Entropy(), (0.3, 0.4, 0.5, 0.6)), ("pabee", Patience(), (1.0,))],  # nats, of ln 2 = 0.69; agreements
+    ids=["deebert", "pabee"],
+)
+def test_easy_rows_leave_earlier_than_hard_ones(
+    store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str, method: str, policy: Policy, thresholds: tuple[float, ...]
+) -> None:
+    """By the method's own policy. Measured: deebert 1.21 (demo-pair) and 0.79 layers, pabee 0.24 and 0.45."""
+    hard = np.array([row.hard for row in demo_rows(task, "dev")])
+    record = runs[task, method]
+    assert record.policy == policy.name
+    trace = store.trace(record)
+    left = leaving(policy, trace.logits, np.array(thresholds))
+    layers, macs = trace.exit_layers[left], exit_macs(record.costs, trace)[left, np.arange(len(hard))]
+    assert layers[:, ~hard].mean() < layers[:, hard].mean() - 0.1
+    assert macs[:, ~hard].mean() < macs[:, hard].mean()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_methods_differ_but_for_the_last_exit_that_deebert_shares_with_bert(
+    store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str
+) -> None:
+    bert, deebert, pabee = (store.trace(runs[task, method]).logits for method in METHODS)
+    assert np.array_equal(bert[-1], deebert[-1])
+    assert np.abs(deebert - pabee).max(axis=(1, 2)).min() > 0.01
+    assert np.abs(bert[-1] - pabee[-1]).max() > 0.01

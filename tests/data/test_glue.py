@@ -1,0 +1,106 @@
+"""The tasks of GLUE that came later, QQP, MNLI and QNLI, as their official files have them; and numbers of rows."""
+
+from pathlib import Path
+
+import pytest
+from support.glue_files import Row, write_glue
+from support.synthetic import one_line
+
+from harness.data.loading import load_data, read_tsv
+from harness.data.tasks import GROUPS, TASKS
+from harness.errors import HarnessError
+
+
+def test_glue_has_its_nine_tasks() -> None:
+    assert GROUPS["glue"] == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    assert TASKS["mnli"].labels == ("entailment", "neutral", "contradiction")
+    official = {  # GLUE's own counts; of QQP those of the hub's copy, without its three broken rows
+        "cola": (8551, 1043), "sst2": (67349, 872), "mrpc": (3668, 408), "stsb": (5749, 1500), "qqp": (363846, 40430),
+        "mnli": (392702, 9815, 9832), "qnli": (104743, 5463), "rte": (2490, 277), "wnli": (635, 71),
+    }  # fmt: skip
+    assert {name: TASKS[name].source.rows for name in GROUPS["glue"]} == official
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "rows", "labels"),
+    [
+        ("qqp", "train", [(("How old?", "What age?"), "1"), (('A "', "B"), "0")], [1, 0]),
+        ("qqp", "dev", [(("How old?", "What age?"), "0")], [0]),
+        ("qnli", "train", [(("Who?", "He did."), "entailment"), (("A", "B"), "not_entailment")], [0, 1]),
+        ("mnli", "train", [(("A", "B"), "neutral"), (("C", "D"), "entailment"), (("E", "F"), "contradiction")], [1, 0, 2]),
+        ("mnli", "dev_matched", [(("A", "B"), "contradiction"), (("C", "D"), "neutral")], [2, 1]),
+        ("mnli", "dev_mismatched", [(("A", "B"), "entailment")], [0]),
+    ],
+)
+def test_rows_of_each_official_file_are_read_with_their_labels(
+    tmp_path: Path, task: str, name: str, rows: list[Row], labels: list[float]
+) -> None:
+    split = read_tsv(TASKS[task], write_glue(tmp_path, task, name, rows))
+    assert split.texts == tuple(texts for texts, _ in rows)
+    assert split.labels.tolist() == labels
+
+
+def test_mnlis_dev_files_are_wider_than_its_train_file(tmp_path: Path) -> None:
+    path = write_glue(tmp_path, "mnli", "train", [(("A", "B"), "neutral")])
+    path.rename(path.with_name("dev_matched.tsv"))
+    with pytest.raises(HarnessError, match=r"dev_matched\.tsv line 1: got 12 columns, wanted 16"):
+        read_tsv(TASKS["mnli"], path.with_name("dev_matched.tsv"))
+
+
+def test_rows_that_lack_cells_are_left_out_of_qqp_and_refused_elsewhere(tmp_path: Path) -> None:
+    rows = [(("A", "B"), "1"), (("C", "D"), "0")]
+    path = write_glue(tmp_path, "qqp", "train", rows)
+    path.write_text(path.read_text() + "12\t13\t14\tonly one question\n" + "7\t8\t9\tE\tF\t1\n")
+    assert read_tsv(TASKS["qqp"], path).texts == (("A", "B"), ("C", "D"), ("E", "F"))
+    path.write_text(path.read_text() + "7\t8\t9\tE\tF\t1\tmore\n")
+    with pytest.raises(HarnessError, match="line 6: got 7 columns, wanted 6"):
+        read_tsv(TASKS["qqp"], path)
+
+
+def mnli_rows(start: int, count: int) -> list[Row]:
+    labels = ("entailment", "neutral", "contradiction")
+    return [((f"premise {number}", f"claim {number}"), labels[number % 3]) for number in range(start, start + count)]
+
+
+def write_mnli(folder: Path) -> Path:
+    for name, start, count in (("train", 0, 600), ("dev_matched", 1_000, 30), ("dev_mismatched", 2_000, 20)):
+        write_glue(folder, "mnli", name, mnli_rows(start, count))
+    return folder
+
+
+def test_mnli_has_two_named_dev_splits(tmp_path: Path) -> None:
+    data = load_data(TASKS["mnli"], write_mnli(tmp_path))
+    assert list(data.splits()) == ["train", "selection", "calibration", "dev", "mismatched"]
+    assert data.dev.texts[0] == ("premise 1000", "claim 1000")
+    assert data.mismatched is not None
+    assert data.mismatched.texts[0] == ("premise 2000", "claim 2000")
+    assert len(load_data(TASKS["mnli"], tmp_path, limit=7).splits()["mismatched"]) == 7
+
+
+def test_rows_of_mismatched_are_part_of_what_a_run_depends_on(tmp_path: Path) -> None:
+    whole = load_data(TASKS["mnli"], write_mnli(tmp_path))
+    write_glue(tmp_path, "mnli", "dev_mismatched", mnli_rows(2_000, 19))
+    fewer = load_data(TASKS["mnli"], tmp_path)
+    assert fewer.data_fingerprint != whole.data_fingerprint
+    assert fewer.fingerprint != whole.fingerprint
+
+
+def test_missing_mismatched_file_is_named(tmp_path: Path) -> None:
+    (write_mnli(tmp_path) / "MNLI" / "dev_mismatched.tsv").unlink()
+    with pytest.raises(HarnessError) as error:
+        load_data(TASKS["mnli"], tmp_path)
+    assert "MNLI/dev_mismatched.tsv" in one_line(error)
+
+
+def test_other_numbers_of_rows_than_glues_are_remarked_on(tmp_path: Path) -> None:
+    train, dev, mismatched = load_data(TASKS["mnli"], write_mnli(tmp_path)).remarks
+    assert train.startswith("train has 600 rows, officially 392,702")
+    assert dev.startswith("dev_matched has 30 rows, officially 9,815")
+    assert mismatched.startswith("dev_mismatched has 20 rows, officially 9,832")
+
+
+def test_the_official_numbers_of_rows_need_no_remark(tmp_path: Path) -> None:
+    for name, count, start in (("train", 635, 0), ("dev", 71, 1_000)):
+        write_glue(tmp_path, "wnli", name, [((f"a {n}", f"b {n}"), str(n % 2)) for n in range(start, start + count)])
+    assert load_data(TASKS["wnli"], tmp_path).remarks == ()
+    assert load_data(TASKS["demo-pair"], None).remarks == ()

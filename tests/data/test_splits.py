@@ -1,0 +1,257 @@
+"""The splits that every method and seed shares: held-out rows, SST-2's whole sentences, rows drawn for training."""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.glue_files import Row, load_tsv, pairs, singles
+from support.synthetic import one_line
+
+from harness.data.dataset import Split, TaskData
+from harness.data.splits import whole_sentences
+from harness.errors import HarnessError
+
+
+def content(split: Split) -> list[tuple[tuple[str, ...], float]]:
+    return sorted(zip(split.texts, split.labels.tolist(), strict=True))
+
+
+def inside(part: str, whole: str) -> bool:
+    """Whether the words of a text occur in a row in another, different text."""
+    return part != whole and f" {part} " in f" {whole} "
+
+
+# --- held-out rows
+
+
+@pytest.mark.parametrize(
+    ("count", "selection", "calibration"), [(1_200, 100, 300), (2_500, 125, 300), (8_551, 428, 855), (30_000, 1_000, 2_000)]
+)
+def test_held_out_parts_have_their_share_within_the_bounds_and_the_label_shares_of_the_file(
+    tmp_path: Path, count: int, selection: int, calibration: int
+) -> None:
+    data = load_tsv(tmp_path, "cola", singles(count))
+    assert (len(data.selection), len(data.calibration)) == (selection, calibration)
+    assert np.concatenate([part.ids for part in (data.train, data.selection, data.calibration)]).size == count
+    share = np.mean([label == "1" for _, label in singles(count)])
+    for part in (data.train, data.selection, data.calibration):
+        assert abs(part.labels.sum() - share * len(part)) <= 1
+
+
+@pytest.mark.parametrize("count", [1_000, 1_234, 2_077, 5_749])
+def test_regression_is_stratified_by_fifths_of_the_label_range(tmp_path: Path, count: int) -> None:
+    rng = random.Random(count)
+    rows = [((f"left {i}", f"right {i}"), f"{5 * rng.random() ** 0.5:.3f}") for i in range(count)]
+    data = load_tsv(tmp_path, "stsb", rows)
+    assert 100 <= len(data.selection) <= 1_000
+    assert 300 <= len(data.calibration) <= 2_000
+    values = np.array([float(label) for _, label in rows])
+    for part in (data.selection, data.calibration):
+        for low in range(5):
+            high = low + 1 if low < 4 else 5.5
+            share = np.mean((values >= low) & (values < high))
+            held = np.sum((part.labels >= low) & (part.labels < high))
+            assert abs(held - share * len(part)) <= 1.5
+
+
+def test_parts_are_disjoint_and_cover_the_file_and_dev_is_untouched(tmp_path: Path) -> None:
+    rows, dev = pairs(1_000), pairs(40)[20:]
+    data = load_tsv(tmp_path, "rte", rows, dev)
+    ids = np.concatenate([part.ids for part in (data.train, data.selection, data.calibration)])
+    assert sorted(ids.tolist()) == list(range(1_000))
+    for part in (data.train, data.selection, data.calibration):
+        assert part.ids.tolist() == sorted(part.ids.tolist())
+        assert part.texts == tuple(rows[i][0] for i in part.ids)
+        assert part.labels.tolist() == [float(rows[i][1] == "not_entailment") for i in part.ids]
+    assert data.dev.texts == tuple(texts for texts, _ in dev)
+
+
+def claims(groups: int) -> list[Row]:
+    """Groups of one to three claims about a premise, labels at random."""
+    rng = random.Random(7)
+    return [
+        ((f"shared {group}", f"claim {group} {place}"), rng.choice(["entailment", "not_entailment"]))
+        for group in range(groups)
+        for place in range(rng.choice([1, 2, 3]))
+    ]
+
+
+def repeated(count: int) -> list[Row]:
+    """Sentences of which every second one occurs twice, with both labels."""
+    return [((f"w{number} x{number}",), label) for number in range(count) for label in ("01" if number % 2 else "1")]
+
+
+@pytest.mark.parametrize(
+    ("task", "rows"),
+    [("cola", singles(1_000)), ("rte", claims(450)), ("sst2", repeated(700))],
+    ids=["separate rows", "groups with both labels", "repeated sentences with both labels"],
+)
+def test_splits_do_not_depend_on_the_order_of_the_rows_in_the_file(tmp_path: Path, task: str, rows: list[Row]) -> None:
+    first = load_tsv(tmp_path / "a", task, rows)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(rows, len(rows))
+        second = load_tsv(tmp_path / str(seed), task, shuffled)
+        for name in ("train", "selection", "calibration"):
+            assert content(second.splits()[name]) == content(first.splits()[name]), name
+
+
+def test_splits_are_the_ones_they_have_always_been(tmp_path: Path) -> None:
+    """Frozen, after a separate computation had given the same: selection and calibration are the front of each label's rows by SHA-256."""
+    data = load_tsv(tmp_path, "cola", singles(1_000))
+    assert data.selection.ids[:8].tolist() == [0, 12, 23, 26, 32, 47, 48, 53]
+    assert data.calibration.ids[:8].tolist() == [4, 10, 11, 14, 15, 19, 22, 29]
+    assert data.split_fingerprint == "6de28755abfb0487"
+
+
+def components(texts: Sequence[tuple[str, ...]]) -> list[set[int]]:
+    """Rows that hang together by a shared text, found by flooding."""
+    rows_of: dict[str, set[int]] = {}
+    for row, both in enumerate(texts):
+        for text in both:
+            rows_of.setdefault(text, set()).add(row)
+    left, found = set(range(len(texts))), []
+    while left:
+        queue, seen = [left.pop()], set[int]()
+        while queue:
+            row = queue.pop()
+            seen.add(row)
+            near = {other for text in texts[row] for other in rows_of[text]} & left
+            left -= near
+            queue += near
+        found.append(seen)
+    return found
+
+
+def test_rows_that_share_a_text_directly_or_by_a_chain_are_never_split_between_parts(tmp_path: Path) -> None:
+    rng = random.Random(3)
+    pool = [f"text {number}" for number in range(2_400)]
+    rows: list[Row] = [((rng.choice(pool), rng.choice(pool)), str(rng.randrange(2))) for _ in range(1_100)]
+    data = load_tsv(tmp_path, "mrpc", rows)
+    part_of = {int(row): name for name in ("train", "selection", "calibration") for row in data.splits()[name].ids}
+    found = components([texts for texts, _ in rows])
+    assert max(map(len, found)) >= 5
+    assert any(len(group) > 2 and part_of[min(group)] != "train" for group in found)
+    for group in found:
+        assert len({part_of[row] for row in group}) == 1
+    assert 95 <= len(data.selection) <= 105
+    assert 290 <= len(data.calibration) <= 310
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_group_too_large_for_a_held_out_part_stays_in_train(tmp_path: Path, swapped: bool) -> None:
+    chain = [(f"link {a}", f"link {b}") for a, b in pairwise(range(41))]
+    chain = [(b, a) if swapped and place % 2 else (a, b) for place, (a, b) in enumerate(chain)]
+    rows = [*pairs(1_000), *((texts, "entailment") for texts in chain)]
+    data = load_tsv(tmp_path, "rte", rows)
+    assert set(range(1_000, 1_040)) <= set(data.train.ids.tolist())
+
+
+@pytest.mark.parametrize("count", [60, 150, 390])
+def test_file_with_too_few_rows_to_hold_any_out_is_an_error(tmp_path: Path, count: int) -> None:
+    with pytest.raises(HarnessError) as error:
+        load_tsv(tmp_path, "cola", singles(count))
+    assert str(count) in one_line(error)
+
+
+# --- SST-2's rule
+
+
+def phrases(seed: int, count: int, words: Sequence[str], longest: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(words, k=rng.randint(1, longest))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_whole_sentences_are_those_of_a_pairwise_comparison(seed: int) -> None:
+    texts = phrases(seed, 60, ["a", "aa", "b", "ab", "c", "'s"], 7)
+    expected = {text: {other for other in texts if inside(other, text)} for text in texts if not any(inside(text, t) for t in texts)}
+    assert whole_sentences(texts) == expected
+
+
+def test_word_inside_a_longer_word_is_not_a_phrase_of_it() -> None:
+    assert whole_sentences(["art", "party", "the party", "heart of art"]) == {"the party": {"party"}, "heart of art": {"art"}}
+
+
+def test_a_text_of_very_many_words_is_looked_through_in_proportion_to_its_length() -> None:
+    """All its runs of words are half of 20,000 squared."""
+    long = " ".join(f"w{number % 977}" for number in range(20_000))
+    assert whole_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {long: {"w3 w4 w5 w6", "w4", "w976 w0"}, "w6 w5": set()}
+
+
+def test_whole_sentences_do_not_depend_on_order_or_repetition() -> None:
+    texts = phrases(1, 80, ["a", "b", "c"], 6)
+    assert list(whole_sentences(texts).items()) == list(whole_sentences([*reversed(texts), *texts]).items())
+
+
+@pytest.fixture(scope="module")
+def treebank(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], TaskData]:
+    """700 sentences with phrases of theirs, some repeated and some shared by several sentences."""
+    rng = random.Random(11)
+    words = [f"w{number}" for number in range(300)]
+    rows: list[Row] = []
+    for sentence in phrases(5, 700, words, 9):
+        spans = [sentence]
+        cut = sentence.split(" ")
+        for _ in range(3):
+            start = rng.randrange(len(cut))
+            spans.append(" ".join(cut[start : rng.randint(start + 1, len(cut))]))
+        rows += [((span,), str(rng.randrange(2))) for span in spans]
+    rng.shuffle(rows)
+    return rows, load_tsv(tmp_path_factory.mktemp("glue"), "sst2", rows)
+
+
+def test_sst2_holds_out_whole_sentences_each_once(treebank: tuple[list[Row], TaskData]) -> None:
+    rows, data = treebank
+    texts = {text for (text,), _ in rows}
+    whole = {text for text in texts if not any(inside(text, other) for other in texts)}
+    held = [text for part in (data.selection, data.calibration) for (text,) in part.texts]
+    assert set(held) <= whole
+    assert len(set(held)) == len(held)
+    assert len(data.selection) == 100
+    assert len(data.calibration) == 300
+
+
+def test_sst2_training_row_neither_repeats_nor_occurs_inside_a_held_out_one(treebank: tuple[list[Row], TaskData]) -> None:
+    rows, data = treebank
+    held = [text for part in (data.selection, data.calibration) for (text,) in part.texts]
+    padded = "|".join(f" {text} " for text in held)
+    assert not [text for (text,) in data.train.texts if f" {text} " in padded]
+    kept = {int(row) for part in (data.train, data.selection, data.calibration) for row in part.ids}
+    dropped = [rows[row][0][0] for row in range(len(rows)) if row not in kept]
+    assert dropped
+    assert all(f" {text} " in padded for text in dropped)
+
+
+def test_sst2_rows_keep_text_and_label_together(treebank: tuple[list[Row], TaskData]) -> None:
+    rows, data = treebank
+    for part in (data.train, data.selection, data.calibration):
+        assert [rows[row] for row in part.ids] == [(texts, f"{label:.0f}") for texts, label in zip(part.texts, part.labels, strict=True)]
+
+
+# --- train_rows
+
+
+def test_train_rows_draws_the_same_rows_each_time_from_the_training_part(tmp_path: Path) -> None:
+    whole = load_tsv(tmp_path, "cola", singles(1_000))
+    first, second = (load_tsv(tmp_path, "cola", singles(1_000), rows=200) for _ in range(2))
+    assert first.train.ids.tolist() == second.train.ids.tolist()
+    assert len(set(first.train.ids.tolist())) == 200
+    assert set(first.train.ids.tolist()) < set(whole.train.ids.tolist())
+    assert first.selection.ids.tolist() == whole.selection.ids.tolist()
+    assert first.calibration.ids.tolist() == whole.calibration.ids.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 7, 100, 333, 590])
+@pytest.mark.parametrize("task", ["cola", "stsb"])
+def test_train_rows_are_stratified_to_within_one_row(tmp_path: Path, task: str, count: int) -> None:
+    rows = singles(1_000) if task == "cola" else [((f"a {i}", f"b {i}"), f"{i % 7 * 5 / 7:.2f}") for i in range(1_000)]
+    whole, drawn = (load_tsv(tmp_path, task, rows, rows=number).train.labels for number in (None, count))
+    assert len(drawn) == count
+    shares = Counter(np.minimum(whole.astype(int), 4).tolist())
+    got = Counter(np.minimum(drawn.astype(int), 4).tolist())
+    for stratum, size in shares.items():
+        assert abs(got[stratum] - count * size / len(whole)) < 1

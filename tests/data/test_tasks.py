@@ -1,0 +1,186 @@
+"""Tasks: how many rows are taken, the constant answer, fingerprints, and the names of tasks and groups."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.glue_files import Row, load_tsv, pairs, singles, write_tsv
+from support.synthetic import one_line
+
+from harness.data import demo
+from harness.data.dataset import Tokens
+from harness.data.loading import load_data
+from harness.data.tasks import GROUPS, TASKS, find_tasks
+from harness.errors import HarnessError
+from harness.models.backbones import BACKBONES
+
+# --- train_rows and limit
+
+
+@pytest.mark.parametrize("count", [0, 601, 10_000])
+def test_train_rows_outside_the_training_part_is_an_error_with_both_numbers(tmp_path: Path, count: int) -> None:
+    with pytest.raises(HarnessError) as error:
+        load_tsv(tmp_path, "cola", singles(1_000), rows=count)
+    said = one_line(error)
+    assert f"cola={count}" in said
+    assert "600" in said
+
+
+def test_limit_keeps_the_first_rows_of_every_part(tmp_path: Path) -> None:
+    rows = singles(1_000)
+    whole = load_tsv(tmp_path, "cola", rows, rows[:50])
+    cut = load_tsv(tmp_path, "cola", rows, rows[:50], limit=120)
+    for name, part in cut.splits().items():
+        assert part.ids.tolist() == whole.splits()[name].ids[:120].tolist()
+    assert {name: len(part) for name, part in cut.splits().items()} == {"train": 120, "selection": 100, "calibration": 120, "dev": 50}
+
+
+# --- constant answers
+
+
+def test_constant_answer_is_the_majority_of_train_scored_on_dev(tmp_path: Path) -> None:
+    mostly = [(texts, "0" if number % 4 else "1") for number, (texts, _) in enumerate(singles(1_000))]
+    dev = [((f"dev {number}",), "0" if number < 3 else "1") for number in range(10)]
+    assert load_tsv(tmp_path, "sst2", mostly, dev).constant_scores() == {"accuracy": 0.3}
+    assert load_tsv(tmp_path, "cola", mostly, dev).constant_scores() == {"matthews": 0.0}
+
+
+def test_constant_answer_of_mrpc_has_the_f1_of_always_saying_yes(tmp_path: Path) -> None:
+    train: list[Row] = [((f"a {i}", f"b {i}"), "1" if i % 3 else "0") for i in range(1_000)]
+    dev: list[Row] = [((f"c {i}", f"d {i}"), "1" if i < 6 else "0") for i in range(10)]
+    scores = load_tsv(tmp_path, "mrpc", train, dev).constant_scores()
+    assert scores == pytest.approx({"f1": 2 * 0.6 / 1.6, "accuracy": 0.6}, abs=1e-12)
+
+
+def test_constant_answer_of_a_regression_does_not_correlate(tmp_path: Path) -> None:
+    rows = [((f"a {i}", f"b {i}"), f"{i % 50 / 10}") for i in range(1_000)]
+    assert load_tsv(tmp_path, "stsb", rows, rows[:30]).constant_scores() == {"pearson": 0.0, "spearman": 0.0}
+
+
+# --- fingerprints
+
+
+def characters(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+    """Letters as tokens: an encoder of the test's own."""
+    ids = tuple(np.array([ord(letter) for letter in " ".join(row)[:max_length]], dtype=np.int32) for row in texts)
+    return Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0)
+
+
+def test_fingerprint_is_of_the_rows_and_not_of_where_and_how_the_file_is_kept(tmp_path: Path) -> None:
+    rows = pairs(700)
+    first = load_tsv(tmp_path / "a", "rte", rows)
+    for split, some in (("train", rows), ("dev", rows[:2])):
+        write_tsv(tmp_path / "b", "rte", split, some, newline="\r\n", end="")
+    second = load_data(TASKS["rte"], tmp_path / "b")
+    assert first.encoded(characters, 16).fingerprint == second.encoded(characters, 16).fingerprint
+    assert first.data_fingerprint == second.data_fingerprint
+    assert first.split_fingerprint == second.split_fingerprint
+
+
+def test_fingerprint_changes_with_any_text_label_part_or_length(tmp_path: Path) -> None:
+    rows, dev = pairs(700), pairs(720)[700:]
+
+    def changed(some: list[Row], row: int, texts: tuple[str, ...] | None = None, label: str | None = None) -> list[Row]:
+        old_texts, old_label = some[row]
+        return [*some[:row], (texts or old_texts, label or old_label), *some[row + 1 :]]
+
+    def fingerprint(
+        name: str, train: list[Row], dev: list[Row], length: int = 16, count: int | None = None, limit: int | None = None
+    ) -> str:
+        return load_tsv(tmp_path / name, "rte", train, dev, count, limit).encoded(characters, length).fingerprint
+
+    found = [
+        fingerprint("same", rows, dev),
+        fingerprint("text", changed(rows, 13, ("premise 13", "another")), dev),
+        fingerprint("swap", changed(rows, 13, rows[13][0][::-1]), dev),
+        fingerprint("label", changed(rows, 14, label="entailment"), dev),
+        fingerprint("dev text", rows, changed(dev, 0, ("other", "texts"))),
+        fingerprint("dev label", rows, changed(dev, 0, label="entailment")),
+        fingerprint("fewer", rows[:-1], dev),
+        fingerprint("length", rows, dev, length=17),
+        fingerprint("drawn", rows, dev, count=250),
+        fingerprint("limit", rows, dev, limit=10),
+    ]
+    assert len(set(found)) == len(found)
+    assert fingerprint("again", rows, dev) == found[0]
+
+
+def test_fingerprint_changes_when_a_row_changes_its_part(tmp_path: Path) -> None:
+    data = load_tsv(tmp_path, "rte", pairs(700))
+    moved = replace(data, selection=data.calibration, calibration=data.selection)
+    assert moved.fingerprint != data.fingerprint
+
+
+def test_data_fingerprint_tells_the_end_of_train_from_the_start_of_dev(tmp_path: Path) -> None:
+    rows = pairs(720)
+    here, there = (load_tsv(tmp_path / str(cut), "rte", rows[:cut], rows[cut:]) for cut in (700, 701))
+    assert here.data_fingerprint != there.data_fingerprint
+
+
+def test_encoded_rows_keep_their_order_and_the_length_is_noted(tmp_path: Path) -> None:
+    data = load_tsv(tmp_path, "cola", singles(700)).encoded(characters, 12)
+    assert data.max_length == 12
+    for part in data.splits().values():
+        assert ["".join(map(chr, row)) for row in part.tokens.ids] == [text[:12] for (text,) in part.texts]
+        assert part.tokens.lengths.tolist() == [12] * len(part)
+
+
+# --- the demo tasks
+
+
+@pytest.mark.parametrize("task", GROUPS["demo"])
+def test_demo_tasks_need_no_folder_and_hold_parts_out(task: str) -> None:
+    data = load_data(TASKS[task], None)
+    assert len(data.dev) == demo.SPLIT_SIZES["dev"]
+    for part, share, least in ((data.selection, 0.05, 100), (data.calibration, 0.1, 300)):
+        wanted = max(share * demo.SPLIT_SIZES["train"], least)
+        assert abs(wanted - len(part)) <= 24  # demo-pair's groups have some 12 rows, and there are 2 labels
+    assert TASKS[task].labels == demo.LABELS[task]
+
+
+@pytest.mark.parametrize(
+    ("task", "rows", "parts", "whole"),
+    [
+        ("demo-single", "004ecd2f05a36551", "9a5bf4fffa397c5f", "885d7ce4a1aa8837"),
+        ("demo-pair", "8724b2d157e9818b", "2a97f6441c35d88b", "be22c2e866d1f60d"),
+    ],
+)
+def test_fingerprints_of_the_demo_tasks_stay_what_they_were(task: str, rows: str, parts: str, whole: str) -> None:
+    """Every stored run and cached stage is found by these; where they change on purpose all results are made anew."""
+    data = load_data(TASKS[task], None)
+    assert (data.data_fingerprint, data.split_fingerprint) == (rows, parts)
+    assert data.encoded(BACKBONES["tiny"].encode, 128).fingerprint == whole
+
+
+# --- names
+
+
+def test_groups_are_replaced_by_their_members_each_once() -> None:
+    glue = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
+    assert [task.name for task in find_tasks(["glue"])] == glue
+    mixed = ["rte", "demo-single", "demo-pair", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "wnli"]
+    assert [task.name for task in find_tasks(["rte", "demo", "glue", "rte"])] == mixed
+
+
+@pytest.mark.parametrize(("name", "near"), [("mprc", "mrpc"), ("sst-2", "sst2"), ("gleu", "glue"), ("demo-pairs", "demo-pair")])
+def test_unknown_task_gets_the_near_matches_and_all_names(name: str, near: str) -> None:
+    with pytest.raises(HarnessError) as error:
+        find_tasks(["cola", name])
+    said = one_line(error)
+    assert repr(name) in said
+    assert "did you mean" in said
+    assert near in said.partition("known:")[0]
+    assert all(known in said.partition("known:")[2] for known in ("cola", "glue", "demo"))
+
+
+def test_every_group_holds_known_tasks_and_every_task_describes_itself() -> None:
+    assert {member for members in GROUPS.values() for member in members} <= set(TASKS)
+    for name, task in TASKS.items():
+        assert task.name == name
+        assert task.about
+        assert task.metrics
+        assert len(task.labels) == len(task.values) == len(set(task.values))
+        assert task.classes == (len(task.labels) or 1)
+        assert task.regression == (task.labels == ())

@@ -1,0 +1,260 @@
+"""Curves against a slow simulation, row by row and exit by exit."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from support.synthetic import assert_same_curve, flat_costs, gap_trace, make_curve, random_trace, uneven_costs
+
+from harness.errors import HarnessError, IncompleteError
+from harness.evaluation.curves import Curve, best_thresholds, curves_bytes, exit_macs, leaving, read_curves, sweep, thresholds_from
+from harness.evaluation.policies import Entropy, Patience, make_policy
+from harness.evaluation.trace import Trace
+from harness.records import Costs, Polynomial
+
+TOLERANCE = 0.25
+
+THRESHOLDS = {"entropy": [0.0, 0.05, 0.2, 0.4, 0.6, 2.0], "confidence": [0.0, 0.55, 0.7, 0.9, 1.0], "patience": [1.0, 2.0, 3.0, 7.0]}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What became of one row."""
+
+    exit: int
+    answer: float
+    macs: int
+    layers: int
+
+
+def value_at(piece: Polynomial, length: int) -> int:
+    return piece.c0 + piece.c1 * length + piece.c2 * length * length
+
+
+def is_sure(name: str, seen: list[list[float]], threshold: float) -> bool:
+    """Whether a row with these logits at the exits so far may leave, in plain Python."""
+    if name == "patience":
+        answers = [logits[0] if len(logits) == 1 else logits.index(max(logits)) for logits in seen]
+        differences = [abs(now - before) for before, now in pairwise(answers)]
+        agree = [difference < TOLERANCE if len(seen[0]) == 1 else difference == 0 for difference in differences]
+        return len(agree) >= threshold and all(agree[len(agree) - int(threshold) :])
+    powers = [math.exp(logit - max(seen[-1])) for logit in seen[-1]]
+    probabilities = [power / sum(powers) for power in powers]
+    if name == "confidence":
+        return max(probabilities) > threshold
+    return -sum(p * math.log(p) for p in probabilities if p > 0) < threshold
+
+
+def simulate(name: str, trace: Trace, costs: Costs, threshold: float) -> list[Left]:
+    """Run the model for each row alone, paying for each piece when it runs."""
+    outcome = []
+    layers_of_exits = trace.exit_layers.tolist()
+    for row, length in enumerate(trace.lengths.tolist()):
+        paid, seen = value_at(costs.embedding, length), []
+        for layer, (piece, exit_piece) in enumerate(zip(costs.layers, costs.exits, strict=True), start=1):
+            paid += value_at(piece, length)
+            if exit_piece is None:
+                continue
+            paid += value_at(exit_piece, length)
+            seen.append(trace.logits[len(seen), row].tolist())
+            if layer == layers_of_exits[-1] or is_sure(name, seen, threshold):
+                last = seen[-1]
+                answer = last[0] if len(last) == 1 else last.index(max(last))
+                outcome.append(Left(len(seen) - 1, answer, paid, layer))
+                break
+    return outcome
+
+
+def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
+    """Gaps between two logits of e^1 to e^4: most entropies are far below 1 % of ln 2 already at the first exit."""
+    random = np.random.default_rng(0)
+    gaps = np.exp(random.normal(2.2, 0.6, (exits, rows)) + 0.02 * np.arange(exits)[:, None])
+    logits = np.stack([gaps, np.zeros_like(gaps)], axis=-1).astype(np.float32)
+    return Trace(np.arange(rows), logits, np.zeros(rows), np.full(rows, 20), np.arange(1, exits + 1))
+
+
+@pytest.mark.parametrize("exit_layers", [(1, 2, 3, 4), (2, 5), (1, 4, 6)])
+@pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
+def test_a_curve_is_what_a_row_by_row_simulation_gives(name: str, exit_layers: tuple[int, ...]) -> None:
+    trace = random_trace(1, exit_layers, rows=60, classes=3)
+    costs = uneven_costs(exit_layers, exit_layers[-1])
+    thresholds = THRESHOLDS[name]
+    curve = sweep(make_policy(name, 3), trace, costs, ("accuracy",), np.array(thresholds))
+    for place, threshold in enumerate(thresholds):
+        rows = simulate(name, trace, costs, threshold)
+        right = [row.answer == label for row, label in zip(rows, trace.labels.tolist(), strict=True)]
+        assert curve.scores["accuracy"][place] == pytest.approx(sum(right) / 60, abs=1e-12)
+        assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
+        assert curve.layers[place] == pytest.approx(sum(row.layers for row in rows) / 60, rel=1e-12)
+        assert curve.left[place].tolist() == [sum(row.exit == exit_ for row in rows) for exit_ in range(len(exit_layers))]
+    assert len(np.unique(curve.layers)) >= min(len(exit_layers) - 1, 2), "the thresholds differ in what they do"
+
+
+def test_a_regression_with_patience_is_what_a_row_by_row_simulation_gives() -> None:
+    exit_layers = (1, 2, 3, 4, 6)
+    trace = random_trace(2, exit_layers, rows=60, classes=1)
+    costs = uneven_costs(exit_layers, 6)
+    curve = sweep(Patience(TOLERANCE), trace, costs, ("pearson", "spearman"), np.array([1.0, 2.0, 3.0, 4.0]))
+    for place, threshold in enumerate(curve.thresholds):
+        rows = simulate("patience", trace, costs, threshold)
+        answers = [row.answer for row in rows]
+        assert curve.scores["pearson"][place] == pytest.approx(np.corrcoef(answers, trace.labels)[0, 1], abs=1e-12)
+        assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
+        assert curve.left[place].tolist() == [sum(row.exit == exit_ for row in rows) for exit_ in range(5)]
+    assert len(np.unique(curve.layers)) > 2
+
+
+def test_each_row_is_charged_at_its_own_length_with_the_exits_on_its_way() -> None:
+    """Two rows of 1 and 10 tokens, a layer 1 MAC per squared token, each exit 1000; the short one leaves first."""
+    piece, exit_piece = Polynomial(0, 0, 1), Polynomial(1000, 0, 0)
+    costs = Costs(Polynomial(0, 0, 0), (piece, piece), (exit_piece, exit_piece))
+    trace = gap_trace((1, 2), [[0, 0], [0, 0]], [10, 1], [0, 0], length=1)
+    trace = Trace(trace.ids, trace.logits, trace.labels, np.array([1, 10]), trace.exit_layers)
+    assert exit_macs(costs, trace).tolist() == [[1001, 1100], [2002, 2200]]
+    curve = sweep(Entropy(), trace, costs, ("accuracy",), np.array([0.1]))
+    assert curve.left.tolist() == [[1, 1]]
+    assert curve.macs.tolist() == [(1001 + 2200) / 2]
+    assert curve.layers.tolist() == [1.5]
+
+
+@pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
+def test_a_looser_threshold_never_lets_a_row_leave_later(name: str) -> None:
+    trace = random_trace(3, (1, 2, 3, 4, 5), rows=80)
+    policy = make_policy(name, 2)
+    thresholds = thresholds_from(policy, trace)
+    exits = leaving(policy, trace.logits, thresholds)
+    assert (np.diff(exits, axis=0) >= 0).all()
+
+
+@pytest.mark.parametrize("name", ["entropy", "confidence"])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 1e4])
+def test_the_grid_runs_from_everybody_at_the_first_exit_to_nobody_early(name: str, scale: float) -> None:
+    trace = random_trace(4, (1, 2, 3))
+    trace = Trace(trace.ids, trace.logits * np.float32(scale), trace.labels, trace.lengths, trace.exit_layers)
+    policy = make_policy(name, 2)
+    thresholds = thresholds_from(policy, trace)
+    curve = sweep(policy, trace, flat_costs((1, 2, 3), 3), ("accuracy",), thresholds)
+    assert curve.left[0].tolist() == [40, 0, 0]
+    assert curve.left[-1].tolist() == [0, 0, 40]
+    others = np.abs(trace.logits) * [-100, 100]
+    other = Trace(trace.ids, others.astype(np.float32), trace.labels, trace.lengths, trace.exit_layers)
+    assert (leaving(policy, other.logits, thresholds[-1:]) == 2).all(), "not even rows surer than all of these leave early"
+
+
+def test_the_grid_of_patience_runs_from_one_agreement_to_nobody_early() -> None:
+    trace = random_trace(5, (1, 2, 3, 4))
+    thresholds = thresholds_from(Patience(), trace)
+    curve = sweep(Patience(), trace, flat_costs((1, 2, 3, 4)), ("accuracy",), thresholds)
+    answers = trace.logits.argmax(-1)
+    assert thresholds.tolist() == list(range(1, len(thresholds) + 1))
+    assert curve.left[0, 0] == 0
+    assert curve.left[0, 1] == (answers[0] == answers[1]).sum()
+    assert curve.left[-1].tolist() == [0, 0, 0, 40]
+
+
+def test_quantiles_leave_no_hole_on_an_overconfident_trace_where_equal_steps_do() -> None:
+    """12 exits, 50 thresholds: one equal step of entropy jumps over most of the depth, no step of quantiles much over a layer."""
+    trace, costs = overconfident_trace(), flat_costs(range(1, 13), 12)
+    quantiles = sweep(Entropy(), trace, costs, ("accuracy",), thresholds_from(Entropy(), trace, 50))
+    equal = sweep(Entropy(), trace, costs, ("accuracy",), np.linspace(0, math.log(2), 50))
+    assert np.abs(np.diff(equal.layers)).max() > 8
+    assert np.abs(np.diff(quantiles.layers)).max() < 1.5
+
+
+def test_thresholds_are_the_entropies_that_the_rows_reach() -> None:
+    """2 exits, 3 rows: one threshold above the largest entropy, each but the smallest, and 0."""
+    gaps = np.array([0.5, 1.0, 4.0])
+    trace = gap_trace((1, 2), [[0, 0, 0], [0, 0, 0]], gaps.tolist(), [0, 0, 0], 10)
+    entropies = np.log1p(np.exp(-gaps)) + gaps * np.exp(-gaps) / (1 + np.exp(-gaps))
+    thresholds = thresholds_from(Entropy(), trace)
+    np.testing.assert_allclose(thresholds, [entropies[0], entropies[0], entropies[1], 0.0], rtol=1e-12)
+    assert thresholds[0] > thresholds[1]
+
+
+def best_within(trace: Trace, costs: Costs, thresholds: NDArray[np.float64], budget: float) -> float | None:
+    """The best threshold of entropy by accuracy for one budget of MACs."""
+    return best_thresholds(Entropy(), trace, exit_macs(costs, trace), "accuracy", thresholds, [budget])[0]
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.floats(0.2, 1.2))
+def test_the_threshold_for_a_budget_is_the_best_affordable_one(seed: int, share: float) -> None:
+    exit_layers, thresholds = (1, 2, 4), np.linspace(0.0013, 0.69, 8)
+    trace, costs = random_trace(seed, exit_layers, rows=12), uneven_costs(exit_layers, 4)
+    budget = share * float(costs.static(3, trace.lengths).mean())
+    affordable = {}
+    for threshold in thresholds.tolist():
+        rows = simulate("entropy", trace, costs, threshold)
+        wrong = sum(row.answer != label for row, label in zip(rows, trace.labels.tolist(), strict=True))
+        macs = sum(row.macs for row in rows) / 12
+        if macs <= budget:
+            affordable[threshold] = (wrong, macs)
+    found = best_within(trace, costs, thresholds, budget)
+    assert (None if found is None else affordable[found]) == min(affordable.values(), default=None)
+
+
+def test_no_threshold_fits_a_budget_below_the_first_exit() -> None:
+    trace, costs = random_trace(6, (2, 4)), flat_costs((2, 4))
+    thresholds = thresholds_from(Entropy(), trace)
+    first_exit = float(costs.static(1, trace.lengths).mean())
+    assert best_within(trace, costs, thresholds, first_exit - 1) is None
+    assert best_within(trace, costs, thresholds, first_exit) == thresholds[0]
+
+
+def test_of_two_thresholds_with_the_best_score_the_cheaper_is_chosen() -> None:
+    """All answers are right everywhere: the best threshold is the one that saves most."""
+    trace = gap_trace((1, 4), [[0, 1, 1]] * 2, [1, 2, 3], [0, 1, 1], 10)
+    thresholds = np.array([0.0, 0.1, 0.5, 1.0])
+    assert best_within(trace, flat_costs((1, 4)), thresholds, 1e9) == 1.0
+    assert best_within(trace, flat_costs((1, 4)), thresholds[::-1], 1e9) == 1.0
+
+
+def test_a_model_with_a_single_exit_has_no_curve() -> None:
+    trace, costs = random_trace(7, (4,)), flat_costs((4,))
+    with pytest.raises(HarnessError, match="single exit"):
+        thresholds_from(Entropy(), trace)
+    with pytest.raises(HarnessError, match="single exit"):
+        sweep(Entropy(), trace, costs, ("accuracy",), np.array([0.5]))
+
+
+def test_a_threshold_out_of_range_is_refused() -> None:
+    with pytest.raises(HarnessError, match=r"-0\.5 is not in range"):
+        sweep(Entropy(), random_trace(8, (1, 4)), flat_costs((1, 4)), ("accuracy",), np.array([0.1, -0.5]))
+
+
+def test_curves_come_back_as_they_were(tmp_path: Path) -> None:
+    curves = {"patience": make_curve(1), "entropy": make_curve(2)}
+    path = tmp_path / "points.npz"
+    path.write_bytes(curves_bytes(curves))
+    back = read_curves(path)
+    assert list(back) == ["patience", "entropy"]
+    for name, curve in curves.items():
+        assert_same_curve(back[name], curve)
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 nearly"])
+def test_files_that_are_no_curves_are_incomplete(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "points.npz"
+    with pytest.raises(IncompleteError, match=r"points\.npz"):
+        read_curves(path)
+    path.write_bytes(content)
+    with pytest.raises(IncompleteError, match=r"points\.npz.*harness sweep"):
+        read_curves(path)
+
+
+def test_a_damaged_curve_is_incomplete_or_unchanged(tmp_path: Path) -> None:
+    path, curve = tmp_path / "points.npz", make_curve(1)
+    content = curves_bytes({"entropy": curve})
+    for place in range(0, len(content), 11):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        try:
+            back: dict[str, Curve] = read_curves(path)
+        except IncompleteError:
+            continue
+        assert_same_curve(back["entropy"], curve)

@@ -1,0 +1,129 @@
+"""Other people's metrics: what is given to them, and what is taken from them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.custom_tasks import reviews, write_csv, write_task
+from support.synthetic import one_line
+
+from harness.errors import HarnessError
+from harness.evaluation.external_metrics import MetricCode, code_score, load_metric
+from harness.store.results import ResultsStore
+
+CODE = MetricCode("evaluate:wer", "")
+
+
+class Library:
+    """A metric that returns what a test wants."""
+
+    def __init__(self, found: dict[str, object], kind: str = "Value('int64')") -> None:
+        self.found = found
+        self.features: dict[str, object] = {"predictions": kind}
+        self.given: list[list[float]] = []
+
+    def compute(self, *, predictions: list[float], references: list[float]) -> dict[str, object]:
+        self.given = [predictions, references]
+        return self.found
+
+
+ANSWERS, LABELS = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0])
+
+
+def test_classes_are_given_as_whole_numbers_and_the_score_is_taken_by_name() -> None:
+    library = Library({"wer": np.float64(0.25), "other": 3})
+    assert code_score(CODE, library, ANSWERS, LABELS, whole=True) == 0.25
+    assert library.given == [[1, 0, 1], [1, 1, 1]]
+    assert all(type(value) is int for values in library.given for value in values)
+    assert code_score(CODE, Library({"anything": 2}), ANSWERS, LABELS, whole=True) == 2.0
+
+
+def test_numbers_are_not_cut_to_whole_ones() -> None:
+    """The library's features would turn .9 into 0 without a word."""
+    with pytest.raises(HarnessError, match="whole numbers"):
+        code_score(CODE, Library({"wer": 1.0}), ANSWERS / 2, LABELS, whole=False)
+    library = Library({"wer": 1.0}, "Value('float32')")
+    code_score(CODE, library, ANSWERS / 2, LABELS, whole=False)
+    assert library.given[0] == [0.5, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("found", [{}, {"a": 1.0, "b": 2.0}, {"wer": None}, {"wer": [1.0]}, {"wer": float("nan")}])
+def test_anything_but_one_finite_number_is_refused(found: dict[str, object]) -> None:
+    with pytest.raises(HarnessError, match=r"evaluate:wer returned .*wanted one finite number") as error:
+        code_score(CODE, Library(found), ANSWERS, LABELS, whole=True)
+    one_line(error)
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Installs an `evaluate` whose `load` has this body."""
+
+    def install(body: str) -> None:
+        (tmp_path / "evaluate.py").write_text(f"def load(place):\n    {body}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.delitem(sys.modules, "evaluate", raising=False)
+
+    return install
+
+
+def test_folder_that_happens_to_have_a_metrics_name_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[str], None]
+) -> None:
+    """A data folder `glue` in the working directory would be taken for the hub's metric of that name."""
+    library("raise AssertionError(place)")
+    (tmp_path / "glue").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HarnessError, match=r"what lies in \./glue"):
+        load_metric(MetricCode("evaluate:glue", ""), tmp_path)
+
+
+def test_metric_that_cannot_be_loaded_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+    library("raise FileNotFoundError('no module script\\nat all')")
+    with pytest.raises(HarnessError, match=r"evaluate:wer cannot be loaded: no module script$") as error:
+        load_metric(CODE, tmp_path)
+    one_line(error)
+
+
+def test_a_library_that_lacks_another_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+    library("pass")
+    (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
+    with pytest.raises(HarnessError, match=r"evaluate:wer cannot be loaded: No module named 'a_library_that_is_not_there'$"):
+        load_metric(CODE, tmp_path)
+
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class Agreement(evaluate.Metric):
+    def _info(self):
+        values = {name: datasets.Value("int64") for name in ("predictions", "references")}
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=datasets.Features(values))
+
+    def _compute(self, predictions, references):
+        return {"agreement": sum(one == other for one, other in zip(predictions, references)) / len(references)}
+"""
+
+
+def test_a_script_is_run_by_the_library_itself(tmp_path: Path) -> None:
+    """In a process of its own, whose caches are its own: the metric says what accuracy says."""
+    path = write_task(tmp_path / "own", {"metrics": '["accuracy", "evaluate:./agreement.py"]'})
+    write_csv(path.parent / "train.csv", reviews(500))
+    write_csv(path.parent / "dev.csv", reviews(40, 900))
+    (path.parent / "agreement.py").write_text(SCRIPT)
+    words = ["run", "--task-file", str(path), "--methods", "bert", "--epochs", "1", "--limit", "40", "--threads", "1", "--no-latency"]
+    places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "harness", *words, *places]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HARNESS_OFFLINE": "1"}
+    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (refused.returncode, "--allow-metric-code" in refused.stderr) == (2, True)
+    child = subprocess.run([*command, "--allow-metric-code"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert child.returncode == 0, child.stderr
+    (record,), _ = ResultsStore(tmp_path / "results").records()
+    reached = record.exits[-1].scores
+    assert reached["evaluate:./agreement.py"] == pytest.approx(reached["accuracy"])
+    assert record.constant_scores["evaluate:./agreement.py"] == pytest.approx(record.constant_scores["accuracy"])

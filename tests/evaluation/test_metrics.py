@@ -1,0 +1,159 @@
+"""GLUE's metrics against scikit-learn and scipy."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from harness.evaluation.metrics import METRICS, accuracy, f1, matthews, pearson, scores, spearman
+from harness.evaluation.statistics import bootstrap
+
+Array = NDArray[np.float64]
+
+CLASSIFICATION: dict[str, Callable[[Array, Array], float]] = {
+    "accuracy": lambda answers, labels: accuracy_score(labels, answers),
+    "f1": lambda answers, labels: f1_score(labels, answers, zero_division=0.0),
+    "matthews": lambda answers, labels: matthews_corrcoef(labels, answers),
+}
+"""Metric -> scikit-learn's value."""
+
+CORRELATION: dict[str, Callable[[Array, Array], float]] = {
+    "pearson": lambda answers, labels: float(pearsonr(answers, labels).statistic),
+    "spearman": lambda answers, labels: float(spearmanr(answers, labels).statistic),
+}
+"""Metric -> scipy's value."""
+
+
+def expect(name: str, answers: Array, labels: Array, oracle: Callable[[Array, Array], float]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # one class only, constant input: the libraries warn and answer
+        expected = oracle(answers, labels)
+    got = METRICS[name](answers, labels)
+    np.testing.assert_allclose(got, np.nan_to_num(expected), rtol=0, atol=1e-12, err_msg=f"{name} {answers} {labels}")
+
+
+def test_every_metric_has_an_independent_oracle() -> None:
+    assert set(METRICS) == set(CLASSIFICATION) | set(CORRELATION)
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION)
+def test_classification_scores_equal_scikit_learn(name: str) -> None:
+    """Any share of positives in answers and labels, so one-class labels and constant answers occur often."""
+    random = np.random.default_rng(0)
+    constant = 0
+    for _ in range(60):
+        rows = random.integers(1, 30)
+        shares = random.choice([0.0, 0.1, 0.5, 0.9, 1.0], size=2)
+        answers, labels = ((random.random(rows) < share).astype(np.float64) for share in shares)
+        constant += np.ptp(answers) == 0 or np.ptp(labels) == 0
+        expect(name, answers, labels, CLASSIFICATION[name])
+    assert 10 < constant < 55
+
+
+def test_accuracy_of_three_classes_equals_scikit_learn() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        answers, labels = random.integers(0, 3, (2, random.integers(1, 40))).astype(np.float64)
+        expect("accuracy", answers, labels, CLASSIFICATION["accuracy"])
+
+
+@pytest.mark.parametrize("name", CORRELATION)
+def test_correlations_of_distinct_values_equal_scipy(name: str) -> None:
+    random = np.random.default_rng(2)
+    for _ in range(60):
+        rows = random.integers(2, 60)
+        labels = random.random(rows) * 5
+        answers = random.choice([-1, 0, 0.5, 1]) * labels + random.normal(size=rows) * random.choice([1e-3, 1.0, 100.0]) + 2.5
+        expect(name, answers, labels, CORRELATION[name])
+
+
+@pytest.mark.parametrize("name", CORRELATION)
+def test_correlations_with_ties_equal_scipy(name: str) -> None:
+    """STS-B's labels are multiples of 1/5, so most rows tie."""
+    random = np.random.default_rng(3)
+    for _ in range(60):
+        rows = random.integers(2, 60)
+        labels = random.integers(0, 26, rows) / 5
+        answers = np.round(labels + random.normal(size=rows), 1)
+        if np.ptp(labels) and np.ptp(answers):
+            expect(name, answers, labels, CORRELATION[name])
+
+
+@pytest.mark.parametrize("name", CORRELATION)
+@pytest.mark.parametrize("value", [0.0, 2.5, 0.1, -1e6, 1 / 3])
+def test_a_constant_answer_correlates_0(name: str, value: float) -> None:
+    """Where scipy's answer is undefined (nan); scikit-learn's choice for Matthews' coefficient."""
+    labels = np.random.default_rng(4).random(37)
+    assert METRICS[name](np.full(37, value), labels) == 0
+    assert abs(METRICS[name](labels, np.full(37, value))) < 1e-12
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 12), st.integers(0, 10**6))
+def test_many_predictions_at_once_score_as_one_by_one(curves: int, points: int, rows: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    answers = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
+    labels = random.integers(0, 2, rows).astype(np.float64)
+    for name, metric in METRICS.items():
+        together = metric(answers, labels)
+        assert together.shape == (curves, points), name
+        alone = [[float(metric(row, labels)) for row in block] for block in answers]
+        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-15, err_msg=name)
+        np.testing.assert_array_equal(metric(answers[0], labels), together[0])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
+def test_scores_of_two_classes_follow_from_the_table_of_counts(rows: list[tuple[int, int]]) -> None:
+    answers, labels = np.array(rows, dtype=np.float64).T
+    hits, alarms = rows.count((1, 1)), rows.count((1, 0))
+    misses, rejections = rows.count((0, 1)), rows.count((0, 0))
+    assert accuracy(answers, labels) == pytest.approx((hits + rejections) / len(rows), abs=1e-12)
+    assert f1(answers, labels) == pytest.approx(2 * hits / max(2 * hits + alarms + misses, 1), abs=1e-12)
+    margins = (hits + alarms) * (hits + misses) * (rejections + alarms) * (rejections + misses)
+    expected = (hits * rejections - alarms * misses) / margins**0.5 if margins else 0.0
+    assert matthews(answers, labels) == pytest.approx(expected, abs=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.permutations(range(8)), st.floats(0.1, 10), st.floats(-10, 10))
+def test_correlations_ignore_shift_and_scale_and_turn_with_the_sign(order: list[int], scale: float, shift: float) -> None:
+    labels, answers = np.arange(8.0), np.array(order, dtype=np.float64)
+    for correlation in (pearson, spearman):
+        expected = float(correlation(answers, labels))
+        assert correlation(scale * answers + shift, labels) == pytest.approx(expected, abs=1e-12)
+        assert correlation(-answers, labels) == pytest.approx(-expected, abs=1e-12)
+    assert spearman(np.exp(answers), labels) == pytest.approx(float(spearman(answers, labels)), abs=1e-12)
+
+
+def test_scores_names_each_metric_in_the_order_asked_for() -> None:
+    answers, labels = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([1.0, 1.0])
+    got = scores(("f1", "accuracy"), answers, labels)
+    assert list(got) == ["f1", "accuracy"]
+    np.testing.assert_allclose(got["f1"], [2 / 3, 1.0])
+    np.testing.assert_allclose(got["accuracy"], [0.5, 1.0])
+
+
+# --- the interval of a difference
+
+
+def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
+    """Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0, 1."""
+    labels = np.ones(400)
+    old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
+    change = new - old
+    error = change.std() / 20
+    low, high = bootstrap("accuracy", [(old, new)], labels, 4000)
+    assert low == pytest.approx(change.mean() - 1.96 * error, abs=0.004)
+    assert high == pytest.approx(change.mean() + 1.96 * error, abs=0.004)
+
+
+def test_interval_of_equal_answers_is_nothing() -> None:
+    values = np.linspace(0, 5, 50)
+    assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)

@@ -1,0 +1,223 @@
+"""Exit policies against closed forms, scipy and plain loops."""
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy.special import softmax
+from scipy.stats import entropy
+from support.synthetic import random_trace
+
+from harness.errors import ExitCode, HarnessError
+from harness.evaluation.policies import POLICIES, Confidence, Entropy, Patience, Policy, exit_scores, make_policy
+
+quick = settings(deadline=None, max_examples=60)
+
+LOGITS = arrays(np.float32, st.tuples(st.just(1), st.integers(1, 5), st.integers(2, 4)), elements=st.floats(-60, 60, width=32))
+"""[1, n, c] of ordinary logits."""
+
+
+def stacked(values: list[list[list[float]]]) -> NDArray[np.float32]:
+    """[e, n, c]."""
+    return np.array(values, dtype=np.float32)
+
+
+def agreements_in_a_row(answers: list[float], tolerance: float | None) -> int:
+    """How many of the last answers each agree with the one before (a tolerance: differ by less)."""
+    counter = 0
+    for before, now in pairwise(answers):
+        agree = now == before if tolerance is None else abs(now - before) < tolerance
+        counter = counter + 1 if agree else 0
+    return counter
+
+
+def first_exit_past_the_cut(policy: Policy, logits: NDArray[np.float32], threshold: float) -> list[int]:
+    exits = []
+    for row in range(logits.shape[1]):
+        seen = [policy.score(logits[: index + 1, row : row + 1])[0] for index in range(len(logits) - 1)]
+        exits.append(next((index for index, score in enumerate(seen) if score > policy.cut(threshold)), len(logits) - 1))
+    return exits
+
+
+@quick
+@given(LOGITS)
+def test_entropy_is_scipys(logits: NDArray[np.float32]) -> None:
+    expected = entropy(softmax(logits[-1].astype(np.float64), axis=-1), axis=-1)
+    np.testing.assert_allclose(-Entropy().score(logits), expected, rtol=0, atol=1e-12)
+
+
+@quick
+@given(LOGITS)
+def test_entropy_lies_between_0_and_the_logarithm_of_the_classes(logits: NDArray[np.float32]) -> None:
+    values = -Entropy().score(logits)
+    assert (values >= 0).all()
+    assert (values <= math.log(logits.shape[-1]) + 1e-12).all()
+
+
+def test_equal_logits_have_the_largest_entropy_and_the_least_confidence() -> None:
+    logits = stacked([[[5.0] * 3, [-1e4] * 3]])
+    np.testing.assert_allclose(Entropy().score(logits), [-math.log(3)] * 2, atol=1e-15)
+    np.testing.assert_allclose(Confidence().score(logits), [1 / 3] * 2, atol=1e-15)
+
+
+@pytest.mark.parametrize("top", [1e4, -1e4, 3e38])
+def test_saturated_logits_have_finite_scores_and_leave(top: float) -> None:
+    """-sum p log p is nan there, and nan < threshold is false: the surest rows would never leave."""
+    logits = stacked([[[top, -top], [-top, top], [top, 0.0]]])
+    for policy, threshold in ((Entropy(), 1e-9), (Confidence(), 0.999_999)):
+        scores = policy.score(logits)
+        assert np.isfinite(scores).all()
+        assert (scores > policy.cut(threshold)).all()
+    np.testing.assert_array_equal(Entropy().score(logits), 0.0)
+    np.testing.assert_array_equal(Confidence().score(logits), 1.0)
+
+
+def test_surer_logits_have_less_entropy_far_into_saturation() -> None:
+    """Two classes a gap g apart: below 1e-15 a difference of large terms would be noise."""
+    gaps = np.arange(1.0, 300.0)
+    scores = Entropy().score(np.stack([gaps, np.zeros_like(gaps)], axis=-1)[None])
+    assert (np.diff(scores) > 0).all()
+    closed_form = [math.log1p(math.exp(-gap)) + gap * math.exp(-gap) / (1 + math.exp(-gap)) for gap in gaps[:20]]
+    np.testing.assert_allclose(-scores[:20], closed_form, rtol=1e-6)
+
+
+@quick
+@given(LOGITS)
+def test_confidence_is_the_largest_probability(logits: NDArray[np.float32]) -> None:
+    expected = softmax(logits[-1].astype(np.float64), axis=-1).max(-1)
+    scores = Confidence().score(logits)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-12)
+    assert (scores <= 1).all()
+
+
+def test_only_the_last_exit_decides_about_entropy_and_confidence() -> None:
+    logits = random_trace(1, (1, 2, 3)).logits
+    for policy in (Entropy(), Confidence()):
+        np.testing.assert_array_equal(policy.score(logits), policy.score(logits[-1:]))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_patience_counts_agreements_in_a_row(classes: int) -> None:
+    logits = random_trace(2, tuple(range(1, 9)), rows=100, classes=classes).logits
+    answers = logits.argmax(-1)
+    for seen in range(1, 9):
+        expected = [agreements_in_a_row(answers[:seen, row].tolist(), None) for row in range(100)]
+        assert Patience().score(logits[:seen]).tolist() == expected
+
+
+@pytest.mark.parametrize("tolerance", [0.0625, 0.25, 1.0])
+def test_patience_on_a_regression_counts_answers_within_the_tolerance(tolerance: float) -> None:
+    """Values and tolerances are binary fractions, so that a difference of exactly the tolerance occurs: it is no agreement."""
+    logits = random_trace(3, tuple(range(1, 9)), rows=100, classes=1).logits
+    for seen in range(1, 9):
+        expected = [agreements_in_a_row(logits[:seen, row, 0].tolist(), tolerance) for row in range(100)]
+        assert Patience(tolerance).score(logits[:seen]).tolist() == expected
+
+
+def test_slow_drift_on_a_regression_agrees_step_by_step() -> None:
+    """PABEE compares neighbours, not with the first answer."""
+    assert Patience(0.5).score(stacked([[[0.0]], [[0.25]], [[0.5]], [[0.75]]])).tolist() == [3]
+
+
+@pytest.mark.parametrize("patience", [1, 2, 3, 4])
+def test_patience_p_needs_p_plus_1_equal_answers_in_a_row(patience: int) -> None:
+    answers = np.random.default_rng(4).integers(0, 2, (6, 200))
+    logits = np.stack([1.0 - answers, 1.0 * answers], axis=-1).astype(np.float32)
+    exits = first_exit_past_the_cut(Patience(), logits, patience)
+    for row, exit_ in zip(answers.T.tolist(), exits, strict=True):
+        runs = [index for index in range(patience, 5) if len(set(row[index - patience : index + 1])) == 1]
+        assert exit_ == min(runs, default=5)
+
+
+def test_at_the_first_exit_nobody_has_agreed_with_anything() -> None:
+    assert Patience().score(random_trace(5, (1,)).logits).tolist() == [0.0] * 40
+
+
+@pytest.mark.parametrize(("name", "threshold"), [("entropy", 0.35), ("confidence", 0.8), ("patience", 2)])
+def test_a_row_decides_for_itself_whatever_its_batch(name: str, threshold: float) -> None:
+    """The authors' codes decide for the whole batch: `max` entropy, `all` patience."""
+    logits = random_trace(6, (1, 2, 3, 4, 5), rows=60, classes=3).logits
+    policy = make_policy(name, 3)
+    together = exit_scores(policy, logits)
+    alone = np.concatenate([exit_scores(policy, logits[:, row : row + 1]) for row in range(60)], axis=1)
+    reversed_ = exit_scores(policy, logits[:, ::-1])[:, ::-1]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(together, reversed_, rtol=0, atol=1e-14)
+    left = (together > policy.cut(threshold)).any(0)
+    assert 0 < left.sum() < 60
+    np.testing.assert_array_equal(left, (alone > policy.cut(threshold)).any(0))
+
+
+def test_exit_scores_are_those_of_every_exit_but_the_last() -> None:
+    logits = random_trace(7, (2, 4, 6)).logits
+    for policy in (Entropy(), Confidence(), Patience()):
+        scores = exit_scores(policy, logits)
+        assert scores.shape == (2, 40)
+        np.testing.assert_array_equal(scores[0], policy.score(logits[:1]))
+        np.testing.assert_array_equal(scores[1], policy.score(logits[:2]))
+
+
+@pytest.mark.parametrize("name", ["entropy", "confidence"])
+def test_policies_on_probabilities_refuse_a_regression(name: str) -> None:
+    with pytest.raises(HarnessError, match=r"regression.*patience") as caught:
+        make_policy(name, 1)
+    assert caught.value.exit_code == ExitCode.USER
+
+
+def test_patience_serves_a_regression_with_the_tolerance_given() -> None:
+    assert make_policy("patience", 1, 0.25) == Patience(0.25)
+
+
+def test_an_unknown_policy_is_named_with_the_known_ones() -> None:
+    with pytest.raises(HarnessError, match="patience"):
+        make_policy("patients", 2)
+    assert set(POLICIES) == {"entropy", "confidence", "patience"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "threshold"),
+    [
+        (Entropy(), -0.001),
+        (Confidence(), -0.1),
+        (Confidence(), 1.001),
+        (Confidence(), math.inf),
+        (Patience(), 0),
+        (Patience(), -1),
+        (Patience(), 1.5),
+        (Patience(), math.inf),
+        *((policy, math.nan) for policy in (Entropy(), Confidence(), Patience())),
+    ],
+    ids=lambda value: str(getattr(value, "name", value)),
+)
+def test_a_threshold_out_of_range_is_refused(policy: Policy, threshold: float) -> None:
+    with pytest.raises(HarnessError, match=rf"{threshold} is not in range"):
+        policy.cut(threshold)
+
+
+def test_thresholds_at_the_ends_of_the_range_are_allowed() -> None:
+    logits = random_trace(8, (1,)).logits
+    assert not (Entropy().score(logits) > Entropy().cut(0.0)).any()
+    assert (Entropy().score(logits) > Entropy().cut(0.7)).all(), "ln 2 = 0.693"
+    assert (Confidence().score(logits) > Confidence().cut(0.0)).all()
+    assert not (Confidence().score(logits) > Confidence().cut(1.0)).any()
+    assert Patience().cut(1) == 0
+
+
+@pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
+@pytest.mark.parametrize("scale", [0.1, 3.0, 1e4])
+def test_a_grid_runs_from_leaving_early_to_never_leaving_early_in_allowed_thresholds(name: str, scale: float) -> None:
+    policy = make_policy(name, 2)
+    scores = exit_scores(policy, random_trace(9, (1, 2, 3, 4)).logits * np.float32(scale))
+    cuts = [policy.cut(float(threshold)) for threshold in policy.grid(scores, 10)]
+    assert cuts == sorted(set(cuts))
+    assert len(cuts) <= 12
+    assert not (scores > cuts[-1]).any()
+    if name == "patience":
+        np.testing.assert_array_equal((scores > cuts[0]).any(0), (scores >= 1).any(0))
+    else:
+        assert (scores > cuts[0]).all()

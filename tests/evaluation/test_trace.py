@@ -1,0 +1,232 @@
+"""Traces as files: they come back as they were, or not at all, and never run code."""
+
+import io
+import pickle
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from support.synthetic import TouchesAFile, assert_same_trace, random_trace
+
+from harness.errors import ExitCode, IncompleteError
+from harness.evaluation.trace import Trace, predictions, read_trace, trace_bytes
+from harness.files import arrays
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def arrays_of(trace: Trace) -> Arrays:
+    return {name: getattr(trace, name) for name in Trace.__dataclass_fields__}
+
+
+def write_npz(path: Path, arrays: Arrays) -> Path:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    return path
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "trace.npz"
+
+
+@pytest.mark.parametrize(("classes", "exit_layers"), [(2, (2, 4, 6)), (3, (12,)), (1, (1, 2))])
+def test_a_trace_comes_back_as_it_was(classes: int, exit_layers: tuple[int, ...], path: Path) -> None:
+    trace = random_trace(1, exit_layers, rows=17, classes=classes)
+    path.write_bytes(trace_bytes(trace))
+    back = read_trace(path)
+    assert_same_trace(back, trace)
+    assert back.logits.shape == (len(exit_layers), 17, classes)
+    assert back.logits.dtype == np.float32
+
+
+def test_extreme_finite_logits_come_back_to_the_last_bit(path: Path) -> None:
+    limits = np.finfo(np.float32)
+    logits = np.array([[[limits.max, limits.min], [limits.tiny, -0.0]]], dtype=np.float32)
+    trace = replace(random_trace(1, (1,), rows=2), logits=logits)
+    path.write_bytes(trace_bytes(trace))
+    assert read_trace(path).logits.tobytes() == logits.tobytes()
+
+
+def test_equal_traces_are_equal_bytes() -> None:
+    assert trace_bytes(random_trace(3, (1, 2))) == trace_bytes(random_trace(3, (1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ids", np.arange(5)),
+        ("labels", np.zeros(3)),
+        ("lengths", np.ones((4, 1), dtype=np.int64)),
+        ("exit_layers", np.array([1, 2, 3])),
+        ("logits", np.zeros((2, 4), dtype=np.float32)),
+        ("logits", np.zeros((3, 4, 2), dtype=np.float32)),
+        ("logits", np.zeros((2, 5, 2), dtype=np.float32)),
+        ("logits", np.zeros((2, 4, 2, 1), dtype=np.float32)),
+    ],
+)
+def test_shapes_that_disagree_are_refused_in_memory_and_in_a_file(field: str, value: NDArray[np.generic], path: Path) -> None:
+    trace = random_trace(1, (1, 2), rows=4)
+    with pytest.raises(ValueError, match="does not fit"):
+        replace(trace, **{field: value})
+    with pytest.raises(IncompleteError, match=r"trace\.npz"):
+        read_trace(write_npz(path, arrays_of(trace) | {field: value}))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_logit_that_is_not_finite_is_refused_in_memory_and_in_a_file(bad: float, path: Path) -> None:
+    trace = random_trace(1, (1, 2), rows=4)
+    logits = trace.logits.copy()
+    logits[1, 3, 0] = bad
+    with pytest.raises(ValueError, match="not finite"):
+        replace(trace, logits=logits)
+    with pytest.raises(IncompleteError, match="not finite"):
+        read_trace(write_npz(path, arrays_of(trace) | {"logits": logits}))
+
+
+@pytest.mark.parametrize("missing", list(Trace.__dataclass_fields__))
+def test_a_file_without_one_of_the_arrays_is_no_trace(missing: str, path: Path) -> None:
+    arrays = arrays_of(random_trace(1, (1, 2)))
+    del arrays[missing]
+    with pytest.raises(IncompleteError, match=missing):
+        read_trace(write_npz(path, arrays))
+
+
+def test_logits_that_are_no_numbers_are_refused(path: Path) -> None:
+    arrays = arrays_of(random_trace(1, (1, 2), rows=4)) | {"logits": np.full((2, 4, 2), "text")}
+    with pytest.raises(IncompleteError, match=r"trace\.npz"):
+        read_trace(write_npz(path, arrays))
+
+
+def test_a_missing_file_and_a_folder_are_incomplete(path: Path) -> None:
+    with pytest.raises(IncompleteError, match=r"trace\.npz") as caught:
+        read_trace(path)
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+    with pytest.raises(IncompleteError, match=str(path.parent)):
+        read_trace(path.parent)
+
+
+def test_a_trace_cut_anywhere_is_incomplete(path: Path) -> None:
+    content = trace_bytes(random_trace(1, (1, 2), rows=8))
+    for size in [*range(0, len(content), 37), len(content) - 1]:
+        path.write_bytes(content[:size])
+        with pytest.raises(IncompleteError, match=r"trace\.npz"):
+            read_trace(path)
+
+
+def test_a_flipped_byte_is_noticed_or_changes_nothing(path: Path) -> None:
+    trace = random_trace(1, (1, 2), rows=3)
+    content = trace_bytes(trace)
+    noticed = 0
+    places = range(0, len(content), 4)
+    for place in places:
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            back = read_trace(path)
+        except IncompleteError:
+            noticed += 1
+        else:
+            assert_same_trace(back, trace)
+    assert noticed > len(places) // 2
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 nearly", b"\x93NUMPY", b"\x00" * 1000])
+def test_other_files_are_no_traces(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    with pytest.raises(IncompleteError, match=r"trace\.npz"):
+        read_trace(path)
+
+
+def test_an_archive_of_text_and_a_single_array_are_no_traces(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in Trace.__dataclass_fields__:
+            archive.writestr(f"{name}.npy", "text")
+    with pytest.raises(IncompleteError, match=r"trace\.npz"):
+        read_trace(path)
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+    with pytest.raises(IncompleteError, match=r"trace\.npz"):
+        read_trace(path)
+
+
+def test_a_pickled_file_is_refused_and_runs_nothing(path: Path) -> None:
+    marker = path.parent / "ran"
+    path.write_bytes(pickle.dumps(TouchesAFile(marker)))
+    with pytest.raises(IncompleteError, match=r"trace\.npz"):
+        read_trace(path)
+    assert not marker.exists()
+    pickle.loads(path.read_bytes())
+    assert marker.exists(), "the same bytes do run code when they are unpickled"
+
+
+def test_pickled_objects_inside_an_archive_are_refused_and_run_nothing(path: Path) -> None:
+    marker = path.parent / "ran"
+    trap = np.empty(4, dtype=object)
+    trap[:] = TouchesAFile(marker)
+    with pytest.raises(IncompleteError, match="allow_pickle"):
+        read_trace(write_npz(path, arrays_of(random_trace(1, (1, 2), rows=4)) | {"labels": trap}))
+    single = io.BytesIO()
+    np.save(single, trap)
+    path.write_bytes(single.getvalue())
+    with pytest.raises(IncompleteError, match="not a zip"):
+        read_trace(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_byte_that_is_another_is_a_damaged_trace_or_the_same_whatever_compresses_it(path: Path, method: int) -> None:
+    trace, random = random_trace(1, (1, 2), rows=4), np.random.default_rng(method)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, array in arrays_of(trace).items():
+            file = io.BytesIO()
+            np.save(file, array)
+            archive.writestr(f"{name}.npy", file.getvalue())
+    content, refused = path.read_bytes(), 0
+    for place in random.integers(0, len(content), 300):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+        try:
+            assert_same_trace(read_trace(path), trace)
+        except IncompleteError:
+            refused += 1
+    assert refused > 50
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=1, max_size=5))
+def test_the_answer_is_the_first_largest_logit(rows: list[list[int]]) -> None:
+    answers = predictions(np.array([rows, rows[::-1]], dtype=np.float32))
+    assert answers[0].tolist() == [row.index(max(row)) for row in rows]
+    assert answers[1].tolist() == [row.index(max(row)) for row in rows[::-1]]
+
+
+def test_the_answer_of_a_regression_is_the_value_itself() -> None:
+    trace = random_trace(1, (1, 2), rows=5, classes=1)
+    np.testing.assert_array_equal(trace.predictions(), trace.logits[:, :, 0])
+
+
+def npy(shape: str, content: bytes = b"") -> bytes:
+    """A .npy file of float64 whose header claims a shape."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + content
+
+
+@pytest.mark.parametrize("shape", ["(10**15,)", "(1000000000000000,)", "(-5,)", "(2, 3)"])
+def test_an_array_that_claims_more_than_it_holds_is_refused(shape: str, path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("logits.npy", npy(shape))
+    with pytest.raises(IncompleteError, match="cannot be read"):
+        read_trace(path)
+
+
+def test_a_small_archive_that_unpacks_to_a_large_one_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "LARGEST_BYTES", 10_000)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("logits.npy", npy("(5000,)", bytes(40_000)))
+    assert path.stat().st_size < 1_000
+    with pytest.raises(IncompleteError, match=r"unpacks to 40\d\d\d bytes, wanted up to 10000"):
+        read_trace(path)

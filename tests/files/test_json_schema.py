@@ -1,0 +1,85 @@
+"""JSON Schema of our files, checked by a validator that knows nothing of us."""
+
+import json
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from support.command_line import Say
+from support.synthetic import make_exit, make_record, make_timing, timed
+
+from harness.cli.catalogue import KINDS
+from harness.errors import IncompleteError
+from harness.files.json_schema import schema_of
+from harness.files.typed_json import SCHEMA, from_json, to_json
+from harness.gate.baseline import Baseline
+from harness.records import RunRecord, Timing
+
+ROOT = Path(__file__).parents[2]
+
+RECORD = json.loads(to_json(timed(make_record("pabee", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)]), "bert", 1.0)))
+
+
+def validator(kind: type) -> Draft202012Validator:
+    schema = schema_of(kind)
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def test_what_is_written_fits() -> None:
+    validator(RunRecord).validate(RECORD)
+    validator(Timing).validate(json.loads(to_json(make_timing("c0ffee", 0.5))))
+    validator(Baseline).validate({"schema": SCHEMA, "runs": []})
+
+
+def test_every_committed_record_fits() -> None:
+    check = validator(RunRecord)
+    records = sorted((ROOT / "results").rglob("record.json"))
+    assert records
+    for path in records:
+        check.validate(json.loads(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema": SCHEMA + 1},
+        {"parameters": "many"},
+        {"parameters": 1.5},
+        {"exits": [{}]},
+        {"more": 1},
+        {"latency": []},
+        {"spec": RECORD["spec"] | {"seed": None}},
+        {"latency": RECORD["latency"] | {"reference": 3}},
+    ],
+)
+def test_what_the_reader_refuses_does_not_fit(change: dict[str, object]) -> None:
+    with pytest.raises(IncompleteError):
+        from_json(RunRecord, json.dumps(RECORD | change), "a record")
+    assert not validator(RunRecord).is_valid(RECORD | change)
+
+
+@pytest.mark.parametrize("missing", ["parameters", "spec"])
+def test_a_record_without_a_field_does_not_fit(missing: str) -> None:
+    assert not validator(RunRecord).is_valid({name: value for name, value in RECORD.items() if name != missing})
+
+
+def test_fields_that_have_a_default_may_be_missing() -> None:
+    data = {name: value for name, value in RECORD["data"].items() if name != "sources"}
+    from_json(RunRecord, json.dumps(RECORD | {"data": data}), "a record")
+    validator(RunRecord).validate(RECORD | {"data": data})
+
+
+@pytest.mark.parametrize("what", KINDS)
+def test_the_command_prints_the_schema_with_what_each_field_means(say: Say, what: str) -> None:
+    answer = say("schema", what)
+    assert (answer.code, answer.err) == (0, "")
+    schema = json.loads(answer.out)
+    assert schema == schema_of(KINDS[what])
+    assert schema["$defs"]["Quartiles"]["description"] == "Wall-clock milliseconds of one batch."
+
+
+def test_the_words_under_a_field_are_its_description() -> None:
+    defs = schema_of(RunRecord)["$defs"]
+    assert isinstance(defs, dict)
+    assert defs["RunSpec"]["properties"]["limit"]["description"].startswith("Rows per split of a quick look")

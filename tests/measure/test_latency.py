@@ -1,0 +1,269 @@
+"""Latency to each exit and of live early exit: what is timed, in a child process, and what comes of it."""
+
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from support.synthetic import make_job
+from torch import nn
+
+from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
+from baselines.encoders.weights import save_model
+from harness.data.dataset import TaskData
+from harness.errors import IncompleteError
+from harness.evaluation.policies import Confidence, Entropy, Patience, Policy
+from harness.evaluation.trace import Floats
+from harness.files.typed_json import from_json
+from harness.measure import latency
+from harness.measure.inference import answer_early
+from harness.measure.latency import LatencyJob, LatencySamples, measure_exits, paired_ratio, quartiles, run_job, timing_batches
+from harness.models.backbones import Backbone
+from harness.models.batches import collate
+from harness.progress import Advance, Progress
+from harness.records import ExitMeasurement, Quartiles
+
+QUIET = Progress(-1)
+
+
+@dataclass(frozen=True)
+class Counting:
+    """A policy that notes how many exits it was asked about."""
+
+    inner: Policy
+    asked: list[int]
+
+    def score(self, seen: Floats) -> NDArray[np.float64]:
+        self.asked.append(len(seen))
+        return self.inner.score(seen)
+
+
+def _model(backbone: Backbone, exits: tuple[Head | None, ...] = ("dense",) * 3) -> EncoderModel:
+    return EncoderModel(ModelConfig(backbone.shape, "mean", 2, 1.0, exits)).eval()
+
+
+@pytest.mark.parametrize("policy", [Entropy(), Confidence(), Patience()], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("exits", [("dense",) * 3, ("plain", None, "plain")], ids=["every layer", "some layers"])
+def test_walking_to_an_exit_pays_for_the_decisions_on_the_way_and_leaves_there(
+    micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]
+) -> None:
+    model = _model(micro, exits)
+    batch = collate(few_rows.dev.tokens, np.arange(6))
+    for place in range(len(model.exit_layers)):
+        counting = Counting(policy, [])
+        leave: Policy = latency._LeaveAt(counting, place + 1)
+        assert answer_early(model, batch, leave, 0.0).exits.tolist() == [place] * 6
+        last = place == len(model.exit_layers) - 1
+        assert counting.asked == list(range(1, place + 1 if last else place + 2))
+
+
+@pytest.fixture(scope="module")
+def folders(micro: Backbone, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A model with exits at layers 1 and 3, and a reference."""
+    own, reference = (tmp_path_factory.mktemp(name) for name in ("model", "reference"))
+    save_model(_model(micro, ("dense", None, "dense")), own)
+    save_model(_model(micro, (None, None, "dense")), reference)
+    return str(own), str(reference)
+
+
+@pytest.fixture(scope="module")
+def job(folders: tuple[str, str], few_rows: TaskData) -> LatencyJob:
+    batches = {str(size): timing_batches(few_rows.dev.tokens, size) for size in (1, 4)}
+    own, reference = folders
+    return make_job(model=own, reference=reference, batches=batches, policy="entropy", min_rounds=2, max_rounds=2)
+
+
+@pytest.fixture(scope="module")
+def samples(job: LatencyJob) -> LatencySamples:
+    return run_job(job, QUIET)
+
+
+def test_a_child_process_times_every_variant_in_every_round(samples: LatencySamples) -> None:
+    assert set(samples.milliseconds) == {"1", "4"}
+    for variants in samples.milliseconds.values():
+        assert set(variants) == {"reference", "static/1", "path/1", "static/3", "path/3"}
+        for values in variants.values():
+            assert len(values) == 2
+            assert min(values) > 0
+
+
+def _measured(layers: Sequence[int]) -> list[ExitMeasurement]:
+    return [ExitMeasurement(layer, {"accuracy": 0.5}, 1.0, 1, 1, {}, {}) for layer in layers]
+
+
+def test_exits_get_their_quartiles_and_the_reference_its_ratios(
+    monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples
+) -> None:
+    given: list[LatencyJob] = []
+    monkeypatch.setattr(latency, "run_job", lambda asked, progress: given.append(asked) or samples)
+    exits, conditions = measure_exits(_measured((1, 3)), job, "bert", QUIET)
+    assert given == [job]
+    for exit_ in exits:
+        assert exit_.scores == {"accuracy": 0.5}
+        for size, variants in samples.milliseconds.items():
+            assert exit_.static_ms[size] == quartiles(variants[f"static/{exit_.layer}"])
+            assert exit_.path_ms[size] == quartiles(variants[f"path/{exit_.layer}"])
+    for size, variants in samples.milliseconds.items():
+        assert conditions.reference_ms[size] == quartiles(variants["reference"])
+        assert conditions.reference_ratio[size] == tuple(
+            paired_ratio(variants["reference"], variants[f"static/{layer}"]) for layer in (1, 3)
+        )
+        assert conditions.path_ratio[size] == tuple(paired_ratio(variants["reference"], variants[f"path/{layer}"]) for layer in (1, 3))
+        assert conditions.tokens[size] == tuple(max(len(row) for row in batch) for batch in job.batches[size])
+    assert conditions.rounds == {"1": 2, "4": 2}
+    assert (conditions.reference, conditions.device, conditions.precision, conditions.threads) == ("bert", "cpu", "float32", 1)
+
+
+def test_a_model_without_a_policy_has_the_same_path_and_static_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = {"1": {"static/3": (4.0, 2.0, 3.0)}}
+    monkeypatch.setattr(latency, "run_job", lambda job, progress: LatencySamples(milliseconds))
+    (exit_,), conditions = measure_exits(_measured((3,)), make_job(batches={"1": (((1, 2),),)}), None, QUIET)
+    assert exit_.path_ms == exit_.static_ms == {"1": Quartiles(2.5, 3.0, 3.5)}
+    assert (conditions.reference, conditions.reference_ms, conditions.reference_ratio) == (None, {}, {})
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_live_early_exit_is_timed_against_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    folders: tuple[str, str],
+    few_rows: TaskData,
+    precision: str,
+) -> None:
+    own, reference = folders
+    batches = {"4": timing_batches(few_rows.dev.tokens, 4)}
+    live = make_job(model=own, reference=reference, batches=batches, policy="entropy", threshold=0.5, min_rounds=3, max_rounds=3)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asdict(replace(live, precision=precision)))))
+    latency.main()
+    answer = from_json(LatencySamples, capsys.readouterr().out, "the answer").milliseconds["4"]
+    assert {name: len(values) for name, values in answer.items()} == {"reference": 3, "live": 3}
+
+
+def test_live_early_exit_is_timed_against_its_own_last_exit_when_there_is_no_reference(micro: Backbone, few_rows: TaskData) -> None:
+    model = _model(micro)
+    variants = latency._variants(model, None, make_job(policy="confidence", threshold=1.0))
+    batch = collate(few_rows.dev.tokens, np.arange(3))
+    assert set(variants) == {"reference", "live"}
+    with torch.no_grad():
+        reference, live = (variants[name](batch) for name in ("reference", "live"))
+    assert reference.logits.shape == (1, 3, 2)
+    assert torch.equal(live.logits, reference.logits[0])
+
+
+def test_static_variants_run_no_other_layer_and_no_other_exit(micro: Backbone, few_rows: TaskData) -> None:
+    model = _model(micro)
+    ran: list[str] = []
+    names: dict[str, nn.Module] = {f"layer {i}": layer for i, layer in enumerate(model.layers, start=1)}
+    names |= {f"exit {int(place) + 1}": leave for place, leave in model.exits.items()}
+    for name, module in names.items():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
+    variants = latency._variants(model, None, make_job(policy="entropy"))
+    batch = collate(few_rows.dev.tokens, np.arange(3))
+    assert set(variants) == {f"{kind}/{layer}" for kind in ("static", "path") for layer in (1, 2, 3)}
+    seen = {}
+    with torch.no_grad():
+        for name, variant in variants.items():
+            ran.clear()
+            variant(batch)
+            seen[name] = list(ran)
+    assert seen["static/2"] == ["layer 1", "layer 2", "exit 2"]
+    assert seen["path/2"] == ["layer 1", "exit 1", "layer 2", "exit 2"]
+    assert seen["static/3"] == ["layer 1", "layer 2", "layer 3", "exit 3"]
+    assert seen["path/1"] == seen["static/1"] == ["layer 1", "exit 1"]
+
+
+def _other_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Another program in place of the timing one."""
+    plain = subprocess.Popen
+
+    def popen(command: list[str], **options: object) -> object:
+        assert command == [sys.executable, "-P", "-m", "harness.measure.latency"]
+        return plain([sys.executable, "-c", program], **options)
+
+    monkeypatch.setattr(latency, "subprocess", SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE))
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            "import sys; print('half'); print('Traceback', 'ValueError: no such model', sep=chr(10), file=sys.stderr); sys.exit(3)",
+            "status 3: ValueError: no such model",
+        ),
+        ("import os; os.kill(os.getpid(), 9)", "status -9: no message"),
+    ],
+    ids=["several lines, the last one says why", "killed without a word"],
+)
+def test_a_failing_child_is_reported_with_its_last_line(monkeypatch: pytest.MonkeyPatch, program: str, said: str) -> None:
+    _other_child(monkeypatch, program)
+    with pytest.raises(IncompleteError) as caught:
+        run_job(make_job(), QUIET)
+    assert str(caught.value) == f"timing failed with {said}"
+
+
+def test_each_round_of_the_child_advances_the_progress(job: LatencyJob) -> None:
+    said: list[str] = []
+
+    class Told(Progress):
+        @contextmanager
+        def work(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
+            said.append(f"{label} {steps}")
+            yield lambda note="": said.append(note)
+
+    run_job(job, Told(-1))
+    assert said == ["timing, 2 rounds a batch size None", *["at batch size 1"] * 2, *["at batch size 4"] * 2]
+
+
+def test_a_timing_that_has_to_wait_for_another_says_so(job: LatencyJob) -> None:
+    said = threading.Event()
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            assert line == "waiting for another timing on this machine"
+            said.set()
+
+    answers: list[LatencySamples] = []
+    with FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666):
+        waiting = threading.Thread(target=lambda: answers.append(run_job(job, Told())))
+        waiting.start()
+        assert said.wait(60)
+        assert answers == []
+    waiting.join(60)
+    assert set(answers[0].milliseconds) == {"1", "4"}
+
+
+def test_the_child_fails_when_the_model_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asdict(make_job(model=str(tmp_path / "nothing"))))))
+    with pytest.raises(IncompleteError, match="does not hold a model"):
+        latency.main()
+
+
+def test_a_child_that_answers_nonsense_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    _other_child(monkeypatch, "print('not json')")
+    with pytest.raises(IncompleteError, match="the timing process's answer is not JSON"):
+        run_job(make_job(), QUIET)
+
+
+def test_the_users_folder_gives_the_child_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob) -> None:
+    """A harness.py, or a json.py, beside the user's data is not ours."""
+    for name in ("harness.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong program')")
+    monkeypatch.chdir(tmp_path)
+    assert set(run_job(job, QUIET).milliseconds) == {"1", "4"}
+
+
+def test_a_job_holds_plain_json_values_only(job: LatencyJob) -> None:
+    kinds = {type(value) for value in asdict(job).values()}
+    assert kinds <= {str, int, float, dict, type(None)}

@@ -1,0 +1,189 @@
+"""Rounds of timing, by a clock of the test's own: batches, turns, samples, quartiles and paired ratios."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from support.synthetic import make_job
+
+from harness.data.dataset import Tokens
+from harness.measure import latency
+from harness.measure.latency import paired_ratio, quartiles, rows_of, time_variants, timing_batches
+from harness.models.batches import collate
+from harness.models.multi_exit import Batch
+from harness.progress import Progress
+from harness.records import Quartiles
+
+
+def _tokens(lengths: Sequence[int]) -> Tokens:
+    """Rows filled with their own length."""
+    rows = tuple(np.full(length, length, np.int32) for length in lengths)
+    return Tokens(rows, tuple(np.zeros_like(row) for row in rows), 0)
+
+
+LENGTHS = (4, 9, 1, 6, 3, 8, 2, 7, 5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"),
+    [
+        (1, [[3], [5], [7]]),
+        (3, [[2, 3, 4], [4, 5, 6], [6, 7, 8]]),
+        (6, [[1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 8, 9]]),
+        (20, [[1, 2, 3, 4, 5, 6, 7, 8, 9]] * 3),
+    ],
+)
+def test_timed_batches_hold_the_rows_at_the_quartiles_of_the_lengths(batch_size: int, expected: list[list[int]]) -> None:
+    batches = timing_batches(_tokens(LENGTHS), batch_size)
+    assert [[len(row) for row in batch] for batch in batches] == expected
+    assert all(set(row) == {len(row)} for batch in batches for row in batch)
+
+
+def test_rows_of_gives_the_ids_of_the_rows_asked_for() -> None:
+    assert rows_of(_tokens((1, 3, 2)), np.array([2, 0])) == ((2, 2), (1,))
+
+
+def test_quartiles_by_hand() -> None:
+    assert quartiles([5.0, 1.0, 4.0, 2.0, 3.0]) == Quartiles(2.0, 3.0, 4.0)
+    assert quartiles([1.0, 2.0]) == Quartiles(1.25, 1.5, 1.75)
+    assert quartiles([7.0]) == Quartiles(7.0, 7.0, 7.0)
+
+
+def test_quartiles_keep_four_digits_of_large_and_small_numbers() -> None:
+    assert quartiles([123456.7]) == Quartiles(123500.0, 123500.0, 123500.0)
+    assert quartiles([0.000123456]).median == 0.0001235
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    slow, fast = [10.0, 100.0, 40.0], [10.0, 20.0, 25.0]
+    assert paired_ratio(slow, fast) == Quartiles(1.3, 1.6, 3.3)
+    assert np.median(slow) / np.median(fast) == 2.0
+    assert paired_ratio([10.0, 100.0, 30.0], [25.0, 10.0, 10.0]).median == 3.0
+    with pytest.raises(ValueError, match="zip"):
+        paired_ratio(slow, fast[:2])
+
+
+class FakeClock:
+    """Stands still unless a variant runs."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self.calls: list[tuple[str, int]] = []
+
+    def perf_counter(self) -> float:
+        return self.now_ns / 1e9
+
+    def perf_counter_ns(self) -> int:
+        return self.now_ns
+
+    def variant(self, name: str, ms_per_token: float) -> Callable[[Batch], object]:
+        def run(batch: Batch) -> None:
+            self.calls.append((name, batch.ids.shape[1]))
+            self.now_ns += round(ms_per_token * batch.ids.shape[1] * 1e6)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    fake = FakeClock()
+    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=fake.perf_counter, perf_counter_ns=fake.perf_counter_ns))
+    return fake
+
+
+def _batches(*lengths: int) -> list[Batch]:
+    return [collate(_tokens((length,)), np.array([0])) for length in lengths]
+
+
+def test_variants_take_turns_in_an_order_of_its_own_each_round(clock: FakeClock) -> None:
+    variants = {name: clock.variant(name, 1.0) for name in "abc"}
+    time_variants(variants, _batches(4, 6), make_job(min_rounds=40, max_rounds=40))
+    calls = clock.calls[6:]
+    rounds = [calls[start : start + 9] for start in range(0, len(calls), 9)]
+    assert len(rounds) == 40
+    orders = []
+    for one in rounds:
+        turns = [one[start : start + 3] for start in (0, 3, 6)]
+        for turn in turns:
+            assert len({name for name, _ in turn}) == 1
+            assert [length for _, length in turn] == [4, 4, 6]
+        orders.append("".join(turn[0][0] for turn in turns))
+    assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
+
+
+def test_a_slow_first_call_of_a_turn_is_not_timed(clock: FakeClock) -> None:
+    last = {"name": ""}
+
+    def cold(name: str) -> Callable[[Batch], None]:
+        plain = clock.variant(name, 1.0)
+
+        def call(batch: Batch) -> None:
+            clock.now_ns += 0 if last["name"] == name else 10**9
+            last["name"] = name
+            plain(batch)
+
+        return call
+
+    samples = time_variants({name: cold(name) for name in "ab"}, _batches(4), make_job(min_rounds=3, max_rounds=3))
+    assert samples == {"a": (4.0,) * 3, "b": (4.0,) * 3}
+
+
+def test_samples_are_milliseconds_per_batch_without_the_warm_up(clock: FakeClock) -> None:
+    warm = {"done": False}
+    plain = clock.variant("a", 0.5)
+
+    def slow_at_first(batch: Batch) -> None:
+        clock.now_ns += 0 if warm["done"] else 10**9
+        warm["done"] = True
+        plain(batch)
+
+    samples = time_variants({"a": slow_at_first, "b": clock.variant("b", 2.0)}, _batches(4, 8), make_job(min_rounds=3, max_rounds=3))
+    assert samples == {"a": (3.0, 3.0, 3.0), "b": (12.0, 12.0, 12.0)}
+
+
+def test_the_fewest_rounds_are_run_however_long_they_take(clock: FakeClock) -> None:
+    samples = time_variants({"a": clock.variant("a", 10_000.0)}, _batches(5), make_job(min_rounds=5, max_rounds=40, seconds=4.0))
+    assert samples == {"a": (50_000.0,) * 5}
+
+
+def test_timing_stops_after_the_given_seconds(clock: FakeClock) -> None:
+    samples = time_variants({"a": clock.variant("a", 100.0)}, _batches(5), make_job(min_rounds=2, max_rounds=40, seconds=4.2))
+    assert len(samples["a"]) == 5
+
+
+@pytest.mark.parametrize(("swing", "rounds"), [(1.2, 10), (2.0, 30)], ids=["steady", "disturbed"])
+def test_a_disturbed_timing_goes_on_up_to_three_times_as_long(clock: FakeClock, swing: float, rounds: int) -> None:
+    """Rounds of two calls of 1 ms, 20 ms asked for; every other timed call takes `swing` times its millisecond."""
+    plain, calls = clock.variant("a", 1.0), itertools.count()
+
+    def swinging(batch: Batch) -> None:
+        plain(batch)
+        number = next(calls)
+        if number % 4 == 2:
+            clock.now_ns += round((swing - 1) * 1e6)
+
+    samples = time_variants({"a": swinging}, _batches(1), make_job(min_rounds=4, max_rounds=40, seconds=0.02))
+    assert len(samples["a"]) == pytest.approx(rounds, abs=6)
+    assert (max(samples["a"]), min(samples["a"])) == pytest.approx((swing, 1.0))
+
+
+def test_a_disturbed_timing_is_said_so() -> None:
+    said: list[str] = []
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    steady, disturbed = (4.0, 4.4, 4.8), (4.0, 5.0, 8.0)
+    samples = {"1": {"a": steady}, "8": {"a": disturbed}, "32": {"a": steady, "b": disturbed}}
+    latency._warn_of_disturbance(samples, Told())
+    (line,) = said
+    assert f"{6.5 / 4.5:.2f} times at batch size 8, {6.5 / 4.5:.2f} times at batch size 32;" in line
+
+
+def test_no_more_than_the_most_rounds_are_run(clock: FakeClock) -> None:
+    variants = {name: clock.variant(name, 0.01) for name in "ab"}
+    samples = time_variants(variants, _batches(5), make_job(min_rounds=2, max_rounds=7, seconds=4.0))
+    assert {name: len(values) for name, values in samples.items()} == {"a": 7, "b": 7}

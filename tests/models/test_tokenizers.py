@@ -1,0 +1,137 @@
+"""Byte pairs and unigrams: ids, token types and the form of a pair are the library's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.families import ALBERT_PIECES, PIECES, texts, write_byte_pairs, write_family, write_unigrams
+from support.synthetic import one_line
+from transformers import PreTrainedTokenizerBase
+
+from harness.errors import HarnessError
+from harness.models.backbones import Backbone, find_backbone
+from harness.models.checkpoint_files import WEIGHTS
+
+TEXTS = [
+    *list(texts())[:20],
+    "  don't   STOP\tnow\n",
+    "Café, naïve façade — “quoted” … 3.14%",
+    "unknownword 中文 \U0001f600 film",
+    "a\u00adb\u200bc � \x07 \u2028 end",
+    "``both'' quotes",
+    "",
+    "x" * 30,
+]
+PAIRS = [(first, second) for first in TEXTS for second in TEXTS[:3]]
+LENGTH = 200
+MAKERS: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {"roberta": write_byte_pairs, "albert": write_unigrams}
+
+
+def made(folder: Path, family: str) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """A model of many positions, and the library's tokenizer of its vocabulary."""
+    write_family(folder, family)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": LENGTH + 2}))
+    return find_backbone(str(folder)), MAKERS[family](folder)
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_ids_and_types_are_the_librarys(tmp_path: Path, family: str) -> None:
+    backbone, library = made(tmp_path / "it", family)
+    single = backbone.encode([(text,) for text in TEXTS], LENGTH)
+    assert [row.tolist() for row in single.ids] == [library(text)["input_ids"] for text in TEXTS]
+    both = backbone.encode(PAIRS, LENGTH)
+    assert both.truncated == single.truncated == 0
+    for row, types, (first, second) in zip(both.ids, both.types, PAIRS, strict=True):
+        expected = library(first, second, return_token_type_ids=True)
+        assert row.tolist() == expected["input_ids"]
+        assert types.tolist() == expected["token_type_ids"]
+    assert backbone.tokenizer.get_vocab() == library.get_vocab()
+
+
+def test_robertas_pair_has_four_marks_and_one_token_type(tmp_path: Path) -> None:
+    backbone, _ = made(tmp_path / "it", "roberta")
+    row = backbone.encode([("the film", "she smiled")], LENGTH)
+    marks = [piece for piece in map(backbone.tokenizer.id_to_token, row.ids[0].tolist()) if piece in PIECES]
+    assert marks == ["<s>", "</s>", "</s>", "</s>"]
+    assert not row.types[0].any()
+    assert backbone.encode([("the film " * 90, "she smiled")], 20).lengths.tolist() == [20]
+
+
+def test_alberts_pair_has_three_marks_and_two_token_types(tmp_path: Path) -> None:
+    backbone, _ = made(tmp_path / "it", "albert")
+    row = backbone.encode([("the film", "she smiled")], LENGTH)
+    pieces = [str(backbone.tokenizer.id_to_token(piece)) for piece in row.ids[0].tolist()]
+    assert [piece for piece in pieces if piece in ALBERT_PIECES] == ["[CLS]", "[SEP]", "[SEP]"]
+    assert row.types[0].tolist() == [int(place > pieces.index("[SEP]")) for place in range(len(pieces))]
+
+
+def test_robertas_tokenizer_file_gives_the_ids_of_vocabulary_and_merges(tmp_path: Path) -> None:
+    backbone, library = made(tmp_path / "it", "roberta")
+    other = write_family(tmp_path / "other", "roberta")
+    for name in ("vocab.json", "merges.txt"):
+        (other / name).unlink()
+    library.backend_tokenizer.save(str(other / "tokenizer.json"))
+    short = [(text,) for text in TEXTS]
+    one, two = (found.encode(short, 40).ids for found in (backbone, find_backbone(str(other))))
+    assert [row.tolist() for row in one] == [row.tolist() for row in two]
+
+
+def test_a_space_before_the_first_word_where_the_tokenizer_wants_one(tmp_path: Path) -> None:
+    folder = write_family(tmp_path / "it", "roberta")
+    plain = find_backbone(str(folder)).encode([("film",), (" film",)], 40).ids
+    (folder / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True}))
+    spaced = find_backbone(str(folder)).encode([("film",)], 40).ids
+    assert spaced[0].tolist() == plain[1].tolist() != plain[0].tolist()
+
+
+def no_vocabulary(folder: Path) -> None:
+    (folder / "merges.txt").unlink()
+
+
+def broken_vocabulary(folder: Path) -> None:
+    (folder / "vocab.json").write_text("{")
+
+
+def broken_merges(folder: Path) -> None:
+    (folder / "merges.txt").write_text("#version: 0.2\none two three\n")
+
+
+def merges_of_another_vocabulary(folder: Path) -> None:
+    (folder / "merges.txt").write_text("#version: 0.2\nzq qz\n")
+
+
+def no_special_pieces(folder: Path) -> None:
+    index = json.loads((folder / "vocab.json").read_text())
+    (folder / "vocab.json").write_text(json.dumps({piece: id_ for piece, id_ in index.items() if piece != "<mask>"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "word"),
+    [
+        (no_vocabulary, "merges.txt"),
+        (broken_vocabulary, "vocab.json"),
+        (broken_merges, "merges.txt"),
+        (merges_of_another_vocabulary, "merges.txt"),
+        (no_special_pieces, "<mask>"),
+    ],
+)
+def test_unusable_byte_pairs_are_one_line(tmp_path: Path, spoil: Callable[[Path], None], word: str) -> None:
+    folder = write_family(tmp_path / "it", "roberta")
+    spoil(folder)
+    with pytest.raises(HarnessError) as error:
+        find_backbone(str(folder)).encode([("film",)], 16)
+    assert word in one_line(error)
+
+
+def test_a_token_type_without_a_row_is_one_line(tmp_path: Path) -> None:
+    folder = write_family(tmp_path / "it", "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
+    assert (folder / WEIGHTS).is_file()
+    backbone = find_backbone(str(folder))
+    assert backbone.encode([("the film",)], 16).lengths.tolist() == [4]
+    with pytest.raises(HarnessError) as error:
+        backbone.encode([("the film", "she sang")], 16)
+    assert "token types" in one_line(error)

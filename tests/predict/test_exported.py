@@ -1,0 +1,370 @@
+"""`harness export` and `harness predict`: an exported model answers as its trace says, in a fresh process, whatever the batch; hostile
+folders are one line."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from support.checkpoints import LABELS, write_checkpoint
+from support.command_line import Say
+from support.custom_tasks import reviews, write_csv, write_task
+from support.synthetic import TouchesAFile, everything_under, one_line
+
+from harness.analysis.operating_points import BUDGETS, chosen_thresholds, policy_of
+from harness.data import demo
+from harness.errors import HarnessError
+from harness.evaluation.curves import leaving
+from harness.evaluation.policies import exit_scores, make_policy
+from harness.predict.exported import Exported, load
+from harness.predict.inputs import text_rows
+from harness.records import RunRecord
+from harness.store.results import ResultsStore
+
+QUICK = ("run", "--tasks", "demo-pair", "--threads", "1", "--precision", "fp32", "--epochs", "2", "--limit", "64", "--no-latency", "-q")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods on 64 rows of demo-pair, and a checkpoint."""
+    from harness.__main__ import main
+
+    folder = tmp_path_factory.mktemp("done")
+    places = ["--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
+    assert main([*QUICK, "--methods", "bert,deebert", *places]) == 0
+    write_checkpoint(folder / "mine", "electra", LABELS)
+    words = ["--tasks", "demo-single", "--max-length", "24", "--limit", "16", "--threads", "1", "--no-latency", "-q"]
+    assert main(["run", "--checkpoint", str(folder / "mine"), *words, *places]) == 0
+    return folder
+
+
+def record_of(done: Path, method: str) -> RunRecord:
+    return {record.spec.method: record for record in ResultsStore(done / "results").records()[0]}[method]
+
+
+@pytest.fixture
+def export(say: Say, done: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Export a method's run; the folder."""
+
+    def call(method: str, *words: str) -> Path:
+        out = tmp_path / f"my-{method}"
+        places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
+        answer = say("export", record_of(done, method).run_id, "--out", str(out), *places, *words)
+        assert answer.code == 0, answer
+        return out
+
+    return call
+
+
+def dev_rows(task: str) -> list[tuple[str, ...]]:
+    return [row.texts for row in demo.demo_rows(task, "dev")]
+
+
+# --- answers
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_answers_are_those_of_the_trace_at_the_threshold(done: Path, export: Callable[..., Path], batch_size: int) -> None:
+    """The threshold lies in the widest gap between the middle entropies of the first exit: some rows leave there, rounding moves none."""
+    record, store = record_of(done, "deebert"), ResultsStore(done / "results")
+    trace, policy = store.trace(record), make_policy("entropy", 2)
+    entropies = np.sort(-exit_scores(policy, trace.logits)[0])[16:-16]
+    widest = np.diff(entropies).argmax()
+    model = load(export("deebert", "--threshold", str(entropies[widest : widest + 2].mean())))
+    assert model.card.rule.policy == "entropy"
+    exits = leaving(policy, trace.logits, np.array([model.card.rule.threshold]))[0]
+    assert len(set(exits)) > 1, "some rows leave early"
+    logits = trace.logits[exits, np.arange(64)]
+    answers = model.answer(dev_rows("demo-pair")[:64], batch_size)
+    firm = np.abs(np.diff(logits)[:, 0]) > 1e-4
+    assert [answer.exit for answer in answers] == trace.exit_layers[exits].tolist()
+    for answer, own, sure in zip(answers, logits, firm, strict=True):
+        weights = np.exp(own.astype(np.float64))
+        if sure:
+            assert answer.answer == model.card.labels[own.argmax()]
+        assert answer.probability == pytest.approx(weights.max() / weights.sum(), abs=1e-4)
+        assert answer.milliseconds > 0
+    right = [model.card.labels[int(label)] == answer.answer for label, answer in zip(trace.labels, answers, strict=True)]
+    assert model.card.scores["accuracy"] == pytest.approx(np.mean(right))
+
+
+@pytest.mark.parametrize(("words", "budget"), [([], "1/2"), (["--budget-share", "0.75"], "3/4"), (["--budget-share", "1"], "1")])
+def test_the_threshold_is_chosen_on_calibration_within_the_budget(
+    done: Path, export: Callable[..., Path], words: list[str], budget: str
+) -> None:
+    record, store = record_of(done, "deebert"), ResultsStore(done / "results")
+    rule = load(export("deebert", *words)).card.rule
+    assert (rule.policy, rule.threshold) == ("entropy", chosen_thresholds(store, record, policy_of(record), record, BUDGETS)[budget])
+
+
+@pytest.mark.parametrize("method", ["bert", "checkpoint"])
+def test_a_model_with_one_exit_answers_at_its_last_layer(done: Path, export: Callable[..., Path], method: str) -> None:
+    words = ["--backbone", str(done / "mine")] if method == "checkpoint" else []
+    record, store = record_of(done, method), ResultsStore(done / "results")
+    model = load(export(method, *words))
+    trace = store.trace(record)
+    answers = model.answer(dev_rows(record.spec.task)[: len(trace.ids)], 5)
+    assert {answer.exit for answer in answers} == {trace.exit_layers[-1]}
+    assert [answer.answer for answer in answers] == [model.card.labels[int(place)] for place in trace.predictions()[-1]]
+    assert model.card.scores == record.exits[-1].scores
+
+
+def test_no_rows_have_no_answers(export: Callable[..., Path]) -> None:
+    assert load(export("bert")).answer([]) == []
+
+
+def test_a_fresh_process_with_nothing_but_the_folder_gives_the_same_answers(export: Callable[..., Path], tmp_path: Path) -> None:
+    folder = export("deebert")
+    rows = dev_rows("demo-pair")[:9]
+    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(tmp_path / "empty"))
+    words = ["predict", str(folder), "--file", str(tmp_path / "rows.tsv"), "--format", "json", "--threads", "1", "--batch-size", "4"]
+    command = [sys.executable, "-m", "harness", *words]
+    environment = os.environ | places | {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    child = subprocess.run(command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+    here = load(folder).answer(rows)
+    found = json.loads(child.stdout)
+    assert [(row["row"], row["answer"], row["exit"]) for row in found] == [
+        (number, answer.answer, answer.exit) for number, answer in enumerate(here, start=1)
+    ]
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_formats_of_predict_hold_the_same(say: Say, export: Callable[..., Path]) -> None:
+    folder = str(export("deebert"))
+    words = ("predict", folder, "anna was happy", "anna smiled", "--threads", "1")
+    (row,) = json.loads(say(*words, "--format", "json").out)
+    (table,) = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
+    text = say(*words).out.split("\t")
+    assert (table["answer"], table["exit"], table["row"]) == (row["answer"], str(row["exit"]), "1")
+    assert text[:3] == [row["answer"], f"exit {row['exit']}", f"probability {row['probability']:.3f}"]
+
+
+def test_texts_of_a_task_of_pairs_stand_in_pairs(say: Say, export: Callable[..., Path]) -> None:
+    words = ("predict", str(export("deebert")), "--threads", "1", "--format", "json", "--batch-size", "1")
+    texts = [("anna was happy", "anna smiled"), ("ben ran", "ben was slow")]
+    found = json.loads(say(*words, *(text for row in texts for text in row)).out)
+    alone = [json.loads(say(*words, *row).out)[0] for row in texts]
+    assert [row["row"] for row in found] == [1, 2]
+    assert [(row["answer"], row["exit"]) for row in found] == [(row["answer"], row["exit"]) for row in alone]
+
+
+def test_rows_that_are_cut_are_said(say: Say, export: Callable[..., Path]) -> None:
+    answer = say("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
+    assert (answer.code, answer.lines) == (0, ["harness: warning: 1 of 1 rows were cut at 128 tokens"])
+
+
+def test_a_users_own_task_is_exported_without_its_file(say: Say, tmp_path: Path) -> None:
+    """How many texts a row has stands in the record, but for older ones: of those one and two are answered."""
+    path = write_task(tmp_path / "task", {"dev": None, "dev_share": "0.1"})
+    write_csv(tmp_path / "task" / "train.csv", reviews(500))
+    places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    words = ["--methods", "bert", "--limit", "8", "--epochs", "1", "--threads", "1", "--no-latency", "-q"]
+    assert say("run", "--task-file", str(path), *words, *places).code == 0
+    shutil.rmtree(tmp_path / "task")
+    (record,), _ = ResultsStore(tmp_path / "results").records()
+    assert say("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
+    model = load(tmp_path / "model")
+    assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), 1)
+    assert 'harness predict . "a text"\n' in (tmp_path / "model" / "README.md").read_text()
+    answers = json.loads(say("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out)
+    assert [row["row"] for row in answers] == [1, 2, 3]
+    with pytest.raises(HarnessError, match=r"row 1 has 2 texts, task reviews wants 1 text$"):
+        model.answer([("fine", "dull")])
+    older = replace(model, card=replace(model.card, texts=None))
+    assert {answer.answer for answer in older.answer([("fine",), ("fine", "dull")])} <= {"no", "yes"}
+
+
+# --- files of rows
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        ("a.txt", "one\ttab\n\ntwo\n", [(1, ("one\ttab",)), (3, ("two",))]),
+        ("a.tsv", "one\ttwo\r\nthree\n", [(1, ("one", "two")), (2, ("three",))]),
+        (
+            "a.jsonl",
+            '["one", "two"]\n"one"\n{"text": "a", "second": "b", "id": 5}\n',
+            [(1, ("one", "two")), (2, ("one",)), (3, ("a", "b"))],
+        ),
+    ],
+)
+def test_rows_of_a_file(tmp_path: Path, name: str, text: str, rows: list[tuple[int, tuple[str, ...]]]) -> None:
+    (tmp_path / name).write_bytes(text.encode())
+    assert text_rows(tmp_path / name) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("a.tsv", b"a\tb\tc\n", ["line 1", "3 texts"]),
+        ("a.jsonl", b'"a"\n{"second": "b"}\n', ["line 2", "'text'"]),
+        ("a.jsonl", b"[1, 2]\n", ["line 1", "[1, 2]"]),
+        ("a.jsonl", b"[]\n", ["line 1", "0 texts"]),
+        ("a.jsonl", b"[" * 100_000, ["line 1"]),
+        ("a.txt", b"\n \n", ["no rows"]),
+        ("a.txt", b"\xff\n", ["UTF-8"]),
+        ("a.csv", b"text\nfine\n", [".tsv", ".jsonl"]),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(tmp_path: Path, name: str, text: bytes, said: list[str]) -> None:
+    (tmp_path / name).write_bytes(text)
+    with pytest.raises(HarnessError) as caught:
+        text_rows(tmp_path / name)
+    assert all(word in one_line(caught) for word in said), one_line(caught)
+
+
+# --- mistakes
+
+
+def test_mistakes_of_predict_are_one_line(say: Say, export: Callable[..., Path], tmp_path: Path) -> None:
+    folder = str(export("deebert"))
+    (tmp_path / "one.txt").write_text("a\n")
+    cases: list[tuple[list[str], int, list[str]]] = [
+        ([folder], 2, ["neither a text nor --file"]),
+        ([folder, "a", "b", "c"], 2, ["3 texts", "in pairs"]),
+        ([folder, "a", "--file", str(tmp_path / "one.txt")], 2, ["--file and a text"]),
+        ([folder, "a"], 2, ["1 texts", "in pairs"]),
+        ([folder, "a", "b\udcff"], 2, ["row 1", "UTF-8"]),
+        ([folder, "--file", str(tmp_path / "nowhere.txt")], 2, ["nowhere.txt"]),
+        ([str(tmp_path), "a"], 2, ["harness.json", "harness export"]),
+        ([str(tmp_path / "nowhere"), "a"], 2, ["nowhere", "harness.json"]),
+    ]
+    for words, code, said in cases:
+        answer = say("predict", *words)
+        assert (answer.code, answer.out, len(answer.lines)) == (code, "", 1), answer
+        assert all(word in answer.err for word in said), answer.err
+
+
+def test_mistakes_of_export_are_one_line_and_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
+    bert, deebert = record_of(done, "bert").run_id, record_of(done, "deebert").run_id
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "letter.txt").write_text("dear")
+    (tmp_path / "file").write_text("here")
+    cases: list[tuple[list[str], int, list[str]]] = [
+        ([bert, "--policy", "entropy"], 2, [bert, "single exit"]),
+        ([deebert, "--threshold", "-1"], 2, ["-1", "nats"]),
+        ([deebert, "--threshold", "0.1", "--budget-share", "0.5"], 2, ["--threshold 0.1", "--budget-share 0.5"]),
+        ([deebert, "--budget-share", "0.01"], 2, ["0.01", "--budget-share"]),
+        ([deebert, "--out", str(tmp_path / "there")], 2, ["there", "--force"]),
+        ([deebert, "--out", str(tmp_path / "there"), "--force"], 2, ["no exported model"]),
+        ([deebert, "--out", str(tmp_path / "file" / "below")], 3, ["below"]),
+        ([deebert, "--cache-dir", str(tmp_path / "none")], 3, ["model", deebert, "harness run"]),
+        ([deebert, "--backbone", "minilm"], 4, ["backbone", deebert]),
+        (["../../etc"], 2, ["run id"]),
+    ]
+    before = everything_under(tmp_path)
+    for words, code, said in cases:
+        places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), "--out", str(tmp_path / "new")]
+        answer = say("export", words[0], *places, *words[1:])
+        assert (answer.code, answer.out, len(answer.lines)) == (code, "", 1), answer
+        assert all(word in answer.err for word in said), answer.err
+        assert everything_under(tmp_path) == before
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_force_replaces_an_exported_model_whole(say: Say, done: Path, export: Callable[..., Path]) -> None:
+    folder = export("deebert")
+    (folder / "leftover").write_text("old")
+    names = set(everything_under(export("deebert", "--force", "--policy", "patience", "--threshold", "2")))
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "harness.json", "README.md"}
+    assert (load(folder).card.rule.policy, load(folder).card.rule.threshold) == ("patience", 2.0)
+    assert "patience" in (folder / "README.md").read_text()
+
+
+# --- hostile folders
+
+
+def change(folder: Path, name: str, path: list[str], value: object) -> None:
+    content = json.loads((folder / name).read_text())
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    (folder / name).write_text(json.dumps(content))
+
+
+HOSTILE: list[tuple[str, list[str], object]] = [
+    ("config.json", ["shape", "hidden"], 10**12),
+    ("config.json", ["shape", "vocabulary"], 10**15),
+    ("config.json", ["shape", "vocabulary"], 2**80),
+    ("config.json", ["shape", "hidden"], -8),
+    ("config.json", ["shape", "hidden"], 0),
+    ("config.json", ["shape", "heads"], [4] * 5_000),
+    ("config.json", ["shape", "heads"], []),
+    ("config.json", ["shape", "ffn"], [512]),
+    ("config.json", ["shape", "activation"], "__import__('os')"),
+    ("config.json", ["classes"], 3),
+    ("config.json", ["exits"], [None, None, None, None]),
+    ("config.json", ["more"], 1),
+    ("config.json", ["shape", "head_size"], 1.5),
+    ("harness.json", ["labels"], ["a", "b", "c"]),
+    ("harness.json", ["labels"], ["a\u001b[2J", "b"]),
+    ("harness.json", ["form"], 2),
+    ("harness.json", ["max_length"], 10**9),
+    ("harness.json", ["rule", "policy"], "os.system"),
+    ("harness.json", ["rule", "threshold"], None),
+    ("harness.json", ["rule", "threshold"], -1.0),
+    ("harness.json", ["shape", "vocabulary"], 3),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "value"), HOSTILE, ids=[f"{'.'.join(path)}={str(value)[:20]}" for _, path, value in HOSTILE])
+def test_a_folder_with_a_wrong_config_is_one_line(export: Callable[..., Path], name: str, path: list[str], value: object) -> None:
+    folder = export("deebert")
+    change(folder, name, path, value)
+    with pytest.raises(HarnessError) as caught:
+        load(folder)
+    assert one_line(caught)
+
+
+def test_damaged_large_and_missing_files_are_one_line_and_run_nothing(export: Callable[..., Path], tmp_path: Path) -> None:
+    folder = export("deebert")
+    whole = {name: (folder / name).read_bytes() for name in everything_under(folder)}
+    tensors = load_file(folder / "model.safetensors")
+    torch.save(TouchesAFile(tmp_path / "touched"), tmp_path / "pickle")
+    save_file({**tensors, "more": torch.zeros(1)}, tmp_path / "more")
+    save_file({name: tensor.fill_(float("nan")) for name, tensor in tensors.items()}, tmp_path / "nan")
+    wrong = [
+        *(("model.safetensors", (tmp_path / name).read_bytes()) for name in ("pickle", "more", "nan")),
+        ("model.safetensors", whole["model.safetensors"][:-10]),
+        ("tokenizer.json", b"{}"),
+        ("harness.json", b"[" * 100_000),
+        ("config.json", b" " * 2**21),
+        *((name, None) for name in ("config.json", "model.safetensors", "tokenizer.json")),
+    ]
+    for name, content in wrong:
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        with pytest.raises(HarnessError) as caught:
+            load(folder)
+        assert one_line(caught), (name, content)
+        (folder / name).write_bytes(whole[name])
+    assert not (tmp_path / "touched").exists()
+    assert isinstance(load(folder), Exported)
+
+
+def test_model_exported_by_an_earlier_version_predicts_the_same(say: Say) -> None:
+    """The folder and its predictions were written at commit c906dcd."""
+    folder = Path(__file__).parents[1] / "fixtures" / "exported_small"
+    answer = say("predict", str(folder), "--file", str(folder / "rows.txt"), "--format", "csv", "--threads", "1")
+    with (folder / "predictions.csv").open(encoding="utf-8") as file:
+        wanted = list(csv.DictReader(file))
+    found = list(csv.DictReader(io.StringIO(answer.out)))
+    assert [(row["answer"], row["exit"]) for row in found] == [(row["answer"], row["exit"]) for row in wanted]
+    assert len({row["exit"] for row in wanted}) > 1
+    assert [float(row["probability"]) for row in found] == pytest.approx([float(row["probability"]) for row in wanted], abs=1e-4)

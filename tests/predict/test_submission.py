@@ -1,0 +1,299 @@
+"""GLUE's test files as they are distributed, and the zip file of the leaderboard: read back by a reader of this test's own."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from support.command_line import Say
+from support.glue_files import PARSES, glue_rows, write_glue
+from support.synthetic import everything_under, one_line
+
+from harness.__main__ import main
+from harness.data.glue_hub import REVISION
+from harness.data.glue_test import ENTRIES, Entry, read_unlabelled, unlabelled
+from harness.data.tasks import GROUPS, TASKS
+from harness.errors import HarnessError, IncompleteError
+from harness.predict.exported import load
+from harness.predict.submission import Answered, Submitted, check_zip, words_of, write_zip
+from harness.records import RunRecord
+from harness.store.results import ResultsStore
+
+HEADERS = {
+    "CoLA": "index\tsentence",
+    "SST-2": "index\tsentence",
+    "MRPC": "\ufeffindex\t#1 ID\t#2 ID\t#1 String\t#2 String",
+    "STS-B": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2",
+    "QQP": "id\tquestion1\tquestion2",
+    "MNLI-m": "\t".join([*PARSES, "sentence1", "sentence2"]),
+    "MNLI-mm": "\t".join([*PARSES, "sentence1", "sentence2"]),
+    "QNLI": "index\tquestion\tsentence",
+    "RTE": "index\tsentence1\tsentence2",
+    "WNLI": "index\tsentence1\tsentence2",
+    "AX": "index\tsentence1\tsentence2",
+}
+BY_NAME = {entry.name: entry for entry in ENTRIES}
+TEXTS = [('the "film was', "it was not"), ("unaffable", "good 'un")]
+
+
+def write_test(folder: Path, entry: Entry, rows: Sequence[tuple[str, ...]] = TEXTS, first: int = 0) -> Path:
+    """A test file as it is distributed."""
+    names = HEADERS[entry.name].lstrip("\ufeff").split("\t")
+    single = len(TASKS[entry.task].source.columns) == 1
+    lines = [HEADERS[entry.name]]
+    for number, texts in enumerate(rows, start=first):
+        own = iter(texts)
+        cells = [str(number), *([f"{texts[0]} "] if single else [""] * (len(names) - 1))]
+        if not single:
+            cells[-2:] = [next(own), next(own)]
+            cells[1:-2] = ["x"] * (len(names) - 3)
+        lines.append("\t".join(cells))
+    path = folder / entry.files[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+# --- the rows
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_the_columns_of_a_test_file_are_found_by_their_names(tmp_path: Path, name: str) -> None:
+    entry = BY_NAME[name]
+    write_test(tmp_path, entry, first=7)
+    wanted = [texts[: len(TASKS[entry.task].source.columns)] for texts in TEXTS]
+    assert unlabelled(entry, tmp_path) == [(7, wanted[0]), (8, wanted[1])]
+
+
+def test_a_diagnostic_file_that_is_not_there_is_left_out_and_others_are_missed(tmp_path: Path) -> None:
+    assert unlabelled(BY_NAME["AX"], tmp_path) is None
+    with pytest.raises(HarnessError) as caught:
+        unlabelled(BY_NAME["RTE"], tmp_path)
+    assert all(word in one_line(caught) for word in ("RTE/test.tsv", "--data-dir"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("index\tsentence\n0\ta\tb\n", ["line 2", "3 columns", "wanted 2"]),
+        ("index\ttext\n0\ta\n", ["line 1", "index, text", "wanted index, sentence"]),
+        ("number\tsentence\n0\ta\n", ["line 1", "wanted index, sentence"]),
+        ("index\tsentence\nzero\ta\n", ["line 2", "'zero'"]),
+        ("index\tsentence\n0\ta\n1\tb\n0\tc\n", ["line 4", "index 0 stands in line 2 too"]),
+        ("index\tsentence\n0\ta\n1\tb\n00\tc\n", ["line 4", "index 00 stands in line 2 too"]),
+        ("index\tsentence\n", ["no rows"]),
+        ("", ["line 1"]),
+    ],
+)
+def test_a_test_file_that_does_not_fit_is_one_line(tmp_path: Path, text: str, said: list[str]) -> None:
+    (tmp_path / "test.tsv").write_text(text)
+    with pytest.raises(HarnessError) as caught:
+        read_unlabelled(tmp_path / "test.tsv", ("sentence",))
+    assert all(word in one_line(caught) for word in said), one_line(caught)
+
+
+@pytest.mark.parametrize("name", ["CoLA", "MNLI-mm", "STS-B", "AX"])
+def test_the_hubs_test_rows_are_the_same(tmp_path: Path, hub_cache: Path, name: str) -> None:
+    entry = BY_NAME[name]
+    columns = TASKS[entry.task].source.columns
+    held: dict[str, list[object]] = {column: [texts[place] for texts in TEXTS] for place, column in enumerate(columns)}
+    held |= {"label": [-1, -1], "idx": [7, 8]}
+    folder = hub_cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / entry.hub[0]
+    folder.mkdir(parents=True)
+    datasets.Dataset.from_dict(held).to_parquet(str(folder / f"{entry.hub[1]}-00000-of-00001.parquet"))
+    write_test(tmp_path, entry, first=7)
+    assert unlabelled(entry, None) == unlabelled(entry, tmp_path)
+
+
+def test_rows_that_the_hub_does_not_give_are_one_line(hub_cache: Path) -> None:
+    with pytest.raises(HarnessError) as caught:
+        unlabelled(BY_NAME["RTE"], None)
+    assert "--data-dir" in one_line(caught)
+    assert unlabelled(BY_NAME["AX"], None) is None
+
+
+# --- the words and the zip
+
+
+def test_answers_are_the_words_of_the_leaderboard() -> None:
+    logits = np.array([[0.9, 0.1], [0.2, 0.3]], dtype=np.float32)
+    words = {task: words_of(TASKS[task], logits) for task in ("cola", "sst2", "mrpc", "qqp", "wnli", "rte", "qnli")}
+    assert {words[task] for task in ("cola", "sst2", "mrpc", "qqp", "wnli")} == {("0", "1")}
+    assert words["rte"] == words["qnli"] == ("entailment", "not_entailment")
+    assert words_of(TASKS["mnli"], np.eye(3, dtype=np.float32)) == ("entailment", "neutral", "contradiction")
+    values = np.array([[-0.2], [5.4], [3.14159], [0.0004]], dtype=np.float32)
+    assert words_of(TASKS["stsb"], values) == ("0.000", "5.000", "3.142", "0.000")
+
+
+def test_a_written_zip_is_what_the_leaderboard_reads(tmp_path: Path) -> None:
+    files = [Answered(BY_NAME["RTE"], (0, 1), ("entailment", "not_entailment")), Answered(BY_NAME["STS-B"], (3,), ("4.250",))]
+    write_zip(tmp_path / "below" / "it.zip", files)
+    with zipfile.ZipFile(tmp_path / "below" / "it.zip") as archive:
+        assert archive.namelist() == ["RTE.tsv", "STS-B.tsv"]
+        assert archive.read("RTE.tsv") == b"index\tprediction\n0\tentailment\n1\tnot_entailment\n"
+        assert archive.read("STS-B.tsv") == b"index\tprediction\n3\t4.250\n"
+    assert [path.name for path in (tmp_path / "below").iterdir()] == ["it.zip"]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [Answered(BY_NAME["RTE"], (0,), ("0",))],
+        [Answered(BY_NAME["CoLA"], (0,), ("acceptable",))],
+        [Answered(BY_NAME["STS-B"], (0,), ("5.001",))],
+        [Answered(BY_NAME["STS-B"], (0,), ("nan",))],
+        [Answered(BY_NAME["STS-B"], (0,), ("1.0\n1\t2.0",))],
+    ],
+)
+def test_what_the_leaderboard_would_not_take_does_not_take_the_name(tmp_path: Path, files: list[Answered]) -> None:
+    (tmp_path / "it.zip").write_text("the last one")
+    with pytest.raises(IncompleteError) as caught:
+        write_zip(tmp_path / "it.zip", files)
+    assert f"{files[0].entry.name}.tsv" in one_line(caught)
+    assert everything_under(tmp_path) == {"it.zip": b"the last one"}
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"RTE.tsv": "index\tprediction\n0\tentailment\n", "more.tsv": ""}, "more.tsv"),
+        ({"../RTE.tsv": "index\tprediction\n0\tentailment\n"}, "../RTE.tsv"),
+        ({"RTE.tsv": "index,prediction\n0\tentailment\n"}, "index,prediction"),
+        ({"RTE.tsv": "index\tprediction\n"}, "0 rows"),
+        ({"RTE.tsv": "index\tprediction\n1\tentailment\n"}, "wanted row 0"),
+    ],
+)
+def test_a_zip_that_is_read_back_otherwise_is_refused(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    with zipfile.ZipFile(tmp_path / "it.zip", "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    with pytest.raises(IncompleteError) as caught:
+        check_zip(tmp_path / "it.zip", {"RTE": [0]})
+    assert said in str(caught.value)
+
+
+def test_a_submission_is_whole_with_every_file_and_the_official_number_of_rows() -> None:
+    files = [Answered(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows) for entry in ENTRIES]
+    assert Submitted(files, []).lacking() == []
+    assert Submitted(files[:-1], [ENTRIES[-1]]).lacking() == [f"without {ENTRIES[-1].name}: the leaderboard wants all"]
+    (said,) = Submitted([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).lacking()
+    assert said.startswith(f"{files[0].entry.name}: {files[0].entry.rows - 1:,} test rows, officially {files[0].entry.rows:,}: ")
+
+
+def test_every_task_of_glue_has_its_file() -> None:
+    assert {entry.task for entry in ENTRIES} == set(GROUPS["glue"])
+
+
+# --- the command
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on RTE, STS-B and MNLI, of very few rows, and the test files."""
+    folder = tmp_path_factory.mktemp("done")
+    for task in ("rte", "stsb", "mnli"):
+        for name in TASKS[task].source.files:
+            write_glue(folder / "glue", task, name, glue_rows(task, 0 if name == "train" else 1_000, 450 if name == "train" else 12))
+    for name in ("RTE", "STS-B", "MNLI-m", "MNLI-mm", "AX"):
+        write_test(folder / "glue", BY_NAME[name], [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)])
+    words = ["--tasks", "rte,stsb,mnli", "--limit", "32", "--threads", "1", "--epochs", "1", "--no-latency", "--precision", "fp32", "-q"]
+    places = ["--data-dir", str(folder / "glue"), "--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
+    assert main(["run", "--methods", "deebert", *words, *places]) == 0
+    return folder
+
+
+def runs(done: Path) -> dict[str, RunRecord]:
+    return {record.spec.task: record for record in ResultsStore(done / "results").records()[0]}
+
+
+def places(done: Path) -> list[str]:
+    return ["--data-dir", str(done / "glue"), "--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), "--threads", "1"]
+
+
+def read_zip(path: Path) -> dict[str, list[list[str]]]:
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+        return {name: [line.split("\t") for line in archive.read(name).decode().splitlines()] for name in archive.namelist()}
+
+
+def test_runs_become_a_submission_and_what_it_lacks_is_named(say: Say, done: Path, tmp_path: Path) -> None:
+    ids = [record.run_id for record in runs(done).values()]
+    answer = say("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *places(done))
+    assert (answer.code, answer.lines[-1]) == (3, "harness: without CoLA, SST-2, MRPC, QQP, QNLI, WNLI: the leaderboard wants all")
+    assert [line.split(":")[1] for line in answer.lines[:-1]] == [" STS-B", " MNLI-m", " MNLI-mm", " RTE", " AX"]  # of 20 rows each
+    found = read_zip(tmp_path / "it.zip")
+    assert list(found) == ["STS-B.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv", "AX.tsv"]
+    for lines in found.values():
+        assert lines[0] == ["index", "prediction"]
+        assert [int(number) for number, _ in lines[1:]] == list(range(20))
+    assert {word for _, word in found["RTE.tsv"][1:]} <= {"entailment", "not_entailment"}
+    assert {word for _, word in found["AX.tsv"][1:]} <= {"entailment", "neutral", "contradiction"}
+    assert all(0 <= float(word) <= 5 and len(word) == 5 for _, word in found["STS-B.tsv"][1:])
+    assert found["MNLI-m.tsv"] == found["MNLI-mm.tsv"] == found["AX.tsv"]  # the same texts here
+
+
+def test_other_numbers_of_test_rows_are_said(say: Say, done: Path, tmp_path: Path) -> None:
+    answer = say("submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *places(done))
+    assert answer.code == 3
+    assert "harness: RTE: 20 test rows, officially 3,000: the leaderboard will not take them" in answer.lines
+
+
+def test_the_last_exit_answers_unless_a_policy_or_a_budget_is_named(say: Say, done: Path, tmp_path: Path) -> None:
+    """On thresholds where nobody leaves the answers are the last exit's; where all leave, the exported model's."""
+    run_id = runs(done)["rte"].run_id
+    outs = {}
+    for name, words in {"last": [], "none": ["--threshold", "0"], "all": ["--threshold", "9"]}.items():
+        outs[name] = tmp_path / f"{name}.zip"
+        assert say("submit", run_id, "--out", str(outs[name]), "-q", *words, *places(done)).code == 3
+    assert outs["last"].read_bytes() == outs["none"].read_bytes()
+    words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), "--threshold", "9"]
+    assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
+    rows = [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)]
+    answers = load(tmp_path / "model").answer(rows)
+    assert {answer.exit for answer in answers} == {1}
+    assert [word for _, word in read_zip(outs["all"])["RTE.tsv"][1:]] == [answer.answer for answer in answers]
+
+
+def test_an_exported_regression_answers_with_the_numbers_of_the_submission(say: Say, done: Path, tmp_path: Path) -> None:
+    run_id = runs(done)["stsb"].run_id
+    early = ["--threshold", "1"]
+    assert say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *places(done)).code == 3
+    words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), *early]
+    assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
+    model = load(tmp_path / "model")
+    assert (model.card.labels, model.card.rule.policy) == ((), "patience")
+    answers = model.answer([(f"the film {number}", f"it was {number * 'not '}") for number in range(20)], 3)
+    numbers = [min(max(float(answer.answer), 0.0), 5.0) for answer in answers]
+    assert [float(word) for _, word in read_zip(tmp_path / "it.zip")["STS-B.tsv"][1:]] == pytest.approx(numbers, abs=0.00051)
+    assert {answer.probability for answer in answers} == {None}
+    text = say("predict", str(tmp_path / "model"), "a", "b", "--threads", "1").out.split("\t")
+    assert len(text) == 3
+
+
+def test_mistakes_of_submit_are_one_line_and_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
+    rte, stsb = runs(done)["rte"].run_id, runs(done)["stsb"].run_id
+    words = ["--methods", "bert", "--tasks", "demo-pair", "--limit", "8", "--epochs", "1", "--no-latency", "-q"]
+    assert say("run", *words, *places(done)).code == 0
+    demo = runs(done)["demo-pair"].run_id
+    (tmp_path / "there.zip").write_text("here")
+    cases: list[tuple[list[str], int, list[str]]] = [
+        ([rte, rte], 2, [rte, "both on rte", "one a task"]),
+        ([demo], 2, [demo, "demo-pair", "leaderboard"]),
+        (["abcd"], 2, ["run id abcd"]),
+        ([], 2, ["RUN_ID"]),
+        ([stsb, "--policy", "entropy", "--threshold", "0.1"], 2, ["entropy", "regression"]),
+        ([rte, "--threshold", "-1"], 2, ["-1", "nats"]),
+        ([rte, "--out", str(tmp_path / "there.zip")], 2, ["there.zip", "--force"]),
+        ([rte, "--out", str(tmp_path / "it.tar")], 2, ["it.tar", ".zip"]),
+        ([rte, "--data-dir", str(tmp_path)], 2, ["RTE/test.tsv"]),
+        ([rte, "--cache-dir", str(tmp_path / "none")], 3, [rte, "model"]),
+        ([rte, "--out", str(tmp_path / "there.zip" / "it.zip")], 2, ["submission", "there.zip"]),
+    ]
+    before = everything_under(tmp_path)
+    for words, code, said in cases:
+        answer = say("submit", *places(done), "-q", "--out", str(tmp_path / "it.zip"), *words)
+        assert (answer.code, answer.out, len(answer.lines)) == (code, "", 1), answer
+        assert all(word in answer.err for word in said), answer.err
+        assert everything_under(tmp_path) == before

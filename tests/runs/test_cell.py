@@ -1,0 +1,291 @@
+"""The main job through the command line: run, run again, interrupt, time, sweep, report."""
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pytest
+import torch
+from support.synthetic import single
+from support.trainings import watched_steps
+
+from harness.__main__ import main
+from harness.errors import HarnessError
+from harness.evaluation.curves import sweep
+from harness.evaluation.policies import make_policy
+from harness.records import RunRecord
+from harness.runs import grid
+from harness.runs.cell import Cell
+from harness.store.results import TRACES, ResultsStore
+
+QUICK = (
+    *("run", "--tasks", "demo-pair", "--threads", "1", "--precision", "fp32", "--epochs", "1"),
+    *("--limit", "64", "--batch-size", "4", "--latency-seconds", "0.01", "-q"),
+)
+"""64 rows of demo-pair, latency measured in the fewest rounds."""
+
+
+def harness(folder: Path, *words: str) -> int:
+    """Run a command on a results and a cache folder of this test's own."""
+    return main([*words, *folders(folder, words[0])])
+
+
+def folders(folder: Path, command: str) -> list[str]:
+    cache = ["--cache-dir", str(folder / "cache")] if command in ("run", "time") else []
+    return ["--results-dir", str(folder / "results"), *cache]
+
+
+def records(folder: Path) -> dict[str, RunRecord]:
+    found, problems = ResultsStore(folder / "results").records()
+    assert not problems
+    return {record.spec.method: record for record in found}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the three methods on 64 rows of demo-pair, latency measured in the fewest rounds."""
+    folder = tmp_path_factory.mktemp("done")
+    assert harness(folder, *QUICK) == 0
+    return folder
+
+
+def test_every_cell_has_a_record_and_three_traces(done: Path) -> None:
+    found = records(done)
+    assert set(found) == {"bert", "deebert", "pabee"}
+    for record in found.values():
+        folder = ResultsStore(done / "results").folder("demo-pair", record.spec.method, record.run_id)
+        names = {path.name for path in folder.iterdir()}
+        assert names == {"record.json", *TRACES.values()} | ({"points.npz"} if record.policy else set())
+
+
+def test_records_are_small_and_name_no_place_or_person(done: Path) -> None:
+    for path in (done / "results").rglob("record.json"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text) <= 10_240
+        for private in (str(done), str(Path.home()), socket.gethostname(), getpass.getuser()):
+            assert f"/{private.strip('/')}" not in text
+            assert f'"{private}"' not in text
+
+
+def test_latency_is_measured_to_every_exit_at_both_batch_sizes(done: Path) -> None:
+    for record in records(done).values():
+        assert record.latency is not None
+        assert record.latency.reference == "bert"
+        for measured in record.exits:
+            assert set(measured.static_ms) == set(measured.path_ms) == {"1", "4"}
+            assert all(q.q1 <= q.median <= q.q3 and q.q1 > 0 for q in measured.static_ms.values())
+        assert [len(ratios) for ratios in record.latency.reference_ratio.values()] == [len(record.exits)] * 2
+
+
+def test_last_exit_of_deebert_is_the_bert_run(done: Path) -> None:
+    found, store = records(done), ResultsStore(done / "results")
+    for split in TRACES:
+        bert, deebert = (store.trace(found[method], split) for method in ("bert", "deebert"))
+        assert np.array_equal(bert.logits[-1], deebert.logits[-1])
+    assert found["bert"].exits[-1].scores == found["deebert"].exits[-1].scores
+
+
+def test_second_run_finds_everything_stored(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")}
+    assert harness(done, *[word for word in QUICK if word != "-q"]) == 0
+    assert capsys.readouterr().out.count("stored already") == 3
+    assert {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")} == before
+
+
+def test_run_without_its_results_takes_no_optimiser_step(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_training(*_: object) -> None:
+        raise AssertionError("a cached stage was trained again")
+
+    shutil.copytree(done / "cache", tmp_path / "cache")
+    monkeypatch.setattr("baselines.training.finetune.train", no_training)
+    assert harness(tmp_path, *QUICK, "--no-latency") == 0
+    assert all(use.reused for record in records(tmp_path).values() for use in record.stages)
+    for method, record in records(tmp_path).items():
+        first, again = (ResultsStore(folder / "results").trace(records(folder)[method]) for folder in (done, tmp_path))
+        assert np.array_equal(first.logits, again.logits)
+        assert record.exits[-1].scores == records(done)[method].exits[-1].scores
+
+
+def test_dry_run_tells_stored_cells_from_new_ones_and_fits_nothing(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert harness(done, *QUICK, "--seeds", "1,2", "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(" stored " in line for line in lines) == 3
+    assert sum(" to run " in line for line in lines) == 3
+    assert len(records(done)) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--seeds", "2"),
+        ("--epochs", "2"),
+        ("--set", "all.head=plain"),
+        ("--max-length", "16"),
+        ("--limit", "63"),
+        ("--train-rows", "demo-pair=32"),
+        ("--precision", "bf16"),
+        ("--threads", "2"),
+        ("--batch-size", "8"),
+        ("--reference", "pabee"),
+        ("--set", "bert.learning_rates=1e-3"),
+    ],
+)
+def test_whatever_changes_a_result_changes_the_run(done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert harness(done, *QUICK, "--methods", "bert", *change, "--dry-run") == 0
+    assert "stored" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("same", [("--set", "bert.epochs=1"), ("--set", "bert.batch_size=16"), ("--reference", "bert")])
+def test_what_changes_no_result_changes_no_run(done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings that say what holds anyway, also of the reference that pabee is timed against."""
+    assert harness(done, *QUICK, *same, "--dry-run") == 0
+    assert "to run" not in capsys.readouterr().out
+    assert harness(done, *QUICK, "--methods", "pabee", "--dry-run") == 0
+    assert "to run" not in capsys.readouterr().out
+
+
+def test_failing_cell_does_not_stop_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word if word != "demo-pair" else "cola,demo-pair" for word in QUICK]
+    assert harness(tmp_path, *words, "--methods", "bert", "--no-latency") == 3
+    assert set(records(tmp_path)) == {"bert"}
+    answer = capsys.readouterr()
+    assert "--data-dir" in answer.err
+    assert "1 of 2 cells" in answer.err
+    assert answer.out.startswith("[2/2] demo-pair bert seed 1: accuracy ")
+
+
+@pytest.mark.parametrize(("failing", "code"), [({"bert"}, 3), ({"bert", "pabee"}, 2)])
+def test_a_mistake_that_stops_some_cells_is_incomplete_and_one_that_stops_all_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: set[str], code: int
+) -> None:
+    def cell(cell_: Cell, *arguments: object) -> tuple[RunRecord, bool]:
+        if cell_.spec.method in failing:
+            raise HarnessError("it does not go together")
+        return single(cell_.spec.method, 1), True
+
+    monkeypatch.setattr(grid, "run_cell", cell)
+    assert harness(tmp_path, *QUICK, "--methods", "bert,pabee", "--no-latency") == code
+    assert f"{len(failing)} of 2 cells have no record" in capsys.readouterr().err
+
+
+def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, record = ResultsStore(done / "results"), records(done)["pabee"]
+    words = ("--policy", "patience", "--threshold", "1", "--batch-size", "8", "--rounds", "3", "--threads", "1")
+    assert harness(done, "time", record.run_id, *words) == 0
+    (timing,) = store.timings(record)
+    curve = sweep(make_policy("patience", 2), store.trace(record), record.costs, ("accuracy",), np.array([1.0]))
+    assert timing.scores["accuracy"] == pytest.approx(curve.scores["accuracy"][0])
+    assert timing.mean_layers == pytest.approx(curve.layers[0], abs=1e-4)
+    assert timing.rows == 64
+    assert timing.ratio.q1 > 0
+    assert f"a constant answer scores accuracy={100 * record.constant_scores['accuracy']:.1f}" in capsys.readouterr().out
+
+
+def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The task's files are not asked for; where the cache has lost the rows they are."""
+
+    def no_files(*_: object) -> NoReturn:
+        raise HarnessError("the files were asked for")
+
+    record = records(done)["deebert"]
+    words = ("time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "5", "--threads", "1", "--precision", "bf16")
+    monkeypatch.setattr("harness.measure.live.load_data", no_files)
+    assert harness(done, *words) == 0
+    (timing,) = ResultsStore(done / "results").timings(record)
+    assert (timing.rows, timing.rounds, timing.precision, timing.reference) == (5, 3, "bfloat16", "bert")
+    shutil.move(done / "cache" / "rows", done / "cache" / "away")
+    assert harness(done, *words) == 2
+    shutil.move(done / "cache" / "away", done / "cache" / "rows")
+    assert "the files were asked for" in capsys.readouterr().err
+
+
+def test_a_timing_can_be_looked_at_without_being_kept(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On the threads of the run unless others are asked for."""
+    record, store = records(done)["deebert"], ResultsStore(done / "results")
+    before = store.timings(record)
+    assert harness(done, "time", record.run_id, "--threshold", "0.2", "--rounds", "3", "--limit", "5", "--no-store") == 0
+    header, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    shown = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (header, row)), strict=True))
+    assert (shown["rows"], shown["threads"]) == ("5 of 64", "1")
+    assert store.timings(record) == before
+
+
+def test_sweep_needs_neither_torch_nor_model_nor_data(done: Path) -> None:
+    script = f"""
+import sys
+from harness.__main__ import main
+assert main(["sweep", {records(done)["deebert"].run_id!r}, "--policy", "entropy", "--format", "json",
+             "--results-dir", {str(done / "results")!r}]) == 0
+assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
+"""
+    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    curve = json.loads(child.stdout)
+    assert curve[0]["layers"] < curve[-1]["layers"] == 4.0
+
+
+def test_a_curve_stands_under_what_a_constant_answer_scores(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = records(done)["deebert"]
+    assert harness(done, "sweep", record.run_id) == 0
+    assert capsys.readouterr().out.startswith(f"A constant answer scores accuracy {record.constant_scores['accuracy']:.6g}.\n\n| ")
+    assert harness(done, "sweep", record.run_id, "--format", "csv") == 0
+    assert capsys.readouterr().out.startswith("entropy (nats),accuracy,")
+
+
+def test_report_shows_all_methods_and_the_constant_answer(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert harness(done, "report") == 0
+    text = capsys.readouterr().out
+    assert all(f"| {name}" in text for name in ("(constant answer)", "bert", "deebert", "pabee"))
+    assert "quick look" in text
+
+
+def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "harness", *words, *folders(folder, "run")]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def epochs_finished(cache: Path) -> int:
+    """Epochs in the reports and states that stages have left."""
+    reports = [json.loads(path.read_text(encoding="utf-8"))["report"] for path in cache.glob("stages/*/stage.json")]
+    unfinished = [path for path in cache.glob("stages/*.scratch/train.pt") if not path.parent.with_suffix("").is_dir()]
+    states = [torch.load(path, weights_only=True) for path in unfinished]
+    return sum(len(report["selection"]) for report in reports) + sum(len(state["losses"]) for state in states)
+
+
+def test_killed_run_goes_on_where_it_was_and_ends_with_equal_traces(tmp_path: Path) -> None:
+    """100 rows are 7 steps of 16 an epoch; what was finished before the kill is not trained again."""
+    stages, epochs, steps = 2, 3, 7
+    words = [*QUICK, "--epochs", str(epochs), "--limit", "100", "--methods", "deebert", "--no-latency"]
+    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
+    process = start(killed, words)
+    deadline = time.monotonic() + 120
+    while not list((killed / "cache").glob("stages/*.scratch/train.pt")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list((killed / "results").rglob("record.json"))
+    finished = epochs_finished(killed / "cache")
+    with watched_steps() as resumed:
+        assert harness(killed, *words) == 0
+    with watched_steps() as whole:
+        assert harness(undisturbed, *words) == 0
+    assert finished >= 1
+    assert len(whole.rates) == stages * epochs * steps
+    assert len(resumed.rates) == len(whole.rates) - finished * steps
+    for split in TRACES:
+        first, second = (ResultsStore(folder / "results").trace(records(folder)["deebert"], split) for folder in (killed, undisturbed))
+        assert np.array_equal(first.logits, second.logits)
+    assert not list((killed / "cache").glob("stages/*.scratch"))

@@ -1,0 +1,55 @@
+"""A run's dev rows come back from the cache as they were."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.data.dataset import TaskData
+from harness.errors import IncompleteError
+from harness.store.encoded_rows import RowsKey, keep_rows, kept_rows
+
+KEY = RowsKey("data", "backbone", 32, None)
+
+
+def test_rows_come_back_without_their_texts(tmp_path: Path, few_rows: TaskData) -> None:
+    keep_rows(tmp_path, KEY, few_rows.dev)
+    back = kept_rows(tmp_path, KEY)
+    assert back is not None
+    assert back.texts == ((),) * len(few_rows.dev)
+    for one, other in ((back.ids, few_rows.dev.ids), (back.labels, few_rows.dev.labels)):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    for one, other in ((back.tokens.ids, few_rows.dev.tokens.ids), (back.tokens.types, few_rows.dev.tokens.types)):
+        assert [row.tolist() for row in one] == [row.tolist() for row in other]
+        assert {row.dtype for row in one} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("changed", [{"data": "other"}, {"backbone": "other"}, {"max_length": 64}, {"limit": 5}])
+def test_rows_of_another_key_are_not_there(tmp_path: Path, few_rows: TaskData, changed: dict[str, object]) -> None:
+    keep_rows(tmp_path, KEY, few_rows.dev)
+    assert kept_rows(tmp_path, replace(KEY, **changed)) is None
+
+
+def test_rows_are_written_once_and_nothing_else_is_left(tmp_path: Path, few_rows: TaskData) -> None:
+    keep_rows(tmp_path, KEY, few_rows.dev)
+    path = KEY.path(tmp_path)
+    before = path.stat().st_mtime_ns
+    keep_rows(tmp_path, KEY, few_rows.train)
+    assert path.stat().st_mtime_ns == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK half", b"text"])
+def test_a_damaged_file_says_what_to_do(tmp_path: Path, few_rows: TaskData, content: bytes) -> None:
+    keep_rows(tmp_path, KEY, few_rows.dev)
+    KEY.path(tmp_path).write_bytes(content)
+    with pytest.raises(IncompleteError, match="--data-dir"):
+        kept_rows(tmp_path, KEY)
+
+
+def test_a_folder_that_cannot_be_written_is_incomplete(tmp_path: Path, few_rows: TaskData) -> None:
+    (tmp_path / "rows").write_text("a file in the way")
+    with pytest.raises(IncompleteError, match="cannot keep the dev rows"):
+        keep_rows(tmp_path, KEY, few_rows.dev)

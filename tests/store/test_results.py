@@ -1,0 +1,356 @@
+"""The results folder: whole runs or none, never changed, and strict about what it reads."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+from typing import NoReturn
+
+import pytest
+from support.synthetic import (
+    assert_same_curve,
+    assert_same_trace,
+    everything_under,
+    identified,
+    make_curve,
+    make_exit,
+    make_record,
+    make_timing,
+    random_trace,
+)
+
+from harness.data.tasks import TASKS
+from harness.errors import ExitCode, HarnessError, IncompleteError
+from harness.evaluation.curves import Curve
+from harness.evaluation.trace import Trace
+from harness.files.atomic import check_writable
+from harness.files.typed_json import SCHEMA, to_json
+from harness.records import RunRecord
+from harness.store.results import RECORD, TRACES, ResultsStore
+
+
+def a_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:
+    """Of 40 rows a split, as `random_trace` has them."""
+    exits = [make_exit(layer, dict.fromkeys(TASKS[task].metrics, layer / 8), 100.0 * layer, 1.0, 1.0) for layer in (2, 4)]
+    made = make_record(method, seed, exits, policy="entropy", task=task)
+    return identified(replace(made, data=replace(made.data, rows={**made.data.rows, **dict.fromkeys(TRACES, 40)})))
+
+
+def three_traces() -> dict[str, Trace]:
+    return {split: random_trace(place, (2, 4)) for place, split in enumerate(("dev", "selection", "calibration"))}
+
+
+def save(store: ResultsStore, record: RunRecord) -> RunRecord:
+    store.save(record, three_traces(), {"entropy": make_curve(1)})
+    return record
+
+
+def failing_after(calls: int, write: Callable[..., object], error: BaseException) -> Callable[..., object]:
+    """A write that works so many times, then puts half of its content on the disk and fails."""
+    done = []
+
+    def failing(path: Path, content: bytes | str, *arguments: object, **named: object) -> object:
+        done.append(path)
+        if len(done) <= calls:
+            return write(path, content, *arguments, **named)
+        write(path, content[: len(content) // 2], *arguments, **named)
+        raise error
+
+    return failing
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultsStore:
+    return ResultsStore(tmp_path / "results")
+
+
+def test_a_saved_run_comes_back_as_it_was(store: ResultsStore) -> None:
+    record, traces, curves = a_record(), three_traces(), {"entropy": make_curve(1), "patience": make_curve(2)}
+    assert not store.holds("rte", "deebert", record.run_id)
+    store.save(record, traces, curves)
+    assert store.holds("rte", "deebert", record.run_id)
+    assert store.records() == ([record], [])
+    assert store.find(record.run_id) == record
+    assert_same_trace(store.trace(record), traces["dev"])
+    for split, trace in traces.items():
+        assert_same_trace(store.trace(record, split), trace)
+    back: dict[str, Curve] = store.curves(record)
+    assert list(back) == list(curves)
+    for name, curve in curves.items():
+        assert_same_curve(back[name], curve)
+
+
+def test_a_run_lies_in_its_documented_place(store: ResultsStore) -> None:
+    record = save(store, a_record())
+    names = {"record.json", "trace.npz", "trace.selection.npz", "trace.calibration.npz", "points.npz"}
+    assert set(everything_under(store.root)) == {f"rte/deebert/{record.run_id}/{name}" for name in names}
+    assert store.folder("rte", "deebert", record.run_id).stat().st_mode & 0o777 == 0o755
+
+
+def test_a_model_with_one_exit_has_no_curves(store: ResultsStore) -> None:
+    record = make_record("bert", 1, [make_exit(4, {"accuracy": 0.5}, 400.0, 1.0, 1.0)])
+    store.save(record, {"dev": random_trace(1, (4,))}, {})
+    assert store.curves(record) == {}
+    assert "points.npz" not in "".join(everything_under(store.root))
+    with pytest.raises(IncompleteError, match=r"trace\.selection\.npz"):
+        store.trace(record, "selection")
+
+
+def test_runs_come_in_the_order_of_task_method_and_seed(store: ResultsStore) -> None:
+    wanted = [("mrpc", "bert", 1), ("rte", "bert", 2), ("rte", "bert", 10), ("rte", "deebert", 1)]
+    for task, method, seed in reversed(wanted):
+        save(store, a_record(method, seed, task))
+    records, problems = store.records()
+    assert [(record.spec.task, record.spec.method, record.spec.seed) for record in records] == wanted
+    assert not problems
+
+
+def test_an_empty_or_missing_results_folder_has_no_runs(store: ResultsStore) -> None:
+    assert store.records() == ([], [])
+    check_writable(store.root, "results")
+    assert store.records() == ([], [])
+
+
+def test_saving_another_record_under_the_same_id_keeps_the_first(store: ResultsStore) -> None:
+    record = save(store, a_record())
+    before = everything_under(store.root)
+    store.save(replace(record, seconds=1e6), {"dev": random_trace(9, (2, 4))}, {})
+    assert everything_under(store.root) == before
+    assert store.find(record.run_id) == record
+
+
+@pytest.mark.parametrize("written", [0, 1, 3, 4])
+def test_a_full_disk_leaves_nothing_behind(written: int, store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, record = save(store, a_record(seed=1)), a_record(seed=2)
+    before = everything_under(store.root)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", failing_after(written, Path.write_bytes, full))
+        with pytest.raises(IncompleteError, match=f"{record.run_id}.*No space left on device") as caught:
+            save(store, record)
+    assert caught.value.exit_code == ExitCode.INCOMPLETE
+    assert everything_under(store.root) == before
+    assert [path.name for path in store.folder("rte", "deebert", "").iterdir()] == [kept.run_id]
+    assert store.records() == ([kept], [])
+    save(store, record)
+    assert store.find(record.run_id) == record
+
+
+def test_a_disk_too_full_for_a_folder_is_incomplete(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(IncompleteError, match="No space left on device"):
+        save(store, a_record())
+
+
+def test_an_interrupt_leaves_nothing_behind(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", failing_after(2, Path.write_bytes, KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            save(store, a_record())
+    assert everything_under(store.root) == {}
+    assert not list(store.folder("rte", "deebert", "").iterdir())
+
+
+def test_what_a_killed_process_left_is_no_run(store: ResultsStore) -> None:
+    record = save(store, a_record(seed=1))
+    unfinished = store.folder("rte", "deebert", ".unfinished-x1")
+    unfinished.mkdir()
+    (unfinished / RECORD).write_text(to_json(a_record(seed=2)))
+    assert store.records() == ([record], [])
+
+
+def test_eight_writers_of_one_run_leave_exactly_one_whole_run(store: ResultsStore) -> None:
+    first = a_record()
+    versions = [replace(first, seconds=float(number)) for number in range(8)]
+    start = Barrier(8)
+
+    def write(number: int) -> None:
+        start.wait(timeout=10)
+        store.save(versions[number], {"dev": random_trace(number, (2, 4))}, {"entropy": make_curve(number)})
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    (record,), problems = store.records()
+    winner = int(record.seconds)
+    assert not problems
+    assert record == versions[winner]
+    assert_same_trace(store.trace(record), random_trace(winner, (2, 4)))
+    assert_same_curve(store.curves(record)["entropy"], make_curve(winner))
+    assert [path.name for path in store.folder("rte", "deebert", "").iterdir()] == [first.run_id]
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(store: ResultsStore) -> None:
+    one, other = (replace(a_record(seed=seed), run_id=run_id) for seed, run_id in ((1, "abcd" * 4), (2, "abce" * 4)))
+    save(store, one)
+    save(store, other)
+    assert store.find("abcd") == one
+    assert store.find("abceabce") == other
+    assert store.find("abce" * 4) == other
+
+
+def test_an_ambiguous_beginning_is_refused_with_the_candidates(store: ResultsStore) -> None:
+    for seed, run_id in ((1, "abcd0000"), (2, "abcd1111")):
+        save(store, replace(a_record(seed=seed), run_id=run_id))
+    with pytest.raises(HarnessError, match=r"2 runs.*abcd0000, abcd1111") as caught:
+        store.find("abcd")
+    assert caught.value.exit_code == ExitCode.USER
+
+
+def test_an_unknown_id_is_refused(store: ResultsStore) -> None:
+    save(store, a_record())
+    with pytest.raises(HarnessError, match=r"0 runs.*none"):
+        store.find("0123456789")
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    [
+        "",
+        "*",
+        "????",
+        "abc",
+        "../../etc",
+        "../../../etc/passwd",
+        "/etc/passwd",
+        "abcd/../abcd",
+        "ABCD",
+        "abcd\n",
+        "a" * 17,
+        "[a-f]*",
+        "äbcd",
+    ],
+)
+def test_a_hostile_id_reaches_no_file(run_id: str, store: ResultsStore) -> None:
+    save(store, a_record())
+    with pytest.raises(HarnessError, match="4 to 16 of the digits 0-9a-f") as caught:
+        store.find(run_id)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is not JSON"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"[]", "expected an object"),
+        (b"{}", "missing"),
+        (b'{"schema": 99}', f"has schema 99, this version reads {SCHEMA}"),
+        (b"[" * 100_000, "is not JSON"),
+    ],
+)
+def test_a_corrupt_record_is_a_problem_and_the_others_are_still_read(content: bytes, reason: str, store: ResultsStore) -> None:
+    good, bad = save(store, a_record(seed=1)), save(store, a_record(seed=2))
+    (store.folder("rte", "deebert", bad.run_id) / RECORD).write_bytes(content)
+    records, problems = store.records()
+    assert records == [good]
+    (problem,) = problems
+    assert problem.folder == f"rte/deebert/{bad.run_id}"
+    assert reason in problem.reason
+    assert "\n" not in problem.reason
+    with pytest.raises(IncompleteError, match=bad.run_id):
+        store.find(bad.run_id)
+
+
+def test_a_record_that_is_a_folder_is_a_problem(store: ResultsStore) -> None:
+    (store.folder("rte", "deebert", "abcd0000") / RECORD).mkdir(parents=True)
+    records, problems = store.records()
+    assert records == []
+    assert [problem.folder for problem in problems] == ["rte/deebert/abcd0000"]
+    assert not store.holds("rte", "deebert", "abcd0000")
+
+
+@pytest.mark.parametrize("moved_to", ["rte/pabee/{0}", "mrpc/deebert/{0}", "rte/deebert/0000111122223333"])
+def test_a_run_moved_to_another_folder_is_a_problem(moved_to: str, store: ResultsStore) -> None:
+    good, moved = save(store, a_record(seed=1)), save(store, a_record(seed=2))
+    target = store.root / moved_to.format(moved.run_id)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    store.folder("rte", "deebert", moved.run_id).rename(target)
+    records, problems = store.records()
+    assert records == [good]
+    assert [problem.folder for problem in problems] == [moved_to.format(moved.run_id)]
+    assert f"rte/deebert/{moved.run_id}" in problems[0].reason
+
+
+def test_a_record_that_points_outside_of_the_store_is_a_problem(store: ResultsStore) -> None:
+    record = save(store, a_record())
+    path = store.folder("rte", "deebert", record.run_id) / RECORD
+    for name, value in (("task", "../../elsewhere"), ("method", "/etc"), ("task", "")):
+        content = json.loads(to_json(record))
+        content["spec"][name] = value
+        path.write_text(json.dumps(content))
+        records, problems = store.records()
+        assert (records, len(problems)) == ([], 1)
+
+
+def test_a_results_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("here")
+    for root in (file, file / "below"):
+        with pytest.raises(HarnessError, match=f"cannot write to the results folder {root}") as caught:
+            check_writable(root, "results")
+        assert caught.value.exit_code == ExitCode.USER
+
+
+def test_a_writable_results_folder_is_made_and_left_empty(store: ResultsStore) -> None:
+    check_writable(store.root, "results")
+    assert list(store.root.iterdir()) == []
+
+
+def test_timings_are_added_beside_a_run_that_stays_as_it_is(store: ResultsStore) -> None:
+    record = save(store, a_record())
+    before = everything_under(store.root)
+    assert store.timings(record) == []
+    timings = [make_timing(record.run_id, threshold) for threshold in (0.1, 0.2)]
+    paths = [store.add_timing(record, timing) for timing in (*timings, timings[0])]
+    assert paths[0] == paths[2], "the same measurement is the same file"
+    assert sorted(store.timings(record), key=lambda timing: timing.threshold) == timings
+    assert {name: content for name, content in everything_under(store.root).items() if "timings" not in name} == before
+    assert store.records() == ([record], [])
+
+
+def test_a_timing_cut_short_by_a_full_disk_does_not_spoil_the_others(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = save(store, a_record())
+    kept = make_timing(record.run_id, 0.1)
+    store.add_timing(record, kept)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        for name in ("write_text", "write_bytes"):
+            patch.setattr(Path, name, failing_after(0, getattr(Path, name), full))
+        with pytest.raises(IncompleteError, match="No space left on device"):
+            store.add_timing(record, make_timing(record.run_id, 0.2))
+    assert store.timings(record) == [kept]
+
+
+def test_a_timing_left_unfinished_by_a_killed_process_is_ignored(store: ResultsStore) -> None:
+    record = save(store, a_record())
+    path = store.add_timing(record, make_timing(record.run_id, 0.1))
+    path.with_name(".0123456789ab.json").write_text('{"run_id": ')
+    assert len(store.timings(record)) == 1
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"{}"])
+def test_a_corrupt_timing_is_incomplete(content: bytes, store: ResultsStore) -> None:
+    record = save(store, a_record())
+    path = store.add_timing(record, make_timing(record.run_id, 0.1))
+    path.write_bytes(content)
+    with pytest.raises(IncompleteError, match=path.name):
+        store.timings(record)
+
+
+def test_what_a_killed_process_was_writing_goes_with_the_next_run_and_young_folders_stay(store: ResultsStore) -> None:
+    parent = store.folder("rte", "deebert", "x").parent
+    old, young = parent / ".unfinished-old", parent / ".unfinished-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    save(store, a_record())
+    assert not old.exists()
+    assert young.exists()

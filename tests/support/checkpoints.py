@@ -1,0 +1,27 @@
+"""Fine-tuned classifiers in folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from support.families import LIBRARY, randomised, write_family
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+
+from harness.data.tasks import TASKS
+
+
+def write_checkpoint(folder: Path, case: str, names: Sequence[str] | None, count: int = 2, positions: int | None = None) -> nn.Module:
+    """A random classifier as the library saves it; it is returned."""
+    config = type(LIBRARY[case][1])(**LIBRARY[case][1].to_dict())
+    config.num_labels = count
+    config.max_position_embeddings = positions or config.max_position_embeddings
+    if names is not None:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
+    library = randomised(AutoModelForSequenceClassification.from_config(config))
+    write_family(folder, case, library)
+    (folder / "config.json").write_text(config.to_json_string(), encoding="utf-8")
+    return library
+
+
+LABELS = TASKS["demo-single"].labels

@@ -1,0 +1,66 @@
+"""Runs of one cell whose answers a test can count, and what may become of them, for the tests of the gate."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from support.synthetic import gap_trace, identified, make_exit, make_latency, make_record, save_run
+
+from harness.evaluation.trace import Trace
+from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord
+from harness.store.results import TRACES, ResultsStore
+
+ROWS = 200
+SURE, UNSURE = 6.0, 0.5
+"""Gaps between the logits of the two classes: leave at exit 1, or go on."""
+
+
+def trace(early: int = 100, wrong: int = 20) -> Trace:
+    """Rows of class 1: the first `early` are sure at exit 1 (layer 1 of 4); exit 2 (layer 4) is wrong on the last `wrong`, exit 1 on the
+    last 40."""
+    gaps = [SURE] * early + [UNSURE] * (ROWS - early)
+    answers = [[1] * (ROWS - 40) + [0] * 40, [1] * (ROWS - wrong) + [0] * wrong]
+    return gap_trace((1, 4), answers, gaps, [1] * ROWS, 20)
+
+
+def record(latency: bool = True) -> RunRecord:
+    exits = [make_exit(1, {"accuracy": 0.8}, 2000.0, 3.0, 3.5), make_exit(4, {"accuracy": 0.9}, 8000.0, 9.0, 10.0)]
+    made = make_record("deebert", 1, exits, "entropy")
+    return replace(made, latency=make_latency("bert", 9.0, [3.0, 1.0]) if latency else None)
+
+
+def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
+    """The run as it is stored, with the scores that its trace has."""
+    reached = (dev.predictions() == dev.labels).mean(1)
+    exits = [replace(one, scores={"accuracy": float(score)}) for one, score in zip(run.exits, reached, strict=True)]
+    stored = identified(replace(run, exits=tuple(exits), constant_scores={"accuracy": 1.0}))
+    return save_run(ResultsStore(folder), stored, dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()})
+
+
+def charged(run: RunRecord, place: int, exit_: Polynomial) -> RunRecord:
+    """With an exit that costs so much, on rows of 20 tokens."""
+    layer = run.exits[place].layer
+    exits = tuple(exit_ if number == layer else own for number, own in enumerate(run.costs.exits, start=1))
+    costs = replace(run.costs, exits=exits)
+    figures = {"macs": float(costs.static(layer - 1, 20)), "macs_128": costs.static(layer - 1, 128)}
+    return at_exit(replace(run, costs=costs), place, lambda measured: replace(measured, **figures))
+
+
+def at_exit(run: RunRecord, place: int, change: Callable[[ExitMeasurement], ExitMeasurement]) -> RunRecord:
+    exits = list(run.exits)
+    exits[place] = change(exits[place])
+    return replace(run, exits=tuple(exits))
+
+
+def elsewhere(run: RunRecord) -> RunRecord:
+    """The same run in an environment that gives other bits."""
+    return replace(run, environment=replace(run.environment, versions={"torch": "2.7"}))
+
+
+def slower(run: RunRecord, ratio: Quartiles) -> RunRecord:
+    assert run.latency is not None
+    ratios = run.latency.reference_ratio | {"1": (ratio, run.latency.reference_ratio["1"][1])}
+    return replace(run, latency=replace(run.latency, reference_ratio=ratios))
+
+
+Check = Callable[..., tuple[int, str]]

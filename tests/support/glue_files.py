@@ -1,0 +1,137 @@
+"""GLUE as its archive has it, and as the hub's own client lays it out in the cache."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import datasets
+
+from harness.data.dataset import TaskData
+from harness.data.glue_hub import REVISION
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+
+Row = tuple[tuple[str, ...], str]
+"""The one or two texts, and what the file writes for the label."""
+
+HEADERS = {
+    "cola": None,
+    "sst2": "sentence\tlabel",
+    "mrpc": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+    "stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+    "rte": "index\tsentence1\tsentence2\tlabel",
+    "wnli": "index\tsentence1\tsentence2\tlabel",
+}
+FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "rte": "RTE", "wnli": "WNLI"}
+LINES: dict[str, Callable[[int, tuple[str, ...], str], str]] = {
+    "cola": lambda number, texts, label: f"gj04\t{label}\t*\t{texts[0]}",
+    "sst2": lambda number, texts, label: f"{texts[0]} \t{label}",
+    "mrpc": lambda number, texts, label: f"{label}\t{7000 + number}\t{8000 + number}\t{texts[0]}\t{texts[1]}",
+    "stsb": lambda number, texts, label: f"{number}\tcaptions\tMSRvid\t2012\t{number:04}\tnone\tnone\t{texts[0]}\t{texts[1]}\t{label}",
+    "rte": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
+    "wnli": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
+}
+
+
+def write_tsv(folder: Path, task: str, split: str, rows: Iterable[Row], newline: str = "\n", end: str = "\n") -> Path:
+    """A file as the GLUE archive has it."""
+    header = HEADERS[task]
+    lines = [] if header is None else [header]
+    lines += [LINES[task](number, texts, label) for number, (texts, label) in enumerate(rows)]
+    path = folder / FOLDERS[task] / f"{split}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes((newline.join(lines) + end).encode())
+    return path
+
+
+def load_tsv(
+    folder: Path, task: str, train: Sequence[Row], dev: Sequence[Row] | None = None, rows: int | None = None, limit: int | None = None
+) -> TaskData:
+    """Both files written and read again; dev is the first two rows of train unless told."""
+    write_tsv(folder, task, "train", train)
+    write_tsv(folder, task, "dev", train[:2] if dev is None else dev)
+    return load_data(TASKS[task], folder, rows, limit)
+
+
+def singles(count: int, share: float = 0.3) -> list[Row]:
+    """Distinct sentences of which this share has label 1."""
+    return [((f"sentence {number} stands alone",), "1" if number * share % 1 < share else "0") for number in range(count)]
+
+
+def pairs(count: int) -> list[Row]:
+    return [((f"premise {number}", f"claim {number}"), "entailment" if number % 2 else "not_entailment") for number in range(count)]
+
+
+PARSES = ["index", "promptID", "pairID", "genre", "sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse"]
+MNLI_TRAIN = [*PARSES, "sentence1", "sentence2", "label1", "gold_label"]
+MNLI_DEV = [*PARSES, "sentence1", "sentence2", *(f"label{number}" for number in range(1, 6)), "gold_label"]
+
+
+def write_glue(folder: Path, task: str, name: str, rows: Sequence[Row]) -> Path:
+    """A file `name`.tsv as the GLUE archive has it, of any of the nine tasks."""
+    if task in HEADERS:
+        return write_tsv(folder, task, name, rows)
+    mnli = MNLI_TRAIN if name == "train" else MNLI_DEV
+    lines = {
+        "qqp": ["id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate"],
+        "qnli": ["index\tquestion\tsentence\tlabel"],
+        "mnli": ["\t".join(mnli)],
+    }[task]
+    for number, (texts, label) in enumerate(rows):
+        lines += {
+            "qqp": [f"{133273 + number}\t{213221 + number}\t{213222 + number}\t{texts[0]}\t{texts[1]}\t{label}"],
+            "qnli": [f"{number}\t{texts[0]}\t{texts[1]}\t{label}"],
+            "mnli": [
+                "\t".join([f"{number}", "31193", "31193n", "fiction", *["( parse )"] * 4, *texts, *["other"] * (len(mnli) - 11), label])
+            ],
+        }[task]
+    path = folder / {"qqp": "QQP", "qnli": "QNLI", "mnli": "MNLI"}[task] / f"{name}.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def glue_rows(task: str, first: int, count: int) -> list[Row]:
+    """Every label in turn; a regression's numbers are such as float32 cannot hold."""
+    values = TASKS[task].values or ("3.800", "0.25", "4.333", "1.2", "5.000")
+    texts = TASKS[task].source.columns
+    return [(tuple(f'the "{column} {number}' for column in texts), values[number % len(values)]) for number in range(first, first + count)]
+
+
+HUB_NAMES = {
+    "cola": ["unacceptable", "acceptable"],
+    "sst2": ["negative", "positive"],
+    "mrpc": ["not_equivalent", "equivalent"],
+    "stsb": None,
+    "qqp": ["not_duplicate", "duplicate"],
+    "mnli": ["entailment", "neutral", "contradiction"],
+    "qnli": ["entailment", "not_entailment"],
+    "rte": ["entailment", "not_entailment"],
+    "wnli": ["not_entailment", "entailment"],
+}
+"""The hub's classes in the order of their numbers there."""
+HUB_COLUMNS = {
+    "cola": ["sentence"],
+    "sst2": ["sentence"],
+    "qqp": ["question1", "question2"],
+    "mnli": ["premise", "hypothesis"],
+    "qnli": ["question", "sentence"],
+}
+"""Other tasks have sentence1 and sentence2."""
+
+
+def write_parquet(cache: Path, task: str, split: str, rows: Sequence[Row], names: Sequence[str] | None = None, shards: int = 1) -> Path:
+    """A split's rows, their labels as the TSV files write them. `names`: other classes than the hub's."""
+    folder = cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / task
+    folder.mkdir(parents=True, exist_ok=True)
+    columns, classes = HUB_COLUMNS.get(task, ["sentence1", "sentence2"]), names or HUB_NAMES[task]
+    label = datasets.Value("float32") if classes is None else datasets.ClassLabel(names=list(classes))
+    features = {column: datasets.Value("string") for column in columns} | {"label": label, "idx": datasets.Value("int32")}
+    said = dict(zip(TASKS[task].values, TASKS[task].labels, strict=True))
+    for shard in range(shards):
+        part = rows[shard * len(rows) // shards : (shard + 1) * len(rows) // shards]
+        held: dict[str, list[object]] = {column: [texts[place] for texts, _ in part] for place, column in enumerate(columns)}
+        held["label"] = [float(word) if classes is None else classes.index(said[word]) for _, word in part]
+        held["idx"] = list(range(len(part)))
+        path = folder / f"{split}-{shard:05}-of-{shards:05}.parquet"
+        datasets.Dataset.from_dict(held, features=datasets.Features(features)).to_parquet(str(path))
+    return folder

@@ -1,0 +1,131 @@
+"""What the tests of run ids and stage keys compare with, and how the committed lists are made.
+
+`PYTHONPATH=.:tests python -m support.pins GLUE_FOLDER` writes both lists anew. They change when records are added or a revision is raised,
+and at no other time.
+"""
+
+import json
+import shlex
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from baselines.bert import BERT
+from harness.data import demo
+from harness.data.corpus import Corpus
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+from harness.files.typed_json import to_json
+from harness.methods.compute import Compute
+from harness.methods.registry import METHODS, model_format
+from harness.methods.settings import configure, parse_setting
+from harness.methods.stages import Work
+from harness.models.backbones import Backbone
+from harness.models.shapes import bert_shape
+from harness.records import RunRecord, StageReport, WeightsReport
+from harness.store.results import ResultsStore
+from harness.store.stage_cache import MODEL, STORED, Stored, unfinished_stage
+
+HERE = Path(__file__).parents[1]
+RESULTS = HERE.parent / "results"
+PINNED_DATA, PINNED_STAGES = HERE / "fixtures" / "pinned_data.json", HERE / "fixtures" / "pinned_stages.json"
+
+CASES = (
+    *METHODS,
+    "bert all.tolerance=0.2 bert.batch_size=8 bert.accumulation=2",
+    "deebert bert.epochs=2",
+    "pabee pabee.learning_rates=1e-3",
+    "costeff costeff.exits_from=pruning",
+    "costeff costeff.exits_from=recovery",
+    "costeff costeff.rounds=one",
+    "costeff 'costeff.importance=last exit'",
+    "costeff costeff.equilibrium=false",
+    "costeff costeff.allocation=global",
+    "costeff costeff.mac_ratio=4",
+    "costeff costeff.parameter_ratio=3",
+    "costeff costeff.pooling=cls costeff.last_states=2 costeff.combine=average",
+    "costeff all.effort=0.3 all.taylor_share=0.25 costeff.growth=1.5",
+    "tinybert tinybert.general=false",
+    "tinybert tinybert.augmentation=0",
+    "tinybert tinybert.attention=false tinybert.hidden=false tinybert.embedding=false",
+    "tinybert tinybert.prediction=false tinybert.hidden=false",
+    "distilbert distilbert.pretraining=false",
+    "distilbert distilbert.layers=1 distilbert.temperature=3",
+)
+"""Every method as it is, and its switches: a method and its settings, as a shell would read them."""
+
+
+def data_name(record: RunRecord) -> str:
+    """What the rows of a record depend on beside the files."""
+    spec = record.spec
+    return f"{spec.task} train_rows={spec.train_rows} max_length={spec.max_length} limit={spec.limit}"
+
+
+def pinned_data(glue: Path) -> dict[str, dict[str, str]]:
+    """The fingerprints of the data of every committed record, which a run id needs and a record does not hold."""
+    found = {}
+    for folder in (RESULTS, RESULTS / "ablations"):
+        for record in ResultsStore(folder).records()[0]:
+            data = load_data(TASKS[record.spec.task], glue, record.spec.train_rows, record.spec.limit)
+            data = replace(data, max_length=record.spec.max_length)
+            assert data.data_fingerprint == record.data.data, data_name(record)
+            found[data_name(record)] = {"rows": data.data_fingerprint, "all": data.fingerprint}
+    return dict(sorted(found.items()))
+
+
+def micro_backbone(folder: Path) -> Backbone:
+    """4 layers x 32 with two learning rates to search among, made of fixed bytes where a method wants a folder with weights."""
+    vocabulary = demo.demo_vocabulary()
+    shape = bert_shape(4, 32, 4, 64, vocabulary=len(vocabulary), positions=64)
+    folder.mkdir(parents=True)
+    config = {"model_type": "bert", "id2label": {"0": "not_entailment", "1": "entailment"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"no method reads these weights")
+    return Backbone("micro", shape, "mean", f"folder:{folder}", "none needed", (1e-3, 1e-4), epochs=1)
+
+
+def pinned_stages(case: str, work: Work) -> list[str]:
+    """Name and key of every stage that a method fits, in their order. Nothing is trained: each stage is a random model, all scores are
+    equal, so that the keys are the same on every processor."""
+    name, *settings = shlex.split(case)
+    method = configure([name], [parse_setting(setting) for setting in settings])[name]
+    fitted: list[str] = []
+
+    def pretend(self: Work, stage: object, data: TaskData, backbone: Backbone, parents: object, folder: Path) -> None:
+        fitted.append(f"{stage.name} {folder.name}")
+        unfinished = unfinished_stage(folder)
+        (unfinished / MODEL).mkdir(parents=True)
+        torch.manual_seed(1)
+        model_format().save_model(BERT.untrained(backbone, TASKS["demo-pair"]), unfinished / MODEL)
+        report = StageReport(1, 1, 0.0, 0.0, (0.0,), 1, stage.name, folder.name)
+        (unfinished / STORED).write_text(to_json(Stored(report, WeightsReport(0, (), ()))), encoding="utf-8")
+        unfinished.replace(folder)
+
+    backbone = micro_backbone(work.cache / "backbone")
+    vectors = work.cache / "vectors.txt"
+    vectors.write_text("good 1 0\ngreat 0.9 0.1\nhappy 0 1\nglad 0.1 0.9\n", encoding="utf-8")
+    data = load_data(TASKS["demo-pair"], None, limit=48).encoded(backbone.encode, 32)
+    with patch.object(Work, "_fit", pretend):
+        method.settled(backbone).fit(data, backbone, replace(work, corpus=Corpus(limit=40), vectors=vectors))
+    return fitted
+
+
+def main(glue: Path) -> None:
+    """Write both lists."""
+    PINNED_DATA.write_text(json.dumps(pinned_data(glue), indent=1) + "\n", encoding="utf-8")
+    stages = {}
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            work = Work(1, Compute(torch.device("cpu"), "float32", threads=1), Path(folder) / "cache", model_format())
+            stages[case] = pinned_stages(case, work)
+    PINNED_STAGES.write_text(json.dumps(stages, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,142 @@
+"""Every committed figure follows from the committed traces and specs."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from support.command_line import Say
+from support.committed import ABLATED, ABLATIONS, OTHER_PROBLEMS, PROBLEMS, RECORDS, ROOT, STORE, each_run, method_of
+
+from harness.analysis.differences import PLAIN
+from harness.data.tasks import GROUPS, TASKS
+from harness.evaluation.curves import sweep, thresholds_from
+from harness.evaluation.metrics import scores
+from harness.evaluation.policies import make_policy
+from harness.gate.baseline import read_baseline
+from harness.measure.macs import piece_costs
+from harness.models.backbones import BACKBONES
+from harness.records import FIXED_LENGTH, RECORD_BYTES, RunRecord
+from harness.report.differences import render_differences
+from harness.report.overview import BEGIN, END, render
+from harness.store.results import RECORD, ResultsStore
+
+
+def test_results_are_there_and_whole() -> None:
+    assert not PROBLEMS + OTHER_PROBLEMS
+    assert RECORDS
+
+
+@each_run
+def test_scores_of_each_exit_follow_from_the_trace(store: ResultsStore, record: RunRecord) -> None:
+    trace = store.trace(record)
+    assert [measured.layer for measured in record.exits] == trace.exit_layers.tolist()
+    reached = scores(TASKS[record.spec.task].metrics, trace.predictions().astype(np.float64), trace.labels)
+    for name, values in reached.items():
+        assert [measured.scores[name] for measured in record.exits] == pytest.approx(values.tolist(), abs=1e-12)
+
+
+@each_run
+def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> None:
+    with torch.device("meta"):
+        model = method_of(record).untrained(BACKBONES[record.spec.backbone], TASKS[record.spec.task])
+        assert piece_costs(model) == record.costs
+    lengths = store.trace(record).lengths
+    for measured in record.exits:
+        assert measured.macs == pytest.approx(record.costs.static(measured.layer - 1, lengths).mean(), rel=1e-12)
+        assert measured.macs_128 == record.costs.static(measured.layer - 1, FIXED_LENGTH)
+        assert measured.parameters == model.truncated(measured.layer).parameter_count()
+    assert record.parameters == model.parameter_count()
+
+
+@each_run
+def test_curves_follow_from_the_traces(store: ResultsStore, record: RunRecord) -> None:
+    task, stored = TASKS[record.spec.task], store.curves(record)
+    assert bool(stored) == (record.policy is not None)
+    for name, curve in stored.items():
+        policy = make_policy(name, task.classes, record.tolerance)
+        thresholds = thresholds_from(policy, store.trace(record, "selection"))
+        again = sweep(policy, store.trace(record), record.costs, task.metrics, thresholds)
+        assert np.allclose(curve.thresholds, again.thresholds, rtol=1e-9, atol=1e-12)
+        assert np.array_equal(curve.left, again.left)
+        assert np.allclose(curve.macs, again.macs, rtol=1e-12)
+        for metric, values in again.scores.items():
+            assert np.allclose(curve.scores[metric], values, atol=1e-12)
+
+
+@each_run
+def test_record_is_small(store: ResultsStore, record: RunRecord) -> None:
+    assert (store.folder(record.spec.task, record.spec.method, record.run_id) / RECORD).stat().st_size <= RECORD_BYTES
+
+
+def test_last_exit_of_deebert_is_the_bert_run() -> None:
+    cells = {(r.spec.task, r.spec.seed, r.data.rows["train"], r.spec.method): r for r in RECORDS}
+    pairs = [(cells[(*key[:3], "bert")], deebert) for key, deebert in cells.items() if key[3] == "deebert"]
+    assert pairs
+    for bert, deebert in pairs:
+        assert np.array_equal(STORE.trace(bert).logits[-1], STORE.trace(deebert).logits[-1])
+
+
+def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
+    """Mean over seeds of a score at an exit on minilm, at least three seeds."""
+    cells = [r for r in RECORDS if (r.spec.task, r.spec.method, r.spec.backbone) == (task, method, "minilm") and r.spec.limit is None]
+    assert len({record.spec.seed for record in cells}) >= 3
+    name = metric or TASKS[task].metrics[0]
+    return float(np.mean([exit_.scores[name] for record in cells for exit_ in record.exits if exit_.layer == layer]))
+
+
+def test_the_reference_is_where_a_plain_run_was() -> None:
+    """A plain run of the backbone, by another program, reached F1 0.852 on MRPC and on SST-2 0.866 with 15,000 rows; here are 10,000."""
+    assert 0.85 <= reached("mrpc", "bert") <= 0.88
+    assert 0.86 <= reached("sst2", "bert") <= 0.90
+
+
+def test_half_of_pabees_layers_are_nearly_as_good_as_all() -> None:
+    assert reached("sst2", "pabee", layer=3) >= reached("sst2", "pabee") - 0.04
+
+
+def test_the_reference_timed_against_its_own_shape_takes_equally_long() -> None:
+    """Two models of one shape in the same rounds: what is left is the clock's noise."""
+    ratios = [record.latency.reference_ratio["1"][-1].median for record in RECORDS if record.spec.method == "bert" and record.latency]
+    assert ratios
+    assert np.allclose(ratios, 1.0, atol=0.1)
+
+
+def shown_in(file: str) -> str:
+    """What stands between the markers."""
+    return (ROOT / file).read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
+
+
+def test_readme_shows_the_report_on_these_records() -> None:
+    assert shown_in("README.md") == render(STORE, RECORDS, "bert", "markdown").strip()
+
+
+def test_the_ablations_are_those_of_their_records() -> None:
+    assert shown_in("results/ablations.md") == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
+
+
+# --- the baselines
+
+
+def test_the_committed_runs_are_those_of_the_committed_baseline(say: Say) -> None:
+    answer = say("check", "--baseline", str(ROOT / "results" / "baseline.json"), "--results-dir", str(STORE.root))
+    assert answer.code == 0, answer
+    assert answer.out.startswith(f"passed: {len(RECORDS)} cells")
+    assert "all the same" in answer.out
+
+
+def test_the_demos_baseline_has_every_cell_of_the_demo() -> None:
+    """That of make demo, which CI runs and holds against it."""
+    (command,) = re.findall(r"^\t\$\(RUN\)/(harness run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    words = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
+    runs = read_baseline(ROOT / "tests" / "fixtures" / "demo_baseline.json").runs
+    wanted = {(task, method) for task in GROUPS[words["--tasks"]] for method in words["--methods"].split(",")}
+    assert {(run.spec.task, run.spec.method) for run in runs} == wanted
+    assert {(run.spec.backbone, run.environment.precision, run.environment.threads) for run in runs} == {
+        (words["--backbone"], {"fp32": "float32"}[words["--precision"]], int(words["--threads"]))
+    }
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    said = "\n".join(steps)
+    assert all(part in said for part in ("lint", "test", "demo", "check", "results/baseline.json"))
