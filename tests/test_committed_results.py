@@ -55,7 +55,7 @@ def test_curves_follow_from_the_traces(store: ResultsStore, record: RunRecord) -
     task, stored = TASKS[record.spec.task], store.curves(record)
     assert bool(stored) == (record.policy is not None)
     for name, curve in stored.items():
-        policy = make_policy(name, task.classes, record.tolerance)
+        policy = make_policy(record, task.classes, name)
         thresholds = thresholds_from(policy, store.trace(record, "selection"))
         again = sweep(policy, store.trace(record), record.costs, task.metrics, thresholds)
         assert np.allclose(curve.thresholds, again.thresholds, rtol=1e-9, atol=1e-12)

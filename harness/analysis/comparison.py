@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.conditions import Condition, by_condition
-from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, policy_of
+from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
 from harness.analysis.variants import labels
 from harness.data.custom_tasks import task_of
-from harness.evaluation.curves import sweep
 from harness.evaluation.statistics import Mean, mean
 from harness.records import ExitMeasurement, LatencyConditions, RunRecord
 from harness.store.results import ResultsStore
@@ -223,21 +222,19 @@ def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRe
 
 def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None) -> dict[str, _Point]:
     """Thresholds chosen on calibration within shares of the full model's MACs, scored on dev."""
-    task = task_of(record)
     policy, dev = policy_of(record), store.trace(record)
     points = {}
     for name, chosen in chosen_thresholds(store, record, policy, full, BUDGETS).items():
-        curve = sweep(policy, dev, record.costs, task.metrics, np.array([chosen]))
-        shares = curve.left[0] / curve.left[0].sum()
+        reached = evaluate(record, dev, policy, chosen)
+        shares = np.array(reached.counts) / sum(reached.counts)
         path = [exit_.path_ms.get("1") for exit_ in record.exits]
         milliseconds = sum(share * q.median for share, q in zip(shares, path, strict=True) if q) if all(path) else None
         ratios = latency.path_ratio.get("1") if latency else None
         ratio = 1 / sum(share / q.median for share, q in zip(shares, ratios, strict=True)) if ratios else None
-        scores = {metric: float(values[0]) for metric, values in curve.scores.items()}
+        scores = reached.scores
         if record.mismatched is not None:
-            further = sweep(policy, store.trace(record, "mismatched"), record.costs, task.metrics, np.array([chosen]))
-            scores |= _mismatched({metric: float(values[0]) for metric, values in further.scores.items()})
-        points[name] = _Point(scores, float(curve.macs[0]), float(curve.layers[0]), milliseconds, ratio)
+            scores = scores | _mismatched(evaluate(record, store.trace(record, "mismatched"), policy, chosen).scores)
+        points[name] = _Point(scores, reached.macs, reached.layers, milliseconds, ratio)
     return points
 
 

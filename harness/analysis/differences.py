@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from harness.analysis.comparison import base_for, full_run, reference_runs
 from harness.analysis.conditions import Condition, by_condition
 from harness.analysis.glue_average import LAST_EXIT
-from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, policy_of
+from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
 from harness.analysis.variants import labels, settings_of_plain
 from harness.data.custom_tasks import task_of
 from harness.errors import IncompleteError, unknown
-from harness.evaluation.curves import answers_at, exit_macs
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.statistics import Mean, bootstrap, mean
 from harness.records import RunRecord
@@ -169,8 +168,8 @@ def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -
         found[ALL_EXITS] = at(said, float(np.mean([measured.macs for measured in run.exits])))
     if run.policy is None:
         return found
-    policy, prices = policy_of(run), exit_macs(run.costs, dev)
+    policy = policy_of(run)
     for name, threshold in chosen_thresholds(store, run, policy, full, {name: BUDGETS[name] for name in POINTS}).items():
-        exits, answers = answers_at(policy, dev, threshold)
-        found[f"MACs <= {name}"] = at((answers,), float(prices[exits, np.arange(len(exits))].mean()))
+        reached = evaluate(run, dev, policy, threshold)
+        found[f"MACs <= {name}"] = _Reached((reached.predictions,), (reached.scores[metric],), reached.macs)
     return found

@@ -1,13 +1,15 @@
 """When rows leave a model that is used, not measured: a policy and its threshold, or the last exit alone."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError
-from harness.evaluation.curves import best_thresholds, exit_macs, sweep, thresholds_from
+from harness.evaluation.curves import best_thresholds, exit_macs, leaving, sweep, thresholds_from
+from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Policy, Rule, make_policy
 from harness.evaluation.trace import Trace
 from harness.records import RunRecord
@@ -33,7 +35,7 @@ def run_rule(store: ResultsStore, record: RunRecord, policy: str | None, thresho
         return Rule(tolerance=record.tolerance)
     name = policy or record.policy
     task = task_of(record)
-    chosen = make_policy(name, task.classes, record.tolerance)
+    chosen = make_policy(record, task.classes, policy)
     if threshold is None:
         budget = f"{BUDGET_SHARE if share is None else share:g} of the full model's MACs"
         found = chosen_thresholds(store, record, chosen, record, {budget: BUDGET_SHARE if share is None else share})
@@ -58,8 +60,48 @@ POINTS = ("3/4", "1/2", "1/4")
 def policy_of(record: RunRecord) -> Policy:
     """The exit policy of a dynamic run's method."""
     task = task_of(record)
-    assert record.policy is not None
-    return make_policy(record.policy, task.classes, record.tolerance)
+    return make_policy(record, task.classes)
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """A policy at one threshold, on the rows of a trace."""
+
+    threshold: float
+    exits: NDArray[np.int64]
+    """[n] index of the exit at which each row leaves."""
+    predictions: NDArray[np.float64]
+    """[n] class index, or value of a regression, at that exit."""
+    scores: dict[str, float]
+    """Metric of the task -> score."""
+    macs: float
+    """Mean MACs per row at its real length, exits on the way included."""
+    layers: float
+    """Mean layers per row."""
+    counts: tuple[int, ...]
+    """Rows that leave at each exit."""
+
+    def cost(self, prices: NDArray[np.float64]) -> float:
+        """The mean price per row, where prices [e, n] says what each row costs if it leaves at each exit."""
+        return float(prices[self.exits, np.arange(len(self.exits))].mean())
+
+
+def evaluate(record: RunRecord, trace: Trace, policy: Policy, threshold: float) -> OperatingPoint:
+    """Let each row of a trace leave by the policy, score its predictions there and charge its MACs.
+
+    Raises: HarnessError for a threshold outside of the policy's range.
+    """
+    exits = leaving(policy, trace.logits, np.array([threshold]))[0]
+    predictions = trace.predictions()[exits, np.arange(len(exits))].astype(np.float64)
+    return OperatingPoint(
+        threshold=threshold,
+        exits=exits,
+        predictions=predictions,
+        scores={name: float(score) for name, score in scores(task_of(record).metrics, predictions, trace.labels).items()},
+        macs=float(exit_macs(record.costs, trace)[exits, np.arange(len(exits))].mean()),
+        layers=float(trace.exit_layers[exits].mean()),
+        counts=tuple(np.bincount(exits, minlength=len(trace.exit_layers)).tolist()),
+    )
 
 
 def chosen_thresholds(

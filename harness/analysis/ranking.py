@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.conditions import Condition, by_condition, condition
-from harness.analysis.operating_points import policy_of
+from harness.analysis.operating_points import evaluate, policy_of
 from harness.analysis.variants import labels
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError
-from harness.evaluation.curves import answers_at, best_thresholds, exit_macs, thresholds_from
+from harness.evaluation.curves import best_thresholds, exit_macs, thresholds_from
 from harness.evaluation.metrics import scores
 from harness.evaluation.statistics import Mean, mean
 from harness.evaluation.trace import Trace
@@ -155,8 +155,8 @@ def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[str, _P
     thresholds = thresholds_from(policy, store.trace(run, "selection"))
     (threshold,) = best_thresholds(policy, calibration, prices[0], metrics[0], thresholds, [budget.amount])
     if threshold is not None:
-        (_, chosen_by), (exits, answers) = (answers_at(policy, trace, threshold) for trace in (calibration, dev))
-        found[policy.name] = point(chosen_by, answers, float(prices[1][exits, np.arange(len(exits))].mean()))
+        chosen_by, reached = (evaluate(run, trace, policy, threshold) for trace in (calibration, dev))
+        found[policy.name] = _Point(chosen_by.scores[metrics[0]], reached.scores, reached.cost(prices[1]))
     return found
 
 

@@ -70,12 +70,6 @@ def sweep(policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], 
     )
 
 
-def answers_at(policy: Policy, trace: Trace, threshold: float) -> tuple[NDArray[np.int64], Array]:
-    """Where each row leaves at a threshold [n] (index of the exit), and what it is answered there [n]."""
-    exits = leaving(policy, trace.logits, np.array([threshold]))[0]
-    return exits, trace.predictions()[exits, np.arange(len(exits))].astype(np.float64)
-
-
 def best_thresholds(
     policy: Policy, trace: Trace, prices: Array, metric: str, thresholds: Array, budgets: Sequence[float]
 ) -> list[float | None]:

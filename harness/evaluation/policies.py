@@ -6,8 +6,7 @@ whole batch).
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -22,6 +21,7 @@ Array = NDArray[np.float64]
 class Policy(Protocol):
     """A rule for leaving. Thresholds are in the policy's own unit; cuts and scores grow with sureness."""
 
+    __dataclass_fields__: ClassVar[dict[str, Field[object]]]
     name: ClassVar[str]
     unit: ClassVar[str]
     regression: ClassVar[bool]
@@ -136,24 +136,44 @@ class Patience:
         return np.arange(1.0, scores.max() + 2.0)
 
 
-POLICIES: dict[str, Callable[[float], Policy]] = {
-    "entropy": lambda tolerance: Entropy(),
-    "confidence": lambda tolerance: Confidence(),
-    "patience": Patience,
-}
+POLICIES: dict[str, type[Policy]] = {"entropy": Entropy, "confidence": Confidence, "patience": Patience}
 
 
-def make_policy(name: str, classes: int, tolerance: float = Patience.tolerance) -> Policy:
-    """The policy of that name, for a task with so many outputs (1 = regression).
+class PolicySettings(Protocol):
+    """A method, a record, an exported rule or a timing job: each names a policy and holds the values of its settings."""
 
+    @property
+    def policy(self) -> str | None:
+        """The name of the policy; None for a model with one exit."""
+        ...
+
+    @property
+    def tolerance(self) -> float:
+        """The setting of `Patience`."""
+        ...
+
+
+def make_policy(settings: PolicySettings, classes: int | None, name: str | None = None) -> Policy:
+    """Build the exit policy that `settings` names, or the one called `name`, for a task with so many outputs (1 is a regression;
+    None where the caller has checked it).
+
+    A field of the policy takes the value of the field of that name in `settings`, and keeps its default where there is none.
     Raises: HarnessError for an unknown name, or for a policy that cannot serve a regression task.
     """
+    name = settings.policy if name is None else name
+    assert name is not None, "a model with one exit has no policy"
     if name not in POLICIES:
         raise unknown("policy", name, POLICIES)
-    policy = POLICIES[name](tolerance)
+    kind = POLICIES[name]
+    policy = kind(**{field.name: getattr(settings, field.name) for field in fields(kind) if hasattr(settings, field.name)})
     if classes == 1 and not policy.regression:
         raise HarnessError(f"policy {name} needs class probabilities and the task is a regression: use patience")
     return policy
+
+
+def usable_policies(settings: PolicySettings, classes: int) -> list[Policy]:
+    """Build every policy that can serve a task with so many outputs."""
+    return [make_policy(settings, classes, name) for name, kind in POLICIES.items() if kind.regression or classes > 1]
 
 
 def exit_scores(policy: Policy, logits: Floats) -> Array:
@@ -181,5 +201,5 @@ class Rule:
             return Entropy(), math.inf  # is never asked: the model has its last exit alone
         if self.threshold is None or not 0 < self.tolerance < math.inf:
             raise HarnessError(f"policy {self.policy} with threshold {self.threshold} and tolerance {self.tolerance}: wanted numbers")
-        policy = make_policy(self.policy, classes, self.tolerance)
+        policy = make_policy(self, classes)
         return policy, policy.cut(self.threshold)

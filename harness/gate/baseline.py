@@ -11,13 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, policy_of
+from harness.analysis.operating_points import BUDGETS, POINTS, OperatingPoint, chosen_thresholds, evaluate, policy_of
 from harness.analysis.variants import standing
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, reason
-from harness.evaluation.curves import answers_at
-from harness.evaluation.policies import Policy
-from harness.evaluation.trace import Floats, Trace
+from harness.evaluation.trace import Floats
 from harness.files.atomic import whole
 from harness.files.typed_json import SCHEMA, from_json
 from harness.records import DataSummary, Environment, ExitMeasurement, Quartiles, RunRecord, RunSpec
@@ -118,7 +116,7 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
     if record.policy is not None:
         policy = policy_of(record)
         chosen = chosen_thresholds(store, record, policy, record, {name: BUDGETS[name] for name in POINTS})
-        points = tuple(_pinned_point(budget, threshold, policy, dev) for budget, threshold in chosen.items())
+        points = tuple(_pinned_point(name, evaluate(record, dev, policy, threshold), classes) for name, threshold in chosen.items())
     reference = timed.reference if timed else None
     return PinnedRun(record.run_id, record.spec, record.environment, record.data, record.parameters, reference, exits, points)
 
@@ -129,10 +127,8 @@ def code_scores(record: RunRecord, measured: ExitMeasurement) -> dict[str, float
     return {name: score for name, score in measured.scores.items() if name not in own} or None
 
 
-def _pinned_point(budget: str, threshold: float, policy: Policy, dev: Trace) -> PinnedPoint:
-    exits, answers = answers_at(policy, dev, threshold)
-    left = np.bincount(exits, minlength=len(dev.exit_layers))
-    return PinnedPoint(budget, threshold, tuple(left.tolist()), packed(answers, dev.logits.shape[-1]))
+def _pinned_point(budget: str, reached: OperatingPoint, classes: int) -> PinnedPoint:
+    return PinnedPoint(budget, reached.threshold, reached.counts, packed(reached.predictions, classes))
 
 
 def packed(answers: Floats, classes: int) -> str:

@@ -9,12 +9,11 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.operating_points import policy_of
+from harness.analysis.operating_points import evaluate, policy_of
 from harness.analysis.variants import row_name, shown, telling, words
 from harness.data.custom_tasks import task_of
 from harness.data.tasks import Task
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.evaluation.curves import answers_at
 from harness.evaluation.metrics import scores
 from harness.evaluation.statistics import RESAMPLES, bootstrap
 from harness.evaluation.trace import Floats, Trace
@@ -270,13 +269,12 @@ def _point(point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: b
     """Where rows leave at the baseline's threshold, and the scores of what they are answered there."""
     where = f"at MACs <= {point.budget} (threshold {point.threshold:.4g})"
     try:
-        exits, answers = answers_at(policy_of(new), trace, point.threshold)
+        reached = evaluate(new, trace, policy_of(new), point.threshold)
     except HarnessError as error:  # the baseline is another policy's
         yield Finding(f"threshold {where}", Verdict.NOT_COMPARABLE, f"{point.threshold:.4g}", str(new.policy), str(error))
         return
-    left = tuple(np.bincount(exits, minlength=len(trace.exit_layers)).tolist())
-    yield _exits(f"rows that leave at each exit {where}", point.left, left, same, limits)
-    yield from _scores(where, unpacked(point.answers, task.classes, len(trace.ids)), answers, trace.labels, task, limits)
+    yield _exits(f"rows that leave at each exit {where}", point.left, reached.counts, same, limits)
+    yield from _scores(where, unpacked(point.answers, task.classes, len(trace.ids)), reached.predictions, trace.labels, task, limits)
 
 
 def _exits(what: str, old: tuple[int, ...], new: tuple[int, ...], same: bool, limits: Limits) -> Finding | None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from harness.data.dataset import Tokens
 from harness.data.tasks import Task
 from harness.errors import IncompleteError
-from harness.evaluation.policies import POLICIES, Policy
+from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
 from harness.files.locks import held
 from harness.files.typed_json import from_json
@@ -224,7 +224,7 @@ def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: Late
     variants: dict[str, Callable[[Batch], object]] = {}
     if reference is not None:
         variants["reference"] = reference.truncated(len(reference.layers))
-    policy = None if job.policy is None else POLICIES[job.policy](job.tolerance)
+    policy = None if job.policy is None else make_policy(job, None)
     if job.threshold is not None:
         assert policy is not None
         cut = policy.cut(job.threshold)

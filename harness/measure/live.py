@@ -57,7 +57,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         where = "its latency is in the record" if record.latency is not None else "its latency is measured by run --latency"
         raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit, where no row leaves early: {where}")
     task = task_of(record)
-    policy = make_policy(name, task.classes, record.tolerance)
+    policy = make_policy(record, task.classes, options.policy)
     cut = policy.cut(options.threshold)
     folder = model_folder(record, options.cache_dir)
     backbone = run_backbone(record, options.backbone)

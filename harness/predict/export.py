@@ -4,14 +4,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from harness import __version__
+from harness.analysis.operating_points import evaluate
 from harness.data import demo
 from harness.data.custom_tasks import task_of
 from harness.data.tasks import Task
 from harness.errors import HarnessError, IncompleteError, reason
-from harness.evaluation.curves import sweep
 from harness.evaluation.policies import Rule, make_policy
 from harness.files.atomic import UNFINISHED
 from harness.files.typed_json import to_json
@@ -67,13 +65,8 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
     last = record.exits[-1]
     scores, macs, layers = {name: last.scores[name] for name in task.metrics}, last.macs, float(last.layer)
     if rule.policy is not None and rule.threshold is not None:
-        policy = make_policy(rule.policy, task.classes, rule.tolerance)
-        curve = sweep(policy, store.trace(record), record.costs, task.metrics, np.array([rule.threshold]))
-        scores, macs, layers = (
-            {name: float(values[0]) for name, values in curve.scores.items()},
-            float(curve.macs[0]),
-            float(curve.layers[0]),
-        )
+        reached = evaluate(record, store.trace(record), make_policy(rule, task.classes), rule.threshold)
+        scores, macs, layers = reached.scores, reached.macs, reached.layers
     return Card(
         form=1,
         harness=__version__,

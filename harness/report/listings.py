@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections import defaultdict
+from dataclasses import replace
 
 from tabulate import tabulate
 
@@ -71,7 +72,7 @@ def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, poin
     task = task_of(record)
     if tolerance is not None and not (name == "patience" and task.regression):
         raise HarnessError(f"--tolerance is for patience on a regression, this is {name} on {task.name}")
-    chosen = make_policy(name, task.classes, tolerance or record.tolerance)
+    chosen = make_policy(record if tolerance is None else replace(record, tolerance=tolerance), task.classes, policy)
     thresholds = thresholds_from(chosen, store.trace(record, "selection"), points)
     curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)
     last = float(record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean())

@@ -24,7 +24,7 @@ from harness.data.tasks import Task
 from harness.evaluation.curves import Curve, sweep, thresholds_from
 from harness.evaluation.external_metrics import code_score, load_metric
 from harness.evaluation.metrics import scores
-from harness.evaluation.policies import POLICIES
+from harness.evaluation.policies import usable_policies
 from harness.evaluation.trace import Trace
 from harness.files.digests import file_digest
 from harness.files.typed_json import SCHEMA
@@ -179,7 +179,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     costs = piece_costs(model.to("cpu"))
     exits = with_code_scores(static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task)
     policy = own_policy(cell.method, data.task.classes)
-    curves = all_curves(traces, costs, data, cell.method.tolerance) if policy is not None else {}
+    curves = all_curves(traces, costs, data, cell.method) if policy is not None else {}
     latency = None
     if options.latency_s > 0:
         progress.detail(f"{label}: timing")
@@ -252,13 +252,11 @@ def further_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
     return SplitScores(data.constant_scores(part), exits)
 
 
-def all_curves(traces: dict[str, Trace], costs: Costs, data: TaskData, tolerance: float) -> dict[str, Curve]:
+def all_curves(traces: dict[str, Trace], costs: Costs, data: TaskData, method: Method) -> dict[str, Curve]:
     """The dev curve of every policy that can serve the task, through thresholds found on selection."""
-    policies = [POLICIES[name](tolerance) for name in POLICIES]
-    usable = [policy for policy in policies if policy.regression or not data.task.regression]
     return {
         policy.name: sweep(policy, traces["dev"], costs, data.task.metrics, thresholds_from(policy, traces["selection"]))
-        for policy in usable
+        for policy in usable_policies(method, data.task.classes)
     }
 
 

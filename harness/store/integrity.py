@@ -47,7 +47,7 @@ def _misfits(record: RunRecord, task: Task) -> Iterator[str]:
     if (record.policy is None) != (len(exits) == 1):
         yield f"{len(exits)} exits and policy {record.policy}"
     if record.policy is not None:
-        make_policy(record.policy, task.classes, record.tolerance)
+        make_policy(record, task.classes)
     split = ("mismatched",) if record.mismatched is not None else ()
     missing = [name for name in (*PARTS, *split) if record.data.rows.get(name, 0) < 1]
     if missing:

@@ -21,7 +21,7 @@ from harness.cli.app import cli
 from harness.cli.options import POLICY_NAMES
 from harness.data.tasks import TASKS
 from harness.evaluation.curves import sweep
-from harness.evaluation.policies import POLICIES, make_policy
+from harness.evaluation.policies import POLICIES, Rule, make_policy
 from harness.methods.registry import METHODS
 from harness.models.backbones import BACKBONES
 
@@ -173,7 +173,7 @@ def test_every_line_of_a_sweep_is_another_point_and_its_threshold_exact(say: Say
     rows = json.loads(say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out)
     assert len(rows) < 202
     assert all(one["MMACs"] < other["MMACs"] for one, other in itertools.pairwise(rows))
-    policy, trace = make_policy("entropy", 2), random_trace(0, [exit_.layer for exit_ in DYNAMIC.exits])
+    policy, trace = make_policy(Rule("entropy"), 2), random_trace(0, [exit_.layer for exit_ in DYNAMIC.exits])
     again = sweep(policy, trace, DYNAMIC.costs, ("accuracy",), np.array([row["entropy (nats)"] for row in rows]))
     assert (again.macs / 1e6).tolist() == [row["MMACs"] for row in rows]
 

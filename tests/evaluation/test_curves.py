@@ -14,7 +14,7 @@ from support.synthetic import assert_same_curve, flat_costs, gap_trace, make_cur
 
 from harness.errors import HarnessError, IncompleteError
 from harness.evaluation.curves import Curve, best_thresholds, curves_bytes, exit_macs, leaving, read_curves, sweep, thresholds_from
-from harness.evaluation.policies import Entropy, Patience, make_policy
+from harness.evaluation.policies import Entropy, Patience, Rule, make_policy
 from harness.evaluation.trace import Trace
 from harness.records import Costs, Polynomial
 
@@ -85,7 +85,7 @@ def test_a_curve_is_what_a_row_by_row_simulation_gives(name: str, exit_layers: t
     trace = random_trace(1, exit_layers, rows=60, classes=3)
     costs = uneven_costs(exit_layers, exit_layers[-1])
     thresholds = THRESHOLDS[name]
-    curve = sweep(make_policy(name, 3), trace, costs, ("accuracy",), np.array(thresholds))
+    curve = sweep(make_policy(Rule(name), 3), trace, costs, ("accuracy",), np.array(thresholds))
     for place, threshold in enumerate(thresholds):
         rows = simulate(name, trace, costs, threshold)
         right = [row.answer == label for row, label in zip(rows, trace.labels.tolist(), strict=True)]
@@ -126,7 +126,7 @@ def test_each_row_is_charged_at_its_own_length_with_the_exits_on_its_way() -> No
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
 def test_a_looser_threshold_never_lets_a_row_leave_later(name: str) -> None:
     trace = random_trace(3, (1, 2, 3, 4, 5), rows=80)
-    policy = make_policy(name, 2)
+    policy = make_policy(Rule(name), 2)
     thresholds = thresholds_from(policy, trace)
     exits = leaving(policy, trace.logits, thresholds)
     assert (np.diff(exits, axis=0) >= 0).all()
@@ -137,7 +137,7 @@ def test_a_looser_threshold_never_lets_a_row_leave_later(name: str) -> None:
 def test_the_grid_runs_from_everybody_at_the_first_exit_to_nobody_early(name: str, scale: float) -> None:
     trace = random_trace(4, (1, 2, 3))
     trace = Trace(trace.ids, trace.logits * np.float32(scale), trace.labels, trace.lengths, trace.exit_layers)
-    policy = make_policy(name, 2)
+    policy = make_policy(Rule(name), 2)
     thresholds = thresholds_from(policy, trace)
     curve = sweep(policy, trace, flat_costs((1, 2, 3), 3), ("accuracy",), thresholds)
     assert curve.left[0].tolist() == [40, 0, 0]

@@ -14,7 +14,7 @@ from scipy.stats import entropy
 from support.synthetic import random_trace
 
 from harness.errors import ExitCode, HarnessError
-from harness.evaluation.policies import POLICIES, Confidence, Entropy, Patience, Policy, exit_scores, make_policy
+from harness.evaluation.policies import POLICIES, Confidence, Entropy, Patience, Policy, Rule, exit_scores, make_policy
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -142,7 +142,7 @@ def test_at_the_first_exit_nobody_has_agreed_with_anything() -> None:
 def test_a_row_decides_for_itself_whatever_its_batch(name: str, threshold: float) -> None:
     """The authors' codes decide for the whole batch: `max` entropy, `all` patience."""
     logits = random_trace(6, (1, 2, 3, 4, 5), rows=60, classes=3).logits
-    policy = make_policy(name, 3)
+    policy = make_policy(Rule(name), 3)
     together = exit_scores(policy, logits)
     alone = np.concatenate([exit_scores(policy, logits[:, row : row + 1]) for row in range(60)], axis=1)
     reversed_ = exit_scores(policy, logits[:, ::-1])[:, ::-1]
@@ -165,17 +165,17 @@ def test_exit_scores_are_those_of_every_exit_but_the_last() -> None:
 @pytest.mark.parametrize("name", ["entropy", "confidence"])
 def test_policies_on_probabilities_refuse_a_regression(name: str) -> None:
     with pytest.raises(HarnessError, match=r"regression.*patience") as caught:
-        make_policy(name, 1)
+        make_policy(Rule(name), 1)
     assert caught.value.exit_code == ExitCode.USER
 
 
 def test_patience_serves_a_regression_with_the_tolerance_given() -> None:
-    assert make_policy("patience", 1, 0.25) == Patience(0.25)
+    assert make_policy(Rule("patience", None, 0.25), 1) == Patience(0.25)
 
 
 def test_an_unknown_policy_is_named_with_the_known_ones() -> None:
     with pytest.raises(HarnessError, match="patience"):
-        make_policy("patients", 2)
+        make_policy(Rule("patients"), 2)
     assert set(POLICIES) == {"entropy", "confidence", "patience"}
 
 
@@ -211,7 +211,7 @@ def test_thresholds_at_the_ends_of_the_range_are_allowed() -> None:
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
 @pytest.mark.parametrize("scale", [0.1, 3.0, 1e4])
 def test_a_grid_runs_from_leaving_early_to_never_leaving_early_in_allowed_thresholds(name: str, scale: float) -> None:
-    policy = make_policy(name, 2)
+    policy = make_policy(Rule(name), 2)
     scores = exit_scores(policy, random_trace(9, (1, 2, 3, 4)).logits * np.float32(scale))
     cuts = [policy.cut(float(threshold)) for threshold in policy.grid(scores, 10)]
     assert cuts == sorted(set(cuts))

@@ -25,7 +25,7 @@ from harness.analysis.operating_points import BUDGETS, chosen_thresholds, policy
 from harness.data import demo
 from harness.errors import HarnessError
 from harness.evaluation.curves import leaving
-from harness.evaluation.policies import exit_scores, make_policy
+from harness.evaluation.policies import Rule, exit_scores, make_policy
 from harness.predict.exported import Exported, load
 from harness.predict.inputs import text_rows
 from harness.records import RunRecord
@@ -77,7 +77,7 @@ def dev_rows(task: str) -> list[tuple[str, ...]]:
 def test_answers_are_those_of_the_trace_at_the_threshold(done: Path, export: Callable[..., Path], batch_size: int) -> None:
     """The threshold lies in the widest gap between the middle entropies of the first exit: some rows leave there, rounding moves none."""
     record, store = record_of(done, "deebert"), ResultsStore(done / "results")
-    trace, policy = store.trace(record), make_policy("entropy", 2)
+    trace, policy = store.trace(record), make_policy(Rule("entropy"), 2)
     entropies = np.sort(-exit_scores(policy, trace.logits)[0])[16:-16]
     widest = np.diff(entropies).argmax()
     model = load(export("deebert", "--threshold", str(entropies[widest : widest + 2].mean())))

@@ -22,7 +22,7 @@ from support.trainings import watched_steps
 from harness.__main__ import main
 from harness.errors import HarnessError
 from harness.evaluation.curves import sweep
-from harness.evaluation.policies import make_policy
+from harness.evaluation.policies import Rule, make_policy
 from harness.records import RunRecord
 from harness.runs import grid
 from harness.runs.cell import Cell
@@ -183,7 +183,7 @@ def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.Capture
     words = ("--policy", "patience", "--threshold", "1", "--batch-size", "8", "--rounds", "3", "--threads", "1")
     assert harness(done, "time", record.run_id, *words) == 0
     (timing,) = store.timings(record)
-    curve = sweep(make_policy("patience", 2), store.trace(record), record.costs, ("accuracy",), np.array([1.0]))
+    curve = sweep(make_policy(Rule("patience"), 2), store.trace(record), record.costs, ("accuracy",), np.array([1.0]))
     assert timing.scores["accuracy"] == pytest.approx(curve.scores["accuracy"][0])
     assert timing.mean_layers == pytest.approx(curve.layers[0], abs=1e-4)
     assert timing.rows == 64
