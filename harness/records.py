@@ -307,6 +307,9 @@ class RunRecord:
     """None for a task with one dev split."""
     remarks: tuple[str, ...] = ()
     """What a method could not do as its settings say."""
+    changed: dict[str, object] | None = None
+    """Settings, by their names with dots, that differ from the method's own on this backbone; None in records that are older than this
+    field."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from harness.analysis.comparison import base_for, full_run, reference_runs
 from harness.analysis.conditions import Condition, by_condition
 from harness.analysis.glue_average import LAST_EXIT
 from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
-from harness.analysis.variants import labels, settings_of_plain
+from harness.analysis.variants import labels, shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import IncompleteError, unknown
 from harness.evaluation.metrics import METRICS
@@ -113,7 +113,7 @@ def _differences(
     reached = {name: _reached(store, groups[name], base_for(groups[name], bases), metric) for name in {*others, *others.values()}}
     order = sorted(others, key=lambda name: (others[name], name != others[name], name))
     rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
-    settings = settings_of_plain([run for name in others for run in groups[name]])
+    settings = shared_settings([run for name in others for run in groups[name]])
     return Differences(where, metric, first.constant_scores[metric], settings, tuple(rows))
 
 
@@ -123,7 +123,7 @@ def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Se
     chosen = [name for name in groups if methods is None or own[name] in methods]
     if against != PLAIN:
         return dict.fromkeys([*chosen, against], against) if against in groups else {}
-    several = [name for name in chosen if list(own.values()).count(own[name]) > 1]
+    several = [name for name in chosen if list(own.values()).count(own[name]) > 1 and own[name] in groups]
     return {name: own[name] for name in several}
 
 

@@ -4,11 +4,9 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cache
+from typing import NamedTuple
 
 from harness.analysis.conditions import by_condition
-from harness.methods.registry import METHODS, load_method
-from harness.models.backbones import BACKBONES
 from harness.records import RunRecord, canonical, flat, variant
 
 _DIGEST = re.compile("[0-9a-f]{16,64}")
@@ -24,26 +22,31 @@ def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
 
 
 def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
-    """Label -> runs of one condition that differ in their seed alone. One variant of a method, the plain one, is called as the method, the
-    others by what sets them apart from it.
+    """Label -> runs of one condition that differ in their seed alone.
 
+    A row is called as its method, followed by the settings that differ from the method's own and that not all rows of the method share.
     Runs on another processor, or with other threads, are another row: a mean over seeds is of one place. Of several runs of one seed there
     the newest model's stands, and of its runs the one that was timed against `reference`.
     """
     found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         found[record.spec.method][canonical(variant(record))].append(record)
-    labelled = {}
+    labelled: dict[str, list[RunRecord]] = {}
     for method, variants in found.items():
         groups = [_one_a_seed(group, reference) for group in variants.values()]
-        runs = [run for group in groups for run in group]
-        apart = telling(method, runs[0].spec.backbone, [variant(run) for run in runs])
-        of_run = {run.run_id: own for run, own in zip(runs, apart, strict=True)}
-        for group in groups:
-            own = of_run[group[0].run_id]
-            label = row_name(method, own)
-            labelled[row_name(method, own, str) if label in labelled else label] = group
+        described = [described_by(group[0]) for group in groups]
+        names = _row_names(method, described)
+        if len(set(names)) < len(names):  # the defaults of a method have changed between two versions
+            names = _row_names(method, [one._replace(changed=None) for one in described])
+        labelled |= dict(zip(names, groups, strict=True))
     return labelled
+
+
+def _row_names(method: str, variants: Sequence["Variant"]) -> list[str]:
+    """The names of rows; numbers are written in full where two names would be the same."""
+    apart = telling(variants)
+    names = [row_name(method, own) for own in apart]
+    return [row_name(method, own, str) if names.count(name) > 1 else name for name, own in zip(names, apart, strict=True)]
 
 
 def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
@@ -93,66 +96,75 @@ def row_name(method: str, own: Mapping[str, object], said: Callable[[object], st
     return f"{method} ({suffix})" if suffix else method
 
 
-def telling(method: str, backbone: str, variants: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """For each of several variants (`records.variant`) of a method, one a run, what sets it apart from the plain one among them, flat."""
-    settings = _comparable(variants)
-    plain = _plain(method, backbone, settings)
-    return [_apart(own, plain) for own in settings]
+class Variant(NamedTuple):
+    """What may set a run apart from other runs of its method on its backbone, by flat names."""
+
+    settings: dict[str, object]
+    """All hyper-parameters."""
+    changed: dict[str, object] | None
+    """Those that differ from the method's own; None where the record does not say it."""
+    further: dict[str, object]
+    """What is not a setting: what the method learned from beside the rows, where it ran."""
 
 
-def settings_of_plain(records: Sequence[RunRecord]) -> str:
-    """A sentence with the settings of each method's plain run that are not the method's own, and what it read where others read something
-    else; empty where there is none."""
+def described_by(record: RunRecord) -> Variant:
+    """The variant of a record."""
+    where = record.environment
+    further = flat({"sources": asdict(record.data.sources), "device": where.device, "threads": where.threads})
+    return Variant(flat(record.spec.settings), record.changed, further)
+
+
+def telling(variants: Sequence[Variant]) -> list[dict[str, object]]:
+    """What sets each of several variants of a method apart: where it differs from the method's own settings, less what all of them share.
+
+    Where a variant does not say how it differs from the method's own, all settings in which the variants differ are given.
+    """
+    given = _given(variants)
+    shared = _shared(given)
+    return [{name: value for name, value in own.items() if name not in shared} for own in given]
+
+
+def shared_settings(records: Sequence[RunRecord]) -> str:
+    """A sentence with what all runs of a method on a backbone share and is not the method's own; empty where there is none."""
     methods: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         methods[record.spec.method, record.spec.backbone].append(record)
     said = []
-    for (method, backbone), runs in methods.items():
-        plain = _plain(method, backbone, _comparable([variant(run) for run in runs]))
-        read = {name: value for name, value in plain.items() if name.startswith("sources.") and value is not None}
-        own = _changed(method, backbone, plain) | read
-        said += [row_name(method, own)] if own else []
+    for (method, _), runs in methods.items():
+        variants = [described_by(run) for run in runs]
+        if any(one.changed is None for one in variants):
+            continue
+        given = _given([one._replace(further=_without_place(one.further)) for one in variants])
+        shared = _shared(given)
+        said += [row_name(method, {name: value for name, value in given[0].items() if name in shared})] if shared else []
     return f" Set: {'; '.join(said)}." if said else ""
 
 
-def _comparable(variants: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """Flat, without sources of which there is one at most: who reads it and who none is told by the settings."""
-    settings = [flat(one) for one in variants]
-    alone = [name for name in READ_BY_SETTINGS if len({one.get(name) for one in settings} - {None}) < 2]
-    return [{name: value for name, value in one.items() if name not in alone} for one in settings]
+def _without_place(further: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in further.items() if name not in ("device", "threads")}
 
 
-def _apart(own: Mapping[str, object], other: Mapping[str, object]) -> dict[str, object]:
-    """What `own` has that `other` has not."""
-    return {name: own.get(name) for name in {**other, **own} if own.get(name) != other.get(name)}
+def _given(variants: Sequence[Variant]) -> list[dict[str, object]]:
+    """For each variant all that may tell it apart, without sources of which there is one at most: who reads it is told by the settings."""
+    if all(one.changed is not None for one in variants):
+        given = [dict(one.changed or {}) for one in variants]
+    else:
+        names = dict.fromkeys(name for one in variants for name in one.settings)
+        given = [{name: one.settings.get(name) for name in names} for one in variants]
+    alone = [name for name in READ_BY_SETTINGS if len({one.further.get(name) for one in variants} - {None}) < 2]
+    for own, one in zip(given, variants, strict=True):
+        own |= {name: value for name, value in one.further.items() if value is not None and name not in alone}
+    return given
 
 
-def _plain(method: str, backbone: str, settings: Sequence[dict[str, object]]) -> dict[str, object]:
-    """The variant from which most others differ in one thing alone, as ablations do; of equals the nearest to the method's own settings,
-    then the one with most runs."""
-    texts = [canonical(one) for one in settings]
-    distinct = dict(zip(texts, settings, strict=True))
-
-    def rank(text: str) -> tuple[int, int, int, str]:
-        near = sum(len(_apart(other, distinct[text])) == 1 for other in distinct.values())
-        return near, -len(_changed(method, backbone, distinct[text])), texts.count(text), text
-
-    return distinct[max(distinct, key=rank)]
+def _shared(given: Sequence[Mapping[str, object]]) -> set[str]:
+    """The names that all have, with one value."""
+    names = set.intersection(*map(set, given)) if given else set()
+    return {name for name in names if len({_comparable(own[name]) for own in given}) == 1}
 
 
-def _changed(method: str, backbone: str, settings: Mapping[str, object]) -> dict[str, object]:
-    """The flat settings that are not the method's own on that backbone. What a method or a backbone that is not in our tables takes by
-    itself is not known, and not said."""
-    usual = _usual(method, backbone)
-    return {name: value for name, value in settings.items() if name in usual and canonical({name: value}) != canonical({name: usual[name]})}
-
-
-@cache
-def _usual(method: str, backbone: str) -> dict[str, object]:
-    """A method's own settings on a backbone of the table, on another those that do not depend on it."""
-    if method not in METHODS:
-        return {}
-    own = load_method(method)
-    found = flat(asdict(own.settled(BACKBONES[backbone]) if backbone in BACKBONES else own))
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
-    return plain if backbone in BACKBONES else {name: value for name, value in plain.items() if value is not None}
+def _comparable(value: object) -> object:
+    """A value that is equal where it means the same: 1 and 1.0, but not 1 and true."""
+    if isinstance(value, list):
+        return tuple(map(_comparable, value))
+    return str(value) if isinstance(value, bool) else value

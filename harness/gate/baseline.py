@@ -72,6 +72,8 @@ class PinnedRun:
     """Method whose time the latency ratios are against."""
     exits: tuple[PinnedExit, ...]
     points: tuple[PinnedPoint, ...]
+    changed: dict[str, object] | None = None
+    """Settings that differ from the method's own (`RunRecord.changed`)."""
 
     @property
     def cell(self) -> tuple[str, str, str, int]:
@@ -118,7 +120,17 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
         chosen = chosen_thresholds(store, record, policy, record, {name: BUDGETS[name] for name in POINTS})
         points = tuple(_pinned_point(name, evaluate(record, dev, policy, threshold), classes) for name, threshold in chosen.items())
     reference = timed.reference if timed else None
-    return PinnedRun(record.run_id, record.spec, record.environment, record.data, record.parameters, reference, exits, points)
+    return PinnedRun(
+        run_id=record.run_id,
+        spec=record.spec,
+        environment=record.environment,
+        data=record.data,
+        parameters=record.parameters,
+        reference=reference,
+        exits=exits,
+        points=points,
+        changed=record.changed,
+    )
 
 
 def code_scores(record: RunRecord, measured: ExitMeasurement) -> dict[str, float] | None:

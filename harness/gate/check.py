@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.analysis.operating_points import evaluate, policy_of
-from harness.analysis.variants import row_name, shown, telling, words
+from harness.analysis.variants import Variant, row_name, shown, telling, words
 from harness.data.custom_tasks import task_of
 from harness.data.tasks import Task
 from harness.errors import ExitCode, HarnessError, IncompleteError
@@ -18,7 +18,7 @@ from harness.evaluation.metrics import scores
 from harness.evaluation.statistics import RESAMPLES, bootstrap
 from harness.evaluation.trace import Floats, Trace
 from harness.gate.baseline import Baseline, PinnedPoint, PinnedRun, unpacked
-from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical
+from harness.records import Environment, Quartiles, RunRecord, RunSpec, canonical, flat
 from harness.store.results import Problem, ResultsStore
 
 Array = NDArray[np.float64]
@@ -90,7 +90,7 @@ class CellCheck:
 def check(baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> list[CellCheck]:
     """Every run of the baseline against those of the same spec; runs that the baseline does not have are not looked at."""
     asked = [asks_for(run) for run in baseline.runs]
-    names = cell_names([(run.spec, own) for run, own in zip(baseline.runs, asked, strict=True)])
+    names = cell_names(baseline.runs)
     found = []
     for name, old, own in zip(names, baseline.runs, asked, strict=True):
         alike = zip(baseline.runs, asked, strict=True)
@@ -112,15 +112,17 @@ def exit_code(checks: Sequence[CellCheck]) -> ExitCode:
     return ExitCode.INCOMPLETE if worst == ExitCode.OK and not compared else worst
 
 
-def cell_names(runs: Sequence[tuple[RunSpec, dict[str, object]]]) -> list[str]:
+def cell_names(runs: Sequence[PinnedRun]) -> list[str]:
     """Each cell in words; of several runs of one task, method and backbone with the settings that set it apart, as the report has them."""
     groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for place, (spec, _) in enumerate(runs):
-        groups[spec.task, spec.method, spec.backbone].append(place)
+    for place, run in enumerate(runs):
+        groups[run.spec.task, run.spec.method, run.spec.backbone].append(place)
     own: dict[int, dict[str, object]] = {}
-    for (_, method, backbone), places in groups.items():
-        own |= dict(zip(places, telling(method, backbone, [runs[place][1] for place in places]), strict=True))
-    return [f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}" for place, (spec, _) in enumerate(runs)]
+    for places in groups.values():
+        variants = [Variant(flat(runs[place].spec.settings), runs[place].changed, flat(_job(runs[place]))) for place in places]
+        own |= dict(zip(places, telling(variants), strict=True))
+    specs = [run.spec for run in runs]
+    return [f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}" for place, spec in enumerate(specs)]
 
 
 def _check_run(
@@ -174,10 +176,15 @@ def _cell(spec: RunSpec) -> tuple[str, str, str, int]:
 def asks_for(run: RunRecord | PinnedRun) -> dict[str, object]:
     """All of a spec that is not the cell's name, the precision, and what the method learned from beside the rows: two runs where these are
     equal are of the same job."""
-    spec = run.spec
-    job = {"train_rows": spec.train_rows, "max_length": spec.max_length, "limit": spec.limit, "precision": run.environment.precision}
-    found: dict[str, object] = json.loads(canonical({**spec.settings, **job, "sources": asdict(run.data.sources)}))
+    found: dict[str, object] = json.loads(canonical(run.spec.settings | _job(run)))
     return found
+
+
+def _job(run: RunRecord | PinnedRun) -> dict[str, object]:
+    """What a run is beside its cell and the settings of its method."""
+    spec = run.spec
+    job = {"train_rows": spec.train_rows, "max_length": spec.max_length, "limit": spec.limit}
+    return job | {"precision": run.environment.precision, "sources": asdict(run.data.sources)}
 
 
 def _differences(old: dict[str, object], new: dict[str, object]) -> Iterator[Finding]:

@@ -1,18 +1,22 @@
 """Methods by name, and the settings that a user may change. The only place where harness names a method."""
 
+import json
 import math
 import types
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, unknown
 from harness.files.typed_json import LARGEST
 from harness.methods.protocol import Method
 from harness.methods.registry import METHODS, load_method
+from harness.records import canonical, flat
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from harness.models.backbones import Backbone
 
 M = TypeVar("M", bound="DataclassInstance")
 
@@ -60,6 +64,26 @@ def configure(names: Sequence[str], settings: Sequence[Setting], spare: Sequence
             raise _unreached(methods, setting)
         methods = changed
     return methods
+
+
+def changed_settings(name: str, method: Method, backbone: "Backbone") -> dict[str, object]:
+    """The settings, by their names with dots, in which a settled method differs from the one of that name on the backbone.
+
+    Where the method of that name cannot be had on the backbone as it is, its fields that are None say nothing.
+    """
+    own = load_method(name)
+    try:
+        known = flat(_json_ready(own.settled(backbone)))
+    except HarnessError:
+        known = {field: value for field, value in flat(_json_ready(own)).items() if value is not None}
+    now = flat(_json_ready(method))
+    return {field: value for field, value in now.items() if canonical({field: value}) != canonical({field: known.get(field)})}
+
+
+def _json_ready(method: Method) -> dict[str, object]:
+    """The settings as a record has them once it is read: lists in the place of tuples."""
+    values: dict[str, object] = json.loads(json.dumps(asdict(method)))
+    return values
 
 
 def _applied(methods: dict[str, Method], setting: Setting) -> dict[str, Method]:

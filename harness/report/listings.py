@@ -8,12 +8,12 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from harness.analysis.variants import telling
+from harness.analysis.variants import described_by, telling
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError
 from harness.evaluation.curves import sweep, thresholds_from
 from harness.evaluation.policies import make_policy
-from harness.records import RunRecord, variant
+from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
 Rows = list[dict[str, object]]
@@ -25,9 +25,7 @@ def runs(records: list[RunRecord]) -> Rows:
     for record in records:
         groups[record.spec.method, record.spec.backbone].append(record)
     settings = {
-        record.run_id: own
-        for (method, backbone), of in groups.items()
-        for record, own in zip(of, telling(method, backbone, [variant(one) for one in of]), strict=True)
+        record.run_id: own for of in groups.values() for record, own in zip(of, telling([described_by(one) for one in of]), strict=True)
     }
     return [
         {

@@ -10,7 +10,7 @@ from harness.analysis.conditions import Condition, title
 from harness.analysis.diagnostics import doubts
 from harness.analysis.glue_average import glue_averages
 from harness.analysis.operating_points import BUDGETS
-from harness.analysis.variants import settings_of_plain
+from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.metrics import METRICS
@@ -133,7 +133,7 @@ def caption(comparison: Comparison) -> str:
         f"selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). Cut at {where.max_length} tokens "
         f"({cut} rows were longer). Trained in {where.precision}, scored{timed} in float32 on {_places(comparison)}"
         f"{_rounds(comparison)}. Reference: {comparison.reference or 'none'}."
-        f"{_tolerance(comparison)}{settings_of_plain(comparison.records)}"
+        f"{_tolerance(comparison)}{shared_settings(comparison.records)}"
     )
 
 

@@ -34,6 +34,7 @@ from harness.measure.macs import piece_costs
 from harness.methods.compute import Compute, device_name
 from harness.methods.protocol import Method
 from harness.methods.registry import Reference, model_format
+from harness.methods.settings import changed_settings
 from harness.methods.stages import Fitted, Work
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import MultiExitModel
@@ -205,6 +206,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         own_task=summary(data.task),
         mismatched=further_scores(data, data.mismatched, traces["mismatched"]) if data.mismatched is not None else None,
         remarks=fitted.remarks,
+        changed=changed_settings(cell.spec.method, cell.method, cell.backbone),
     )
     store.save(record, traces, curves)
     return record, False
