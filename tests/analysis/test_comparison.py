@@ -57,7 +57,8 @@ def comparison(store: ResultsStore) -> Comparison:
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=6))
-def test_mean_and_sample_deviation_are_the_textbooks(values: list[float]) -> None:
+def test_mean_and_deviation_match_formulas(values: list[float]) -> None:
+    """Mean and sample deviation equal the textbooks' formulas."""
     average = sum(values) / len(values)
     got = mean(values)
     assert got.mean == pytest.approx(average, abs=1e-6)
@@ -66,7 +67,8 @@ def test_mean_and_sample_deviation_are_the_textbooks(values: list[float]) -> Non
     assert got.deviation == (pytest.approx((squares / (len(values) - 1)) ** 0.5, abs=1e-4) if len(values) > 1 else None)
 
 
-def test_the_last_exit_of_a_method_is_averaged_over_seeds(comparison: Comparison) -> None:
+def test_last_exit_averages_over_seeds(comparison: Comparison) -> None:
+    """The last exit of a method is averaged over its seeds."""
     row = row_of(comparison, "deebert", "exit 4")
     assert_mean(row.scores["accuracy"], 0.76, 0.77)
     assert_mean(row.macs, 8400, 8400)
@@ -75,15 +77,19 @@ def test_the_last_exit_of_a_method_is_averaged_over_seeds(comparison: Comparison
     assert row.parameters == 2_000_000
 
 
-def test_ratios_of_the_last_exit_are_paired_by_seed_and_kept_apart(comparison: Comparison) -> None:
-    """Latency was paired in the same rounds (0.92, 0.94): it is not the quotient of the medians, which is 1."""
+def test_last_exit_ratios_pair_by_seed(comparison: Comparison) -> None:
+    """Ratios of the last exit are paired by seed, and the three speed-ups stay apart.
+
+    Latency was paired in the same rounds (0.92, 0.94): it is not the quotient of the medians, which
+    is 1."""
     row = row_of(comparison, "deebert", "exit 4")
     assert_mean(row.retained, 0.76 / 0.8, 0.77 / 0.7)
     assert_mean(row.mac_ratio, 8000 / 8400, 8000 / 8400)
     assert_mean(row.latency_ratio, 0.92, 0.94)
 
 
-def test_the_reference_comes_first_and_retains_all_of_itself(comparison: Comparison) -> None:
+def test_reference_retains_all_of_itself(comparison: Comparison) -> None:
+    """The reference comes first and has the ratio 1 to itself."""
     assert comparison.reference == "bert"
     row = comparison.rows[0]
     assert (row.method, row.point) == ("bert", "exit 4")
@@ -93,8 +99,11 @@ def test_the_reference_comes_first_and_retains_all_of_itself(comparison: Compari
     assert_mean(row.latency_ratio, 1.01, 1.01)
 
 
-def test_a_point_of_a_curve_is_scored_on_dev_at_the_threshold_of_calibration(comparison: Comparison) -> None:
-    """3/4: on calibration H(2) is right on all rows at 2.5 of 4 layers. On dev 2 (seed 1) and 3 (seed 2) of 4 rows leave there."""
+def test_curve_point_uses_calibration_threshold(comparison: Comparison) -> None:
+    """A point of a curve is scored on dev at the threshold that calibration chose.
+
+    3/4: on calibration H(2) is right on all rows at 2.5 of 4 layers. On dev 2 (seed 1) and 3 (seed
+    2) of 4 rows leave there."""
     row = row_of(comparison, "deebert", "MACs <= 3/4")
     assert_mean(row.scores["accuracy"], 2 / 4, 3 / 4)
     assert_mean(row.layers, (2 * 1 + 2 * 4) / 4, (3 * 1 + 1 * 4) / 4)
@@ -103,8 +112,11 @@ def test_a_point_of_a_curve_is_scored_on_dev_at_the_threshold_of_calibration(com
     assert_mean(row.mac_ratio, 8000 / 5000, 8000 / 3500)
 
 
-def test_latency_of_a_point_is_the_path_latency_where_the_dev_rows_left(comparison: Comparison) -> None:
-    """Path: 3.5 and 10 ms (seed 1), 7 and 20 ms (seed 2), half and three quarters of the rows at the first; ratios compose likewise."""
+def test_point_latency_averages_path_latency(comparison: Comparison) -> None:
+    """The latency of a point is the path latency, averaged over where the dev rows left.
+
+    Path: 3.5 and 10 ms (seed 1), 7 and 20 ms (seed 2), half and three quarters of the rows at the
+    first; ratios compose likewise."""
     row = row_of(comparison, "deebert", "MACs <= 3/4")
     own = (0.5 * 3.5 + 0.5 * 10, 0.75 * 7 + 0.25 * 20)
     assert_mean(row.latency_ms, *own)
@@ -114,8 +126,11 @@ def test_latency_of_a_point_is_the_path_latency_where_the_dev_rows_left(comparis
     assert len({round(ratio.mean, 3) for ratio in (row.mac_ratio, row.latency_ratio, row.layers) if ratio}) == 3
 
 
-def test_smaller_budgets_take_the_best_threshold_that_they_can_pay(comparison: Comparison) -> None:
-    """1/2: H(1), 3 rows of calibration leave; 1/4: H(1/2), all leave. On dev 3 and 4 rows, then all."""
+def test_smaller_budget_takes_best_affordable_threshold(comparison: Comparison) -> None:
+    """A smaller budget takes the best threshold that it can pay for.
+
+    1/2: H(1), 3 rows of calibration leave; 1/4: H(1/2), all leave. On dev 3 and 4 rows, then all.
+    """
     half, quarter = (row_of(comparison, "deebert", f"MACs <= {budget}") for budget in ("1/2", "1/4"))
     assert_mean(half.scores["accuracy"], 3 / 4, 1)
     assert_mean(half.layers, 1.75, 1)
@@ -124,8 +139,10 @@ def test_smaller_budgets_take_the_best_threshold_that_they_can_pay(comparison: C
     assert_mean(quarter.latency_ms, 3.5, 7)
 
 
-def test_thresholds_are_not_chosen_on_dev(comparison: Comparison, store: ResultsStore) -> None:
-    """On dev the cheapest threshold would score 1 within every budget; the report must not know."""
+def test_thresholds_ignore_dev(comparison: Comparison, store: ResultsStore) -> None:
+    """Thresholds are not chosen on dev.
+
+    On dev the cheapest threshold would score 1 within every budget; the report must not know."""
     record = next(record for record in comparison.records if (record.spec.method, record.spec.seed) == ("deebert", 1))
     best = sweep(Entropy(), store.trace(record), record.costs, ("accuracy",), np.array([0.69]))
     assert best.scores["accuracy"].tolist() == [1.0]
@@ -133,8 +150,11 @@ def test_thresholds_are_not_chosen_on_dev(comparison: Comparison, store: Results
     assert row_of(comparison, "deebert", "MACs <= 3/4").scores["accuracy"].mean == pytest.approx((0.5 + 0.75) / 2)
 
 
-def test_the_grid_of_thresholds_comes_from_selection_alone(comparison: Comparison, store: ResultsStore) -> None:
-    """All selection rows are surer than any other: no threshold of their grid lets a calibration row leave."""
+def test_threshold_grid_comes_from_selection(comparison: Comparison, store: ResultsStore) -> None:
+    """The grid of thresholds comes from selection alone.
+
+    All selection rows are surer than any other: no threshold of their grid lets a calibration row
+    leave."""
     record = next(record for record in comparison.records if (record.spec.method, record.spec.seed) == ("deebert", 1))
     other, traces = identified(replace(record, seconds=1.0)), {split: store.trace(record, split) for split in ("dev", "calibration")}
     save_run(store, other, traces | {"selection": exit_1_or_4((20, 21, 22, 23), [True] * 4, [True] * 4, 30)})
@@ -144,8 +164,10 @@ def test_the_grid_of_thresholds_comes_from_selection_alone(comparison: Compariso
     assert row.macs["3/4"] is None
 
 
-def test_a_curve_has_every_budget_and_none_where_no_threshold_is_cheap_enough(comparison: Comparison) -> None:
-    """Layer 1 is a quarter of the reference: nothing fits 1/8."""
+def test_curve_lists_every_budget(comparison: Comparison) -> None:
+    """A curve has every budget, and None where no threshold is cheap enough.
+
+    Layer 1 is a quarter of the reference: nothing fits 1/8."""
     (row,) = comparison.curves
     assert (row.method, row.policy, list(row.scores)) == ("deebert", "entropy", list(BUDGETS))
     expected = {"1": (0.5, 0.75), "3/4": (0.5, 0.75), "1/2": (0.75, 1), "3/8": (1, 1), "1/4": (1, 1)}
@@ -156,7 +178,8 @@ def test_a_curve_has_every_budget_and_none_where_no_threshold_is_cheap_enough(co
     assert row.macs["1/8"] is None
 
 
-def test_each_exit_is_averaged_over_seeds_at_each_batch_size(comparison: Comparison) -> None:
+def test_exit_rows_average_seeds_per_batch(comparison: Comparison) -> None:
+    """Each exit is averaged over seeds at each batch size."""
     assert [(row.method, row.layer) for row in comparison.exits] == [("bert", 4), ("deebert", 1), ("deebert", 4)]
     row = comparison.exits[1]
     assert_mean(row.score, 0.6, 0.5)
@@ -181,7 +204,8 @@ def test_each_exit_is_averaged_over_seeds_at_each_batch_size(comparison: Compari
     ],
     ids=["limit", "train_rows", "max_length", "backbone", "precision", "data", "splits", "backbone weights"],
 )
-def test_runs_under_other_conditions_never_share_a_table(other: Callable[[RunRecord], RunRecord], store: ResultsStore) -> None:
+def test_other_conditions_never_share_table(other: Callable[[RunRecord], RunRecord], store: ResultsStore) -> None:
+    """Runs under other conditions never share a table."""
     ours, theirs = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
     found = compare(store, [ours, theirs], "bert")
     assert sorted(comparison.rows[0].scores["accuracy"].mean for comparison in found) == [0.1, 0.9]
@@ -198,7 +222,8 @@ def at(record: RunRecord, device: str, threads: int = 2) -> RunRecord:
 
 
 @pytest.mark.parametrize("place", [("Another", 2), ("A processor", 1)])
-def test_runs_of_other_places_share_a_table_and_never_a_mean(place: tuple[str, int], store: ResultsStore) -> None:
+def test_other_places_never_share_mean(place: tuple[str, int], store: ResultsStore) -> None:
+    """Runs on other processors or threads share a table and never a mean."""
     runs = [single("bert", 1, 0.9), single("bert", 2, 0.7), at(single("bert", 3, 0.1), *place)]
     (comparison,) = compare(store, runs, "bert")
     rows = {(row.device, row.threads): row.scores["accuracy"] for row in comparison.rows}
@@ -207,7 +232,9 @@ def test_runs_of_other_places_share_a_table_and_never_a_mean(place: tuple[str, i
     assert len({row.method for row in comparison.rows}) == 2
 
 
-def test_a_run_is_compared_with_the_reference_of_its_place_or_else_with_the_one_of_most_seeds(store: ResultsStore) -> None:
+def test_reference_prefers_same_place(store: ResultsStore) -> None:
+    """A run is compared with the reference of its own place, or else with the one that has most
+    seeds."""
     here, there = [single("bert", seed, 0.8) for seed in (1, 2)], at(single("bert", 1, 0.4), "There")
     mine, yours, nowhere = single("pabee", 1, 0.2), at(single("deebert", 1, 0.2), "There"), at(single("tinybert", 1, 0.2), "Nowhere")
     (comparison,) = compare(store, [*here, there, mine, yours, nowhere], "bert")
@@ -218,13 +245,15 @@ def test_a_run_is_compared_with_the_reference_of_its_place_or_else_with_the_one_
     assert comparison.reference == "bert"
 
 
-def test_tasks_come_in_the_order_of_their_names(store: ResultsStore) -> None:
+def test_comparisons_follow_task_names(store: ResultsStore) -> None:
+    """Comparisons come in the order of the tasks' names."""
     found = compare(store, [single("bert", 1, task=task) for task in ("sst2", "rte", "wnli")], "bert")
     assert [comparison.condition.task for comparison in found] == ["rte", "sst2", "wnli"]
 
 
 @pytest.mark.parametrize("reference", [None, "bert", "pabee"])
-def test_without_runs_of_the_reference_there_are_no_ratios(reference: str | None, store: ResultsStore) -> None:
+def test_missing_reference_leaves_ratios_empty(reference: str | None, store: ResultsStore) -> None:
+    """Without runs of the reference there are no ratios."""
     save_bert_and_deebert(store)
     runs = [record for record in store.records()[0] if record.spec.method == "deebert"]
     (comparison,) = compare(store, runs, reference)
@@ -246,8 +275,11 @@ def half_size_deebert(store: ResultsStore, seed: int) -> RunRecord:
     return save_run(store, record, {split: store.trace(known, split) for split in ("dev", "selection", "calibration")})
 
 
-def test_without_the_reference_budgets_are_shares_of_the_own_full_model(store: ResultsStore) -> None:
-    """1/2 of the own full model: 3 of 4 rows leave; of a reference twice as large the best threshold would fit."""
+def test_budgets_without_reference_use_own_model(store: ResultsStore) -> None:
+    """Without the reference a budget is a share of the method's own full model.
+
+    1/2 of the own full model: 3 of 4 rows leave; of a reference twice as large the best threshold
+    would fit."""
     save_bert_and_deebert(store)
     half = half_size_deebert(store, 1)
     (alone,) = compare(store, [half], "bert")
@@ -257,8 +289,11 @@ def test_without_the_reference_budgets_are_shares_of_the_own_full_model(store: R
     assert_mean(row_of(beside, "half", "MACs <= 1/2").mac_ratio, 8000 / (2.5 * 1000))
 
 
-def test_a_mean_over_seeds_never_mixes_budgets_of_two_models(store: ResultsStore) -> None:
-    """Seed 3 has no run of the reference; MACs do not depend on the seed, so its budget is still a share of the reference's."""
+def test_mean_never_mixes_two_budgets(store: ResultsStore) -> None:
+    """A mean over seeds never mixes the budgets of two models.
+
+    Seed 3 has no run of the reference; MACs do not depend on the seed, so its budget is still a
+    share of the reference's."""
     save_bert_and_deebert(store)
     for seed in (1, 3):
         half_size_deebert(store, seed)
@@ -267,14 +302,17 @@ def test_a_mean_over_seeds_never_mixes_budgets_of_two_models(store: ResultsStore
     assert (layers.mean, layers.deviation) == (2.5, 0)
 
 
-def test_a_latency_ratio_against_another_method_is_not_shown_as_one_against_the_reference(store: ResultsStore) -> None:
-    """The record's rounds were run with pabee beside; the report's reference is bert."""
+def test_latency_ratio_needs_same_reference(store: ResultsStore) -> None:
+    """A latency ratio against another method is not shown as one against the reference.
+
+    The record's rounds were run with pabee beside; the report's reference is bert."""
     (comparison,) = compare(store, [timed(single("bert", 1), "bert", 1.0), timed(single("tinybert", 1), "pabee", 3.0)], "bert")
     assert row_of(comparison, "bert", "exit 4").latency_ratio == Mean(1.0, None, 1)
     assert row_of(comparison, "tinybert", "exit 4").latency_ratio is None
 
 
-def test_a_point_timed_against_another_method_has_no_latency_ratio(store: ResultsStore) -> None:
+def test_point_ratio_needs_same_reference(store: ResultsStore) -> None:
+    """A point that was timed against another method has no latency ratio."""
     save_bert_and_deebert(store)
     records = [
         replace(record, latency=replace(record.latency, reference="pabee"))
@@ -288,7 +326,8 @@ def test_a_point_timed_against_another_method_has_no_latency_ratio(store: Result
     assert row.latency_ratio is None
 
 
-def test_ratios_are_taken_over_the_seeds_that_the_reference_has_too(store: ResultsStore) -> None:
+def test_ratios_use_shared_seeds(store: ResultsStore) -> None:
+    """Ratios are taken over the seeds that the reference has too."""
     runs = [single("bert", 1, 0.8), single("bert", 2, 0.4), single("pabee", 2, 0.5), single("pabee", 3, 0.9)]
     (comparison,) = compare(store, runs, "bert")
     row = row_of(comparison, "pabee", "exit 4")
@@ -296,15 +335,18 @@ def test_ratios_are_taken_over_the_seeds_that_the_reference_has_too(store: Resul
     assert_mean(row.retained, 0.5 / 0.4)
 
 
-def test_seeds_without_a_partner_give_no_ratio(store: ResultsStore) -> None:
+def test_unpaired_seeds_give_no_ratio(store: ResultsStore) -> None:
+    """Seeds that the reference does not have give no ratio."""
     (comparison,) = compare(store, [single("bert", 1), single("pabee", 2)], "bert")
     row = row_of(comparison, "pabee", "exit 4")
     assert (row.retained, row.mac_ratio) == (None, None)
 
 
 @pytest.mark.parametrize("score", [0.0, -0.1])
-def test_a_reference_at_or_below_zero_retains_nothing_but_has_its_other_ratios(score: float, store: ResultsStore) -> None:
-    """Matthews' coefficient can be: a share of it means nothing."""
+def test_nonpositive_reference_score_retains_nothing(score: float, store: ResultsStore) -> None:
+    """A reference at or below 0 retains nothing but has its other ratios.
+
+    Matthews' coefficient can be: a share of it means nothing."""
     runs = [single("bert", 1, score, task="cola"), single("pabee", 1, 0.3, task="cola")]
     (comparison,) = compare(store, runs, "bert")
     row = row_of(comparison, "pabee", "exit 4")
@@ -312,7 +354,8 @@ def test_a_reference_at_or_below_zero_retains_nothing_but_has_its_other_ratios(s
     assert_mean(row.mac_ratio, 1)
 
 
-def test_latency_is_shown_only_when_every_seed_has_it(store: ResultsStore) -> None:
+def test_latency_needs_every_seed(store: ResultsStore) -> None:
+    """Latency is shown only when every seed has it."""
     with_latency = timed(single("bert", 1), "bert", 1.0)
     untimed = single("bert", 2)
     untimed = identified(replace(untimed, exits=(replace(untimed.exits[0], static_ms={}, path_ms={}),)))
@@ -323,8 +366,11 @@ def test_latency_is_shown_only_when_every_seed_has_it(store: ResultsStore) -> No
     assert_mean(one.rows[0].latency_ratio, 1.0)
 
 
-def test_a_regression_is_compared_by_patience_with_the_tolerance_of_its_record(store: ResultsStore) -> None:
-    """Answers move by 1/4 from exit to exit: within a tolerance of 0.3 they agree at layer 2, the best; within 0.1 never."""
+def test_regression_uses_recorded_tolerance(store: ResultsStore) -> None:
+    """A regression is compared by patience with the tolerance of its record.
+
+    Answers move by 1/4 from exit to exit: within a tolerance of 0.3 they agree at layer 2, the
+    best; within 0.1 never."""
     labels_ = np.arange(8.0) / 2
     noise = np.array([0, 0, 0, 0, 0.02, -0.02, 0.01, -0.01])
     values = np.stack([labels_ - 0.25, labels_, labels_ + 0.25 + noise, labels_ + 0.5 + 2 * noise])

@@ -1,10 +1,12 @@
 """Doubts about a model that was not trained here, on answers made by hand."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.messages import names_all, names_in_order
 from support.synthetic import identified, make_exit, make_record, save_run
 
 from harness.analysis.diagnostics import doubts
@@ -39,35 +41,44 @@ def store(tmp_path: Path) -> ResultsStore:
     return ResultsStore(tmp_path / "results")
 
 
-def test_swapped_labels_are_named_with_the_score_that_they_would_give(store: ResultsStore) -> None:
+def test_swapped_labels_get_would_be_score(store: ResultsStore) -> None:
+    """Swapped labels are named with the score that they would give."""
     wrong = [1 - answer for answer in RIGHT[:-1]] + [1]
-    assert doubts(store, save(store, "sst2", wrong, RIGHT, 0.6)) == [
-        "accuracy 0.100 is below the constant answer's 0.600",
-        "with labels swapped it would score 0.90: do they stand in the model's order (--labels)?",
-    ]
+    below, swapped = doubts(store, save(store, "sst2", wrong, RIGHT, 0.6))
+    assert names_in_order(below, "accuracy", "0.100", "0.600")
+    assert names_all(swapped, "0.90", "--labels")
 
 
-def test_good_answers_raise_no_doubts_and_neither_do_those_of_a_model_trained_here(store: ResultsStore) -> None:
+def test_good_or_trained_models_raise_none(store: ResultsStore) -> None:
+    """Good predictions raise no doubts, and neither do those of a model that was trained here."""
     assert doubts(store, save(store, "sst2", RIGHT, RIGHT, 0.6)) == []
     assert doubts(store, save(store, "sst2", [1 - answer for answer in RIGHT], RIGHT, 0.6, steps=30)) == []
 
 
-def test_three_labels_in_another_order_are_named_one_by_one(store: ResultsStore) -> None:
+def test_three_label_order_is_spelled_out(store: ResultsStore) -> None:
+    """Three labels in another order are named one by one."""
     labels = [0, 1, 2, 0, 1, 2, 0, 1, 2]
     turned = [(label + 1) % 3 for label in labels]
-    said = doubts(store, save(store, "mnli", turned, labels, 1 / 3))
-    assert said[-1] == (
-        "with labels in another order (entailment read as contradiction, neutral read as entailment, contradiction read as neutral) "
-        "it would score 1.00: do they stand in the model's order (--labels)?"
-    )
+    *_, other_order = doubts(store, save(store, "mnli", turned, labels, 1 / 3))
+    assert labels_in(other_order) == [
+        ("entailment", "contradiction"), ("neutral", "entailment"), ("contradiction", "neutral"),
+    ]  # fmt: skip
+    assert names_in_order(other_order, "1.00", "--labels")
     exchanged = [{0: 2, 1: 1, 2: 0}[label] for label in labels]
-    said = doubts(store, save(store, "mnli", exchanged, labels, 0.3))
-    assert said == [
-        "with labels swapped (entailment read as contradiction, contradiction read as entailment) it would score 1.00: "
-        "do they stand in the model's order (--labels)?"
-    ]
+    (swapped,) = doubts(store, save(store, "mnli", exchanged, labels, 0.3))
+    assert labels_in(swapped) == [("entailment", "contradiction"), ("contradiction", "entailment")]
+    assert names_in_order(swapped, "1.00", "--labels")
 
 
-def test_one_class_is_said_with_its_name_or_number(store: ResultsStore) -> None:
-    assert doubts(store, save(store, "sst2", [1] * 10, RIGHT, 0.6)) == ["all 10 rows get one answer, positive"]
-    assert doubts(store, save(store, "stsb", [3] * 10, RIGHT, 0.0)) == ["all 10 rows get one answer, 3"]
+def labels_in(doubt: str) -> list[tuple[str, str]]:
+    """Each label of MNLI that is named, with the one that it is taken for."""
+    named = re.findall("entailment|neutral|contradiction", doubt)
+    return list(zip(named[::2], named[1::2], strict=True))
+
+
+def test_single_predicted_class_is_named(store: ResultsStore) -> None:
+    """A single predicted class is named, or given as the number of a regression."""
+    (named,) = doubts(store, save(store, "sst2", [1] * 10, RIGHT, 0.6))
+    assert names_in_order(named, "10", "positive")
+    (numbered,) = doubts(store, save(store, "stsb", [3] * 10, RIGHT, 0.0))
+    assert names_in_order(numbered, "10", "3")

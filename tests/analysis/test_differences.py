@@ -10,12 +10,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.command_line import Say
-from support.synthetic import gap_trace, identified, make_exit, make_record, save_bert_and_deebert, save_run
+from support.command_line import Say, assert_one_line
+from support.messages import names_all, names_in_order
+from support.synthetic import gap_trace, identified, make_exit, make_record, one_line, save_bert_and_deebert, save_run
 
-from harness.analysis.differences import ALL_EXITS, Difference, differences
+from harness.analysis.differences import ALL_EXITS, PLAIN, Difference, differences
 from harness.data.tasks import TASKS
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.statistics import bootstrap
 from harness.evaluation.trace import Trace
@@ -57,8 +58,11 @@ def found(store: ResultsStore, against: str, methods: Sequence[str] | None = Non
     return {(row.method, row.point): row for row in one.rows}
 
 
-def test_a_difference_is_paired_by_seed_and_by_row(store: ResultsStore) -> None:
-    """Seed 1 loses rows 0 to 19, seed 2 wins rows 20 to 29; seed 3 is of one method alone and does not count."""
+def test_difference_pairs_seeds_and_rows(store: ResultsStore) -> None:
+    """A difference is paired by seed and by row.
+
+    Seed 1 loses rows 0 to 19, seed 2 wins rows 20 to 29; seed 3 is of one method alone and does not
+    count."""
     save(store, "bert", 1, {}, answers(0))
     save(store, "bert", 2, {}, answers(10, start=20))
     save(store, "tinybert", 1, {}, answers(20))
@@ -78,8 +82,10 @@ def test_a_difference_is_paired_by_seed_and_by_row(store: ResultsStore) -> None:
     assert row.interval == pytest.approx((change.mean() - 1.96 * error, change.mean() + 1.96 * error), abs=0.005)
 
 
-def test_several_pairs_are_resampled_together() -> None:
-    """What one pair wins on a row and the other loses there does not widen the interval."""
+def test_bootstrap_resamples_pairs_together() -> None:
+    """Several pairs are resampled together.
+
+    What one pair wins on a row and the other loses there does not widen the interval."""
     right, wrong, labels = np.ones(50), np.r_[np.zeros(25), np.ones(25)], np.ones(50)
     assert bootstrap("accuracy", [(right, wrong), (wrong, right)], labels, 100) == (0, 0)
     low, high = bootstrap("accuracy", [(wrong, right)], labels, 1000)
@@ -87,42 +93,51 @@ def test_several_pairs_are_resampled_together() -> None:
 
 
 @pytest.mark.parametrize("others", [1, 2])
-def test_plain_is_the_row_whose_settings_are_the_methods_own(store: ResultsStore, others: int) -> None:
+def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
+    """The plain row is the one whose settings are the method's own."""
     own = asdict(load_method("tinybert"))
     usual: dict[str, object] = {name: own[name] for name in ("general", "augmentation")}
     save(store, "bert", 1, {}, answers(0))
     save(store, "tinybert", 1, usual, answers(10))
     for changed in [{"general": False}, {"augmentation": 0}][:others]:
         save(store, "tinybert", 1, usual | changed, answers(30))
-    rows = found(store, "plain")
+    rows = found(store, PLAIN)
     assert rows["tinybert", "last exit"].gain is None
     gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
     assert gains == {name: pytest.approx(-0.1) for name in ["tinybert (general=False)", "tinybert (augmentation=0)"][:others]}
     assert not any(name == "bert" for name, _ in rows)
 
 
-def test_the_row_that_is_called_as_the_method_is_plain_whatever_other_runs_there_are(store: ResultsStore) -> None:
-    """A stray run with the method's own settings does not take its place."""
+def test_stray_run_never_becomes_plain(store: ResultsStore) -> None:
+    """The row that is called as the method is the plain one, whatever other runs there are.
+
+    A stray run with the method's own settings does not take its place."""
     shared: dict[str, object] = {"effort": 0.3, "equilibrium": True}
     for settings, wrong in ((shared, 10), (shared | {"equilibrium": False}, 20), (shared | {"effort": 1.0}, 0)):
         save(store, "costeff", 1, settings, answers(wrong))
-    rows = found(store, "plain")
+    rows = found(store, PLAIN)
     assert {row.against for row in rows.values()} == {"costeff", None}
     assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
 
 
-def test_settings_that_depend_on_the_backbone_are_the_methods_own_too(store: ResultsStore) -> None:
-    """tiny pools by the mean: of two runs that is the plain one."""
+def test_backbone_settings_count_as_own(store: ResultsStore) -> None:
+    """Settings that depend on the backbone are the method's own too.
+
+    tiny pools by the mean: of two runs that is the plain one."""
     own: dict[str, object] = {"pooling": BACKBONES["tiny"].pooling}
     for pooling, wrong in (({"pooling": "cls"} if own["pooling"] == "mean" else {"pooling": "mean"}, 30), (own, 10)):
         save(store, "costeff", 1, pooling, answers(wrong))
-    rows = found(store, "plain")
+    rows = found(store, PLAIN)
     assert {row.against for row in rows.values()} == {"costeff", None}
     assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
 
 
-def test_every_metric_of_a_task_has_differences_of_its_own_beside_a_constant_answers_score(say: Say, store: ResultsStore) -> None:
-    """Every other of 200 rows has label 1; one run answers 20 of the others with 1, so that 100 of 120 are right: F1 is 200 / 220."""
+def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:
+    """Every metric of a task has differences of its own, beside the score of a majority-class
+    baseline.
+
+    Every other of 200 rows has label 1; one run answers 20 of the others with 1, so that 100 of 120
+    are right: F1 is 200 / 220."""
     said = LABELS.copy()
     said[:40:2] = 1
     save(store, "bert", 1, {}, answers(0), task="mrpc")
@@ -133,12 +148,25 @@ def test_every_metric_of_a_task_has_differences_of_its_own_beside_a_constant_ans
     assert gains == {"f1": [pytest.approx(200 / 220 - 1)], "accuracy": [pytest.approx(-0.1)]}
     assert {one.constant for one in by_metric.values()} == {0.527}
     text = say("report", "--differences-from", "bert", "--results-dir", str(store.root)).out
-    assert [line for line in text.splitlines() if line.startswith("### ")] == ["### mrpc on tiny, f1", "### mrpc on tiny, accuracy"]
-    assert text.count("A constant answer scores 52.7.") == 2
+    _, *sections = re.split("^### ", text, flags=re.MULTILINE)
+    for section, metric, gain in zip(sections, ("f1", "accuracy"), ("-9.1", "-10.0"), strict=True):
+        title, prose, (_, *rows) = section.splitlines()[0], section.partition("|")[0], cells_of(section)
+        assert names_all(title, "mrpc", "tiny", metric)
+        assert names_all(prose, "52.7")
+        assert [(row[0], row[5]) for row in rows] == [("bert", "-"), ("tinybert", gain)]
 
 
-def test_points_that_only_some_seeds_have_are_left_out(store: ResultsStore) -> None:
-    """Seed 2 leaves at the last exit alone, whatever the threshold: no point within half of the MACs."""
+def cells_of(markdown: str) -> list[list[str]]:
+    """The header and the rows of the table in a text."""
+    header, _, *rows = [line.strip("| ").split("|") for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in (header, *rows)]
+
+
+def test_points_need_every_seed(store: ResultsStore) -> None:
+    """A point that only some seeds have is left out.
+
+    Seed 2 leaves at the last exit alone, whatever the threshold: no point within half of the MACs.
+    """
     save(store, "bert", 1, {}, answers(10))
     save(store, "deebert", 1, {}, answers(5), answers(5))
     assert ("deebert", "MACs <= 1/4") in found(store, "bert")
@@ -155,7 +183,8 @@ def test_points_that_only_some_seeds_have_are_left_out(store: ResultsStore) -> N
     assert ("deebert", "MACs <= 3/4") in found(store, "bert")
 
 
-def test_exits_are_compared_with_exits_and_a_curve_with_a_single_exit(store: ResultsStore) -> None:
+def test_curve_is_compared_with_single_exit(store: ResultsStore) -> None:
+    """Exits are compared with exits, and a curve with a single exit."""
     save(store, "bert", 1, {}, answers(10))
     save(store, "deebert", 1, {}, answers(60), answers(20))
     save(store, "pabee", 1, {}, answers(40), answers(0))
@@ -170,26 +199,34 @@ def test_exits_are_compared_with_exits_and_a_curve_with_a_single_exit(store: Res
     assert half.gain.mean == pytest.approx(half.score.mean - 0.95)
 
 
-def test_only_these_methods_and_the_row_they_are_compared_with(store: ResultsStore) -> None:
+def test_methods_option_keeps_compared_row(store: ResultsStore) -> None:
+    """The methods that are asked for stand beside the row that they are compared with."""
     for method in ("bert", "deebert", "pabee"):
         save(store, method, 1, {}, answers(0), answers(0))
     assert {method for method, _ in found(store, "bert", ["deebert"])} == {"bert", "deebert"}
 
 
-def test_rows_that_are_not_there_are_refused(store: ResultsStore) -> None:
+def test_absent_rows_are_refused(store: ResultsStore) -> None:
+    """A row that is not there is refused."""
     save_bert_and_deebert(store)
-    with pytest.raises(HarnessError, match="unknown row 'debert': did you mean deebert or bert"):
+    with pytest.raises(HarnessError) as caught:
         found(store, "debert")
-    with pytest.raises(IncompleteError, match="no two rows"):
-        found(store, "plain")
+    assert caught.value.exit_code == ExitCode.USER
+    assert names_in_order(one_line(caught), "debert", "deebert", "bert", PLAIN)
+    with pytest.raises(IncompleteError) as missing:
+        found(store, PLAIN)
+    assert names_all(one_line(missing), store.root, PLAIN)
 
 
-def test_the_report_shows_them_in_every_form(say: Say, store: ResultsStore) -> None:
+def test_report_shows_differences_in_every_form(say: Say, store: ResultsStore) -> None:
     save(store, "bert", 1, {}, answers(10))
     save(store, "tinybert", 1, {}, answers(20))
     words = ("report", "--results-dir", str(store.root), "--differences-from", "bert")
-    text = say(*words).out
-    assert re.search(r"\| tinybert +\| last exit +\| 90.0 +\| 0.0 +\| 1 +\| -5.0 +\| -\d+\.\d to [+-]\d", text)
+    _, *rows = cells_of(say(*words).out)
+    assert [row[:6] for row in rows] == [
+        ["bert", "last exit", "95.0", "0.0", "1", "-"], ["tinybert", "last exit", "90.0", "0.0", "1", "-5.0"],
+    ]  # fmt: skip
+    assert re.fullmatch(r"-\d+\.\d .* [+-]\d+\.\d", rows[1][6])
     (told,) = json.loads(say(*words, "--format", "json").out)
     assert told["rows"][1]["gain"]["mean"] == pytest.approx(-0.05)
     table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
@@ -197,4 +234,4 @@ def test_the_report_shows_them_in_every_form(say: Say, store: ResultsStore) -> N
     latex = say(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
     refused = say(*words, "--budget", "10ms")
-    assert (refused.code, "give one of them" in refused.err) == (2, True)
+    assert_one_line(refused, ExitCode.USER, ("--differences-from", "--budget"))

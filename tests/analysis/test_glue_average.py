@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from support.command_line import Say
+from support.messages import names_all, names_in_order
 from support.synthetic import exit_1_or_4, identified, make_exit, make_record, random_trace, save_run, single
 
 from harness.analysis.comparison import compare
 from harness.analysis.glue_average import AverageRow, GlueAverage, glue_averages
+from harness.data.tasks import TASKS
 from harness.evaluation.trace import Trace
 from harness.records import RunRecord, SplitScores
 from harness.report.average import average_section
-from harness.report.formats import as_markdown
+from harness.report.document import CONSTANT
 from harness.report.overview import render
 from harness.store.results import ResultsStore
 
@@ -45,8 +47,11 @@ def on_two_splits(record: RunRecord, further: SplitScores) -> RunRecord:
     return identified(replace(record, mismatched=further, data=replace(record.data, rows=record.data.rows | {"mismatched": 277})))
 
 
-def test_a_task_is_the_mean_of_its_metrics_and_mnli_of_matched_and_mismatched(store: ResultsStore) -> None:
-    """mrpc: (.8 + .4) / 2; stsb: (.6 + .3) / 2; rte over two seeds: (.5 + .7) / 2; mnli: (.8 + .6) / 2; their mean is .5875."""
+def test_task_score_averages_its_metrics(store: ResultsStore) -> None:
+    """A task's score is the mean of its metrics, and MNLI's that of matched and mismatched.
+
+    mrpc: (.8 + .4) / 2; stsb: (.6 + .3) / 2; rte over two seeds: (.5 + .7) / 2; mnli: (.8 + .6) /
+    2; their mean is .5875."""
     save(store, single("bert", 1, 0.8, "mrpc"), single("bert", 1, 0.6, "stsb"), single("bert", 1, 0.5), single("bert", 2, 0.7))
     save(store, mnli("bert", 0.8, 0.6))
     (found,) = averages(store)
@@ -58,20 +63,25 @@ def test_a_task_is_the_mean_of_its_metrics_and_mnli_of_matched_and_mismatched(st
     assert found.constant.average == pytest.approx(sum(constants.values()) / 4)
 
 
-def test_only_tasks_that_all_methods_have_count_and_the_others_are_named(store: ResultsStore) -> None:
+def test_average_counts_tasks_of_all_methods(store: ResultsStore) -> None:
+    """Only tasks that all methods have count, and the others are named."""
     save(store, *(single(method, 1, 0.5, task) for method in ("bert", "pabee") for task in ("cola", "rte")), single("bert", 1, 0.9, "sst2"))
     (found,) = averages(store)
     assert list(found.train_rows) == ["cola", "rte"]
     assert found.incomplete == {"sst2": ("pabee",)}
     assert row_of(found, "bert").average == pytest.approx(0.5)
-    said = as_markdown([average_section(found)], "")
-    assert (
-        "Over the 2 of GLUE's tasks that all methods have: cola (2000 training rows), rte (2000 training rows); sst2 lacks pabee." in said
-    )
-    assert "| sst2" not in said
+    (part,) = average_section(found).parts
+    assert names_in_order(part.text, 2, "cola", 2000, "rte", 2000, "sst2", "pabee")
+    assert part.table is not None
+    assert not [header for header in part.table.headers if "sst2" in header]
+    assert part.table.rows == [
+        [CONSTANT, "-", "52.7", "52.7", "52.7"],
+        ["bert", "last exit", "50.0", "50.0", "50.0"],
+        ["pabee", "last exit", "50.0", "50.0", "50.0"],
+    ]  # fmt: skip
 
 
-def test_json_holds_the_average_too(store: ResultsStore) -> None:
+def test_json_holds_glue_average(store: ResultsStore) -> None:
     save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.3, "cola"))
     (found,) = json.loads(render(store, store.records()[0], "bert", "json"))["glue_averages"]
     (row,) = found["rows"]
@@ -80,37 +90,48 @@ def test_json_holds_the_average_too(store: ResultsStore) -> None:
     assert found["train_rows"] == {"cola": 2000, "rte": 2000}
 
 
-def test_wnli_counts_for_those_who_ask(store: ResultsStore) -> None:
+def test_wnli_counts_on_request(store: ResultsStore) -> None:
+    """WNLI counts only where it is asked for."""
     save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.3, "cola"), single("bert", 1, 0.7, "wnli"))
     assert row_of(averages(store)[0], "bert").average == pytest.approx(0.4)
     assert row_of(averages(store, wnli=True)[0], "bert").average == pytest.approx(0.5)
-    assert "Without WNLI (--wnli)" in as_markdown([average_section(averages(store)[0])], "")
-    assert "WNLI" not in as_markdown([average_section(averages(store, wnli=True)[0])], "")
+    without, with_it = (average_section(averages(store, wnli)[0]).parts[0].text for wnli in (False, True))
+    assert names_all(without, "--wnli")
+    assert "--wnli" not in with_it
 
 
-def test_one_task_and_tasks_that_are_not_glues_have_no_average(store: ResultsStore) -> None:
+def test_one_glue_task_has_no_average(store: ResultsStore) -> None:
+    """One task, and tasks that are not GLUE's, have no average."""
     save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.5, "demo-pair"), single("bert", 1, 0.7, "wnli"))
     assert averages(store) == []
-    assert "average on" not in render(store, store.records()[0], "bert", "markdown")
+    assert json.loads(render(store, store.records()[0], "bert", "json"))["glue_averages"] == []
+    assert headings(render(store, store.records()[0], "bert", "markdown")) == 3
 
 
-def test_methods_without_two_tasks_in_common_are_told_so(store: ResultsStore) -> None:
+def test_missing_common_tasks_are_named(store: ResultsStore) -> None:
+    """Methods without two tasks in common get the names of what each task lacks."""
     save(store, single("bert", 1, 0.5, "rte"), single("pabee", 1, 0.5, "cola"))
-    said = as_markdown([average_section(averages(store)[0])], "")
-    assert "No two tasks have all methods: cola lacks bert; rte lacks pabee." in said
+    (part,) = average_section(averages(store)[0]).parts
+    assert names_in_order(part.text, "cola", "bert", "rte", "pabee", "--methods")
+    assert part.table is None
 
 
-def test_backbones_and_quick_looks_are_averaged_apart(store: ResultsStore) -> None:
+def test_backbones_and_limits_average_apart(store: ResultsStore) -> None:
+    """Backbones and quick looks are averaged apart."""
     plain = [single("bert", 1, 0.5, task) for task in ("rte", "cola")]
     other = [identified(replace(r, spec=replace(r.spec, backbone="other"), data=replace(r.data, backbone="f1"))) for r in plain]
     quick = [identified(replace(r, spec=replace(r.spec, limit=50))) for r in plain]
     save(store, *plain, *other, *quick)
-    sections = [as_markdown([average_section(found)], "") for found in averages(store)]
-    titles = sorted(section.splitlines()[0] for section in sections)
-    assert titles == ["### GLUE average on other", "### GLUE average on tiny", "### GLUE average on tiny, quick look at 50 rows"]
+    found = {(one.condition.backbone, one.condition.limit): average_section(one).title for one in averages(store)}
+    assert set(found) == {("other", None), ("tiny", None), ("tiny", 50)}
+    assert len(set(found.values())) == 3
+    assert all(names_all(title, backbone) for (backbone, _), title in found.items())
+    assert names_all(found["tiny", 50], 50)
 
 
-def test_of_two_comparisons_of_a_task_the_one_with_all_methods_counts_then_the_one_on_all_rows(store: ResultsStore) -> None:
+def test_glue_average_prefers_complete_comparison(store: ResultsStore) -> None:
+    """Of two comparisons of a task the one with all methods counts, then the one on all rows."""
+
     def drawn(method: str, score: float, rows: int) -> RunRecord:
         record = single(method, 1, score, "rte")
         return identified(
@@ -140,7 +161,8 @@ def save_mnli_curve(store: ResultsStore) -> None:
     save_run(store, record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half})
 
 
-def test_points_of_a_curve_are_scored_on_mismatched_at_the_threshold_of_calibration(store: ResultsStore) -> None:
+def test_curve_points_score_mismatched(store: ResultsStore) -> None:
+    """Points of a curve are scored on mismatched at the threshold that calibration chose."""
     save_mnli_curve(store)
     (comparison,) = compare(store, store.records()[0], None)
     assert comparison.metrics == ("accuracy", "mismatched accuracy")
@@ -150,22 +172,38 @@ def test_points_of_a_curve_are_scored_on_mismatched_at_the_threshold_of_calibrat
     assert scores["MACs <= 1/4"] == {"accuracy": 1.0, "mismatched accuracy": 0.5}
 
 
-def test_a_run_whose_mismatched_trace_is_gone_is_a_problem(store: ResultsStore) -> None:
+def test_missing_mismatched_trace_is_problem(store: ResultsStore) -> None:
+    """A run whose mismatched trace is gone is a problem."""
     save_mnli_curve(store)
     (record,), _ = store.records()
     (store.folder("mnli", "deebert", record.run_id) / "trace.mismatched.npz").unlink()
     assert [problem.folder for problem in store.sound([record])[1]] == [f"mnli/deebert/{record.run_id}"]
 
 
+def headings(markdown: str) -> int:
+    return sum(line.startswith("### ") for line in markdown.splitlines())
+
+
+def average_columns(section: str) -> list[str]:
+    """The tasks that have a column."""
+    header = next(line for line in section.splitlines() if line.startswith("|"))
+    return [task for task in TASKS if names_all(header, task)]
+
+
 @pytest.mark.usefixtures("own_folders")
-def test_report_shows_mismatched_and_the_average(say: Say, store: ResultsStore) -> None:
+def test_report_shows_mismatched_and_average(say: Say, store: ResultsStore) -> None:
     save_mnli_curve(store)
     save(store, single("deebert", 1, 0.5), single("deebert", 1, 0.7, "wnli"))
-    out = say("report", "--reference", "none", "--results-dir", str(store.root)).out
-    assert "mismatched accuracy x100" in out
-    assert "### GLUE average on tiny" in out
-    assert "| wnli x100" not in out
-    assert "| wnli x100" in say("report", "--wnli", "--reference", "none", "--results-dir", str(store.root)).out
+    words = ("report", "--reference", "none", "--results-dir", str(store.root))
+    out, with_wnli = say(*words).out, say(*words, "--wnli").out
+    assert headings(out) == 4  # mnli, rte, wnli, and the average
+    *_, average = out.split("\n### ")
+    assert average_columns(average) == ["mnli", "rte"]
+    *_, average = with_wnli.split("\n### ")
+    assert average_columns(average) == ["mnli", "rte", "wnli"]
+    header, _, _, last_exit = [line.split("|") for line in out.split("\n### ")[0].splitlines() if line.startswith("|")][:4]
+    mismatched = next(place for place, name in enumerate(header) if "mismatched" in name)
+    assert (last_exit[1].strip(), last_exit[mismatched].strip()) == ("deebert", "0.0")
     header, *lines = say("report", "--format", "csv", "--reference", "none", "--results-dir", str(store.root)).out.splitlines()
     assert header.endswith("scores.mismatched accuracy.mean,scores.mismatched accuracy.deviation,scores.mismatched accuracy.count")
     assert any(line.startswith("mnli") and line.endswith(",0.5,,1") for line in lines)

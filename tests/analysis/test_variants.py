@@ -1,5 +1,6 @@
 """Which runs make one row of a comparison, and what the row is called."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,14 +28,18 @@ def rows_of(settings_: Sequence[dict[str, object]]) -> list[str]:
     return [named[run.run_id] for run in runs]
 
 
-def test_of_two_variants_the_methods_own_is_called_as_the_method() -> None:
+def test_variant_with_own_settings_is_plain() -> None:
+    """Of two variants the method's own is called as the method."""
     assert rows_of([{"general": False}, {"general": True}]) == ["tinybert (general=False)", "tinybert"]
     nearer: list[dict[str, object]] = [{"general": False, "epochs": 7}, {"general": False, "epochs": 3}]
     assert rows_of(nearer) == ["tinybert (epochs=7)", "tinybert"]
 
 
-def test_the_variant_from_which_most_differ_in_one_thing_is_called_as_the_method() -> None:
-    """Though most have no general distillation, which goes where its losses go; and though a stray run has the method's own epochs."""
+def test_nearest_variant_to_others_is_plain() -> None:
+    """The variant from which most others differ in one setting is called as the method.
+
+    Though most have no general distillation, which goes where its losses go; and though a stray run
+    has the method's own epochs."""
     own = {"general": True, "augmentation": 20, "hidden": True, "epochs": 3}
     inside = own | {"general": False, "hidden": False}
     ablations = [own, own | {"general": False}, own | {"augmentation": 0}, inside, inside | {"augmentation": 0}]
@@ -49,15 +54,24 @@ def test_the_variant_from_which_most_differ_in_one_thing_is_called_as_the_method
     assert rows_of([short | {"hidden": False}, short, own]) == ["tinybert (hidden=False)", "tinybert", "tinybert (epochs=3)"]
 
 
-def test_of_equals_the_variant_with_most_runs_is_called_as_the_method() -> None:
+def test_variant_with_most_runs_is_plain() -> None:
+    """Of equals the variant with most runs is called as the method."""
     base, own = single("tinybert", 1), {"attention": True, "hidden": True}
     for once, often in (("attention", "hidden"), ("hidden", "attention")):
         runs = [varied(base, own | {once: False}), *(varied(base, own | {often: False}, seed) for seed in (1, 2))]
         assert {name: len(group) for name, group in labels(runs).items()}["tinybert"] == 2
 
 
-def test_what_was_read_names_a_row_where_the_settings_do_not() -> None:
-    """A method that reads no corpus has none; of two corpora, or of word vectors beside the backbone's own, one is said."""
+def rows_in(sentence: str) -> list[str]:
+    """The rows with settings that a sentence names."""
+    return re.findall(r"\S+ \([^)]*\)", sentence)
+
+
+def test_sources_name_rows_settings_cannot() -> None:
+    """What was read names a row where the settings do not.
+
+    A method that reads no corpus has none; of two corpora, or of word vectors beside the backbone's
+    own, one is said."""
     base = varied(single("tinybert", 1), {"general": True})
     without = varied(base, {"general": False})
     one, two, vectors = (
@@ -67,13 +81,14 @@ def test_what_was_read_names_a_row_where_the_settings_do_not() -> None:
     assert list(labels([one, without])) == ["tinybert", "tinybert (general=False)"]
     assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
     assert settings_of_plain([one, vectors]) == ""
-    assert settings_of_plain([one, two]) == " Set: tinybert (sources.corpus=b)."
+    assert rows_in(settings_of_plain([one, two])) == ["tinybert (sources.corpus=b)"]
     known = identified(replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4))))
     assert list(labels([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
     assert list(labels([one, two, without])) == ["tinybert (sources.corpus=a)", "tinybert", "tinybert (general=False, sources.corpus=None)"]
 
 
-def test_seeds_of_one_variant_are_one_group_in_the_order_of_seeds() -> None:
+def test_seeds_form_one_sorted_group() -> None:
+    """The seeds of one variant are one group in the order of seeds."""
     runs = [single("bert", seed) for seed in (10, 2, 1)]
     assert {name: [record.spec.seed for record in group] for name, group in labels(runs).items()} == {"bert": [1, 2, 10]}
 
@@ -89,8 +104,10 @@ SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
 
 
 @pytest.mark.parametrize("variants", [*SAME_MEANING, [part for pair in SAME_MEANING for part in pair]], ids=str)
-def test_every_run_is_in_exactly_one_row_whatever_its_settings(variants: Sequence[dict[str, object]]) -> None:
-    """No row may take the place of another that has the same name."""
+def test_every_run_is_in_one_row(variants: Sequence[dict[str, object]]) -> None:
+    """Every run is in exactly one row, whatever its settings.
+
+    No row may take the place of another that has the same name."""
     base = single("bert", 1)
     runs = [varied(base, own, seed) for seed, own in enumerate(variants)]
     kept = [record.run_id for group in labels(runs).values() for record in group]
@@ -104,8 +121,11 @@ def fitted(record: RunRecord, key: str, day: int) -> RunRecord:
     return identified(replace(record, stages=stages, created=f"2026-11-{day:02}T12:00:00+00:00"))
 
 
-def test_of_a_seed_that_was_fitted_twice_the_newest_model_stands_timed_or_not(store: ResultsStore) -> None:
-    """A raised revision gives a new model of the same cell beside the old one: the score of the old one must not stand."""
+def test_newest_model_of_seed_stands(store: ResultsStore) -> None:
+    """Of a seed that was fitted twice the newest model stands, timed or not.
+
+    A raised revision gives a new model of the same cell beside the old one: the score of the old
+    one must not stand."""
     old = timed(fitted(single("bert", 1, 0.1), "old", 20), "bert", 1.0)
     new = fitted(single("bert", 1, 0.2), "new", 21)
     for runs in ([old, new], [new, old]):
@@ -119,8 +139,10 @@ def test_of_a_seed_that_was_fitted_twice_the_newest_model_stands_timed_or_not(st
     assert compare(store, [old, new, other_seed], "bert")[0].records == (new, other_seed)
 
 
-def test_of_several_runs_of_one_model_the_one_timed_against_the_reference_stands(store: ResultsStore) -> None:
-    """Then one that was timed at all, then the newest."""
+def test_run_timed_against_reference_stands(store: ResultsStore) -> None:
+    """Of several runs of one model the one that was timed against the reference stands.
+
+    Then one that was timed at all, then the newest."""
     model = single("bert", 1)
     against, otherwise, untimed, later = (fitted(model, "same", day) for day in (1, 2, 3, 4))
     against, otherwise = timed(against, "bert", 1.0), timed(otherwise, "pabee", 2.0)
@@ -132,15 +154,17 @@ def test_of_several_runs_of_one_model_the_one_timed_against_the_reference_stands
     assert comparison.rows[0].latency_ratio == Mean(1.0, None, 1)
 
 
-def test_settings_that_all_runs_of_a_method_share_and_that_are_not_its_own_are_said() -> None:
+def test_shared_changed_settings_are_named() -> None:
+    """Settings that all runs of a method share and that are not its own are named."""
     base = single("costeff", 1)
     own: dict[str, object] = {"effort": 0.3, "growth": 1.12, "learning_rates": [5e-5, 1e-4], "rounds": "iterative"}
     runs = [varied(base, own), varied(base, own | {"rounds": "one"}, 2), single("bert", 1)]
-    assert settings_of_plain(runs) == " Set: costeff (effort=0.3, learning_rates=5e-05/0.0001)."
+    assert rows_in(settings_of_plain(runs)) == ["costeff (effort=0.3, learning_rates=5e-05/0.0001)"]
     assert settings_of_plain([single("bert", 1), single("no-method-of-ours", 1)]) == ""
 
 
-def test_long_numbers_are_short_in_a_name_unless_two_names_were_the_same() -> None:
+def test_long_numbers_shorten_unless_ambiguous() -> None:
+    """Long numbers are short in a name unless two names would be the same."""
     base = single("costeff", 1)
     groups = labels([varied(base, {"heads": share}) for share in (0.5, 0.25, 0.3212890625, 0.3212890626)])
     assert list(groups) == ["costeff", "costeff (heads=0.25)", "costeff (heads=0.3213)", "costeff (heads=0.3212890626)"]

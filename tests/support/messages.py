@@ -1,0 +1,24 @@
+"""What a message must name, whatever its wording."""
+
+import re
+
+
+def names_all(text: str, *names: object) -> bool:
+    """Whether each of these stands in the text as a word of its own."""
+    return all(re.search(_word(name), text) for name in names)
+
+
+def names_in_order(text: str, *names: object) -> bool:
+    """Whether each of these stands in the text as a word of its own, in this order: what was got
+    comes before what is allowed, and that before what to do."""
+    return re.search(".*?".join(map(_word, names)), text, re.DOTALL) is not None
+
+
+def figures(text: str) -> list[float]:
+    """The numbers in a text, in their order, with thousands written as 1,000."""
+    found = re.findall(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|\.\d)", text)
+    return [float(number.replace(",", "")) for number in found]
+
+
+def _word(name: object) -> str:
+    return rf"(?<!\w)(?<!\d\.){re.escape(str(name))}(?!\w)(?!\.\d)"
