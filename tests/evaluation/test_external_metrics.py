@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.custom_tasks import reviews, write_csv, write_task
-from support.synthetic import one_line
+from support.messages import assert_says
 
 from harness.errors import HarnessError
 from harness.evaluation.external_metrics import MetricCode, code_score, load_metric
@@ -34,7 +34,8 @@ class Library:
 ANSWERS, LABELS = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0])
 
 
-def test_classes_are_given_as_whole_numbers_and_the_score_is_taken_by_name() -> None:
+def test_classes_are_given_as_integers() -> None:
+    """Classes are given as whole numbers, and the score is taken by its name."""
     library = Library({"wer": np.float64(0.25), "other": 3})
     assert code_score(CODE, library, ANSWERS, LABELS, whole=True) == 0.25
     assert library.given == [[1, 0, 1], [1, 1, 1]]
@@ -42,20 +43,24 @@ def test_classes_are_given_as_whole_numbers_and_the_score_is_taken_by_name() -> 
     assert code_score(CODE, Library({"anything": 2}), ANSWERS, LABELS, whole=True) == 2.0
 
 
-def test_numbers_are_not_cut_to_whole_ones() -> None:
-    """The library's features would turn .9 into 0 without a word."""
-    with pytest.raises(HarnessError, match="whole numbers"):
+def test_integer_metric_refuses_regression() -> None:
+    """Numbers are not cut to whole ones.
+
+    The library's features would turn .9 into 0 without a word."""
+    with pytest.raises(HarnessError) as caught:
         code_score(CODE, Library({"wer": 1.0}), ANSWERS / 2, LABELS, whole=False)
+    assert_says(caught, "evaluate:wer", "int64")
     library = Library({"wer": 1.0}, "Value('float32')")
     code_score(CODE, library, ANSWERS / 2, LABELS, whole=False)
     assert library.given[0] == [0.5, 0.0, 0.5]
 
 
 @pytest.mark.parametrize("found", [{}, {"a": 1.0, "b": 2.0}, {"wer": None}, {"wer": [1.0]}, {"wer": float("nan")}])
-def test_anything_but_one_finite_number_is_refused(found: dict[str, object]) -> None:
-    with pytest.raises(HarnessError, match=r"evaluate:wer returned .*wanted one finite number") as error:
+def test_only_one_finite_score_is_taken(found: dict[str, object]) -> None:
+    """Anything but one finite number is refused."""
+    with pytest.raises(HarnessError) as error:
         code_score(CODE, Library(found), ANSWERS, LABELS, whole=True)
-    one_line(error)
+    assert_says(error, "evaluate:wer", found)
 
 
 @pytest.fixture
@@ -70,29 +75,34 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return install
 
 
-def test_folder_that_happens_to_have_a_metrics_name_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[str], None]
-) -> None:
-    """A data folder `glue` in the working directory would be taken for the hub's metric of that name."""
+def test_folder_named_like_metric_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[str], None]) -> None:
+    """A folder that happens to have a metric's name is not run.
+
+    A data folder `glue` in the working directory would be taken for the hub's metric of that name.
+    """
     library("raise AssertionError(place)")
     (tmp_path / "glue").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(HarnessError, match=r"what lies in \./glue"):
+    with pytest.raises(HarnessError) as caught:
         load_metric(MetricCode("evaluate:glue", ""), tmp_path)
+    assert_says(caught, "evaluate:glue", "./glue", "evaluate:./glue")
 
 
-def test_metric_that_cannot_be_loaded_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+def test_unloadable_metric_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+    """A metric that cannot be loaded is one line."""
     library("raise FileNotFoundError('no module script\\nat all')")
-    with pytest.raises(HarnessError, match=r"evaluate:wer cannot be loaded: no module script$") as error:
+    with pytest.raises(HarnessError) as error:
         load_metric(CODE, tmp_path)
-    one_line(error)
+    assert "at all" not in assert_says(error, "evaluate:wer", "no module script")
 
 
-def test_a_library_that_lacks_another_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+def test_missing_dependency_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
+    """A library that lacks another is one line."""
     library("pass")
     (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
-    with pytest.raises(HarnessError, match=r"evaluate:wer cannot be loaded: No module named 'a_library_that_is_not_there'$"):
+    with pytest.raises(HarnessError) as caught:
         load_metric(CODE, tmp_path)
+    assert_says(caught, "evaluate:wer", "a_library_that_is_not_there")
 
 
 SCRIPT = """
@@ -109,8 +119,10 @@ class Agreement(evaluate.Metric):
 """
 
 
-def test_a_script_is_run_by_the_library_itself(tmp_path: Path) -> None:
-    """In a process of its own, whose caches are its own: the metric says what accuracy says."""
+def test_metric_script_runs_in_library(tmp_path: Path) -> None:
+    """A script is run by the library itself.
+
+    In a process of its own, whose caches are its own: the metric says what accuracy says."""
     path = write_task(tmp_path / "own", {"metrics": '["accuracy", "evaluate:./agreement.py"]'})
     write_csv(path.parent / "train.csv", reviews(500))
     write_csv(path.parent / "dev.csv", reviews(40, 900))

@@ -38,7 +38,8 @@ def expect(name: str, answers: Array, labels: Array, oracle: Callable[[Array, Ar
     np.testing.assert_allclose(got, np.nan_to_num(expected), rtol=0, atol=1e-12, err_msg=f"{name} {answers} {labels}")
 
 
-def test_every_metric_has_an_independent_oracle() -> None:
+def test_every_metric_has_independent_oracle() -> None:
+    """Every metric has an oracle that is independent of it."""
     assert set(METRICS) == set(CLASSIFICATION) | set(CORRELATION)
 
 
@@ -56,7 +57,8 @@ def test_classification_scores_equal_scikit_learn(name: str) -> None:
     assert 10 < constant < 55
 
 
-def test_accuracy_of_three_classes_equals_scikit_learn() -> None:
+def test_three_class_accuracy_equals_scikit_learn() -> None:
+    """The accuracy of three classes equals scikit-learn's."""
     random = np.random.default_rng(1)
     for _ in range(50):
         answers, labels = random.integers(0, 3, (2, random.integers(1, 40))).astype(np.float64)
@@ -64,7 +66,8 @@ def test_accuracy_of_three_classes_equals_scikit_learn() -> None:
 
 
 @pytest.mark.parametrize("name", CORRELATION)
-def test_correlations_of_distinct_values_equal_scipy(name: str) -> None:
+def test_correlations_equal_scipy(name: str) -> None:
+    """Correlations of distinct values equal scipy's."""
     random = np.random.default_rng(2)
     for _ in range(60):
         rows = random.integers(2, 60)
@@ -87,8 +90,10 @@ def test_correlations_with_ties_equal_scipy(name: str) -> None:
 
 @pytest.mark.parametrize("name", CORRELATION)
 @pytest.mark.parametrize("value", [0.0, 2.5, 0.1, -1e6, 1 / 3])
-def test_a_constant_answer_correlates_0(name: str, value: float) -> None:
-    """Where scipy's answer is undefined (nan); scikit-learn's choice for Matthews' coefficient."""
+def test_constant_prediction_correlates_zero(name: str, value: float) -> None:
+    """A constant prediction correlates 0.
+
+    Where scipy's answer is undefined (nan); scikit-learn's choice for Matthews' coefficient."""
     labels = np.random.default_rng(4).random(37)
     assert METRICS[name](np.full(37, value), labels) == 0
     assert abs(METRICS[name](labels, np.full(37, value))) < 1e-12
@@ -96,7 +101,8 @@ def test_a_constant_answer_correlates_0(name: str, value: float) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 12), st.integers(0, 10**6))
-def test_many_predictions_at_once_score_as_one_by_one(curves: int, points: int, rows: int, seed: int) -> None:
+def test_batched_predictions_score_as_single(curves: int, points: int, rows: int, seed: int) -> None:
+    """Many predictions at once score as one by one."""
     random = np.random.default_rng(seed)
     answers = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
     labels = random.integers(0, 2, rows).astype(np.float64)
@@ -110,7 +116,8 @@ def test_many_predictions_at_once_score_as_one_by_one(curves: int, points: int, 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
-def test_scores_of_two_classes_follow_from_the_table_of_counts(rows: list[tuple[int, int]]) -> None:
+def test_two_class_scores_follow_counts(rows: list[tuple[int, int]]) -> None:
+    """Scores of two classes follow from the table of counts."""
     answers, labels = np.array(rows, dtype=np.float64).T
     hits, alarms = rows.count((1, 1)), rows.count((1, 0))
     misses, rejections = rows.count((0, 1)), rows.count((0, 0))
@@ -123,7 +130,8 @@ def test_scores_of_two_classes_follow_from_the_table_of_counts(rows: list[tuple[
 
 @settings(deadline=None, max_examples=50)
 @given(st.permutations(range(8)), st.floats(0.1, 10), st.floats(-10, 10))
-def test_correlations_ignore_shift_and_scale_and_turn_with_the_sign(order: list[int], scale: float, shift: float) -> None:
+def test_correlations_ignore_shift_and_scale(order: list[int], scale: float, shift: float) -> None:
+    """Correlations ignore shift and scale, and turn with the sign."""
     labels, answers = np.arange(8.0), np.array(order, dtype=np.float64)
     for correlation in (pearson, spearman):
         expected = float(correlation(answers, labels))
@@ -132,7 +140,8 @@ def test_correlations_ignore_shift_and_scale_and_turn_with_the_sign(order: list[
     assert spearman(np.exp(answers), labels) == pytest.approx(float(spearman(answers, labels)), abs=1e-12)
 
 
-def test_scores_names_each_metric_in_the_order_asked_for() -> None:
+def test_scores_keep_requested_order() -> None:
+    """Each metric has its name, in the order asked for."""
     answers, labels = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([1.0, 1.0])
     got = scores(("f1", "accuracy"), answers, labels)
     assert list(got) == ["f1", "accuracy"]
@@ -143,8 +152,11 @@ def test_scores_names_each_metric_in_the_order_asked_for() -> None:
 # --- the interval of a difference
 
 
-def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
-    """Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0, 1."""
+def test_paired_interval_matches_its_mean() -> None:
+    """The interval of a paired difference is that of its mean.
+
+    Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0,
+    1."""
     labels = np.ones(400)
     old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
     change = new - old
@@ -154,6 +166,7 @@ def test_interval_of_a_paired_difference_is_that_of_its_mean() -> None:
     assert high == pytest.approx(change.mean() + 1.96 * error, abs=0.004)
 
 
-def test_interval_of_equal_answers_is_nothing() -> None:
+def test_equal_predictions_have_empty_interval() -> None:
+    """The interval of equal predictions is nothing."""
     values = np.linspace(0, 5, 50)
     assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)
