@@ -1,7 +1,7 @@
 """Which stored runs stand together: what they must share to be compared, and which of them are one row."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
@@ -11,6 +11,9 @@ from harness.records import RunRecord, canonical, flat, variant
 
 _DIGEST = re.compile("[0-9a-f]{16,64}")
 """A fingerprint of a file, of which its first digits are enough to tell it from another."""
+
+PLACE = ("device", "threads")
+"""Where a run ran, by the names that rows have it by."""
 
 READ_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
 """Sources of which a run has none where its settings make the method read none: that needs no saying beside them."""
@@ -120,8 +123,16 @@ def telling(variants: Sequence[Variant]) -> list[dict[str, object]]:
     Where a variant does not say how it differs from the method's own, all settings in which the variants differ are given.
     """
     given = _given(variants)
-    shared = _shared(given)
-    return [{name: value for name, value in own.items() if name not in shared} for own in given]
+    shared, usual = _shared(given), _usual_place(given)
+    return [
+        {name: value for name, value in own.items() if name not in shared and not (name in usual and usual[name] == value)} for own in given
+    ]
+
+
+def _usual_place(given: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """The device and the number of threads of most variants, which need no saying beside the others'."""
+    counts = {name: Counter(own[name] for own in given if name in own) for name in PLACE}
+    return {name: value for name, of in counts.items() for value, count in of.items() if 2 * count > of.total()}
 
 
 def shared_settings(records: Sequence[RunRecord]) -> str:
@@ -141,7 +152,7 @@ def shared_settings(records: Sequence[RunRecord]) -> str:
 
 
 def _without_place(further: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in further.items() if name not in ("device", "threads")}
+    return {name: value for name, value in further.items() if name not in PLACE}
 
 
 def _given(variants: Sequence[Variant]) -> list[dict[str, object]]:

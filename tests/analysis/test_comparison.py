@@ -242,7 +242,7 @@ def test_reference_prefers_same_place(store: ResultsStore) -> None:
     assert_mean(retained["pabee"], 0.2 / 0.8)
     assert_mean(retained["deebert"], 0.2 / 0.4)
     assert_mean(retained["tinybert"], 0.2 / 0.8)
-    assert comparison.reference == "bert"
+    assert comparison.reference == "bert (device=A processor)"
 
 
 def test_comparisons_follow_task_names(store: ResultsStore) -> None:

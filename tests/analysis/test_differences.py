@@ -21,7 +21,6 @@ from harness.evaluation.metrics import METRICS
 from harness.evaluation.statistics import bootstrap
 from harness.evaluation.trace import Trace
 from harness.methods.registry import load_method
-from harness.models.backbones import BACKBONES
 from harness.store.results import ResultsStore
 
 ROWS = 200
@@ -40,15 +39,23 @@ def trace_of(said: Sequence[NDArray[np.int64]]) -> Trace:
     return gap_trace(layers, [one.tolist() for one in said], np.linspace(1, 5, ROWS).tolist(), LABELS.tolist(), 20)
 
 
-def save(store: ResultsStore, method: str, seed: int, settings: dict[str, object], *said: NDArray[np.int64], task: str = "rte") -> None:
-    """A run that answers so at its exits."""
+def save(
+    store: ResultsStore,
+    method: str,
+    seed: int,
+    settings: dict[str, object],
+    *said: NDArray[np.int64],
+    task: str = "rte",
+    changed: dict[str, object] | None = None,
+) -> None:
+    """A run that answers so at its exits. `changed`: which of its settings are not the method's own; None: none are."""
     layers, metrics = (4,) if len(said) == 1 else (1, 4), TASKS[task].metrics
     exits = [
         make_exit(layer, {metric: float(METRICS[metric](one.astype(float), LABELS)) for metric in metrics}, 2000.0 * layer, 1.0, 1.0)
         for layer, one in zip(layers, said, strict=True)
     ]
     record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None, task)
-    record = identified(replace(record, spec=replace(record.spec, settings=settings)))
+    record = identified(replace(record, spec=replace(record.spec, settings=settings), changed=changed or {}))
     save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)))
 
 
@@ -100,7 +107,7 @@ def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
     save(store, "bert", 1, {}, answers(0))
     save(store, "tinybert", 1, usual, answers(10))
     for changed in [{"general": False}, {"augmentation": 0}][:others]:
-        save(store, "tinybert", 1, usual | changed, answers(30))
+        save(store, "tinybert", 1, usual | changed, answers(30), changed=changed)
     rows = found(store, PLAIN)
     assert rows["tinybert", "last exit"].gain is None
     gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
@@ -108,28 +115,21 @@ def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
     assert not any(name == "bert" for name, _ in rows)
 
 
-def test_stray_run_never_becomes_plain(store: ResultsStore) -> None:
-    """The row that is called as the method is the plain one, whatever other runs there are.
-
-    A stray run with the method's own settings does not take its place."""
-    shared: dict[str, object] = {"effort": 0.3, "equilibrium": True}
-    for settings, wrong in ((shared, 10), (shared | {"equilibrium": False}, 20), (shared | {"effort": 1.0}, 0)):
-        save(store, "costeff", 1, settings, answers(wrong))
+def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
+    """The rows of a method are compared with the one that has its name, whatever changes all of them share."""
+    shared: dict[str, object] = {"effort": 0.3}
+    for changed, wrong in ((shared, 10), (shared | {"equilibrium": False}, 20), (shared | {"rounds": "one"}, 30)):
+        save(store, "costeff", 1, {"equilibrium": True, "rounds": "iterative"} | changed, answers(wrong), changed=changed)
     rows = found(store, PLAIN)
     assert {row.against for row in rows.values()} == {"costeff", None}
     assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
 
 
-def test_backbone_settings_count_as_own(store: ResultsStore) -> None:
-    """Settings that depend on the backbone are the method's own too.
-
-    tiny pools by the mean: of two runs that is the plain one."""
-    own: dict[str, object] = {"pooling": BACKBONES["tiny"].pooling}
-    for pooling, wrong in (({"pooling": "cls"} if own["pooling"] == "mean" else {"pooling": "mean"}, 30), (own, 10)):
-        save(store, "costeff", 1, pooling, answers(wrong))
-    rows = found(store, PLAIN)
-    assert {row.against for row in rows.values()} == {"costeff", None}
-    assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
+def test_method_without_default_row_has_no_differences(store: ResultsStore) -> None:
+    for changed in ({"equilibrium": False}, {"rounds": "one"}):
+        save(store, "costeff", 1, changed, answers(10), changed=changed)
+    with pytest.raises(IncompleteError):
+        found(store, PLAIN)
 
 
 def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:

@@ -8,58 +8,57 @@ import pytest
 from support.synthetic import identified, single, timed
 
 from harness.analysis.comparison import compare
-from harness.analysis.variants import labels, settings_of_plain
+from harness.analysis.variants import labels, shared_settings
 from harness.evaluation.statistics import Mean
 from harness.records import RunRecord, Sources
 from harness.store.results import ResultsStore
 
 
-def varied(record: RunRecord, settings_: dict[str, object], seed: int | None = None) -> RunRecord:
-    return identified(replace(record, spec=replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)))
+def varied(record: RunRecord, settings_: dict[str, object], seed: int | None = None, changed: dict[str, object] | None = None) -> RunRecord:
+    spec = replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)
+    return identified(replace(record, spec=spec, changed=changed))
 
 
 TEACHER: dict[str, object] = {"epochs": 3, "rates": [0.1, 0.2]}
+OWN: dict[str, object] = {"general": True, "augmentation": 20, "hidden": True, "epochs": 3}
+"""The settings of the method itself."""
 
 
-def rows_of(settings_: Sequence[dict[str, object]]) -> list[str]:
-    """What the rows of runs with these settings are called, in their order."""
-    runs = [varied(single("tinybert", 1), own) for own in settings_]
+def rows_of(changes: Sequence[dict[str, object]], known: bool = True) -> list[str]:
+    """What the rows of runs with these changes to the method's own settings are called, in their order."""
+    runs = [varied(single("tinybert", 1), OWN | changed, changed=changed if known else None) for changed in changes]
     named = {run.run_id: name for name, group in labels([*runs, single("bert", 1)]).items() for run in group}
     return [named[run.run_id] for run in runs]
 
 
-def test_variant_with_own_settings_is_plain() -> None:
-    """Of two variants the method's own is called as the method."""
-    assert rows_of([{"general": False}, {"general": True}]) == ["tinybert (general=False)", "tinybert"]
-    nearer: list[dict[str, object]] = [{"general": False, "epochs": 7}, {"general": False, "epochs": 3}]
-    assert rows_of(nearer) == ["tinybert (epochs=7)", "tinybert"]
+def test_row_is_named_by_its_changes() -> None:
+    assert rows_of([{"general": False}, {}]) == ["tinybert (general=False)", "tinybert"]
 
 
-def test_nearest_variant_to_others_is_plain() -> None:
-    """The variant from which most others differ in one setting is called as the method.
-
-    Though most have no general distillation, which goes where its losses go; and though a stray run
-    has the method's own epochs."""
-    own = {"general": True, "augmentation": 20, "hidden": True, "epochs": 3}
-    inside = own | {"general": False, "hidden": False}
-    ablations = [own, own | {"general": False}, own | {"augmentation": 0}, inside, inside | {"augmentation": 0}]
-    assert rows_of(ablations) == [
+def test_changes_that_all_rows_share_are_not_named() -> None:
+    assert rows_of([{"general": False, "epochs": 7}, {"general": False}]) == ["tinybert (epochs=7)", "tinybert"]
+    assert rows_of([{"general": False}, {"general": False, "hidden": False}]) == ["tinybert", "tinybert (hidden=False)"]
+    inside: dict[str, object] = {"general": False, "hidden": False}
+    assert rows_of([{}, {"general": False}, {"augmentation": 0}, inside, inside | {"augmentation": 0}]) == [
         "tinybert",
         "tinybert (general=False)",
         "tinybert (augmentation=0)",
         "tinybert (general=False, hidden=False)",
-        "tinybert (general=False, augmentation=0, hidden=False)",
+        "tinybert (general=False, hidden=False, augmentation=0)",
     ]
-    short = own | {"epochs": 1}
-    assert rows_of([short | {"hidden": False}, short, own]) == ["tinybert (hidden=False)", "tinybert", "tinybert (epochs=3)"]
 
 
-def test_variant_with_most_runs_is_plain() -> None:
-    """Of equals the variant with most runs is called as the method."""
-    base, own = single("tinybert", 1), {"attention": True, "hidden": True}
-    for once, often in (("attention", "hidden"), ("hidden", "attention")):
-        runs = [varied(base, own | {once: False}), *(varied(base, own | {often: False}, seed) for seed in (1, 2))]
-        assert {name: len(group) for name, group in labels(runs).items()}["tinybert"] == 2
+def test_rows_without_known_changes_show_all_differences() -> None:
+    """Older records do not say which settings differ from the method's own; one of them among others is enough."""
+    assert rows_of([{"general": False}, {}], known=False) == ["tinybert (general=False)", "tinybert (general=True)"]
+    known, older = varied(single("tinybert", 1), OWN, changed={}), varied(single("tinybert", 1), OWN | {"epochs": 4})
+    assert list(labels([known, older])) == ["tinybert (epochs=3)", "tinybert (epochs=4)"]
+
+
+def test_changed_defaults_do_not_hide_a_row() -> None:
+    """Two runs of the method's own settings, which were others in an earlier version."""
+    now, before = (varied(single("tinybert", 1), OWN | {"epochs": epochs}, changed={}) for epochs in (3, 5))
+    assert list(labels([now, before])) == ["tinybert (epochs=3)", "tinybert (epochs=5)"]
 
 
 def rows_in(sentence: str) -> list[str]:
@@ -71,20 +70,24 @@ def test_sources_name_rows_settings_cannot() -> None:
     """What was read names a row where the settings do not.
 
     A method that reads no corpus has none; of two corpora, or of word vectors beside the backbone's
-    own, one is said."""
-    base = varied(single("tinybert", 1), {"general": True})
-    without = varied(base, {"general": False})
+    own, each is named."""
+    base = varied(single("tinybert", 1), {"general": True}, changed={})
+    without = varied(base, {"general": False}, changed={"general": False})
     one, two, vectors = (
         identified(replace(base, data=replace(base.data, sources=sources)))
         for sources in (Sources(corpus="a"), Sources(corpus="b"), Sources(corpus="a", vectors="c"))
     )
     assert list(labels([one, without])) == ["tinybert", "tinybert (general=False)"]
     assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
-    assert settings_of_plain([one, vectors]) == ""
-    assert rows_in(settings_of_plain([one, two])) == ["tinybert (sources.corpus=b)"]
+    assert shared_settings([one, vectors]) == ""
+    assert rows_in(shared_settings([vectors])) == ["tinybert (sources.vectors=c)"]
     known = identified(replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4))))
     assert list(labels([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
-    assert list(labels([one, two, without])) == ["tinybert (sources.corpus=a)", "tinybert", "tinybert (general=False, sources.corpus=None)"]
+    assert list(labels([one, two, without])) == [
+        "tinybert (sources.corpus=a)",
+        "tinybert (sources.corpus=b)",
+        "tinybert (general=False)",
+    ]
 
 
 def test_seeds_form_one_sorted_group() -> None:
@@ -155,16 +158,22 @@ def test_run_timed_against_reference_stands(store: ResultsStore) -> None:
 
 
 def test_shared_changed_settings_are_named() -> None:
-    """Settings that all runs of a method share and that are not its own are named."""
+    """Settings that all runs of a method share and that are not its own are said."""
     base = single("costeff", 1)
     own: dict[str, object] = {"effort": 0.3, "growth": 1.12, "learning_rates": [5e-5, 1e-4], "rounds": "iterative"}
-    runs = [varied(base, own), varied(base, own | {"rounds": "one"}, 2), single("bert", 1)]
-    assert rows_in(settings_of_plain(runs)) == ["costeff (effort=0.3, learning_rates=5e-05/0.0001)"]
-    assert settings_of_plain([single("bert", 1), single("no-method-of-ours", 1)]) == ""
+    changed: dict[str, object] = {"effort": 0.3, "learning_rates": [5e-5, 1e-4]}
+    runs = [
+        varied(base, own, changed=changed),
+        varied(base, own | {"rounds": "one"}, 2, changed | {"rounds": "one"}),
+        varied(single("bert", 1), {}, changed={}),
+    ]
+    assert rows_in(shared_settings(runs)) == ["costeff (effort=0.3, learning_rates=5e-05/0.0001)"]
+    assert shared_settings([single("bert", 1), single("no-method-of-ours", 1)]) == ""
 
 
 def test_long_numbers_shorten_unless_ambiguous() -> None:
     """Long numbers are short in a name unless two names would be the same."""
-    base = single("costeff", 1)
-    groups = labels([varied(base, {"heads": share}) for share in (0.5, 0.25, 0.3212890625, 0.3212890626)])
-    assert list(groups) == ["costeff", "costeff (heads=0.25)", "costeff (heads=0.3213)", "costeff (heads=0.3212890626)"]
+    shares = (0.5, 0.25, 0.3212890625, 0.3212890626)
+    groups = labels([varied(single("costeff", 1), {"heads": share}, changed={"heads": share}) for share in shares])
+    names = ["costeff (heads=0.5)", "costeff (heads=0.25)", "costeff (heads=0.3212890625)", "costeff (heads=0.3212890626)"]
+    assert list(groups) == names

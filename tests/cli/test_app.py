@@ -136,7 +136,7 @@ def test_runs_of_a_method_are_listed_with_the_settings_that_differ(say: Say, sto
     other = replace(SINGLE, run_id="51e1" + "0" * 12, spec=replace(SINGLE.spec, settings={**SINGLE.spec.settings, "epochs": 5}))
     store_run(Path(stored), other)
     rows = json.loads(say("list", "runs", "--format", "json", "--results-dir", stored).out)
-    assert [row["settings"] for row in rows] == [{}, {"epochs": 5}, {}, {}]
+    assert [row["settings"] for row in rows] == [{"epochs": 3}, {"epochs": 5}, {}, {}]
     assert [row["threads"] for row in rows] == [2] * 4
 
 

@@ -12,7 +12,7 @@ from support.gate_runs import Check, at_exit, charged, elsewhere, record, save, 
 from support.synthetic import identified, make_exit, make_record, save_run
 
 from harness.evaluation.trace import Trace
-from harness.gate.baseline import read_baseline
+from harness.gate.baseline import PinnedRun, read_baseline
 from harness.gate.check import _differences, cell_names
 from harness.records import Polynomial, Quartiles, RunRecord, RunSpec, SplitScores
 from harness.store.results import RECORD, TRACES, ResultsStore
@@ -340,11 +340,12 @@ def test_a_record_that_cannot_be_read_fails_a_check_that_would_pass(tmp_path: Pa
 
 
 def test_runs_of_one_method_are_told_apart_by_what_sets_them_apart() -> None:
-    def run(seed: int, **settings: object) -> tuple[RunSpec, dict[str, object]]:
-        return RunSpec("costeff", "rte", "tiny", seed, None, 128, None, settings), settings
+    def run(seed: int, **changed: object) -> PinnedRun:
+        spec = RunSpec("costeff", "rte", "tiny", seed, None, 128, None, {"rounds": "iterative", "effort": 1.0} | changed)
+        own = record()
+        return PinnedRun("", spec, own.environment, own.data, 0, None, (), (), changed)
 
-    runs = [run(1, rounds="iterative", effort=1.0), run(2, rounds="iterative", effort=1.0), run(1, rounds="one", effort=1.0)]
-    runs += [run(1, rounds="iterative", effort=0.3), run(1, rounds="iterative", effort=2.0)]
+    runs = [run(1), run(2), run(1, rounds="one"), run(1, effort=0.3), run(1, effort=2.0)]
     assert cell_names(runs) == [
         "rte costeff on tiny, seed 1",
         "rte costeff on tiny, seed 2",

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Sequence
-from dataclasses import FrozenInstanceError, asdict, dataclass, fields, is_dataclass
+from dataclasses import FrozenInstanceError, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -18,9 +18,9 @@ from harness.errors import HarnessError
 from harness.evaluation.policies import POLICIES
 from harness.methods import settings as settings_module
 from harness.methods.protocol import Method
-from harness.methods.registry import METHODS, load_method, model_format
-from harness.methods.settings import Setting, configure, parse_setting
-from harness.models.backbones import Backbone
+from harness.methods.registry import CHECKPOINT, METHODS, load_method, model_format
+from harness.methods.settings import Setting, changed_settings, configure, parse_setting
+from harness.models.backbones import BACKBONES, Backbone
 from harness.models.batches import collate
 
 
@@ -341,3 +341,30 @@ def test_model_format_saves_and_loads() -> None:
 def test_table_names_an_object_of_a_module(name: str) -> None:
     module, _, attribute = METHODS[name].target.partition(":")
     assert getattr(importlib.import_module(module), attribute) is load_method(name)
+
+
+def test_changed_settings_are_those_set_by_hand() -> None:
+    backbone = BACKBONES["tiny"]
+    for name in METHODS:
+        if name != CHECKPOINT:
+            assert changed_settings(name, load_method(name).settled(backbone), backbone) == {}
+    chosen = configure(["costeff", "deebert"], [parse_setting("all.epochs=7"), parse_setting("costeff.effort=0.3")])
+    own = [changed_settings(name, method.settled(backbone), backbone) for name, method in chosen.items()]
+    assert own == [{"effort": 0.3, "teacher.epochs": 7}, {"epochs": 7, "teacher.epochs": 7}]
+
+
+def test_changed_settings_depend_on_the_backbone() -> None:
+    """What a backbone brings with it is the method's own; another backbone's value is not, and a list stands for a tuple."""
+    method = load_method("costeff").settled(BACKBONES["minilm"])
+    assert changed_settings("costeff", method, BACKBONES["minilm"]) == {}
+    other = changed_settings("costeff", method, BACKBONES["tiny"])
+    assert (other["pooling"], other["learning_rates"]) == ("mean", [5e-5, 1e-4, 2e-4])
+
+
+def test_changed_settings_of_a_method_that_needs_them() -> None:
+    """On a backbone whose embedding is factorised already CostEff runs with a setting alone: the others are still compared."""
+    backbone = replace(BACKBONES["tiny"], shape=replace(BACKBONES["tiny"].shape, embedding_size=32))
+    method = configure(["costeff"], [parse_setting("costeff.rank=1")])["costeff"].settled(backbone)
+    changed = changed_settings("costeff", method, backbone)
+    assert changed["rank"] == 1
+    assert "heads" not in changed

@@ -71,9 +71,10 @@ def limited() -> list[RunRecord]:
 def variants() -> list[RunRecord]:
     """Of one method, one of them on another processor."""
     plain, other = single("tinybert", 1, 0.6), single("tinybert", 1, 0.65)
-    settings = [{"general": True, "epochs": 7}, {"general": False, "epochs": 7}]
+    changes = [{"epochs": 7}, {"epochs": 7, "general": False}]
     plain, other = (
-        identified(replace(record, spec=replace(record.spec, settings=of))) for record, of in zip((plain, other), settings, strict=True)
+        identified(replace(record, spec=replace(record.spec, settings={"general": True} | of), changed=of))
+        for record, of in zip((plain, other), changes, strict=True)
     )
     there = replace(plain.environment, device="Another", threads=1)
     return [plain, other, identified(replace(plain, environment=there))]
