@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from harness.methods.registry import METHODS, MODEL_FORMAT
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,15 @@ LAZY = {
 
 FORBIDDEN = {"predict": ("runs", "gate", "report")}
 """Room -> rooms below it that it does not need, and so must not import."""
+
+TABLES = {
+    "METHODS": "harness/methods/registry.py",
+    "TASKS": "harness/data/tasks.py",
+    "GROUPS": "harness/data/tasks.py",
+    "BACKBONES": "harness/models/backbones.py",
+    "POLICIES": "harness/evaluation/policies.py",
+}
+"""A table is read in its own file alone; everybody else goes through that file's functions, as plug-ins do."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
@@ -189,6 +200,20 @@ def test_only_the_command_line_imports_click() -> None:
         if package_of(found.module) == "click" and room_of(module_of(path)) not in ("cli", "__main__")
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_table_is_read_in_its_own_file_alone(table: str) -> None:
+    """As a name or as an attribute of its module."""
+    readers = {
+        name_of(path)
+        for path in FILES
+        for node in ast.walk(parse(path))
+        if (isinstance(node, ast.Name) and node.id == table)
+        or (isinstance(node, ast.Attribute) and node.attr == table)
+        or (isinstance(node, ast.alias) and node.name == table)
+    }
+    assert readers == {TABLES[table]}
 
 
 def test_methods_are_named_in_the_table_alone() -> None:

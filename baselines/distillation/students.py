@@ -12,7 +12,7 @@ from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError, unknown
 from harness.methods.stages import FreshFit, StageRun
-from harness.models.backbones import BACKBONES, Backbone, find_backbone, known_backbones
+from harness.models.backbones import Backbone, find_backbone, known_backbones, listed_backbones
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
 from harness.records import Training, WeightsReport
@@ -80,7 +80,7 @@ class Start:
 def check_published(name: str | None) -> None:
     """Raises: ValueError for a name that is not in the table: a record holds no path."""
     if name is not None and name not in known_backbones():
-        raise ValueError(str(unknown("checkpoint", name, BACKBONES)))
+        raise ValueError(str(unknown("checkpoint", name, listed_backbones())))
 
 
 def published(name: str, backbone: Backbone) -> Start:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from harness.analysis.comparison import Comparison, Row
 from harness.analysis.conditions import Condition
-from harness.data.tasks import GROUPS
+from harness.data.tasks import task_groups
 
 UNCOUNTED = "wnli"
 """Left out unless asked for: most of its dev rows stand in train with the other label, so that majority answers win."""
@@ -50,7 +50,7 @@ def glue_averages(comparisons: Sequence[Comparison], wnli: bool) -> list[GlueAve
     groups: dict[Condition, dict[str, Comparison]] = defaultdict(dict)
     for comparison in sorted(comparisons, key=_fullest):
         task = comparison.condition.task
-        if task in GROUPS["glue"] and (wnli or task != UNCOUNTED):
+        if task in task_groups()["glue"] and (wnli or task != UNCOUNTED):
             groups[_apart_from_task(comparison.condition)].setdefault(task, comparison)
     return [_average(found) for found in groups.values() if len(found) > 1]
 
@@ -70,7 +70,7 @@ def _methods(comparison: Comparison) -> set[str]:
 
 
 def _average(found: dict[str, Comparison]) -> GlueAverage:
-    ordered = {task: found[task] for task in GROUPS["glue"] if task in found}
+    ordered = {task: found[task] for task in task_groups()["glue"] if task in found}
     methods = set().union(*map(_methods, ordered.values()))
     lacking = {task: tuple(sorted(methods - _methods(one))) for task, one in ordered.items()}
     counted = {task: one for task, one in ordered.items() if not lacking[task]}

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.data.tasks import GROUPS, TASKS, find_tasks
+from harness.data.tasks import find_tasks, known_tasks, task_groups
 from harness.errors import unknown
-from harness.methods.registry import METHODS
+from harness.methods.registry import known_methods
 from harness.records import RunRecord
 from harness.store.results import Problem, ResultsStore
 
@@ -28,13 +28,14 @@ def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[s
     """
     records, problems = store.records()
     own = {record.spec.task for record in records if record.own_task is not None}
+    possible = {*own, *known_tasks(), *task_groups()}
     for name in tasks or ():
-        if name not in {*own, *TASKS, *GROUPS}:
-            raise unknown("task", name, {*own, *TASKS, *GROUPS})
+        if name not in possible:
+            raise unknown("task", name, possible)
     asked = {name: {name} if name in own else {task.name for task in find_tasks([name])} for name in tasks or ()}
     if tasks is not None:
         records = [record for record in records if any(record.spec.task in members for members in asked.values())]
-    known = {*METHODS, *(record.spec.method for record in records)}
+    known = {*known_methods(), *(record.spec.method for record in records)}
     for name in methods or ():
         if name not in known:
             raise unknown("method", name, known)

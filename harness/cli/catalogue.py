@@ -4,11 +4,11 @@ import textwrap
 from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Literal, cast, get_args, get_origin, get_type_hints
 
-from harness.data.tasks import GROUPS, TASKS
+from harness.data.tasks import known_tasks, task_groups
 from harness.files.typed_json import field_notes
 from harness.gate.baseline import Baseline
-from harness.methods.registry import METHODS, load_method
-from harness.models.backbones import BACKBONES
+from harness.methods.registry import known_methods, load_method
+from harness.models.backbones import listed_backbones
 from harness.records import RunRecord, Timing, flat
 from harness.report.listings import Rows, _words
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def methods(settings: bool = False) -> Rows:
     """Name, what it is, source; with `settings` the fields that --set takes and their values (null: the backbone's own)."""
-    rows: Rows = [{"method": name, "about": entry.about, "source": entry.source} for name, entry in METHODS.items()]
+    rows: Rows = [{"method": name, "about": entry.about, "source": entry.source} for name, entry in known_methods().items()]
     return [{**row, "settings": flat(asdict(load_method(str(row["method"]))))} for row in rows] if settings else rows
 
 
@@ -64,12 +64,12 @@ def tasks() -> Rows:
     return [
         {
             "task": task.name,
-            "groups": ", ".join(group for group, members in GROUPS.items() if task.name in members),
+            "groups": ", ".join(group for group, members in task_groups().items() if task.name in members),
             "labels": ", ".join(task.labels) or f"0 to {task.scale:g}",
             "metrics": ", ".join(task.metrics),
             "about": task.about,
         }
-        for task in TASKS.values()
+        for task in known_tasks().values()
     ]
 
 
@@ -86,7 +86,7 @@ def backbones() -> Rows:
             "weights": backbone.source,
             "licence": backbone.licence,
         }
-        for backbone in BACKBONES.values()
+        for backbone in listed_backbones().values()
     ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.data.tasks import TASKS
+from harness.data.tasks import known_tasks
 from harness.errors import HarnessError, unknown
 from harness.files.toml import read_toml
 from harness.methods.registry import CHECKPOINT
@@ -80,7 +80,7 @@ def rows_of(words: tuple[str, ...], tasks: list[str], spare: tuple[str, ...] = (
         number = _whole_number(f"--train-rows {task}", count)
         if task in tasks:
             rows[task] = number
-        elif word in words or task not in TASKS:
+        elif word in words or task not in known_tasks():
             raise unknown("task of this grid", task, tasks)
     return rows
 

@@ -122,7 +122,7 @@ def report_command(
     from harness.analysis.selection import gather
     from harness.cli.parsing import names_in
     from harness.errors import IncompleteError
-    from harness.methods.registry import reference_named
+    from harness.methods.registry import find_method
     from harness.report.differences import render_differences
     from harness.report.overview import insert, render
     from harness.report.ranking import render_budget
@@ -141,8 +141,9 @@ def report_command(
         raise IncompleteError(
             f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
         )
-    entry = reference_named(reference, {})
-    base = entry.name if entry else None
+    base = None if reference == "none" else reference
+    if base is not None:
+        find_method(base)
     if budget is not None:
         text = render_budget(store, found.records, parse_budget(budget), form, named)
     elif against is not None:

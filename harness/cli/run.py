@@ -30,21 +30,21 @@ MOST = 999_999_999
 
 
 def _methods() -> list[str]:
-    from harness.methods.registry import METHODS
+    from harness.methods.registry import known_methods
 
-    return sorted(METHODS)
+    return sorted(known_methods())
 
 
 def _tasks() -> list[str]:
-    from harness.data.tasks import GROUPS, TASKS
+    from harness.data.tasks import known_tasks, task_groups
 
-    return [*GROUPS, *TASKS]
+    return [*task_groups(), *known_tasks()]
 
 
 def _backbones() -> list[str]:
-    from harness.models.backbones import BACKBONES
+    from harness.models.backbones import listed_backbones
 
-    return list(BACKBONES)
+    return list(listed_backbones())
 
 
 @click.command("run")

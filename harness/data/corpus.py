@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.data import demo
 from harness.data.dataset import Encode, Split, TaskData
 from harness.data.glue_hub import is_cached
 from harness.data.loading import load_data
 from harness.data.splits import whole_sentences
-from harness.data.tasks import GROUPS, TASKS, Task
+from harness.data.tasks import Task, find_task, task_groups
 from harness.errors import HarnessError
 from harness.files.digests import digest
 from harness.files.text import lines_of
@@ -39,7 +40,7 @@ class Corpus:
     """One sentence a line."""
     data_dir: Path | None = None
     """Without files: GLUE's folder; None: what the hub's cache holds of GLUE."""
-    tasks: tuple[str, ...] = GROUPS["demo"]
+    tasks: tuple[str, ...] = tuple(demo.LABELS)
     """Without files: the training parts of those of these tasks whose files are there give their texts, but for those that also stand in
     a part that is held out, of whatever task."""
     limit: int | None = None
@@ -109,7 +110,7 @@ def packed(sentences: Split, encode: Encode, max_length: int) -> Split:
 
 def corpus_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """The tasks that a grid of these tasks takes its corpus from: their groups' members."""
-    return tuple(dict.fromkeys(member for members in GROUPS.values() if set(tasks) & set(members) for member in members))
+    return tuple(dict.fromkeys(member for members in task_groups().values() if set(tasks) & set(members) for member in members))
 
 
 def _split(rows: Sequence[tuple[str, ...]]) -> Split:
@@ -134,7 +135,7 @@ def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:
         return (data_dir / task.source.layout.folder / "train.tsv").is_file()
 
     try:
-        found = [load_data(task, data_dir) for task in map(TASKS.__getitem__, names) if has_files(task)]
+        found = [load_data(task, data_dir) for task in map(find_task, names) if has_files(task)]
     except HarnessError as error:
         raise HarnessError(f"the corpus is made of all tasks in the data folder: {error}; or give --corpus FILE") from None
     parts = [part for data in found for name, part in data.splits().items() if name != "train"]

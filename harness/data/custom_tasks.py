@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.data.custom_files import FORMATS
 from harness.data.sources import OwnFiles
-from harness.data.tasks import GROUPS, TASKS, Task, find_tasks
+from harness.data.tasks import Task, find_task, find_tasks, known_tasks, task_groups
 from harness.errors import HarnessError, IncompleteError, unknown
 from harness.evaluation.external_metrics import PREFIX, MetricCode, check_evaluate
 from harness.evaluation.metrics import METRICS
@@ -90,7 +90,7 @@ def task_of(record: RunRecord) -> Task:
     """
     own = record.own_task
     if own is None:
-        return find_tasks([record.spec.task])[0]
+        return find_task(record.spec.task)
     wrong = [name for name in own.metrics if name not in METRICS]
     if wrong or not own.metrics:
         raise IncompleteError(f"run {record.run_id}: {unknown('metric', ', '.join(wrong), METRICS)}")
@@ -139,7 +139,7 @@ def _name(table: _Table) -> str:
     name = table.text("name", "a name for the results folder")
     if not _NAME.fullmatch(name):
         raise table.wrong("name", "up to 40 of a-z, 0-9, - and _, the first a letter or digit")
-    if name in TASKS or name in GROUPS:
+    if name in known_tasks() or name in task_groups():
         raise table.wrong("name", "one that is not a built-in task's or group's")
     return name
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.data.glue_hub import hub_unlabelled
-from harness.data.tasks import TASKS
+from harness.data.tasks import find_task
 from harness.errors import HarnessError
 from harness.files.text import lines_of
 
@@ -60,7 +60,7 @@ def unlabelled(entry: Entry, data_dir: Path | None) -> list[Unlabelled] | None:
 
     Raises: HarnessError when they are not to be had, or do not fit.
     """
-    source = TASKS[entry.task].source
+    source = find_task(entry.task).source
     assert source is not None
     if data_dir is not None:
         places = [data_dir / file for file in entry.files]

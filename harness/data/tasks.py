@@ -1,6 +1,6 @@
 """Tasks, their files, and the splits that every method and seed shares."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.data import demo
@@ -69,6 +69,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "glue": tuple(GLUE),
     "demo": tuple(demo.LABELS),
 }
+
+
+def known_tasks() -> Mapping[str, Task]:
+    """Return the tasks that can be named, without those of a user's own files."""
+    return TASKS
+
+
+def task_groups() -> Mapping[str, tuple[str, ...]]:
+    """Return the groups of tasks that can be named, with the names of their members."""
+    return GROUPS
+
+
+def find_task(name: str) -> Task:
+    """Return the task of that name.
+
+    Raises: HarnessError for an unknown name.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]
 
 
 def find_tasks(names: Iterable[str]) -> list[Task]:

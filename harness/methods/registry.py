@@ -1,6 +1,7 @@
 """The table of methods. It is the only place where harness names a method."""
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.errors import unknown
@@ -44,14 +45,27 @@ CHECKPOINT = "checkpoint"
 MODEL_FORMAT = "baselines.encoders.weights"
 
 
-def load_method(name: str) -> Method:
-    """The method or preset of that name.
+def known_methods() -> Mapping[str, MethodEntry]:
+    """Return the methods and presets that can be named."""
+    return METHODS
+
+
+def find_method(name: str) -> MethodEntry:
+    """Return the entry of a method or preset; nothing of its code is imported.
 
     Raises: HarnessError for an unknown name.
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
-    module, _, attribute = METHODS[name].target.partition(":")
+    return METHODS[name]
+
+
+def load_method(name: str) -> Method:
+    """Import the method or preset of that name.
+
+    Raises: HarnessError for an unknown name.
+    """
+    module, _, attribute = find_method(name).target.partition(":")
     method: Method = getattr(importlib.import_module(module), attribute)
     return method
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from harness.errors import HarnessError, IncompleteError, NotComparableError
-from harness.models.backbones import BACKBONES, Backbone, find_backbone
+from harness.models.backbones import Backbone, find_backbone, listed_backbones
 from harness.records import RunRecord
 from harness.store.stage_cache import MODEL, stage_folder
 
@@ -13,7 +13,7 @@ def run_backbone(record: RunRecord, name: str) -> Backbone:
 
     Raises: HarnessError when it is a local folder that was not given and is not here.
     """
-    if name == record.spec.backbone and name not in BACKBONES and "/" not in name and not Path(name).is_dir():
+    if name == record.spec.backbone and name not in listed_backbones() and "/" not in name and not Path(name).is_dir():
         raise HarnessError(f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER")
     return find_backbone(name)
 

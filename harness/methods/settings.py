@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin,
 from harness.errors import HarnessError, unknown
 from harness.files.typed_json import LARGEST
 from harness.methods.protocol import Method
-from harness.methods.registry import METHODS, load_method
+from harness.methods.registry import known_methods, load_method
 from harness.records import canonical, flat
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def configure(names: Sequence[str], settings: Sequence[Setting], spare: Sequence
         if _reach(methods, setting):
             methods = _applied(methods, setting)
         else:
-            configure(list(METHODS), [setting])
+            configure(list(known_methods()), [setting])
     for setting in settings:
         changed = _applied(methods, setting)
         if not _reach(methods, setting):

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -259,6 +259,11 @@ al., 2019."""
 
 MINIATURES = {"bert-tiny": (2, 128), "bert-mini": (4, 256), "bert-small": (4, 512), "bert-medium": (8, 512)}
 """Layers and hidden size of those that have a name of their own."""
+
+
+def listed_backbones() -> Mapping[str, Backbone]:
+    """Return the backbones of the table by their own names."""
+    return BACKBONES
 
 
 def known_backbones() -> dict[str, Backbone]:

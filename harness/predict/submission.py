@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.operating_points import run_rule
 from harness.data.glue_test import ENTRIES, Entry, unlabelled
-from harness.data.tasks import GROUPS, TASKS, Task
+from harness.data.tasks import Task, find_task, task_groups
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.policies import Rule
 from harness.files.atomic import check_writable, whole
@@ -101,8 +101,8 @@ def one_a_task(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
     found: dict[str, RunRecord] = {}
     for record in records:
         task = record.spec.task
-        if task not in GROUPS["glue"] or record.own_task is not None:
-            raise HarnessError(f"run {record.run_id} is on {task}: the leaderboard takes {', '.join(GROUPS['glue'])}")
+        if task not in task_groups()["glue"] or record.own_task is not None:
+            raise HarnessError(f"run {record.run_id} is on {task}: the leaderboard takes {', '.join(task_groups()['glue'])}")
         if task in found:
             raise HarnessError(f"runs {found[task].run_id} and {record.run_id} are both on {task}: wanted one a task")
         found[task] = record
@@ -125,7 +125,7 @@ def _answer(entry: Entry, record: RunRecord, rule: Rule, compute: Compute, optio
     check_same("backbone", backbone.fingerprint, record.data.backbone, record)
     tokens = backbone.encode([row.texts for row in rows], record.spec.max_length)
     model = model_format().load_model(model_folder(record, options.cache_dir))
-    task = TASKS[entry.task]
+    task = find_task(entry.task)
     found = answer_rows(model, tokens, task.classes, rule, options.batch_size, compute.device)
     return [Answered(entry, tuple(row.number for row in rows), words_of(task, found.logits))]
 
@@ -172,7 +172,7 @@ def check_zip(path: Path, wanted: Mapping[str, Sequence[int]]) -> None:
             header, *lines = archive.read(f"{name}.tsv").decode().removesuffix("\n").split("\n")
             if header != HEADER or len(lines) != len(indices):
                 raise IncompleteError(f"{name}.tsv: header {header!r} and {len(lines)} rows, wanted {HEADER!r} and {len(indices)}")
-            task = TASKS[by_name[name].task]
+            task = find_task(by_name[name].task)
             for number, (line, index) in enumerate(zip(lines, indices, strict=True), start=2):
                 said, _, word = line.partition("\t")
                 if said != str(index) or not _allowed(task, word):
