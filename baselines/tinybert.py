@@ -25,7 +25,7 @@ from harness.errors import HarnessError
 from harness.methods.protocol import Reads
 from harness.methods.stages import Fitted, FittedStage, FreshFit, StageRun, Work
 from harness.models.backbones import Backbone, find_backbone
-from harness.models.multi_exit import MultiExitModel
+from harness.models.multi_exit import LayerContext, MultiExitModel
 from harness.models.shapes import EncoderShape
 
 
@@ -289,18 +289,24 @@ def inside_loss(pupil: Pupil, teacher: EncoderModel, inside: Inside, examples: E
     if inside.hidden:
         value = value + hidden_loss(projected[1:], [wanted[place] for place in places], mask)
     if inside.attention:
-        scores = [_scores(student, layer, own, mask) for layer in range(1, len(own))]
+        context = LayerContext.of(mask)
+        scores = [_scores(student, layer, own, context) for layer in range(1, len(own))]
         with torch.no_grad():
-            theirs = [_scores(teacher, place, wanted, mask) for place in places]
+            theirs = [_scores(teacher, place, wanted, context) for place in places]
         value = value + attention_loss(scores, theirs, mask)
     return value
 
 
-def _scores(model: EncoderModel, number: int, hiddens: tuple[Tensor, ...], mask: Tensor) -> Tensor:
+def _scores(
+    model: EncoderModel,
+    number: int,
+    hiddens: tuple[Tensor, ...],
+    context: LayerContext,
+) -> Tensor:
     """Attention scores [n, h, t, t] of a layer, from 1."""
     layer = model.layers[number - 1]
     assert isinstance(layer, Layer)
-    return layer.attention_scores(hiddens[number - 1], mask)
+    return layer.attention_scores(hiddens[number - 1], context)
 
 
 TINYBERT = TinyBert()

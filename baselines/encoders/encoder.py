@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.models.backbones import Pooling
-from harness.models.multi_exit import MultiExitModel, State
+from harness.models.multi_exit import LayerContext, MultiExitModel, State
 from harness.models.shapes import EncoderShape
 
 Head = Literal["dense", "shared", "plain"]
@@ -118,7 +118,7 @@ class Embedding(nn.Module):
 
 
 class Layer(nn.Module):
-    """Self-attention and feed-forward, each with a residual and a norm after it: hidden [n, t, d], mask [n, t] -> [n, t, d]."""
+    """Self-attention and feed-forward, each with a residual and a norm after it."""
 
     def __init__(self, shape: EncoderShape, index: int) -> None:
         super().__init__()
@@ -135,25 +135,28 @@ class Layer(nn.Module):
         self.activation = ACTIVATIONS[shape.activation]
         self.dropout = Dropout(shape.dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        mixed = self._trained_attention(hidden, mask) if self.training else self._attention(hidden, mask)  # [n, h, t, s]
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
+        attention = self._trained_attention if self.training else self._attention
+        mixed = attention(hidden, context)  # [n, h, t, s]
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         hidden = self.attention_norm(hidden + self.dropout(mixed))
         wide = self.activation(self.widen(hidden))  # [n, t, ffn]
         result: Tensor = self.norm(hidden + self.dropout(self.narrow(wide)))
         return result
 
-    def _attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def _attention(self, hidden: Tensor, context: LayerContext) -> Tensor:
         query, key, value = (self._heads(part(hidden)) for part in (self.query, self.key, self.value))
-        return functional.scaled_dot_product_attention(query, key, value, mask[:, None, None, :])
+        mask = context.mask[:, None, None, :]
+        return functional.scaled_dot_product_attention(query, key, value, mask)
 
-    def _trained_attention(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def _trained_attention(self, hidden: Tensor, context: LayerContext) -> Tensor:
         """The same with drop-out of the attention probabilities."""
-        weights = self.dropout(self.attention_scores(hidden, mask).softmax(-1))
+        weights = self.dropout(self.attention_scores(hidden, context).softmax(-1))
         return weights @ self._heads(self.value(hidden))
 
-    def attention_scores(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def attention_scores(self, hidden: Tensor, context: LayerContext) -> Tensor:
         """Scaled products of queries and keys before the soft-max [n, h, t, t], -inf at padded keys; for training and distillation."""
+        mask = context.mask
         query, key = (self._heads(part(hidden)).flatten(0, 1) for part in (self.query, self.key))  # [n h, t, s]
         padding = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, float("-inf"))
         padding = padding.repeat_interleave(self.heads, 0)[:, None]  # [n h, 1, t]

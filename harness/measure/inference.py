@@ -64,7 +64,7 @@ def answer_early(model: MultiExitModel, batch: Batch, policy: Sureness, cut: flo
     answers: Tensor | None = None
     last = len(model.layers) - 1
     for index, layer in enumerate(model.layers):
-        state = state.after(layer(state.hiddens[-1], state.mask), model.lookback)
+        state = state.after(layer(state.hiddens[-1], state.context), model.lookback)
         leave = model.exit_after(index)
         if leave is None:
             continue

@@ -17,7 +17,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 from torch import Tensor, nn
 
-from harness.models.multi_exit import Batch, MultiExitModel, State
+from harness.models.multi_exit import Batch, LayerContext, MultiExitModel, State
 from harness.records import Costs, Polynomial
 
 LENGTHS = (8, 16, 32)
@@ -26,6 +26,7 @@ CHECK_LENGTH = 24
 ELEMENTWISE = (
     "add", "sub", "rsub", "mul", "div", "softmax", "gelu", "relu", "tanh", "where", "embedding", "sum", "mean", "new_ones",
     "index_select", "masked_fill", "clamp", "clamp_min", "unflatten", "cat", "stack",
+    "neg", "cos", "sin",
 )  # fmt: skip
 """Operators without a matrix product, by their ATen names."""
 
@@ -71,7 +72,7 @@ def piece_costs(model: MultiExitModel) -> Costs:
 
     def layer_macs(layer: nn.Module) -> Polynomial:
         if id(layer) not in shared:
-            shared[id(layer)] = _polynomial(layer, model, "layer")
+            shared[id(layer)] = _polynomial(_LayerCall(layer), model, "layer")
         return shared[id(layer)]
 
     exits = [model.exit_after(index) for index in range(len(model.layers))]
@@ -88,6 +89,18 @@ def piece_costs(model: MultiExitModel) -> Costs:
     )
 
 
+class _LayerCall(nn.Module):
+    """A layer as a function of plain tensors: fvcore hands on a named tuple as a plain one."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        output: Tensor = self.layer(hidden, LayerContext(mask, positions))
+        return output
+
+
 class _ExitCall(nn.Module):
     """An exit as a function of plain tensors, which is what fvcore can trace."""
 
@@ -95,8 +108,9 @@ class _ExitCall(nn.Module):
         super().__init__()
         self.leave, self.hiddens, self.answers, self.classes = leave, hiddens, answers, classes
 
-    def forward(self, mask: Tensor, *tensors: Tensor) -> Tensor:
-        logits: Tensor = self.leave(State(tensors[: self.hiddens], mask, tensors[self.hiddens :]))
+    def forward(self, mask: Tensor, positions: Tensor, *tensors: Tensor) -> Tensor:
+        hiddens, answers = tensors[: self.hiddens], tensors[self.hiddens :]
+        logits: Tensor = self.leave(State(hiddens, LayerContext(mask, positions), answers))
         return logits
 
 
@@ -136,12 +150,13 @@ def _inputs(piece: nn.Module, model: MultiExitModel, kind: str, length: int) -> 
     ids = torch.zeros(1, length, dtype=torch.long, device=device)
     if kind == "embedding":
         return ids, ids
-    mask = torch.ones(1, length, dtype=torch.bool, device=device)
+    context = LayerContext.of(torch.ones(1, length, dtype=torch.bool, device=device))
     with torch.no_grad(), _evaluating(model.embedding):
         hidden = model.embedding(ids, ids)
     if not isinstance(piece, _ExitCall):
-        return hidden, mask
-    return mask, *[hidden] * piece.hiddens, *[torch.zeros(1, piece.classes, device=device)] * piece.answers
+        return hidden, *context
+    answer = torch.zeros(1, piece.classes, device=device)
+    return *context, *[hidden] * piece.hiddens, *[answer] * piece.answers
 
 
 @contextmanager

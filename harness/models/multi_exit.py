@@ -22,20 +22,45 @@ class Batch(NamedTuple):
         return Batch(self.ids.to(device), self.types.to(device), self.mask.to(device))
 
 
+class LayerContext(NamedTuple):
+    """What a layer is told of its rows beside their hidden states."""
+
+    mask: Tensor
+    """[n, t] bool, True at real tokens."""
+    positions: Tensor
+    """[n, t] long, the position of each token in its text; [1, t] where all rows have the same."""
+
+    @classmethod
+    def of(cls, mask: Tensor) -> "LayerContext":
+        """The context of rows that all begin at position 0."""
+        return cls(mask, torch.arange(mask.shape[1], device=mask.device).unsqueeze(0))
+
+    def rows(self, index: Tensor) -> "LayerContext":
+        """The rows at these indices."""
+        shared = len(self.positions) == 1
+        return LayerContext(self.mask[index], self.positions if shared else self.positions[index])
+
+
 class State(NamedTuple):
     """What an exit may look at."""
 
     hiddens: tuple[Tensor, ...]
     """The last hidden states [n, t, d], the newest at the end; as many as the model's exits look back."""
-    mask: Tensor
-    """[n, t] bool, True at real tokens."""
+    context: LayerContext
+    """The mask and the positions of the rows; layers are told the same."""
     logits: tuple[Tensor, ...] = ()
     """Logits [n, c] of the exits so far."""
 
+    @property
+    def mask(self) -> Tensor:
+        """[n, t] bool, True at real tokens."""
+        return self.context.mask
+
     def rows(self, index: Tensor) -> "State":
-        """The rows at these positions."""
+        """The rows at these indices."""
         kept = tuple(hidden[index] for hidden in self.hiddens)
-        return State(kept, self.mask[index], tuple(logits[index] for logits in self.logits))
+        logits = tuple(logits[index] for logits in self.logits)
+        return State(kept, self.context.rows(index), logits)
 
     def after(self, hidden: Tensor, lookback: int) -> "State":
         """The state once another layer has run."""
@@ -58,9 +83,10 @@ class AllExits(NamedTuple):
 class MultiExitModel(nn.Module):
     """A model with one exit or many; the last layer always has one.
 
-    `embedding(ids, types) -> [n, t, d]`, `layers[i](hidden, mask) -> [n, t, d]`, `exit_after(i)(state) -> [n, c]`. For a regression
-    c is 1 and exits answer in label units. Two walks exist: `forward`, through all exits, for training and tracing, and
-    `inference.answer_early`.
+    `embedding(ids, types) -> [n, t, d]`, `layers[i](hidden, context) -> [n, t, d]`,
+    `exit_after(i)(state) -> [n, c]`. For a regression c is 1 and exits answer in label units. Two
+    walks exist: `forward`, through all exits, for training and tracing, and
+    `inference.answer_early`. Both hand each layer the state's `LayerContext`.
     """
 
     def __init__(self, embedding: nn.Module, layers: Sequence[nn.Module], exits: Sequence[nn.Module | None]) -> None:
@@ -85,14 +111,14 @@ class MultiExitModel(nn.Module):
 
     def embed(self, batch: Batch) -> State:
         """The state before the first layer."""
-        return State((self.embedding(batch.ids, batch.types),), batch.mask)
+        return State((self.embedding(batch.ids, batch.types),), LayerContext.of(batch.mask))
 
     def forward(self, batch: Batch) -> AllExits:
         """Run every layer and every exit on every row."""
         state = self.embed(batch)
         hiddens = [state.hiddens[-1]]
         for index, layer in enumerate(self.layers):
-            state = state.after(layer(state.hiddens[-1], state.mask), self.lookback)
+            state = state.after(layer(state.hiddens[-1], state.context), self.lookback)
             hiddens.append(state.hiddens[-1])
             leave = self.exit_after(index)
             if leave is not None:

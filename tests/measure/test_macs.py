@@ -15,7 +15,7 @@ from harness.evaluation.policies import Entropy, exit_scores
 from harness.measure.inference import answer_early
 from harness.measure.macs import count_macs, piece_costs
 from harness.models.backbones import Pooling
-from harness.models.multi_exit import Batch, MultiExitModel, State
+from harness.models.multi_exit import Batch, LayerContext, MultiExitModel, State
 from harness.models.shapes import EncoderShape, bert_shape
 from harness.records import Costs, Polynomial
 
@@ -150,14 +150,14 @@ def test_counting_leaves_the_model_and_the_logger_as_they_were() -> None:
 
 
 class RunningSum(nn.Module):
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
         return hidden.cumsum(1)
 
 
 class AllTriples(nn.Module):
     """A product whose MACs grow with the cube of the length."""
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
         square = hidden @ hidden.transpose(1, 2)
         return (square @ square) @ hidden
 
@@ -167,7 +167,7 @@ class FirstTenTokens(nn.Module):
         super().__init__()
         self.linear = nn.Linear(hidden, hidden)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
         return hidden + self.linear(hidden[:, :10]).sum(1, keepdim=True)
 
 

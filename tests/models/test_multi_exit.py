@@ -1,13 +1,17 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
+from harness.evaluation.trace import Floats
+from harness.measure.inference import answer_early
 from harness.models.backbones import Backbone
-from harness.models.multi_exit import Batch, MultiExitModel, State
+from harness.models.multi_exit import Batch, LayerContext, MultiExitModel, State
 
 
 class TypesPlusIds(nn.Module):
@@ -29,7 +33,7 @@ class Multiply(nn.Module):
         self.name, self.journal = name, journal
         self.factor = nn.Parameter(torch.tensor(factor))
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
         self.journal.append(self.name)
         return hidden * self.factor
 
@@ -57,6 +61,11 @@ class KeepState(nn.Module):
     def forward(self, state: State) -> Tensor:
         self.seen.append(state)
         return sum(state.logits, torch.ones(len(state.mask), 1))
+
+
+class SecondRowLeaves:
+    def score(self, seen: Floats) -> NDArray[np.float64]:
+        return (np.arange(seen.shape[1]) == 1).astype(np.float64)
 
 
 BATCH = Batch(
@@ -203,7 +212,8 @@ def test_a_pooler_that_all_exits_share_counts_once(micro: Backbone) -> None:
 def test_state_rows_keeps_the_given_rows_in_the_given_order_everywhere() -> None:
     old, new = torch.arange(24.0).view(4, 3, 2), torch.arange(24.0, 48.0).view(4, 3, 2)
     mask = torch.arange(3) < torch.tensor([1, 2, 3, 3])[:, None]
-    state = State((old, new), mask, (torch.arange(4.0).view(4, 1), torch.arange(8.0).view(4, 2)))
+    logits = torch.arange(4.0).view(4, 1), torch.arange(8.0).view(4, 2)
+    state = State((old, new), LayerContext.of(mask), logits)
     kept = state.rows(torch.tensor([3, 1]))
     assert torch.equal(kept.hiddens[0], torch.stack([old[3], old[1]]))
     assert torch.equal(kept.hiddens[1], torch.stack([new[3], new[1]]))
@@ -211,9 +221,38 @@ def test_state_rows_keeps_the_given_rows_in_the_given_order_everywhere() -> None
     assert [logits.tolist() for logits in kept.logits] == [[[3.0], [1.0]], [[6.0, 7.0], [2.0, 3.0]]]
 
 
+def test_context_counts_positions_from_zero() -> None:
+    context = LayerContext.of(BATCH.mask)
+    assert context.mask is BATCH.mask
+    assert context.positions.dtype == torch.long
+    assert context.positions.tolist() == [[0, 1, 2]]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "shared"])
+def test_context_rows_keep_mask_and_positions(own: bool) -> None:
+    """Shared positions stay as they are; those of single rows go with their rows."""
+    mask = torch.arange(3) < torch.tensor([1, 2, 3, 3])[:, None]
+    context = LayerContext(mask, torch.arange(12).view(4, 3) if own else torch.arange(3)[None])
+    kept = State((torch.zeros(4, 3, 2),), context).rows(torch.tensor([3, 1])).context
+    assert kept.mask.tolist() == [[True, True, True], [True, True, False]]
+    assert kept.positions.tolist() == ([[9, 10, 11], [3, 4, 5]] if own else [[0, 1, 2]])
+
+
+def test_both_walks_hand_layers_the_context_of_the_rows_that_are_left() -> None:
+    told: list[LayerContext] = []
+    model = _model([KeepState(), KeepState()])
+    for layer in model.layers:
+        layer.register_forward_pre_hook(lambda _, inputs: told.append(inputs[1]))
+    model(BATCH)
+    answer_early(model, BATCH, SecondRowLeaves(), 0.5)
+    masks = [context.mask.tolist() for context in told]
+    assert masks == [*[BATCH.mask.tolist()] * 3, [[True, True, True]]]
+    assert [context.positions.tolist() for context in told] == [[[0, 1, 2]]] * 4
+
+
 def test_state_keeps_no_more_hidden_states_than_are_looked_at() -> None:
     tensors = [torch.full((1, 1, 1), float(value)) for value in range(4)]
-    state = State((tensors[0],), torch.ones(1, 1, dtype=torch.bool))
+    state = State((tensors[0],), LayerContext.of(torch.ones(1, 1, dtype=torch.bool)))
     for tensor in tensors[1:]:
         state = state.after(tensor, lookback=3)
     assert [hidden.item() for hidden in state.hiddens] == [1.0, 2.0, 3.0]

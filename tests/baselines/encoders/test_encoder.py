@@ -17,7 +17,7 @@ from harness.data.demo import demo_vocabulary
 from harness.models.backbones import Pooling, find_backbone
 from harness.models.batches import collate
 from harness.models.families import ACTIVATIONS
-from harness.models.multi_exit import Batch, State
+from harness.models.multi_exit import Batch, LayerContext, State
 from harness.models.shapes import EncoderShape, bert_shape
 
 SHAPE = bert_shape(3, 32, 4, 64, vocabulary=60, positions=24)
@@ -183,8 +183,9 @@ def test_a_layer_with_fewer_heads_equals_a_full_one_whose_other_heads_write_noth
     with torch.no_grad():
         wide.output.weight[:, 16:] = 0
         wide.narrow.weight[:, 40:] = 0
-        hidden, mask = torch.randn(5, 11, 32), _batch().mask
-        torch.testing.assert_close(narrow(hidden, mask), wide(hidden, mask), atol=1e-5, rtol=0)
+        hidden, context = torch.randn(5, 11, 32), LayerContext.of(_batch().mask)
+        expected = wide(hidden, context)
+        torch.testing.assert_close(narrow(hidden, context), expected, atol=1e-5, rtol=0)
 
 
 def test_factorised_embedding_equals_the_plain_one_at_full_rank() -> None:
@@ -235,7 +236,7 @@ def test_attention_scores_are_scaled_products_and_minus_infinity_at_padded_keys(
     layer = _randomised(EncoderModel(_config())).layers[1]
     hidden, mask = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1)), _batch().mask
     with torch.no_grad():
-        scores = layer.attention_scores(hidden, mask)
+        scores = layer.attention_scores(hidden, LayerContext.of(mask))
         query = hidden @ layer.query.weight.T + layer.query.bias
         key = hidden @ layer.key.weight.T + layer.key.bias
     assert scores.shape == (5, 4, 11, 11)
@@ -253,13 +254,14 @@ def test_attention_scores_are_those_that_the_layer_attends_with() -> None:
     nn.init.zeros_(layer.narrow.weight)
     nn.init.zeros_(layer.narrow.bias)
     layer.norm = nn.Identity()
-    hidden, mask = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1)), _batch().mask
+    hidden = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1))
+    context = LayerContext.of(_batch().mask)
     with torch.no_grad():
-        weights = layer.attention_scores(hidden, mask).softmax(-1)
+        weights = layer.attention_scores(hidden, context).softmax(-1)
         value = layer.value(hidden).view(5, 11, 4, 8)
         mixed = torch.einsum("nhqk,nkhs->nqhs", weights, value).reshape(5, 11, 32)
         expected = layer.attention_norm(hidden + layer.output(mixed))
-        torch.testing.assert_close(layer(hidden, mask), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(layer(hidden, context), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,8 @@ def test_an_exit_is_pool_then_dense_then_tanh_then_linear(head: Head) -> None:
     if head == "dense":
         vector = vector @ leave.pooler.weight.T + leave.pooler.bias
     expected = vector.tanh() @ leave.classifier.weight.T + leave.classifier.bias
-    torch.testing.assert_close(leave(State((hidden,), batch.mask)), expected, atol=1e-5, rtol=0)
+    state = State((hidden,), LayerContext.of(batch.mask))
+    torch.testing.assert_close(leave(state), expected, atol=1e-5, rtol=0)
 
 
 def test_exits_of_a_regression_answer_in_label_units() -> None:

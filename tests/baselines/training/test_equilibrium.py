@@ -12,7 +12,7 @@ from baselines.training.equilibrium import gradient_equilibrium
 from harness.data.dataset import TaskData
 from harness.models.backbones import Backbone
 from harness.models.batches import collate
-from harness.models.multi_exit import Batch, MultiExitModel, State
+from harness.models.multi_exit import Batch, LayerContext, MultiExitModel, State
 
 
 class Doubling(nn.Module):
@@ -22,7 +22,7 @@ class Doubling(nn.Module):
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(()))
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
         return 2 * hidden + self.shift
 
 
