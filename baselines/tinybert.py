@@ -11,7 +11,8 @@ from baselines.distillation.augmentation import AUGMENTATION_REVISION, Augmentat
 from baselines.distillation.masked_lm import MaskedLm, Pieces, masked_lm
 from baselines.distillation.stages import DistilAnswers
 from baselines.distillation.students import Start, begun, check_published, published
-from baselines.encoders.encoder import EncoderModel, Head, Layer
+from baselines.encoders.encoder import EncoderModel, Head
+from baselines.encoders.layer import EncoderLayer
 from baselines.encoders.weights import pretrained
 from baselines.training.finetune import last_only, model_config
 from baselines.training.loop import Examples, train
@@ -305,7 +306,7 @@ def _scores(
 ) -> Tensor:
     """Attention scores [n, h, t, t] of a layer, from 1."""
     layer = model.layers[number - 1]
-    assert isinstance(layer, Layer)
+    assert isinstance(layer, EncoderLayer)
     return layer.attention_scores(hiddens[number - 1], context)
 
 

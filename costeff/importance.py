@@ -1,6 +1,6 @@
 """How much each attention head and each feed-forward neuron matters to the loss, to first order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from baselines.encoders.encoder import EncoderModel, Layer
+from baselines.encoders.encoder import EncoderModel
+from baselines.encoders.layer import EncoderLayer, Units
 from baselines.training.loop import Examples, Loss
 from harness.data.dataset import Split
 from harness.methods.compute import Compute
@@ -35,12 +36,12 @@ def taylor_importance(
 ) -> Importance:
     """First-order importance |w sum over batches of |g||, drop-out off (COST-EFF, section 3.3; authors' code).
 
-    A head's score sums over the columns of the attention's output projection that read it, a neuron's over its row of the widening and
-    its column of the narrowing matrix. A batch's gradient is summed over `accumulation` forward passes, for a small memory. The model is
-    left in evaluation mode, without gradients.
+    A unit's score sums over its share of the weights that its layer names as scored
+    (`EncoderLayer.prunable`). A batch's gradient is summed over `accumulation` forward passes, for
+    a small memory. The model is left in evaluation mode, without gradients.
     """
-    layers = [layer for layer in model.layers if isinstance(layer, Layer)]
-    weights = [weight for layer in layers for weight in (layer.output.weight, layer.widen.weight, layer.narrow.weight)]
+    layers = [layer for layer in model.layers if isinstance(layer, EncoderLayer)]
+    weights = [weight for layer in layers for weight in _scored_weights(layer)]
     model.to(compute.device).eval()
     model.requires_grad_(False)
     for weight in weights:
@@ -57,7 +58,24 @@ def taylor_importance(
             total.add_(gradient.abs())
         advance()
     model.requires_grad_(True)
-    scores = [(weight.detach() * total).abs().cpu() for weight, total in zip(weights, sums, strict=True)]
-    outputs, wide, narrow = scores[0::3], scores[1::3], scores[2::3]
-    heads = tuple(output.sum(0).view(layer.heads, layer.head_size).sum(-1) for layer, output in zip(layers, outputs, strict=True))
-    return Importance(heads, tuple(one.sum(1) + other.sum(0) for one, other in zip(wide, narrow, strict=True)))
+    pairs = zip(weights, sums, strict=True)
+    scores = iter([(weight.detach() * total).abs().cpu() for weight, total in pairs])
+    found = [[_unit_scores(units, scores) for units in layer.prunable()] for layer in layers]
+    heads, neurons = zip(*found, strict=True)
+    return Importance(heads, neurons)
+
+
+def _scored_weights(layer: EncoderLayer) -> list[Tensor]:
+    parts = [part for units in layer.prunable() for part in units.scored]
+    return [layer.get_parameter(part.name) for part in parts]
+
+
+def _unit_scores(units: Units, scores: Iterator[Tensor]) -> Tensor:
+    """Sum the next scores of weights, one tensor for each scored part, over each unit [units]."""
+    sums = []
+    for part in units.scored:
+        score = next(scores)
+        others = [axis for axis in range(score.dim()) if axis != part.axis]
+        along = score.sum(others) if others else score  # [units * share]
+        sums.append(along.view(units.number, units.share(part, score)).sum(-1))
+    return sum(sums[1:], sums[0])

@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from baselines.encoders.encoder import Embedding, EncoderModel, Layer
+from baselines.encoders.encoder import Embedding, EncoderModel
+from baselines.encoders.layer import EncoderLayer, Units
 from baselines.encoders.weights import exit_heads
 from costeff.factorize import factorised
 from costeff.importance import Importance
@@ -19,14 +20,16 @@ def pruned(model: EncoderModel, shape: EncoderShape, importance: Importance) -> 
 
     Raises: ValueError when the shape is larger than the model's somewhere.
     """
-    small = EncoderModel(replace(model.config, shape=shape)).eval()
+    small = type(model)(replace(model.config, shape=shape)).eval()
     rows = (model.layers, small.layers, shape.heads, shape.ffn, importance.heads, importance.neurons)
     with torch.no_grad():
         _copy_embedding(model, small)
         for old, new, heads, ffn, head_scores, neuron_scores in zip(*rows, strict=True):
-            assert isinstance(old, Layer)
-            assert isinstance(new, Layer)
-            _copy_layer(old, new, best(head_scores, heads), best(neuron_scores, ffn))
+            assert isinstance(old, EncoderLayer)
+            units, state = old.prunable(), old.state_dict()
+            state = _kept(state, units.heads, best(head_scores, heads))
+            state = _kept(state, units.neurons, best(neuron_scores, ffn))
+            new.load_state_dict(state)
         for old_exit, new_exit in zip(exit_heads(model), exit_heads(small), strict=True):
             new_exit.load_state_dict(old_exit.state_dict())
     return small
@@ -55,26 +58,12 @@ def _copy_embedding(model: EncoderModel, small: EncoderModel) -> None:
     new.load_state_dict(state)
 
 
-def _copy_layer(old: Layer, new: Layer, heads: Tensor, neurons: Tensor) -> None:
-    """`heads` and `neurons`: positions that stay, ascending."""
-    size = old.head_size
-    columns = (heads[:, None] * size + torch.arange(size)).flatten()
-    for name in ("query", "key", "value"):
-        _copy_rows(getattr(old, name), getattr(new, name), columns)
-    _copy_columns(old.output, new.output, columns)
-    _copy_rows(old.widen, new.widen, neurons)
-    _copy_columns(old.narrow, new.narrow, neurons)
-    new.attention_norm.load_state_dict(old.attention_norm.state_dict())
-    new.norm.load_state_dict(old.norm.state_dict())
-
-
-def _copy_rows(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
-    """A linear layer with fewer outputs."""
-    new.weight.copy_(old.weight[kept])
-    new.bias.copy_(old.bias[kept])
-
-
-def _copy_columns(old: nn.Linear, new: nn.Linear, kept: Tensor) -> None:
-    """A linear layer with fewer inputs."""
-    new.weight.copy_(old.weight[:, kept])
-    new.bias.copy_(old.bias)
+def _kept(state: dict[str, Tensor], units: Units, kept: Tensor) -> dict[str, Tensor]:
+    """The tensors of a layer with the units at these indices alone, in this order."""
+    state = dict(state)
+    for part in units.parts:
+        tensor = state[part.name]
+        share = units.share(part, tensor)
+        index = (kept[:, None] * share + torch.arange(share)).flatten()
+        state[part.name] = tensor.index_select(part.axis, index)
+    return state

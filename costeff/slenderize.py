@@ -103,7 +103,8 @@ class Slenderize:
             scores = self._scores(student, teacher, data, run, number)
         shape = self.shape if self.at_once else between(start.config.shape, self.shape, number, self.rounds)
         if self.allocation == "global":
-            shape = compete(scores, shape, layer_macs(shape))
+            model_class = type(student)
+            shape = compete(scores, shape, layer_macs(shape, model_class), model_class)
         return pruned(student.to("cpu"), shape, scores)
 
     def _train(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Training:

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 
+from baselines.encoders.encoder import EncoderModel
+from baselines.encoders.layer import EncoderLayer, Units
 from costeff.importance import Importance
 from harness.models.shapes import EncoderShape
 
@@ -25,19 +28,36 @@ def largest_share(fits: Callable[[float], bool]) -> float | None:
     return low * FINENESS
 
 
-def unit_macs(shape: EncoderShape) -> tuple[int, int]:
-    """MACs of one row of `LENGTH` tokens that one attention head and one feed-forward neuron cost.
+class Unit(NamedTuple):
+    """One attention head, or one feed-forward neuron."""
 
-    A head: its part of query, key, value and output projection, and both products of the attention. A neuron: a row and a column.
+    macs: int
+    """MACs of one row of `LENGTH` tokens."""
+    scored: int
+    """Number of weights that score it."""
+
+
+def one_of_each(shape: EncoderShape, model_class: type[EncoderModel]) -> tuple[Unit, Unit]:
+    """A head and a neuron of an encoder of this shape, as its layer describes them.
+
+    Both are the same at every width, so a layer of one head and one neuron is asked; it is built
+    without memory.
     """
-    head = LENGTH * shape.head_size * (4 * shape.hidden + 2 * LENGTH)
-    return head, LENGTH * 2 * shape.hidden
+    with torch.device("meta"):
+        layer = model_class.layer_class(replace(shape, heads=(1,), ffn=(1,)), 0)
+    heads, neurons = (_unit(layer, units) for units in layer.prunable())
+    return heads, neurons
 
 
-def layer_macs(shape: EncoderShape) -> int:
+def _unit(layer: EncoderLayer, units: Units) -> Unit:
+    scored = sum(layer.get_parameter(part.name).numel() for part in units.scored)
+    return Unit(units.macs.at(LENGTH), scored)
+
+
+def layer_macs(shape: EncoderShape, model_class: type[EncoderModel] = EncoderModel) -> int:
     """MACs of all layers for one row of `LENGTH` tokens."""
-    head, neuron = unit_macs(shape)
-    return head * sum(shape.heads) + neuron * sum(shape.ffn)
+    head, neuron = one_of_each(shape, model_class)
+    return head.macs * sum(shape.heads) + neuron.macs * sum(shape.ffn)
 
 
 def encoder_macs(shape: EncoderShape) -> int:
@@ -45,24 +65,30 @@ def encoder_macs(shape: EncoderShape) -> int:
     return layer_macs(shape) + LENGTH * (shape.embedding_rank or shape.embedding_size or 0) * shape.hidden
 
 
-def compete(importance: Importance, shape: EncoderShape, budget: int) -> EncoderShape:
-    """The shape when heads and neurons of all layers compete: those whose scored weights matter most on average stay, as many as the budget
-    (MACs of all layers at 128 tokens) holds; each layer keeps at least one of both. Scored are a head's rows of the output projection and
-    a neuron's of both matrices: a score for each of these weights, so that a head does not lose by those that are not scored.
+def compete(
+    importance: Importance,
+    shape: EncoderShape,
+    budget: int,
+    model_class: type[EncoderModel] = EncoderModel,
+) -> EncoderShape:
+    """The shape when heads and neurons of all layers compete: those whose scored weights matter
+    most on average stay, as many as the budget (MACs of all layers at 128 tokens) holds; each layer
+    keeps at least one of both. The mean is over the weights that score a unit, so that a head does
+    not lose by those that are not scored.
 
     Not in the paper, where each layer keeps as many as every other.
     Raises: ValueError when the budget does not hold one head and one neuron of each layer.
     """
-    head, neuron = unit_macs(shape)
+    head, neuron = one_of_each(shape, model_class)
     layers = len(importance.heads)
-    left = budget - layers * (head + neuron)
+    left = budget - layers * (head.macs + neuron.macs)
     if left < 0:
         raise ValueError(f"a budget of {budget} MACs: wanted at least {budget - left}, one head and one neuron of each layer")
     kept = ([1] * layers, [1] * layers)
-    scored = shape.head_size * shape.hidden, 2 * shape.hidden
+    kinds = (importance.heads, head), (importance.neurons, neuron)
     rest = [
-        (float(score) / scored[kind], kind, layer, cost)
-        for kind, (scores, cost) in enumerate(((importance.heads, head), (importance.neurons, neuron)))
+        (float(score) / unit.scored, kind, layer, unit.macs)
+        for kind, (scores, unit) in enumerate(kinds)
         for layer, units in enumerate(scores)
         for score in torch.sort(units, descending=True).values[1:]
     ]

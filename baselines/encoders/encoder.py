@@ -6,16 +6,18 @@ hidden % heads == 0 and has one width for all layers; a compressed encoder is a 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from baselines.encoders.layer import EncoderLayer, Part, Prunable, Units
 from harness.models.backbones import Pooling
 from harness.models.multi_exit import LayerContext, MultiExitModel, State
 from harness.models.shapes import EncoderShape
+from harness.records import Polynomial
 
 Head = Literal["dense", "shared", "plain"]
 """What stands between an exit's pooled vector and its linear classifier: a dense pooler of its own, one dense pooler that all exits
@@ -117,11 +119,11 @@ class Embedding(nn.Module):
         return hidden.to(torch.get_autocast_dtype(kind)) if halved else hidden
 
 
-class Layer(nn.Module):
+class Layer(EncoderLayer):
     """Self-attention and feed-forward, each with a residual and a norm after it."""
 
     def __init__(self, shape: EncoderShape, index: int) -> None:
-        super().__init__()
+        super().__init__(shape, index)
         width = shape.heads[index] * shape.head_size
         self.heads, self.head_size = shape.heads[index], shape.head_size
         self.query = nn.Linear(shape.hidden, width)
@@ -162,6 +164,24 @@ class Layer(nn.Module):
         padding = padding.repeat_interleave(self.heads, 0)[:, None]  # [n h, 1, t]
         scores = torch.baddbmm(padding, query, key.transpose(1, 2), alpha=self.head_size**-0.5)  # product, scale and mask in one pass
         return scores.view(len(mask), self.heads, *scores.shape[1:])
+
+    def prunable(self) -> Prunable:
+        """Heads own rows of query, key and value and columns of the output; neurons own rows of
+        the widening and columns of the narrowing.
+
+        A head is scored by its columns of the output, a neuron by both of its weights (COST-EFF,
+        section 3.3).
+        """
+        hidden, size = self.output.out_features, self.head_size
+        names = ("query", "key", "value")
+        inner = [Part(f"{name}.{kind}", 0) for name in names for kind in ("weight", "bias")]
+        outer = Part("output.weight", 1, scored=True)
+        wide = Part("widen.weight", 0, scored=True), Part("widen.bias", 0)
+        narrow = Part("narrow.weight", 1, scored=True)
+        return Prunable(
+            heads=Units(self.heads, (*inner, outer), Polynomial(0, 4 * hidden * size, 2 * size)),
+            neurons=Units(self.widen.out_features, (*wide, narrow), Polynomial(0, 2 * hidden, 0)),
+        )
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, self.head_size).transpose(1, 2)  # [n, h, t, s]
@@ -223,6 +243,9 @@ class MaskedLmHead(nn.Module):
 class EncoderModel(MultiExitModel):
     """A multi-exit model whose tensors are fixed by a config, so that it can be saved and built again."""
 
+    layer_class: ClassVar[type[EncoderLayer]] = Layer
+    """The family's layer."""
+
     def __init__(self, config: ModelConfig) -> None:
         """Random weights as BERT's: normal, biases 0, norms 1. The deviation is BERT's 0.02 at hidden size 768 and grows with the square
         root of 768 / hidden, so that small models start with hidden states of the same size.
@@ -236,7 +259,7 @@ class EncoderModel(MultiExitModel):
         shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
         super().__init__(
             embedding=Embedding(shape),
-            layers=_layers(shape),
+            layers=_layers(shape, self.layer_class),
             exits=[
                 None if head is None else ExitHead(config, _pooler(head, shape, shared), layer) for layer, head in enumerate(config.exits)
             ],
@@ -247,12 +270,12 @@ class EncoderModel(MultiExitModel):
         self.apply(lambda module: _initialise(module, deviation))
 
 
-def _layers(shape: EncoderShape) -> list[Layer]:
+def _layers(shape: EncoderShape, layer_class: type[EncoderLayer]) -> list[EncoderLayer]:
     if not shape.shared_layers:
-        return [Layer(shape, index) for index in range(shape.layers)]
+        return [layer_class(shape, index) for index in range(shape.layers)]
     if len({*zip(shape.heads, shape.ffn, strict=True)}) > 1:
         raise ValueError(f"shared layers with heads {shape.heads} and neurons {shape.ffn}: wanted equal widths")
-    return [Layer(shape, 0)] * shape.layers
+    return [layer_class(shape, 0)] * shape.layers
 
 
 def _pooler(head: Head, shape: EncoderShape, shared: nn.Linear | None) -> nn.Linear | None:
