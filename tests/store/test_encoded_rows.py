@@ -5,15 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.messages import assert_says
 
 from harness.data.dataset import TaskData
-from harness.errors import IncompleteError
+from harness.errors import ExitCode, IncompleteError
 from harness.store.encoded_rows import RowsKey, keep_rows, kept_rows
 
 KEY = RowsKey("data", "backbone", 32, None)
 
 
-def test_rows_come_back_without_their_texts(tmp_path: Path, few_rows: TaskData) -> None:
+def test_rows_return_without_texts(tmp_path: Path, few_rows: TaskData) -> None:
+    """Rows come back without their texts."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     back = kept_rows(tmp_path, KEY)
     assert back is not None
@@ -27,12 +29,14 @@ def test_rows_come_back_without_their_texts(tmp_path: Path, few_rows: TaskData) 
 
 
 @pytest.mark.parametrize("changed", [{"data": "other"}, {"backbone": "other"}, {"max_length": 64}, {"limit": 5}])
-def test_rows_of_another_key_are_not_there(tmp_path: Path, few_rows: TaskData, changed: dict[str, object]) -> None:
+def test_other_keys_hold_no_rows(tmp_path: Path, few_rows: TaskData, changed: dict[str, object]) -> None:
+    """Rows of another key are not there."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     assert kept_rows(tmp_path, replace(KEY, **changed)) is None
 
 
-def test_rows_are_written_once_and_nothing_else_is_left(tmp_path: Path, few_rows: TaskData) -> None:
+def test_rows_are_written_once(tmp_path: Path, few_rows: TaskData) -> None:
+    """Rows are written once, and nothing else is left."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     path = KEY.path(tmp_path)
     before = path.stat().st_mtime_ns
@@ -42,14 +46,18 @@ def test_rows_are_written_once_and_nothing_else_is_left(tmp_path: Path, few_rows
 
 
 @pytest.mark.parametrize("content", [b"", b"PK half", b"text"])
-def test_a_damaged_file_says_what_to_do(tmp_path: Path, few_rows: TaskData, content: bytes) -> None:
+def test_damaged_rows_name_data_dir(tmp_path: Path, few_rows: TaskData, content: bytes) -> None:
+    """A damaged file says what to do."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     KEY.path(tmp_path).write_bytes(content)
-    with pytest.raises(IncompleteError, match="--data-dir"):
+    with pytest.raises(IncompleteError) as caught:
         kept_rows(tmp_path, KEY)
+    assert_says(caught, KEY.path(tmp_path), "--data-dir", code=ExitCode.INCOMPLETE)
 
 
-def test_a_folder_that_cannot_be_written_is_incomplete(tmp_path: Path, few_rows: TaskData) -> None:
+def test_unwritable_folder_is_incomplete(tmp_path: Path, few_rows: TaskData) -> None:
+    """A folder that cannot be written is incomplete."""
     (tmp_path / "rows").write_text("a file in the way")
-    with pytest.raises(IncompleteError, match="cannot keep the dev rows"):
+    with pytest.raises(IncompleteError) as caught:
         keep_rows(tmp_path, KEY, few_rows.dev)
+    assert_says(caught, "dev", code=ExitCode.INCOMPLETE)
