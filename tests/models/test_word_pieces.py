@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.synthetic import BERT_CONFIG, BERT_WORDS, one_line, pieces, write_bert
+from support.messages import assert_says
+from support.synthetic import BERT_CONFIG, BERT_WORDS, pieces, write_bert
 
 from harness.data import demo
 from harness.data.dataset import Tokens
@@ -15,7 +16,8 @@ from harness.models.backbones import BACKBONES, Backbone, find_backbone
 
 
 @pytest.mark.parametrize("task", demo.LABELS)
-def test_tiny_knows_every_word_of_every_demo_text(task: str) -> None:
+def test_tiny_knows_every_demo_word(task: str) -> None:
+    """The backbone tiny knows every word of every demo text."""
     tiny = replace(BACKBONES["tiny"])
     texts = [row.texts for split in demo.SPLIT_SIZES for row in demo.demo_rows(task, split)]
     tokens = tiny.encode(texts, 128)
@@ -30,27 +32,31 @@ def small(tmp_path: Path) -> Backbone:
     return find_backbone(str(write_bert(tmp_path / "small")))
 
 
-def test_single_text_stands_between_cls_and_sep_with_types_0(small: Backbone) -> None:
+def test_single_text_has_type_zero(small: Backbone) -> None:
+    """A single text stands between [CLS] and [SEP], with types 0."""
     tokens = small.encode([("The film was unaffable!",)], 16)
     assert pieces(small, tokens.ids[0].tolist()) == ["[CLS]", "the", "film", "was", "un", "##aff", "##able", "!", "[SEP]"]
     assert tokens.types[0].tolist() == [0] * 9
 
 
-def test_pair_has_two_separators_and_type_1_from_its_second_text_on(small: Backbone) -> None:
+def test_pair_has_two_types(small: Backbone) -> None:
+    """A pair has two separators, and type 1 from its second text on."""
     tokens = small.encode([("the film", "not good"), ("good", "the film was")], 16)
     assert pieces(small, tokens.ids[0].tolist()) == ["[CLS]", "the", "film", "[SEP]", "not", "good", "[SEP]"]
     assert [row.tolist() for row in tokens.types] == [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
     assert tokens.lengths.tolist() == [7, 7]
 
 
-def test_rows_are_neither_padded_nor_cut_by_what_was_encoded_before(small: Backbone) -> None:
+def test_rows_ignore_earlier_encoding(small: Backbone) -> None:
+    """Rows are neither padded nor cut by what was encoded before."""
     short, long = ("the",), ("the film was not good !",)
     assert small.encode([short, long], 16).lengths.tolist() == [3, 8]
     assert small.encode([long], 5).lengths.tolist() == [5]
     assert small.encode([long], 16).lengths.tolist() == [8]
 
 
-def test_rows_over_the_maximum_are_cut_and_counted(small: Backbone) -> None:
+def test_long_rows_are_cut_and_counted(small: Backbone) -> None:
+    """Rows over the maximum are cut and counted."""
     texts = [("the " * length,) for length in (1, 4, 5, 12)]
     tokens = small.encode(texts, 6)
     assert tokens.lengths.tolist() == [3, 6, 6, 6]
@@ -62,8 +68,10 @@ def test_rows_over_the_maximum_are_cut_and_counted(small: Backbone) -> None:
     ("first", "second", "kept"),
     [(9, 2, {(5, 2)}), (2, 9, {(2, 5)}), (9, 8, {(4, 3), (3, 4)}), (8, 9, {(4, 3), (3, 4)}), (3, 4, {(3, 4)})],
 )
-def test_longer_text_of_a_pair_is_cut_first(small: Backbone, first: int, second: int, kept: set[tuple[int, int]]) -> None:
-    """Seven pieces have room beside three marks; where both are cut the odd one may go to either."""
+def test_longer_text_is_cut_first(small: Backbone, first: int, second: int, kept: set[tuple[int, int]]) -> None:
+    """The longer text of a pair is cut first.
+
+    Seven pieces have room beside three marks; where both are cut the odd one may go to either."""
     tokens = small.encode([("the " * first, "film " * second)], 10)
     row = pieces(small, tokens.ids[0].tolist())
     assert (row.count("the"), row.count("film")) in kept
@@ -72,15 +80,15 @@ def test_longer_text_of_a_pair_is_cut_first(small: Backbone, first: int, second:
 
 
 @pytest.mark.parametrize("length", [-1, 0, 3, 49, 512])
-def test_maximum_length_outside_the_positions_is_an_error_with_both_numbers(small: Backbone, length: int) -> None:
+def test_length_outside_positions_is_refused(small: Backbone, length: int) -> None:
+    """A maximum length outside the positions is an error with both numbers."""
     with pytest.raises(HarnessError) as error:
         small.encode([("the",)], length)
-    said = one_line(error)
-    assert f"--max-length {length}" in said
-    assert "4 to 48" in said
+    assert_says(error, f"--max-length {length}", "small", 4, 48)
 
 
-def test_shortest_and_longest_allowed_lengths_work(small: Backbone) -> None:
+def test_extreme_allowed_lengths_work(small: Backbone) -> None:
+    """The shortest and the longest allowed lengths work."""
     for length in (4, 48):
         assert small.encode([("the " * 40, "film " * 40)], length).lengths.tolist() == [length]
 
@@ -102,7 +110,8 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("lowercase", [True, False])
-def test_word_pieces_of_a_vocabulary_are_those_of_the_librarys_python_tokenizer(tmp_path: Path, lowercase: bool) -> None:
+def test_word_pieces_equal_python_tokenizer(tmp_path: Path, lowercase: bool) -> None:
+    """The word pieces of a vocabulary are those of the library's Python tokenizer."""
     from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
     vocabulary = [
@@ -132,13 +141,15 @@ def test_word_pieces_of_a_vocabulary_are_those_of_the_librarys_python_tokenizer(
         assert types.tolist() == [0] * (len(library.tokenize(first)) + 2) + [1] * (len(library.tokenize(second)) + 1)
 
 
-def test_vocabulary_line_with_a_unicode_line_separator_does_not_shift_later_pieces(tmp_path: Path) -> None:
+def test_unicode_separator_shifts_no_pieces(tmp_path: Path) -> None:
+    """A line of the vocabulary with a Unicode line separator does not shift later pieces."""
     folder = write_bert(tmp_path / "odd", BERT_CONFIG | {"vocab_size": len(BERT_WORDS) + 3}, [*BERT_WORDS, "a\u2028b", "c\x85d", "zebra"])
     backbone = find_backbone(str(folder))
     assert backbone.encode([("zebra",)], 16).ids[0].tolist() == [2, len(BERT_WORDS) + 2, 3]
 
 
-def test_tokenizer_file_is_preferred_and_its_own_padding_and_truncation_are_dropped(tmp_path: Path) -> None:
+def test_tokenizer_file_is_preferred(tmp_path: Path) -> None:
+    """A tokenizer file is preferred, and its own padding and truncation are dropped."""
     folder = write_bert(tmp_path / "with-file")
     tokenizer = replace(find_backbone(str(folder))).tokenizer
     tokenizer.enable_padding(length=12)
@@ -172,18 +183,19 @@ def more_pieces_than_rows_of_the_embedding(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "names"),
     [
         (no_vocabulary, ["tokenizer.json", "vocab.txt"]),
         (broken_tokenizer, ["tokenizer.json"]),
         (no_special_pieces, ["[CLS]", "[SEP]"]),
         (vocabulary_in_latin_1, ["vocab.txt"]),
-        (more_pieces_than_rows_of_the_embedding, [str(len(BERT_WORDS)), str(len(BERT_WORDS) + 1)]),
+        (more_pieces_than_rows_of_the_embedding, [len(BERT_WORDS) + 1, len(BERT_WORDS)]),
     ],
 )
-def test_unusable_vocabulary_is_an_error(tmp_path: Path, spoil: Callable[[Path], None], words: list[str]) -> None:
+def test_unusable_vocabulary_is_refused(tmp_path: Path, spoil: Callable[[Path], None], names: list[object]) -> None:
+    """An unusable vocabulary is an error."""
     folder = write_bert(tmp_path / "mine")
     spoil(folder)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder)).encode([("the zebra",)], 16)
-    assert all(word in one_line(error) for word in words)
+    assert_says(error, *names)
