@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from support.drawing import Drawing, stage_folders
+from support.messages import names_all
 from support.synthetic import timeless
 from support.trainings import same_weights, weights_of
 
@@ -40,7 +41,8 @@ class Redrawing(Drawing):
     revision: ClassVar[int] = 2
 
 
-def test_a_second_call_reuses_the_stage_without_fitting(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_second_call_reuses_the_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A second call reuses the stage without fitting."""
     first, second = (work.fitted(Drawing(), few_rows, micro) for _ in range(2))
     assert len(Drawing.calls) == 1
     assert (first.reused, second.reused) == (False, True)
@@ -50,14 +52,16 @@ def test_a_second_call_reuses_the_stage_without_fitting(work: Work, few_rows: Ta
     assert not second.model.training
 
 
-def test_a_stage_keeps_what_its_training_told(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_stage_keeps_its_training_report(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A stage keeps what its training told."""
     report = work.fitted(Drawing(), few_rows, micro).stored.report
     assert (report.name, report.rows, report.steps, report.seconds, report.final_loss) == ("drawing", 48, 4, 0.5, 0.25)
     assert (report.selection, report.best_epoch) == ((0.5, 0.75), 2)
     assert report.key == work.key(Drawing(), few_rows, micro, ())
 
 
-def test_a_stage_leaves_its_folder_and_nothing_else(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_stage_leaves_only_its_folder(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A stage leaves its folder and nothing else."""
     fitted = work.fitted(Drawing(), few_rows, micro)
     assert fitted.folder == work.cache / "stages" / fitted.key
     assert stage_folders(work.cache) == [fitted.key]
@@ -91,19 +95,22 @@ KEY_CHANGES: dict[str, Callable[[Work, Drawing, TaskData, Backbone], tuple[Work,
 
 
 @pytest.mark.parametrize("what", KEY_CHANGES)
-def test_key_changes_with(work: Work, few_rows: TaskData, micro: Backbone, what: str) -> None:
+def test_key_changes_with_each_input(work: Work, few_rows: TaskData, micro: Backbone, what: str) -> None:
+    """The key changes with everything that a result depends on."""
     stage = Drawing()
     other_work, other_stage, data, backbone = KEY_CHANGES[what](work, stage, few_rows, micro)
     assert other_work.key(other_stage, data, backbone, ()) != work.key(stage, few_rows, micro, ())
 
 
-def test_key_changes_with_the_parents_and_their_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_key_changes_with_parents_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The key changes with the parents and their order."""
     one, two = (work.fitted(Drawing(setting), few_rows, micro) for setting in (1.0, 2.0))
     keys = [work.key(Drawing(), few_rows, micro, parents) for parents in ((), (one,), (two,), (one, two), (two, one))]
     assert len(set(keys)) == 5
 
 
-def test_key_does_not_change_with_what_has_no_part_in_the_result(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_key_ignores_irrelevant_inputs(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The key does not change with what has no part in the result."""
     key = work.key(Drawing(), few_rows, micro, ())
     elsewhere = replace(work, cache=work.cache / "elsewhere", label="another cell", compute=replace(work.compute, tracker="tensorboard"))
     renamed = replace(micro, name="other", learning_rates=(1.0,), epochs=9, licence="other")
@@ -113,24 +120,28 @@ def test_key_does_not_change_with_what_has_no_part_in_the_result(work: Work, few
 
 
 @pytest.mark.parametrize("length", [8, 32, 64])
-def test_key_does_not_change_with_what_the_backbone_encoded_before(work: Work, few_rows: TaskData, micro: Backbone, length: int) -> None:
+def test_key_ignores_earlier_encoding(work: Work, few_rows: TaskData, micro: Backbone, length: int) -> None:
+    """The key does not change with what the backbone encoded before."""
     fresh, used = replace(micro), replace(micro)
     used.encode([("a film", "a book")], length)
     assert work.key(Drawing(), few_rows, used, ()) == work.key(Drawing(), few_rows, fresh, ())
 
 
-def test_the_same_data_loaded_again_gives_the_same_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_reloaded_data_gives_same_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The same data loaded again gives the same key."""
     again = load_data(TASKS["demo-pair"], None, limit=48).encoded(micro.encode, 32)
     assert work.key(Drawing(), again, micro, ()) == work.key(Drawing(), few_rows, micro, ())
 
 
-def test_a_stage_is_seeded_from_the_runs_seed_and_its_own_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_stage_seeds_itself_from_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A stage is seeded from the run's seed and its own key."""
     fits = [at.fitted(Drawing(setting), few_rows, micro) for at in (work, work.at_seed(2)) for setting in (1.0, 2.0)]
     assert len({call.run.seed for call in Drawing.calls}) == 4
     assert not any(same_weights(weights_of(fits[0].model), weights_of(other.model)) for other in fits[1:])
 
 
-def test_seeding_fixes_torch_numpy_and_python() -> None:
+def test_seeding_fixes_every_generator() -> None:
+    """Seeding fixes torch, numpy and Python."""
     import random
 
     draws = []
@@ -141,7 +152,8 @@ def test_seeding_fixes_torch_numpy_and_python() -> None:
     assert all(len({draw[place] for draw in draws}) == 3 for place in range(4))
 
 
-def test_a_result_does_not_depend_on_what_was_drawn_before_it(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+def test_result_ignores_earlier_draws(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+    """A result does not depend on what was drawn before it."""
     first = work.fitted(Drawing(), few_rows, micro)
     torch.rand(17)
     other = replace(work, cache=tmp_path / "other")
@@ -153,7 +165,8 @@ def _fits_of(methods: tuple[str, ...], work: Work, data: TaskData, backbone: Bac
     return {name: load_method(name).fit(data, backbone, work) for name in methods}
 
 
-def test_results_do_not_depend_on_the_order_of_methods_or_on_the_cache(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_results_ignore_method_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Results do not depend on the order of methods or on the cache."""
     caches = {
         order: _fits_of(order, replace(work, cache=work.cache / "-".join(order)), few_rows, micro)
         for order in (("bert", "deebert", "pabee"), ("pabee", "deebert", "bert"), ("deebert",))
@@ -166,7 +179,8 @@ def test_results_do_not_depend_on_the_order_of_methods_or_on_the_cache(work: Wor
             assert same_weights(weights_of(fits[name].stage.model), weights_of(reference[name].stage.model)), (order, name)
 
 
-def test_methods_share_the_stages_they_have_in_common(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_methods_share_common_stages(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Methods share the stages that they have in common."""
     bert, deebert, pabee = (method.fit(few_rows, micro, work).stage for method in (Bert(), DeeBert(learning_rates=(1e-3,)), Pabee()))
     assert [use.report.name for use in deebert.uses()] == ["fine-tune", "deebert-exits"]
     assert [use.reused for use in deebert.uses()] == [True, False]
@@ -175,7 +189,8 @@ def test_methods_share_the_stages_they_have_in_common(work: Work, few_rows: Task
     assert len(stage_folders(work.cache)) == 3
 
 
-def test_parents_reach_a_stage_as_copies_of_its_own(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_parents_are_copied_for_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Parents reach a stage as copies of its own."""
     first = work.fitted(Drawing(1.0), few_rows, micro)
     model = first.model
     last = work.fitted(Drawing(2.0), few_rows, micro, (first,))
@@ -186,7 +201,8 @@ def test_parents_reach_a_stage_as_copies_of_its_own(work: Work, few_rows: TaskDa
     assert last.parents == (first,)
 
 
-def test_uses_list_every_stage_once_in_the_order_they_ran(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_uses_list_stages_in_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The uses list every stage once, in the order in which they ran."""
     root = work.fitted(Drawing(1.0, "root"), few_rows, micro)
     left, right = (work.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right"))
     last = work.fitted(Drawing(3.0, "last"), few_rows, micro, (left, right))
@@ -194,7 +210,8 @@ def test_uses_list_every_stage_once_in_the_order_they_ran(work: Work, few_rows: 
     assert last.uses()[-1] == StageUse(last.stored.report, reused=False)
 
 
-def test_weights_are_those_that_the_first_stage_loaded(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_weights_come_from_first_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The weights are those that the first stage loaded."""
     root = work.fitted(Drawing(1.0), few_rows, micro)
     last = work.fitted(Drawing(2.0), few_rows, micro, (root,))
     assert last.stored.weights is None
@@ -222,8 +239,10 @@ def fit_in_a_child(cache: str, touch: str, until: str) -> None:
     print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
 
 
-def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_waits(tmp_path: Path) -> None:
-    """The child's fit ends when this process has said that it waits."""
+def test_second_process_waits_for_stage(tmp_path: Path) -> None:
+    """Of two processes with the same key one fits, and the other says that it waits.
+
+    The child's fit ends when this process has said that it waits."""
     started, waited, said = tmp_path / "started", tmp_path / "waited", []
 
     class Told(Progress):
@@ -244,4 +263,4 @@ def test_of_two_processes_with_the_same_key_one_fits_and_the_other_says_that_it_
     assert json.loads(answer) == [fitted.key, False, 1]
     assert fitted.reused
     assert Drawing.calls == []
-    assert said == [": drawing: another process is fitting it; waiting"]
+    assert [names_all(line, "drawing") for line in said] == [True]
