@@ -82,7 +82,8 @@ def _clear_thresholds(policy: Policy, trace: Trace) -> list[float]:
     return [abs(float(middle)) for middle in (scores[chosen] + scores[chosen + 1]) / 2]
 
 
-def test_trace_stands_in_the_order_of_the_data(model: EncoderModel, dev: Split) -> None:
+def test_trace_keeps_order_of_data(model: EncoderModel, dev: Split) -> None:
+    """A trace stands in the order of the data."""
     trace = collect(model, dev, 7, CPU)
     assert trace.logits.dtype == np.float32
     assert trace.logits.shape == (LAYERS, len(dev), 2)
@@ -96,13 +97,15 @@ def test_trace_stands_in_the_order_of_the_data(model: EncoderModel, dev: Split) 
             np.testing.assert_allclose(trace.logits[:, row], alone.numpy(), atol=ROUNDING)
 
 
-def test_trace_does_not_depend_on_the_batch_size(model: EncoderModel, dev: Split) -> None:
+def test_trace_ignores_batch_size(model: EncoderModel, dev: Split) -> None:
+    """A trace does not depend on the batch size."""
     one, seven, many = (collect(model, dev, size, CPU).logits for size in (1, 7, 64))
     np.testing.assert_allclose(seven, one, atol=ROUNDING)
     np.testing.assert_allclose(many, one, atol=ROUNDING)
 
 
-def test_trace_of_permuted_rows_is_the_permuted_trace(model: EncoderModel, dev: Split) -> None:
+def test_permuted_rows_permute_the_trace(model: EncoderModel, dev: Split) -> None:
+    """The trace of permuted rows is the permuted trace."""
     order = np.random.default_rng(3).permutation(len(dev))
     trace, moved = collect(model, dev, 7, CPU), collect(model, _permuted(dev, order), 7, CPU)
     np.testing.assert_allclose(moved.logits, trace.logits[:, order], atol=ROUNDING)
@@ -111,7 +114,8 @@ def test_trace_of_permuted_rows_is_the_permuted_trace(model: EncoderModel, dev: 
     assert np.array_equal(moved.lengths, trace.lengths[order])
 
 
-def test_trace_is_made_in_evaluation_mode_without_gradients(dev: Split) -> None:
+def test_trace_runs_in_evaluation_mode(dev: Split) -> None:
+    """A trace is made in evaluation mode without gradients."""
     model = _spread().train()
     logits = collect(model, dev, 16, CPU).logits
     assert np.array_equal(logits, collect(model, dev, 16, CPU).logits)
@@ -119,7 +123,8 @@ def test_trace_is_made_in_evaluation_mode_without_gradients(dev: Split) -> None:
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_trace_of_exits_at_some_layers_names_these_layers(dev: Split) -> None:
+def test_trace_names_its_exit_layers(dev: Split) -> None:
+    """The trace of exits at some layers names these layers."""
     trace = collect(_spread(SOME), dev, 16, CPU)
     assert trace.exit_layers.tolist() == [2, 4, 5]
     assert trace.logits.shape == (3, len(dev), 2)
@@ -127,7 +132,8 @@ def test_trace_of_exits_at_some_layers_names_these_layers(dev: Split) -> None:
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("exits", [EVERY, SOME], ids=["every layer", "some layers"])
-def test_early_answers_equal_those_found_offline_on_the_trace(dev: Split, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+def test_early_exit_equals_offline_choice(dev: Split, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+    """Early predictions equal those that are found offline on the trace."""
     model = _spread(exits)
     trace = collect(model, dev, 16, CPU)
     reached = set()
@@ -140,7 +146,8 @@ def test_early_answers_equal_those_found_offline_on_the_trace(dev: Split, policy
     assert len(reached) >= len(trace.exit_layers) - 1
 
 
-def test_early_answers_of_a_regression_equal_those_found_offline(dev: Split) -> None:
+def test_regression_early_exit_equals_offline(dev: Split) -> None:
+    """Early predictions of a regression equal those that are found offline."""
     model = _spread(classes=1, scale=5.0)
     trace = collect(model, dev, 16, CPU)
     changes = np.unique(np.abs(np.diff(trace.logits[..., 0], axis=0)))
@@ -159,7 +166,8 @@ def test_early_answers_of_a_regression_equal_those_found_offline(dev: Split) -> 
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("exits", [EVERY, SOME], ids=["every layer", "some layers"])
-def test_rows_that_enter_a_layer_are_exactly_those_that_have_not_left(dev: Split, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+def test_only_remaining_rows_enter_layers(dev: Split, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+    """The rows that enter a layer are exactly those that have not left."""
     model = _spread(exits)
     trace = collect(model, dev, 16, CPU)
     threshold = _clear_thresholds(policy, trace)[0 if isinstance(policy, Patience) else 3]
@@ -180,7 +188,8 @@ def test_rows_that_enter_a_layer_are_exactly_those_that_have_not_left(dev: Split
     assert len(entered) == left_after.max()
 
 
-def test_rows_can_be_told_apart_by_their_hidden_states(model: EncoderModel, dev: Split) -> None:
+def test_hidden_states_identify_rows(model: EncoderModel, dev: Split) -> None:
+    """Rows can be told apart by their hidden states."""
     with torch.no_grad():
         hiddens = model(_all(dev)).hiddens
     for hidden in hiddens[:-1]:
@@ -190,9 +199,8 @@ def test_rows_can_be_told_apart_by_their_hidden_states(model: EncoderModel, dev:
 
 
 @pytest.mark.parametrize(("policy", "threshold"), [(Entropy(), 1.0), (Confidence(), 0.0)], ids=lambda value: getattr(value, "name", value))
-def test_everybody_leaves_at_the_first_exit_and_nothing_more_runs(
-    model: EncoderModel, dev: Split, policy: Policy, threshold: float
-) -> None:
+def test_lowest_threshold_stops_at_first_exit(model: EncoderModel, dev: Split, policy: Policy, threshold: float) -> None:
+    """Everybody leaves at the first exit, and nothing more runs."""
     ran: list[int] = []
     hooks = [layer.register_forward_hook(lambda *_, index=index: ran.append(index)) for index, layer in enumerate(model.layers)]
     answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
@@ -207,7 +215,8 @@ def test_everybody_leaves_at_the_first_exit_and_nothing_more_runs(
     [(Entropy(), 0.0), (Confidence(), 1.0), (Patience(), float(LAYERS))],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_nobody_leaves_before_the_last_exit_at_the_other_end(model: EncoderModel, dev: Split, policy: Policy, threshold: float) -> None:
+def test_highest_threshold_reaches_last_exit(model: EncoderModel, dev: Split, policy: Policy, threshold: float) -> None:
+    """At the other end nobody leaves before the last exit."""
     answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
     assert set(answers.exits.tolist()) == {LAYERS - 1}
     with torch.no_grad():
@@ -237,7 +246,8 @@ def test_saturated_logits_leave_first(dev: Split) -> None:
     assert set(answers.exits.tolist()) == {0}
 
 
-def test_a_model_with_one_exit_answers_there(dev: Split) -> None:
+def test_single_exit_model_predicts_there(dev: Split) -> None:
+    """A model with one exit predicts there."""
     model = _spread((None,) * (LAYERS - 1) + ("dense",))
     answers = answer_early(model, _all(dev), Entropy(), Entropy().cut(10.0))
     assert set(answers.exits.tolist()) == {0}
@@ -256,7 +266,8 @@ class Remembering(nn.Module):
         return own + sum(state.logits, torch.zeros_like(own))
 
 
-def test_exits_that_look_back_see_the_rows_that_are_left(dev: Split) -> None:
+def test_lookback_exits_see_remaining_rows(dev: Split) -> None:
+    """Exits that look back see the rows that are left."""
     encoder = _spread()
     model = MultiExitModel(encoder.embedding, list(encoder.layers), [Remembering() for _ in range(LAYERS)]).eval()
     trace = collect(model, dev, 16, CPU)

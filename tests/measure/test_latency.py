@@ -17,13 +17,14 @@ import pytest
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
+from support.messages import assert_says, figures, names_all
 from support.synthetic import make_job
 from torch import nn
 
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from baselines.encoders.weights import save_model
 from harness.data.dataset import TaskData
-from harness.errors import IncompleteError
+from harness.errors import ExitCode, IncompleteError
 from harness.evaluation.policies import Confidence, Entropy, Patience, Policy
 from harness.evaluation.trace import Floats
 from harness.files.typed_json import from_json
@@ -56,9 +57,8 @@ def _model(backbone: Backbone, exits: tuple[Head | None, ...] = ("dense",) * 3) 
 
 @pytest.mark.parametrize("policy", [Entropy(), Confidence(), Patience()], ids=lambda policy: policy.name)
 @pytest.mark.parametrize("exits", [("dense",) * 3, ("plain", None, "plain")], ids=["every layer", "some layers"])
-def test_walking_to_an_exit_pays_for_the_decisions_on_the_way_and_leaves_there(
-    micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]
-) -> None:
+def test_path_pays_decisions_then_leaves(micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+    """Walking to an exit pays for the decisions on the way and leaves there."""
     model = _model(micro, exits)
     batch = collate(few_rows.dev.tokens, np.arange(6))
     for place in range(len(model.exit_layers)):
@@ -90,7 +90,8 @@ def samples(job: LatencyJob) -> LatencySamples:
     return run_job(job, QUIET)
 
 
-def test_a_child_process_times_every_variant_in_every_round(samples: LatencySamples) -> None:
+def test_child_times_variants_every_round(samples: LatencySamples) -> None:
+    """A child process times every variant in every round."""
     assert set(samples.milliseconds) == {"1", "4"}
     for variants in samples.milliseconds.values():
         assert set(variants) == {"reference", "static/1", "path/1", "static/3", "path/3"}
@@ -103,9 +104,8 @@ def _measured(layers: Sequence[int]) -> list[ExitMeasurement]:
     return [ExitMeasurement(layer, {"accuracy": 0.5}, 1.0, 1, 1, {}, {}) for layer in layers]
 
 
-def test_exits_get_their_quartiles_and_the_reference_its_ratios(
-    monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples
-) -> None:
+def test_exits_get_quartiles_and_ratios(monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples) -> None:
+    """Exits get their quartiles, and the reference its ratios."""
     given: list[LatencyJob] = []
     monkeypatch.setattr(latency, "run_job", lambda asked, progress: given.append(asked) or samples)
     exits, conditions = measure_exits(_measured((1, 3)), job, "bert", QUIET)
@@ -126,7 +126,8 @@ def test_exits_get_their_quartiles_and_the_reference_its_ratios(
     assert (conditions.reference, conditions.device, conditions.precision, conditions.threads) == ("bert", "cpu", "float32", 1)
 
 
-def test_a_model_without_a_policy_has_the_same_path_and_static_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_equals_static_without_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model without a policy has the same path and static time."""
     milliseconds = {"1": {"static/3": (4.0, 2.0, 3.0)}}
     monkeypatch.setattr(latency, "run_job", lambda job, progress: LatencySamples(milliseconds))
     (exit_,), conditions = measure_exits(_measured((3,)), make_job(batches={"1": (((1, 2),),)}), None, QUIET)
@@ -135,13 +136,14 @@ def test_a_model_without_a_policy_has_the_same_path_and_static_time(monkeypatch:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_live_early_exit_is_timed_against_the_reference(
+def test_live_exit_is_timed_against_reference(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     folders: tuple[str, str],
     few_rows: TaskData,
     precision: str,
 ) -> None:
+    """Live early exit is timed against the reference."""
     own, reference = folders
     batches = {"4": timing_batches(few_rows.dev.tokens, 4)}
     live = make_job(model=own, reference=reference, batches=batches, policy="entropy", threshold=0.5, min_rounds=3, max_rounds=3)
@@ -151,7 +153,8 @@ def test_live_early_exit_is_timed_against_the_reference(
     assert {name: len(values) for name, values in answer.items()} == {"reference": 3, "live": 3}
 
 
-def test_live_early_exit_is_timed_against_its_own_last_exit_when_there_is_no_reference(micro: Backbone, few_rows: TaskData) -> None:
+def test_live_exit_falls_back_to_last(micro: Backbone, few_rows: TaskData) -> None:
+    """Live early exit is timed against its own last exit when there is no reference."""
     model = _model(micro)
     variants = latency._variants(model, None, make_job(policy="confidence", threshold=1.0))
     batch = collate(few_rows.dev.tokens, np.arange(3))
@@ -162,7 +165,8 @@ def test_live_early_exit_is_timed_against_its_own_last_exit_when_there_is_no_ref
     assert torch.equal(live.logits, reference.logits[0])
 
 
-def test_static_variants_run_no_other_layer_and_no_other_exit(micro: Backbone, few_rows: TaskData) -> None:
+def test_static_variant_runs_one_exit(micro: Backbone, few_rows: TaskData) -> None:
+    """Static variants run no other layer and no other exit."""
     model = _model(micro)
     ran: list[str] = []
     names: dict[str, nn.Module] = {f"layer {i}": layer for i, layer in enumerate(model.layers, start=1)}
@@ -196,42 +200,49 @@ def _other_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("program", "said"),
+    ("program", "names"),
     [
         (
             "import sys; print('half'); print('Traceback', 'ValueError: no such model', sep=chr(10), file=sys.stderr); sys.exit(3)",
-            "status 3: ValueError: no such model",
+            (3, "ValueError: no such model"),
         ),
-        ("import os; os.kill(os.getpid(), 9)", "status -9: no message"),
+        ("import os; os.kill(os.getpid(), 9)", (-9,)),
     ],
     ids=["several lines, the last one says why", "killed without a word"],
 )
-def test_a_failing_child_is_reported_with_its_last_line(monkeypatch: pytest.MonkeyPatch, program: str, said: str) -> None:
+def test_failing_child_reports_last_line(monkeypatch: pytest.MonkeyPatch, program: str, names: tuple[object, ...]) -> None:
+    """A failing child is reported with its last line."""
     _other_child(monkeypatch, program)
     with pytest.raises(IncompleteError) as caught:
         run_job(make_job(), QUIET)
-    assert str(caught.value) == f"timing failed with {said}"
+    said = assert_says(caught, *names, code=ExitCode.INCOMPLETE)
+    assert not names_all(said, "half")
+    assert "Traceback" not in said
 
 
-def test_each_round_of_the_child_advances_the_progress(job: LatencyJob) -> None:
-    said: list[str] = []
+def test_child_rounds_advance_progress(job: LatencyJob) -> None:
+    """Each round of the child advances the progress."""
+    began: list[tuple[list[float], int | None]] = []
+    notes: list[str] = []
 
     class Told(Progress):
         @contextmanager
         def work(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
-            said.append(f"{label} {steps}")
-            yield lambda note="": said.append(note)
+            began.append((figures(label), steps))
+            yield lambda note="": notes.append(note)
 
     run_job(job, Told(-1))
-    assert said == ["timing, 2 rounds a batch size None", *["at batch size 1"] * 2, *["at batch size 4"] * 2]
+    assert began == [([2], None)]  # rounds
+    assert [figures(note) for note in notes] == [[1], [1], [4], [4]]  # batch sizes
 
 
-def test_a_timing_that_has_to_wait_for_another_says_so(job: LatencyJob) -> None:
-    said = threading.Event()
+def test_waiting_timing_is_announced(job: LatencyJob) -> None:
+    """A timing that has to wait for another says so."""
+    said, lines = threading.Event(), []
 
     class Told(Progress):
         def say(self, line: str) -> None:
-            assert line == "waiting for another timing on this machine"
+            lines.append(line)
             said.set()
 
     answers: list[LatencySamples] = []
@@ -240,30 +251,38 @@ def test_a_timing_that_has_to_wait_for_another_says_so(job: LatencyJob) -> None:
         waiting.start()
         assert said.wait(60)
         assert answers == []
+        assert [len(line.splitlines()) for line in lines] == [1]
     waiting.join(60)
     assert set(answers[0].milliseconds) == {"1", "4"}
 
 
-def test_the_child_fails_when_the_model_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_child_needs_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The child fails when the model is not there."""
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asdict(make_job(model=str(tmp_path / "nothing"))))))
-    with pytest.raises(IncompleteError, match="does not hold a model"):
+    with pytest.raises(IncompleteError) as caught:
         latency.main()
+    assert_says(caught, tmp_path / "nothing", code=ExitCode.INCOMPLETE)
 
 
-def test_a_child_that_answers_nonsense_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nonsense_from_child_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that prints nonsense is incomplete."""
     _other_child(monkeypatch, "print('not json')")
-    with pytest.raises(IncompleteError, match="the timing process's answer is not JSON"):
+    with pytest.raises(IncompleteError) as caught:
         run_job(make_job(), QUIET)
+    assert_says(caught, code=ExitCode.INCOMPLETE)
 
 
-def test_the_users_folder_gives_the_child_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob) -> None:
-    """A harness.py, or a json.py, beside the user's data is not ours."""
+def test_user_folder_gives_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob) -> None:
+    """The user's folder gives the child no program.
+
+    A harness.py, or a json.py, beside the user's data is not ours."""
     for name in ("harness.py", "json.py"):
         (tmp_path / name).write_text("raise SystemExit('the wrong program')")
     monkeypatch.chdir(tmp_path)
     assert set(run_job(job, QUIET).milliseconds) == {"1", "4"}
 
 
-def test_a_job_holds_plain_json_values_only(job: LatencyJob) -> None:
+def test_job_holds_plain_json_values(job: LatencyJob) -> None:
+    """A job holds plain JSON values only."""
     kinds = {type(value) for value in asdict(job).values()}
     assert kinds <= {str, int, float, dict, type(None)}

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.messages import names_all, names_in_order
 from support.synthetic import make_job
 
 from harness.data.dataset import Tokens
@@ -35,28 +36,32 @@ LENGTHS = (4, 9, 1, 6, 3, 8, 2, 7, 5)
         (20, [[1, 2, 3, 4, 5, 6, 7, 8, 9]] * 3),
     ],
 )
-def test_timed_batches_hold_the_rows_at_the_quartiles_of_the_lengths(batch_size: int, expected: list[list[int]]) -> None:
+def test_timed_batches_hold_quartile_rows(batch_size: int, expected: list[list[int]]) -> None:
+    """Timed batches hold the rows at the quartiles of the lengths."""
     batches = timing_batches(_tokens(LENGTHS), batch_size)
     assert [[len(row) for row in batch] for batch in batches] == expected
     assert all(set(row) == {len(row)} for batch in batches for row in batch)
 
 
-def test_rows_of_gives_the_ids_of_the_rows_asked_for() -> None:
+def test_rows_of_returns_requested_ids() -> None:
+    """`rows_of` gives the ids of the rows that are asked for."""
     assert rows_of(_tokens((1, 3, 2)), np.array([2, 0])) == ((2, 2), (1,))
 
 
-def test_quartiles_by_hand() -> None:
+def test_quartiles_computed_by_hand() -> None:
     assert quartiles([5.0, 1.0, 4.0, 2.0, 3.0]) == Quartiles(2.0, 3.0, 4.0)
     assert quartiles([1.0, 2.0]) == Quartiles(1.25, 1.5, 1.75)
     assert quartiles([7.0]) == Quartiles(7.0, 7.0, 7.0)
 
 
-def test_quartiles_keep_four_digits_of_large_and_small_numbers() -> None:
+def test_quartiles_keep_four_digits() -> None:
+    """Quartiles keep four digits of large and of small numbers."""
     assert quartiles([123456.7]) == Quartiles(123500.0, 123500.0, 123500.0)
     assert quartiles([0.000123456]).median == 0.0001235
 
 
-def test_ratios_are_taken_round_by_round() -> None:
+def test_ratios_are_paired_by_round() -> None:
+    """Ratios are taken round by round."""
     slow, fast = [10.0, 100.0, 40.0], [10.0, 20.0, 25.0]
     assert paired_ratio(slow, fast) == Quartiles(1.3, 1.6, 3.3)
     assert np.median(slow) / np.median(fast) == 2.0
@@ -97,7 +102,8 @@ def _batches(*lengths: int) -> list[Batch]:
     return [collate(_tokens((length,)), np.array([0])) for length in lengths]
 
 
-def test_variants_take_turns_in_an_order_of_its_own_each_round(clock: FakeClock) -> None:
+def test_variants_take_shuffled_turns(clock: FakeClock) -> None:
+    """Variants take turns, in an order of its own each round."""
     variants = {name: clock.variant(name, 1.0) for name in "abc"}
     time_variants(variants, _batches(4, 6), make_job(min_rounds=40, max_rounds=40))
     calls = clock.calls[6:]
@@ -113,7 +119,8 @@ def test_variants_take_turns_in_an_order_of_its_own_each_round(clock: FakeClock)
     assert set(orders) == {"abc", "acb", "bac", "bca", "cab", "cba"}
 
 
-def test_a_slow_first_call_of_a_turn_is_not_timed(clock: FakeClock) -> None:
+def test_first_call_of_turn_is_untimed(clock: FakeClock) -> None:
+    """A slow first call of a turn is not timed."""
     last = {"name": ""}
 
     def cold(name: str) -> Callable[[Batch], None]:
@@ -130,7 +137,8 @@ def test_a_slow_first_call_of_a_turn_is_not_timed(clock: FakeClock) -> None:
     assert samples == {"a": (4.0,) * 3, "b": (4.0,) * 3}
 
 
-def test_samples_are_milliseconds_per_batch_without_the_warm_up(clock: FakeClock) -> None:
+def test_samples_exclude_the_warm_up(clock: FakeClock) -> None:
+    """Samples are milliseconds per batch without the warm-up."""
     warm = {"done": False}
     plain = clock.variant("a", 0.5)
 
@@ -143,19 +151,23 @@ def test_samples_are_milliseconds_per_batch_without_the_warm_up(clock: FakeClock
     assert samples == {"a": (3.0, 3.0, 3.0), "b": (12.0, 12.0, 12.0)}
 
 
-def test_the_fewest_rounds_are_run_however_long_they_take(clock: FakeClock) -> None:
+def test_fewest_rounds_always_run(clock: FakeClock) -> None:
+    """The fewest rounds are run, however long they take."""
     samples = time_variants({"a": clock.variant("a", 10_000.0)}, _batches(5), make_job(min_rounds=5, max_rounds=40, seconds=4.0))
     assert samples == {"a": (50_000.0,) * 5}
 
 
-def test_timing_stops_after_the_given_seconds(clock: FakeClock) -> None:
+def test_timing_stops_after_given_seconds(clock: FakeClock) -> None:
     samples = time_variants({"a": clock.variant("a", 100.0)}, _batches(5), make_job(min_rounds=2, max_rounds=40, seconds=4.2))
     assert len(samples["a"]) == 5
 
 
 @pytest.mark.parametrize(("swing", "rounds"), [(1.2, 10), (2.0, 30)], ids=["steady", "disturbed"])
-def test_a_disturbed_timing_goes_on_up_to_three_times_as_long(clock: FakeClock, swing: float, rounds: int) -> None:
-    """Rounds of two calls of 1 ms, 20 ms asked for; every other timed call takes `swing` times its millisecond."""
+def test_noisy_timing_runs_longer(clock: FakeClock, swing: float, rounds: int) -> None:
+    """A disturbed timing goes on up to three times as long.
+
+    Rounds of two calls of 1 ms, 20 ms asked for; every other timed call takes `swing` times its
+    millisecond."""
     plain, calls = clock.variant("a", 1.0), itertools.count()
 
     def swinging(batch: Batch) -> None:
@@ -169,7 +181,8 @@ def test_a_disturbed_timing_goes_on_up_to_three_times_as_long(clock: FakeClock, 
     assert (max(samples["a"]), min(samples["a"])) == pytest.approx((swing, 1.0))
 
 
-def test_a_disturbed_timing_is_said_so() -> None:
+def test_noisy_timing_is_reported() -> None:
+    """A disturbed timing is said so, with its spread and batch size."""
     said: list[str] = []
 
     class Told(Progress):
@@ -180,10 +193,13 @@ def test_a_disturbed_timing_is_said_so() -> None:
     samples = {"1": {"a": steady}, "8": {"a": disturbed}, "32": {"a": steady, "b": disturbed}}
     latency._warn_of_disturbance(samples, Told())
     (line,) = said
-    assert f"{6.5 / 4.5:.2f} times at batch size 8, {6.5 / 4.5:.2f} times at batch size 32;" in line
+    spread = f"{6.5 / 4.5:.2f}"
+    assert names_in_order(line, spread, 8, spread, 32)
+    assert not names_all(line, f"{4.6 / 4.2:.2f}")
 
 
-def test_no_more_than_the_most_rounds_are_run(clock: FakeClock) -> None:
+def test_rounds_never_exceed_the_maximum(clock: FakeClock) -> None:
+    """No more than the most rounds are run."""
     variants = {name: clock.variant(name, 0.01) for name in "ab"}
     samples = time_variants(variants, _batches(5), make_job(min_rounds=2, max_rounds=7, seconds=4.0))
     assert {name: len(values) for name, values in samples.items()} == {"a": 7, "b": 7}
