@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.messages import assert_says
 from support.synthetic import BERT_WORDS, make_stage, write_bert
 
 from baselines.distillation import augmentation
@@ -52,8 +53,11 @@ def split(*rows: tuple[str, ...]) -> Split:
 # --- which words
 
 
-def test_words_of_letters_that_are_no_stop_words_may_be_replaced(bert: Backbone) -> None:
-    """ "was", "not" and "the" are stop words, "!" is no word; "unaffable" has three pieces, "film" and "good" one, counted from [CLS]."""
+def test_content_words_may_be_replaced(bert: Backbone) -> None:
+    """Words of letters that are no stop words may be replaced.
+
+    "was", "not" and "the" are stop words, "!" is no word; "unaffable" has three pieces, "film" and
+    "good" one, counted from [CLS]."""
     found = places_in("The film was not unaffable! Good film", bert)
     assert [(place.word, place.piece) for place in found] == [("film", 2), ("unaffable", None), ("Good", 9), ("film", 10)]
     assert found[1].text[found[1].start : found[1].end] == "unaffable"
@@ -63,8 +67,10 @@ SEEN = {"the", "film", "was", "not", "good", "cafe"}
 """Words that sentences have."""
 
 
-def test_only_words_that_are_pieces_by_themselves_are_put_in(bert: Backbone) -> None:
-    """ "un" and "caf" begin words and are none."""
+def test_only_whole_pieces_are_inserted(bert: Backbone) -> None:
+    """Only words that are pieces by themselves are put in.
+
+    "un" and "caf" begin words and are none."""
     found = whole_words(bert, SEEN)
     assert found.words == ("the", "film", "was", "not", "good")
     assert tuple(BERT_WORDS[id_] for id_ in found.ids) == found.words
@@ -99,7 +105,8 @@ class Watched(Fixed):
         return super().forward(batch)
 
 
-def test_the_model_is_asked_about_one_masked_word_at_a_time_and_its_best_whole_words_are_taken(bert: Backbone, work: Work) -> None:
+def test_one_word_is_masked_at_once(bert: Backbone, work: Work) -> None:
+    """The model is asked about one masked word at a time, and its best whole words are taken."""
     model = Watched(bert)
     places = [place for place in places_in("the film was good", bert) if place.piece is not None]
     assert by_words(places, model, bert, whole_words(bert, SEEN), 3, work) == [("good", "film", "the")] * 2
@@ -107,16 +114,20 @@ def test_the_model_is_asked_about_one_masked_word_at_a_time_and_its_best_whole_w
     assert sorted(words) == [["[CLS]", "the", "[MASK]", "was", "good", "[SEP]"], ["[CLS]", "the", "film", "was", "[MASK]", "[SEP]"]]
 
 
-def test_neighbours_are_the_nearest_by_angle_without_the_word_itself(tmp_path: Path) -> None:
-    """Angles from "cat" (1, 0): dog 45 degrees, fish 90, sky 180; length does not count."""
+def test_neighbours_are_nearest_by_angle(tmp_path: Path) -> None:
+    """Neighbours are the nearest by angle, without the word itself.
+
+    Angles from "cat" (1, 0): dog 45 degrees, fish 90, sky 180; length does not count."""
     path = tmp_path / "vectors.txt"
     path.write_text("cat 1 0\nsky -1 0\ndog 7 7\nfish 0 0.1\n", encoding="utf-8")
     found = neighbours({"cat", "unknown"}, vectors_of(read_vectors(path)), 2)
     assert found == {"cat": ("dog", "fish")}
 
 
-def test_of_a_word_of_several_pieces_the_mean_of_the_backbones_own_embeddings_counts(bert: Backbone) -> None:
-    """film = un + ##aff + ##able by hand, so "film" is nearest to "unaffable"."""
+def test_split_word_uses_mean_embedding(bert: Backbone) -> None:
+    """Of a word of several pieces the mean of the backbone's own embeddings counts.
+
+    film = un + ##aff + ##able by hand, so "film" is nearest to "unaffable"."""
     embedding = Embedding(bert.shape)
     table = embedding.word.weight.data
     table[BERT_WORDS.index("film")] = sum(table[BERT_WORDS.index(piece)] for piece in ("un", "##aff", "##able"))
@@ -124,8 +135,8 @@ def test_of_a_word_of_several_pieces_the_mean_of_the_backbones_own_embeddings_co
     assert neighbours({"unaffable"}, vectors, 1) == {"unaffable": ("film",)}
 
 
-def test_a_words_own_pieces_are_not_put_in_its_place(bert: Backbone) -> None:
-    """ "un" is the nearest, "film" the next."""
+def test_own_pieces_never_replace_word(bert: Backbone) -> None:
+    """A word's own pieces are not put in its place. "un" is the nearest, "film" the next."""
     embedding = Embedding(bert.shape)
     table = embedding.word.weight.data
     table.fill_(1e-3)
@@ -135,7 +146,8 @@ def test_a_words_own_pieces_are_not_put_in_its_place(bert: Backbone) -> None:
     assert neighbours({"unaffable", "film"}, vectors, 3) == {"unaffable": ("film", "good"), "film": ("un", "good")}
 
 
-def test_words_with_spaces_and_those_that_are_no_words_are_read_and_not_put_in(tmp_path: Path) -> None:
+def test_non_words_are_read_only(tmp_path: Path) -> None:
+    """Words with spaces, and those that are no words, are read and not put in."""
     path = tmp_path / "vectors.txt"
     path.write_text("cat 1 0\n. . 1 0.1\n3 1 0.2\ndog 1 0.3\n", encoding="utf-8")
     assert read_vectors(path).words == ("cat", ". .", "3", "dog")
@@ -143,25 +155,29 @@ def test_words_with_spaces_and_those_that_are_no_words_are_read_and_not_put_in(t
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "names"),
     [
-        ("", "no lines"),
-        ("cat 1 0\ndog 1\n", "line 2: wanted a word and 2 finite numbers, got 'dog 1'"),
-        ("cat\n", "line 1: wanted a word and finite numbers, got 'cat'"),
-        ("cat one two\n", "line 1"),
-        ("cat 1 0\ndog 1 nan\n", "line 2"),
+        ("", []),
+        ("cat 1 0\ndog 1\n", [2, 2, "dog 1"]),
+        ("cat\n", [1, "cat"]),
+        ("cat one two\n", [1, "cat one two"]),
+        ("cat 1 0\ndog 1 nan\n", [2, 2, "dog 1 nan"]),
     ],
 )
-def test_malformed_vectors_are_refused(tmp_path: Path, content: str, said: str) -> None:
+def test_malformed_vectors_are_refused(tmp_path: Path, content: str, names: list[object]) -> None:
+    """Malformed vectors are refused with the line, how many numbers it should have, and what it
+    is."""
     (tmp_path / "v.txt").write_text(content, encoding="utf-8")
-    with pytest.raises(HarnessError, match=rf"--glove.*v\.txt.*{said}"):
+    with pytest.raises(HarnessError) as caught:
         read_vectors(tmp_path / "v.txt")
+    assert_says(caught, "--glove", tmp_path / "v.txt", *names)
 
 
 # --- rows
 
 
-def test_copies_of_a_fixed_sentence_have_words_of_its_candidates_in_their_places() -> None:
+def test_copies_replace_words_by_candidates() -> None:
+    """Copies of a fixed sentence have words of its candidates in their places."""
     text = "A good Film"
     choices = {Place(text, 2, 6, 2): ("bad", "fine"), Place(text, 7, 11, 3): ("movie",)}
     rows = alter(split((text,)), choices, replace(HOW, copies=200))
@@ -172,15 +188,18 @@ def test_copies_of_a_fixed_sentence_have_words_of_its_candidates_in_their_places
     assert alter(split((text,)), choices, replace(HOW, copies=200)) == rows
 
 
-def test_a_share_of_the_words_is_replaced() -> None:
-    """1,000 words at probability 0.4: 400 are expected, the deviation is 15.5."""
+def test_given_share_of_words_changes() -> None:
+    """A share of the words is replaced.
+
+    1,000 words at probability 0.4: 400 are expected, the deviation is 15.5."""
     texts = tuple(f"word{'x' * (number % 7)} {number}" for number in range(1000))
     choices = {Place(text, 0, text.index(" "), 1): ("new",) for text in texts}
     rows = alter(split(*((text,) for text in texts)), choices, Augmentation(1, 0.4, 1))
     assert sum("new" in texts[0] for _, texts in rows) == pytest.approx(400, abs=60)
 
 
-def test_both_texts_of_a_pair_are_altered_and_rows_know_where_they_come_from() -> None:
+def test_pairs_change_and_keep_sources() -> None:
+    """Both texts of a pair are altered, and rows know where they come from."""
     choices = {Place("one", 0, 3, 1): ("won",), Place("two", 0, 3, 1): ("too",)}
     rows = alter(split(("plain", "plain"), ("one", "two")), choices, replace(HOW, copies=100))
     assert rows[0] == (0, ("plain", "plain"))
@@ -196,9 +215,10 @@ def words(work: Work, micro: Backbone) -> Words:
     return masked_lm(micro, 32, replace(work, corpus=Corpus(limit=40)))
 
 
-def test_the_tasks_rows_and_their_copies_are_made_once_and_kept(
+def test_augmented_rows_are_made_once(
     work: Work, few_rows: TaskData, micro: Backbone, words: Words, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The task's rows and their copies are made once and kept."""
     data = augmented(few_rows, micro, HOW, words, work)
     assert 2 * len(few_rows.train) < len(data.train) <= 6 * len(few_rows.train)
     assert set(few_rows.train.texts) < set(data.train.texts)
@@ -213,7 +233,8 @@ def test_the_tasks_rows_and_their_copies_are_made_once_and_kept(
     assert [path.suffix for path in sorted((work.cache / "augmented").iterdir())] == [".json", ".lock"]
 
 
-def test_copies_keep_their_rows_label(work: Work, few_rows: TaskData, micro: Backbone, words: Words) -> None:
+def test_copies_keep_their_label(work: Work, few_rows: TaskData, micro: Backbone, words: Words) -> None:
+    """Copies keep the label of their row."""
     data = augmented(few_rows, micro, HOW, words, work)
     (path,) = (work.cache / "augmented").glob("*.json")
     sources = [source for source, _ in json.loads(path.read_text())]
@@ -228,10 +249,10 @@ def test_other_settings_make_other_rows(work: Work, few_rows: TaskData, micro: B
     assert one.fingerprint != other.fingerprint
 
 
-def test_a_file_of_vectors_takes_the_place_of_the_backbones_own(
-    work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
-) -> None:
-    """The teacher of words knows too few here, so that every word is replaced by neighbours."""
+def test_vectors_file_replaces_own_embeddings(work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path) -> None:
+    """A file of vectors takes the place of the backbone's own.
+
+    The teacher of words knows too few here, so that every word is replaced by neighbours."""
     assert not words.teach
     seen = sorted({place.word.lower() for row in few_rows.train.texts for text in row for place in places_in(text, micro)})
     path = tmp_path / "vectors.txt"
@@ -242,16 +263,22 @@ def test_a_file_of_vectors_takes_the_place_of_the_backbones_own(
     assert any("zebra" in text for row in other.train.texts for text in row)
 
 
-def test_vectors_of_another_language_are_refused(work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path) -> None:
-    """Without a copy that differs the rows would be those of augmentation=0, unmarked."""
+def test_vectors_of_other_language_are_refused(work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path) -> None:
+    """Vectors of another language are refused.
+
+    Without a copy that differs the rows would be those of augmentation=0, unmarked."""
     path = tmp_path / "vectors.txt"
     path.write_text("zebra 1 0\nquagga 1 0.1\n", encoding="utf-8")
-    with pytest.raises(HarnessError, match=r"--glove .*vectors\.txt: not one of the task's words has a vector there"):
+    with pytest.raises(HarnessError) as caught:
         augmented(few_rows, micro, HOW, words, replace(work, vectors=path))
+    assert_says(caught, "--glove", path, "augmentation=0")
 
 
-def test_where_the_model_knows_words_it_is_asked_and_a_masked_text_takes_what_it_says(work: Work, bert: Backbone) -> None:
-    """The whole way: "film" is one piece and gets the model's words, "unaffable" several and gets its neighbour."""
+def test_model_choices_fill_masked_text(work: Work, bert: Backbone) -> None:
+    """Where the model knows words it is asked, and a masked text takes what it predicts.
+
+    The whole way: "film" is one piece and gets the model's words, "unaffable" several and gets its
+    neighbour."""
     model = Fixed(bert)
     table = model.embedding.get_parameter("word.weight").data
     table[:, :3] = -1e-3
@@ -268,7 +295,8 @@ def test_where_the_model_knows_words_it_is_asked_and_a_masked_text_takes_what_it
     assert texts == {"the film was unaffable", *(f"the {one} was {other}" for one in ("good", "film") for other in ("the", "film"))}
 
 
-def test_a_vocabulary_with_capitals_gives_the_same_vectors_in_any_order(bert: Backbone) -> None:
+def test_capital_vocabulary_order_is_irrelevant(bert: Backbone) -> None:
+    """A vocabulary with capitals gives the same vectors in any order."""
     embedding = Embedding(bert.shape)
     usable = whole_words(bert, SEEN)
     one, other = (own_vectors(embedding, bert, usable, wanted) for wanted in ({"Film", "film", "good"}, {"good", "film", "Film"}))

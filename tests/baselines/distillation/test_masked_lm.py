@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.messages import assert_says
 from support.synthetic import BERT_CONFIG, BERT_WORDS, write_bert
 from support.trainings import make_model, make_run, make_schedule
 from torch import Tensor
@@ -35,8 +36,10 @@ def rows(lengths: list[int], width: int) -> Batch:
     return Batch(ids, torch.zeros_like(ids), mask)
 
 
-def test_a_share_of_each_rows_words_is_masked_and_nothing_else() -> None:
-    """22 words: 3.3 -> 3; 42: 6.3 -> 6; 5 words: 0.75 -> 1; 1 word: 1; none: none."""
+def test_share_of_words_is_masked() -> None:
+    """A share of each row's words is masked, and nothing else.
+
+    22 words: 3.3 -> 3; 42: 6.3 -> 6; 5 words: 0.75 -> 1; 1 word: 1; none: none."""
     batch = rows([24, 44, 7, 3, 2], 50)
     found = masked(batch, PIECES)
     assert found.places.sum(1).tolist() == [3, 6, 1, 1, 0]
@@ -45,7 +48,8 @@ def test_a_share_of_each_rows_words_is_masked_and_nothing_else() -> None:
     assert torch.equal(found.targets, batch.ids[found.places])
 
 
-def test_of_the_masked_words_8_of_10_become_mask_1_another_word_1_itself() -> None:
+def test_masked_words_become_three_kinds() -> None:
+    """Of the masked words 8 of 10 become [MASK], 1 another word, and 1 itself."""
     batch = rows([200] * 500, 200)
     found = masked(batch, PIECES)
     new = found.batch.ids[found.places]
@@ -58,7 +62,8 @@ def test_of_the_masked_words_8_of_10_become_mask_1_another_word_1_itself() -> No
     assert len(others.unique()) > 400
 
 
-def test_masks_follow_from_torchs_seed() -> None:
+def test_masks_follow_torch_seed() -> None:
+    """Masks follow from torch's seed."""
     batch = rows([24, 44], 50)
 
     def drawn(seed: int) -> Tensor:
@@ -70,8 +75,10 @@ def test_masks_follow_from_torchs_seed() -> None:
 
 
 @pytest.mark.parametrize("rank", [None, 3])
-def test_the_decoder_is_the_embeddings_own_table(rank: int | None) -> None:
-    """By hand: dense, GELU, norm, products with each word's embedding, bias."""
+def test_decoder_is_embedding_table(rank: int | None) -> None:
+    """The decoder is the embedding's own table.
+
+    By hand: dense, GELU, norm, products with each word's embedding, bias."""
     shape = replace(bert_shape(1, 8, 2, 16, vocabulary=20), embedding_rank=rank)
     head, embedding = MaskedLmHead(shape), Embedding(shape)
     torch.nn.init.normal_(head.bias)
@@ -85,7 +92,8 @@ def test_the_decoder_is_the_embeddings_own_table(rank: int | None) -> None:
     assert names == {"dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"}
 
 
-def test_the_pieces_of_a_vocabulary(micro: Backbone) -> None:
+def test_pieces_come_from_vocabulary(micro: Backbone) -> None:
+    """The pieces of a vocabulary are its special ones, [MASK] and its size."""
     found = Pieces.of(micro)
     names = [micro.tokenizer.id_to_token(id_) for id_ in found.special]
     assert names == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -98,7 +106,8 @@ def sentences(micro: Backbone) -> TaskData:
     return Corpus(limit=400).data.encoded(micro.encode, 32)
 
 
-def test_a_head_learns_on_a_frozen_encoder(micro: Backbone, sentences: TaskData, tmp_path: Path) -> None:
+def test_head_learns_on_frozen_encoder(micro: Backbone, sentences: TaskData, tmp_path: Path) -> None:
+    """A head learns on a frozen encoder."""
     torch.manual_seed(5)
     fit = MaskedLm("masked-lm-head", 0.0, make_schedule(epochs=6, learning_rate=3e-3)).fit((), sentences, micro, make_run(tmp_path))
     model, pieces = fit.model, Pieces.of(micro)
@@ -113,7 +122,8 @@ def test_a_head_learns_on_a_frozen_encoder(micro: Backbone, sentences: TaskData,
     assert after > before + 0.05
 
 
-def test_a_model_with_a_head_is_saved_and_loaded_with_it(micro: Backbone, tmp_path: Path) -> None:
+def test_masked_lm_head_is_saved(micro: Backbone, tmp_path: Path) -> None:
+    """A model with a head is saved and loaded with it."""
     model = EncoderModel(replace(make_model(micro).config, masked_lm=True)).eval()
     save_model(model, tmp_path)
     again = load_model(tmp_path)
@@ -122,8 +132,10 @@ def test_a_model_with_a_head_is_saved_and_loaded_with_it(micro: Backbone, tmp_pa
         assert torch.equal(told(model, model(given.batch).hiddens[-1], given), told(again, again(given.batch).hiddens[-1], given))
 
 
-def test_the_head_of_a_checkpoint_is_the_librarys(tmp_path: Path) -> None:
-    """Loaded from the library's masked-LM model, it says what that says; nothing is trained."""
+def test_checkpoint_head_equals_library(tmp_path: Path) -> None:
+    """The head of a checkpoint is the library's.
+
+    Loaded from the library's masked-LM model, it says what that says; nothing is trained."""
     library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
     folder = write_bert(tmp_path / "bert")
     library.save_pretrained(folder, safe_serialization=True)
@@ -141,8 +153,10 @@ def test_the_head_of_a_checkpoint_is_the_librarys(tmp_path: Path) -> None:
         torch.testing.assert_close(told(model, model(everywhere.batch).hiddens[-1], everywhere), wanted[batch.mask], atol=1e-5, rtol=1e-4)
 
 
-def test_a_checkpoints_head_that_tells_too_little_is_trained(tmp_path: Path) -> None:
-    """TinyBERT's published models carry a head that was never trained."""
+def test_poor_checkpoint_head_is_trained(tmp_path: Path) -> None:
+    """A checkpoint's head that predicts too little is trained.
+
+    TinyBERT's published models carry a head that was never trained."""
     library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
     folder = write_bert(tmp_path / "bert")
     library.save_pretrained(folder, safe_serialization=True)
@@ -156,16 +170,22 @@ def test_a_checkpoints_head_that_tells_too_little_is_trained(tmp_path: Path) -> 
     assert torch.equal(fit.model.embedding.get_parameter("word.weight"), library.bert.embeddings.word_embeddings.weight)
 
 
-def test_a_head_begins_at_the_words_frequencies(micro: Backbone) -> None:
-    """Pieces 3 and 5 stand twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each."""
+def test_head_starts_at_word_frequencies(micro: Backbone) -> None:
+    """A head begins at the words' frequencies.
+
+    Pieces 3 and 5 stand twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each.
+    """
     rows = Split(np.arange(2), (("a",), ("b",)), np.zeros(2), Tokens((np.array([3, 5]), np.array([3])), (), 0))
     assert log_frequencies(rows, 6).exp().tolist() == pytest.approx([1 / 9, 1 / 9, 1 / 9, 3 / 9, 1 / 9, 2 / 9])
 
 
-def test_sentences_of_too_few_words_are_left_out_of_masking() -> None:
-    """Four words, three, four with an unknown one, five."""
+def test_short_sentences_are_not_masked() -> None:
+    """Sentences of too few words are left out of masking.
+
+    Four words, three, four with an unknown one, five."""
     texts = [[2, 10, 11, 12, 13, 3], [2, 10, 11, 12, 3], [2, 10, 1, 12, 13, 3], [2, 10, 11, 12, 13, 14, 3]]
     rows = Split(np.arange(4), (("a",),) * 4, np.zeros(4), Tokens(tuple(map(np.array, texts)), tuple(map(np.zeros_like, texts)), 0))
     assert maskable(rows, PIECES).ids.tolist() == [0, 3]
-    with pytest.raises(HarnessError, match="no sentence of 4 words"):
+    with pytest.raises(HarnessError) as caught:
         maskable(rows.rows(np.array([1, 2])), PIECES)
+    assert_says(caught, 4)

@@ -38,9 +38,8 @@ def _model(backbone: Backbone, seed: int, exits: int = 3) -> EncoderModel:
     ids=str,
 )
 @pytest.mark.parametrize("teacher_exits", [1, 3])
-def test_the_loss_is_the_weighted_sum_of_its_parts(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, targets: Targets, teacher_exits: int
-) -> None:
+def test_loss_is_weighted_sum_of_parts(micro: Backbone, few_rows: TaskData, tmp_path: Path, targets: Targets, teacher_exits: int) -> None:
+    """The loss is the weighted sum of its parts."""
     student, teacher = _model(micro, 1), _model(micro, 2, teacher_exits)
     examples = Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))
     batch, labels = examples.batch, examples.labels
@@ -56,7 +55,8 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(
     assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-def test_a_student_that_is_its_teacher_has_no_hidden_loss(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_self_taught_student_has_no_loss(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """A student that is its own teacher has no hidden loss."""
     model = _model(micro, 1)
     loss = distillation(Targets(hidden=1.0), Teacher(model, few_rows.train, make_run(tmp_path), hiddens=True), 1.0)
     with torch.no_grad():
@@ -66,10 +66,8 @@ def test_a_student_that_is_its_teacher_has_no_hidden_loss(micro: Backbone, few_r
 @pytest.mark.parametrize(
     "change", [{}, {"equilibrium": False}, {"targets": Targets(soft=1.0)}, {"exits": Exits("cls", 1, "average")}], ids=str
 )
-def test_a_switch_changes_what_comes_of_the_same_seed(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
-) -> None:
-    """And nothing changed changes nothing."""
+def test_each_switch_changes_the_result(micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]) -> None:
+    """A switch changes what comes of the same seed. And nothing changed changes nothing."""
     stage = Distil("a stage", Targets(soft=0.5, hard=0.5), Exits("mean", 1, "average"), True, make_schedule())
     trained = []
     for name, one in (("plain", stage), ("other", replace(stage, **change))):
@@ -79,7 +77,8 @@ def test_a_switch_changes_what_comes_of_the_same_seed(
     assert torch.equal(*trained) == (change == {})
 
 
-def test_with_a_teacher_alone_the_student_starts_at_the_pretrained_weights(micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_student_starts_at_pretrained_weights(micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a teacher alone the student starts at the pretrained weights."""
     teacher, start, asked = _model(micro, 1, exits=1), _model(micro, 2), []
     report = WeightsReport(5, (), ())
 
@@ -93,7 +92,8 @@ def test_with_a_teacher_alone_the_student_starts_at_the_pretrained_weights(micro
     assert asked == [(micro, ("plain",) * 3, "cls")]
 
 
-def test_fresh_exits_stand_on_the_same_encoder(micro: Backbone, few_rows: TaskData) -> None:
+def test_fresh_exits_keep_the_encoder(micro: Backbone, few_rows: TaskData) -> None:
+    """Fresh exits stand on the same encoder."""
     start = _model(micro, 1, exits=1)
     made = Exits("cls", 2, "average").on(start).eval()
     batch = collate(few_rows.train.tokens, np.arange(8))

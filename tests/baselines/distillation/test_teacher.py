@@ -32,9 +32,10 @@ def calls_of(model: EncoderModel) -> list[int]:
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["kept", "too large to keep"])
-def test_answers_are_those_of_the_model_in_evaluation_mode(
+def test_teacher_predicts_in_evaluation_mode(
     micro: Backbone, rows: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
+    """Predictions are those of the model in evaluation mode."""
     monkeypatch.setattr(module, "KEPT_BYTES", 2**30 if keep else 100)
     model = make_model(micro, dropout=0.5).train()
     teacher, calls = Teacher(model, rows, make_run(tmp_path), hiddens=True), calls_of(model)
@@ -53,16 +54,22 @@ def test_answers_are_those_of_the_model_in_evaluation_mode(
     assert len(calls) == (3 if keep else 6), "3 are the test's own"
 
 
-def test_who_asks_for_part_of_the_rows_again_gets_the_same(micro: Backbone, rows: Split, tmp_path: Path) -> None:
-    """A period of pruning holds some of the rows, perhaps some of them twice, in an order of its own."""
+def test_partial_rows_get_kept_predictions(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    """Who asks for part of the rows again gets the same.
+
+    A period of pruning holds some of the rows, perhaps some of them twice, in an order of its own.
+    """
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path), hiddens=False)
     whole = teacher(Examples.of(rows, np.arange(48), CPU))
     part = rows.rows(np.array([9, 3, 9, 20]))
     assert torch.equal(teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, whole.logits[:, [20, 3, 9]])
 
 
-def test_the_same_teacher_is_not_asked_twice_about_the_same_rows(micro: Backbone, rows: Split, tmp_path: Path) -> None:
-    """Nor for less than it has said; for more, for other rows, with other weights or in another precision it is."""
+def test_teacher_runs_once_per_rows(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    """The same teacher is not asked twice about the same rows.
+
+    Nor for less than it has said; for more, for other rows, with other weights or in another
+    precision it is."""
 
     def asked(rows: Split, hiddens: bool, precision: str = "float32", change: float = 0.0) -> int:
         model = make_model(micro)
@@ -85,13 +92,15 @@ def test_the_same_teacher_is_not_asked_twice_about_the_same_rows(micro: Backbone
         assert other > 0
 
 
-def test_answers_have_the_precision_of_training(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+def test_teacher_uses_training_precision(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    """Predictions have the precision of training."""
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path, "bfloat16"), hiddens=True)
     answer = teacher(Examples.of(rows, np.arange(4), CPU))
     assert {answer.logits.dtype, *(hidden.dtype for hidden in answer.hiddens)} == {torch.bfloat16}
 
 
-def test_equal_tensors_that_are_pooled_in_another_way_are_another_teacher(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+def test_other_pooling_is_another_teacher(micro: Backbone, rows: Split, tmp_path: Path) -> None:
+    """Equal tensors that are pooled in another way are another teacher."""
     model = make_model(micro)
     other = EncoderModel(replace(model.config, pooling="cls" if model.config.pooling == "mean" else "mean"))
     other.load_state_dict(model.state_dict())

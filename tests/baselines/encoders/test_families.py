@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.families import FAMILIES, LIBRARY, SIZES, library_model, randomised, write_family
-from support.synthetic import one_line
+from support.messages import assert_says
 from torch import nn
 from transformers import (
     AlbertForPreTraining,
@@ -50,7 +50,8 @@ def inputs(library: PreTrainedModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("case", LIBRARY)
-def test_equal_to_the_library_at_every_layer_with_padding_and_pairs(tmp_path: Path, case: str) -> None:
+def test_encoders_equal_library_families(tmp_path: Path, case: str) -> None:
+    """Every family's encoder equals the library's at every layer, with padding and pairs."""
     library = library_model(case)
     backbone, model = read(write_family(tmp_path / "it", case, library))
     assert backbone.family == case.partition(" ")[0]
@@ -83,7 +84,8 @@ def with_head(family: str) -> nn.Module:
 
 
 @pytest.mark.parametrize("family", HEADS)
-def test_every_tensor_of_a_checkpoint_with_its_head_is_loaded_or_left_out_on_purpose(tmp_path: Path, family: str) -> None:
+def test_checkpoint_tensors_are_accounted_for(tmp_path: Path, family: str) -> None:
+    """Every tensor of a checkpoint with its head is loaded or left out on purpose."""
     folder = write_family(tmp_path / "it", family, with_head(family))
     held = load_file(folder / "model.safetensors")
     backbone = find_backbone(str(folder))
@@ -100,7 +102,8 @@ def test_every_tensor_of_a_checkpoint_with_its_head_is_loaded_or_left_out_on_pur
 
 
 @pytest.mark.parametrize("family", [family for family in HEADS if family != "electra"])
-def test_the_masked_lm_head_of_a_checkpoint_is_the_librarys(tmp_path: Path, family: str) -> None:
+def test_masked_lm_head_equals_library(tmp_path: Path, family: str) -> None:
+    """The masked-LM head of a checkpoint is the library's."""
     library = with_head(family)
     folder = write_family(tmp_path / "it", family, library)
     backbone, model = read(folder, masked_lm=True)
@@ -119,7 +122,8 @@ def test_electra_has_no_masked_lm_head(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["electra-small-discriminator", "bert_uncased_L-2_H-128_A-2"])
-def test_a_pickle_of_the_table_is_read_with_the_names_of_its_family(tmp_path: Path, name: str) -> None:
+def test_table_pickle_uses_family_names(tmp_path: Path, name: str) -> None:
+    """A pickle of the table is read with the names of its family."""
     entry = BACKBONES[name]
     head = with_head(entry.family)
     folder = write_family(tmp_path / "it", entry.family, head)
@@ -133,7 +137,8 @@ def test_a_pickle_of_the_table_is_read_with_the_names_of_its_family(tmp_path: Pa
 
 
 @pytest.mark.parametrize("family", ["roberta", "albert"])
-def test_masking_knows_the_special_pieces_of_the_family(tmp_path: Path, family: str) -> None:
+def test_masking_knows_special_pieces(tmp_path: Path, family: str) -> None:
+    """Masking knows the special pieces of the family."""
     backbone = find_backbone(str(write_family(tmp_path / "it", family)))
     pieces = Pieces.of(backbone)
     assert backbone.tokenizer.id_to_token(pieces.mask) in ("<mask>", "[MASK]")
@@ -155,7 +160,8 @@ TENSOR = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("wrong", ["missing", "of another shape", "unexpected"])
-def test_a_tensor_that_does_not_fit_is_named_as_the_file_calls_it(tmp_path: Path, family: str, wrong: str) -> None:
+def test_unfitting_tensor_is_named(tmp_path: Path, family: str, wrong: str) -> None:
+    """A tensor that does not fit is named as the file calls it."""
     folder = write_family(tmp_path / "it", family)
     tensors, name = load_file(folder / "model.safetensors"), TENSOR[family]
     if wrong == "missing":
@@ -164,36 +170,39 @@ def test_a_tensor_that_does_not_fit_is_named_as_the_file_calls_it(tmp_path: Path
         name = TENSOR["electra" if family == "albert" else "albert"]
         tensors[name] = torch.zeros(2)
     else:
+        size, *rest = tensors[name].shape
         tensors[name] = tensors[name][:-1].clone()
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(HarnessError) as caught:
         read(folder)
-    assert f"1 {wrong}: {name}" in one_line(caught)
+    shapes = [[size - 1, *rest], [size, *rest]] if wrong == "of another shape" else []
+    assert_says(caught, "it", 1, name, *shapes)
 
 
 @pytest.mark.parametrize(
-    ("case", "change", "said"),
+    ("case", "change", "names"),
     [
-        ("albert", {"num_hidden_groups": 3}, ["num_hidden_groups 3", "wanted 1"]),
-        ("albert", {"inner_group_num": 2}, ["inner_group_num 2", "wanted 1"]),
-        ("albert", {"embedding_size": 0}, ["embedding_size 0", "from 1"]),
-        ("electra", {"embedding_size": "wide"}, ["wide"]),
-        ("roberta", {"max_position_embeddings": 33}, ["max_position_embeddings 33", "wanted 34"]),
-        ("roberta", {"pad_token_id": None}, ["config.json"]),
+        ("albert", {"num_hidden_groups": 3}, ["num_hidden_groups", 3, 1]),
+        ("albert", {"inner_group_num": 2}, ["inner_group_num", 2, 1]),
+        ("albert", {"embedding_size": 0}, ["embedding_size", 0, 1]),
+        ("electra", {"embedding_size": "wide"}, ["embedding_size", "wide"]),
+        ("roberta", {"max_position_embeddings": 33}, ["max_position_embeddings", 33, 34]),
+        ("roberta", {"pad_token_id": None}, ["pad_token_id", None]),
     ],
 )
-def test_a_config_that_is_not_served_is_one_line(tmp_path: Path, case: str, change: dict[str, object], said: list[str]) -> None:
+def test_unsupported_config_is_named(tmp_path: Path, case: str, change: dict[str, object], names: list[object]) -> None:
+    """A config that is not served is one line."""
     folder = write_family(tmp_path / "it", case)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(HarnessError) as caught:
         find_backbone(str(folder))
-    assert all(word in one_line(caught) for word in said)
+    assert_says(caught, folder / "config.json", *names)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_a_config_leaves_out_is_what_the_library_takes(tmp_path: Path, family: str) -> None:
-    """A config.json with sizes alone."""
+def test_config_defaults_equal_library(tmp_path: Path, family: str) -> None:
+    """What a config leaves out is what the library takes. A config.json with sizes alone."""
     folder = write_family(tmp_path / "it", family)
     config = json.loads((folder / "config.json").read_text())
     sizes = {"model_type", *SIZES, "dim", "n_layers", "n_heads", "hidden_dim"}
@@ -211,7 +220,8 @@ def test_what_a_config_leaves_out_is_what_the_library_takes(tmp_path: Path, fami
 # --- saved models
 
 
-def test_layers_that_repeat_are_written_once_and_are_one_again(tmp_path: Path) -> None:
+def test_repeated_layers_are_saved_once(tmp_path: Path) -> None:
+    """Layers that repeat are written once, and are one again."""
     backbone, model = read(write_family(tmp_path / "it", "albert"))
     (tmp_path / "saved").mkdir()
     save_model(model, tmp_path / "saved")

@@ -8,6 +8,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.messages import assert_says
 from support.synthetic import BERT_WORDS, TouchesAFile
 from torch import Tensor
 
@@ -118,7 +119,8 @@ def write_weights(backbone: Backbone, snapshot: Path, tensors: dict[str, Tensor]
 
 
 @pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in CHECKPOINTS), ("distilbert-base-uncased", PROJECTOR)], ids=str)
-def test_every_tensor_of_a_published_checkpoint_is_loaded_or_left_out_on_purpose(name: str, more: Shapes, cache: Path) -> None:
+def test_published_tensors_are_accounted_for(name: str, more: Shapes, cache: Path) -> None:
+    """Every tensor of a published checkpoint is loaded or left out on purpose."""
     backbone, snapshot = laid_out(name, cache)
     tensors = drawn(CHECKPOINTS[name] | more)
     write_weights(backbone, snapshot, tensors)
@@ -136,7 +138,8 @@ def test_every_tensor_of_a_published_checkpoint_is_loaded_or_left_out_on_purpose
     assert torch.equal(model.state_dict()["layers.3.query.weight"], tensors[f"{family}.{query}.weight"])
 
 
-def test_a_pickle_of_tensors_is_kept_as_safetensors_and_stays_the_same_backbone(cache: Path) -> None:
+def test_pickle_is_kept_as_safetensors(cache: Path) -> None:
+    """A pickle of tensors is kept as safetensors and stays the same backbone."""
     name = "TinyBERT_General_4L_312D"
     backbone, snapshot = laid_out(name, cache)
     write_weights(backbone, snapshot, drawn(CHECKPOINTS[name]))
@@ -159,7 +162,8 @@ def test_a_pickle_of_tensors_is_kept_as_safetensors_and_stays_the_same_backbone(
 
 
 @pytest.mark.parametrize("content", ["code", "no tensors", "half"])
-def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(content: str, cache: Path, tmp_path: Path) -> None:
+def test_unsafe_pickle_is_refused_unrun(content: str, cache: Path, tmp_path: Path) -> None:
+    """A pickle that holds anything else is refused and not run."""
     backbone, snapshot = laid_out("TinyBERT_General_4L_312D", cache)
     trace = tmp_path / "was-loaded"
     if content == "code":
@@ -169,14 +173,15 @@ def test_a_pickle_that_holds_anything_else_is_refused_and_not_run(content: str, 
     else:
         torch.save(drawn({"a": (50, 50)}), snapshot / PICKLED)
         (snapshot / PICKLED).write_bytes((snapshot / PICKLED).read_bytes()[:500])
-    with pytest.raises(HarnessError, match=PICKLED) as caught:
+    with pytest.raises(HarnessError) as caught:
         pretrained(backbone, ModelConfig(backbone.shape, "mean", 2, 1.0, (None, None, None, "plain")))
-    assert "\n" not in str(caught.value)
+    assert_says(caught, backbone.name, snapshot / PICKLED)
     assert not trace.exists()
     assert sorted(path.name for path in snapshot.iterdir()) == [PICKLED, "vocab.txt"]
 
 
-def test_a_checkpoint_is_found_by_its_name_and_by_its_repositorys() -> None:
+def test_checkpoint_has_two_names() -> None:
+    """A checkpoint is found by its name and by its repository's."""
     for name in CHECKPOINTS:
         backbone = find_backbone(name)
         assert find_backbone(backbone.source.removeprefix("hub:")) is backbone

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.messages import assert_says
 from support.synthetic import SMALL, TouchesAFile, small_config
 from torch import Tensor
 
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from baselines.encoders.weights import exit_heads, load_model, pretrained, save_model
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.models.backbones import Backbone, Pooling
 from harness.models.shapes import bert_shape
 from harness.records import WeightsReport
@@ -84,7 +85,8 @@ def _load(folder: Path, tensors: dict[str, Tensor], config: ModelConfig) -> tupl
     return pretrained(_backbone(folder, tensors, config.pooling), config)
 
 
-def test_every_tensor_of_the_file_reaches_its_place(tmp_path: Path) -> None:
+def test_every_tensor_reaches_its_place(tmp_path: Path) -> None:
+    """Every tensor of the file reaches its place."""
     tensors = _tensors()
     model, report = _load(tmp_path, tensors, small_config())
     state = model.state_dict()
@@ -95,17 +97,21 @@ def test_every_tensor_of_the_file_reaches_its_place(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "encoder.layer.1.output.LayerNorm.bias"])
-def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
+def test_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
+    """A missing tensor is named."""
     tensors = _tensors()
     del tensors[name]
-    with pytest.raises(HarnessError, match=f"1 missing: {name}"):
+    with pytest.raises(HarnessError) as caught:
         _load(tmp_path, tensors, small_config())
+    assert_says(caught, "small", 1, name)
 
 
 @pytest.mark.parametrize("name", ["encoder.layer.2.output.dense.bias", "classifier.weight", "encoder.layer.0.adapter.weight"])
-def test_an_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(HarnessError, match=f"1 unexpected: {name}"):
+def test_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
+    """An unexpected tensor is named."""
+    with pytest.raises(HarnessError) as caught:
         _load(tmp_path, _tensors({name: (2,)}), small_config())
+    assert_says(caught, "small", 1, name)
 
 
 @pytest.mark.parametrize(
@@ -113,26 +119,21 @@ def test_an_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
     [("encoder.layer.1.attention.self.key.weight", (8, 16), [16, 16]), ("embeddings.LayerNorm.bias", (1,), [16])],
     ids=["smaller", "it would broadcast"],
 )
-def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]) -> None:
+def test_wrong_shape_names_both_shapes(tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]) -> None:
+    """A tensor of another shape is named with both shapes."""
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, _tensors({name: got}), small_config())
-    assert f"1 of another shape: {name} {list(got)} (wanted {wanted})" in str(caught.value)
+    assert_says(caught, "small", 1, name, list(got), wanted)
 
 
-def test_all_that_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
+def test_all_faults_share_one_line(tmp_path: Path) -> None:
+    """All that is wrong stands in one line."""
     tensors = _tensors({"stranger": (1,), "embeddings.LayerNorm.bias": (3,)})
     del tensors["encoder.layer.0.attention.self.query.bias"]
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, tensors, small_config())
-    said = str(caught.value)
-    assert "\n" not in said
-    for part in (
-        "backbone small",
-        "1 missing: encoder.layer.0.attention.self.query.bias",
-        "1 unexpected: stranger",
-        "embeddings.LayerNorm.bias [3]",
-    ):
-        assert part in said
+    missing, unexpected, another_shape = "encoder.layer.0.attention.self.query.bias", "stranger", "embeddings.LayerNorm.bias"
+    assert_says(caught, "small", 1, missing, 1, unexpected, 1, another_shape, [3], [16])
 
 
 def _with_prefix(name: str) -> str:
@@ -144,7 +145,8 @@ def _old_norms(name: str) -> str:
 
 
 @pytest.mark.parametrize("rename", [_with_prefix, _old_norms, lambda name: _with_prefix(_old_norms(name))])
-def test_names_of_other_versions_of_the_library_are_read(tmp_path: Path, rename: Callable[[str], str]) -> None:
+def test_older_tensor_names_are_read(tmp_path: Path, rename: Callable[[str], str]) -> None:
+    """The names of other versions of the library are read."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls"))
     state = model.state_dict()
@@ -154,7 +156,8 @@ def test_names_of_other_versions_of_the_library_are_read(tmp_path: Path, rename:
     assert report.left_out == ()
 
 
-def test_buffers_and_pretraining_heads_are_left_out_by_name(tmp_path: Path) -> None:
+def test_unused_tensors_are_left_out(tmp_path: Path) -> None:
+    """Buffers and pretraining heads are left out by name."""
     tensors = _tensors(HEADS) | {"embeddings.position_ids": torch.arange(12).view(1, 12)}
     _, report = _load(tmp_path, tensors, small_config())
     assert report.left_out == tuple(sorted([*HEADS, "embeddings.position_ids"]))
@@ -162,7 +165,8 @@ def test_buffers_and_pretraining_heads_are_left_out_by_name(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("exits", [("dense", "dense"), ("shared", "shared"), ("dense", "shared")])
-def test_pooler_of_a_cls_backbone_becomes_the_pooler_of_every_exit(tmp_path: Path, exits: tuple[Head | None, ...]) -> None:
+def test_pooler_starts_every_exit(tmp_path: Path, exits: tuple[Head | None, ...]) -> None:
+    """The pooler of a cls backbone becomes the pooler of every exit."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config("cls", exits))
     for head in exit_heads(model):
@@ -172,7 +176,8 @@ def test_pooler_of_a_cls_backbone_becomes_the_pooler_of_every_exit(tmp_path: Pat
     assert report == _expected(len(NAMES) + 2, (), tuple(sorted(FRESH_CLASSIFIERS)))
 
 
-def test_pooler_of_a_cls_backbone_goes_to_the_one_exit_there_is(tmp_path: Path) -> None:
+def test_pooler_starts_the_only_exit(tmp_path: Path) -> None:
+    """The pooler of a cls backbone goes to the one exit that there is."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config("cls", (None, "dense")))
     assert torch.equal(model.state_dict()["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
@@ -180,7 +185,8 @@ def test_pooler_of_a_cls_backbone_goes_to_the_one_exit_there_is(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("pooling", "exits"), [("mean", ("dense", "dense")), ("cls", ("plain", "plain"))])
-def test_pooler_is_left_out_when_no_exit_can_use_it(tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]) -> None:
+def test_unusable_pooler_is_left_out(tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]) -> None:
+    """The pooler is left out when no exit can use it."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config(pooling, exits))
     assert report.left_out == tuple(sorted(POOLER))
@@ -188,14 +194,17 @@ def test_pooler_is_left_out_when_no_exit_can_use_it(tmp_path: Path, pooling: Poo
     assert not any(torch.equal(weight, tensors["pooler.dense.weight"]) for weight in poolers)
 
 
-def test_half_a_pooler_is_an_error(tmp_path: Path) -> None:
+def test_half_a_pooler_is_refused(tmp_path: Path) -> None:
+    """Half a pooler is an error."""
     tensors = _tensors(POOLER)
     del tensors["pooler.dense.bias"]
-    with pytest.raises(HarnessError, match=r"1 missing: pooler\.dense\.bias"):
+    with pytest.raises(HarnessError) as caught:
         _load(tmp_path, tensors, small_config("cls"))
+    assert_says(caught, "small", 1, "pooler.dense.bias")
 
 
-def test_half_precision_weights_are_read_into_float32(tmp_path: Path) -> None:
+def test_half_precision_becomes_float32(tmp_path: Path) -> None:
+    """Half-precision weights are read into float32."""
     tensors = {name: tensor.half() for name, tensor in _tensors().items()}
     model, _ = _load(tmp_path, tensors, small_config())
     value = model.state_dict()["layers.0.query.weight"]
@@ -203,42 +212,50 @@ def test_half_precision_weights_are_read_into_float32(tmp_path: Path) -> None:
     assert torch.equal(value, tensors["encoder.layer.0.attention.self.query.weight"].float())
 
 
-def test_a_random_backbone_loads_nothing(micro: Backbone) -> None:
+def test_random_backbone_loads_nothing(micro: Backbone) -> None:
+    """A random backbone loads nothing."""
     _, report = pretrained(micro, ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "dense")))
-    assert report == _expected(0, (), ("all: random backbone",))
+    assert (report.loaded, report.left_out, len(report.fresh)) == (0, (), 1)
 
 
-def test_a_damaged_weights_file_is_the_users_error(tmp_path: Path) -> None:
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    """A damaged weights file is the user's error."""
     backbone = _backbone(tmp_path, _tensors())
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(HarnessError, match="cannot be read"):
+    with pytest.raises(HarnessError) as caught:
         pretrained(backbone, small_config())
+    assert_says(caught, "small", file)
 
 
-def test_a_pickle_is_never_loaded_whatever_its_name(tmp_path: Path) -> None:
+def test_pickle_is_never_loaded(tmp_path: Path) -> None:
+    """A pickle is never loaded, whatever its name."""
     trace, folder = tmp_path / "was-loaded", tmp_path / "folder"
     folder.mkdir()
     payload = pickle.dumps({"state": TouchesAFile(trace)})
     backbone = Backbone("small", SMALL, "mean", f"folder:{folder}", "none", (1e-3,))
     (folder / "pytorch_model.bin").write_bytes(payload)
-    with pytest.raises(HarnessError, match="only safetensors are read"):
+    with pytest.raises(HarnessError) as caught:
         pretrained(backbone, small_config())
+    assert_says(caught, "small", folder, "model.safetensors")
     (folder / "model.safetensors").write_bytes(payload)
-    with pytest.raises(HarnessError, match="cannot be read"):
+    with pytest.raises(HarnessError) as caught:
         pretrained(replace(backbone), small_config())
+    assert_says(caught, "small", folder / "model.safetensors")
     with pytest.raises(IncompleteError):
         load_model(folder)
     save_model(EncoderModel(small_config()), folder)
     (folder / "model.safetensors").write_bytes(payload)
-    with pytest.raises(IncompleteError, match="does not hold a model"):
+    with pytest.raises(IncompleteError) as broken:
         load_model(folder)
+    assert_says(broken, folder, code=ExitCode.INCOMPLETE)
     assert not trace.exists()
     pickle.loads(payload)
     assert trace.exists()
 
 
-def test_exit_heads_come_first_to_last_without_the_layers_that_have_none() -> None:
+def test_exit_heads_come_in_order() -> None:
+    """Exit heads come first to last, without the layers that have none."""
     exits: tuple[Head | None, ...] = ("plain", None, *("dense",) * 9)
     model = EncoderModel(small_config(exits=exits, shape=bert_shape(11, 16, 2, 4, vocabulary=30)))
     assert exit_heads(model) == [model.exits[str(layer)] for layer in (0, *range(2, 11))]

@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from support.messages import assert_says, names_in_order
 from support.synthetic import BOTH, SMALL, small_config
 from torch import nn
 
 from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.encoders.weights import copy_encoder, exit_heads, load_model, save_model
-from harness.errors import IncompleteError
+from harness.errors import ExitCode, IncompleteError
 from harness.models.multi_exit import Batch, MultiExitModel
 
 
@@ -44,7 +45,8 @@ def _scattered(config: ModelConfig) -> EncoderModel:
     ],
     ids=["dense", "shared pooler", "one exit", "uneven widths", "factorised embedding", "regression with its scale"],
 )
-def test_a_saved_model_answers_the_same_to_the_last_bit(tmp_path: Path, config: ModelConfig) -> None:
+def test_saved_model_predicts_the_same(tmp_path: Path, config: ModelConfig) -> None:
+    """A saved model predicts the same to the last bit."""
     model = _scattered(config)
     save_model(model, tmp_path)
     again = load_model(tmp_path)
@@ -55,7 +57,8 @@ def test_a_saved_model_answers_the_same_to_the_last_bit(tmp_path: Path, config: 
         assert torch.equal(again(_batch()).logits, model(_batch()).logits)
 
 
-def test_a_shared_pooler_is_written_once_and_shared_again(tmp_path: Path) -> None:
+def test_shared_pooler_is_written_once(tmp_path: Path) -> None:
+    """A shared pooler is written once and shared again."""
     save_model(_scattered(small_config(exits=("shared", "shared"))), tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         names = file.keys()
@@ -64,14 +67,16 @@ def test_a_shared_pooler_is_written_once_and_shared_again(tmp_path: Path) -> Non
     assert first.pooler is second.pooler
 
 
-def test_only_safetensors_and_a_config_are_written(tmp_path: Path) -> None:
+def test_only_two_files_are_written(tmp_path: Path) -> None:
+    """Only safetensors and a config are written."""
     save_model(_scattered(small_config()), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
 
-def test_a_model_without_a_config_cannot_be_saved(tmp_path: Path) -> None:
+def test_model_without_config_is_refused(tmp_path: Path) -> None:
+    """A model without a config cannot be saved."""
     model = EncoderModel(small_config())
-    with pytest.raises(TypeError, match="MultiExitModel has no config"):
+    with pytest.raises(TypeError, match="MultiExitModel"):
         save_model(MultiExitModel(model.embedding, list(model.layers), [None, model.exits["1"]]), tmp_path)
 
 
@@ -144,16 +149,17 @@ def _config_field(name: str, value: object) -> Callable[[Path], None]:
         "too few widths", "too many heads", "unknown activation", "another hidden size",
     ],
 )  # fmt: skip
-def test_a_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """A damaged model folder is incomplete."""
     save_model(EncoderModel(small_config()), tmp_path)
     damage(tmp_path)
     with pytest.raises(IncompleteError) as caught:
         load_model(tmp_path)
-    assert str(tmp_path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert_says(caught, tmp_path, code=ExitCode.INCOMPLETE)
 
 
-def test_copying_an_encoder_copies_embedding_and_layers_and_no_exit() -> None:
+def test_copying_encoder_spares_exits() -> None:
+    """Copying an encoder copies the embedding and the layers, and no exit."""
     source, target = _scattered(small_config(exits=(None, "dense"))), _scattered(small_config(exits=("plain", "plain")))
     before = {name: value.clone() for name, value in target.exits.state_dict().items()}
     copy_encoder(source, target)
@@ -165,7 +171,9 @@ def test_copying_an_encoder_copies_embedding_and_layers_and_no_exit() -> None:
 
 
 @pytest.mark.parametrize("change", [{"ffn": (24, 23)}, {"embedding_rank": 4}, {"dropout": 0.2}])
-def test_copying_between_encoders_of_different_shapes_is_refused(change: dict[str, object]) -> None:
+def test_copying_needs_equal_shapes(change: dict[str, object]) -> None:
+    """Copying between encoders of different shapes is refused."""
     other = EncoderModel(small_config(shape=replace(SMALL, **change)))
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"\d") as caught:
         copy_encoder(EncoderModel(small_config()), other)
+    assert names_in_order(str(caught.value), SMALL, other.config.shape)
