@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from support.families import FAMILIES, write_family
-from support.synthetic import one_line
+from support.messages import assert_says
 from support.trainings import make_run
 
 from baselines.bert import Bert
@@ -73,7 +73,8 @@ def closed_form(shape: EncoderShape, length: int) -> tuple[int, int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_fitted_traced_counted_and_read_back(backbones: dict[str, Backbone], shared: Work, family: str, name: str) -> None:
+def test_families_run_under_every_method(backbones: dict[str, Backbone], shared: Work, family: str, name: str) -> None:
+    """A method is fitted, traced, counted and read back."""
     backbone = backbones[family]
     data = rows_of(backbone)
     fitted = METHODS[name].fit(data, backbone, shared)
@@ -95,8 +96,10 @@ def test_a_method_is_fitted_traced_counted_and_read_back(backbones: dict[str, Ba
     assert before.parameter_count() == model.parameter_count()
 
 
-def test_a_repeated_layer_learns_from_all_the_places_where_it_runs(backbones: dict[str, Backbone], tmp_path: Path) -> None:
-    """Its gradient is the sum of those of three separate layers with its weights."""
+def test_repeated_layer_sums_its_gradients(backbones: dict[str, Backbone], tmp_path: Path) -> None:
+    """A repeated layer learns from all the places where it runs.
+
+    Its gradient is the sum of those of three separate layers with its weights."""
     backbone = backbones["albert"]
     config = ModelConfig(replace(backbone.shape, dropout=0.0), "cls", 2, 1.0, ("plain",) * 3)
     torch.manual_seed(3)
@@ -112,7 +115,8 @@ def test_a_repeated_layer_learns_from_all_the_places_where_it_runs(backbones: di
         torch.testing.assert_close(parameter.grad, sum(gradient for gradient in gradients if gradient is not None), atol=1e-5, rtol=1e-4)
 
 
-def test_the_state_of_a_training_holds_a_repeated_layer_once(backbones: dict[str, Backbone], tmp_path: Path) -> None:
+def test_training_state_holds_layer_once(backbones: dict[str, Backbone], tmp_path: Path) -> None:
+    """The state of a training holds a repeated layer once."""
     backbone = backbones["albert"]
     (schedule,) = METHODS["bert"].schedules(backbone)
     fresh = FineTune("fine-tune", (None, None, "plain"), (1.0,), schedule).fit((), rows_of(backbone), backbone, make_run(tmp_path / "run"))
@@ -120,14 +124,16 @@ def test_the_state_of_a_training_holds_a_repeated_layer_once(backbones: dict[str
     assert (tmp_path / "run" / "train.pt").stat().st_size < 4.9 * size  # model, two moments, best; and names
 
 
-def test_shared_layers_of_different_widths_are_refused(backbones: dict[str, Backbone]) -> None:
+def test_shared_layers_need_equal_widths(backbones: dict[str, Backbone]) -> None:
+    """Shared layers of different widths are refused."""
     shape = replace(backbones["albert"].shape, heads=(4, 4, 2))
-    with pytest.raises(ValueError, match="wanted equal widths"):
+    with pytest.raises(ValueError, match="4, 4, 2"):
         EncoderModel(ModelConfig(shape, "cls", 2, 1.0, ("plain",) * 3))
 
 
-def test_an_embedding_is_factorised_in_one_way(backbones: dict[str, Backbone]) -> None:
-    with pytest.raises(ValueError, match="wanted one of them"):
+def test_embedding_factorises_one_way(backbones: dict[str, Backbone]) -> None:
+    """An embedding is factorised in one way."""
+    with pytest.raises(ValueError, match=r"\b4\b.*\b12\b"):
         EncoderModel(ModelConfig(replace(backbones["electra"].shape, embedding_rank=4), "cls", 2, 1.0, ("plain",) * 3))
 
 
@@ -135,7 +141,8 @@ def test_an_embedding_is_factorised_in_one_way(backbones: dict[str, Backbone]) -
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_of_all_layers_is_its_teacher_on_single_texts(backbones: dict[str, Backbone], family: str) -> None:
+def test_full_student_equals_its_teacher(backbones: dict[str, Backbone], family: str) -> None:
+    """A student of all layers is its teacher on single texts."""
     shape = backbones[family].shape
     torch.manual_seed(5)
     teacher = EncoderModel(ModelConfig(shape, "cls", 2, 1.0, (None, None, "plain"), masked_lm=True)).eval()
@@ -147,7 +154,8 @@ def test_a_student_of_all_layers_is_its_teacher_on_single_texts(backbones: dict[
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tinybert_without_augmentation_is_fitted(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
+def test_tinybert_fits_without_augmentation(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
+    """TinyBERT without augmentation is fitted."""
     backbone = backbones[family]
     method = TinyBert(
         layers=2 / 3, general=False, augmentation=0, intermediate_steps=1, prediction_steps=1, learning_rates=RATES, teacher=METHODS["bert"]
@@ -157,8 +165,11 @@ def test_tinybert_without_augmentation_is_fitted(backbones: dict[str, Backbone],
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_student_is_pre_trained_on_masked_words(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
-    """The corpus, the head on the frozen encoder, the distillation: the special pieces are each family's own."""
+def test_student_pretrains_on_masked_words(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
+    """A student is pre-trained on masked words.
+
+    The corpus, the head on the frozen encoder, the distillation: the special pieces are each
+    family's own."""
     backbone, work = backbones[family], replace(shared, corpus=Corpus(limit=40))
     method = DistilBert(layers=2 / 3, pretraining_epochs=1, epochs=1, learning_rates=RATES)
     fitted = method.fit(rows_of(backbone), backbone, work).stage
@@ -167,11 +178,12 @@ def test_a_student_is_pre_trained_on_masked_words(backbones: dict[str, Backbone]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_augmentation_wants_a_vocabulary_of_word_pieces(backbones: dict[str, Backbone], family: str) -> None:
+def test_augmentation_needs_word_pieces(backbones: dict[str, Backbone], family: str) -> None:
+    """Augmentation wants a vocabulary of word pieces."""
     if family in ("roberta", "albert"):
         with pytest.raises(HarnessError) as error:
             check_vocabulary(backbones[family])
-        assert all(word in one_line(error) for word in (family, "augmentation=0"))
+        assert_says(error, family, "augmentation=0")
         with pytest.raises(HarnessError):
             TinyBert().fit(rows_of(backbones[family]), backbones[family], None)
     else:
@@ -184,24 +196,27 @@ def test_augmentation_wants_a_vocabulary_of_word_pieces(backbones: dict[str, Bac
 WHOLE = CostEff(rank=1)
 
 
-def test_costeff_refuses_layers_that_repeat() -> None:
+def test_costeff_refuses_repeated_layers() -> None:
+    """COST-EFF refuses layers that repeat."""
     albert = BACKBONES["albert-base-v2"]
     for ask in (WHOLE.settled, WHOLE.shape, lambda backbone: WHOLE.untrained(backbone, TASKS["rte"])):
         with pytest.raises(HarnessError) as error:
             ask(albert)
-        assert all(word in one_line(error) for word in ("CostEff", "albert-base-v2", "repeats"))
-    with pytest.raises(ValueError, match="do not repeat"), gradient_equilibrium(load_method("pabee").untrained(albert, TASKS["rte"])):
+        assert_says(error, "CostEff", "albert-base-v2")
+    with pytest.raises(ValueError, match="equilibrium"), gradient_equilibrium(load_method("pabee").untrained(albert, TASKS["rte"])):
         pass
 
 
 @pytest.mark.parametrize("method", [CostEff(), CostEff(rank=1, parameter_ratio=2), CostEff(mac_ratio=2)], ids=["rank", "ratio", "macs"])
-def test_costeff_factorises_no_embedding_that_is_so_already(method: CostEff) -> None:
+def test_costeff_refuses_factorised_embedding(method: CostEff) -> None:
+    """COST-EFF factorises no embedding that is so already."""
     with pytest.raises(HarnessError) as error:
         method.settled(BACKBONES["electra-small-discriminator"])
-    assert all(word in one_line(error) for word in ("CostEff", "electra-small-discriminator", "rank=1"))
+    assert_says(error, "CostEff", "electra-small-discriminator", "rank=1")
 
 
-def test_costeff_prunes_electra_in_heads_and_neurons(backbones: dict[str, Backbone]) -> None:
+def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:
+    """COST-EFF prunes ELECTRA in heads and neurons."""
     electra = BACKBONES["electra-small-discriminator"]
     with torch.device("meta"):
         whole, half = (method.untrained(electra, TASKS["rte"]) for method in (CostEff(1, 1, 1), CostEff(1 / 2, 1 / 2, 1)))
@@ -214,7 +229,8 @@ def test_costeff_prunes_electra_in_heads_and_neurons(backbones: dict[str, Backbo
 
 
 @pytest.mark.parametrize("family", ["roberta", "electra"])
-def test_pruning_nothing_is_the_identity(backbones: dict[str, Backbone], family: str) -> None:
+def test_pruning_nothing_is_identity(backbones: dict[str, Backbone], family: str) -> None:
+    """Pruning nothing is the identity."""
     backbone = backbones[family]
     torch.manual_seed(2)
     model = EncoderModel(ModelConfig(backbone.shape, "cls", 2, 1.0, ("plain",) * 3)).eval()

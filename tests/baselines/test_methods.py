@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from support.fixed import FIXED, fixed_data
+from support.messages import assert_says
 from support.synthetic import timeless
 from support.trainings import same_weights
 from torch import Tensor
@@ -20,7 +21,7 @@ from baselines.training.loop import Loss, Score, train
 from baselines.training.recipe import Recipe, Schedule
 from harness.data.dataset import Split, TaskData, Tokens
 from harness.data.tasks import Task
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.evaluation.curves import leaving
 from harness.evaluation.metrics import pearson
 from harness.evaluation.policies import Patience
@@ -64,9 +65,8 @@ def _model(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> En
 
 
 @pytest.mark.parametrize(("name", "exits"), [("bert", (None, None, "dense")), ("deebert", ("dense",) * 3), ("pabee", ("shared",) * 3)])
-def test_a_fitted_model_has_the_exits_of_its_method_and_of_the_untrained_one(
-    shared: Work, few_rows: TaskData, micro: Backbone, name: str, exits: tuple[str | None, ...]
-) -> None:
+def test_fitted_model_has_method_exits(shared: Work, few_rows: TaskData, micro: Backbone, name: str, exits: tuple[str | None, ...]) -> None:
+    """A fitted model has the exits of its method and of the untrained one."""
     model = _model(shared, ONE_RATE[name], few_rows, micro)
     untrained = ONE_RATE[name].untrained(micro, few_rows.task)
     assert model.config == untrained.config
@@ -75,20 +75,23 @@ def test_a_fitted_model_has_the_exits_of_its_method_and_of_the_untrained_one(
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_stages_of_a_fit_are_those_whose_revisions_the_method_names(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+def test_fit_uses_named_stages(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    """The stages of a fit are those whose revisions the method names."""
     fitted = ONE_RATE[name].fit(few_rows, micro, shared)
     assert {use.report.name for use in fitted.stage.uses()} == set(ONE_RATE[name].revisions())
     assert fitted.trials == ()
 
 
-def test_deeberts_last_exit_answers_as_bert_to_the_last_bit(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_deebert_last_exit_equals_bert(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """DeeBERT's last exit predicts as BERT, to the last bit."""
     bert = collect(_model(shared, ONE_RATE["bert"], few_rows, micro), few_rows.dev, 16, CPU)
     deebert = collect(_model(shared, ONE_RATE["deebert"], few_rows, micro), few_rows.dev, 16, CPU)
     assert np.array_equal(deebert.logits[-1], bert.logits[0])
     assert not np.array_equal(deebert.logits[0], bert.logits[0])
 
 
-def test_deebert_trains_only_the_new_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_deebert_trains_new_exits_only(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """DeeBERT trains only the new exits."""
     first, second = (_model(shared, ONE_RATE[name], few_rows, micro) for name in ("bert", "deebert"))
     for beginning in ("embedding.", "layers.", "exits.2."):
         assert same_weights(_tensors(first, beginning), _tensors(second, beginning))
@@ -125,9 +128,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return noted
 
 
-def test_deeberts_new_poolers_start_from_the_last_exits_and_its_classifiers_afresh(
-    work: Work, few_rows: TaskData, micro: Backbone, seen: Seen
-) -> None:
+def test_deebert_poolers_start_from_last(work: Work, few_rows: TaskData, micro: Backbone, seen: Seen) -> None:
+    """DeeBERT's new poolers start from the last exit's, and its classifiers afresh."""
     ONE_RATE["deebert"].fit(few_rows, micro, work)
     _, start = seen.start
     for kind in ("weight", "bias"):
@@ -139,15 +141,17 @@ def test_deeberts_new_poolers_start_from_the_last_exits_and_its_classifiers_afre
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_methods_train_on_the_training_rows_alone(work: Work, few_rows: TaskData, micro: Backbone, seen: Seen, name: str) -> None:
+def test_methods_train_on_training_rows(work: Work, few_rows: TaskData, micro: Backbone, seen: Seen, name: str) -> None:
+    """Methods train on the training rows alone."""
     ONE_RATE[name].fit(few_rows, micro, work)
     assert all(rows is few_rows.train for rows in seen.rows)
 
 
 @pytest.mark.parametrize(("name", "weights"), [("bert", (1.0,)), ("pabee", (1 / 6, 2 / 6, 3 / 6))])
-def test_weights_of_the_exits_losses(
+def test_exit_loss_weights_match_papers(
     work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch, name: str, weights: tuple[float, ...]
 ) -> None:
+    """The weights of the exits' losses are those of the papers."""
     stages: list[FineTune] = []
     plain = FineTune.fit
 
@@ -175,8 +179,11 @@ def _cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -np.log(probabilities[:, np.arange(len(labels)), labels.astype(int)]).mean(-1)
 
 
-def test_the_losses_minimised_are_those_of_the_papers(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """At a learning rate of 1e-12 the mean loss over an epoch of equal batches is that of the model at its end."""
+def test_losses_match_the_papers(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The losses that are minimised are those of the papers.
+
+    At a learning rate of 1e-12 the mean loss over an epoch of equal batches is that of the model at
+    its end."""
     still = {"learning_rates": (1e-12,), "epochs": 1, "batch_size": 16}
     spread = replace(micro, name="spread")
     bert = Bert(**still)
@@ -189,9 +196,8 @@ def test_the_losses_minimised_are_those_of_the_papers(work: Work, few_rows: Task
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_learning_rate_is_the_one_whose_best_epoch_scores_highest_on_selection(
-    shared: Work, few_rows: TaskData, micro: Backbone, name: str
-) -> None:
+def test_selection_chooses_learning_rate(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    """The learning rate is the one whose best epoch scores highest on selection."""
     method = TWO_RATES[name]
     fitted = method.fit(few_rows, micro, shared)
     by_hand = []
@@ -207,7 +213,8 @@ def test_learning_rate_is_the_one_whose_best_epoch_scores_highest_on_selection(
     assert [trial.chosen for trial in fitted.trials] == [place == best for place in range(2)]
 
 
-def test_the_chosen_rate_is_the_one_that_is_fitted(work: Work, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_chosen_rate_is_fitted(work: Work, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The chosen rate is the one that is fitted."""
     fitted = TWO_RATES["bert"].fit(few_rows, micro, shared)
     (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
     alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(few_rows, micro, work.at_seed(shared.seed))
@@ -215,9 +222,8 @@ def test_the_chosen_rate_is_the_one_that_is_fitted(work: Work, shared: Work, few
     assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
 
 
-def test_only_the_chosen_rate_keeps_its_model_and_the_search_is_not_repeated(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_keeps_one_model(work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the chosen rate keeps its model, and the search is not repeated."""
     first = TWO_RATES["bert"].fit(few_rows, micro, work)
     models = list((work.cache / "stages").glob("*/model"))
     assert models == [first.stage.model_folder]
@@ -233,14 +239,17 @@ def test_only_the_chosen_rate_keeps_its_model_and_the_search_is_not_repeated(
 
 
 @pytest.mark.parametrize("name", ["deebert", "pabee"])
-def test_a_backbone_of_one_layer_has_no_exit_before_the_last(micro: Backbone, name: str) -> None:
+def test_single_layer_has_no_early_exit(micro: Backbone, name: str) -> None:
+    """A backbone of one layer has no exit before the last."""
     single = replace(micro, shape=replace(micro.shape, heads=(4,), ffn=(64,)))
-    with pytest.raises(HarnessError, match="micro has a single layer"):
+    with pytest.raises(HarnessError) as caught:
         ONE_RATE[name].settled(single)
+    assert_says(caught, type(ONE_RATE[name]).__name__, "micro")
     Bert().settled(single)
 
 
-def test_a_rate_that_diverges_is_a_failed_trial(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_diverging_rate_is_failed_trial(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A rate that diverges is a failed trial."""
     fitted = replace(TWO_RATES["bert"], learning_rates=(1e30, 1e-3), clip=1e30).fit(few_rows, micro, work)
     lost, won = fitted.trials
     assert (lost.value, lost.score, lost.seconds, lost.chosen) == (1e30, None, None, False)
@@ -248,21 +257,27 @@ def test_a_rate_that_diverges_is_a_failed_trial(work: Work, few_rows: TaskData, 
     assert won.score is not None
 
 
-def test_when_every_rate_diverges_all_are_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
-    with pytest.raises(IncompleteError, match=r"fine-tune: .* any learning rate of 1e\+30, 1e\+29"):
+def test_all_diverging_rates_are_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """When every rate diverges all are named."""
+    with pytest.raises(IncompleteError) as caught:
         replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(few_rows, micro, work)
+    assert_says(caught, "fine-tune", "1e+30", "1e+29", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_all_seeds_use_the_trials_of_one_fixed_seed(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+def test_seeds_share_one_search(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    """All seeds use the trials of one fixed seed."""
     fits = {seed: TWO_RATES[name].fit(few_rows, micro, shared.at_seed(seed)) for seed in (SEARCH_SEED, 2, 3)}
     assert len({fitted.trials for fitted in fits.values()}) == 1
     assert len({fitted.stage.key for fitted in fits.values()}) == 3
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_fitting_never_looks_at_dev_or_calibration(work: Work, shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
-    """Without texts, tokens or labels (the row numbers stay, since the key knows them) the same comes out."""
+def test_fitting_ignores_dev_and_calibration(work: Work, shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+    """Fitting never looks at dev or calibration.
+
+    Without texts, tokens or labels (the row numbers stay, since the key knows them) the same comes
+    out."""
 
     def blank(split: Split) -> Split:
         return Split(split.ids, ((),) * len(split), np.full(len(split), np.nan), Tokens((), (), 0))
@@ -289,7 +304,8 @@ def similarity(few_rows: TaskData) -> TaskData:
     return replace(few_rows, task=task, data_fingerprint="similarity", **splits)
 
 
-def test_pabee_minimises_squared_errors_in_units_of_the_scale(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_pabee_scales_squared_errors(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    """PABEE minimises squared errors in units of the scale."""
     method = Pabee(learning_rates=(1e-12,), epochs=1, batch_size=16)
     loss, logits, labels = _first_loss(work, method, similarity, micro)
     assert logits.shape == (3, 48, 1)
@@ -297,7 +313,8 @@ def test_pabee_minimises_squared_errors_in_units_of_the_scale(work: Work, simila
     assert loss == pytest.approx(float(np.average(errors, weights=(1, 2, 3))), abs=1e-6)
 
 
-def test_pabee_learns_a_regression_in_label_units_and_its_rows_leave_by_patience(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_pabee_regression_exits_by_patience(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    """PABEE learns a regression in label units, and its rows leave by patience."""
     method = Pabee(learning_rates=(5e-3,), epochs=5, batch_size=8)
     fitted = method.fit(similarity, micro, work)
     trace = collect(fitted.stage.model, similarity.train, 16, CPU)
@@ -314,7 +331,8 @@ def test_pabee_learns_a_regression_in_label_units_and_its_rows_leave_by_patience
     assert set(exits) == {1, 2}
 
 
-def test_selection_of_a_regression_is_scored_by_its_first_metric(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_regression_selection_uses_first_metric(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    """The selection of a regression is scored by its first metric."""
     fitted = Bert(learning_rates=(1e-3,), epochs=2).fit(similarity, micro, work)
     report = fitted.stage.stored.report
     trace = collect(fitted.stage.model, similarity.selection, 16, CPU)
@@ -322,13 +340,15 @@ def test_selection_of_a_regression_is_scored_by_its_first_metric(work: Work, sim
     assert max(report.selection) == report.selection[report.best_epoch - 1] == pytest.approx(expected, abs=1e-4)
 
 
-def test_deebert_and_bert_fit_a_regression_too(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_deebert_fits_a_regression(work: Work, similarity: TaskData, micro: Backbone) -> None:
+    """DeeBERT and BERT fit a regression too."""
     trace = collect(_model(work, ONE_RATE["deebert"], similarity, micro), similarity.dev, 16, CPU)
     assert trace.logits.shape == (3, 48, 1)
 
 
-def test_numbers_of_one_small_fixed_run(work: Work, tmp_path: Path) -> None:
-    """These figures are our own. They move only when the stage's revision is raised, which makes new stages and runs of old ones."""
+def test_fixed_run_keeps_its_numbers(work: Work, tmp_path: Path) -> None:
+    """The numbers of one small fixed run are our own. They move only when the stage's revision is
+    raised, which makes new stages and runs of old ones."""
     data, backbone = fixed_data(), FIXED
     schedule = Schedule(epochs=3, batch_size=8, learning_rate=3e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
 

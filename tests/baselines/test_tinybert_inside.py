@@ -63,9 +63,8 @@ def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("terms", [("attention", "hidden", "embedding"), ("attention",), ("hidden",), ("embedding",)], ids=str)
-def test_the_loss_is_the_sum_of_its_terms_over_the_mapped_layers(
-    terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
-) -> None:
+def test_inside_loss_sums_mapped_layers(terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+    """The loss is the sum of its terms over the mapped layers."""
     inside = Inside(**{name: name in terms for name in ("attention", "hidden", "embedding")})
     examples = eight(few_rows)
     with torch.no_grad():
@@ -73,7 +72,8 @@ def test_the_loss_is_the_sum_of_its_terms_over_the_mapped_layers(
         torch.testing.assert_close(inside_loss(*pair, inside, examples), sum((found[name] for name in terms), torch.zeros(())))
 
 
-def test_only_the_student_and_its_projections_learn(pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+def test_student_and_projections_alone_learn(pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+    """Only the student and its projections learn."""
     pupil, teacher = pair
     inside_loss(pupil, teacher, Inside(), eight(few_rows)).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -82,7 +82,8 @@ def test_only_the_student_and_its_projections_learn(pair: tuple[Pupil, EncoderMo
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in pupil.parameters())
 
 
-def test_a_student_draws_near_to_its_teachers_inside(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_student_approaches_teacher_inside(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """A student draws near to its teacher's inside."""
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
     losses = []
     for epochs in (1, 12):

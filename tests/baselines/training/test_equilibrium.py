@@ -38,11 +38,12 @@ def _chain(layers: int) -> MultiExitModel:
     return MultiExitModel(First(), [Doubling() for _ in range(layers)], [Total() for _ in range(layers)])
 
 
-def test_gradient_equilibrium_is_the_mean_over_the_exits_above_in_closed_form() -> None:
-    """Exit j's gradient with respect to layer i's shift is 2^(j-i) a token; the layer receives the mean over j >= i, not the sum.
+def test_equilibrium_averages_exits_above() -> None:
+    """Gradient equilibrium is the mean over the exits above, in closed form.
 
-    With a loss of weight 10 on every layer's hidden state, too: these gradients are averaged along with the exits'.
-    """
+    Exit j's gradient with respect to layer i's shift is 2^(j-i) a token; the layer receives the
+    mean over j >= i, not the sum. With a loss of weight 10 on every layer's hidden state, too:
+    these gradients are averaged along with the exits'."""
     model, layers, tokens = _chain(4), 4, 3
     batch = Batch(
         torch.ones(1, tokens, dtype=torch.long), torch.zeros(1, tokens, dtype=torch.long), torch.ones(1, tokens, dtype=torch.bool)
@@ -55,7 +56,8 @@ def test_gradient_equilibrium_is_the_mean_over_the_exits_above_in_closed_form() 
         assert layer.shift.grad.item() == pytest.approx(sum(above) / len(above))
 
 
-def test_without_equilibrium_a_layer_receives_the_sum_and_the_hooks_are_gone() -> None:
+def test_hooks_vanish_after_equilibrium() -> None:
+    """Without equilibrium a layer receives the sum, and the hooks are gone."""
     model = _chain(3)
     batch = Batch(torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
     with gradient_equilibrium(model):
@@ -64,7 +66,8 @@ def test_without_equilibrium_a_layer_receives_the_sum_and_the_hooks_are_gone() -
     assert [layer.shift.grad.item() for layer in model.layers] == [7.0, 3.0, 1.0]
 
 
-def test_the_forward_pass_under_equilibrium_is_the_same_to_the_last_bit(micro: Backbone, few_rows: TaskData) -> None:
+def test_equilibrium_keeps_forward_pass(micro: Backbone, few_rows: TaskData) -> None:
+    """The forward pass under equilibrium is the same, to the last bit."""
     model = EncoderModel(ModelConfig(replace(micro.shape, dropout=0.0), "mean", 2, 1.0, ("plain",) * 3)).train()
     batch = collate(few_rows.train.tokens, np.arange(8))
     plain = model(batch)
@@ -74,8 +77,9 @@ def test_the_forward_pass_under_equilibrium_is_the_same_to_the_last_bit(micro: B
     assert all(torch.equal(one, other) for one, other in zip(plain.hiddens, balanced.hiddens, strict=True))
 
 
-def test_equilibrium_of_layers_that_repeat_is_refused() -> None:
+def test_repeated_layers_refuse_equilibrium() -> None:
+    """Equilibrium of layers that repeat is refused."""
     model = _chain(1)
     repeated = MultiExitModel(model.embedding, [model.layers[0]] * 2, [None, model.exit_after(0)])
-    with pytest.raises(ValueError, match="do not repeat"), gradient_equilibrium(repeated):
+    with pytest.raises(ValueError, match="equilibrium"), gradient_equilibrium(repeated):
         pass

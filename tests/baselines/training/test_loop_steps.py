@@ -32,9 +32,10 @@ def _first(rows: Split, count: int) -> Split:
         (0.2, False, [1 / 2, *[1.0] * 9]),
     ],
 )
-def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero_or_stays(
+def test_rate_warms_up_then_decays(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, warmup: float, decay: bool, factors: list[float]
 ) -> None:
+    """The learning rate rises over the warm-up, and falls to zero or stays."""
     schedule = make_schedule(epochs=2, batch_size=10, warmup=warmup, learning_rate=1e-4, decay=decay)
     with watched_steps() as steps:
         training = train(make_model(micro), plain_loss, few_rows.train, no_score, schedule, make_run(tmp_path))
@@ -47,9 +48,10 @@ def test_learning_rate_rises_over_the_warm_up_and_falls_to_zero_or_stays(
     ("rows", "batch_size", "accumulation", "expected"),
     [(48, 16, 1, 3), (48, 32, 1, 2), (48, 64, 1, 1), (48, 32, 2, 2), (48, 16, 4, 3), (45, 16, 4, 3), (41, 16, 4, 3), (7, 16, 4, 1)],
 )
-def test_steps_of_an_epoch_are_those_that_the_optimiser_makes(
+def test_schedule_counts_optimiser_steps(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, rows: int, batch_size: int, accumulation: int, expected: int
 ) -> None:
+    """The steps of an epoch are those that the optimiser makes."""
     schedule = make_schedule(batch_size=batch_size, accumulation=accumulation)
     assert schedule.steps(rows) == expected
     with watched_steps() as steps:
@@ -70,9 +72,10 @@ def _gradients_of_one_step(backbone: Backbone, rows: Split, schedule: Schedule, 
     [(48, 48, 2), (48, 48, 3), (40, 48, 2), (24, 48, 4), (29, 48, 4)],
     ids=["two halves", "three thirds", "a short batch at the end", "fewer batches than are accumulated", "both"],
 )
-def test_accumulated_gradients_equal_those_of_one_batch(
+def test_accumulated_gradients_equal_one_batch(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, rows: int, batch_size: int, accumulation: int
 ) -> None:
+    """Accumulated gradients equal those of one batch."""
     split = _first(few_rows.train, rows)
     whole = make_schedule(batch_size=batch_size)
     expected = _gradients_of_one_step(micro, split, whole, tmp_path / "whole")
@@ -82,7 +85,8 @@ def test_accumulated_gradients_equal_those_of_one_batch(
         torch.testing.assert_close(got, wanted, atol=1e-5 * largest, rtol=1e-4)
 
 
-def test_gradients_of_one_batch_are_those_of_the_mean_loss_over_its_rows(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_batch_gradient_averages_rows(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """The gradients of one batch are those of the mean loss over its rows."""
     reached = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48), tmp_path)
     model = make_model(micro)
     for row in range(48):
@@ -93,7 +97,8 @@ def test_gradients_of_one_batch_are_those_of_the_mean_loss_over_its_rows(micro: 
         torch.testing.assert_close(got, parameter.grad, atol=1e-6, rtol=1e-3)
 
 
-def test_weight_decay_shrinks_matrices_and_leaves_biases_and_norms(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_weight_decay_shrinks_matrices_only(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """Weight decay shrinks matrices, and leaves biases and norms."""
     model = make_model(micro)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
@@ -111,9 +116,8 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases_and_norms(micro: Backbo
 
 
 @pytest.mark.parametrize("clip", [0.01, FREE])
-def test_gradients_are_cut_to_the_largest_norm_in_their_own_direction(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, clip: float
-) -> None:
+def test_gradients_are_clipped_in_direction(micro: Backbone, few_rows: TaskData, tmp_path: Path, clip: float) -> None:
+    """Gradients are cut to the largest norm, in their own direction."""
     free = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48), tmp_path / "free")
     cut = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48, clip=clip), tmp_path / "cut")
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in free))
@@ -123,7 +127,8 @@ def test_gradients_are_cut_to_the_largest_norm_in_their_own_direction(
         torch.testing.assert_close(got, factor * whole, atol=1e-7, rtol=1e-3)
 
 
-def test_frozen_parameters_stay_as_they_are_and_the_others_move(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_frozen_parameters_stay_unchanged(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """Frozen parameters stay as they are, and the others move."""
     model = make_model(micro, dropout=0.1)
     model.requires_grad_(False)
     model.exits["1"].requires_grad_(True)

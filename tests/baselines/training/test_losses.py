@@ -9,14 +9,16 @@ QUARTER = [0.0, log(3.0)]
 """Logits of the probabilities 1/4 and 3/4."""
 
 
-def test_cross_entropy_of_each_exit_by_hand() -> None:
+def test_exit_cross_entropy_by_hand() -> None:
+    """The cross-entropy of each exit is that of a computation by hand."""
     logits = torch.tensor([[QUARTER, QUARTER], [[0.0, 0.0], QUARTER]])
     losses = exit_losses(logits, torch.tensor([1.0, 0.0]), scale=1.0)
     expected = [(-log(3 / 4) + log(4)) / 2, (log(2) + log(4)) / 2]
     assert losses.tolist() == pytest.approx(expected, abs=1e-7)
 
 
-def test_cross_entropy_of_three_classes_does_not_depend_on_a_constant_in_the_logits() -> None:
+def test_cross_entropy_ignores_constant_shift() -> None:
+    """The cross-entropy of three classes does not depend on a constant in the logits."""
     logits = torch.tensor([1.0, 2.0, 5.0]).log()
     labels = torch.tensor([2.0])
     for shift in (0.0, 30.0):
@@ -24,18 +26,20 @@ def test_cross_entropy_of_three_classes_does_not_depend_on_a_constant_in_the_log
         assert losses.tolist() == pytest.approx([log(8 / 5)], abs=1e-5)
 
 
-def test_saturated_logits_give_a_finite_loss() -> None:
+def test_saturated_logits_give_finite_loss() -> None:
     losses = exit_losses(torch.tensor([[[1e4, -1e4]]]), torch.tensor([1.0]), scale=1.0)
     assert losses.tolist() == [2e4]
 
 
-def test_squared_error_of_a_regression_is_in_units_of_the_scale() -> None:
+def test_regression_error_uses_scale_units() -> None:
+    """The squared error of a regression is in units of the scale."""
     logits = torch.tensor([[[4.0], [1.0]], [[2.0], [5.0]]])
     losses = exit_losses(logits, torch.tensor([2.0, 1.5]), scale=5.0)
     assert losses.tolist() == pytest.approx([(0.4**2 + 0.1**2) / 2, 0.7**2 / 2], abs=1e-7)
 
 
-def test_half_precision_logits_are_compared_in_float32() -> None:
+def test_half_precision_is_compared_in_float32() -> None:
+    """Half-precision logits are compared in float32."""
     logits = torch.tensor([[[4.0]], [[1.0]]], dtype=torch.bfloat16)
     losses = exit_losses(logits, torch.tensor([0.01]), scale=1.0)
     assert losses.dtype == torch.float32
@@ -46,7 +50,8 @@ def test_weighted_sum_of_losses() -> None:
     assert weighted(torch.tensor([1.0, 10.0, 100.0]), (0.5, 0.25, 0.0)).item() == 3.0
 
 
-def test_a_weight_of_zero_sends_no_gradient_to_its_exit() -> None:
+def test_zero_weight_sends_no_gradient() -> None:
+    """A weight of zero sends no gradient to its exit."""
     logits = torch.randn(2, 3, 2, requires_grad=True)
     weighted(exit_losses(logits, torch.tensor([0.0, 1.0, 1.0]), 1.0), (1.0, 0.0)).backward()
     assert logits.grad is not None
@@ -55,19 +60,24 @@ def test_a_weight_of_zero_sends_no_gradient_to_its_exit() -> None:
 
 
 @pytest.mark.parametrize("weights", [(1.0,), (1.0, 1.0, 1.0)])
-def test_a_wrong_number_of_weights_is_refused(weights: tuple[float, ...]) -> None:
+def test_wrong_weight_count_is_refused(weights: tuple[float, ...]) -> None:
+    """A wrong number of weights is refused."""
     with pytest.raises((RuntimeError, ValueError)):
         weighted(torch.tensor([1.0, 2.0]), weights)
 
 
-def test_soft_cross_entropy_of_each_exit_by_hand() -> None:
-    """Teacher 1/4, 3/4 against students 1/2, 1/2 and 1/4, 3/4: log 2, and the teacher's own entropy."""
+def test_soft_cross_entropy_by_hand() -> None:
+    """The soft cross-entropy of each exit is that of a computation by hand.
+
+    Teacher 1/4, 3/4 against students 1/2, 1/2 and 1/4, 3/4: log 2, and the teacher's own entropy.
+    """
     teacher = torch.tensor([QUARTER])
     losses = soft_losses(torch.tensor([[[0.0, 0.0]], [QUARTER]]), teacher, scale=1.0)
     assert losses.tolist() == pytest.approx([log(2), log(4) / 4 - 3 / 4 * log(3 / 4)], abs=1e-6)
 
 
-def test_each_exit_learns_from_the_same_exit_of_a_teacher_with_as_many() -> None:
+def test_exits_learn_from_matching_exits() -> None:
+    """Each exit learns from the same exit of a teacher with as many."""
     teacher = torch.tensor([[QUARTER], [[0.0, 0.0]]])
     losses = soft_losses(torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]]), teacher, scale=1.0)
     assert losses.tolist() == pytest.approx([log(2), log(2)], abs=1e-6)
@@ -75,12 +85,13 @@ def test_each_exit_learns_from_the_same_exit_of_a_teacher_with_as_many() -> None
     assert other[0] < other[1]
 
 
-def test_soft_labels_of_a_regression_are_compared_in_units_of_the_scale() -> None:
+def test_soft_regression_uses_scale_units() -> None:
+    """Soft labels of a regression are compared in units of the scale."""
     losses = soft_losses(torch.tensor([[[4.0], [1.0]]]), torch.tensor([[2.0], [1.5]]), scale=5.0)
     assert losses.tolist() == pytest.approx([(0.4**2 + 0.1**2) / 2], abs=1e-7)
 
 
-def test_the_teacher_gets_no_gradient() -> None:
+def test_teacher_gets_no_gradient() -> None:
     student, teacher = torch.zeros(2, 3, 2, requires_grad=True), torch.randn(3, 2, requires_grad=True)
     soft_losses(student, teacher, 1.0).sum().backward()
     hidden_loss([torch.zeros(3, 4, 2, requires_grad=True)], [torch.randn(3, 4, 2, requires_grad=True)], torch.ones(3, 4, dtype=torch.bool))
@@ -88,8 +99,11 @@ def test_the_teacher_gets_no_gradient() -> None:
     assert teacher.grad is None
 
 
-def test_hidden_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
-    """Row 1 has one real token with differences 1 and 3 (mean square 5), row 2 two with 2, 2 and 0, 0 (means 4 and 0, average 2)."""
+def test_hidden_loss_by_hand() -> None:
+    """The hidden loss leaves padding out and weighs rows alike.
+
+    Row 1 has one real token with differences 1 and 3 (mean square 5), row 2 two with 2, 2 and 0, 0
+    (means 4 and 0, average 2)."""
     student = torch.tensor([[[1.0, 3.0], [100.0, 100.0]], [[2.0, 2.0], [0.0, 0.0]]])
     mask = torch.tensor([[True, False], [True, True]])
     one = hidden_loss([student], [torch.zeros_like(student)], mask)
@@ -97,14 +111,18 @@ def test_hidden_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
     assert hidden_loss([student, student], [torch.zeros_like(student), student], mask).item() == pytest.approx((5 + 2) / 2)
 
 
-def test_hidden_loss_wants_as_many_states_of_both() -> None:
+def test_hidden_loss_needs_equal_states() -> None:
+    """The hidden loss wants as many states of both."""
     state = torch.zeros(1, 1, 2)
     with pytest.raises(ValueError, match="zip"):
         hidden_loss([state], [state, state], torch.ones(1, 1, dtype=torch.bool))
 
 
-def test_attention_loss_by_hand_leaves_padding_out_and_weighs_rows_alike() -> None:
-    """Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two is 2 off in one of 4 pairs (1/2)."""
+def test_attention_loss_by_hand() -> None:
+    """The attention loss leaves padding out and weighs rows alike.
+
+    Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two is
+    2 off in one of 4 pairs (1/2)."""
     student = torch.zeros(2, 2, 2, 2)
     student[0, 0, 0, 0], student[0, 1, 0, 0] = 1.0, 3.0
     student[0, :, 1] = 50.0
@@ -131,8 +149,10 @@ def test_cosine_loss_by_hand() -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_soft_losses_at_a_temperature_are_those_of_softened_answers_times_its_square(temperature: float) -> None:
-    """Logits 0 and T ln 3: at temperature T 1/4 and 3/4; the student says 3/4 and 1/4."""
+def test_temperature_softens_and_rescales(temperature: float) -> None:
+    """Soft losses at a temperature are those of softened predictions times its square.
+
+    Logits 0 and T ln 3: at temperature T 1/4 and 3/4; the student says 3/4 and 1/4."""
     teacher = temperature * torch.tensor([[0.0, log(3)]])
     student = temperature * torch.tensor([[log(3), 0.0]])
     crossed = -0.25 * log(0.75) - 0.75 * log(0.25)
