@@ -28,8 +28,10 @@ def loss(model: MultiExitModel, examples: Examples) -> Tensor:
     return exit_losses(model(examples.batch).logits, examples.labels, 1.0).sum()
 
 
-def test_scores_are_weight_times_the_sum_of_absolute_gradients(model: EncoderModel, few_rows: TaskData) -> None:
-    """By plain backward passes and loops over heads and neurons."""
+def test_scores_multiply_weights_and_gradients(model: EncoderModel, few_rows: TaskData) -> None:
+    """Scores are the weight times the sum of absolute gradients.
+
+    By plain backward passes and loops over heads and neurons."""
     got = taylor_importance(model, loss, few_rows.train, BATCHES, CPU)
     layer = model.layers[1]
     assert isinstance(layer, Layer)
@@ -50,14 +52,17 @@ def test_scores_are_weight_times_the_sum_of_absolute_gradients(model: EncoderMod
     assert [len(scores) for scores in got.neurons] == [64] * 3
 
 
-def test_a_batch_cut_into_parts_for_a_small_memory_says_the_same(model: EncoderModel, few_rows: TaskData) -> None:
-    """Absolute values are of a whole batch's gradient."""
+def test_accumulation_keeps_the_scores(model: EncoderModel, few_rows: TaskData) -> None:
+    """A batch that is cut into parts for a small memory gives the same scores.
+
+    Absolute values are of a whole batch's gradient."""
     whole, parts = (taylor_importance(model, loss, few_rows.train, BATCHES, CPU, accumulation=count) for count in (1, 5))
     for one, other in zip((*whole.heads, *whole.neurons), (*parts.heads, *parts.neurons), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
-def test_a_head_and_a_neuron_that_say_nothing_score_nothing(model: EncoderModel, few_rows: TaskData) -> None:
+def test_silent_units_score_nothing(model: EncoderModel, few_rows: TaskData) -> None:
+    """A head and a neuron that contribute nothing score nothing."""
     layer = model.layers[0]
     assert isinstance(layer, Layer)
     with torch.no_grad():
@@ -70,7 +75,8 @@ def test_a_head_and_a_neuron_that_say_nothing_score_nothing(model: EncoderModel,
     assert got.heads[0][[0, 2, 3]].min() > 0
 
 
-def test_the_model_keeps_its_weights_and_all_can_be_trained_again(model: EncoderModel, few_rows: TaskData) -> None:
+def test_scoring_leaves_model_trainable(model: EncoderModel, few_rows: TaskData) -> None:
+    """The model keeps its weights, and all of them can be trained again."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     taylor_importance(model, loss, few_rows.train, BATCHES, CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.fixed import FIXED, fixed_data
+from support.messages import assert_says
 
 from baselines.bert import Bert
 from baselines.distillation.stages import Distil, Exits, Targets
@@ -45,7 +46,8 @@ def fitted(shared: Work, few_rows: TaskData, micro: Backbone) -> Fitted:
 
 
 @pytest.mark.parametrize(("method", "millions", "giga"), [(COSTEFF, 54.98, 5.625), (COSTEFF_8X, 13.92, 1.271)], ids=["2x", "8x"])
-def test_sizes_on_bert_base_are_the_published_ones(method: CostEff, millions: float, giga: float) -> None:
+def test_bert_base_sizes_match_paper(method: CostEff, millions: float, giga: float) -> None:
+    """The sizes on BERT-base are the published ones."""
     with torch.device("meta"):
         model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
         costs = piece_costs(model)
@@ -54,7 +56,8 @@ def test_sizes_on_bert_base_are_the_published_ones(method: CostEff, millions: fl
     assert macs / 1e9 == pytest.approx(giga, abs=0.0005)
 
 
-def test_stages_run_in_the_papers_order_and_end_in_the_wanted_shape(fitted: Fitted, micro: Backbone) -> None:
+def test_stages_follow_papers_order(fitted: Fitted, micro: Backbone) -> None:
+    """The stages run in the paper's order and end in the wanted shape."""
     names = [use.report.name for use in fitted.stage.uses()]
     assert names == ["fine-tune", "assistant-hidden", "assistant", "slenderize", "recover-hidden", "recover"]
     assert set(names) == set(SMALL.revisions())
@@ -65,20 +68,23 @@ def test_stages_run_in_the_papers_order_and_end_in_the_wanted_shape(fitted: Fitt
     assert model.parameter_count() == SMALL.untrained(micro, TASKS["demo-pair"]).parameter_count()
 
 
-def test_the_fitted_model_is_saved_and_loaded_with_the_same_answers(fitted: Fitted, few_rows: TaskData, tmp_path: Path) -> None:
+def test_fitted_model_survives_saving(fitted: Fitted, few_rows: TaskData, tmp_path: Path) -> None:
+    """The fitted model is saved and loaded with the same predictions."""
     model = fitted.stage.model
     save_model(model, tmp_path)
     one, other = (collect(each, few_rows.dev, 16, CPU) for each in (model, load_model(tmp_path)))
     assert np.array_equal(one.logits, other.logits)
 
 
-def test_a_second_width_reuses_teacher_and_assistant(fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_second_width_reuses_teacher(fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A second width reuses teacher and assistant."""
     other = replace(SMALL, heads=1 / 4, ffn=1 / 4, rank=1 / 4).fit(few_rows, micro, shared)
     assert [use.reused for use in other.stage.uses()] == [True, True, True, False, False, False]
 
 
-def test_numbers_of_one_small_fixed_run(tmp_path: Path) -> None:
-    """These figures are our own. They move only when a stage's revision is raised, which makes new stages and runs of old ones."""
+def test_fixed_run_keeps_its_numbers(tmp_path: Path) -> None:
+    """The numbers of one small fixed run are our own. They move only when a stage's revision is
+    raised, which makes new stages and runs of old ones."""
     recipe = Bert(epochs=2, batch_size=8, learning_rates=(3e-3,))
     method = CostEff(teacher=recipe, batch_size=8, learning_rates=(3e-3,), prediction_rates=(1.0,), effort=0.25, taylor_share=0.5)
     work = Work(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
@@ -145,18 +151,23 @@ ORDER = {
     ],
     ids=["no equilibrium", "importance of the last exit", "global allocation", "one shot"],
 )
-def test_a_switch_changes_the_fields_that_it_names(
+def test_switch_changes_named_fields(
     shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str], changed: dict[str, dict[str, object]]
 ) -> None:
-    """micro's 4 heads become 2 in 2 rounds; a period of the unscripted task is 2 passes."""
+    """A switch changes the fields that it names.
+
+    micro's 4 heads become 2 in 2 rounds; a period of the unscripted task is 2 passes."""
     whole = replace(SMALL, effort=1.0)
     plain, other = (_plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change)))
     assert {name: parents for name, (_, parents) in plain.items()} == ORDER
     assert other == {name: (replace(stage, **changed.get(name, {})), parents) for name, (stage, parents) in plain.items()}
 
 
-def test_at_full_effort_the_plan_is_the_authors_for_mrpc(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """12 heads to 6 at their 2e-5: epochs 4 and 12, six periods of 2, 12 and 5; rates 2e-5, 2e-5, 1e-5, 3e-5, 2e-5."""
+def test_full_effort_follows_authors_plan(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """At full effort the plan is the authors' for MRPC.
+
+    12 heads to 6 at their 2e-5: epochs 4 and 12, six periods of 2, 12 and 5; rates 2e-5, 2e-5,
+    1e-5, 3e-5, 2e-5."""
     wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3), learning_rates=(2e-5,))
     method = CostEff(teacher=Bert(epochs=1, learning_rates=(2e-5,)), prediction_rates=(1.0,))
     stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
@@ -181,7 +192,8 @@ def test_at_full_effort_the_plan_is_the_authors_for_mrpc(shared: Work, few_rows:
     assert [stage.exits is not None for stage in stages.values()] == [True, False, False, False, False]
 
 
-def test_the_assistants_rate_is_searched_and_the_later_ones_follow_it(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_assistant_rate_is_searched_first(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The assistant's rate is searched, and the later ones follow it."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3))
     fit = method.fit(few_rows, micro, shared)
     trials = {trial.value: trial for trial in fit.trials if trial.stage == "assistant"}
@@ -191,8 +203,10 @@ def test_the_assistants_rate_is_searched_and_the_later_ones_follow_it(shared: Wo
     assert [use.report.name for use in fit.stage.uses()] == ["fine-tune", *ORDER]
 
 
-def test_the_last_parts_rate_is_searched_with_one_seed_for_all(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
+def test_recovery_rate_search_shares_seed(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The last part's rate is searched with one seed for all.
+
+    Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
     method = replace(SMALL, prediction_rates=(1e-4, 3.0))
     first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
     for fit in (first, second):
@@ -209,8 +223,10 @@ FASTER = replace(SMALL, learning_rates=(2e-3,))
 """The assistant's rate is not the teacher's 1e-3."""
 
 
-def test_without_an_assistant_the_teacher_teaches_a_student_with_fresh_exits(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """At the same rates: an assistant is fitted for its alone."""
+def test_teacher_replaces_missing_assistant(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Without an assistant the teacher teaches a student with fresh exits.
+
+    At the same rates: an assistant is fitted for its alone."""
     plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="pruning")))
     exits = Exits("mean", 1, "concatenate")
     assert other == {
@@ -221,8 +237,10 @@ def test_without_an_assistant_the_teacher_teaches_a_student_with_fresh_exits(sha
     }
 
 
-def test_exits_after_compression_learn_as_the_assistants_do(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """At the same rates; what a single exit gives is not averaged."""
+def test_late_exits_learn_like_assistant(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Exits after compression learn as the assistant's do.
+
+    At the same rates; what a single exit gives is not averaged."""
     plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="recovery")))
     late = replace(plain["assistant"][0], name="exits", exits=Exits("mean", 1, "concatenate"))
     single = {name: replace(plain[name][0], equilibrium=False) for name in ("slenderize", "recover-hidden", "recover")}
@@ -235,7 +253,8 @@ def test_exits_after_compression_learn_as_the_assistants_do(shared: Work, few_ro
     }
 
 
-def test_the_rate_of_late_exits_is_searched_with_one_seed_for_all(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_late_exit_search_shares_seed(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """The rate of late exits is searched with one seed for all."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3), exits_from="recovery")
     first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
     for fit in (first, second):
@@ -244,8 +263,10 @@ def test_the_rate_of_late_exits_is_searched_with_one_seed_for_all(shared: Work, 
     assert [trial.score for trial in first.trials] == [trial.score for trial in second.trials]
 
 
-def test_every_setting_reaches_the_stage_that_it_is_of(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
+def test_every_setting_reaches_its_stage(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """Every setting reaches the stage that it is of.
+
+    12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
     wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3))
     teacher = Bert(epochs=1, batch_size=24, learning_rates=(4e-4,), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
     method = CostEff(
@@ -280,7 +301,8 @@ def test_every_setting_reaches_the_stage_that_it_is_of(shared: Work, few_rows: T
     assert CostEff.policy == "entropy"
 
 
-def test_a_table_of_epochs_takes_the_place_of_the_authors(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_epochs_table_replaces_authors(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A table of epochs takes the place of the authors'."""
     own = Epochs(assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8))
     stages = {name: stage for name, (stage, _) in _plan(replace(SMALL, effort=1, epochs_table=own), few_rows, micro, shared).items()}
     trained = {name: stage.schedule.epochs for name, stage in stages.items()}
@@ -288,8 +310,11 @@ def test_a_table_of_epochs_takes_the_place_of_the_authors(shared: Work, few_rows
     assert (stages["slenderize"].period, stages["slenderize"].hidden_share) == (3.0, 0.2)
 
 
-def test_what_makes_no_difference_is_no_other_run(micro: Backbone) -> None:
-    """One hidden state is the same however it is combined, and there are no more than the layers' and the embedding's."""
+def test_irrelevant_settings_share_a_run(micro: Backbone) -> None:
+    """What makes no difference is no other run.
+
+    One hidden state is the same however it is combined, and there are no more than the layers' and
+    the embedding's."""
     assert CostEff(combine="average").settled(micro) == CostEff().settled(micro)
     assert CostEff(last_states=9).settled(micro) == CostEff(last_states=4).settled(micro)
 
@@ -307,16 +332,21 @@ def test_what_makes_no_difference_is_no_other_run(micro: Backbone) -> None:
     ],
     ids=str,
 )
-def test_every_variant_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]) -> None:
-    """What a switch changes in a stage is tested with the stages: here another seed alone makes other answers."""
+def test_every_variant_runs_to_end(shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]) -> None:
+    """Every variant runs to its end.
+
+    What a switch changes in a stage is tested with the stages: here another seed alone makes other
+    answers."""
     fit = replace(SMALL, **change).fit(few_rows, micro, shared)
     assert [use.report.name for use in fit.stage.uses()][-1] == ("exits" if change == {"exits_from": "recovery"} else "recover")
     assert fit.stage.model.exit_layers == [1, 2, 3]
     assert np.isfinite(collect(fit.stage.model, few_rows.dev, 16, CPU).logits).all()
 
 
-def test_a_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
-    """Answers in label units; losses of both kinds are mean squared errors."""
+def test_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+    """A regression runs to its end.
+
+    Answers in label units; losses of both kinds are mean squared errors."""
     data = replace(few_rows, task=TASKS["stsb"], train=replace(few_rows.train, labels=np.arange(48) / 10), data_fingerprint="0 to 5")
     fit = SMALL.fit(data, micro, shared)
     trace = collect(fit.stage.model, data.dev, 16, CPU)
@@ -329,7 +359,8 @@ def test_a_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: B
 
 
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 4.0])
-def test_widths_reach_the_ratio_of_parameters_and_hardly_more(micro: Backbone, ratio: float) -> None:
+def test_widths_reach_parameter_ratio(micro: Backbone, ratio: float) -> None:
+    """Widths reach the ratio of parameters, and hardly more."""
     task = TASKS["mrpc"]
     full = CostEff(heads=1, ffn=1, rank=1).untrained(micro, task)
     whole = EncoderModel(replace(full.config, shape=micro.shape)).parameter_count()
@@ -338,7 +369,8 @@ def test_widths_reach_the_ratio_of_parameters_and_hardly_more(micro: Backbone, r
 
 
 @pytest.mark.parametrize("rank", [0.25, 1.0])
-def test_widths_reach_the_ratio_of_macs_on_bert_base_whatever_the_rank(rank: float) -> None:
+def test_widths_reach_mac_ratio(rank: float) -> None:
+    """Widths reach the ratio of MACs on BERT-base, whatever the rank."""
     base = BACKBONES["bert-base-uncased"]
     shape = CostEff(mac_ratio=4.0, rank=rank).shape(base)
     assert 4.0 <= encoder_macs(base.shape) / encoder_macs(shape) < 4.03
@@ -346,11 +378,13 @@ def test_widths_reach_the_ratio_of_macs_on_bert_base_whatever_the_rank(rank: flo
     assert CostEff(mac_ratio=4.0, rank=rank).settled(base).shape(base) == shape
 
 
-def test_a_ratio_that_width_cannot_reach_is_refused(micro: Backbone) -> None:
-    with pytest.raises(HarnessError, match="cannot be made 1000 times smaller"):
+def test_unreachable_ratio_is_refused(micro: Backbone) -> None:
+    """A ratio that width cannot reach is refused."""
+    with pytest.raises(HarnessError) as caught:
         CostEff(parameter_ratio=1000).settled(micro)
+    assert_says(caught, "micro", 1000)
 
 
 def test_two_ratios_are_refused() -> None:
-    with pytest.raises(ValueError, match="wanted one of them"):
+    with pytest.raises(ValueError, match="parameter_ratio.*mac_ratio"):
         CostEff(parameter_ratio=2, mac_ratio=2)

@@ -13,19 +13,22 @@ from harness.models.shapes import bert_shape
 BASE = BACKBONES["bert-base-uncased"].shape
 
 
-def test_half_and_an_eighth_of_bert_base() -> None:
+def test_bert_base_shrinks_to_shares() -> None:
+    """Half and an eighth of BERT-base have the authors' widths."""
     half, eighth = smaller(BASE, 1 / 2, 1 / 2, 1 / 2), smaller(BASE, 1 / 6, 1 / 12, 1 / 6)
     assert (set(half.heads), set(half.ffn), half.embedding_rank) == ({6}, {1536}, 384)
     assert (set(eighth.heads), set(eighth.ffn), eighth.embedding_rank) == ({2}, {256}, 128)
     assert (half.hidden, half.layers) == (768, 12)
 
 
-def test_at_least_one_of_everything_stays() -> None:
+def test_one_of_everything_stays() -> None:
+    """At least one of everything stays."""
     least = smaller(bert_shape(2, 8, 2, 4), 0.01, 0.01, 0.01)
     assert (least.heads, least.ffn, least.embedding_rank) == ((1, 1), (1, 1), 1)
 
 
-def test_a_head_goes_in_each_round_and_the_other_widths_fall_on_a_line() -> None:
+def test_rounds_remove_one_head_each() -> None:
+    """A head goes in each round, and the other widths fall on a line."""
     end = smaller(BASE, 1 / 2, 1 / 2, 1 / 2)
     assert rounds_of(BASE, end) == 6
     shapes = [between(BASE, end, number, 6) for number in range(1, 7)]
@@ -35,13 +38,15 @@ def test_a_head_goes_in_each_round_and_the_other_widths_fall_on_a_line() -> None
     assert shapes[-1] == end
 
 
-def test_a_rank_of_1_leaves_the_embedding_as_it_is() -> None:
+def test_rank_one_keeps_the_embedding() -> None:
+    """A rank of 1 leaves the embedding as it is."""
     end = smaller(BASE, 1 / 2, 1 / 2, 1)
     assert end.embedding_rank is None
     assert [between(BASE, end, number, 6).embedding_rank for number in (1, 6)] == [None, None]
 
 
-def test_layers_of_different_widths_reach_their_ends_together() -> None:
+def test_uneven_layers_finish_together() -> None:
+    """Layers of different widths reach their ends together."""
     start = bert_shape(2, 16, 4, 12)
     end = replace(start, heads=(1, 3), ffn=(2, 12), embedding_rank=4)
     assert rounds_of(start, end) == 3
@@ -49,7 +54,8 @@ def test_layers_of_different_widths_reach_their_ends_together() -> None:
     assert between(start, end, 1, 3) == replace(end, heads=(3, 4), ffn=(9, 12), embedding_rank=12)
 
 
-def test_keeping_every_head_is_one_round() -> None:
+def test_keeping_heads_is_one_round() -> None:
+    """Keeping every head is one round."""
     assert rounds_of(BASE, replace(BASE, ffn=(1536,) * 12)) == 1
 
 
@@ -57,14 +63,17 @@ def test_keeping_every_head_is_one_round() -> None:
     ("task", "few", "many"),
     [("mrpc", 20, 12), ("sst2", 5, 3), ("qnli", 5, 3), ("mnli", 3, 2), ("cola", 20, 12), ("qqp", 3, 2)],
 )
-def test_periods_times_rounds_are_the_authors_pruning_epochs(task: str, few: int, many: int) -> None:
-    """For 2 and for 6 of 12 heads kept."""
+def test_pruning_epochs_match_authors(task: str, few: int, many: int) -> None:
+    """Periods times rounds are the authors' pruning epochs. For 2 and for 6 of 12 heads kept."""
     period = EPOCHS[task].period
     assert [period[0] * 10, period[1] * 6] == pytest.approx([few, many])
 
 
-def test_the_table_is_the_authors() -> None:
-    """Changed epochs make other models of the same settings: raise `Distil.revision` and `Slenderize.revision` with it."""
+def test_epochs_table_is_the_authors() -> None:
+    """The table is the authors'.
+
+    Changed epochs make other models of the same settings: raise `Distil.revision` and
+    `Slenderize.revision` with it."""
     said = {task: (row.assistant, row.hidden_share, row.hidden, row.prediction) for task, row in EPOCHS.items()}
     assert said == {
         "mrpc": (12, 0.5, (20, 12), (10, 5)),
@@ -77,12 +86,14 @@ def test_the_table_is_the_authors() -> None:
     assert (Distil.revision, Slenderize.revision) == (1, 1)
 
 
-def test_recovery_between_the_authors_two_points_is_on_their_line() -> None:
+def test_recovery_epochs_are_interpolated() -> None:
+    """Recovery between the authors' two points is on their line."""
     epochs = EPOCHS["mrpc"]
     assert [epochs.at(heads / 12, epochs.hidden) for heads in (1, 2, 4, 6, 8, 12)] == pytest.approx([20, 20, 16, 12, 8, 8])
 
 
-def test_a_task_that_was_not_scripted_takes_the_epochs_of_one_of_its_size() -> None:
+def test_unlisted_task_follows_its_size() -> None:
+    """A task that was not scripted takes the epochs of one of its size."""
     assert epochs_for("rte", 2_000) == EPOCHS["mrpc"]
     assert epochs_for("another", 60_000) == EPOCHS["sst2"]
     assert epochs_for("cola", 8_000) == EPOCHS["cola"]
@@ -91,11 +102,14 @@ def test_a_task_that_was_not_scripted_takes_the_epochs_of_one_of_its_size() -> N
 
 
 @pytest.mark.parametrize(("epochs", "effort", "whole"), [(12, 0.3, 4), (5, 0.3, 2), (5, 0.5, 3), (1, 0.3, 1), (5, 0.05, 1), (3, 1.0, 3)])
-def test_effort_scales_to_whole_epochs_at_least_one(epochs: float, effort: float, whole: int) -> None:
+def test_effort_scales_to_whole_epochs(epochs: float, effort: float, whole: int) -> None:
+    """Effort scales to whole epochs, at least one."""
     assert scaled(epochs * effort) == whole
 
 
-def test_epochs_found_on_the_line_are_not_lost_to_rounding() -> None:
-    """At half of the heads 5 x 0.3 is 1.5, whatever the last bits say."""
+def test_interpolated_epochs_survive_rounding() -> None:
+    """Epochs that are found on the line are not lost to rounding.
+
+    At half of the heads 5 x 0.3 is 1.5, whatever the last bits say."""
     epochs = EPOCHS["mrpc"]
     assert scaled(epochs.at(1 / 2, epochs.prediction) * 0.3) == 2

@@ -51,9 +51,8 @@ def _config(fit: FreshFit) -> ModelConfig:
     return fit.model.config
 
 
-def test_each_round_has_its_shape_and_its_learning_rate(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounds_have_shape_and_rate(micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each round has its shape and its learning rate."""
     seen = []
     train = slenderize.train
 
@@ -73,9 +72,10 @@ def test_each_round_has_its_shape_and_its_learning_rate(
 
 
 @pytest.mark.parametrize("where", ["taylor_importance", "train"])
-def test_a_killed_stage_goes_on_in_its_round_to_the_same_weights(
+def test_killed_stage_resumes_its_round(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
+    """A killed stage goes on in its round to the same weights."""
     stage, calls = _stage(micro), []
     undisturbed = _fit(stage, micro, few_rows, tmp_path / "straight")
     plain: Callable[..., object] = getattr(slenderize, where)
@@ -97,8 +97,10 @@ def test_a_killed_stage_goes_on_in_its_round_to_the_same_weights(
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.model.state_dict().items())
 
 
-def test_what_is_kept_of_finished_rounds_does_not_grow(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """The last round's model, and what the trainings told."""
+def test_kept_rounds_do_not_grow(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """What is kept of finished rounds does not grow.
+
+    The last round's model, and what the trainings told."""
     _fit(_stage(micro, rounds=2), micro, few_rows, tmp_path / "a")
     kept = sorted(path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*") if path.is_file())
     assert kept == ["round-1/training.json", "round-2/config.json", "round-2/model.safetensors", "round-2/training.json"]
@@ -107,10 +109,10 @@ def test_what_is_kept_of_finished_rounds_does_not_grow(micro: Backbone, few_rows
 @pytest.mark.parametrize(
     ("period", "passes", "rows"), [(0.5, 1, 24), (1.0, 1, 48), (2.0, 2, 48), (2.5, 2, 60)], ids=["part", "one", "two", "two and a half"]
 )
-def test_a_period_of_several_passes_is_cut_into_epochs(
+def test_long_period_splits_into_epochs(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: float, passes: int, rows: int
 ) -> None:
-    """So that an interruption costs one."""
+    """A period of several passes is cut into epochs. So that an interruption costs one."""
     seen = []
     train = slenderize.train
 
@@ -124,10 +126,11 @@ def test_a_period_of_several_passes_is_cut_into_epochs(
     assert fit.training.rows == min(48, rows), "distinct ones"
 
 
-def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that still says what its teacher says has no gradient of the soft and hidden losses to be scored by."""
+def test_student_leaves_teacher_before_cut(micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first cut the student has moved away from its teacher.
+
+    One that still says what its teacher says has no gradient of the soft and hidden losses to be
+    scored by."""
     seen = []
     score = slenderize.taylor_importance
 
@@ -148,10 +151,8 @@ def test_before_the_first_cut_the_student_has_moved_away_from_its_teacher(
     [{}, {"equilibrium": False}, {"last_exit_only": True}, {"allocation": "global"}, {"at_once": True}, {"taylor_share": 1.0}],
     ids=str,
 )
-def test_a_switch_changes_what_comes_of_the_same_seed(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
-) -> None:
-    """And nothing changed changes nothing."""
+def test_each_switch_changes_the_result(micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]) -> None:
+    """A switch changes what comes of the same seed. And nothing changed changes nothing."""
     plain, other = (
         torch.cat([tensor.flatten() for tensor in _fit(stage, micro, few_rows, tmp_path / name).model.state_dict().values()])
         for name, stage in (("plain", _stage(micro)), ("other", replace(_stage(micro), **change)))
@@ -159,9 +160,8 @@ def test_a_switch_changes_what_comes_of_the_same_seed(
     assert torch.equal(plain, other) == (change == {})
 
 
-def test_at_once_everything_is_cut_after_the_first_period_and_the_others_train(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_shot_cuts_after_first_period(micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once everything is cut after the first period, and the others train."""
     seen: list[tuple[EncoderShape, float]] = []
     train = slenderize.train
 
@@ -178,11 +178,13 @@ def test_at_once_everything_is_cut_after_the_first_period_and_the_others_train(
 
 
 @pytest.mark.parametrize(("allocation", "factor"), [("layer", 1 / 3), ("global", 1)])
-def test_importance_is_measured_with_averaged_gradients_within_layers_and_without_across_them(
+def test_importance_averages_within_layers(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation, factor: float
 ) -> None:
-    """With equilibrium the gradient of an exit's loss at the first of three layers is a third of what it is without; at the last it is the
-    same, so that layers could not be compared."""
+    """Importance is measured with averaged gradients within layers, and without across them.
+
+    With equilibrium the gradient of an exit's loss at the first of three layers is a third of what
+    it is without; at the last it is the same, so that layers could not be compared."""
     seen: dict[bool, float] = {}
     score = slenderize.taylor_importance
 
@@ -200,7 +202,8 @@ def test_importance_is_measured_with_averaged_gradients_within_layers_and_withou
     assert seen[True] == pytest.approx(seen[False] * factor, rel=0.02)
 
 
-def test_with_global_allocation_layers_differ_within_the_same_macs(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_global_allocation_keeps_macs(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """With global allocation layers differ within the same MACs."""
     stage = replace(_stage(micro), allocation="global")
     shape = _config(_fit(stage, micro, few_rows, tmp_path / "a")).shape
     assert len(set(zip(shape.heads, shape.ffn, strict=True))) > 1
@@ -208,7 +211,8 @@ def test_with_global_allocation_layers_differ_within_the_same_macs(micro: Backbo
     assert shape.embedding_rank == stage.shape.embedding_rank
 
 
-def test_exits_can_be_put_on_as_pruning_begins(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_exits_may_start_with_pruning(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+    """Exits can be put on as pruning begins."""
     stage = replace(_stage(micro, rounds=1), exits=Exits("cls", 1, "concatenate"))
     model: MultiExitModel = _fit(stage, micro, few_rows, tmp_path / "a").model
     assert model.exit_layers == [1, 2, 3]
@@ -216,15 +220,19 @@ def test_exits_can_be_put_on_as_pruning_begins(micro: Backbone, few_rows: TaskDa
     assert model.config.pooling == "cls"
 
 
-def test_the_second_loss_follows_the_first_after_so_many_steps() -> None:
+def test_second_loss_follows_the_first() -> None:
+    """The second loss follows the first after so many steps."""
     one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
     loss = one_after_another(one, other, 3)
     assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [1, 1, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])
-def test_periods_follow_one_another_through_whole_passes(few_rows: TaskData, period: float) -> None:
-    """Four passes' worth of periods show every row four times, give or take the rounding; each period has its share of the rows."""
+def test_periods_continue_through_passes(few_rows: TaskData, period: float) -> None:
+    """Periods follow one another through whole passes.
+
+    Four passes' worth of periods show every row four times, give or take the rounding; each period
+    has its share of the rows."""
     rows = few_rows.train
     parts = [period_rows(rows, period, number).ids for number in range(1, round(4 / period) + 1)]
     assert {len(part) for part in parts} == {round(period * len(rows))}
@@ -238,7 +246,8 @@ def test_periods_follow_one_another_through_whole_passes(few_rows: TaskData, per
 
 
 @pytest.mark.parametrize(("share", "batches"), [(1.0, 6), (0.5, 3), (0.01, 1)])
-def test_importance_looks_at_its_share_of_the_rows(few_rows: TaskData, share: float, batches: int) -> None:
+def test_importance_uses_its_share(few_rows: TaskData, share: float, batches: int) -> None:
+    """Importance looks at its share of the rows."""
     found = taylor_batches(few_rows.train, share, 8, seed=1)
     assert len(found) == batches
     assert len(set(np.concatenate(found).tolist())) == 8 * batches

@@ -15,14 +15,16 @@ SHAPE = bert_shape(3, 16, 4, 10, vocabulary=50, positions=32)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, replace(SHAPE, heads=(2, 1, 3), ffn=(4, 9, 1), embedding_rank=5)], ids=["full", "slender"])
-def test_macs_of_the_encoder_are_those_that_fvcore_counts(shape: EncoderShape) -> None:
+def test_encoder_macs_equal_fvcore(shape: EncoderShape) -> None:
+    """The MACs of the encoder are those that fvcore counts."""
     costs = piece_costs(EncoderModel(ModelConfig(shape, "mean", 2, 1.0, (None, None, "plain"))))
     assert layer_macs(shape) == sum(layer.at(128) for layer in costs.layers)
     assert encoder_macs(shape) == layer_macs(shape) + costs.embedding.at(128)
 
 
 @pytest.mark.parametrize("limit", [1.0, 0.5, 0.1234, FINENESS])
-def test_the_largest_share_that_fits_is_found(limit: float) -> None:
+def test_largest_fitting_share_is_found(limit: float) -> None:
+    """The largest share that fits is found."""
     share = largest_share(lambda share: share <= limit)
     assert share is not None
     assert share <= limit < share + FINENESS
@@ -36,17 +38,23 @@ def _scores(value: float = 0.1) -> Importance:
     return Importance(tuple(torch.full((4,), value) for _ in range(3)), tuple(torch.full((10,), value) for _ in range(3)))
 
 
-def test_units_that_matter_stay_wherever_they_are() -> None:
-    """Layer 2's heads matter alone: all of them stay, the others keep one of each, and what is left of the budget goes to neurons."""
+def test_important_units_stay_anywhere() -> None:
+    """Units that matter stay, wherever they are.
+
+    Layer 2's heads matter alone: all of them stay, the others keep one of each, and what is left of
+    the budget goes to neurons."""
     scores = _scores(0.0)
     scores.heads[1].fill_(5.0)
     least = replace(SHAPE, heads=(1, 4, 1), ffn=(1, 1, 1))
     assert compete(scores, SHAPE, layer_macs(least)) == least
 
 
-def test_units_compete_by_the_mean_over_their_scored_weights() -> None:
-    """A head of this shape is scored by 4 * 16 weights, a neuron by 2 * 16: with half of the score a neuron is worth as much. A head costs
-    4 * (4 * 16 + 2 * 128) = 1,280 MACs a token, a neuron 32."""
+def test_units_compete_by_mean_score() -> None:
+    """Units compete by the mean over their scored weights.
+
+    A head of this shape is scored by 4 * 16 weights, a neuron by 2 * 16: with half of the score a
+    neuron is worth as much. A head costs 4 * (4 * 16 + 2 * 128) = 1,280 MACs a token, a neuron 32.
+    """
     budget = layer_macs(replace(SHAPE, heads=(1, 1, 1), ffn=(1, 1, 1))) + 1_280 * 128
     for score, kept in ((0.51, (1, 1, 1)), (0.49, (1, 1, 2))):
         scores = Importance(tuple(torch.tensor([2.0, 0.5, 0.5, 0.5]) for _ in range(3)), tuple(torch.full((10,), score) for _ in range(3)))
@@ -54,8 +62,10 @@ def test_units_compete_by_the_mean_over_their_scored_weights() -> None:
         assert compete(scores, SHAPE, budget).heads == kept
 
 
-def test_a_unit_that_does_not_fit_leaves_room_for_smaller_ones() -> None:
-    """Room for 39 neurons, of which there are 27 more, and for no head."""
+def test_unaffordable_unit_leaves_room() -> None:
+    """A unit that does not fit leaves room for smaller ones.
+
+    Room for 39 neurons, of which there are 27 more, and for no head."""
     scores = _scores(0.1)
     scores.heads[0].fill_(50.0)
     least = layer_macs(replace(SHAPE, heads=(1, 1, 1), ffn=(1, 1, 1)))
@@ -63,7 +73,8 @@ def test_a_unit_that_does_not_fit_leaves_room_for_smaller_ones() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_budget_holds_and_little_of_it_is_left(seed: int) -> None:
+def test_budget_is_nearly_used_up(seed: int) -> None:
+    """The budget holds, and little of it is left."""
     generator = torch.Generator().manual_seed(seed)
     scores = Importance(
         tuple(torch.rand(4, generator=generator) for _ in range(3)), tuple(torch.rand(10, generator=generator) for _ in range(3))
@@ -75,6 +86,8 @@ def test_the_budget_holds_and_little_of_it_is_left(seed: int) -> None:
     assert budget - layer_macs(replace(SHAPE, heads=(1, 0, 0), ffn=(0, 0, 0))) < layer_macs(found) <= budget
 
 
-def test_a_budget_below_one_of_everything_is_refused() -> None:
-    with pytest.raises(ValueError, match="wanted at least"):
+def test_too_small_budget_is_refused() -> None:
+    """A budget below one of everything is refused."""
+    least = layer_macs(replace(SHAPE, heads=(1, 1, 1), ffn=(1, 1, 1)))
+    with pytest.raises(ValueError, match=rf"\b10\b.*\b{least}\b"):
         compete(_scores(), SHAPE, 10)
