@@ -36,7 +36,8 @@ class PinnedData:
 
 
 @each_run
-def test_committed_run_id_is_computed_again(store: ResultsStore, record: RunRecord) -> None:
+def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) -> None:
+    """The id of a committed run is computed again."""
     data = json.loads(PINNED_DATA.read_text(encoding="utf-8"))[data_name(record)]
     assert data["rows"] == record.data.data
     backbone = replace(BACKBONES[record.spec.backbone])
@@ -56,12 +57,14 @@ def test_committed_run_id_is_computed_again(store: ResultsStore, record: RunReco
     assert run_id(cell, PinnedData(data["all"]), options) == record.run_id
 
 
-def test_pinned_data_are_those_of_the_records() -> None:
+def test_pinned_data_match_the_records() -> None:
+    """The pinned data are those of the records."""
     assert set(json.loads(PINNED_DATA.read_text(encoding="utf-8"))) == {data_name(record) for _, record in RUNS}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stage_keys_are_the_pinned_ones(case: str, work: Work) -> None:
+def test_stage_keys_match_pinned_ones(case: str, work: Work) -> None:
+    """The keys of the stages are the pinned ones."""
     assert pinned_stages(case, work) == json.loads(PINNED_STAGES.read_text(encoding="utf-8"))[case]
 
 
@@ -70,22 +73,26 @@ def test_every_method_has_pinned_stages() -> None:
 
 
 @pytest.mark.parametrize(("task", "digest"), [("demo-single", "6ecd90235c8bf7d5"), ("demo-pair", "8885375ea26be9da")])
-def test_demo_rows_are_the_pinned_ones(task: str, digest: str) -> None:
+def test_demo_rows_match_pinned_ones(task: str, digest: str) -> None:
+    """The demo's rows are the pinned ones."""
     rows = [[split, row.texts, row.label, row.hard] for split in ("train", "dev") for row in demo.demo_rows(task, split)]
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == digest
 
 
 @pytest.mark.parametrize(("task", "fingerprint"), [("demo-single", "666160606358afcc"), ("demo-pair", "0a972c6a960cd123")])
-def test_demo_splits_are_the_pinned_ones(task: str, fingerprint: str) -> None:
+def test_demo_splits_match_pinned_ones(task: str, fingerprint: str) -> None:
+    """The demo's splits are the pinned ones."""
     assert load_data(TASKS[task], None).fingerprint == fingerprint
 
 
-def test_demo_vocabulary_is_the_pinned_one() -> None:
+def test_demo_vocabulary_matches_pinned_one() -> None:
+    """The demo's vocabulary is the pinned one."""
     assert hashlib.sha256("\n".join(demo.demo_vocabulary()).encode()).hexdigest()[:16] == "d9c8a54247221023"
 
 
 @pytest.mark.parametrize(("limit", "name"), [(None, "d35eedc5f80216cd"), (64, "e424ea64b553d2be")])
-def test_file_name_of_encoded_rows_is_pinned(limit: int | None, name: str) -> None:
+def test_encoded_rows_path_is_pinned(limit: int | None, name: str) -> None:
+    """The file name of encoded rows is pinned."""
     assert RowsKey("rows' fingerprint", "backbone", 128, limit).path(Path("cache")) == Path(f"cache/rows/{name}.npz")
 
 
@@ -97,8 +104,10 @@ def test_file_name_of_encoded_rows_is_pinned(limit: int | None, name: str) -> No
         ('["f1", "evaluate:wer", "evaluate:./own.py"]', "0689c02e5a4a3652"),
     ],
 )
-def test_fingerprint_of_a_custom_task_is_pinned(tmp_path: Path, metrics: str, fingerprint: str) -> None:
-    """The metrics of the `evaluate` library are part of it, a script by its content."""
+def test_custom_task_fingerprint_is_pinned(tmp_path: Path, metrics: str, fingerprint: str) -> None:
+    """The fingerprint of a custom task is pinned.
+
+    The metrics of the `evaluate` library are part of it, a script by its content."""
     rows = "".join(f"text {number}\t{number % 2}\n" for number in range(500))
     (tmp_path / "train.tsv").write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
     (tmp_path / "own.py").write_text("# a metric\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """Records as JSON and back, and the MACs of paths through a model."""
 
 import json
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.messages import assert_says
 from support.synthetic import make_exit, make_latency, make_record
 
 from harness import records
@@ -75,7 +77,8 @@ def whole() -> Any:
 
 @pytest.mark.parametrize("with_optional", [True, False])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_dataclass_comes_back_from_json_as_it_was(kind: type, with_optional: bool) -> None:
+def test_dataclasses_survive_json(kind: type, with_optional: bool) -> None:
+    """Every dataclass comes back from JSON as it was."""
     value = example(kind, with_optional)
     text = to_json(value)
     back = from_json(kind, text, "x.json")
@@ -83,74 +86,94 @@ def test_every_dataclass_comes_back_from_json_as_it_was(kind: type, with_optiona
     assert to_json(back) == text
 
 
-def test_every_part_of_a_record_was_tried() -> None:
+def test_every_record_part_is_tried() -> None:
+    """Every part of a record was tried."""
     assert {RunRecord, RunSpec, Costs, Quartiles, Trial} <= set(KINDS)
 
 
 @quick
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_floats_come_back_to_the_last_bit(value: float) -> None:
+def test_floats_survive_json_exactly(value: float) -> None:
+    """Floats come back to the last bit."""
     quartiles = Quartiles(value, -value, value / 3)
     assert from_json(Quartiles, to_json(quartiles), "x.json") == quartiles
 
 
 @quick
 @given(st.integers(-LARGEST, LARGEST))
-def test_macs_come_back_exact_however_large(value: int) -> None:
+def test_macs_survive_json_exactly(value: int) -> None:
+    """MACs come back exactly, however large."""
     assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(value, 0, 1)
 
 
 @quick
 @given(st.dictionaries(WORDS, JSON_VALUES, max_size=4))
-def test_free_form_settings_come_back_unchanged(values: dict[str, object]) -> None:
+def test_settings_survive_json_unchanged(values: dict[str, object]) -> None:
+    """Free-form settings come back unchanged."""
     spec = RunSpec("bert", "rte", "tiny", 1, None, 128, None, values)
     assert from_json(RunSpec, to_json(spec), "x.json") == spec
 
 
-def test_a_whole_number_is_read_as_a_float_where_one_is_wanted() -> None:
+def test_integers_are_read_as_floats() -> None:
+    """A whole number is read as a float where one is wanted."""
     back = from_json(Quartiles, '{"q1": 1, "median": 2, "q3": 3}', "x.json")
     assert [type(value) for value in (back.q1, back.median, back.q3)] == [float] * 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_not_finite_is_not_written(value: float, record: RunRecord) -> None:
-    with pytest.raises(ValueError, match="JSON compliant"):
+def test_infinite_number_is_not_written(value: float, record: RunRecord) -> None:
+    """A number that is not finite is not written."""
+    with pytest.raises(ValueError, match="JSON"):
         to_json(replace(record, seconds=value))
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
-def test_a_number_that_no_float_can_hold_is_refused(number: str, record: RunRecord) -> None:
+def test_unrepresentable_number_is_refused(number: str, record: RunRecord) -> None:
+    """A number that no float can hold is refused."""
     text = to_json(record).replace('"seconds": 60.5', f'"seconds": {number}')
     assert number in text
-    with pytest.raises(IncompleteError, match=r"x\.json"):
+    with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
+    assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("text", ["", "{", "nonsense", '{"schema": 1,}', "[" * 100_000, '{"a":' * 100_000])
-def test_text_that_is_not_json_is_refused(text: str) -> None:
-    with pytest.raises(IncompleteError, match=r"x\.json is not JSON"):
+def test_invalid_json_is_refused(text: str) -> None:
+    """Text that is not JSON is refused."""
+    with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
+    assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "true"])
-def test_json_that_is_no_object_is_refused(text: str) -> None:
-    with pytest.raises(IncompleteError, match=r"x\.json.*RunRecord"):
+def test_json_must_be_an_object(text: str) -> None:
+    """JSON that is no object is refused."""
+    with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
+    assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
-def test_a_newer_schema_is_refused_before_anything_else(record: RunRecord) -> None:
+def test_newer_schema_is_refused_first(record: RunRecord) -> None:
+    """A newer schema is refused before anything else."""
     newer = {"schema": SCHEMA + 1, "a field of the future": 1}
-    with pytest.raises(IncompleteError, match=f"x.json has schema {SCHEMA + 1}.* reads {SCHEMA}: update harness") as caught:
+    with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, json.dumps(newer), "x.json")
-    assert caught.value.exit_code == ExitCode.INCOMPLETE
+    assert_says(caught, "x.json", "schema", SCHEMA + 1, SCHEMA, code=ExitCode.INCOMPLETE)
 
 
-def test_a_record_of_an_earlier_form_says_so(whole: Any) -> None:
-    with pytest.raises(IncompleteError, match=f"x.json has schema {SCHEMA - 1}.* reads {SCHEMA}: .*run it again"):
-        from_json(RunRecord, json.dumps(whole | {"schema": SCHEMA - 1}), "x.json")
+def test_older_schema_has_own_advice(whole: Any) -> None:
+    """A record of an earlier form says so."""
+    advice = []
+    for schema in (SCHEMA - 1, SCHEMA + 1):
+        with pytest.raises(IncompleteError) as caught:
+            from_json(RunRecord, json.dumps(whole | {"schema": schema}), "x.json")
+        said = assert_says(caught, "x.json", "schema", schema, SCHEMA, code=ExitCode.INCOMPLETE)
+        advice.append(re.sub(r"\d+", "", said))
+    assert advice[0] != advice[1]  # the one is run again, for the other harness is updated
 
 
-def test_what_only_some_runs_have_is_left_out_of_the_records_of_the_others(record: RunRecord) -> None:
+def test_optional_parts_are_omitted(record: RunRecord) -> None:
+    """What only some runs have is left out of the records of the others."""
     text = to_json(record)
     assert "own_task" not in text
     assert "mismatched" not in text
@@ -164,7 +187,8 @@ LATER = ["sources", "corpus", "vectors", "checkpoint", "own_task", "mismatched",
 """Fields that older records of the schema do not have."""
 
 
-def test_a_missing_field_is_named_wherever_it_is(whole: Any) -> None:
+def test_missing_field_is_named(whole: Any) -> None:
+    """A missing field is named, wherever it is."""
     named = 0
     for where in list(objects(whole)):
         if not where or isinstance(where[-1], int) or where[-1] in ("one", "other"):
@@ -175,30 +199,35 @@ def test_a_missing_field_is_named_wherever_it_is(whole: Any) -> None:
             assert from_json(RunRecord, json.dumps(whole), "x.json").data.backbone == whole["data"]["backbone"]
             parent[where[-1]] = right
             continue
-        with pytest.raises(IncompleteError, match=rf"x\.json.*missing \['{where[-1]}'\]"):
+        with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(whole), "x.json")
+        assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
         parent[where[-1]] = right
         named += 1
     assert named > 100
 
 
-def test_an_unexpected_field_is_named_wherever_it_is(whole: Any) -> None:
+def test_unexpected_field_is_named(whole: Any) -> None:
+    """An unexpected field is named, wherever it is."""
     named = 0
     for where in list(objects(whole)):
         target = at(whole, where)
         if not isinstance(target, dict) or "one" in target:
             continue
         target["mystery"] = 1
-        with pytest.raises(IncompleteError, match=r"x\.json.*unexpected \['mystery'\]"):
+        with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(whole), "x.json")
+        assert_says(caught, "x.json", *where, "mystery", code=ExitCode.INCOMPLETE)
         del target["mystery"]
         named += 1
     assert named > 20
 
 
 @pytest.mark.parametrize("wrong", [{"no": ["such"]}, [[1]], "text", True, None], ids=str)
-def test_a_value_of_another_type_is_refused_and_its_place_named(wrong: object, whole: Any) -> None:
-    """Every place of a record, unless the value fits there."""
+def test_mistyped_value_is_located(wrong: object, whole: Any) -> None:
+    """A value of another type is refused, and its place is named.
+
+    Every place of a record, unless the value fits there."""
     optional = {"train_rows", "limit", "policy", "latency", "reference", *LATER}
     refused = 0
     for where in list(objects(whole))[1:]:
@@ -211,15 +240,16 @@ def test_a_value_of_another_type_is_refused_and_its_place_named(wrong: object, w
         with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(whole), "x.json")
         parent[key] = right
-        assert str(caught.value).startswith("x.json")
-        assert (f"[{key}]" if isinstance(key, int) else f".{key}") in str(caught.value)
-        assert "\n" not in str(caught.value)
+        assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
         refused += 1
     assert refused > 100
 
 
-def test_macs_of_a_truncated_model_and_of_the_path_past_its_exits() -> None:
-    """At 4 tokens: embedding 1+8+48, layers 10, 20, 1+4+16, exits after the second (7) and third (2*16) layer."""
+def test_path_macs_include_passed_exits() -> None:
+    """The MACs of a truncated model lack those of the exits that the path passes.
+
+    At 4 tokens: embedding 1+8+48, layers 10, 20, 1+4+16, exits after the second (7) and third
+    (2*16) layer."""
     costs = Costs(
         embedding=Polynomial(1, 2, 3),
         layers=(Polynomial(10, 0, 0), Polynomial(0, 5, 0), Polynomial(1, 1, 1)),
@@ -229,13 +259,14 @@ def test_macs_of_a_truncated_model_and_of_the_path_past_its_exits() -> None:
     assert costs.path(1, 4) == 57 + 10 + 20 + 7
     assert costs.static(2, 4) == 57 + 10 + 20 + 21 + 32
     assert costs.path(2, 4) == 57 + 10 + 20 + 21 + 7 + 32
-    with pytest.raises(AssertionError, match="layer 0 has no exit"):
+    with pytest.raises(AssertionError, match=r"\b0\b"):
         costs.static(0, 4)
 
 
 @quick
 @given(st.integers(1, 5), st.data())
-def test_a_path_costs_the_truncated_model_and_each_exit_on_the_way(layers: int, data: st.DataObject) -> None:
+def test_path_adds_exits_on_way(layers: int, data: st.DataObject) -> None:
+    """A path costs the truncated model and each exit on the way."""
     polynomials = st.builds(Polynomial, *[st.integers(0, 1000)] * 3)
     exits = [data.draw(st.none() | polynomials) for _ in range(layers - 1)] + [data.draw(polynomials)]
     costs = Costs(data.draw(polynomials), tuple(data.draw(polynomials) for _ in range(layers)), tuple(exits))
@@ -246,12 +277,14 @@ def test_a_path_costs_the_truncated_model_and_each_exit_on_the_way(layers: int, 
             assert costs.path(layer, length) - costs.static(layer, length) == way
 
 
-def test_a_layer_that_runs_twice_is_charged_twice() -> None:
+def test_repeated_layer_is_charged_twice() -> None:
+    """A layer that runs twice is charged twice."""
     shared, free = Polynomial(0, 9, 0), Polynomial(0, 0, 0)
     assert Costs(free, (shared, shared), (None, free)).static(1, 10) == 180
 
 
-def test_polynomials_are_exact_on_ints_and_work_on_arrays_of_lengths() -> None:
+def test_polynomials_are_exact_on_integers() -> None:
+    """Polynomials are exact on integers and work on arrays of lengths."""
     assert Polynomial(1, 2, 3).at(10**12) == 1 + 2 * 10**12 + 3 * 10**24
     lengths = np.array([0, 1, 2, 512])
     at_lengths = Polynomial(1, 2, 3).at(lengths)
@@ -259,7 +292,8 @@ def test_polynomials_are_exact_on_ints_and_work_on_arrays_of_lengths() -> None:
     assert at_lengths.tolist() == [1, 6, 17, 1 + 1024 + 3 * 512 * 512]
 
 
-def test_costs_at_an_array_of_lengths_are_those_of_each_length() -> None:
+def test_costs_accept_arrays_of_lengths() -> None:
+    """Costs at an array of lengths are those of each length."""
     costs = Costs(Polynomial(1, 2, 3), (Polynomial(4, 5, 6), Polynomial(7, 8, 9)), (Polynomial(1, 1, 0), Polynomial(2, 0, 2)))
     lengths = np.arange(1, 65)
     for layer in (0, 1):
@@ -268,7 +302,8 @@ def test_costs_at_an_array_of_lengths_are_those_of_each_length() -> None:
 
 
 @pytest.mark.parametrize(("layers", "most"), [(6, 6_144), (12, RECORD_BYTES), (24, 2 * RECORD_BYTES)])
-def test_record_of_a_model_with_an_exit_a_layer_is_small(layers: int, most: int) -> None:
+def test_record_with_many_exits_is_small(layers: int, most: int) -> None:
+    """The record of a model with an exit a layer is small."""
     costs = Costs(Polynomial(0, 0, 0), (Polynomial(0, 12_582_912, 2_048),) * layers, (Polynomial(1_050_624, 0, 0),) * layers)
     quartiles = Quartiles(123.4, 234.5, 345.6)
     sizes = {"1": quartiles, "32": quartiles}
