@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/pip --disable-pip-version-check install --quiet $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
 DEMO := .cache/demo
 
-.PHONY: demo check test lint bench bench-costeff campaign report clean
+.PHONY: demo check test snapshots lint bench bench-costeff campaign report clean
 
 # Fitted anew every time: what is in a cache does not tell what today's code does.
 demo: $(VENV)/installed
@@ -21,6 +21,10 @@ check: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(RUN)/pytest -n 2 --dist loadfile
+
+# What the commands say, written anew: after a change of wording. Read the differences before they are committed.
+snapshots: $(VENV)/installed
+	$(RUN)/pytest tests/cli/test_wording.py --snapshot-update
 
 lint: $(VENV)/installed
 	$(RUN)/ruff check .

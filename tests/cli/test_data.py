@@ -176,14 +176,6 @@ def test_example_in_the_readme_runs(say: Say, tmp_path: Path) -> None:
 # --- the hub
 
 
-@pytest.fixture
-def online(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Whatever a command does to stay offline ends with the test."""
-    for name in LIBRARIES_OFFLINE:
-        monkeypatch.setenv(name, "0")
-    return hub_cache
-
-
 def test_all_of_glue_out_of_reach_is_one_short_line(say: Say, online: Path) -> None:
     answer = say("run", "--methods", "bert", "--tasks", "glue", *QUICK)
     assert (answer.code, answer.out, len(answer.lines)) == (2, "", 1)

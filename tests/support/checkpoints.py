@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
 from support.families import LIBRARY, randomised, write_family
 from torch import nn
 from transformers import AutoModelForSequenceClassification
@@ -22,6 +24,14 @@ def write_checkpoint(folder: Path, case: str, names: Sequence[str] | None, count
     write_family(folder, case, library)
     (folder / "config.json").write_text(config.to_json_string(), encoding="utf-8")
     return library
+
+
+def answer_always(folder: Path, index: int) -> None:
+    """Make the checkpoint predict one class for every example."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.weight"].zero_()
+    tensors["classifier.bias"] = torch.eye(len(tensors["classifier.bias"]))[index]
+    save_file(tensors, folder / "model.safetensors")
 
 
 LABELS = TASKS["demo-single"].labels
