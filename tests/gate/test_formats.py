@@ -3,39 +3,71 @@
 import json
 from xml.etree import ElementTree
 
-from support.gate_runs import Check, record, trace
+from support.gate_runs import CELL, Check, record, trace
+from support.messages import figures, names_all
+
+from harness.gate.check import Verdict
 
 
-def test_github_annotations(check: Check) -> None:
+def test_text_has_a_line_per_finding(check: Check) -> None:
+    """And a last one of all, with the numbers of cells, figures, and findings of each verdict."""
+    _, said = check(record(), trace(wrong=40))
+    *lines, last = said.splitlines()
+    assert all(names_all(line, Verdict.REGRESSION, *CELL) for line in lines)
+    assert any(names_all(line, "accuracy", 4, "0.9000", "0.8000") for line in lines)
+    assert sorted(figures(last)) == [1, len(lines), 24]
+    assert names_all(last, Verdict.REGRESSION)
+
+
+def test_passing_text_is_one_line(check: Check) -> None:
+    _, said = check(record(), trace())
+    (line,) = said.splitlines()
+    assert sorted(figures(line)) == [1, 26]
+    assert not any(names_all(line, verdict) for verdict in Verdict)
+
+
+def test_github_annotates_each_finding(check: Check) -> None:
+    """With the characters escaped that a workflow command would read."""
     _, said = check(record(), trace(wrong=40), "--format", "github")
-    lines = said.splitlines()
-    assert lines[0].startswith("::error title=regression%3A rte deebert on tiny%2C seed 1::accuracy at exit 4: 0.9000 -> 0.8000 (95 %25 of")
-    assert lines[-1].startswith("::error title=harness check::1 cells")
+    *lines, last = said.splitlines()
+    title, _, text = lines[0].removeprefix("::error title=").partition("::")
+    assert lines[0].startswith("::error title=")
+    assert title.startswith(f"{Verdict.REGRESSION}%3A ")
+    assert names_all(title.replace("%3A", ":").replace("%2C", ","), *CELL)
+    assert not set(title) & {":", ","}
+    assert names_all(text, "accuracy", 4, "0.9000", "0.8000")
+    assert "95 %25" in text
+    assert last.startswith("::error title=harness check::")
+    assert figures(last.rpartition("::")[2])[0] == 1
 
 
-def test_junit_has_a_case_for_each_cell(check: Check) -> None:
+def test_junit_has_case_per_cell(check: Check) -> None:
     _, said = check(record(), trace(wrong=40), "--format", "junit")
     suite = ElementTree.fromstring(said)
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
     (case,) = suite.iter("testcase")
     failure = case.find("failure")
-    assert case.get("name") == "rte deebert on tiny, seed 1"
+    assert names_all(case.get("name") or "", *CELL)
     assert failure is not None
-    assert failure.get("message") == "regression"
-    assert "0.9000 -> 0.8000" in (failure.text or "")
+    assert failure.get("message") == Verdict.REGRESSION
+    assert names_all(failure.text or "", "accuracy", 4, "0.9000", "0.8000")
 
 
-def test_junit_of_a_check_that_passes_has_no_failure(check: Check) -> None:
+def test_passing_junit_has_no_failure(check: Check) -> None:
     _, said = check(record(), trace(), "--format", "junit")
     assert ElementTree.fromstring(said).get("failures") == "0"
 
 
-def test_json_and_markdown_hold_both_values_and_the_outcome(check: Check) -> None:
+def test_json_and_markdown_hold_both_values(check: Check) -> None:
+    """And the outcome."""
     code, said = check(record(), trace(wrong=40), "--format", "json")
     told = json.loads(said)
     assert told["code"] == code == 1
-    (finding,) = [one for one in told["cells"][0]["findings"] if one["what"] == "accuracy at exit 4"]
-    assert (finding["verdict"], finding["old"], finding["new"]) == ("regression", "0.9000", "0.8000")
+    finding = next(one for one in told["cells"][0]["findings"] if names_all(one["what"], "accuracy", 4))
+    assert (finding["verdict"], finding["old"], finding["new"]) == (Verdict.REGRESSION, "0.9000", "0.8000")
     _, said = check(record(), trace(wrong=40), "--format", "markdown")
-    assert "| regression" in said
-    assert "Failed: 1 cells" in said
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == len(told["cells"][0]["findings"])
+    assert all(row[0] == Verdict.REGRESSION and names_all(row[1], *CELL) for row in rows)
+    assert [row[3:5] for row in rows] == [[one["old"], one["new"]] for one in told["cells"][0]["findings"]]
+    assert sorted(figures(said.splitlines()[-1])) == [1, len(rows), 24]

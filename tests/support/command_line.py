@@ -1,7 +1,11 @@
 """The command line as a function, and what it says."""
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+from support.messages import figures, names_all
 
 # --- the command line
 
@@ -24,10 +28,26 @@ class Answer(NamedTuple):
 Say = Callable[..., Answer]
 
 
-def assert_one_line(answer: Answer, code: int, words: Sequence[str]) -> None:
+def assert_one_line(answer: Answer, code: int, names: Sequence[object]) -> None:
+    """The command fails with this code and one line that names all of these."""
     assert answer.code == code, answer
     assert answer.out == ""
     assert "Traceback" not in answer.err
     assert len(answer.lines) == 1, answer.err
     assert answer.err.startswith("harness: ")
-    assert all(word in answer.err for word in words), answer.err
+    assert_names(answer.err.removeprefix("harness: "), *names)
+
+
+def assert_names(line: str, *names: object) -> None:
+    """Each of these stands in the line: a path in full, a number as a number, anything else as a word
+    of its own. Folders in front of a file's name do not count, but where the path is asked for."""
+    said = re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", line)
+    numbers = figures(said)
+    missing = [name for name in names if not _stands(name, line, said, numbers)]
+    assert not missing, f"{missing} not in: {line}"
+
+
+def _stands(name: object, line: str, said: str, numbers: list[float]) -> bool:
+    if isinstance(name, Path):
+        return str(name) in line
+    return name in numbers if isinstance(name, int | float) else names_all(said, name)

@@ -1,18 +1,27 @@
 """Runs of one cell whose answers a test can count, and what may become of them, for the tests of the gate."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from support.command_line import Answer
+from support.messages import names_all
 from support.synthetic import gap_trace, identified, make_exit, make_latency, make_record, save_run
 
 from harness.evaluation.trace import Trace
+from harness.gate.check import CellCheck, Finding, Verdict
 from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord
 from harness.store.results import TRACES, ResultsStore
 
 ROWS = 200
 SURE, UNSURE = 6.0, 0.5
 """Gaps between the logits of the two classes: leave at exit 1, or go on."""
+
+
+CELL = ("rte", "deebert", "tiny", 1)
+"""What names the cell of `record`: task, method, backbone, seed."""
 
 
 def trace(early: int = 100, wrong: int = 20) -> Trace:
@@ -64,3 +73,43 @@ def slower(run: RunRecord, ratio: Quartiles) -> RunRecord:
 
 
 Check = Callable[..., tuple[int, str]]
+
+
+class Outcome(NamedTuple):
+    """What a check found, read from its JSON."""
+
+    code: int
+    cells: list[CellCheck]
+
+    @property
+    def compared(self) -> list[int]:
+        """Figures that were looked at, of each cell."""
+        return [cell.compared for cell in self.cells]
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [finding for cell in self.cells for finding in cell.findings]
+
+    @property
+    def verdicts(self) -> list[Verdict]:
+        """Those that occur, each once, in the order of what counts most."""
+        return [verdict for verdict in Verdict if verdict in {finding.verdict for finding in self.findings}]
+
+    def values(self, verdict: Verdict, *names: object) -> list[tuple[str, str]]:
+        """The baseline's value and the new one of each finding of this verdict whose figure names all of these."""
+        found = [finding for finding in self.findings if finding.verdict == verdict and names_all(finding.what, *names)]
+        return [(finding.old, finding.new) for finding in found]
+
+
+def outcome(answer: Answer) -> Outcome:
+    """Of a check with --format json."""
+    told = json.loads(answer.out)
+    assert told["code"] == answer.code
+    cells = []
+    for cell in told["cells"]:
+        findings = [Finding(**{**one, "verdict": Verdict(one["verdict"])}) for one in cell["findings"]]
+        cells.append(CellCheck(cell["cell"], cell["compared"], tuple(findings)))
+    return Outcome(answer.code, cells)
+
+
+Judge = Callable[..., Outcome]
