@@ -1,20 +1,25 @@
 """A user's own task: what a task file may say, and one line for each mistake in it."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pyarrow import Table, parquet
+from support.command_line import assert_names, assert_suggests
 from support.custom_tasks import reviews, write_csv, write_task
+from support.messages import figures
 from support.synthetic import make_exit, make_record, one_line
 
-from harness.data.custom_tasks import choose_tasks, read_task_file, read_task_files, summary, task_of
+from harness.data.custom_tasks import KEYS, choose_tasks, read_task_file, read_task_files, summary, task_of
 from harness.data.dataset import TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import TASKS, Task
 from harness.errors import HarnessError, IncompleteError
+from harness.evaluation.metrics import METRICS
 from harness.records import TaskSummary
 
 
@@ -33,17 +38,17 @@ def load(path: Path) -> TaskData:
 # --- what a file may say
 
 
-def test_plain_task_is_read_with_its_labels_by_name(folder: Path) -> None:
+def test_plain_task_is_read_by_label(folder: Path) -> None:
+    """A plain task is read with its labels by name; few rows to train on are remarked on."""
     data = load(write_task(folder))
     assert data.dev.texts == tuple((text,) for text, _ in reviews(20, 900))
     assert data.dev.labels.tolist() == [float(number % 3 > 0) for number in range(900, 920)]
     assert {name: len(part) for name, part in data.splits().items()} == {"train": 100, "selection": 100, "calibration": 300, "dev": 20}
-    assert data.remarks == ("100 rows are left to train on, 400 of train are held out to select and to calibrate",)
+    (remark,) = data.remarks
+    assert_names(remark, 100, 400)
 
 
-def test_paths_are_relative_to_the_task_file(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_paths_are_relative_to_task_file(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = write_task(folder)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert len(load(path).dev) == 20
@@ -70,7 +75,8 @@ def test_formats_hold_the_same_rows(tmp_path: Path, ending: str) -> None:
     assert data.task.labels == ("low", "middle", "high")
 
 
-def test_a_cell_of_several_lines_is_one_text_and_spaces_around_texts_and_labels_go(tmp_path: Path) -> None:
+def test_cells_may_hold_several_lines(tmp_path: Path) -> None:
+    """A cell of several lines is one text, and spaces around texts and labels go."""
     write_csv(tmp_path / "train.csv", [(" two\nlines ", " yes"), *reviews(450)])
     write_csv(tmp_path / "dev.csv", [(" two\nlines ", " yes")])
     data = load(write_task(tmp_path))
@@ -86,7 +92,7 @@ def test_a_cell_of_several_lines_is_one_text_and_spaces_around_texts_and_labels_
         ({"range": "[1, 5]"}, ["1", "3", "5"], 5.0, 2),
     ],
 )
-def test_regression_has_a_scale_or_a_range(tmp_path: Path, changes: dict[str, str], labels: list[str], scale: float, third: int) -> None:
+def test_regression_has_scale_or_range(tmp_path: Path, changes: dict[str, str], labels: list[str], scale: float, third: int) -> None:
     rows = [(f"text {number}", labels[number % 3]) for number in range(450)]
     for name in ("train", "dev"):
         write_csv(tmp_path / f"{name}.csv", rows)
@@ -97,8 +103,8 @@ def test_regression_has_a_scale_or_a_range(tmp_path: Path, changes: dict[str, st
     assert max(held) - min(held) <= 1  # three strata of 150 rows each
 
 
-def test_share_of_train_is_dev_and_shares_no_text(tmp_path: Path) -> None:
-    """Each second text stands in two rows."""
+def test_share_of_train_is_dev(tmp_path: Path) -> None:
+    """A share of train is dev, and shares no text with it. Each second text stands in two rows."""
     rows = [(f"claim {number}", f"premise {number // 2}", "yes" if number % 4 else "no") for number in range(1_000)]
     write_csv(tmp_path / "train.csv", rows, ("claim", "premise", "liked"))
     changes = {"dev": None, "dev_share": "0.2", "text": '["claim", "premise"]'}
@@ -112,7 +118,9 @@ def test_share_of_train_is_dev_and_shares_no_text(tmp_path: Path) -> None:
     assert sum(map(len, data.splits().values())) == 1_000
 
 
-def test_what_the_file_says_is_part_of_what_a_run_depends_on(folder: Path) -> None:
+def test_content_changes_the_fingerprint(folder: Path) -> None:
+    """What the file says is part of what a run depends on."""
+
     def fingerprint(changes: dict[str, str | None]) -> str:
         return load(write_task(folder, changes)).data_fingerprint
 
@@ -132,165 +140,176 @@ def test_what_the_file_says_is_part_of_what_a_run_depends_on(folder: Path) -> No
 # --- its name among others
 
 
-def test_own_tasks_come_with_those_that_are_named_and_instead_of_the_default(folder: Path) -> None:
+def test_custom_tasks_replace_the_default(folder: Path) -> None:
+    """Custom tasks come with those that are named, and instead of the default."""
     own = read_task_file(write_task(folder))
     assert list(choose_tasks(None, [])) == ["demo-single", "demo-pair"]
     assert list(choose_tasks(None, [own])) == ["reviews"]
     assert list(choose_tasks(["rte"], [own])) == ["rte", "reviews"]
     assert list(choose_tasks(["reviews", "demo", "rte", "demo"], [own])) == ["reviews", "demo-single", "demo-pair", "rte"]
-    with pytest.raises(HarnessError, match="unknown task 'revews'"):
+    with pytest.raises(HarnessError) as error:
         choose_tasks(["revews"], [own])
+    assert_names(one_line(error), "revews")
 
 
-def test_two_files_of_one_name_are_refused(folder: Path) -> None:
+def test_two_files_of_one_name_fail(folder: Path) -> None:
     path = write_task(folder)
-    with pytest.raises(HarnessError, match=r"mytask\.toml: name 'reviews'"):
+    with pytest.raises(HarnessError) as error:
         read_task_files([path, path], allow_code=False)
+    assert_names(one_line(error), path, "name", "reviews")
 
 
 # --- mistakes
 
 
-MISTAKES: list[tuple[dict[str, str | None], list[str]]] = [
-    ({"name": None}, ["key name is missing"]),
-    ({"name": "3"}, ["key name", "'3'"]),
-    ({"name": '"../up"'}, ["key name", "'../up'", "a-z"]),
-    ({"name": '"Reviews"'}, ["key name", "'Reviews'", "a-z"]),
-    ({"name": '"mrpc"'}, ["key name", "'mrpc'", "built-in"]),
-    ({"name": '"glue"'}, ["key name", "'glue'", "built-in"]),
-    ({"lables": '["a", "b"]'}, ["unknown key 'lables'", "did you mean label"]),
-    ({"train": None}, ["key train is missing", ".csv"]),
-    ({"train": '"none.csv"'}, ["key train", "none.csv", "no file"]),
-    ({"train": '"train.txt"'}, ["key train", "train.txt", ".jsonl"]),
-    ({"train": "[1]"}, ["key train", "[1]"]),
-    ({"dev": None}, ["neither dev nor dev_share", "dev_share = 0.1"]),
-    ({"dev_share": "0.1"}, ["both dev and dev_share"]),
-    ({"dev": None, "dev_share": "1.5"}, ["key dev_share", "1.5", "between 0 and 1"]),
-    ({"dev": None, "dev_share": "nan"}, ["key dev_share", "nan"]),
-    ({"dev": None, "dev_share": '"many"'}, ["key dev_share", "'many'"]),
-    ({"text": None}, ["key text is missing"]),
-    ({"text": "[]"}, ["key text", "[]"]),
-    ({"text": '["a", "b", "c"]'}, ["key text", "one or two"]),
-    ({"text": '["review", "review"]'}, ["key text", "each once"]),
-    ({"label": '"review"'}, ["key label", "'review'"]),
-    ({"label": "true"}, ["key label", "'True'"]),
-    ({"labels": None}, ["key labels is missing", "regression = true"]),
-    ({"labels": '["no"]'}, ["key labels", "two or more"]),
-    ({"labels": '["no", "no"]'}, ["key labels", "each once"]),
-    ({"labels": "[0, 1]"}, ["key labels", "[0, 1]", "names"]),
-    ({"values": '["0"]'}, ["key values", "2, one for each"]),
-    ({"regression": '"yes"'}, ["key regression", "true or false"]),
-    ({"regression": "true"}, ["key labels", "regression = true"]),
-    ({"scale": "5.0"}, ["key scale", "regression = true"]),
-    ({"labels": None, "regression": "true"}, ["neither scale nor range"]),
-    ({"labels": None, "regression": "true", "scale": "0"}, ["key scale", "above 0"]),
-    ({"labels": None, "regression": "true", "scale": "5", "range": "[0, 5]"}, ["scale and range"]),
-    ({"labels": None, "regression": "true", "range": "[5, 0]"}, ["key range", "smaller number first"]),
-    ({"labels": None, "regression": "true", "range": "[0]"}, ["key range", "two numbers"]),
-    ({"labels": None, "regression": "true", "range": "[nan, 1]"}, ["key range"]),
-    ({"labels": None, "regression": "true", "scale": "5"}, ["accuracy is not for a regression", "pearson, spearman"]),
-    ({"metrics": None}, ["key metrics is missing", "accuracy"]),
-    ({"metrics": '"acuracy"'}, ["unknown metric 'acuracy'", "did you mean accuracy"]),
-    ({"metrics": '["accuracy", "pearson"]'}, ["pearson is not for 2 classes", "accuracy, f1, matthews"]),
-    ({"metrics": '"f1"', "labels": '["a", "b", "c"]'}, ["f1 is not for 3 classes", "accuracy"]),
-    ({"metrics": "[]"}, ["key metrics"]),
-    ({"metrics": '"evaluate:wer"'}, ["evaluate:wer", "--allow-metric-code"]),
-    ({"metrics": '"__import__(1)"'}, ["unknown metric"]),
+MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
+    ({"name": None}, ["name"]),
+    ({"name": "3"}, ["name", 3]),
+    ({"name": '"../up"'}, ["name", "../up", "a-z"]),
+    ({"name": '"Reviews"'}, ["name", "Reviews", "a-z"]),
+    ({"name": '"mrpc"'}, ["name", "mrpc"]),
+    ({"name": '"glue"'}, ["name", "glue"]),
+    ({"lables": '["a", "b"]'}, ["lables", "labels", "dev_share"]),
+    ({"train": None}, ["train", ".csv"]),
+    ({"train": '"none.csv"'}, ["train", "none.csv"]),
+    ({"train": '"train.txt"'}, ["train", "train.txt", ".jsonl"]),
+    ({"train": "[1]"}, ["train", "[1]"]),
+    ({"dev": None}, ["dev", "dev_share"]),
+    ({"dev_share": "0.1"}, ["dev", "dev_share"]),
+    ({"dev": None, "dev_share": "1.5"}, ["dev_share", 1.5, 0, 1]),
+    ({"dev": None, "dev_share": "nan"}, ["dev_share", "nan"]),
+    ({"dev": None, "dev_share": '"plenty"'}, ["dev_share", "plenty"]),
+    ({"text": None}, ["text"]),
+    ({"text": "[]"}, ["text", "[]"]),
+    ({"text": '["a", "b", "c"]'}, ["text", "['a', 'b', 'c']"]),
+    ({"text": '["review", "review"]'}, ["text", "['review', 'review']"]),
+    ({"label": '"review"'}, ["label", "review"]),
+    ({"label": "true"}, ["label", "True"]),
+    ({"labels": None}, ["labels", "regression", "true"]),
+    ({"labels": '["no"]'}, ["labels", "['no']"]),
+    ({"labels": '["no", "no"]'}, ["labels", "['no', 'no']"]),
+    ({"labels": "[0, 1]"}, ["labels", "[0, 1]"]),
+    ({"values": '["0"]'}, ["values", "['0']", 2, "labels"]),
+    ({"regression": '"yes"'}, ["regression", "yes", "true", "false"]),
+    ({"regression": "true"}, ["labels", "['no', 'yes']", "regression", "true"]),
+    ({"scale": "5.0"}, ["scale", 5.0, "regression", "true"]),
+    ({"labels": None, "regression": "true"}, ["scale", "range"]),
+    ({"labels": None, "regression": "true", "scale": "0"}, ["scale", 0]),
+    ({"labels": None, "regression": "true", "scale": "5", "range": "[0, 5]"}, ["scale", "range"]),
+    ({"labels": None, "regression": "true", "range": "[5, 0]"}, ["range", "[5, 0]"]),
+    ({"labels": None, "regression": "true", "range": "[0]"}, ["range", "[0]"]),
+    ({"labels": None, "regression": "true", "range": "[nan, 1]"}, ["range", "nan"]),
+    ({"labels": None, "regression": "true", "scale": "5"}, ["metrics", "accuracy", "pearson", "spearman"]),
+    ({"metrics": None}, ["metrics", "accuracy", "f1", "matthews"]),
+    ({"metrics": '"acuracy"'}, ["metrics", "acuracy", "accuracy", "pearson"]),
+    ({"metrics": '["accuracy", "pearson"]'}, ["metrics", "pearson", 2, "accuracy", "f1", "matthews"]),
+    ({"metrics": '"f1"', "labels": '["a", "b", "c"]'}, ["metrics", "f1", 3, "accuracy"]),
+    ({"metrics": "[]"}, ["metrics", "[]"]),
+    ({"metrics": '"evaluate:wer"'}, ["metrics", "evaluate:wer", "--allow-metric-code"]),
+    ({"metrics": '"__import__(1)"'}, ["metrics", "__import__(1)", "accuracy"]),
 ]
 
 
-@pytest.mark.parametrize(("changes", "said"), MISTAKES, ids=[str(changes) for changes, _ in MISTAKES])
-def test_mistake_in_a_task_file_is_one_line_with_file_and_key(folder: Path, changes: dict[str, str | None], said: list[str]) -> None:
+@pytest.mark.parametrize(("changes", "names"), MISTAKES, ids=[str(changes) for changes, _ in MISTAKES])
+def test_task_file_mistake_names_the_key(folder: Path, changes: dict[str, str | None], names: list[object]) -> None:
+    """A mistake in a task file is one line with file and key."""
     (folder / "train.txt").write_text("x")
     path = write_task(folder, changes)
     with pytest.raises(HarnessError) as error:
         read_task_file(path)
-    line = one_line(error)
-    assert str(path) in line
-    assert all(word in line for word in said), line
+    assert_names(one_line(error), path, *names)
+    if "lables" in changes:
+        assert_suggests(one_line(error), "labels", KEYS)
 
 
-def test_file_that_is_no_toml_or_not_there_is_one_line(tmp_path: Path) -> None:
+def test_task_file_must_be_toml(tmp_path: Path) -> None:
+    """A file that is no TOML, or not there, is one line."""
     path = tmp_path / "mytask.toml"
-    with pytest.raises(HarnessError, match=r"--task-file: cannot read .*mytask\.toml: No such file"):
-        read_task_file(path)
-    path.write_text('name = "a"\ntrain = file\n')
-    with pytest.raises(HarnessError, match=r"mytask\.toml is not TOML: .*line 2") as error:
-        read_task_file(path)
-    one_line(error)
-    path.write_text(f"name = {'[' * 5000}")
-    with pytest.raises(HarnessError, match=r"mytask\.toml is not TOML"):
-        read_task_file(path)
-    for number in ("1" * 5000, "1" + "0" * 400, "inf"):
-        path.write_text(f"dev_share = {number}")
-        with pytest.raises(HarnessError, match=r"mytask\.toml") as error:
+    contents: list[tuple[bytes | None, list[object]]] = [
+        (None, ["--task-file", os.strerror(errno.ENOENT)]),
+        (b'name = "a"\ntrain = file\n', ["TOML", 2]),
+        (b"name = " + b"[" * 5000, ["TOML"]),
+        *((f"dev_share = {number}".encode(), []) for number in ("1" * 5000, "1" + "0" * 400, "inf")),
+        (b'name = "caf\xe9"', ["TOML"]),
+    ]
+    for content, names in contents:
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(HarnessError) as error:
             read_task_file(path)
-        one_line(error)
-    path.write_bytes(b'name = "caf\xe9"')
-    with pytest.raises(HarnessError, match=r"mytask\.toml is not TOML"):
-        read_task_file(path)
+        assert_names(one_line(error), path, *names)
 
 
-ROWS: list[tuple[str, str, list[str]]] = [
-    ("train.csv", "review,liked\na,yes\nb,maybe\n", ["line 3", "label 'maybe'", "no, yes"]),
-    ("train.csv", "review,liked\na,yes\nb\n", ["line 3", "got 1 columns, wanted 2"]),
-    ("train.csv", "review,likd\na,yes\n", ["unknown column 'liked'", "did you mean likd"]),
-    ("train.csv", "review,review,liked\na,b,yes\n", ["'review'", "2 times"]),
-    ("train.csv", 'review,liked\n"a"b,yes\n', ["line 2"]),
-    ("train.csv", "review,liked\n", ["no rows"]),
-    ("train.csv", "", ["unknown column"]),
-    ("train.tsv", "review\tliked\na\tb\tyes\n", ["line 2", "got 3 columns, wanted 2"]),
-    ("train.jsonl", '{"review": "a", "liked": "yes"}\n{"review": 3, "liked": "yes"}\n', ["line 2", "'review'", "int '3'", "wanted a text"]),
-    ("train.jsonl", '{"review": "a", "liked": null}\n', ["line 1", "'liked'", "nothing"]),
-    ("train.jsonl", '{"review": "a", "liked": ["yes"]}\n', ["line 1", "'liked'", "list"]),
-    ("train.jsonl", '{"review": "a"}\n', ["line 1", "unknown column 'liked'"]),
-    ("train.jsonl", '{"review": "a", "liked": true}\n', ["line 1", "label 'true'", "no, yes"]),
-    ("train.jsonl", '{"review": "a",\n', ["line 1", "not JSON"]),
-    ("train.jsonl", "[1]\n", ["line 1", "wanted an object"]),
-    ("train.parquet", "review,liked\n", ["cannot be read as Parquet"]),
+ROWS: list[tuple[str, str, list[object]]] = [
+    ("train.csv", "review,liked\na,yes\nb,maybe\n", [3, "maybe", "no", "yes"]),
+    ("train.csv", "review,liked\na,yes\nb\n", [3, 1, 2]),
+    ("train.csv", "review,likd\na,yes\n", ["liked", "likd"]),
+    ("train.csv", "review,review,liked\na,b,yes\n", ["review", 2]),
+    ("train.csv", 'review,liked\n"a"b,yes\n', [2]),
+    ("train.csv", "review,liked\n", []),
+    ("train.csv", "", ["review"]),
+    ("train.tsv", "review\tliked\na\tb\tyes\n", [2, 3]),
+    ("train.jsonl", '{"review": "a", "liked": "yes"}\n{"review": 3, "liked": "yes"}\n', [2, "review", 3]),
+    ("train.jsonl", '{"review": "a", "liked": null}\n', [1, "liked"]),
+    ("train.jsonl", '{"review": "a", "liked": ["yes"]}\n', [1, "liked", "['yes']"]),
+    ("train.jsonl", '{"review": "a"}\n', [1, "liked", "review"]),
+    ("train.jsonl", '{"review": "a", "liked": true}\n', [1, "true", "no", "yes"]),
+    ("train.jsonl", '{"review": "a",\n', [1, "JSON"]),
+    ("train.jsonl", "[1]\n", [1, "[1]"]),
+    ("train.parquet", "review,liked\n", ["Parquet"]),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "said"), ROWS, ids=[f"{name}-{content[:40]!r}" for name, content, _ in ROWS])
-def test_mistake_in_a_data_file_is_one_line_with_file_and_line(folder: Path, name: str, content: str, said: list[str]) -> None:
+@pytest.mark.parametrize(("name", "content", "names"), ROWS, ids=[f"{name}-{content[:40]!r}" for name, content, _ in ROWS])
+def test_data_file_mistake_names_the_line(folder: Path, name: str, content: str, names: list[object]) -> None:
+    """A mistake in a data file is one line with file and line."""
     (folder / name).write_text(content)
     with pytest.raises(HarnessError) as error:
         load(write_task(folder, {"train": f'"{name}"'}))
-    line = one_line(error)
-    assert str(folder / name) in line
-    assert all(word in line for word in said), line
+    assert_names(one_line(error), folder / name, *names)
 
 
-def test_files_that_are_not_utf8_and_labels_outside_the_range_are_one_line(folder: Path) -> None:
+def test_data_must_fit_encoding_and_range(folder: Path) -> None:
+    """Files that are not UTF-8 and labels outside the range are one line."""
     (folder / "latin.csv").write_bytes("review,liked\ncaf\u00e9,yes\n".encode("latin-1"))
-    with pytest.raises(HarnessError, match=r"latin\.csv is not UTF-8"):
+    with pytest.raises(HarnessError) as error:
         load(write_task(folder, {"train": '"latin.csv"'}))
+    assert_names(one_line(error), folder / "latin.csv", "UTF-8")
     write_csv(folder / "numbers.csv", [("a", "0.5"), ("b", "-0.5")])
     changes = {"train": '"numbers.csv"', "labels": None, "regression": "true", "metrics": '"pearson"', "range": "[0.25, 1.0]"}
-    with pytest.raises(HarnessError, match=r"numbers\.csv line 3: label '-0\.5', wanted a number from 0\.25 to 1"):
+    with pytest.raises(HarnessError) as error:
         load(write_task(folder, changes))
+    assert_names(one_line(error), folder / "numbers.csv", 3, -0.5, 0.25, 1)
 
 
-def test_too_few_rows_are_said_with_both_numbers(tmp_path: Path) -> None:
+def test_too_few_rows_name_both_numbers(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", reviews(30))
     for changes in ({"dev": '"train.csv"'}, {"dev": None, "dev_share": "0.1"}):
-        with pytest.raises(HarnessError, match=r"task reviews: train has \d\d independent rows, wanted more than 400"):
+        with pytest.raises(HarnessError) as error:
             load(write_task(tmp_path, changes))
-    with pytest.raises(HarnessError, match=r"dev_share 0\.001 of 30 rows leaves no row for dev"):
+        assert_names(one_line(error), "reviews", 30 if "dev_share" not in changes else 27, 400)
+    with pytest.raises(HarnessError) as error:
         load(write_task(tmp_path, {"dev": None, "dev_share": "0.001"}))
+    assert_names(one_line(error), "reviews", "dev_share", 0.001, 30)
 
 
-def test_rows_that_all_share_a_text_are_said_to(tmp_path: Path) -> None:
-    """A prompt in a second column links all rows: none of them can be dev's while others are train's."""
+def test_rows_that_share_texts_are_counted(tmp_path: Path) -> None:
+    """Rows that all share a text stay together, and the error says how many they are.
+
+    A prompt in a second column links all rows: none of them can be dev's while others are train's.
+    """
     rows = "".join(f"a text {number}\tthe same question\t{'yn'[number % 2]}\n" for number in range(700))
     (tmp_path / "rows.tsv").write_text(f"one\tother\tlabel\n{rows}")
     changes = {"train": '"rows.tsv"', "dev": None, "dev_share": "0.1", "text": '["one", "other"]'}
     changes |= {"label": '"label"', "labels": '["y", "n"]'}
-    with pytest.raises(HarnessError, match="rows that share a text stay together, here up to 700, and where they are more than a tenth"):
+    with pytest.raises(HarnessError) as error:
         load(write_task(tmp_path, changes))
+    assert_names(one_line(error), "reviews", "dev_share", 0.1)
+    assert figures(one_line(error)).count(700) == 2, "rows, and rows that stay together"
 
 
-def test_texts_that_are_not_shown_may_be_anything(tmp_path: Path) -> None:
+def test_hidden_texts_may_be_anything(tmp_path: Path) -> None:
+    """Texts that are not shown may hold anything; labels, which are, may not."""
     write_csv(tmp_path / "train.csv", [(f"text {number}", "a\tx" if number % 2 else "b") for number in range(900)])
     changes = {
         "about": '"""Two\nlines"""',
@@ -301,25 +320,30 @@ def test_texts_that_are_not_shown_may_be_anything(tmp_path: Path) -> None:
     }
     assert set(load(write_task(tmp_path, changes)).train.labels) == {0, 1}
     for label in ("a\\u202e", "a\\n", "a\\u2028"):
-        with pytest.raises(HarnessError, match=r"key labels: got .* wanted names that show on a line"):
+        with pytest.raises(HarnessError) as error:
             load(write_task(tmp_path, changes | {"labels": f'["{label}", "b"]'}))
+        assert_names(one_line(error), tmp_path / "mytask.toml", "labels", "values")
 
 
-def test_few_rows_to_train_on_are_those_before_some_are_drawn(tmp_path: Path) -> None:
+def test_remark_ignores_drawn_rows(tmp_path: Path) -> None:
+    """Few rows to train on are those before some are drawn."""
     write_csv(tmp_path / "train.csv", reviews(900))
     task = read_task_file(write_task(tmp_path, {"dev": None, "dev_share": "0.1"}))
     assert load_data(task, None, train_rows=20).remarks == ()
 
 
-def test_a_class_without_a_row_to_train_on_is_said(tmp_path: Path) -> None:
+def test_class_without_row_is_remarked(tmp_path: Path) -> None:
+    """A class without a row to train on is remarked on."""
     write_csv(tmp_path / "train.csv", [(f"text {number}", "yes") for number in range(900)])
-    assert load(write_task(tmp_path, {"dev": None, "dev_share": "0.1"})).remarks == ("no row to train on has label no",)
+    (remark,) = load(write_task(tmp_path, {"dev": None, "dev_share": "0.1", "labels": '["nay", "yes"]'})).remarks
+    assert_names(remark, "nay")
 
 
 # --- what a record keeps
 
 
-def test_record_describes_an_own_task_and_a_built_in_one_needs_no_description(folder: Path) -> None:
+def test_record_describes_custom_tasks_alone(folder: Path) -> None:
+    """A record describes a custom task; a built-in one needs no description."""
     task = read_task_file(write_task(folder, {"metrics": '["f1", "accuracy"]'}))
     assert summary(task) == TaskSummary(("no", "yes"), ("f1", "accuracy"), 1.0, texts=1)
     assert summary(TASKS["mrpc"]) is None
@@ -327,12 +351,14 @@ def test_record_describes_an_own_task_and_a_built_in_one_needs_no_description(fo
     described = TaskSummary((), ("pearson",), 4.0)
     read = task_of(replace(record, own_task=described))
     assert (read.name, read.classes, read.metrics, read.scale) == ("reviews", 1, ("pearson",), 4.0)
-    with pytest.raises(HarnessError, match="unknown task 'reviews'"):
+    with pytest.raises(HarnessError) as error:
         task_of(record)
-    with pytest.raises(IncompleteError, match="unknown metric 'evaluate:wer'"):
+    assert_names(one_line(error), "reviews", *TASKS)
+    with pytest.raises(IncompleteError) as error:
         task_of(replace(record, own_task=TaskSummary((), ("evaluate:wer",), 4.0)))
+    assert_names(one_line(error), record.run_id, "evaluate:wer", *METRICS)
 
 
-def test_an_own_task_has_no_source_of_its_own_code(folder: Path) -> None:
+def test_custom_task_has_no_source(folder: Path) -> None:
     task: Task = read_task_file(write_task(folder))
     assert (task.source, task.code, task.phrases) == (None, (), False)

@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from support.command_line import assert_names
 
 from harness.__main__ import main
 from harness.data import demo
@@ -26,28 +27,31 @@ def bag(row: DemoRow) -> tuple[str, ...]:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_rows_are_the_same_on_every_call_and_none_repeats(task: str) -> None:
+def test_rows_are_stable_and_distinct(task: str) -> None:
+    """Rows are the same on every call and none repeats."""
     rows = demo_rows(task, "train")
     assert rows == demo_rows(task, "train")
     assert len({row.texts for row in rows}) == len(rows) == demo.SPLIT_SIZES["train"]
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_no_text_of_dev_occurs_in_train(task: str) -> None:
+def test_dev_shares_no_text_with_train(task: str) -> None:
     train, dev = ({text for row in demo_rows(task, split) for text in row.texts} for split in ("train", "dev"))
     assert not train & dev
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", ["train", "dev"])
-def test_labels_are_balanced_among_easy_and_among_hard_rows(task: str, split: str) -> None:
+def test_labels_are_balanced_by_hardness(task: str, split: str) -> None:
+    """Labels are balanced among easy and among hard rows."""
     counts = Counter((row.hard, row.label) for row in demo_rows(task, split))
     for hard in (False, True):
         assert len({counts[hard, label] for label in demo.LABELS[task]}) == 1
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_words_alone_decide_easy_rows_and_say_nothing_about_hard_ones(task: str) -> None:
+def test_words_decide_easy_rows_alone(task: str) -> None:
+    """Words alone decide easy rows and say nothing about hard ones."""
     rows = demo_rows(task, "train")
     counts = Counter((row.hard, bag(row), row.label) for row in rows)
     bags = {hard: {words for kind, words, _ in counts if kind == hard} for hard in (False, True)}
@@ -65,10 +69,10 @@ def test_vocabulary_holds_every_word_once() -> None:
 
 
 def test_unknown_task_or_split_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown demo task 'x'"):
-        demo_rows("x", "train")
-    with pytest.raises(ValueError, match="unknown split 'test'"):
-        demo_rows("demo-pair", "test")
+    for task, split, wrong, known in (("demo-trio", "train", "demo-trio", TASKS), ("demo-pair", "test", "test", demo.SPLIT_SIZES)):
+        with pytest.raises(ValueError, match=wrong) as caught:
+            demo_rows(task, split)
+        assert_names(str(caught.value), wrong, *known)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_last_exit_learns_the_task(runs: dict[tuple[str, str], RunRecord], task:
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", ["deebert", "pabee"])
-def test_first_exit_stays_well_below_the_last(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
+def test_first_exit_stays_below_the_last(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
     first, *_, last = accuracies(runs[task, method])
     assert first <= last - 0.10
 
@@ -110,7 +114,7 @@ def test_first_exit_stays_well_below_the_last(runs: dict[tuple[str, str], RunRec
     [("deebert", Entropy(), (0.3, 0.4, 0.5, 0.6)), ("pabee", Patience(), (1.0,))],  # nats, of ln 2 = 0.69; agreements
     ids=["deebert", "pabee"],
 )
-def test_easy_rows_leave_earlier_than_hard_ones(
+def test_easy_rows_leave_earlier(
     store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str, method: str, policy: Policy, thresholds: tuple[float, ...]
 ) -> None:
     """By the method's own policy. Measured: deebert 1.21 (demo-pair) and 0.79 layers, pabee 0.24 and 0.45."""
@@ -125,9 +129,8 @@ def test_easy_rows_leave_earlier_than_hard_ones(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_methods_differ_but_for_the_last_exit_that_deebert_shares_with_bert(
-    store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str
-) -> None:
+def test_methods_differ_but_for_shared_exit(store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str) -> None:
+    """deebert shares its last exit with bert; all other exits differ."""
     bert, deebert, pabee = (store.trace(runs[task, method]).logits for method in METHODS)
     assert np.array_equal(bert[-1], deebert[-1])
     assert np.abs(deebert - pabee).max(axis=(1, 2)).min() > 0.01

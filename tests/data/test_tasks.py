@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.command_line import assert_names, assert_suggests
 from support.glue_files import Row, load_tsv, pairs, singles, write_tsv
 from support.synthetic import one_line
 
@@ -20,15 +21,14 @@ from harness.models.backbones import BACKBONES
 
 
 @pytest.mark.parametrize("count", [0, 601, 10_000])
-def test_train_rows_outside_the_training_part_is_an_error_with_both_numbers(tmp_path: Path, count: int) -> None:
+def test_train_rows_error_names_both_numbers(tmp_path: Path, count: int) -> None:
+    """An error names what was asked for and how many rows the training part has."""
     with pytest.raises(HarnessError) as error:
         load_tsv(tmp_path, "cola", singles(1_000), rows=count)
-    said = one_line(error)
-    assert f"cola={count}" in said
-    assert "600" in said
+    assert_names(one_line(error), f"cola={count}", 600)
 
 
-def test_limit_keeps_the_first_rows_of_every_part(tmp_path: Path) -> None:
+def test_limit_keeps_first_rows_of_parts(tmp_path: Path) -> None:
     rows = singles(1_000)
     whole = load_tsv(tmp_path, "cola", rows, rows[:50])
     cut = load_tsv(tmp_path, "cola", rows, rows[:50], limit=120)
@@ -40,21 +40,23 @@ def test_limit_keeps_the_first_rows_of_every_part(tmp_path: Path) -> None:
 # --- constant answers
 
 
-def test_constant_answer_is_the_majority_of_train_scored_on_dev(tmp_path: Path) -> None:
+def test_constant_answer_is_train_majority(tmp_path: Path) -> None:
+    """The constant answer is the majority of train, scored on dev."""
     mostly = [(texts, "0" if number % 4 else "1") for number, (texts, _) in enumerate(singles(1_000))]
     dev = [((f"dev {number}",), "0" if number < 3 else "1") for number in range(10)]
     assert load_tsv(tmp_path, "sst2", mostly, dev).constant_scores() == {"accuracy": 0.3}
     assert load_tsv(tmp_path, "cola", mostly, dev).constant_scores() == {"matthews": 0.0}
 
 
-def test_constant_answer_of_mrpc_has_the_f1_of_always_saying_yes(tmp_path: Path) -> None:
+def test_constant_f1_of_mrpc_says_yes(tmp_path: Path) -> None:
+    """F1 of a constant answer of MRPC is that of always saying yes."""
     train: list[Row] = [((f"a {i}", f"b {i}"), "1" if i % 3 else "0") for i in range(1_000)]
     dev: list[Row] = [((f"c {i}", f"d {i}"), "1" if i < 6 else "0") for i in range(10)]
     scores = load_tsv(tmp_path, "mrpc", train, dev).constant_scores()
     assert scores == pytest.approx({"f1": 2 * 0.6 / 1.6, "accuracy": 0.6}, abs=1e-12)
 
 
-def test_constant_answer_of_a_regression_does_not_correlate(tmp_path: Path) -> None:
+def test_constant_regression_answer_never_correlates(tmp_path: Path) -> None:
     rows = [((f"a {i}", f"b {i}"), f"{i % 50 / 10}") for i in range(1_000)]
     assert load_tsv(tmp_path, "stsb", rows, rows[:30]).constant_scores() == {"pearson": 0.0, "spearman": 0.0}
 
@@ -68,7 +70,8 @@ def characters(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
     return Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0)
 
 
-def test_fingerprint_is_of_the_rows_and_not_of_where_and_how_the_file_is_kept(tmp_path: Path) -> None:
+def test_fingerprint_ignores_how_files_are_kept(tmp_path: Path) -> None:
+    """The fingerprint is of the rows, not of where and how the file is kept."""
     rows = pairs(700)
     first = load_tsv(tmp_path / "a", "rte", rows)
     for split, some in (("train", rows), ("dev", rows[:2])):
@@ -79,7 +82,8 @@ def test_fingerprint_is_of_the_rows_and_not_of_where_and_how_the_file_is_kept(tm
     assert first.split_fingerprint == second.split_fingerprint
 
 
-def test_fingerprint_changes_with_any_text_label_part_or_length(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
+    """The fingerprint changes with any text, label, part or length."""
     rows, dev = pairs(700), pairs(720)[700:]
 
     def changed(some: list[Row], row: int, texts: tuple[str, ...] | None = None, label: str | None = None) -> list[Row]:
@@ -107,19 +111,22 @@ def test_fingerprint_changes_with_any_text_label_part_or_length(tmp_path: Path) 
     assert fingerprint("again", rows, dev) == found[0]
 
 
-def test_fingerprint_changes_when_a_row_changes_its_part(tmp_path: Path) -> None:
+def test_fingerprint_changes_with_the_part(tmp_path: Path) -> None:
+    """The fingerprint changes when a row changes its part."""
     data = load_tsv(tmp_path, "rte", pairs(700))
     moved = replace(data, selection=data.calibration, calibration=data.selection)
     assert moved.fingerprint != data.fingerprint
 
 
-def test_data_fingerprint_tells_the_end_of_train_from_the_start_of_dev(tmp_path: Path) -> None:
+def test_fingerprint_sees_where_train_ends(tmp_path: Path) -> None:
+    """The data fingerprint tells the end of train from the start of dev."""
     rows = pairs(720)
     here, there = (load_tsv(tmp_path / str(cut), "rte", rows[:cut], rows[cut:]) for cut in (700, 701))
     assert here.data_fingerprint != there.data_fingerprint
 
 
-def test_encoded_rows_keep_their_order_and_the_length_is_noted(tmp_path: Path) -> None:
+def test_encoded_rows_keep_their_order(tmp_path: Path) -> None:
+    """Encoded rows keep their order, and the length is noted."""
     data = load_tsv(tmp_path, "cola", singles(700)).encoded(characters, 12)
     assert data.max_length == 12
     for part in data.splits().values():
@@ -131,7 +138,8 @@ def test_encoded_rows_keep_their_order_and_the_length_is_noted(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("task", GROUPS["demo"])
-def test_demo_tasks_need_no_folder_and_hold_parts_out(task: str) -> None:
+def test_demo_tasks_hold_parts_out(task: str) -> None:
+    """Demo tasks need no folder and hold parts out."""
     data = load_data(TASKS[task], None)
     assert len(data.dev) == demo.SPLIT_SIZES["dev"]
     for part, share, least in ((data.selection, 0.05, 100), (data.calibration, 0.1, 300)):
@@ -147,7 +155,7 @@ def test_demo_tasks_need_no_folder_and_hold_parts_out(task: str) -> None:
         ("demo-pair", "8724b2d157e9818b", "2a97f6441c35d88b", "be22c2e866d1f60d"),
     ],
 )
-def test_fingerprints_of_the_demo_tasks_stay_what_they_were(task: str, rows: str, parts: str, whole: str) -> None:
+def test_demo_fingerprints_stay(task: str, rows: str, parts: str, whole: str) -> None:
     """Every stored run and cached stage is found by these; where they change on purpose all results are made anew."""
     data = load_data(TASKS[task], None)
     assert (data.data_fingerprint, data.split_fingerprint) == (rows, parts)
@@ -157,7 +165,7 @@ def test_fingerprints_of_the_demo_tasks_stay_what_they_were(task: str, rows: str
 # --- names
 
 
-def test_groups_are_replaced_by_their_members_each_once() -> None:
+def test_groups_become_members_each_once() -> None:
     glue = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
     assert [task.name for task in find_tasks(["glue"])] == glue
     mixed = ["rte", "demo-single", "demo-pair", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "wnli"]
@@ -165,17 +173,17 @@ def test_groups_are_replaced_by_their_members_each_once() -> None:
 
 
 @pytest.mark.parametrize(("name", "near"), [("mprc", "mrpc"), ("sst-2", "sst2"), ("gleu", "glue"), ("demo-pairs", "demo-pair")])
-def test_unknown_task_gets_the_near_matches_and_all_names(name: str, near: str) -> None:
+def test_unknown_task_suggests_the_nearest(name: str, near: str) -> None:
+    """An unknown task gets the near matches first, then all names."""
     with pytest.raises(HarnessError) as error:
         find_tasks(["cola", name])
     said = one_line(error)
-    assert repr(name) in said
-    assert "did you mean" in said
-    assert near in said.partition("known:")[0]
-    assert all(known in said.partition("known:")[2] for known in ("cola", "glue", "demo"))
+    assert_names(said, name, *TASKS, *GROUPS)
+    assert_suggests(said, near, (*TASKS, *GROUPS))
 
 
-def test_every_group_holds_known_tasks_and_every_task_describes_itself() -> None:
+def test_groups_and_tasks_are_consistent() -> None:
+    """Every group holds known tasks and every task describes itself."""
     assert {member for members in GROUPS.values() for member in members} <= set(TASKS)
     for name, task in TASKS.items():
         assert task.name == name

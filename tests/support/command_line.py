@@ -1,7 +1,7 @@
 """The command line as a function, and what it says."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +45,12 @@ def assert_names(line: str, *names: object) -> None:
     numbers = figures(said)
     missing = [name for name in names if not _stands(name, line, said, numbers)]
     assert not missing, f"{missing} not in: {line}"
+
+
+def assert_suggests(line: str, near: str, known: Iterable[str]) -> None:
+    """Of the known names this one stands first in the line."""
+    names, words = set(known), (word.strip(".") for word in re.findall(r"[\w.-]+", line))
+    assert next((word for word in words if word in names), None) == near, line
 
 
 def _stands(name: object, line: str, said: str, numbers: list[float]) -> bool:
