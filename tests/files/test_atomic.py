@@ -8,7 +8,8 @@ from support.synthetic import everything_under
 from harness.files.atomic import whole
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> None:
+def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    """What fails leaves the old file and nothing beside it."""
     path = tmp_path / "file.txt"
     path.write_text("old")
     with pytest.raises(OSError, match="full"), whole(path) as beside:
@@ -17,8 +18,10 @@ def test_what_fails_leaves_the_old_file_and_nothing_beside(tmp_path: Path) -> No
     assert everything_under(tmp_path) == {"file.txt": b"old"}
 
 
-def test_a_link_in_the_place_of_the_file_beside_is_not_followed(tmp_path: Path) -> None:
-    """A checkout may hold one that points out of the folder."""
+def test_link_beside_is_not_followed(tmp_path: Path) -> None:
+    """A link in the place of the file beside is not followed.
+
+    A checkout may hold one that points out of the folder."""
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     (tmp_path / ".file.txt.unfinished").symlink_to(victim)
@@ -28,7 +31,8 @@ def test_a_link_in_the_place_of_the_file_beside_is_not_followed(tmp_path: Path) 
     assert not (tmp_path / "file.txt").is_symlink()
 
 
-def test_a_link_that_points_to_itself_becomes_the_file(tmp_path: Path) -> None:
+def test_link_to_itself_becomes_file(tmp_path: Path) -> None:
+    """A link that points to itself becomes the file."""
     loop = tmp_path / "loop.txt"
     loop.symlink_to(loop)
     with whole(loop) as beside:
@@ -36,7 +40,8 @@ def test_a_link_that_points_to_itself_becomes_the_file(tmp_path: Path) -> None:
     assert (loop.is_symlink(), loop.read_text()) == (False, "new")
 
 
-def test_what_a_link_points_to_is_written_and_keeps_its_permissions(tmp_path: Path) -> None:
+def test_link_target_keeps_its_permissions(tmp_path: Path) -> None:
+    """What a link points to is written and keeps its permissions."""
     target, link = tmp_path / "elsewhere" / "file.txt", tmp_path / "link.txt"
     target.parent.mkdir()
     target.write_text("old")

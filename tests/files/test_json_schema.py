@@ -1,6 +1,8 @@
 """JSON Schema of our files, checked by a validator that knows nothing of us."""
 
+import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from harness.errors import IncompleteError
 from harness.files.json_schema import schema_of
 from harness.files.typed_json import SCHEMA, from_json, to_json
 from harness.gate.baseline import Baseline
-from harness.records import RunRecord, Timing
+from harness.records import Quartiles, RunRecord, RunSpec, Timing
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,33 +55,38 @@ def test_every_committed_record_fits() -> None:
         {"latency": RECORD["latency"] | {"reference": 3}},
     ],
 )
-def test_what_the_reader_refuses_does_not_fit(change: dict[str, object]) -> None:
+def test_what_the_reader_refuses_fails(change: dict[str, object]) -> None:
     with pytest.raises(IncompleteError):
         from_json(RunRecord, json.dumps(RECORD | change), "a record")
     assert not validator(RunRecord).is_valid(RECORD | change)
 
 
 @pytest.mark.parametrize("missing", ["parameters", "spec"])
-def test_a_record_without_a_field_does_not_fit(missing: str) -> None:
+def test_record_without_a_field_fails(missing: str) -> None:
     assert not validator(RunRecord).is_valid({name: value for name, value in RECORD.items() if name != missing})
 
 
-def test_fields_that_have_a_default_may_be_missing() -> None:
+def test_default_fields_may_be_missing() -> None:
+    """Fields that have a default may be missing."""
     data = {name: value for name, value in RECORD["data"].items() if name != "sources"}
     from_json(RunRecord, json.dumps(RECORD | {"data": data}), "a record")
     validator(RunRecord).validate(RECORD | {"data": data})
 
 
 @pytest.mark.parametrize("what", KINDS)
-def test_the_command_prints_the_schema_with_what_each_field_means(say: Say, what: str) -> None:
+def test_command_prints_the_described_schema(say: Say, what: str) -> None:
+    """The command prints the schema, and what each type and field means."""
     answer = say("schema", what)
     assert (answer.code, answer.err) == (0, "")
     schema = json.loads(answer.out)
     assert schema == schema_of(KINDS[what])
-    assert schema["$defs"]["Quartiles"]["description"] == "Wall-clock milliseconds of one batch."
+    assert schema["$defs"]["Quartiles"]["description"] == inspect.getdoc(Quartiles)
 
 
-def test_the_words_under_a_field_are_its_description() -> None:
+def test_field_descriptions_come_from_source() -> None:
+    """The words under a field are its description."""
     defs = schema_of(RunRecord)["$defs"]
     assert isinstance(defs, dict)
-    assert defs["RunSpec"]["properties"]["limit"]["description"].startswith("Rows per split of a quick look")
+    words = defs["RunSpec"]["properties"]["limit"]["description"]
+    source = " ".join(inspect.getsource(RunSpec).split())
+    assert re.search(rf' limit: [^"]*"""{re.escape(words)}""" \w+:', source)
