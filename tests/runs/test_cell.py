@@ -16,6 +16,8 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
+from support.command_line import assert_names, planned
+from support.messages import figures, names_all
 from support.synthetic import single
 from support.trainings import watched_steps
 
@@ -24,6 +26,7 @@ from harness.errors import HarnessError
 from harness.evaluation.curves import sweep
 from harness.evaluation.policies import Rule, make_policy
 from harness.records import RunRecord
+from harness.report.document import CONSTANT
 from harness.runs import grid
 from harness.runs.cell import Cell
 from harness.store.results import TRACES, ResultsStore
@@ -59,7 +62,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_cell_has_a_record_and_three_traces(done: Path) -> None:
+def test_every_cell_has_record_and_traces(done: Path) -> None:
+    """Every cell has a record and three traces; a dynamic one its points, too."""
     found = records(done)
     assert set(found) == {"bert", "deebert", "pabee"}
     for record in found.values():
@@ -68,7 +72,8 @@ def test_every_cell_has_a_record_and_three_traces(done: Path) -> None:
         assert names == {"record.json", *TRACES.values()} | ({"points.npz"} if record.policy else set())
 
 
-def test_records_are_small_and_name_no_place_or_person(done: Path) -> None:
+def test_records_are_small_and_anonymous(done: Path) -> None:
+    """Records are small and name no place or person."""
     for path in (done / "results").rglob("record.json"):
         text = path.read_text(encoding="utf-8")
         assert len(text) <= 10_240
@@ -77,7 +82,8 @@ def test_records_are_small_and_name_no_place_or_person(done: Path) -> None:
             assert f'"{private}"' not in text
 
 
-def test_latency_is_measured_to_every_exit_at_both_batch_sizes(done: Path) -> None:
+def test_latency_reaches_every_exit(done: Path) -> None:
+    """Latency is measured to every exit at both batch sizes."""
     for record in records(done).values():
         assert record.latency is not None
         assert record.latency.reference == "bert"
@@ -87,7 +93,8 @@ def test_latency_is_measured_to_every_exit_at_both_batch_sizes(done: Path) -> No
         assert [len(ratios) for ratios in record.latency.reference_ratio.values()] == [len(record.exits)] * 2
 
 
-def test_last_exit_of_deebert_is_the_bert_run(done: Path) -> None:
+def test_last_deebert_exit_is_bert(done: Path) -> None:
+    """The last exit of deebert is the bert run."""
     found, store = records(done), ResultsStore(done / "results")
     for split in TRACES:
         bert, deebert = (store.trace(found[method], split) for method in ("bert", "deebert"))
@@ -98,11 +105,17 @@ def test_last_exit_of_deebert_is_the_bert_run(done: Path) -> None:
 def test_second_run_finds_everything_stored(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")}
     assert harness(done, *[word for word in QUICK if word != "-q"]) == 0
-    assert capsys.readouterr().out.count("stored already") == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    for record in records(done).values():
+        (line,) = [line for line in lines if names_all(line, record.run_id)]
+        assert_names(line, "demo-pair", record.spec.method, "accuracy")
     assert {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")} == before
 
 
-def test_run_without_its_results_takes_no_optimiser_step(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_stages_take_no_step(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run without its results takes no optimiser step."""
+
     def no_training(*_: object) -> None:
         raise AssertionError("a cached stage was trained again")
 
@@ -116,11 +129,14 @@ def test_run_without_its_results_takes_no_optimiser_step(done: Path, tmp_path: P
         assert record.exits[-1].scores == records(done)[method].exits[-1].scores
 
 
-def test_dry_run_tells_stored_cells_from_new_ones_and_fits_nothing(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_tells_stored_cells(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A dry run tells stored cells from new ones and fits nothing."""
     assert harness(done, *QUICK, "--seeds", "1,2", "--dry-run") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert sum(" stored " in line for line in lines) == 3
-    assert sum(" to run " in line for line in lines) == 3
+    cells = planned(capsys.readouterr().out)
+    assert {(cell.method, cell.seed, cell.stored) for cell in cells} == {
+        (method, seed, seed == "1") for method in ("bert", "deebert", "pabee") for seed in ("1", "2")
+    }
+    assert {cell.run for cell in cells if cell.stored} == {record.run_id for record in records(done).values()}
     assert len(records(done)) == 3
 
 
@@ -140,34 +156,41 @@ def test_dry_run_tells_stored_cells_from_new_ones_and_fits_nothing(done: Path, c
         ("--set", "bert.learning_rates=1e-3"),
     ],
 )
-def test_whatever_changes_a_result_changes_the_run(done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_changes_change_the_run(done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever changes a result changes the run."""
     assert harness(done, *QUICK, "--methods", "bert", *change, "--dry-run") == 0
-    assert "stored" not in capsys.readouterr().out
+    assert [cell.stored for cell in planned(capsys.readouterr().out)] == [False]
 
 
 @pytest.mark.parametrize("same", [("--set", "bert.epochs=1"), ("--set", "bert.batch_size=16"), ("--reference", "bert")])
-def test_what_changes_no_result_changes_no_run(done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Settings that say what holds anyway, also of the reference that pabee is timed against."""
+def test_no_change_keeps_the_run(done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What changes no result changes no run.
+
+    Settings that say what holds anyway, also of the reference that pabee is timed against."""
     assert harness(done, *QUICK, *same, "--dry-run") == 0
-    assert "to run" not in capsys.readouterr().out
+    assert [cell.stored for cell in planned(capsys.readouterr().out)] == [True] * 3
     assert harness(done, *QUICK, "--methods", "pabee", "--dry-run") == 0
-    assert "to run" not in capsys.readouterr().out
+    assert [cell.stored for cell in planned(capsys.readouterr().out)] == [True]
 
 
-def test_failing_cell_does_not_stop_the_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failing_cell_stops_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A failing cell does not stop the grid."""
     words = [word if word != "demo-pair" else "cola,demo-pair" for word in QUICK]
     assert harness(tmp_path, *words, "--methods", "bert", "--no-latency") == 3
     assert set(records(tmp_path)) == {"bert"}
     answer = capsys.readouterr()
-    assert "--data-dir" in answer.err
-    assert "1 of 2 cells" in answer.err
-    assert answer.out.startswith("[2/2] demo-pair bert seed 1: accuracy ")
+    failed, last = answer.err.splitlines()
+    assert_names(failed, "cola", "--data-dir")
+    assert figures(last) == [1, 2]
+    assert_names(answer.out, "[2/2]", "demo-pair", "bert", 1, "accuracy")
 
 
 @pytest.mark.parametrize(("failing", "code"), [({"bert"}, 3), ({"bert", "pabee"}, 2)])
-def test_a_mistake_that_stops_some_cells_is_incomplete_and_one_that_stops_all_the_users(
+def test_codes_of_failing_cells(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: set[str], code: int
 ) -> None:
+    """A mistake that stops some cells is incomplete; one that stops all is the user's."""
+
     def cell(cell_: Cell, *arguments: object) -> tuple[RunRecord, bool]:
         if cell_.spec.method in failing:
             raise HarnessError("it does not go together")
@@ -175,10 +198,13 @@ def test_a_mistake_that_stops_some_cells_is_incomplete_and_one_that_stops_all_th
 
     monkeypatch.setattr(grid, "run_cell", cell)
     assert harness(tmp_path, *QUICK, "--methods", "bert,pabee", "--no-latency") == code
-    assert f"{len(failing)} of 2 cells have no record" in capsys.readouterr().err
+    *said, last = capsys.readouterr().err.splitlines()
+    assert all(line.endswith("it does not go together") for line in said)
+    assert figures(last) == [len(failing), 2]
 
 
-def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_live_predictions_score_as_trace(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Live answers score as the trace says."""
     store, record = ResultsStore(done / "results"), records(done)["pabee"]
     words = ("--policy", "patience", "--threshold", "1", "--batch-size", "8", "--rounds", "3", "--threads", "1")
     assert harness(done, "time", record.run_id, *words) == 0
@@ -188,13 +214,14 @@ def test_live_answers_score_as_the_trace_says(done: Path, capsys: pytest.Capture
     assert timing.mean_layers == pytest.approx(curve.layers[0], abs=1e-4)
     assert timing.rows == 64
     assert timing.ratio.q1 > 0
-    assert f"a constant answer scores accuracy={100 * record.constant_scores['accuracy']:.1f}" in capsys.readouterr().out
+    caption = capsys.readouterr().out.splitlines()[0]
+    assert_names(caption, "accuracy", round(100 * record.constant_scores["accuracy"], 1))
 
 
-def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
-    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The task's files are not asked for; where the cache has lost the rows they are."""
+def test_live_timing_reads_cached_rows(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Live timing takes the rows that the run left in the cache.
+
+    The task's files are not asked for; where the cache has lost the rows they are."""
 
     def no_files(*_: object) -> NoReturn:
         raise HarnessError("the files were asked for")
@@ -211,18 +238,22 @@ def test_live_timing_takes_the_rows_that_the_run_left_in_the_cache(
     assert "the files were asked for" in capsys.readouterr().err
 
 
-def test_a_timing_can_be_looked_at_without_being_kept(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the threads of the run unless others are asked for."""
+def test_timing_may_be_thrown_away(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A timing can be looked at without being kept.
+
+    On the threads of the run unless others are asked for."""
     record, store = records(done)["deebert"], ResultsStore(done / "results")
     before = store.timings(record)
     assert harness(done, "time", record.run_id, "--threshold", "0.2", "--rounds", "3", "--limit", "5", "--no-store") == 0
-    header, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    shown = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (header, row)), strict=True))
-    assert (shown["rows"], shown["threads"]) == ("5 of 64", "1")
+    _, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    rows, threads = cells[5], cells[10]
+    assert (figures(rows), threads) == ([5, 64], "1")
     assert store.timings(record) == before
 
 
-def test_sweep_needs_neither_torch_nor_model_nor_data(done: Path) -> None:
+def test_sweep_needs_no_torch(done: Path) -> None:
+    """A sweep needs neither torch nor model nor data."""
     script = f"""
 import sys
 from harness.__main__ import main
@@ -235,19 +266,24 @@ assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
     assert curve[0]["layers"] < curve[-1]["layers"] == 4.0
 
 
-def test_a_curve_stands_under_what_a_constant_answer_scores(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_curve_stands_under_constant_score(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A curve stands under what a constant answer scores."""
     record = records(done)["deebert"]
     assert harness(done, "sweep", record.run_id) == 0
-    assert capsys.readouterr().out.startswith(f"A constant answer scores accuracy {record.constant_scores['accuracy']:.6g}.\n\n| ")
+    caption, between, table, *_ = capsys.readouterr().out.splitlines()
+    assert_names(caption, "accuracy", float(f"{record.constant_scores['accuracy']:.6g}"))
+    assert (between, table[0]) == ("", "|")
     assert harness(done, "sweep", record.run_id, "--format", "csv") == 0
     assert capsys.readouterr().out.startswith("entropy (nats),accuracy,")
 
 
-def test_report_shows_all_methods_and_the_constant_answer(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_shows_methods_and_constant(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report shows all methods and the constant answer."""
     assert harness(done, "report") == 0
     text = capsys.readouterr().out
-    assert all(f"| {name}" in text for name in ("(constant answer)", "bert", "deebert", "pabee"))
-    assert "quick look" in text
+    assert all(f"| {name}" in text for name in (CONSTANT, "bert", "deebert", "pabee"))
+    heading = next(line for line in text.splitlines() if line.startswith("### "))
+    assert_names(heading, "demo-pair", "tiny", 64)
 
 
 def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -263,8 +299,10 @@ def epochs_finished(cache: Path) -> int:
     return sum(len(report["selection"]) for report in reports) + sum(len(state["losses"]) for state in states)
 
 
-def test_killed_run_goes_on_where_it_was_and_ends_with_equal_traces(tmp_path: Path) -> None:
-    """100 rows are 7 steps of 16 an epoch; what was finished before the kill is not trained again."""
+def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
+    """A killed run goes on where it was and ends with equal traces.
+
+    100 rows are 7 steps of 16 an epoch; what was finished before the kill is not trained again."""
     stages, epochs, steps = 2, 3, 7
     words = [*QUICK, "--epochs", str(epochs), "--limit", "100", "--methods", "deebert", "--no-latency"]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"

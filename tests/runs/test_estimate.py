@@ -30,29 +30,35 @@ def minutes(cells: list[tuple[RunSpec, bool]], records: list[RunRecord], rte: fl
     return fitting_minutes(cells, {"rte": rte, "cola": 20_500.0}, records, COMPUTE, "A processor")
 
 
-def test_a_search_is_counted_with_the_first_seed_and_the_chosen_rate_once() -> None:
-    """Seed 1: 60 s and the other rate's 30. Later seeds: 60 s. Without seed 1 the search fits both rates at its own seed: 60 + 90."""
+def test_search_is_counted_once() -> None:
+    """A search is counted with the first seed, and the chosen rate once.
+
+    Seed 1: 60 s and the other rate's 30. Later seeds: 60 s. Without seed 1 the search fits both
+    rates at its own seed: 60 + 90."""
     records = [run("bert", tune=60.0)]
     assert minutes([asked("bert", 1), asked("bert", 2), asked("bert", 3)], records) == [1.5, 1.0, 1.0]
     assert minutes([asked("bert", 2)], records) == [2.5]
 
 
-def test_a_stage_that_two_methods_share_is_counted_once() -> None:
+def test_shared_stage_is_counted_once() -> None:
+    """A stage that two methods share is counted once."""
     records = [run("bert", tune=60.0), run("deebert", tune=60.0, exits=12.0)]
     assert minutes([asked("bert", 2), asked("deebert", 2)], records)[1] == pytest.approx((12 + 30 + 12) / 60)
 
 
-def test_stored_cells_leave_their_stages_and_their_search_to_the_others() -> None:
+def test_stored_cells_leave_their_stages() -> None:
+    """Stored cells leave their stages and their search to the others."""
     records = [run("bert", tune=60.0), run("deebert", tune=60.0, exits=12.0)]
     cells = [asked("deebert", 1), asked("bert", 2), asked("bert", 1, stored=True)]
     assert minutes(cells, records) == [pytest.approx((12 + 30) / 60), 1.0]
 
 
-def test_time_grows_with_the_tokens_of_the_training_part() -> None:
+def test_time_grows_with_training_tokens() -> None:
+    """Time grows with the tokens of the training part."""
     assert minutes([asked("bert", 1)], [run("bert", tune=60.0)], rte=3 * 41_000.0) == [4.5]
 
 
-def test_the_most_similar_run_counts() -> None:
+def test_most_similar_run_counts() -> None:
     """The same task before the same device, the same settings before both; another method or backbone or kind of device never."""
     same, task = run("bert", tune=60.0), run("bert", task="cola", tune=600.0)
     elsewhere = replace(same, environment=replace(same.environment, device="Another"), stages=run("bert", tune=6000.0).stages)

@@ -27,6 +27,28 @@ class Answer(NamedTuple):
 
 Say = Callable[..., Answer]
 
+RUN_ID = re.compile("[0-9a-f]{16}")
+
+
+class Planned(NamedTuple):
+    """A line of what --dry-run shows."""
+
+    task: str
+    method: str
+    backbone: str
+    seed: str
+    rows: str
+    """Examples to train on."""
+    run: str
+    stored: bool
+    """There is nothing to fit, and so no number of minutes."""
+
+
+def planned(out: str) -> list[Planned]:
+    """The cells of a dry run, read by the places of the columns."""
+    lines = [line.split() for line in out.splitlines()[2:]]
+    return [Planned(*words[:6], words[-1] == "-") for words in lines if len(words) > 6 and RUN_ID.fullmatch(words[5])]
+
 
 def assert_one_line(answer: Answer, code: int, names: Sequence[object]) -> None:
     """The command fails with this code and one line that names all of these."""
