@@ -6,17 +6,22 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import huggingface_hub.constants
 import pytest
-from support.command_line import Say
+from support.command_line import Say, assert_names, assert_one_line, assert_suggests, planned
 from support.custom_tasks import reviews, write_csv, write_task
 from support.glue_files import glue_rows, write_glue, write_parquet
+from support.messages import figures, names_all
 from support.readme import README
 from support.stored_runs import record_in
 from support.synthetic import everything_under
 
 from harness.cli.data import LIBRARIES_OFFLINE
+from harness.data.custom_tasks import KEYS
+from harness.data.tasks import GROUPS, TASKS
+from harness.files import hub
 from harness.models.backbones import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -35,10 +40,11 @@ def task_file(tmp_path: Path) -> Path:
 # --- own tasks
 
 
-def test_own_task_is_run_and_read_again_without_its_file(say: Say, tmp_path: Path, task_file: Path) -> None:
+def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path) -> None:
+    """A custom task is run, and read again without its file."""
     answer = say("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)
     assert (answer.code, len(answer.out.splitlines())) == (0, 1), answer
-    assert "[1/1] reviews deebert seed 1: f1" in answer.out
+    assert_names(answer.out, "[1/1]", "reviews", "deebert", 1, "f1", "accuracy")
     record = record_in(tmp_path / "results")
     assert record.own_task is not None
     assert record.own_task.labels == ("no", "yes")
@@ -46,8 +52,9 @@ def test_own_task_is_run_and_read_again_without_its_file(say: Say, tmp_path: Pat
     shutil.rmtree(task_file.parent)
     report = say("report", "--tasks", "reviews", "--reference", "none")
     assert (report.code, report.err) == (0, "")
-    assert "### reviews on tiny" in report.out
-    assert "accuracy x100" in report.out
+    assert names_all(report.out.splitlines()[0], "###", "reviews", "tiny")
+    header = next(line for line in report.out.splitlines() if line.startswith("|"))
+    assert names_all(header, "f1", "accuracy")
     assert say("sweep", record.run_id).code == 0
     timing = say(
         "time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "2", "--reference", "none", "--cache-dir", "cache"
@@ -55,28 +62,29 @@ def test_own_task_is_run_and_read_again_without_its_file(say: Say, tmp_path: Pat
     assert timing.code == 0, timing
     shutil.rmtree(tmp_path / "cache" / "rows")
     lost = say("time", record.run_id, "--threshold", "0.3", "--reference", "none", "--cache-dir", "cache")
-    assert (lost.code, len(lost.lines)) == (3, 1)
-    assert all(word in lost.err for word in ("dev rows", record.run_id, "task file"))
+    assert_one_line(lost, 3, [record.run_id, "cache"])
 
 
-def test_own_tasks_stand_beside_built_in_ones(say: Say, task_file: Path) -> None:
+def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
     answer = say("run", "--tasks", "demo-pair,reviews", "--task-file", str(task_file), "--train-rows", "reviews=50", "--dry-run", *QUICK)
     assert (answer.code, answer.err) == (0, "")
-    assert [line.split()[0] for line in answer.out.splitlines()[2:]] == ["demo-pair"] * 3 + ["reviews"] * 3
+    assert [(cell.task, cell.rows) for cell in planned(answer.out)] == [("demo-pair", "8")] * 3 + [("reviews", "8")] * 3
 
 
-def test_unknown_task_of_a_report_gets_the_names_of_own_ones(say: Say, task_file: Path) -> None:
+def test_report_suggests_custom_tasks(say: Say, task_file: Path) -> None:
+    """An unknown task of a report gets the names of custom ones."""
     say("run", "--methods", "bert", "--task-file", str(task_file), *QUICK)
     answer = say("report", "--tasks", "revews")
-    assert (answer.code, len(answer.lines)) == (2, 1)
-    assert "did you mean reviews" in answer.err
+    assert_one_line(answer, 2, ["revews", *TASKS])
+    assert_suggests(answer.err, "reviews", ["reviews", *TASKS])
 
 
-def test_mistake_in_a_task_file_is_one_line_with_code_2(say: Say, tmp_path: Path, task_file: Path) -> None:
+def test_task_file_mistake_returns_2(say: Say, tmp_path: Path, task_file: Path) -> None:
+    """A mistake in a task file is one line with code 2."""
     task_file.write_text(task_file.read_text().replace("label =", "lable ="))
     answer = say("run", "--task-file", str(task_file), *QUICK)
-    assert (answer.code, answer.out, len(answer.lines)) == (2, "", 1)
-    assert all(word in answer.err for word in ("mytask.toml", "unknown key 'lable'", "did you mean label"))
+    assert_one_line(answer, 2, [task_file, "lable", *KEYS])
+    assert_suggests(answer.err, "label", KEYS)
     assert everything_under(tmp_path / "results") == {}
 
 
@@ -111,14 +119,11 @@ def code_task(task_file: Path) -> Path:
     return task_file
 
 
-def test_code_of_others_runs_only_for_those_who_allow_it(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
-) -> None:
+def test_metric_code_needs_permission(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path) -> None:
+    """Code of others runs only for those who allow it."""
     install_evaluate(tmp_path, monkeypatch, "{'counts': len(predictions) + 0.5}")
     words = ("run", "--methods", "deebert", "--task-file", str(code_task), *QUICK)
-    refused = say(*words)
-    assert (refused.code, len(refused.lines)) == (2, 1)
-    assert "--allow-metric-code" in refused.err
+    assert_one_line(say(*words), 2, ["evaluate:./counts.py", "--allow-metric-code"])
     assert not (tmp_path / "loaded.txt").exists()
     assert say(*words, "--allow-metric-code").code == 0
     assert (tmp_path / "loaded.txt").read_text() == str(code_task.parent / "counts.py")
@@ -127,41 +132,39 @@ def test_code_of_others_runs_only_for_those_who_allow_it(
     assert [list(exit_.scores) for exit_ in record.exits] == [["accuracy", "evaluate:./counts.py"]] * 4
     assert {exit_.scores["evaluate:./counts.py"] for exit_ in record.exits} == {8.5}
     report = say("report", "--reference", "none").out
-    assert "evaluate:./counts.py x100" in report
+    header = next(line for line in report.splitlines() if line.startswith("|"))
+    assert names_all(header, "evaluate:./counts.py")
     assert "scores.evaluate:./counts.py.mean" in say("report", "--reference", "none", "--format", "csv").out
     assert say("sweep", record.run_id).code == 0
     assert not (tmp_path / "loaded.txt").exists()  # reading records runs nobody's code
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
-    [("{'a': 1, 'b': 2}", "wanted one finite number"), ("{'counts': 'many'}", "wanted one finite"), ("1 / 0", "division")],
+    ("found", "names"),
+    [("{'a': 1, 'b': 2}", ["a", "b"]), ("{'counts': 'plenty'}", ["counts", "plenty"]), ("1 / 0", ["division by zero"])],
 )
-def test_code_that_returns_no_number_is_one_line(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path, found: str, said: str
+def test_metric_code_must_return_number(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path, found: str, names: list[str]
 ) -> None:
+    """Code that returns no number is one line."""
     install_evaluate(tmp_path, monkeypatch, found)
     answer = say("run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK)
     assert answer.code == 2
-    assert said in answer.lines[0]
+    assert_names(answer.lines[0], "evaluate:./counts.py", *names)
 
 
-def test_missing_library_and_missing_script_are_one_line(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
-) -> None:
+def test_missing_metric_library_or_script_fails(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path) -> None:
+    """A missing library and a missing script are one line."""
     words = ("run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK)
     with monkeypatch.context() as missing:
         missing.setattr("harness.evaluation.external_metrics.importlib.util.find_spec", lambda name: None)
-        said = "harness: metric evaluate:./counts.py needs the evaluate library, which is not installed: pip install evaluate"
-        assert say(*words).lines == [said]
+        assert_one_line(say(*words), 2, ["evaluate:./counts.py", "pip install evaluate"])
     install_evaluate(tmp_path, monkeypatch, "{}")
     (code_task.parent / "counts.py").unlink()
-    answer = say(*words)
-    assert (answer.code, len(answer.lines)) == (2, 1)
-    assert all(word in answer.err for word in ("mytask.toml", "evaluate:./counts.py", "no file"))
+    assert_one_line(say(*words), 2, [code_task, "evaluate:./counts.py", code_task.parent / "counts.py"])
 
 
-def test_example_in_the_readme_runs(say: Say, tmp_path: Path) -> None:
+def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(name = .*?)```", README, re.DOTALL)
     (tmp_path / "mytask.toml").write_text(example)
     rows = [(f"ticket {number}", f"body {number}", ("billing", "fault", "other")[number % 3]) for number in range(500)]
@@ -170,21 +173,22 @@ def test_example_in_the_readme_runs(say: Say, tmp_path: Path) -> None:
     )
     answer = say("run", "--methods", "bert", "--task-file", "mytask.toml", *QUICK)
     assert answer.code == 0, answer
-    assert "[1/1] tickets bert seed 1: accuracy" in answer.out
+    assert_names(answer.out, "[1/1]", "tickets", "bert", 1, "accuracy")
 
 
 # --- the hub
 
 
-def test_all_of_glue_out_of_reach_is_one_short_line(say: Say, online: Path) -> None:
+def test_unreachable_glue_is_one_line(say: Say, online: Path) -> None:
+    """All of GLUE out of reach is one short line."""
     answer = say("run", "--methods", "bert", "--tasks", "glue", *QUICK)
-    assert (answer.code, answer.out, len(answer.lines)) == (2, "", 1)
-    assert answer.err.startswith("harness: cola, sst2, mrpc, stsb, qqp, mnli, qnli, rte, wnli: GLUE comes from the hub")
-    assert answer.err.count("give --data-dir") == 1
+    assert_one_line(answer, 2, [*GROUPS["glue"], "nyu-mll/glue", "--data-dir"])
+    assert answer.err.count("nyu-mll/glue") == 1, "the reason is said once"
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
-def test_offline_is_told_to_all_libraries_and_cached_data_serve(say: Say, online: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_offline_reaches_all_libraries(say: Say, online: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Offline is told to all libraries, and cached data serve."""
     for split in ("train", "validation"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
     if how == "environment":
@@ -192,36 +196,38 @@ def test_offline_is_told_to_all_libraries_and_cached_data_serve(say: Say, online
     words = ("run", "--methods", "bert", "--tasks", "rte,cola", *(["--offline"] if how == "option" else []), "--dry-run", *QUICK)
     answer = say(*words)
     assert answer.code == 3
-    assert "rte " in answer.out
-    assert "to run" in answer.out
-    (line,) = [line for line in answer.lines if "cola" in line]
-    assert "this is offline" in line
-    assert "--data-dir" in line
+    assert [(cell.task, cell.stored) for cell in planned(answer.out)] == [("rte", False)]
+    (line,) = [line for line in answer.lines if names_all(line, "cola")]
+    assert_names(line, "nyu-mll/glue", "--data-dir")
+    assert "tests have no network" not in line
     assert huggingface_hub.constants.HF_HUB_OFFLINE
     assert {os.environ[name] for name in LIBRARIES_OFFLINE} == {"1"}
 
 
-def test_other_numbers_of_rows_than_glues_are_a_warning_that_quiet_silences(say: Say, tmp_path: Path) -> None:
+def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
+    """Other numbers of rows than GLUE's are a warning that --quiet silences."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
     words = ("run", "--methods", "bert", "--tasks", "rte", "--data-dir", str(tmp_path / "glue"), "--dry-run", *QUICK)
     answer = say(*words)
     assert answer.code == 0
-    assert answer.lines[0].startswith("harness: warning: rte: train has 450 rows, officially 2,490")
-    assert answer.lines[1].startswith("harness: warning: rte: dev has 450 rows, officially 277")
+    for line, names in zip(answer.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True):
+        assert_names(line, *names)
     assert say(*words, "-q").err == ""
 
 
-def test_what_is_there_is_run_and_what_is_missing_is_named(say: Say, tmp_path: Path) -> None:
+def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
+    """What is there is run, and what is missing is named."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
     answer = say("run", "--methods", "bert", "--tasks", "rte,qqp", "--data-dir", str(tmp_path / "glue"), "-q", *QUICK)
     assert answer.code == 3
-    assert "rte bert seed 1" in answer.out
-    assert any("qqp" in line and "QQP/train.tsv" in line for line in answer.lines)
+    assert_names(answer.out, "rte", "bert", 1)
+    assert any(names_all(line, "qqp", "QQP/train.tsv") for line in answer.lines)
 
 
-def test_run_on_mnli_keeps_the_mismatched_trace_and_its_scores(say: Say, tmp_path: Path) -> None:
+def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
+    """A run on MNLI keeps the mismatched trace and its scores."""
     for name in ("train", "dev_matched", "dev_mismatched"):
         write_glue(tmp_path / "glue", "mnli", name, glue_rows("mnli", 0 if name == "train" else 1_000, 450 if name == "train" else 30))
     answer = say("run", "--methods", "deebert", "--tasks", "mnli", "--data-dir", str(tmp_path / "glue"), "-q", *QUICK)
@@ -235,45 +241,56 @@ def test_run_on_mnli_keeps_the_mismatched_trace_and_its_scores(say: Say, tmp_pat
     # the same eight rows stand in both splits here
     assert [exit_.scores for exit_ in record.exits] == list(record.mismatched.exits)
     assert record.mismatched.constant == record.constant_scores
-    assert "and on mismatched (8 rows)" in say("report", "--reference", "none").out
+    assert any(names_all(line, "mismatched") and 8 in figures(line) for line in say("report", "--reference", "none").out.splitlines())
 
 
 # --- fetching
 
 
-def test_fetch_says_what_was_there_and_where_nothing_was_needed(say: Say, online: Path) -> None:
+def test_fetch_names_what_was_cached(say: Say, online: Path) -> None:
+    """Fetch says what was there and where nothing was needed."""
     for split in ("train", "validation", "test"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
     answer = say("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
     assert (answer.code, answer.err) == (0, "")
-    assert answer.out.splitlines() == [
-        "task rte: in the cache already (rows: train 450, validation 450, test 450)",
-        "task demo-pair: made in code, nothing to fetch",
-        "backbone tiny: random weights, nothing to fetch",
-    ]
+    cached, made, random = answer.out.splitlines()
+    assert_names(cached, "rte", "train", "validation", "test")
+    assert figures(cached) == [450] * 3
+    assert_names(made, "demo-pair")
+    assert_names(random, "tiny")
 
 
-def test_fetch_out_of_reach_is_one_line_after_what_was_to_be_had(say: Say, online: Path) -> None:
+def test_unreachable_fetch_is_one_line(say: Say, online: Path) -> None:
+    """Fetch out of reach is one line after what was to be had."""
     answer = say("fetch", "--tasks", "glue,demo-pair", "--backbone", "bert-base-uncased")
     assert (answer.code, len(answer.lines)) == (3, 1)
-    assert answer.out == "task demo-pair: made in code, nothing to fetch\n"
-    assert all(word in answer.err for word in ("task mnli", "nyu-mll/glue", "--data-dir", "backbone bert-base-uncased"))
+    (made,) = answer.out.splitlines()
+    assert_names(made, "demo-pair")
+    assert_names(answer.err, *GROUPS["glue"], "nyu-mll/glue", "--data-dir", "bert-base-uncased")
 
 
-def test_fetch_of_nothing_and_of_unknown_names_are_mistakes(say: Say) -> None:
-    assert [say("fetch").code, say("fetch", "--tasks", "gleu").code, say("fetch", "--backbone", "tyni").code] == [2, 2, 2]
-    assert "--tasks" in say("fetch").err
+def test_fetch_needs_known_names(say: Say) -> None:
+    """Fetch of nothing and of unknown names are mistakes."""
+    assert_one_line(say("fetch"), 2, ["--tasks", "--backbone"])
+    assert_one_line(say("fetch", "--tasks", "gleu"), 2, ["gleu", *GROUPS])
+    assert_one_line(say("fetch", "--backbone", "tyni"), 2, ["tyni", *BACKBONES])
 
 
-def test_fetched_weights_are_told_from_cached_ones(say: Say, online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_weights_ask_no_network(say: Say, online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights that are cached are found without asking the hub."""
     from models.test_checkpoint_files import write_snapshot
+
+    def asked(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the network was asked for what is cached")
 
     revision = BACKBONES["bert-base-uncased"].revision
     assert revision is not None
     for name in ("folder", "tokenizer"):
         monkeypatch.delitem(BACKBONES["bert-base-uncased"].__dict__, name, raising=False)
     write_snapshot(online, revision)
+    monkeypatch.setattr(hub, "ask_hub", asked)
     answer = say("fetch", "--backbone", "bert-base-uncased")
-    assert (answer.code, answer.out) == (0, "backbone bert-base-uncased: in the cache already\n"), answer
+    assert (answer.code, answer.err) == (0, ""), answer
+    assert_names(answer.out, "bert-base-uncased")
     for name in ("folder", "tokenizer"):
         monkeypatch.delitem(BACKBONES["bert-base-uncased"].__dict__, name, raising=False)

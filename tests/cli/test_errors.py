@@ -3,18 +3,23 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 import torch
-from support.command_line import RUN, Say, assert_one_line
+from support.command_line import RUN, Say, assert_names, assert_one_line, assert_suggests
+from support.messages import figures, names_all
 from support.stored_runs import DYNAMIC, SINGLE, store_run
 from support.synthetic import everything_under
 
 from harness.cli import catalogue
+from harness.data.tasks import GROUPS, TASKS
+from harness.methods.registry import METHODS
+from harness.models.backbones import BACKBONES
+from harness.report.overview import BEGIN, END
 from harness.runs import grid
 from harness.store.stage_cache import MODEL, stage_folder
 
@@ -22,54 +27,80 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 # --- mistakes of the user
 
+SETTINGS = ("accumulation", "batch_size", "clip", "epochs", "head", "learning_rates", "tolerance", "warmup", "weight_decay")
+"""Of `bert`."""
 
-RUN_MISTAKES = [
-    (["--methods", "brt"], ["unknown method 'brt'", "did you mean bert"]),
-    (["--methods", ","], ["--methods", "names nothing"]),
-    (["--tasks", "demo-pear"], ["unknown task 'demo-pear'", "did you mean demo-pair"]),
-    (["--tasks", ""], ["--tasks", "names nothing"]),
-    (["--backbone", "tyni"], ["unknown backbone 'tyni'", "did you mean tiny", "folder"]),
-    (["--set", "bert.epoch=3"], ["--set bert.epoch=3", "did you mean epochs"]),
-    (["--set", "bert.epochs=many"], ["--set bert.epochs=many", "'many'", "whole number"]),
-    (["--set", "bert.epochs=0"], ["--set bert.epochs=0", "1 or more"]),
+RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
+    (["--methods", "brt"], ["brt", *METHODS]),
+    (["--methods", ","], ["--methods"]),
+    (["--tasks", "demo-pear"], ["demo-pear", *TASKS]),
+    (["--tasks", ""], ["--tasks"]),
+    (["--backbone", "tyni"], ["tyni", *BACKBONES]),
+    (["--set", "bert.epoch=3"], ["--set bert.epoch=3", "epochs", "warmup"]),
+    (["--set", "bert.epochs=plenty"], ["--set bert.epochs=plenty"]),
+    (["--set", "bert.epochs=0"], ["--set bert.epochs=0", 0, 1]),
     (["--set", "pabee.epochs=3"], ["--set pabee.epochs=3", "bert", "all"]),
     (["--set", "epochs=3"], ["--set epochs=3", "METHOD.FIELD=VALUE"]),
-    (["--seeds", "1,two"], ["--seeds", "'two'", "whole number"]),
-    (["--seeds", "-1"], ["--seeds", "'-1'"]),
-    (["--seeds", "1.5"], ["--seeds", "'1.5'"]),
+    (["--seeds", "1,two"], ["--seeds", "two", 0]),
+    (["--seeds", "-1"], ["--seeds", -1, 0]),
+    (["--seeds", "1.5"], ["--seeds", 1.5, 0]),
     (["--train-rows", "demo-pair"], ["--train-rows demo-pair", "TASK=N"]),
-    (["--train-rows", "demo-pair=many"], ["--train-rows demo-pair", "'many'", "whole number"]),
-    (["--train-rows", "demo-pear=5"], ["'demo-pear'", "did you mean demo-pair"]),
-    (["--train-rows", "rte=5"], ["'rte'", "demo-pair"]),
-    (["--train-rows", "demo-pair=999999"], ["--train-rows demo-pair=999999", "rows"]),
-    (["--train-rows", "demo-pair=0"], ["--train-rows demo-pair=0"]),
-    (["--max-length", "129"], ["--max-length 129", "tiny", "4 to 128"]),
-    (["--max-length", "3"], ["--max-length", "3"]),
+    (["--train-rows", "demo-pair=plenty"], ["--train-rows demo-pair", "plenty"]),
+    (["--train-rows", "demo-pear=5"], ["demo-pear", "demo-pair"]),
+    (["--train-rows", "rte=5"], ["rte", "demo-pair"]),
+    (["--train-rows", "demo-pair=999999"], ["--train-rows demo-pair=999999", 1, 2363]),
+    (["--train-rows", "demo-pair=0"], ["--train-rows demo-pair=0", 1, 2363]),
+    (["--max-length", "129"], ["--max-length 129", "tiny", 4, 128]),
+    (["--max-length", "3"], ["--max-length", 3, 4]),
     (["--tasks", "mrpc"], ["mrpc", "--data-dir", "MRPC/"]),
     (["--tasks", "mrpc", "--data-dir", "nowhere"], ["mrpc", "nowhere/MRPC/train.tsv", "--data-dir"]),
-    (["--epochs", "0"], ["--epochs", "0"]),
-    (["--threads", "0"], ["--threads", "0"]),
-    (["--limit", "0"], ["--limit", "0"]),
-    (["--device", "tpu"], ["--device", "'tpu'", "cuda"]),
-    (["--precision", "fp8"], ["--precision", "'fp8'", "bf16"]),
-    (["--reference", "brt"], ["unknown method 'brt'", "did you mean bert"]),
+    (["--epochs", "0"], ["--epochs", 0, 1]),
+    (["--threads", "0"], ["--threads", 0, 1]),
+    (["--limit", "0"], ["--limit", 0, 1]),
+    (["--device", "tpu"], ["--device", "tpu", "cuda"]),
+    (["--precision", "fp8"], ["--precision", "fp8", "bf16"]),
+    (["--reference", "brt"], ["brt", *METHODS]),
     (["--tracker", "tensorbord"], ["--tracker", "tensorbord", "tensorboard"]),
     (["--sedes", "1"], ["--sedes", "--seeds"]),
-    (["extra"], ["extra"]),
+    (["surplus"], ["surplus"]),
     # said once, whether all cells share a mistake or no task's data are there
     (["--methods", "bert,deebert", "--max-length", "129"], ["--max-length 129"]),
     (["--tasks", "rte,mrpc", "--data-dir", "nowhere"], ["nowhere/RTE/train.tsv", "nowhere/MRPC/train.tsv"]),
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), RUN_MISTAKES, ids=[" ".join(words) for words, _ in RUN_MISTAKES])
-def test_mistake_in_run_is_one_line_with_code_2_and_writes_nothing(say: Say, tmp_path: Path, words: list[str], said: list[str]) -> None:
+@pytest.mark.parametrize(("words", "names"), RUN_MISTAKES, ids=[" ".join(words) for words, _ in RUN_MISTAKES])
+def test_mistake_in_run_writes_nothing(say: Say, tmp_path: Path, words: list[str], names: list[object]) -> None:
+    """A mistake in run is one line with code 2, and nothing is written."""
     answer = say(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
-    assert_one_line(answer, 2, said)
+    assert_one_line(answer, 2, names)
     assert everything_under(tmp_path / "results") == {}
 
 
-def test_cuda_without_a_device_is_one_line(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+NEAREST = [
+    (["run", "--methods", "brt"], "bert", METHODS),
+    (["run", "--tasks", "demo-pear"], "demo-pair", TASKS),
+    (["run", "--backbone", "tyni"], "tiny", BACKBONES),
+    (["run", "--methods", "bert", "--set", "bert.warmpu=1"], "warmup", SETTINGS),
+    (["run", "--reference", "brt"], "bert", METHODS),
+    (["run", "--tasks", "demo-pair", "--train-rows", "demo-pear=5"], "demo-pair", TASKS),
+    (["report", "--tasks", "rte,mprc"], "mrpc", TASKS),
+    (["report", "--reference", "brt"], "bert", METHODS),
+    (["flops", "brt"], "bert", METHODS),
+    (["flops", "bert", "--task", "rtee"], "rte", TASKS),
+    (["flops", "bert", "--backbone", "tyni"], "tiny", BACKBONES),
+]
+
+
+@pytest.mark.parametrize(("words", "near", "known"), NEAREST, ids=[" ".join(words) for words, *_ in NEAREST])
+def test_unknown_name_suggests_the_nearest(say: Say, words: list[str], near: str, known: Iterable[str]) -> None:
+    """The nearest name stands before all others that are known."""
+    answer = say(*words)
+    assert answer.code == 2
+    assert_suggests(answer.err, near, known)
+
+
+def test_cuda_without_device_is_one_line(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert_one_line(say(*RUN, "--results-dir", "results", "--device", "cuda"), 2, ["--device cuda", "cpu"])
     assert everything_under(tmp_path / "results") == {}
@@ -77,7 +108,8 @@ def test_cuda_without_a_device_is_one_line(say: Say, tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("option", ["--results-dir", "--cache-dir"])
 @pytest.mark.parametrize("below", ["", "/below"])
-def test_folder_that_is_a_file_is_one_line_that_names_it(say: Say, tmp_path: Path, option: str, below: str) -> None:
+def test_file_instead_of_folder_is_named(say: Say, tmp_path: Path, option: str, below: str) -> None:
+    """A folder that is a file is one line that names it."""
     (tmp_path / "occupied").write_text("here")
     answer = say(
         *RUN,
@@ -87,34 +119,34 @@ def test_folder_that_is_a_file_is_one_line_that_names_it(say: Say, tmp_path: Pat
     )
     assert_one_line(answer, 2, ["occupied" + below])
     if below:
-        assert ("cache" in answer.err) == (option == "--cache-dir")
-        assert ("results" in answer.err) == (option == "--results-dir")
+        assert names_all(answer.err, "cache") == (option == "--cache-dir")
+        assert names_all(answer.err, "results") == (option == "--results-dir")
     assert (tmp_path / "occupied").read_text() == "here"
     assert everything_under(tmp_path / "free") == {}
 
 
-STORED_MISTAKES = [
-    (["sweep", "abcd"], ["run id abcd", "harness list runs"]),
-    (["sweep", "ab"], ["run id 'ab'", "4 to 16"]),
-    (["sweep", "../../etc"], ["run id", "4 to 16"]),
+STORED_MISTAKES: list[tuple[list[str], list[object]]] = [
+    (["sweep", "abcd"], ["abcd", "harness list runs"]),
+    (["sweep", "ab"], ["ab", 4, 16]),
+    (["sweep", "../../etc"], ["../../etc", 4, 16]),
     (["sweep"], ["RUN_ID"]),
-    (["sweep", SINGLE.run_id], [SINGLE.run_id, "bert", "single exit"]),
-    (["sweep", "4e90", "--policy", "entropy"], ["entropy", "regression", "patience"]),
-    (["sweep", "4e90", "--policy", "confidence"], ["confidence", "regression", "patience"]),
+    (["sweep", SINGLE.run_id], [SINGLE.run_id, "bert"]),
+    (["sweep", "4e90", "--policy", "entropy"], ["entropy", "patience"]),
+    (["sweep", "4e90", "--policy", "confidence"], ["confidence", "patience"]),
     (["sweep", "d1e0", "--policy", "entropie"], ["--policy", "entropie", "entropy"]),
-    (["sweep", "4e90", "--tolerance", "0"], ["--tolerance", "0"]),
-    (["sweep", "d1e0", "--tolerance", "0.2"], ["--tolerance", "regression", "entropy on rte"]),
-    (["sweep", "d1e0", "--points", "1"], ["--points", "1"]),
-    (["time", "abcd", "--threshold", "0.3"], ["run id abcd"]),
-    (["time", "51e0", "--threshold", "0.3"], [SINGLE.run_id, "single exit"]),
+    (["sweep", "4e90", "--tolerance", "0"], ["--tolerance", 0]),
+    (["sweep", "d1e0", "--tolerance", "0.2"], ["--tolerance", "patience", "entropy", "rte"]),
+    (["sweep", "d1e0", "--points", "1"], ["--points", 1, 2]),
+    (["time", "abcd", "--threshold", "0.3"], ["abcd", "harness list runs"]),
+    (["time", "51e0", "--threshold", "0.3"], [SINGLE.run_id, "bert"]),
     (["time", "d1e0"], ["--threshold"]),
-    (["time", "d1e0", "--threshold", "-0.3"], ["entropy", "-0.3"]),
-    (["time", "d1e0", "--threshold", "0.3", "--policy", "patience"], ["patience", "0.3", "whole number"]),
-    (["time", "d1e0", "--threshold", "1.5", "--policy", "confidence"], ["confidence", "1.5", "probability"]),
+    (["time", "d1e0", "--threshold", "-0.3"], ["entropy", -0.3, 0]),
+    (["time", "d1e0", "--threshold", "0.3", "--policy", "patience"], ["patience", 0.3, 1]),
+    (["time", "d1e0", "--threshold", "1.5", "--policy", "confidence"], ["confidence", 1.5, 0, 1]),
     (["time", "d1e0", "--threshold", "nan"], ["nan"]),
-    (["report", "--tasks", "rte,mprc"], ["unknown task 'mprc'", "did you mean mrpc"]),
-    (["report", "--methods", "brt"], ["'brt'", "bert"]),
-    (["report", "--reference", "brt"], ["unknown method 'brt'", "did you mean bert"]),
+    (["report", "--tasks", "rte,mprc"], ["mprc", *TASKS]),
+    (["report", "--methods", "brt"], ["brt", *METHODS]),
+    (["report", "--reference", "brt"], ["brt", *METHODS]),
     (["report", "--format", "html"], ["--format", "html", "markdown"]),
     (["report", "--tasks", "rte", "--into", "missing.md"], ["missing.md"]),
     (["report", "--into", "missing.md", "--format", "csv"], ["--into", "--format csv"]),
@@ -122,22 +154,21 @@ STORED_MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), STORED_MISTAKES, ids=[" ".join(words) for words, _ in STORED_MISTAKES])
-def test_mistake_about_stored_runs_is_one_line_with_code_2_and_writes_nothing(
-    say: Say, stored: str, words: list[str], said: list[str]
-) -> None:
+@pytest.mark.parametrize(("words", "names"), STORED_MISTAKES, ids=[" ".join(words) for words, _ in STORED_MISTAKES])
+def test_mistake_about_runs_writes_nothing(say: Say, stored: str, words: list[str], names: list[object]) -> None:
+    """A mistake about stored runs is one line with code 2, and nothing is written."""
     before = everything_under(Path(stored))
-    assert_one_line(say(*words, "--results-dir", stored), 2, said)
+    assert_one_line(say(*words, "--results-dir", stored), 2, names)
     assert everything_under(Path(stored)) == before
 
 
-OTHER_MISTAKES = [
-    (["flops", "brt"], ["unknown method 'brt'", "did you mean bert"]),
-    (["flops", "bert", "--task", "rtee"], ["unknown task 'rtee'", "did you mean rte"]),
-    (["flops", "bert", "--task", "glue"], ["--task", "glue"]),
-    (["flops", "bert", "--backbone", "tyni"], ["unknown backbone", "did you mean tiny"]),
-    (["flops", "bert", "--length", "513"], ["--length 513", "bert-base-uncased", "512"]),
-    (["flops", "bert", "--length", "0"], ["--length", "0"]),
+OTHER_MISTAKES: list[tuple[list[str], list[object]]] = [
+    (["flops", "brt"], ["brt", *METHODS]),
+    (["flops", "bert", "--task", "rtee"], ["rtee", *TASKS]),
+    (["flops", "bert", "--task", "glue"], ["--task", "glue", *GROUPS["glue"]]),
+    (["flops", "bert", "--backbone", "tyni"], ["tyni", *BACKBONES]),
+    (["flops", "bert", "--length", "513"], ["--length 513", "bert-base-uncased", 512]),
+    (["flops", "bert", "--length", "0"], ["--length", 0, 1]),
     (["flops", "bert", "--set", "bert.heads=3"], ["--set bert.heads=3", "head"]),
     (["flops"], ["METHOD"]),
     (["rnu"], ["rnu", "run"]),
@@ -145,26 +176,27 @@ OTHER_MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), OTHER_MISTAKES, ids=[" ".join(words) for words, _ in OTHER_MISTAKES])
-def test_other_mistakes_are_one_line_with_code_2(say: Say, words: list[str], said: list[str]) -> None:
-    assert_one_line(say(*words), 2, said)
+@pytest.mark.parametrize(("words", "names"), OTHER_MISTAKES, ids=[" ".join(words) for words, _ in OTHER_MISTAKES])
+def test_other_mistakes_are_one_line(say: Say, words: list[str], names: list[object]) -> None:
+    assert_one_line(say(*words), 2, names)
 
 
 def test_file_without_markers_takes_no_report(say: Say, stored: str, tmp_path: Path) -> None:
     (tmp_path / "plain.md").write_text("# Title\n")
-    assert_one_line(say("report", "--tasks", "rte", "--into", "plain.md", "--results-dir", stored), 2, ["plain.md", "report: begin"])
+    assert_one_line(say("report", "--tasks", "rte", "--into", "plain.md", "--results-dir", stored), 2, ["plain.md", BEGIN, END])
     assert (tmp_path / "plain.md").read_text() == "# Title\n"
 
 
-def test_prefix_of_several_runs_is_an_error_that_lists_them(say: Say, tmp_path: Path) -> None:
+def test_ambiguous_prefix_lists_the_runs(say: Say, tmp_path: Path) -> None:
+    """The prefix of several runs is an error that lists them."""
     ids = ["abcd" + "0" * 12, "abcd" + "1" * 12]
     for run_id in ids:
         store_run(tmp_path / "results", replace(DYNAMIC, run_id=run_id))
-    assert_one_line(say("sweep", "abcd"), 2, ["2 runs", *ids])
+    assert_one_line(say("sweep", "abcd"), 2, ["abcd", 2, *ids])
     assert say("sweep", "abcd0").code == 0
 
 
-def test_data_folder_of_the_environment_is_used(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_folder_of_environment_is_used(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA_DIR", "from-the-environment")
     assert "from-the-environment/RTE/train.tsv" in say(*RUN, "--tasks", "rte", "--results-dir", "r", "--cache-dir", "c").err
 
@@ -180,10 +212,11 @@ def fail(error: BaseException) -> Callable[..., NoReturn]:
 
 
 def test_report_without_runs_is_incomplete(say: Say) -> None:
-    assert_one_line(say("report", "--results-dir", "empty"), 3, ["no runs", "empty", "harness run"])
+    assert_one_line(say("report", "--results-dir", "empty"), 3, ["empty", "harness run"])
 
 
-def test_run_with_a_damaged_trace_is_named_and_the_report_shows_the_others(say: Say, stored: str) -> None:
+def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
+    """A run with a damaged trace is named, and the report shows the others."""
     folder = Path("rte") / "deebert" / DYNAMIC.run_id
     (Path(stored) / folder / "trace.calibration.npz").write_bytes(b"PK")
     answer = say("report", "--format", "json", "--results-dir", stored)
@@ -195,23 +228,25 @@ def test_run_with_a_damaged_trace_is_named_and_the_report_shows_the_others(say: 
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reason"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of memory"),
         (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "can't allocate"),
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_cell_without_memory_says_what_to_do(say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, said: str) -> None:
+def test_cell_without_memory_names_remedies(say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str) -> None:
+    """A cell without memory says what to do."""
     monkeypatch.setattr("harness.runs.grid.run_cell", fail(error))
     answer = say("run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c")
     assert (answer.code, answer.out, len(answer.lines)) == (3, "", 2)
-    assert all(part in answer.lines[0] for part in ("demo-pair bert seed 1: out of memory", said, "--batch-size", "accumulation"))
-    assert "1 of 1 cells" in answer.lines[1]
+    assert_names(answer.lines[0], "demo-pair", "bert", 1, reason, "--batch-size", "accumulation")
+    assert figures(answer.lines[1]) == [1, 1]
 
 
 @pytest.mark.parametrize("command", [["list", "runs"], ["report", "--format", "json"]])
-def test_corrupt_record_is_named_and_the_others_are_shown(say: Say, stored: str, command: list[str]) -> None:
+def test_corrupt_record_hides_no_other(say: Say, stored: str, command: list[str]) -> None:
+    """A corrupt record is named, and the others are shown."""
     folder = Path("rte") / "bert" / ("bad0" + "0" * 12)
     (Path(stored) / folder).mkdir()
     (Path(stored) / folder / "record.json").write_text('{"schema": 1')
@@ -222,64 +257,69 @@ def test_corrupt_record_is_named_and_the_others_are_shown(say: Say, stored: str,
     assert DYNAMIC.run_id in answer.out
 
 
-def test_timing_a_run_on_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
+def test_timing_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
     record = replace(DYNAMIC, spec=replace(DYNAMIC.spec, task="demo-pair"))
     store_run(tmp_path / "results", record)
     words = ("time", record.run_id, "--threshold", "0.3", "--threads", "1", "--cache-dir", "cache")
-    assert_one_line(say(*words), 3, ["model", record.run_id, "harness run"])
+    assert_one_line(say(*words), 3, [record.run_id, "cache", "harness run"])
     (stage_folder(tmp_path / "cache", record.stages[-1].report.key) / MODEL).mkdir(parents=True)
-    assert_one_line(say(*words), 4, ["data", record.run_id, "d0"])
+    assert_one_line(say(*words), 4, [record.run_id, "d0"])
 
 
 @pytest.mark.parametrize(("words", "missing"), [(["--tasks", "rte,cola"], "cola"), (["--methods", "bert,costeff"], "costeff")])
-def test_what_a_report_was_asked_for_and_has_no_runs_is_named(say: Say, stored: str, words: list[str], missing: str) -> None:
+def test_report_names_what_has_no_runs(say: Say, stored: str, words: list[str], missing: str) -> None:
+    """What a report was asked for and has no runs is named."""
     answer = say("report", *words, "--results-dir", stored)
-    assert (answer.code, answer.lines) == (3, [f"harness: no runs of {missing} in {stored}"])
-    assert "### rte on tiny" in answer.out
+    assert (answer.code, len(answer.lines)) == (3, 1)
+    assert_names(answer.err, missing, Path(stored))
+    assert names_all(answer.out.splitlines()[0], "###", "rte", "tiny")
     assert say("report", "--tasks", "glue", "--results-dir", stored).code == 0
 
 
-def test_a_report_without_any_row_says_so_once(say: Say, stored: str) -> None:
-    assert_one_line(say("report", "--methods", "costeff", "--results-dir", stored), 3, ["no runs of costeff", "harness list runs"])
+def test_report_without_rows_is_one_line(say: Say, stored: str) -> None:
+    """A report without any row says so once."""
+    assert_one_line(say("report", "--methods", "costeff", "--results-dir", stored), 3, ["costeff", Path(stored), "harness list runs"])
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+def test_closed_pipe_is_no_error() -> None:
+    """A reader that closes the pipe is no error."""
     program = "import os, sys; os.close(1); r, w = os.pipe(); os.close(r); os.dup2(w, 1); from harness.__main__ import entry; entry()"
     child = subprocess.run([sys.executable, "-c", program, "list", "tasks"], stderr=subprocess.PIPE, text=True, check=False)
     assert (child.returncode, child.stderr) == (0, "")
 
 
-def test_bug_of_ours_is_one_line_with_code_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_returns_70_in_one_line(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(RuntimeError("boom\nand more")))
-    assert_one_line(say("list", "methods"), 70, ["internal error", "RuntimeError", "boom", "-v"])
+    assert_one_line(say("list", "methods"), 70, ["RuntimeError", "boom", "-v"])
 
 
-def test_verbose_shows_where_a_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_shows_where_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(ZeroDivisionError("boom")))
     answer = say("list", "methods", "-v")
     assert answer.code == 70
     assert "Traceback" in answer.err
-    assert answer.lines[-1].startswith("harness: internal error: ZeroDivisionError: boom")
+    assert answer.lines[-1].startswith("harness: ")
+    assert_names(answer.lines[-1], "ZeroDivisionError", "boom")
 
 
-def test_bug_in_one_cell_is_said_once_and_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_cell_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug in one cell is said once and returns 70."""
     monkeypatch.setattr(grid, "run_cell", fail(ZeroDivisionError("boom")))
     answer = say(*RUN, "--results-dir", "r", "--cache-dir", "c")
     assert (answer.code, answer.out, len(answer.lines)) == (70, "", 2)
-    assert all(part in answer.lines[0] for part in ("demo-pair bert seed 1", "internal error", "boom"))
+    assert_names(answer.lines[0], "demo-pair", "bert", 1, "ZeroDivisionError", "boom")
 
 
 @pytest.mark.parametrize("words", [["list", "methods"], [*RUN, "--results-dir", "r", "--cache-dir", "c"]])
-def test_interruption_is_one_line_with_code_130(say: Say, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+def test_interruption_returns_130_in_one_line(say: Say, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(KeyboardInterrupt()))
     monkeypatch.setattr(grid, "run_cell", fail(KeyboardInterrupt()))
     answer = say(*words)
-    assert_one_line(answer._replace(err=answer.err.lstrip("\n")), 130, ["interrupted", "same command"])  # the empty line ends "^C"
+    assert_one_line(answer._replace(err=answer.err.lstrip("\n")), 130, [])  # the empty line ends "^C"
 
 
 @pytest.mark.parametrize(("number", "code"), [(28, 3), (13, 2)])
-def test_full_disk_is_incomplete_and_another_refusal_is_the_users(
-    say: Say, monkeypatch: pytest.MonkeyPatch, number: int, code: int
-) -> None:
+def test_full_disk_is_incomplete(say: Say, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
+    """A full disk is incomplete; another refusal of the system is the user's."""
     monkeypatch.setattr(catalogue, "methods", fail(OSError(number, os.strerror(number), "some-file")))
     assert_one_line(say("list", "methods"), code, ["some-file", os.strerror(number)])

@@ -12,7 +12,7 @@ from support.checkpoints import LABELS, answer_always, write_checkpoint
 from support.command_line import Say
 from support.custom_tasks import reviews, write_csv, write_task
 from support.families import write_words
-from support.glue_files import glue_rows, write_glue
+from support.glue_files import glue_rows, write_glue, write_parquet
 from support.stored_runs import DYNAMIC, REGRESSION, SINGLE, store_run
 from support.synthetic import make_timing, write_bert
 from support.transcript import TextFile, Transcript
@@ -195,8 +195,11 @@ def test_wording_of_flops(transcript: Transcript, snapshot: SnapshotAssertion) -
     assert transcript.text == snapshot
 
 
-def test_wording_of_fetch(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    transcript.run("fetch --help", "fetch --tasks demo --backbone tiny", "fetch --tasks rte --backbone bert-base-uncased --offline")
+def test_wording_of_fetch(transcript: Transcript, snapshot: SnapshotAssertion, online: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "validation", "test"):
+        write_parquet(online, "wnli", split, glue_rows("wnli", 0, 4))
+    capsys.readouterr()  # the library's progress
+    transcript.run("fetch --help", "fetch --tasks demo,wnli --backbone tiny", "fetch --tasks rte --backbone bert-base-uncased --offline")
     transcript.run("fetch", "fetch --tasks gleu", "fetch --backbone tyni")
     assert transcript.text == snapshot
 
