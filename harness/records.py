@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Literal, Protocol, Self, TypeVar
 
 RECORD_BYTES = 10_240
 """A record's JSON stays below this for models of up to 12 layers, in bytes: it is read by people and kept in git."""
@@ -277,7 +277,8 @@ class RunRecord:
     Absolutes are stored and ratios derived, but for those that the clock paired within rounds.
     """
 
-    schema: int
+    schema: Literal[2]
+    """Version of this form; a reader refuses every other one."""
     run_id: str
     created: str
     """UTC date and time, ISO 8601."""

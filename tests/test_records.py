@@ -5,7 +5,7 @@ import re
 import types
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
@@ -41,6 +41,8 @@ def example(kind: Any, with_optional: bool) -> Any:
     if origin in (Union, types.UnionType):
         (inner,) = [argument for argument in arguments if argument is not type(None)]
         return example(inner, with_optional) if with_optional else None
+    if origin is Literal:
+        return arguments[0]
     if origin is tuple:
         return tuple(example(arguments[0], with_optional) for _ in range(2))
     if origin is dict:
@@ -56,6 +58,11 @@ def objects(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, item in items:
         yield from objects(item, (*where, key))
+
+
+def named(where: tuple[str | int, ...]) -> str:
+    """A place as a message has it."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
 
 
 def at(value: Any, where: tuple[str | int, ...]) -> Any:
@@ -189,7 +196,7 @@ LATER = ["sources", "corpus", "vectors", "checkpoint", "own_task", "mismatched",
 
 def test_missing_field_is_named(whole: Any) -> None:
     """A missing field is named, wherever it is."""
-    named = 0
+    tried = 0
     for where in list(objects(whole)):
         if not where or isinstance(where[-1], int) or where[-1] in ("one", "other"):
             continue
@@ -203,13 +210,13 @@ def test_missing_field_is_named(whole: Any) -> None:
             from_json(RunRecord, json.dumps(whole), "x.json")
         assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
         parent[where[-1]] = right
-        named += 1
-    assert named > 100
+        tried += 1
+    assert tried > 100
 
 
 def test_unexpected_field_is_named(whole: Any) -> None:
     """An unexpected field is named, wherever it is."""
-    named = 0
+    tried = 0
     for where in list(objects(whole)):
         target = at(whole, where)
         if not isinstance(target, dict) or "one" in target:
@@ -219,8 +226,8 @@ def test_unexpected_field_is_named(whole: Any) -> None:
             from_json(RunRecord, json.dumps(whole), "x.json")
         assert_says(caught, "x.json", *where, "mystery", code=ExitCode.INCOMPLETE)
         del target["mystery"]
-        named += 1
-    assert named > 20
+        tried += 1
+    assert tried > 20
 
 
 @pytest.mark.parametrize("wrong", [{"no": ["such"]}, [[1]], "text", True, None], ids=str)

@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from harness.errors import HarnessError, IncompleteError, reason
+from harness.errors import HarnessError, reason
 from harness.files.typed_json import checked
 
 
@@ -20,5 +20,5 @@ def read_toml(path: Path, option: str) -> dict[str, object]:
         raise HarnessError(f"{option}: {path} is not TOML: {error}") from None
     try:
         return {key: checked(value, f"{option}: {path}: key {ascii(key)[1:-1]}", texts=False) for key, value in values.items()}
-    except IncompleteError as error:
+    except ValueError as error:
         raise HarnessError(str(error)) from None

@@ -1,41 +1,58 @@
-"""Frozen dataclasses as JSON and back, every field checked. Standard library only."""
+"""Frozen dataclasses as JSON and back, every field checked.
+
+pydantic reads them by their annotations: strict types (an integer may stand for a float), no further fields, and the
+ranges that stand beside a field (`Annotated[float, Gt(0)]`). What it lets pass and we do not, `checked` names.
+"""
 
 import ast
 import inspect
 import json
 import math
-import sys
-import types
-import unicodedata
-from dataclasses import MISSING, asdict, fields, is_dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from harness.errors import IncompleteError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic_core import CoreSchema, SchemaValidator, ValidationError
 
-SCHEMA = 2
+SCHEMA: Literal[2] = 2
 """Version of the form of a run's record. A reader refuses every other one."""
 
 LARGEST = 2**63 - 1
-"""Of whole numbers."""
+"""The largest whole number."""
 
 DEEPEST = 20
-"""Of lists and objects in one another, where a field may hold anything."""
+"""How deep lists and objects may stand in one another, where a field may hold anything."""
 
-UNSHOWN = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control characters, halves of a pair, and line ends: in names and labels they would break a line of a report."""
+HIDDEN = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+"""Control characters, line ends, and marks that turn the letters after them, as a regular expression has a class of
+characters. In names and labels they would break a line of a report."""
 
-TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-"""Unicode's marks that turn the direction of the letters after them."""
+SURROGATES = r"\ud800-\udfff"
+"""Halves of a pair, which are no characters and cannot be written as UTF-8."""
+
+_NOT_SHOWN = re.compile(f"[{HIDDEN}{SURROGATES}]")
+
+NARROWER: dict[object, dict[str, object]] = {
+    "str": {"pattern": f"^[^{HIDDEN}]*$"},
+    "int": {"ge": -LARGEST, "le": LARGEST},
+    "float": {"allow_inf_nan": False},
+}
+"""Type of a pydantic schema -> what it accepts less than pydantic."""
+
+MOST_ERRORS = 3
+"""A message names so many fields."""
 
 T = TypeVar("T")
 
 
 def to_json(value: "DataclassInstance") -> str:
-    """JSON text of a frozen dataclass: a line a field, in their order; without those that are None unless told."""
+    """Return the JSON text of a frozen dataclass: a line a field, in their order; without those that are None unless told."""
     unsaid = {field.name for field in fields(value) if field.default is None and getattr(value, field.name) is None}
     fields_ = {name: item for name, item in asdict(value).items() if name not in unsaid}
     lines = (f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}" for name, item in fields_.items())
@@ -43,91 +60,100 @@ def to_json(value: "DataclassInstance") -> str:
 
 
 def from_json(kind: type[T], text: str, source: str) -> T:
-    """Read it back.
+    """Read a dataclass back.
 
     Raises: IncompleteError naming `source` and the field when the text is not JSON, of another schema, or does not fit.
     """
+    from pydantic_core import ValidationError
+
+    try:
+        return cast(T, _validator(cast(type, kind)).validate_json(text, strict=True, extra="forbid"))
+    except ValidationError as error:
+        raise IncompleteError(_explained(error, text, source)) from None
+
+
+@cache
+def _validator(kind: type) -> "SchemaValidator":
+    """pydantic's validator of a dataclass, made once, narrowed."""
+    from pydantic import TypeAdapter
+    from pydantic_core import SchemaValidator
+
+    return SchemaValidator(cast("CoreSchema", _narrowed(TypeAdapter(kind).core_schema)))
+
+
+def _narrowed(schema: object) -> object:
+    """The schema with the bounds of `NARROWER`, and `checked` where it accepts anything."""
+    if isinstance(schema, list):
+        return [_narrowed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {name: _narrowed(part) for name, part in schema.items()}
+    if inner.get("type") == "any":
+        return {"type": "function-after", "function": {"type": "no-info", "function": checked}, "schema": inner}
+    return NARROWER.get(inner.get("type"), {}) | inner
+
+
+def _explained(error: "ValidationError", text: str, source: str) -> str:
+    """Return what is wrong with a file in one line, the field named."""
     try:
         value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise IncompleteError(f"{source} is not JSON: {error}") from None
+    except (ValueError, RecursionError) as not_json:
+        return f"{source} is not JSON: {not_json}"
     schema = value.get("schema", SCHEMA) if isinstance(value, dict) else None
     if type(schema) is int and schema != SCHEMA:
         advice = "update harness" if schema > SCHEMA else "delete its folder and run it again"
-        raise IncompleteError(f"{source} has schema {schema}, this version reads {SCHEMA}: {advice}")
-    return cast(T, _build(kind, value, source))
+        return f"{source} has schema {schema}, this version reads {SCHEMA}: {advice}"
+    try:
+        checked(value, source)
+    except ValueError as found:
+        return str(found)
+    wrong = error.errors(include_url=False)[:MOST_ERRORS]
+    return f"{source} is no {error.title}: {'; '.join(_field(one['loc'], one['type'], one['msg'], one['input']) for one in wrong)}"
+
+
+def _field(place: Iterable[int | str], kind: str, message: str, got: object) -> str:
+    """Return the place of a field in its file, what it holds, and pydantic's own message."""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:60]}" for part in place)
+    held = "" if kind == "missing" else f"got {type(got).__name__} {ascii(got)[:40]}, "
+    return f"{where}: {held}{message}" if where else f"{held}{message}"
 
 
 def _refuse(constant: str) -> float:
-    """NaN and Infinity, which Python reads, are not JSON."""
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(f"{constant} is no number")
 
 
-def _build(kind: object, value: object, where: str) -> object:
-    """`value` (parsed JSON) as an instance of the annotation `kind`."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if is_dataclass(kind) and isinstance(kind, type):
-        return _build_dataclass(kind, value, where)
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        (kind,) = [a for a in arguments if a is not type(None)]
-        return _build(kind, value, where)
-    if origin is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[1:] == (...,) else list(arguments)
-        if len(kinds) != len(value):
-            raise IncompleteError(f"{where}: {len(value)} values, expected {len(kinds)}")
-        return tuple(_build(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
-    if origin is dict and isinstance(value, dict):
-        return {checked(k, where): _build(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is object or (origin is Literal and value in arguments):
-        return checked(value, where)
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) <= sys.float_info.max:
-            raise IncompleteError(f"{where}: {str(value)[:40]} is not a finite number")
-        return float(value)
-    if isinstance(kind, type) and type(value) is kind:
-        return checked(value, where)
-    raise IncompleteError(f"{where}: got {type(value).__name__} {str(value)[:40]!r}, expected {kind}")
-
-
 def shows(text: str) -> bool:
-    """Whether a text can stand on a line of a report without breaking it or turning what follows."""
-    return not any(unicodedata.category(letter) in UNSHOWN or unicodedata.bidirectional(letter) in TURNING for letter in text)
+    """Return whether a text can stand on a line of a report without breaking it or turning what follows."""
+    return text.isprintable() or _NOT_SHOWN.search(text) is None
 
 
-def checked(value: object, where: str, texts: bool = True, room: int = DEEPEST) -> object:
-    """The value, whose numbers, and those inside, can be computed with; and whose texts, unless told, `shows`.
+def checked(value: object, where: str = "", texts: bool = True, room: int = DEEPEST) -> object:
+    """Return a value of JSON or TOML whose numbers, and those inside, can be computed with; and whose texts `shows`.
 
-    Raises: IncompleteError.
+    Without `texts` they may be any. Raises: ValueError with `where` in front.
     """
     if room == 0:
-        raise IncompleteError(f"{where}: lists or objects in one another, {DEEPEST} deep")
+        raise ValueError(f"{where}: lists or objects in one another, {DEEPEST} deep")
     if isinstance(value, float) and not math.isfinite(value):
-        raise IncompleteError(f"{where}: {value} is not a finite number")
+        raise ValueError(f"{where}: {value} is not a finite number")
     if isinstance(value, int) and abs(value) > LARGEST:
-        raise IncompleteError(f"{where}: {str(value)[:40]} is too large a number")
+        raise ValueError(f"{where}: {str(value)[:40]} is too large a number")
     if texts and isinstance(value, str) and not shows(value):
-        raise IncompleteError(f"{where}: {ascii(value)[:40]} has characters that do not show")
-    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for item in inner:
-        checked(item, where, texts, room - 1)
+        raise ValueError(f"{where}: {ascii(value)[:40]} has characters that do not show")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            checked(name, where, texts, 1)
+            checked(item, f"{where}.{name}", texts, room - 1)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            checked(item, f"{where}[{place}]", texts, room - 1)
     return value
-
-
-def _build_dataclass(kind: type, value: object, where: str) -> object:
-    if not isinstance(value, dict):
-        raise IncompleteError(f"{where}: got {type(value).__name__}, expected an object with {kind.__name__}'s fields")
-    hints, names = get_type_hints(kind), {f.name for f in fields(kind)}
-    missing = sorted(f.name for f in fields(kind) if f.name not in value and f.default is MISSING)
-    if missing or set(value) - names:
-        raise IncompleteError(f"{where}: does not fit {kind.__name__}: missing {missing}, unexpected {sorted(set(value) - names)}")
-    return kind(**{name: _build(hints[name], item, f"{where}.{name}") for name, item in value.items()})
 
 
 @cache
 def field_notes(kind: type) -> dict[str, str]:
-    """Field of a dataclass, inherited ones too -> the docstring under it."""
+    """Return the docstring under each field of a dataclass, inherited ones too."""
     found: dict[str, str] = {}
     for base in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
         (body,) = [node for node in ast.parse(inspect.cleandoc(inspect.getsource(base))).body if isinstance(node, ast.ClassDef)]

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,7 +86,7 @@ class PinnedRun:
 class Baseline:
     """The file: `results/baseline.json` for the committed records, `tests/demo_baseline.json` for the demo."""
 
-    schema: int
+    schema: Literal[2]
     """Version of the form of records, parts of which are in it."""
     runs: tuple[PinnedRun, ...]
 

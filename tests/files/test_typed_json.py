@@ -1,0 +1,126 @@
+"""What is read although pydantic would let it pass, and what is not."""
+
+import json
+import sys
+import unicodedata
+from dataclasses import dataclass
+
+import pytest
+
+from harness.errors import IncompleteError
+from harness.files.typed_json import DEEPEST, LARGEST, from_json, shows
+
+TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Unicode's marks that turn the direction of the letters after them."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """One field of each kind."""
+
+    text: str = ""
+    whole: int = 0
+    number: float = 0.0
+    flag: bool = False
+    names: tuple[str, ...] = ()
+    pair: tuple[int, float] = (0, 0.0)
+    by_name: dict[str, int] | None = None
+    anything: object = None
+
+
+def breaks_a_line(letter: str) -> bool:
+    return unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(letter) in TURNING
+
+
+LETTERS = [chr(number) for number in range(sys.maxunicode + 1)]
+HIDDEN = [letter for letter in LETTERS if breaks_a_line(letter)]
+
+
+def read(**fields: object) -> Held:
+    return from_json(Held, json.dumps(fields), "x.json")
+
+
+def test_hidden_characters_are_unicodes() -> None:
+    assert [letter for letter in LETTERS if not shows(letter)] == HIDDEN
+    assert len(HIDDEN) > 2000
+
+
+def test_every_other_character_is_read() -> None:
+    text = "".join(letter for letter in LETTERS if not breaks_a_line(letter))
+    assert read(text=text, anything=[text, {text: text}], by_name={text: 1}).text == text
+
+
+@pytest.mark.parametrize("place", ["text", "names", "key", "anything", "key of anything"])
+def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
+    for letter in [letter for letter in HIDDEN if ord(letter) < 0x10000][:: 1 if place == "text" else 50]:
+        text = f"a{letter}b"
+        held: dict[str, object] = {
+            "text": {"text": text},
+            "names": {"names": ["a", text]},
+            "key": {"by_name": {text: 1}},
+            "anything": {"anything": [text]},
+            "key of anything": {"anything": {text: 1}},
+        }[place]
+        with pytest.raises(IncompleteError) as caught:
+            read(**held)
+        assert str(caught.value).startswith(f"x.json.{next(iter(held))}")
+        assert ascii(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [LARGEST, -LARGEST])
+def test_the_largest_whole_numbers_are_read(number: int) -> None:
+    assert read(whole=number, anything=number) == Held(whole=number, anything=number)
+
+
+@pytest.mark.parametrize("field", ["whole", "anything", "by_name"])
+@pytest.mark.parametrize("number", [LARGEST + 1, -LARGEST - 1, 10**400])
+def test_a_larger_number_is_refused(field: str, number: int) -> None:
+    with pytest.raises(IncompleteError, match=f"^x.json.{field}.*{str(number)[:20]}"):
+        read(**{field: {"a": number} if field == "by_name" else number})
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "-Infinity"])
+@pytest.mark.parametrize("field", ["number", "anything"])
+def test_a_number_without_end_is_refused(field: str, number: str) -> None:
+    with pytest.raises(IncompleteError, match=r"^x\.json"):
+        from_json(Held, f'{{"{field}": {number}}}', "x.json")
+
+
+def nested(depth: int) -> object:
+    return [nested(depth - 1)] if depth else 0
+
+
+def test_what_may_be_anything_is_read_to_a_depth() -> None:
+    assert read(anything=nested(DEEPEST - 1)).anything == nested(DEEPEST - 1)
+    with pytest.raises(IncompleteError, match=f"^x.json.anything.*{DEEPEST}"):
+        read(anything=nested(DEEPEST))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("text", 1), ("text", None), ("text", True), ("text", []),
+        ("whole", "1"), ("whole", 1.0), ("whole", 1.5), ("whole", True), ("whole", None),
+        ("number", "1"), ("number", True), ("number", None), ("number", []),
+        ("flag", 1), ("flag", 0), ("flag", "true"), ("flag", None),
+        ("names", "ab"), ("names", {"a": "b"}), ("names", [1]), ("names", None),
+        ("pair", [1]), ("pair", [1, 1.0, 2]), ("pair", [1.5, 1.0]),
+        ("by_name", []), ("by_name", {"a": "1"}), ("by_name", {"a": True}), ("by_name", [["a", 1]]),
+    ],
+)  # fmt: skip
+def test_nothing_is_turned_into_another_type(field: str, value: object) -> None:
+    with pytest.raises(IncompleteError, match=f"^x.json is no Held: .{field}"):
+        read(**{field: value})
+
+
+def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
+    held = read(number=1, names=["a"], pair=[1, 2], by_name={"a": 1}, anything=[1, 1.5, "a", None, True])
+    assert held == Held(number=1.0, names=("a",), pair=(1, 2.0), by_name={"a": 1}, anything=[1, 1.5, "a", None, True])
+    assert [type(number) for number in (held.number, *held.pair)] == [float, int, float]
+
+
+def test_several_wrong_fields_are_named_in_one_line() -> None:
+    with pytest.raises(IncompleteError) as caught:
+        read(whole="many", number=[], more=1)
+    assert all(name in str(caught.value) for name in ("x.json", ".whole", "'many'", ".number", "[]", ".more"))
+    assert "\n" not in str(caught.value)
