@@ -1,11 +1,18 @@
-"""The typed record of a run. Standard library only, so that a reader needs nothing else."""
+"""The typed record of a run. It needs the standard library and annotated_types, so that a reader needs nothing else."""
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, Self, TypeVar
+from typing import Annotated, Literal, Protocol, Self, TypeVar
+
+from annotated_types import Gt, MinLen
 
 RECORD_BYTES = 10_240
 """A record's JSON stays below this for models of up to 12 layers, in bytes: it is read by people and kept in git."""
+
+
+Positive = Annotated[float, Gt(0)]
+Count = Annotated[int, Gt(0)]
+"""Of what every model has: MACs, parameters."""
 
 
 class Number(Protocol):
@@ -136,9 +143,9 @@ STEADY = 1.3
 class Quartiles:
     """Wall-clock milliseconds of one batch."""
 
-    q1: float
-    median: float
-    q3: float
+    q1: Positive
+    median: Positive
+    q3: Positive
 
     @property
     def spread(self) -> float:
@@ -154,11 +161,11 @@ class ExitMeasurement:
     """Layers run before this exit, from 1."""
     scores: dict[str, float]
     """Metric name -> score of the truncated model, as a fraction (not per cent)."""
-    macs: float
+    macs: Positive
     """Mean MACs per dev row of the truncated model, at each row's real length."""
-    macs_128: int
+    macs_128: Count
     """MACs of the truncated model at 128 tokens, the field's fixed-length figure."""
-    parameters: int
+    parameters: Count
     """Parameters of the truncated model; shared ones count once."""
     static_ms: dict[str, Quartiles]
     """Batch size -> milliseconds per batch of the truncated model."""
@@ -291,13 +298,13 @@ class RunRecord:
     """The method's own exit policy; None for a model with one exit."""
     tolerance: float
     """Largest difference, in label units, that patience calls agreement on a regression task."""
-    parameters: int
+    parameters: Count
     """Parameters of the whole model, all exits included; shared ones count once."""
     costs: Costs
-    exits: tuple[ExitMeasurement, ...]
+    exits: Annotated[tuple[ExitMeasurement, ...], MinLen(1)]
     latency: LatencyConditions | None
     """None when latency was not measured (--no-latency)."""
-    stages: tuple[StageUse, ...]
+    stages: Annotated[tuple[StageUse, ...], MinLen(1)]
     search: tuple[Trial, ...]
     weights: WeightsReport
     seconds: float

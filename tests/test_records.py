@@ -4,7 +4,7 @@ import json
 import re
 import types
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -19,7 +19,7 @@ from harness.errors import ExitCode, IncompleteError
 from harness.files.typed_json import LARGEST, SCHEMA, from_json, to_json
 from harness.records import RECORD_BYTES, Costs, ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, SplitScores, TaskSummary, Trial
 
-KINDS = [kind for kind in vars(records).values() if is_dataclass(kind)]
+KINDS = [kind for kind in vars(records).values() if is_dataclass(kind) and kind.__module__ == records.__name__]
 
 quick = settings(deadline=None, max_examples=30)
 
@@ -30,6 +30,15 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=4,
 )
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Floats without a range."""
+
+    one: float
+    other: float
+    third: float
 
 
 def example(kind: Any, with_optional: bool) -> Any:

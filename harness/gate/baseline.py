@@ -7,9 +7,10 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 from numpy.typing import NDArray
 
 from harness.analysis.operating_points import BUDGETS, POINTS, OperatingPoint, chosen_thresholds, evaluate, policy_of
@@ -53,7 +54,7 @@ class PinnedPoint:
     budget: str
     """Share of the own last exit's MACs within which the threshold was the best on calibration."""
     threshold: float
-    left: tuple[int, ...]
+    left: tuple[Annotated[int, Ge(0)], ...]
     """Dev rows that leave at each exit."""
     answers: str
     """On each dev row, `packed`."""
@@ -191,7 +192,7 @@ def read_baseline(path: Path) -> Baseline:
 
 def _fits(run: PinnedRun, point: PinnedPoint) -> bool:
     """Whether all dev rows leave at the run's exits, of which there are several."""
-    return len(run.exits) == len(point.left) > 1 and min(point.left) >= 0 and sum(point.left) == run.data.rows.get("dev")
+    return len(run.exits) == len(point.left) > 1 and sum(point.left) == run.data.rows.get("dev")
 
 
 def _may_be_a_baseline(path: Path) -> bool:

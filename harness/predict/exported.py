@@ -12,9 +12,10 @@ Files: harness.json (`Card`), config.json and model.safetensors (the model), tok
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+from annotated_types import Predicate
 
 from harness.data.dataset import Tokens
 from harness.errors import HarnessError, IncompleteError, reason
@@ -46,7 +47,7 @@ class Card:
     method: str
     task: str
     backbone: str
-    labels: tuple[str, ...]
+    labels: tuple[Annotated[str, Predicate(str.isprintable)], ...]
     """Class names in index order; empty for a regression."""
     texts: int | None
     """Texts of a row; None: of a user's own task it is not known."""
@@ -139,8 +140,6 @@ def load(folder: str | Path, device: str = "cpu") -> Exported:
         raise HarnessError(f"{place} has no {CARD}: wanted a folder that harness export wrote")
     card = from_json(Card, _small(place / CARD), str(place / CARD))
     _small(place / CONFIG)
-    if not all(label.isprintable() for label in card.labels):
-        raise IncompleteError(f"{place / CARD}: labels: a name holds characters that cannot be printed")
     card.rule.ready(card.classes)
     formats = model_format()
     formats.check_model(place)
