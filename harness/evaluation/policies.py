@@ -7,9 +7,10 @@ whole batch).
 
 import math
 from dataclasses import Field, dataclass, fields
-from typing import ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import numpy as np
+from annotated_types import Gt
 from numpy.typing import NDArray
 
 from harness.errors import HarnessError, unknown
@@ -189,7 +190,7 @@ class Rule:
     """None: at the last exit, and the others do not run."""
     threshold: float | None = None
     """In the policy's unit."""
-    tolerance: float = 0.1
+    tolerance: Annotated[float, Gt(0)] = 0.1
     """Of patience on a regression, in label units."""
 
     def ready(self, classes: int) -> tuple[Policy, float]:
@@ -199,7 +200,7 @@ class Rule:
         """
         if self.policy is None:
             return Entropy(), math.inf  # is never asked: the model has its last exit alone
-        if self.threshold is None or not 0 < self.tolerance < math.inf:
-            raise HarnessError(f"policy {self.policy} with threshold {self.threshold} and tolerance {self.tolerance}: wanted numbers")
+        if self.threshold is None:
+            raise HarnessError(f"policy {self.policy} has no threshold: wanted a number")
         policy = make_policy(self, classes)
         return policy, policy.cut(self.threshold)
