@@ -16,7 +16,7 @@ from torch.nn import functional
 from baselines.encoders.layer import EncoderLayer, Part, Prunable, Units
 from harness.models.backbones import Pooling
 from harness.models.multi_exit import LayerContext, MultiExitModel, State
-from harness.models.shapes import EncoderShape
+from harness.models.shapes import EncoderShape, Size
 from harness.records import Polynomial
 
 Head = Literal["dense", "shared", "plain"]
@@ -45,7 +45,7 @@ class ModelConfig:
 
     shape: EncoderShape
     pooling: Pooling
-    classes: int
+    classes: Size
     """Outputs of an exit; 1 is a regression."""
     scale: float
     """Regression: exits answer in units of the label, this many times what their linear layer gives."""

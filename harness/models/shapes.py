@@ -1,24 +1,28 @@
 """Shapes of encoders, and the families of the library whose config.json describes one. They need no weights and no hub."""
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Size = Annotated[int, Ge(1)]
 
 
 @dataclass(frozen=True)
 class EncoderShape:
     """Everything that fixes the tensors of a BERT-type encoder. Widths are per layer, so a pruned encoder has one too."""
 
-    vocabulary: int
-    hidden: int
-    head_size: int
+    vocabulary: Size
+    hidden: Size
+    head_size: Size
     heads: tuple[int, ...]
     """Attention heads of each layer."""
     ffn: tuple[int, ...]
     """Neurons of each layer's feed-forward block."""
-    positions: int = 512
+    positions: Size = 512
     """Tokens that a text may have."""
     token_types: int = 2
     """0: texts of a pair are told apart by the separator alone (DistilBERT)."""
@@ -28,7 +32,7 @@ class EncoderShape:
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
     """Drop-out of hidden states and attention probabilities in training."""
-    embedding_size: int | None = None
+    embedding_size: Size | None = None
     """Width of an embedding factorised from the start: words, positions, token types and the norm have it, a projection with a bias follows
     (ELECTRA, ALBERT). None: all have the hidden size, and nothing follows."""
     first_position: int = 0
