@@ -9,6 +9,7 @@ import torch
 import yaml
 from support.command_line import Say
 from support.committed import ABLATED, ABLATIONS, OTHER_PROBLEMS, PROBLEMS, RECORDS, ROOT, STORE, each_run, method_of
+from support.simulation import simulate
 
 from harness.analysis.differences import PLAIN
 from harness.data.tasks import GROUPS, TASKS
@@ -53,18 +54,25 @@ def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> N
 
 
 @each_run
-def test_curves_follow_from_the_traces(store: ResultsStore, record: RunRecord) -> None:
-    task, stored = TASKS[record.spec.task], store.curves(record)
-    assert bool(stored) == (record.policy is not None)
-    for name, curve in stored.items():
+def test_curves_match_a_row_by_row_simulation(store: ResultsStore, record: RunRecord) -> None:
+    """Half way along the curve of each policy, between two of its thresholds."""
+    if record.policy is None:
+        assert len(record.exits) == 1
+        return
+    task, dev, selection = TASKS[record.spec.task], store.trace(record), store.trace(record, "selection")
+    for name in ["patience"] if task.regression else ["patience", "entropy", "confidence"]:
         policy = make_policy(record, task.classes, name)
-        thresholds = thresholds_from(policy, store.trace(record, "selection"))
-        again = sweep(policy, store.trace(record), record.costs, task.metrics, thresholds)
-        assert np.allclose(curve.thresholds, again.thresholds, rtol=1e-9, atol=1e-12)
-        assert np.array_equal(curve.left, again.left)
-        assert np.allclose(curve.macs, again.macs, rtol=1e-12)
-        for metric, values in again.scores.items():
-            assert np.allclose(curve.scores[metric], values, atol=1e-12)
+        thresholds = thresholds_from(policy, selection)
+        half = len(thresholds) // 2
+        threshold = thresholds[half] if name == "patience" else thresholds[half - 1 : half + 1].mean()
+        curve = sweep(policy, dev, record.costs, task.metrics, np.array([threshold]))
+        rows = simulate(name, dev, record.costs, threshold, record.tolerance)
+        assert curve.left[0].tolist() == np.bincount([row.exit for row in rows], minlength=len(record.exits)).tolist()
+        assert curve.macs[0] == pytest.approx(np.mean([row.macs for row in rows]), rel=1e-12)
+        assert curve.layers[0] == pytest.approx(np.mean([row.layers for row in rows]), rel=1e-12)
+        reached = scores(task.metrics, np.array([row.answer for row in rows], dtype=np.float64), dev.labels)
+        for metric, score in reached.items():
+            assert curve.scores[metric][0] == pytest.approx(float(score), abs=1e-12)
 
 
 @each_run

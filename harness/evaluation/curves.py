@@ -1,18 +1,15 @@
 """Trace + costs -> operating points, by arithmetic alone: no model, no torch, no data."""
 
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import HarnessError
 from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Policy, exit_scores
 from harness.evaluation.trace import Trace, predictions
-from harness.files.arrays import read_arrays
 from harness.records import Costs
 
 Array = NDArray[np.float64]
@@ -84,39 +81,6 @@ def best_thresholds(
     order = np.lexsort((paid, -reached))
     affordable = [order[paid[order] <= budget] for budget in budgets]
     return [float(thresholds[places[0]]) if len(places) else None for places in affordable]
-
-
-def curves_bytes(curves: dict[str, Curve]) -> bytes:
-    """The curves of several policies as a compressed npz archive (`points.npz`)."""
-    arrays: dict[str, NDArray[np.float64] | NDArray[np.int64]] = {}
-    for policy, curve in curves.items():
-        for field in fields(curve):
-            value = getattr(curve, field.name)
-            named = {f"{policy}/{field.name}": value} if field.name != "scores" else {}
-            arrays |= named or {f"{policy}/scores/{metric}": array for metric, array in value.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
-
-
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Read `points.npz` back: policy name -> curve.
-
-    Raises: IncompleteError when the file is missing or damaged.
-    """
-    try:
-        arrays = read_arrays(path)
-        names = list(dict.fromkeys(key.split("/")[0] for key in arrays))
-        return {name: _read_curve(name, arrays) for name in names}
-    except (ValueError, KeyError) as error:
-        raise IncompleteError(f"{path} cannot be read: {error}; it can be rebuilt from the trace: harness sweep") from None
-
-
-def _read_curve(name: str, arrays: dict[str, Array]) -> Curve:
-    prefix = f"{name}/scores/"
-    metrics = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    thresholds, macs, layers, left = (arrays[f"{name}/{part}"] for part in ("thresholds", "macs", "layers", "left"))
-    return Curve(thresholds, metrics, macs, layers, left.astype(np.int64))
 
 
 def _needs_exits(trace: Trace) -> None:

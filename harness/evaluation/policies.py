@@ -172,11 +172,6 @@ def make_policy(settings: PolicySettings, classes: int | None, name: str | None 
     return policy
 
 
-def usable_policies(settings: PolicySettings, classes: int) -> list[Policy]:
-    """Build every policy that can serve a task with so many outputs."""
-    return [make_policy(settings, classes, name) for name, kind in POLICIES.items() if kind.regression or classes > 1]
-
-
 def exit_scores(policy: Policy, logits: Floats) -> Array:
     """Scores [e - 1, n] at every exit but the last, from the logits [e, n, c] of all."""
     return np.stack([policy.score(logits[: seen + 1]) for seen in range(len(logits) - 1)])

@@ -21,10 +21,8 @@ from harness.data.custom_tasks import summary
 from harness.data.dataset import Split, TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import Task
-from harness.evaluation.curves import Curve, sweep, thresholds_from
 from harness.evaluation.external_metrics import code_score, load_metric
 from harness.evaluation.metrics import scores
-from harness.evaluation.policies import usable_policies
 from harness.evaluation.trace import Trace
 from harness.files.digests import file_digest
 from harness.files.typed_json import SCHEMA
@@ -160,7 +158,7 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
 def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[RunRecord, bool]:
     """The record of a cell, and whether it was stored already; progress is said under the label.
 
-    fit (stages cached) -> traces -> MACs -> latency -> curves -> record -> store.
+    fit (stages cached) -> traces -> MACs -> latency -> record -> store.
     """
     store, progress = ResultsStore(options.results_dir), options.compute.progress
     identity = run_id(cell, data, options)
@@ -180,7 +178,6 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     costs = piece_costs(model.to("cpu"))
     exits = with_code_scores(static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task)
     policy = own_policy(cell.method, data.task.classes)
-    curves = all_curves(traces, costs, data, cell.method) if policy is not None else {}
     latency = None
     if options.latency_s > 0:
         progress.detail(f"{label}: timing")
@@ -208,7 +205,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         remarks=fitted.remarks,
         changed=changed_settings(cell.spec.method, cell.method, cell.backbone),
     )
-    store.save(record, traces, curves)
+    store.save(record, traces)
     return record, False
 
 
@@ -235,7 +232,7 @@ def static_exits(model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple
 
 
 def with_code_scores(exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task) -> tuple[ExitMeasurement, ...]:
-    """The exits with what other people's metrics say of them, where the user allows those; curves do without."""
+    """The exits with what other people's metrics say of them, where the user allows those."""
     found = code_scores(task, dev.predictions().astype(np.float64), dev.labels)
     return tuple(replace(measured, scores=measured.scores | more) for measured, more in zip(exits, found, strict=True))
 
@@ -252,14 +249,6 @@ def further_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
     reached = scores(data.task.metrics, trace.predictions().astype(np.float64), trace.labels)
     exits = tuple({name: float(values[place]) for name, values in reached.items()} for place in range(len(trace.exit_layers)))
     return SplitScores(data.constant_scores(part), exits)
-
-
-def all_curves(traces: dict[str, Trace], costs: Costs, data: TaskData, method: Method) -> dict[str, Curve]:
-    """The dev curve of every policy that can serve the task, through thresholds found on selection."""
-    return {
-        policy.name: sweep(policy, traces["dev"], costs, data.task.metrics, thresholds_from(policy, traces["selection"]))
-        for policy in usable_policies(method, data.task.classes)
-    }
 
 
 def _timed(

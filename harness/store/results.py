@@ -1,4 +1,4 @@
-"""The results folder: <task>/<method>/<run id>/{record.json, trace*.npz, points.npz, timings/}. Append-only and atomic."""
+"""The results folder: <task>/<method>/<run id>/{record.json, trace*.npz, timings/}. Append-only and atomic."""
 
 import hashlib
 import re
@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError, reason
-from harness.evaluation.curves import Curve, curves_bytes, read_curves
 from harness.evaluation.trace import Trace, read_trace, trace_bytes
 from harness.files.atomic import UNFINISHED, UNFINISHED_S, whole
 from harness.files.typed_json import from_json, to_json
 from harness.records import RunRecord, Timing
 from harness.store.integrity import check_figures, check_record, check_trace
 
-RECORD, POINTS, TIMINGS = "record.json", "points.npz", "timings"
+RECORD, TIMINGS = "record.json", "timings"
 
 TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
 """Split -> file, of every run."""
@@ -53,15 +52,13 @@ class ResultsStore:
         """Whether the run is there."""
         return (self.folder(task, method, run_id) / RECORD).is_file()
 
-    def save(self, record: RunRecord, traces: dict[str, Trace], curves: dict[str, Curve]) -> None:
+    def save(self, record: RunRecord, traces: dict[str, Trace]) -> None:
         """Write a run beside, then move it into place. A run that another process has stored meanwhile stays as it is.
 
         Raises: IncompleteError when the disk is full; nothing is left behind.
         """
         text = to_json(record)
         files = {RECORD: text.encode()} | {(TRACES | MISMATCHED_TRACE)[split]: trace_bytes(trace) for split, trace in traces.items()}
-        if curves:
-            files[POINTS] = curves_bytes(curves)
         final = self.folder(record.spec.task, record.spec.method, record.run_id)
         beside: Path | None = None
         try:
@@ -149,11 +146,6 @@ class ResultsStore:
 
     def _traces(self, record: RunRecord) -> dict[str, Trace]:
         return {split: self.trace(record, split) for split in (TRACES if record.mismatched is None else TRACES | MISMATCHED_TRACE)}
-
-    def curves(self, record: RunRecord) -> dict[str, Curve]:
-        """A run's stored curves; empty for a model with one exit."""
-        path = self.folder(record.spec.task, record.spec.method, record.run_id) / POINTS
-        return read_curves(path) if record.policy is not None else {}
 
     def timings(self, record: RunRecord) -> list[Timing]:
         """A run's live timings."""

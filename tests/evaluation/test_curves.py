@@ -1,9 +1,6 @@
 """Curves against a slow simulation, row by row and exit by exit."""
 
 import math
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.messages import assert_says
-from support.synthetic import assert_same_curve, flat_costs, gap_trace, make_curve, random_trace, uneven_costs
+from support.simulation import simulate
+from support.synthetic import flat_costs, gap_trace, random_trace, uneven_costs
 
-from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.evaluation.curves import Curve, best_thresholds, curves_bytes, exit_macs, leaving, read_curves, sweep, thresholds_from
+from harness.errors import HarnessError
+from harness.evaluation.curves import best_thresholds, exit_macs, leaving, sweep, thresholds_from
 from harness.evaluation.policies import Entropy, Patience, Rule, make_policy
 from harness.evaluation.trace import Trace
 from harness.records import Costs, Polynomial
@@ -22,54 +20,6 @@ from harness.records import Costs, Polynomial
 TOLERANCE = 0.25
 
 THRESHOLDS = {"entropy": [0.0, 0.05, 0.2, 0.4, 0.6, 2.0], "confidence": [0.0, 0.55, 0.7, 0.9, 1.0], "patience": [1.0, 2.0, 3.0, 7.0]}
-
-
-@dataclass(frozen=True)
-class Left:
-    """What became of one row."""
-
-    exit: int
-    answer: float
-    macs: int
-    layers: int
-
-
-def value_at(piece: Polynomial, length: int) -> int:
-    return piece.c0 + piece.c1 * length + piece.c2 * length * length
-
-
-def is_sure(name: str, seen: list[list[float]], threshold: float) -> bool:
-    """Whether a row with these logits at the exits so far may leave, in plain Python."""
-    if name == "patience":
-        answers = [logits[0] if len(logits) == 1 else logits.index(max(logits)) for logits in seen]
-        differences = [abs(now - before) for before, now in pairwise(answers)]
-        agree = [difference < TOLERANCE if len(seen[0]) == 1 else difference == 0 for difference in differences]
-        return len(agree) >= threshold and all(agree[len(agree) - int(threshold) :])
-    powers = [math.exp(logit - max(seen[-1])) for logit in seen[-1]]
-    probabilities = [power / sum(powers) for power in powers]
-    if name == "confidence":
-        return max(probabilities) > threshold
-    return -sum(p * math.log(p) for p in probabilities if p > 0) < threshold
-
-
-def simulate(name: str, trace: Trace, costs: Costs, threshold: float) -> list[Left]:
-    """Run the model for each row alone, paying for each piece when it runs."""
-    outcome = []
-    layers_of_exits = trace.exit_layers.tolist()
-    for row, length in enumerate(trace.lengths.tolist()):
-        paid, seen = value_at(costs.embedding, length), []
-        for layer, (piece, exit_piece) in enumerate(zip(costs.layers, costs.exits, strict=True), start=1):
-            paid += value_at(piece, length)
-            if exit_piece is None:
-                continue
-            paid += value_at(exit_piece, length)
-            seen.append(trace.logits[len(seen), row].tolist())
-            if layer == layers_of_exits[-1] or is_sure(name, seen, threshold):
-                last = seen[-1]
-                answer = last[0] if len(last) == 1 else last.index(max(last))
-                outcome.append(Left(len(seen) - 1, answer, paid, layer))
-                break
-    return outcome
 
 
 def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
@@ -105,7 +55,7 @@ def test_regression_curve_equals_simulation() -> None:
     costs = uneven_costs(exit_layers, 6)
     curve = sweep(Patience(TOLERANCE), trace, costs, ("pearson", "spearman"), np.array([1.0, 2.0, 3.0, 4.0]))
     for place, threshold in enumerate(curve.thresholds):
-        rows = simulate("patience", trace, costs, threshold)
+        rows = simulate("patience", trace, costs, threshold, TOLERANCE)
         answers = [row.answer for row in rows]
         assert curve.scores["pearson"][place] == pytest.approx(np.corrcoef(answers, trace.labels)[0, 1], abs=1e-12)
         assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
@@ -249,40 +199,3 @@ def test_out_of_range_threshold_is_refused() -> None:
     with pytest.raises(HarnessError) as caught:
         sweep(Entropy(), random_trace(8, (1, 4)), flat_costs((1, 4)), ("accuracy",), np.array([0.1, -0.5]))
     assert_says(caught, "entropy", -0.5, 0)
-
-
-def test_curves_survive_a_round_trip(tmp_path: Path) -> None:
-    """Curves come back as they were."""
-    curves = {"patience": make_curve(1), "entropy": make_curve(2)}
-    path = tmp_path / "points.npz"
-    path.write_bytes(curves_bytes(curves))
-    back = read_curves(path)
-    assert list(back) == ["patience", "entropy"]
-    for name, curve in curves.items():
-        assert_same_curve(back[name], curve)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 nearly"])
-def test_files_without_curves_are_incomplete(content: bytes, tmp_path: Path) -> None:
-    """Files that hold no curves are incomplete."""
-    path = tmp_path / "points.npz"
-    with pytest.raises(IncompleteError) as caught:
-        read_curves(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
-    path.write_bytes(content)
-    with pytest.raises(IncompleteError) as caught:
-        read_curves(path)
-    assert_says(caught, path, "harness sweep", code=ExitCode.INCOMPLETE)
-
-
-def test_damaged_curve_is_incomplete_or_unchanged(tmp_path: Path) -> None:
-    """A damaged curve is incomplete or unchanged."""
-    path, curve = tmp_path / "points.npz", make_curve(1)
-    content = curves_bytes({"entropy": curve})
-    for place in range(0, len(content), 11):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
-        try:
-            back: dict[str, Curve] = read_curves(path)
-        except IncompleteError:
-            continue
-        assert_same_curve(back["entropy"], curve)

@@ -69,7 +69,7 @@ def test_every_cell_has_record_and_traces(done: Path) -> None:
     for record in found.values():
         folder = ResultsStore(done / "results").folder("demo-pair", record.spec.method, record.run_id)
         names = {path.name for path in folder.iterdir()}
-        assert names == {"record.json", *TRACES.values()} | ({"points.npz"} if record.policy else set())
+        assert names == {"record.json", *TRACES.values()}
 
 
 def test_records_are_small_and_anonymous(done: Path) -> None:

@@ -13,11 +13,9 @@ from typing import NoReturn
 import pytest
 from support.messages import assert_says, names_in_order
 from support.synthetic import (
-    assert_same_curve,
     assert_same_trace,
     everything_under,
     identified,
-    make_curve,
     make_exit,
     make_record,
     make_timing,
@@ -26,7 +24,6 @@ from support.synthetic import (
 
 from harness.data.tasks import TASKS
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.evaluation.curves import Curve
 from harness.evaluation.trace import Trace
 from harness.files.atomic import check_writable
 from harness.files.typed_json import SCHEMA, to_json
@@ -46,7 +43,7 @@ def three_traces() -> dict[str, Trace]:
 
 
 def save(store: ResultsStore, record: RunRecord) -> RunRecord:
-    store.save(record, three_traces(), {"entropy": make_curve(1)})
+    store.save(record, three_traces())
     return record
 
 
@@ -71,38 +68,38 @@ def store(tmp_path: Path) -> ResultsStore:
 
 def test_saved_run_survives_a_round_trip(store: ResultsStore) -> None:
     """A saved run comes back as it was."""
-    record, traces, curves = a_record(), three_traces(), {"entropy": make_curve(1), "patience": make_curve(2)}
+    record, traces = a_record(), three_traces()
     assert not store.holds("rte", "deebert", record.run_id)
-    store.save(record, traces, curves)
+    store.save(record, traces)
     assert store.holds("rte", "deebert", record.run_id)
     assert store.records() == ([record], [])
     assert store.find(record.run_id) == record
     assert_same_trace(store.trace(record), traces["dev"])
     for split, trace in traces.items():
         assert_same_trace(store.trace(record, split), trace)
-    back: dict[str, Curve] = store.curves(record)
-    assert list(back) == list(curves)
-    for name, curve in curves.items():
-        assert_same_curve(back[name], curve)
 
 
 def test_run_lies_in_documented_place(store: ResultsStore) -> None:
     """A run lies in its documented place."""
     record = save(store, a_record())
-    names = {"record.json", "trace.npz", "trace.selection.npz", "trace.calibration.npz", "points.npz"}
+    names = {"record.json", "trace.npz", "trace.selection.npz", "trace.calibration.npz"}
     assert set(everything_under(store.root)) == {f"rte/deebert/{record.run_id}/{name}" for name in names}
     assert store.folder("rte", "deebert", record.run_id).stat().st_mode & 0o777 == 0o755
 
 
-def test_single_exit_stores_no_curves(store: ResultsStore) -> None:
-    """A model with one exit has no curves."""
+def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
     record = make_record("bert", 1, [make_exit(4, {"accuracy": 0.5}, 400.0, 1.0, 1.0)])
-    store.save(record, {"dev": random_trace(1, (4,))}, {})
-    assert store.curves(record) == {}
-    assert "points.npz" not in "".join(everything_under(store.root))
+    store.save(record, {"dev": random_trace(1, (4,))})
     with pytest.raises(IncompleteError) as caught:
         store.trace(record, "selection")
     assert_says(caught, record.run_id, "trace.selection.npz", code=ExitCode.INCOMPLETE)
+
+
+def test_stored_curves_of_earlier_versions_are_ignored(store: ResultsStore) -> None:
+    record = save(store, a_record())
+    (store.folder("rte", "deebert", record.run_id) / "points.npz").write_bytes(b"PK nothing")
+    assert store.records() == ([record], [])
+    assert_same_trace(store.trace(record), three_traces()["dev"])
 
 
 def test_runs_are_sorted(store: ResultsStore) -> None:
@@ -126,12 +123,12 @@ def test_first_record_of_id_stays(store: ResultsStore) -> None:
     """Saving another record under the same id keeps the first."""
     record = save(store, a_record())
     before = everything_under(store.root)
-    store.save(replace(record, seconds=1e6), {"dev": random_trace(9, (2, 4))}, {})
+    store.save(replace(record, seconds=1e6), {"dev": random_trace(9, (2, 4))})
     assert everything_under(store.root) == before
     assert store.find(record.run_id) == record
 
 
-@pytest.mark.parametrize("written", [0, 1, 3, 4])
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
 def test_full_disk_leaves_nothing_behind(written: int, store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk leaves nothing behind."""
     kept, record = save(store, a_record(seed=1)), a_record(seed=2)
@@ -188,7 +185,7 @@ def test_parallel_writers_leave_one_run(store: ResultsStore) -> None:
 
     def write(number: int) -> None:
         start.wait(timeout=10)
-        store.save(versions[number], {"dev": random_trace(number, (2, 4))}, {"entropy": make_curve(number)})
+        store.save(versions[number], {"dev": random_trace(number, (2, 4))})
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(write, range(8)))
@@ -197,7 +194,6 @@ def test_parallel_writers_leave_one_run(store: ResultsStore) -> None:
     assert not problems
     assert record == versions[winner]
     assert_same_trace(store.trace(record), random_trace(winner, (2, 4)))
-    assert_same_curve(store.curves(record)["entropy"], make_curve(winner))
     assert [path.name for path in store.folder("rte", "deebert", "").iterdir()] == [first.run_id]
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from baselines.encoders.encoder import Head, ModelConfig
 from harness.data.tasks import TASKS
 from harness.errors import HarnessError
-from harness.evaluation.curves import Curve
 from harness.evaluation.trace import Trace
 from harness.files.typed_json import SCHEMA, to_json
 from harness.measure.latency import LatencyJob
@@ -169,11 +168,11 @@ def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy
     )
 
 
-def save_run(store: ResultsStore, record: RunRecord, traces: dict[str, Trace], curves: dict[str, Curve] | None = None) -> RunRecord:
+def save_run(store: ResultsStore, record: RunRecord, traces: dict[str, Trace]) -> RunRecord:
     """The run as it is stored: with as many rows as its traces have."""
     rows = record.data.rows | {split: len(trace.ids) for split, trace in traces.items()}
     stored = replace(record, data=replace(record.data, rows=rows))
-    store.save(stored, traces, curves or {})
+    store.save(stored, traces)
     return stored
 
 
@@ -196,12 +195,6 @@ def timed(record: RunRecord, reference: str | None, ratio: float) -> RunRecord:
 def timeless(trials: Sequence[Trial]) -> list[Trial]:
     """Trials without what the clock said."""
     return [replace(trial, seconds=None) for trial in trials]
-
-
-def make_curve(seed: int) -> Curve:
-    random = np.random.default_rng(seed)
-    scores = {"f1": random.random(5), "accuracy": random.random(5)}
-    return Curve(random.random(5), scores, random.random(5), random.random(5), random.integers(0, 9, (5, 3)))
 
 
 def make_timing(run_id: str, threshold: float) -> Timing:
@@ -229,15 +222,6 @@ def make_timing(run_id: str, threshold: float) -> Timing:
 def assert_same_trace(one: Trace, other: Trace) -> None:
     for name in Trace.__dataclass_fields__:
         left, right = getattr(one, name), getattr(other, name)
-        assert left.dtype == right.dtype
-        np.testing.assert_array_equal(left, right)
-
-
-def assert_same_curve(one: Curve, other: Curve) -> None:
-    assert list(one.scores) == list(other.scores)
-    pairs = [(one.scores[metric], other.scores[metric]) for metric in one.scores]
-    pairs += [(getattr(one, name), getattr(other, name)) for name in ("thresholds", "macs", "layers", "left")]
-    for left, right in pairs:
         assert left.dtype == right.dtype
         np.testing.assert_array_equal(left, right)
 
@@ -272,7 +256,7 @@ def save_bert_and_deebert(store: ResultsStore) -> None:
             make_record("deebert", seed, [first, last], "entropy"), latency=make_latency("bert", 9.0 * slow, [2.5, 0.9 + seed / 50])
         )
         traces = {"dev": dev[seed], "selection": selection, "calibration": calibration}
-        save_run(store, identified(deebert), traces, {"entropy": make_curve(1)})
+        save_run(store, identified(deebert), traces)
 
 
 # --- errors and files

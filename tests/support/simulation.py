@@ -1,0 +1,56 @@
+"""Early exit row by row and exit by exit, in plain Python: slow, and independent of the arithmetic on traces."""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+from harness.evaluation.trace import Trace
+from harness.records import Costs, Polynomial
+
+
+@dataclass(frozen=True)
+class Left:
+    """What became of one row."""
+
+    exit: int
+    answer: float
+    macs: int
+    layers: int
+
+
+def value_at(piece: Polynomial, length: int) -> int:
+    return piece.c0 + piece.c1 * length + piece.c2 * length * length
+
+
+def is_sure(name: str, seen: list[list[float]], threshold: float, tolerance: float) -> bool:
+    """Whether a row with these logits at the exits so far may leave, in plain Python."""
+    if name == "patience":
+        answers = [logits[0] if len(logits) == 1 else logits.index(max(logits)) for logits in seen]
+        differences = [abs(now - before) for before, now in pairwise(answers)]
+        agree = [difference < tolerance if len(seen[0]) == 1 else difference == 0 for difference in differences]
+        return len(agree) >= threshold and all(agree[len(agree) - int(threshold) :])
+    powers = [math.exp(logit - max(seen[-1])) for logit in seen[-1]]
+    probabilities = [power / sum(powers) for power in powers]
+    if name == "confidence":
+        return max(probabilities) > threshold
+    return -sum(p * math.log(p) for p in probabilities if p > 0) < threshold
+
+
+def simulate(name: str, trace: Trace, costs: Costs, threshold: float, tolerance: float = 0.1) -> list[Left]:
+    """Run the model for each row alone, paying for each piece when it runs."""
+    outcome = []
+    layers_of_exits = trace.exit_layers.tolist()
+    for row, length in enumerate(trace.lengths.tolist()):
+        paid, seen = value_at(costs.embedding, length), []
+        for layer, (piece, exit_piece) in enumerate(zip(costs.layers, costs.exits, strict=True), start=1):
+            paid += value_at(piece, length)
+            if exit_piece is None:
+                continue
+            paid += value_at(exit_piece, length)
+            seen.append(trace.logits[len(seen), row].tolist())
+            if layer == layers_of_exits[-1] or is_sure(name, seen, threshold, tolerance):
+                last = seen[-1]
+                answer = last[0] if len(last) == 1 else last.index(max(last))
+                outcome.append(Left(len(seen) - 1, answer, paid, layer))
+                break
+    return outcome
