@@ -27,7 +27,7 @@ class Number(Protocol):
 N = TypeVar("N", bound=Number)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """What a user asked for: everything that names a cell of the comparison."""
 
@@ -46,7 +46,7 @@ class RunSpec:
     """JSON values: all hyper-parameters of the method, nested methods (a teacher) included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Environment:
     """Where the run happened. Never a path, host or user name."""
 
@@ -60,7 +60,7 @@ class Environment:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sources:
     """Fingerprints of what a method learned from beside the task's rows and the backbone; None where it does not read such."""
 
@@ -72,7 +72,7 @@ class Sources:
     """A published student."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class DataSummary:
     """Which rows were used."""
 
@@ -98,7 +98,7 @@ FIXED_LENGTH = 128
 """Tokens of the field's fixed-length figure."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Polynomial:
     """MACs of a piece of the model as an exact function of the sequence length t: c0 + c1 t + c2 t^2."""
 
@@ -111,7 +111,7 @@ class Polynomial:
         return self.c0 + length * (self.c1 + length * self.c2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Costs:
     """MACs of each piece of a multi-exit model, counted one by one.
 
@@ -139,7 +139,7 @@ STEADY = 1.3
 """A clock is disturbed whose third quartile is more than so many times the first."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Quartiles:
     """Wall-clock milliseconds of one batch."""
 
@@ -153,7 +153,7 @@ class Quartiles:
         return self.q3 / self.q1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ExitMeasurement:
     """One exit of the model, on dev."""
 
@@ -173,7 +173,7 @@ class ExitMeasurement:
     """Batch size -> milliseconds per batch when every row leaves here, earlier exits and decisions included."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LatencyConditions:
     """How the milliseconds of a record were measured."""
 
@@ -194,7 +194,7 @@ class LatencyConditions:
     """Batch size -> for each exit, reference time over path time, paired round by round."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Training:
     """What a training loop tells of itself."""
 
@@ -211,7 +211,7 @@ class Training:
     """From 1; the last one when there is no score to choose by; 0 when the stage trains nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StageReport(Training):
     """One cached stage of training."""
 
@@ -219,7 +219,7 @@ class StageReport(Training):
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class StageUse:
     """A stage as this run met it."""
 
@@ -228,7 +228,7 @@ class StageUse:
     """True when it was fitted by an earlier run."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Trial:
     """One value of a hyper-parameter that was tried on `selection`, always with the seed of the search."""
 
@@ -242,7 +242,7 @@ class Trial:
     chosen: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WeightsReport:
     """What became of the tensors of a pretrained checkpoint."""
 
@@ -253,7 +253,7 @@ class WeightsReport:
     """Tensors of the model that the file does not have."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TaskSummary:
     """What a reader must know of a user's own task, whose file may be gone."""
 
@@ -267,7 +267,7 @@ class TaskSummary:
     """Texts of a row; None in records that are older than this field."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SplitScores:
     """Scores on a further split that only scores (MNLI's mismatched)."""
 
@@ -277,7 +277,7 @@ class SplitScores:
     """For each exit metric -> score of the truncated model."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """Everything that is kept of a run beside its traces.
 
@@ -320,7 +320,7 @@ class RunRecord:
     field."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Timing:
     """A live measurement of early exit with real compaction, kept beside the record (`harness time`)."""
 

@@ -57,24 +57,27 @@ def list_command(what: str, method: str | None, form: str, results_dir: Path, ve
     """
     import json
 
-    from harness.cli.catalogue import backbones, methods, settings, settings_text, tasks
     from harness.report.listings import runs, text
-    from harness.store.results import Problem, ResultsStore
+    from harness.store.results import Problem, ResultsStore, collector_paused
 
     problems: list[Problem] = []
+    words = text
     if method is not None and what != "methods":
         raise HarnessError(f"list {what} takes no further name: {method}")
-    if method is not None:
-        rows = settings(method)
-    elif what == "runs":
-        records, problems = ResultsStore(results_dir).records()
-        rows = runs(records)
+    if what == "runs":
+        with collector_paused():
+            records, problems = ResultsStore(results_dir).records()
+            rows = runs(records)
     else:
-        rows = methods(verbose) if what == "methods" else {"tasks": tasks, "backbones": backbones}[what]()
+        from harness.cli.catalogue import backbones, methods, settings, settings_text, tasks
+
+        if method is not None:
+            rows, words = settings(method), settings_text
+        else:
+            rows = methods(verbose) if what == "methods" else {"tasks": tasks, "backbones": backbones}[what]()
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:
-        words = settings_text if method is not None else text
         click.echo(words(rows) if rows else f"no {what} in {results_dir}")
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)

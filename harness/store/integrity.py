@@ -1,6 +1,7 @@
 """Whether the figures of a record, and its traces, fit one another: a file of the right form can still be another run's, or altered."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 
 import numpy as np
 
@@ -35,8 +36,10 @@ def _misfits(record: RunRecord, task: Task) -> Iterator[str]:
     if layers != charged or len(costs.layers) != len(costs.exits):
         yield f"exits after layers {layers}, MACs of exits after layers {charged} of {len(costs.layers)}"
         return
-    for measured in exits:
-        own = costs.static(measured.layer - 1, FIXED_LENGTH)
+    trunk = list(accumulate((piece.at(FIXED_LENGTH) for piece in costs.layers), initial=costs.embedding.at(FIXED_LENGTH)))
+    heads = [piece.at(FIXED_LENGTH) for piece in costs.exits if piece is not None]
+    for measured, head in zip(exits, heads, strict=True):
+        own = trunk[measured.layer] + head
         if own != measured.macs_128:
             yield f"{measured.macs_128} MACs at {FIXED_LENGTH} tokens at exit {measured.layer}, by its polynomials {own}"
     if (record.policy is None) != (len(exits) == 1):

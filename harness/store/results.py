@@ -1,12 +1,13 @@
 """The results folder: <task>/<method>/<run id>/{record.json, trace*.npz, timings/}. Append-only and atomic."""
 
+import gc
 import hashlib
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -92,11 +93,13 @@ class ResultsStore:
     def records(self) -> tuple[list[RunRecord], list[Problem]]:
         """All runs, in the order of task, method and seed, and the folders that cannot be read."""
         records, problems = [], []
-        for path in sorted(self.root.glob(f"[!.]*/*/[!.]*/{RECORD}")):
-            try:
-                records.append(self._read(path))
-            except IncompleteError as error:
-                problems.append(Problem(str(path.parent.relative_to(self.root)), str(error)))
+        paths = sorted(self.root.glob(f"[!.]*/*/[!.]*/{RECORD}"))
+        with collector_paused():
+            for path in paths:
+                try:
+                    records.append(self._read(path))
+                except IncompleteError as error:
+                    problems.append(Problem(str(path.parent.relative_to(self.root)), str(error)))
         return sorted(records, key=lambda r: (r.spec.task, r.spec.method, r.spec.seed, r.run_id)), problems
 
     def sound(self, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Problem]]:
@@ -154,10 +157,23 @@ class ResultsStore:
 
     def _read(self, path: Path) -> RunRecord:
         record = _read(RunRecord, path)
-        if self.folder(record.spec.task, record.spec.method, record.run_id) != path.parent:
-            raise IncompleteError(f"{path} holds the record of {record.spec.task}/{record.spec.method}/{record.run_id}")
+        place = record.spec.task, record.spec.method, record.run_id
+        if place != path.parts[-4:-1]:
+            raise IncompleteError(f"{path} holds the record of {'/'.join(place)}")
         check_record(record, str(path))
         return record
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep Python from looking for cycles while many records are made, which have none: that takes longer than reading."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def _clear_unfinished(folder: Path) -> None:
@@ -171,6 +187,6 @@ def _clear_unfinished(folder: Path) -> None:
 def _read(kind: type[T], path: Path) -> T:
     """Raises: IncompleteError when the file cannot be read or does not fit."""
     try:
-        return from_json(kind, path.read_text(encoding="utf-8"), str(path))
+        return from_json(kind, path.read_bytes().decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise IncompleteError(f"{path} cannot be read: {reason(error)}") from None
