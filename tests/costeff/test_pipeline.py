@@ -386,5 +386,5 @@ def test_unreachable_ratio_is_refused(micro: Backbone) -> None:
 
 
 def test_two_ratios_are_refused() -> None:
-    with pytest.raises(ValueError, match="parameter_ratio.*mac_ratio"):
+    with pytest.raises(ValueError, match=r"parameter_ratio.*mac_ratio"):
         CostEff(parameter_ratio=2, mac_ratio=2)
