@@ -111,8 +111,8 @@ def test_every_record_part_is_tried() -> None:
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_survive_json_exactly(value: float) -> None:
     """Floats come back to the last bit."""
-    quartiles = Quartiles(value, -value, value / 3)
-    assert from_json(Quartiles, to_json(quartiles), "x.json") == quartiles
+    numbers = Numbers(value, -value, value / 3)
+    assert from_json(Numbers, to_json(numbers), "x.json") == numbers
 
 
 @quick

@@ -178,4 +178,6 @@ def _comparable(value: object) -> object:
     """A value that is equal where it means the same: 1 and 1.0, but not 1 and true."""
     if isinstance(value, list):
         return tuple(map(_comparable, value))
+    if isinstance(value, dict):
+        return tuple(sorted((name, _comparable(inner)) for name, inner in value.items()))
     return str(value) if isinstance(value, bool) else value

@@ -23,7 +23,7 @@ from harness.store.results import RECORD
         ("[]", []),
         ('{"schema": 3, "runs": []}', ["schema", 3, 2]),
         ('{"schema": 2, "runs": [], "more": 1}', ["more"]),
-        ('{"schema": 2, "runs": [{"run_id": "a"}]}', ["spec", "exits"]),
+        ('{"schema": 2, "runs": [{"run_id": "a"}]}', ["spec"]),
     ],
 )
 def test_file_must_be_a_baseline(tmp_path: Path, say: Say, text: str | None, names: list[object]) -> None:

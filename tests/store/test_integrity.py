@@ -91,7 +91,7 @@ def nested(kind: type, depth: int) -> Any:
 
 
 RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
-    (set_at("exits", value=[]), ([], [2, 4], 4)),
+    (set_at("exits", value=[]), ("exits",)),
     (set_at("exits", 0, "layer", value=3), ([3, 4], [2, 4], 4)),
     (set_at("costs", "exits", value=[]), ([2, 4], [], 4)),
     (set_at("costs", "layers", value=[]), ([2, 4], [2, 4], 0)),
