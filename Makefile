@@ -7,7 +7,7 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/pip --disable-pip-version-check install --quiet $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
 DEMO := .cache/demo
 
-.PHONY: demo check test snapshots lint bench bench-costeff campaign report clean
+.PHONY: demo check test test-slow snapshots lint bench bench-costeff campaign report clean
 
 # Fitted anew every time: what is in a cache does not tell what today's code does.
 demo: $(VENV)/installed
@@ -19,12 +19,17 @@ demo: $(VENV)/installed
 check: $(VENV)/installed
 	$(RUN)/harness check --baseline tests/fixtures/demo_baseline.json --no-latency --results-dir $(DEMO)/results
 
+# What one runs before each commit.
 test: $(VENV)/installed
-	$(RUN)/pytest -n 2 --dist loadfile
+	$(RUN)/pytest -n 2 --dist loadfile -m "not slow"
+
+# Every other test: those that take more than 5 seconds or make an environment of their own.
+test-slow: $(VENV)/installed
+	$(RUN)/pytest -n 2 --dist load -m slow
 
 # What the commands say, written anew: after a change of wording. Read the differences before they are committed.
 snapshots: $(VENV)/installed
-	$(RUN)/pytest tests/cli/test_wording.py --snapshot-update
+	$(RUN)/pytest tests/cli/test_wording.py tests/report/test_snapshots.py --snapshot-update
 
 lint: $(VENV)/installed
 	$(RUN)/ruff check .
