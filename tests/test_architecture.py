@@ -33,7 +33,6 @@ HEAVY = "torch transformers datasets accelerate pandas"
 LAZY = {
     "harness/report/document.py": "pandas",
     "harness/report/formats.py": "pandas",
-    "harness/evaluation/metrics.py": "scipy",
     "harness/data/glue_hub.py": "datasets",
     "harness/evaluation/external_metrics.py": "evaluate",
     "harness/data/custom_files.py": "pyarrow",

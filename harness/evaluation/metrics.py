@@ -46,9 +46,24 @@ def pearson(predictions: Array, labels: Array) -> Array:
 
 def spearman(predictions: Array, labels: Array) -> Array:
     """Spearman's correlation, ties at their average rank: [..., n], [n] -> [...]."""
-    from scipy.stats import rankdata  # takes 1.4 s to import, a third of a command's start
+    return pearson(ranks(predictions), ranks(labels))
 
-    return pearson(rankdata(predictions, axis=-1), rankdata(labels, axis=-1))
+
+def ranks(values: Array) -> Array:
+    """Ranks from 1 along the last axis, ties at their average rank: [..., n] -> [..., n].
+
+    They are scipy.stats.rankdata's to the bit; to import that takes longer than a report.
+    """
+    order = values.argsort(-1)
+    ordered = np.take_along_axis(values, order, -1)
+    new = np.ones(values.shape, dtype=np.bool_)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    starts = np.flatnonzero(new)
+    counts = np.diff(starts, append=values.size)
+    averages = starts % values.shape[-1] + (counts + 1) / 2
+    found = np.empty(values.shape)
+    np.put_along_axis(found, order, np.repeat(averages, counts).reshape(values.shape), -1)
+    return found
 
 
 METRICS: dict[str, Metric] = {

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import pearsonr, spearmanr
+from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from harness.evaluation.metrics import METRICS, accuracy, f1, matthews, pearson, scores, spearman
+from harness.evaluation.metrics import METRICS, accuracy, f1, matthews, pearson, ranks, scores, spearman
 from harness.evaluation.statistics import bootstrap
 
 Array = NDArray[np.float64]
@@ -86,6 +86,15 @@ def test_correlations_with_ties_equal_scipy(name: str) -> None:
         answers = np.round(labels + random.normal(size=rows), 1)
         if np.ptp(labels) and np.ptp(answers):
             expect(name, answers, labels, CORRELATION[name])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(0, 10**6))
+def test_ranks_are_scipys_to_the_bit(curves: int, points: int, rows: int, distinct: int, seed: int) -> None:
+    for shape in ((rows,), (points, rows), (curves, points, rows)):
+        values = np.random.default_rng(seed).integers(0, distinct, shape) / 7 - 1.0
+        assert np.array_equal(ranks(values), rankdata(values, axis=-1))
+        assert np.array_equal(ranks(values.astype(np.float32)), rankdata(values.astype(np.float32), axis=-1))
 
 
 @pytest.mark.parametrize("name", CORRELATION)
