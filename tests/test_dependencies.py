@@ -1,0 +1,41 @@
+"""What the package says it needs is what its source imports."""
+
+import re
+import sys
+import tomllib
+
+from test_architecture import FILES, PACKAGES, ROOT, imports, package_of
+
+from harness.runs.cell import LIBRARIES
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+TYPES_ONLY = "_typeshed"
+"""It exists for type checkers alone."""
+
+
+def modules(requirements: list[str]) -> set[str]:
+    """The modules of distributions, which are all called as these are but for the dash."""
+    return {re.split(r"[=<>~!;\[ ]", requirement)[0].replace("-", "_").lower() for requirement in requirements}
+
+
+NEEDED = modules(PROJECT["dependencies"])
+OPTIONAL = modules(PROJECT["optional-dependencies"]["evaluate"])
+IMPORTED = {package_of(found.module) for path in FILES for found in imports(path)} - {*sys.stdlib_module_names, *PACKAGES, TYPES_ONLY}
+
+
+def test_every_import_is_a_dependency() -> None:
+    assert not IMPORTED - NEEDED - OPTIONAL
+
+
+def test_every_dependency_is_imported() -> None:
+    """Or its version is kept in every record."""
+    assert not NEEDED - IMPORTED - set(LIBRARIES)
+    assert OPTIONAL <= IMPORTED
+    assert OPTIONAL.isdisjoint(NEEDED)
+
+
+def test_every_dependency_is_pinned_for_ci() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = modules([line for line in lines if not line.startswith("#")])
+    assert NEEDED | modules([name for extra in PROJECT["optional-dependencies"].values() for name in extra]) <= pinned
