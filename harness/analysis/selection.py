@@ -1,7 +1,7 @@
 """The stored runs that a report is about."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.data.tasks import find_tasks, known_tasks, task_groups
 from harness.errors import unknown
@@ -17,12 +17,21 @@ class Gathered:
     records: list[RunRecord]
     problems: list[Problem]
     """Runs that cannot be read."""
-    missing: list[str]
-    """Tasks, groups and methods that were asked for and have no runs."""
+    tasks: dict[str, set[str]]
+    """Task or group that was asked for -> its tasks."""
+    methods: tuple[str, ...]
+    """Methods that were asked for. Runs of others are here too: one may be the reference."""
+
+    @property
+    def missing(self) -> list[str]:
+        """Tasks, groups and methods that were asked for and have no runs."""
+        tasks, methods = ({getattr(record.spec, field) for record in self.records} for field in ("task", "method"))
+        missing = [name for name, members in self.tasks.items() if not members & tasks]
+        return missing + [name for name in self.methods if name not in methods]
 
 
 def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[str] | None) -> Gathered:
-    """The sound runs of these tasks or groups (None: of all). Runs of other methods than these stay: one may be the reference.
+    """Read the runs of these tasks or groups (None: of all). Their traces are not opened.
 
     Raises: HarnessError for a task that does not exist, or a method that neither exists nor has runs.
     """
@@ -39,8 +48,10 @@ def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[s
     for name in methods or ():
         if name not in known:
             raise unknown("method", name, known)
-    records, damaged = store.sound(records)
-    there = {record.spec.task for record in records}
-    missing = [name for name, members in asked.items() if not members & there]
-    missing += [name for name in methods or () if name not in {record.spec.method for record in records}]
-    return Gathered(records, problems + damaged, missing)
+    return Gathered(records, problems, asked, tuple(methods or ()))
+
+
+def whole(store: ResultsStore, found: Gathered) -> Gathered:
+    """Open all traces and timings of the runs, and leave those out whose are missing or damaged."""
+    records, damaged = store.sound(found.records)
+    return replace(found, records=records, problems=found.problems + damaged)

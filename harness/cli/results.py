@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.options import reference_option, report_form_option, results_option, verbosity_options
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, IncompleteError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.gate.check import Limits
+    from harness.records import RunRecord
+    from harness.store.results import Problem, ResultsStore
 
 
 @click.command("check")
-@click.option("--baseline", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE",
-              help="What the runs must not fall behind.")  # fmt: skip
+@click.option("--baseline", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="What the runs must not fall behind.")
+@click.option("--deep", is_flag=True, help="Read every trace and timing in the results folder, and compute all scores and MACs again.")
 @click.option("--format", "form", type=click.Choice(["text", "github", "junit", "json", "markdown"]), default="text",
               envvar="HARNESS_CHECK_FORMAT", show_default=True)  # fmt: skip
 @click.option("--update", is_flag=True, help="Make the runs in the results folder the baseline.")
@@ -27,7 +35,8 @@ from harness.errors import ExitCode, HarnessError
 @results_option
 @verbosity_options
 def check_command(
-    baseline: Path,
+    baseline: Path | None,
+    deep: bool,
     form: str,
     update: bool,
     score_margin: float,
@@ -51,25 +60,37 @@ def check_command(
       harness check --baseline baseline.json --update      # once, and when a change is wanted
       harness check --baseline baseline.json --format github
       harness check --baseline baseline.json --format junit --no-latency
+      harness check --deep                                 # no baseline: are the files what their records say?
     """
-    from harness.errors import IncompleteError
-    from harness.gate.baseline import baseline_of, read_baseline, write_baseline
-    from harness.gate.check import Limits, check, exit_code, unreadable
+    from harness.gate.baseline import read_baseline
+    from harness.gate.check import Limits, check, exit_code, unreadable, verified
     from harness.gate.formats import FORMS
     from harness.store.results import ResultsStore
 
+    if baseline is None and (update or not deep):
+        raise HarnessError("check wants --baseline FILE; with --deep it looks at the results folder alone")
     store = ResultsStore(results_dir)
     records, problems = store.records()
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
-    if not update:
-        checks = check(read_baseline(baseline), store, records, limits) + unreadable(problems)
-        if not records and not problems:
-            click.echo(f"harness: no runs in {results_dir}: the results folder is --results-dir", err=True)
-        code = exit_code(checks)
-        click.echo(FORMS[form](checks, code), nl=False)
-        return code
+    if baseline is not None and update:
+        return _update(baseline, store, records, problems, limits)
+    checks = check(read_baseline(baseline), store, records, limits) if baseline is not None else []
+    checks += (verified(store, records) if deep else []) + unreadable(problems)
+    if not records and not problems:
+        click.echo(f"harness: no runs in {results_dir}: the results folder is --results-dir", err=True)
+    code = exit_code(checks)
+    click.echo(FORMS[form](checks, code), nl=False)
+    return code
+
+
+def _update(baseline: Path, store: ResultsStore, records: Sequence[RunRecord], problems: Sequence[Problem], limits: Limits) -> ExitCode:
+    """Make the runs the baseline, and say what this changes."""
+    from harness.gate.baseline import baseline_of, read_baseline, write_baseline
+    from harness.gate.check import check, exit_code
+    from harness.gate.formats import FORMS
+
     if problems or not records:
-        found = "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems) or f"no runs in {results_dir}"
+        found = "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems) or f"no runs in {store.root}"
         raise IncompleteError(f"{baseline} stays as it is: {found}")
     made = baseline_of(store, records)
     if baseline.is_file():
@@ -119,9 +140,8 @@ def report_command(
       harness report --differences-from deebert --methods bert,deebert
     """
     from harness.analysis.ranking import parse_budget
-    from harness.analysis.selection import gather
+    from harness.analysis.selection import gather, whole
     from harness.cli.parsing import names_in
-    from harness.errors import IncompleteError
     from harness.methods.registry import find_method
     from harness.report.differences import render_differences
     from harness.report.overview import insert, render
@@ -135,21 +155,28 @@ def report_command(
     store = ResultsStore(results_dir)
     named = names_in("--methods", methods) if methods is not None else None
     found = gather(store, names_in("--tasks", tasks) if tasks is not None else None, named)
-    for problem in found.problems:
-        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+    base = None if reference == "none" else reference
+    if base is not None:
+        find_method(base)
+
+    def rendered(records: list[RunRecord]) -> str:
+        if budget is not None:
+            return render_budget(store, records, parse_budget(budget), form, named)
+        if against is not None:
+            return render_differences(store, records, against, base, form, named)
+        return render(store, records, base, form, named, wnli)
+
+    _tell(found.problems)
+    try:
+        text = rendered(found.records)
+    except IncompleteError:  # of a trace or a timing, perhaps: those of all runs are looked at
+        before, found = found, whole(store, found)
+        _tell(found.problems[len(before.problems) :])
+        text = rendered(found.records)
     if into is not None and found.problems:
         raise IncompleteError(
             f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
         )
-    base = None if reference == "none" else reference
-    if base is not None:
-        find_method(base)
-    if budget is not None:
-        text = render_budget(store, found.records, parse_budget(budget), form, named)
-    elif against is not None:
-        text = render_differences(store, found.records, against, base, form, named)
-    else:
-        text = render(store, found.records, base, form, named, wnli)
     for name in found.missing:
         click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
     if into is not None:
@@ -159,6 +186,11 @@ def report_command(
     if base is not None and budget is None and against is None and not any(record.spec.method == base for record in found.records):
         click.echo(f"harness: no run of the reference {base}, and so no ratios: see --reference", err=True)
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
 
 
 @click.command("schema")

@@ -104,6 +104,21 @@ def unreadable(problems: Sequence[Problem]) -> list[CellCheck]:
     return [CellCheck(one.folder, 0, (Finding("run", Verdict.MISSING, "-", "-", one.reason),)) for one in problems]
 
 
+def verified(store: ResultsStore, records: Sequence[RunRecord]) -> list[CellCheck]:
+    """Each run by itself: its traces and timings are read, and the scores and MACs of its exits computed again."""
+    return [_verified(store, record) for record in records]
+
+
+def _verified(store: ResultsStore, record: RunRecord) -> CellCheck:
+    cell = f"{record.spec.task}/{record.spec.method}/{record.run_id}"
+    try:
+        store.checked_traces(record)
+        store.timings(record)
+    except IncompleteError as error:
+        return CellCheck(cell, 0, (Finding("run", Verdict.MISSING, record.run_id, "-", str(error)),))
+    return CellCheck(cell, len(record.exits) * (1 + len(task_of(record).metrics)), ())
+
+
 def exit_code(checks: Sequence[CellCheck]) -> ExitCode:
     """The code of the worst finding; incomplete when nothing was compared."""
     verdicts = {finding.verdict for checked in checks for finding in checked.findings}

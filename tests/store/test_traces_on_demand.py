@@ -1,0 +1,158 @@
+"""Traces are opened by the commands whose figures need them, and all of them by check --deep."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.command_line import Say
+from support.gate_runs import record as a_run
+from support.gate_runs import save, trace
+from support.synthetic import identified, make_timing
+
+from harness.evaluation.trace import Trace, read_trace
+from harness.gate.baseline import baseline_of, write_baseline
+from harness.records import RunRecord
+from harness.store import results
+from harness.store.results import RECORD, TRACES, ResultsStore
+
+pytestmark = pytest.mark.usefixtures("own_folders")
+
+
+def one_exit(run: RunRecord, seed: int) -> RunRecord:
+    """The last exit alone, as a method without a policy has it."""
+    costs = replace(run.costs, exits=(None,) * (len(run.costs.exits) - 1) + run.costs.exits[-1:])
+    return replace(run, spec=replace(run.spec, method="bert", seed=seed), policy=None, latency=None, costs=costs, exits=run.exits[-1:])
+
+
+def last(of: Trace) -> Trace:
+    return replace(of, logits=of.logits[-1:], exit_layers=of.exit_layers[-1:])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A results folder with a run of two exits and one of a single exit, both sound."""
+    save(tmp_path / "results", a_run(), trace())
+    store = ResultsStore(tmp_path / "results")
+    single = identified(one_exit(a_run(), 1))
+    reached = float((last(trace()).predictions() == 1).mean())
+    exits = (replace(single.exits[0], scores={"accuracy": reached}),)
+    rows = {**single.data.rows, **dict.fromkeys(TRACES, 200)}
+    data = replace(single.data, rows=rows)
+    store.save(replace(single, exits=exits, data=data, constant_scores={"accuracy": 1.0}), dict.fromkeys(TRACES, last(trace())))
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What of which method was opened, in this order."""
+    found: list[str] = []
+
+    def read(path: Path) -> Trace:
+        found.append(f"{path.parent.parent.name}/{path.name}")
+        return read_trace(path)
+
+    monkeypatch.setattr(results, "read_trace", read)
+    return found
+
+
+def files_of(folder: Path, method: str) -> Path:
+    (record,) = folder.glob(f"rte/{method}/*/{RECORD}")
+    return record.parent
+
+
+def test_listing_runs_opens_no_trace(say: Say, folder: Path, opened: list[str]) -> None:
+    assert say("list", "runs", "--results-dir", str(folder)).code == 0
+    assert opened == []
+
+
+@pytest.mark.parametrize("form", ["markdown", "csv", "json"])
+def test_a_report_opens_once_what_a_policy_needs(say: Say, folder: Path, opened: list[str], form: str) -> None:
+    assert say("report", "--format", form, "--results-dir", str(folder)).code == 0
+    assert sorted(opened) == sorted(f"deebert/{name}" for name in TRACES.values())
+
+
+@pytest.mark.parametrize("name", TRACES.values())
+def test_a_damaged_trace_that_no_figure_needs_is_not_opened(say: Say, folder: Path, name: str) -> None:
+    (files_of(folder, "bert") / name).write_bytes(b"PK torn")
+    answer = say("report", "--results-dir", str(folder))
+    assert (answer.code, answer.err) == (0, "")
+    assert "| bert " in answer.out
+
+
+@pytest.mark.parametrize("options", [(), ("--budget", "1MMAC"), ("--into", "page.md")])
+@pytest.mark.parametrize("name", TRACES.values())
+def test_a_damaged_trace_of_a_figure_is_named(say: Say, folder: Path, name: str, options: tuple[str, ...]) -> None:
+    (files_of(folder, "deebert") / name).write_bytes(b"PK torn")
+    answer = say("report", *options, "--results-dir", str(folder))
+    assert answer.code == 3
+    (line,) = [line for line in answer.lines if name in line]
+    assert line.startswith(f"harness: rte/deebert/{files_of(folder, 'deebert').name}: ")
+    assert ("| bert " in answer.out) == ("--into" not in options)
+    assert "| deebert " not in answer.out
+
+
+def test_all_runs_that_a_report_cannot_read_are_named(say: Say, folder: Path) -> None:
+    save(folder, replace(a_run(), spec=replace(a_run().spec, seed=2)), trace(wrong=10))
+    store = ResultsStore(folder)
+    (one, other) = [record for record in store.records()[0] if record.spec.method == "deebert"]
+    (store.folder("rte", "deebert", one.run_id) / TRACES["dev"]).unlink()
+    store.add_timing(other, make_timing(other.run_id, 0.5)).write_text("{")
+    answer = say("report", "--results-dir", str(folder))
+    assert answer.code == 3
+    assert [line.split(": ")[1] for line in answer.lines] == [f"rte/deebert/{run.run_id}" for run in (one, other)]
+    assert "| bert " in answer.out
+
+
+def test_a_deep_check_opens_everything(say: Say, folder: Path, opened: list[str]) -> None:
+    answer = say("check", "--deep", "--results-dir", str(folder))
+    assert (answer.code, answer.err) == (0, "")
+    assert answer.out.startswith("passed: 2 cells, 6 figures")
+    assert sorted(opened) == sorted(f"{method}/{name}" for method in ("bert", "deebert") for name in TRACES.values())
+
+
+@pytest.mark.parametrize("method", ["bert", "deebert"])
+@pytest.mark.parametrize("name", TRACES.values())
+def test_a_deep_check_names_every_damaged_trace(say: Say, folder: Path, method: str, name: str) -> None:
+    path = files_of(folder, method) / name
+    path.write_bytes(path.read_bytes()[:-9])
+    answer = say("check", "--deep", "--results-dir", str(folder))
+    assert answer.code == 3
+    (line, _) = answer.out.splitlines()
+    assert line.startswith(f"missing: rte/{method}/{path.parent.name}: ")
+    assert str(path) in line
+
+
+def test_a_deep_check_names_a_damaged_timing_and_another_score(say: Say, folder: Path) -> None:
+    store = ResultsStore(folder)
+    single, several = store.records()[0]
+    timing = store.add_timing(single, make_timing(single.run_id, 0.5))
+    timing.write_text("{")
+    record = files_of(folder, "deebert") / RECORD
+    record.write_text(record.read_text().replace('"accuracy":0.8', '"accuracy":0.85'))
+    answer = say("check", "--deep", "--results-dir", str(folder))
+    assert answer.code == 3
+    one, other, _ = answer.out.splitlines()
+    assert str(timing) in one
+    assert "accuracy at exit 1 is 0.8500, by its trace 0.8000" in other
+    assert several.run_id in other
+
+
+def test_a_deep_check_stands_beside_a_baseline(say: Say, folder: Path, tmp_path: Path) -> None:
+    store, path = ResultsStore(folder), tmp_path / "baseline.json"
+    write_baseline(path, baseline_of(store, [record for record in store.records()[0] if record.spec.method == "deebert"]))
+    command = ("check", "--baseline", str(path), "--results-dir", str(folder))
+    (files_of(folder, "bert") / TRACES["selection"]).write_bytes(b"PK torn")
+    assert say(*command).code == 0
+    assert say(*command, "--deep").code == 3
+
+
+def test_a_folder_without_runs_passes_no_deep_check(say: Say, tmp_path: Path) -> None:
+    assert say("check", "--deep", "--results-dir", str(tmp_path / "none")).code == 3
+
+
+@pytest.mark.parametrize("options", [(), ("--update",), ("--deep", "--update")])
+def test_a_check_wants_a_baseline_or_to_be_deep(say: Say, options: tuple[str, ...]) -> None:
+    answer = say("check", *options)
+    assert answer.code == 2
+    (line,) = answer.lines
+    assert "--baseline" in line
