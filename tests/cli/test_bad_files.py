@@ -145,8 +145,8 @@ TASK_FILES = [
     Bad("name of a task that exists", own_task(name='"sst2"'), OWN, ["own/mytask.toml", "name", "sst2"]),
     Bad("data file that is not there", own_task(train='"trian.csv"'), OWN, ["own/mytask.toml", "train", "own/trian.csv"]),
     Bad("column that is not there", own_task(text='"reveiw"'), OWN, ["train.csv", "reveiw", "review"]),
-    Bad("label that is not named", own_task(b"review,liked\ngood,maybe\n"), OWN, ["own/train.csv", 2, "maybe", "no", "yes"]),
-    Bad("row of another width", own_task(b"review,liked\ngood,yes,really\n"), OWN, ["own/train.csv", 2, 3]),
+    Bad("label that is not named", own_task(b"review,liked\ngood,maybe\n"), OWN, [("own/train.csv", 2, "maybe", "no", "yes")]),
+    Bad("row of another width", own_task(b"review,liked\ngood,yes,really\n"), OWN, [("own/train.csv", 2, 3, 2)]),
     Bad("data file without rows", own_task(b"review,liked\n"), OWN, ["own/train.csv"]),
     Bad(
         "half of a character",
@@ -156,7 +156,7 @@ TASK_FILES = [
     ),
     Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "values"]),
     Bad("data file that is not UTF-8", own_task(b"review,liked\n\xff,yes\n"), OWN, ["own/train.csv", "UTF-8"]),
-    Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, ["reviews", 2, 400]),
+    Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, [("reviews", 2, 400)]),
     Bad("JSONL that is no JSON", own_task(b"{", "rows.jsonl", train='"rows.jsonl"'), OWN, ["own/rows.jsonl", 1, "JSON"]),
     Bad("Parquet that is none", own_task(b"PAR1", "rows.parquet", train='"rows.parquet"'), OWN, ["own/rows.parquet", "Parquet"]),
 ]
@@ -187,10 +187,10 @@ GLUE_FILES = [
         "header of another task",
         glue("rte", b"sentence\tlabel\nfine\t1\n"),
         [*ON_TSV, "--tasks", "rte"],
-        ["glue/RTE/train.tsv", 1, 2, 4],
+        [("glue/RTE/train.tsv", 1, 2, 4)],
     ),
-    Bad("line that is cut", glue("sst2", b"sentence\tlabel\nfine\n"), ON_SST2, ["glue/SST-2/train.tsv", 2, 1]),
-    Bad("label of no class", glue("sst2", b"sentence\tlabel\nfine\t7\n"), ON_SST2, ["glue/SST-2/train.tsv", 2, 7, 0, 1]),
+    Bad("line that is cut", glue("sst2", b"sentence\tlabel\nfine\n"), ON_SST2, [("glue/SST-2/train.tsv", 2, 1, 2)]),
+    Bad("label of no class", glue("sst2", b"sentence\tlabel\nfine\t7\n"), ON_SST2, [("glue/SST-2/train.tsv", 2, 7, 0, 1)]),
     Bad(
         "rows that are not UTF-8",
         glue("sst2", b"sentence\tlabel\n\xff\t1\n"),
@@ -204,13 +204,13 @@ GLUE_FILES = [
 WEIGHTS_FILES = [
     Bad("folder without config.json", bert("config.json", None), ON_BERT, ["mine/config.json"]),
     Bad("config.json that is no JSON", bert("config.json", b"{"), ON_BERT, ["mine/config.json"]),
-    Bad("model of another family", bert_config(model_type="gpt2"), ON_BERT, ["mine/config.json", "gpt2", "bert"]),
+    Bad("model of another family", bert_config(model_type="gpt2"), ON_BERT, [("mine/config.json", "gpt2", "bert")]),
     Bad("size that is no number", bert_config(hidden_size="wide"), ON_BERT, ["mine/config.json", "hidden_size", "wide"]),
     Bad(
         "heads that do not divide the width",
         bert_config(num_attention_heads=3),
         ON_BERT,
-        ["mine/config.json", "hidden_size 8", "num_attention_heads 3"],
+        [("mine/config.json", "hidden_size", 8, "num_attention_heads", 3)],
     ),
     Bad("folder without a vocabulary", bert("vocab.txt", None), ON_BERT, ["mine", "vocab.txt"]),
     Bad("tokenizer that is no JSON", bert("tokenizer.json", b"{"), ON_BERT, ["mine/tokenizer.json"]),
@@ -240,7 +240,7 @@ def page() -> None:
 
 RECORDS = [
     Bad("record that is cut", stored(RECORD, lambda content: content[:-9]), ["sweep", "d1e0", *STORED_RUNS], [RECORD], 3),
-    Bad("record of a newer version", record(schema=99), ["sweep", "d1e0", *STORED_RUNS], [RECORD, 99], 3),
+    Bad("record of a newer version", record(schema=99), ["sweep", "d1e0", *STORED_RUNS], [(RECORD, 99, 2)], 3),
     Bad("record with a field too many", record(colour="red"), ["sweep", "d1e0", *STORED_RUNS], [RECORD, "colour"], 3),
     Bad("record of another folder", record(run_id="feed" + "0" * 12), ["sweep", "d1e0", *STORED_RUNS], [RECORD, "feed" + "0" * 12], 3),
     Bad("trace that is cut", stored("trace.npz", lambda content: content[:99]), ["sweep", "d1e0", *STORED_RUNS], [STORED / "trace.npz"], 3),

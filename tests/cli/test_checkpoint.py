@@ -176,13 +176,13 @@ def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFix
 
 MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--checkpoint", "nowhere"], ["nowhere"]),
-    (["--checkpoint", "mine", "--labels", "good"], [1, "good", "demo-single", 2, *LABELS]),
-    (["--checkpoint", "mine", "--labels", "good,bad"], ["good", "bad", "demo-single", *LABELS, "--labels"]),
+    (["--checkpoint", "mine", "--labels", "good"], [(1, "good", "demo-single", 2, *LABELS)]),
+    (["--checkpoint", "mine", "--labels", "good,bad"], [("good", "bad", "demo-single"), *LABELS, "--labels"]),
     (["--checkpoint", "mine", "--labels", ","], ["--labels"]),
     (["--labels", "good,bad"], ["--labels good,bad", "--checkpoint"]),
     (["--methods", "checkpoint"], ["tiny", "--checkpoint"]),
-    (["--checkpoint", "mine", "--tasks", "mnli"], [2, "mnli", 3]),
-    (["--checkpoint", "mine", "--tasks", "stsb"], [2, "stsb", 1]),
+    (["--checkpoint", "mine", "--tasks", "mnli"], [(2, "mnli", 3)]),
+    (["--checkpoint", "mine", "--tasks", "stsb"], [(2, "stsb", 1)]),
     (["--checkpoint", "nameless"], ["LABEL_0", "LABEL_1", "--labels " + ",".join(LABELS)]),
 ]
 

@@ -212,7 +212,7 @@ def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
     answer = say(*words)
     assert answer.code == 0
     for line, names in zip(answer.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True):
-        assert_names(line, *names)
+        assert_names(line, names)
     assert say(*words, "-q").err == ""
 
 

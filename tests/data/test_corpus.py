@@ -165,8 +165,8 @@ def test_words_are_of_letters_alone(tmp_path: Path) -> None:
     [
         (None, ["--corpus", "corpus.txt"]),
         (b"caf\xe9\n" * 100, ["--corpus", "corpus.txt", "UTF-8"]),
-        (b"one\ntwo\n", ["corpus.txt", 2, 40]),
-        (b"", ["corpus.txt", 0, 40]),
+        (b"one\ntwo\n", ["corpus.txt", (2, 40)]),
+        (b"", ["corpus.txt", (0, 40)]),
     ],
 )
 def test_unusable_corpus_is_refused(tmp_path: Path, content: bytes | None, names: list[object]) -> None:
@@ -227,7 +227,7 @@ def test_missing_corpus_is_one_line(say: Say, own_folders: None) -> None:
         (("--methods", "bert", "--glove", "a.txt"), ["--glove"]),
         (("--methods", "tinybert", "--glove", "absent.txt"), ["--glove", "absent.txt"]),
         (("--methods", "tinybert", "--glove", "a.txt"), ["--glove", "a.txt", 1]),
-        (("--methods", "bert,distilbert", "--corpus", "few.txt"), ["few.txt", 3, 40]),
+        (("--methods", "bert,distilbert", "--corpus", "few.txt"), ["few.txt", (3, 40)]),
     ],
     ids=str,
 )

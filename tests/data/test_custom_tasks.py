@@ -45,7 +45,7 @@ def test_plain_task_is_read_by_label(folder: Path) -> None:
     assert data.dev.labels.tolist() == [float(number % 3 > 0) for number in range(900, 920)]
     assert {name: len(part) for name, part in data.splits().items()} == {"train": 100, "selection": 100, "calibration": 300, "dev": 20}
     (remark,) = data.remarks
-    assert_names(remark, 100, 400)
+    assert_names(remark, (100, 400))
 
 
 def test_paths_are_relative_to_task_file(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -169,14 +169,14 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
     ({"name": '"Reviews"'}, ["name", "Reviews", "a-z"]),
     ({"name": '"mrpc"'}, ["name", "mrpc"]),
     ({"name": '"glue"'}, ["name", "glue"]),
-    ({"lables": '["a", "b"]'}, ["lables", "labels", "dev_share"]),
+    ({"lables": '["a", "b"]'}, [("lables", "labels", "dev_share")]),
     ({"train": None}, ["train", ".csv"]),
     ({"train": '"none.csv"'}, ["train", "none.csv"]),
     ({"train": '"train.txt"'}, ["train", "train.txt", ".jsonl"]),
     ({"train": "[1]"}, ["train", "[1]"]),
     ({"dev": None}, ["dev", "dev_share"]),
     ({"dev_share": "0.1"}, ["dev", "dev_share"]),
-    ({"dev": None, "dev_share": "1.5"}, ["dev_share", 1.5, 0, 1]),
+    ({"dev": None, "dev_share": "1.5"}, [("dev_share", 1.5, 0, 1)]),
     ({"dev": None, "dev_share": "nan"}, ["dev_share", "nan"]),
     ({"dev": None, "dev_share": '"plenty"'}, ["dev_share", "plenty"]),
     ({"text": None}, ["text"]),
@@ -189,8 +189,8 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
     ({"labels": '["no"]'}, ["labels", "['no']"]),
     ({"labels": '["no", "no"]'}, ["labels", "['no', 'no']"]),
     ({"labels": "[0, 1]"}, ["labels", "[0, 1]"]),
-    ({"values": '["0"]'}, ["values", "['0']", 2, "labels"]),
-    ({"regression": '"yes"'}, ["regression", "yes", "true", "false"]),
+    ({"values": '["0"]'}, [("values", "['0']", 2, "labels")]),
+    ({"regression": '"yes"'}, [("regression", "yes", "true", "false")]),
     ({"regression": "true"}, ["labels", "['no', 'yes']", "regression", "true"]),
     ({"scale": "5.0"}, ["scale", 5.0, "regression", "true"]),
     ({"labels": None, "regression": "true"}, ["scale", "range"]),
@@ -201,9 +201,9 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
     ({"labels": None, "regression": "true", "range": "[nan, 1]"}, ["range", "nan"]),
     ({"labels": None, "regression": "true", "scale": "5"}, ["metrics", "accuracy", "pearson", "spearman"]),
     ({"metrics": None}, ["metrics", "accuracy", "f1", "matthews"]),
-    ({"metrics": '"acuracy"'}, ["metrics", "acuracy", "accuracy", "pearson"]),
-    ({"metrics": '["accuracy", "pearson"]'}, ["metrics", "pearson", 2, "accuracy", "f1", "matthews"]),
-    ({"metrics": '"f1"', "labels": '["a", "b", "c"]'}, ["metrics", "f1", 3, "accuracy"]),
+    ({"metrics": '"acuracy"'}, [("metrics", "acuracy", "accuracy", "pearson")]),
+    ({"metrics": '["accuracy", "pearson"]'}, [("metrics", "pearson", 2, "accuracy", "f1", "matthews")]),
+    ({"metrics": '"f1"', "labels": '["a", "b", "c"]'}, [("metrics", "f1", 3, "accuracy")]),
     ({"metrics": "[]"}, ["metrics", "[]"]),
     ({"metrics": '"evaluate:wer"'}, ["metrics", "evaluate:wer", "--allow-metric-code"]),
     ({"metrics": '"__import__(1)"'}, ["metrics", "__import__(1)", "accuracy"]),
@@ -241,19 +241,19 @@ def test_task_file_must_be_toml(tmp_path: Path) -> None:
 
 
 ROWS: list[tuple[str, str, list[object]]] = [
-    ("train.csv", "review,liked\na,yes\nb,maybe\n", [3, "maybe", "no", "yes"]),
-    ("train.csv", "review,liked\na,yes\nb\n", [3, 1, 2]),
-    ("train.csv", "review,likd\na,yes\n", ["liked", "likd"]),
+    ("train.csv", "review,liked\na,yes\nb,maybe\n", [(3, "maybe", "no", "yes")]),
+    ("train.csv", "review,liked\na,yes\nb\n", [(3, 1, 2)]),
+    ("train.csv", "review,likd\na,yes\n", [("liked", "likd")]),
     ("train.csv", "review,review,liked\na,b,yes\n", ["review", 2]),
     ("train.csv", 'review,liked\n"a"b,yes\n', [2]),
     ("train.csv", "review,liked\n", []),
     ("train.csv", "", ["review"]),
-    ("train.tsv", "review\tliked\na\tb\tyes\n", [2, 3]),
+    ("train.tsv", "review\tliked\na\tb\tyes\n", [(2, 3, 2)]),
     ("train.jsonl", '{"review": "a", "liked": "yes"}\n{"review": 3, "liked": "yes"}\n', [2, "review", 3]),
     ("train.jsonl", '{"review": "a", "liked": null}\n', [1, "liked"]),
     ("train.jsonl", '{"review": "a", "liked": ["yes"]}\n', [1, "liked", "['yes']"]),
     ("train.jsonl", '{"review": "a"}\n', [1, "liked", "review"]),
-    ("train.jsonl", '{"review": "a", "liked": true}\n', [1, "true", "no", "yes"]),
+    ("train.jsonl", '{"review": "a", "liked": true}\n', [(1, "true", "no", "yes")]),
     ("train.jsonl", '{"review": "a",\n', [1, "JSON"]),
     ("train.jsonl", "[1]\n", [1, "[1]"]),
     ("train.parquet", "review,liked\n", ["Parquet"]),
@@ -279,7 +279,7 @@ def test_data_must_fit_encoding_and_range(folder: Path) -> None:
     changes = {"train": '"numbers.csv"', "labels": None, "regression": "true", "metrics": '"pearson"', "range": "[0.25, 1.0]"}
     with pytest.raises(HarnessError) as error:
         load(write_task(folder, changes))
-    assert_names(one_line(error), folder / "numbers.csv", 3, -0.5, 0.25, 1)
+    assert_names(one_line(error), folder / "numbers.csv", (3, "-0.5", 0.25, 1))
 
 
 def test_too_few_rows_name_both_numbers(tmp_path: Path) -> None:
@@ -287,10 +287,10 @@ def test_too_few_rows_name_both_numbers(tmp_path: Path) -> None:
     for changes in ({"dev": '"train.csv"'}, {"dev": None, "dev_share": "0.1"}):
         with pytest.raises(HarnessError) as error:
             load(write_task(tmp_path, changes))
-        assert_names(one_line(error), "reviews", 30 if "dev_share" not in changes else 27, 400)
+        assert_names(one_line(error), "reviews", (30 if "dev_share" not in changes else 27, 400))
     with pytest.raises(HarnessError) as error:
         load(write_task(tmp_path, {"dev": None, "dev_share": "0.001"}))
-    assert_names(one_line(error), "reviews", "dev_share", 0.001, 30)
+    assert_names(one_line(error), "reviews", ("dev_share", 0.001, 30))
 
 
 def test_rows_that_share_texts_are_counted(tmp_path: Path) -> None:

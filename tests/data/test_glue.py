@@ -46,7 +46,7 @@ def test_mnli_dev_is_wider_than_train(tmp_path: Path) -> None:
     path.rename(path.with_name("dev_matched.tsv"))
     with pytest.raises(HarnessError) as caught:
         read_tsv(TASKS["mnli"], path.with_name("dev_matched.tsv"))
-    assert_names(one_line(caught), path.with_name("dev_matched.tsv"), 1, 12, 16)
+    assert_names(one_line(caught), path.with_name("dev_matched.tsv"), (1, 12, 16))
 
 
 def test_short_rows_of_qqp_are_dropped(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_short_rows_of_qqp_are_dropped(tmp_path: Path) -> None:
     path.write_text(path.read_text() + "7\t8\t9\tE\tF\t1\tmore\n")
     with pytest.raises(HarnessError) as caught:
         read_tsv(TASKS["qqp"], path)
-    assert_names(one_line(caught), path, 6, 7)
+    assert_names(one_line(caught), path, (6, 7, 6))
 
 
 def mnli_rows(start: int, count: int) -> list[Row]:
@@ -102,7 +102,7 @@ def test_unofficial_row_numbers_are_remarked(tmp_path: Path) -> None:
     remarks = load_data(TASKS["mnli"], write_mnli(tmp_path)).remarks
     names = (("train", 600, 392_702), ("dev_matched", 30, 9_815), ("dev_mismatched", 20, 9_832))
     for remark, expected in zip(remarks, names, strict=True):
-        assert_names(remark, *expected)
+        assert_names(remark, expected)
 
 
 def test_official_row_numbers_need_no_remark(tmp_path: Path) -> None:

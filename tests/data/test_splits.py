@@ -160,7 +160,7 @@ def test_too_few_rows_is_an_error(tmp_path: Path, count: int) -> None:
     """A file with too few rows to hold any out is an error."""
     with pytest.raises(HarnessError) as error:
         load_tsv(tmp_path, "cola", singles(count))
-    assert_names(one_line(error), "cola", count, 400)
+    assert_names(one_line(error), "cola", (count, 400))
 
 
 # --- SST-2's rule

@@ -25,7 +25,7 @@ def test_train_rows_error_names_both_numbers(tmp_path: Path, count: int) -> None
     """An error names what was asked for and how many rows the training part has."""
     with pytest.raises(HarnessError) as error:
         load_tsv(tmp_path, "cola", singles(1_000), rows=count)
-    assert_names(one_line(error), f"cola={count}", 600)
+    assert_names(one_line(error), (f"cola={count}", 600))
 
 
 def test_limit_keeps_first_rows_of_parts(tmp_path: Path) -> None:

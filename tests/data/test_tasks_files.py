@@ -86,7 +86,7 @@ def test_wrong_header_is_refused(task: str, tmp_path: Path) -> None:
         read_tsv(TASKS[task], path)
     layout, names = TASKS[task].source.layout, header.lstrip("\ufeff").split("\t")
     places = (*layout.texts, layout.label)
-    assert_names(one_line(caught), path, 1, *(f"cell{place}" for place in places), *(names[place] for place in places))
+    assert_names(one_line(caught), path, 1, (*(f"cell{place}" for place in places), *(names[place] for place in places)))
 
 
 def test_headers_are_dropped_where_they_exist(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) 
     path.write_text(path.read_text() + f"\n{line}\n")
     with pytest.raises(HarnessError) as error:
         read_tsv(TASKS["rte"], path)
-    assert_names(one_line(error), path, 5, got, 4)  # header, two rows, an empty line
+    assert_names(one_line(error), path, (5, got, 4))  # header, two rows, an empty line
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_foreign_label_names_allowed_ones(tmp_path: Path, task: str, label: str,
     with pytest.raises(HarnessError) as error:
         read_tsv(TASKS[task], path)
     number = 2 if task == "cola" else 3
-    assert_names(one_line(error), path, number, *([label] if label else []), *wanted)
+    assert_names(one_line(error), path, (number, *([label] if label else []), *wanted))
 
 
 def test_missing_file_names_the_option(tmp_path: Path) -> None:

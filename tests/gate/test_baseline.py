@@ -21,7 +21,7 @@ from harness.store.results import RECORD
         (None, []),
         ("{", []),
         ("[]", []),
-        ('{"schema": 3, "runs": []}', ["schema", 3, 2]),
+        ('{"schema": 3, "runs": []}', [("schema", 3, 2)]),
         ('{"schema": 2, "runs": [], "more": 1}', ["more"]),
         ('{"schema": 2, "runs": [{"run_id": "a"}]}', ["spec"]),
     ],

@@ -131,7 +131,7 @@ def test_record_must_score_as_its_trace(tmp_path: Path, judge: Judge) -> None:
     path.write_text(path.read_text().replace('"scores":{"accuracy":0.8}', '"scores":{"accuracy":0.1}'))
     found = judge()
     assert (found.code, found.verdicts) == (3, [Verdict.MISSING])
-    assert_names(found.findings[0].note, "accuracy", 1, 0.1, 0.8)
+    assert_names(found.findings[0].note, ("accuracy", 1, "0.1000", "0.8000"))
 
 
 def test_job_is_compared_on_each_processor(tmp_path: Path, say: Say) -> None:

@@ -198,7 +198,7 @@ def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
     assert [row["row"] for row in answers] == [1, 2, 3]
     with pytest.raises(HarnessError) as caught:
         model.answer([("fine", "dull")])
-    assert_names(one_line(caught), "reviews", 1, 2)
+    assert_names(one_line(caught), "reviews", (1, 2, 1))
     older = replace(model, card=replace(model.card, texts=None))
     assert {answer.answer for answer in older.answer([("fine",), ("fine", "dull")])} <= {"no", "yes"}
 
@@ -272,7 +272,7 @@ def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     (tmp_path / "file").write_text("here")
     cases: list[tuple[list[str], int, list[object]]] = [
         ([bert, "--policy", "entropy"], 2, [bert]),
-        ([deebert, "--threshold", "-1"], 2, ["entropy", -1, 0]),
+        ([deebert, "--threshold", "-1"], 2, [("entropy", "-1.0", 0)]),
         ([deebert, "--threshold", "0.1", "--budget-share", "0.5"], 2, ["--threshold 0.1", "--budget-share 0.5"]),
         ([deebert, "--budget-share", "0.01"], 2, [deebert, "entropy", 0.01, "--budget-share"]),
         ([deebert, "--out", str(tmp_path / "there")], 2, [tmp_path / "there", "--out", "--force"]),
@@ -280,7 +280,7 @@ def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
         ([deebert, "--out", str(tmp_path / "file" / "below")], 3, [tmp_path / "file" / "below"]),
         ([deebert, "--cache-dir", str(tmp_path / "none")], 3, [deebert, tmp_path / "none", "harness run"]),
         ([deebert, "--backbone", "minilm"], 4, [deebert, record_of(done, "deebert").data.backbone]),
-        (["../../etc"], 2, ["../../etc", 4, 16]),
+        (["../../etc"], 2, [("../../etc", 4, 16)]),
     ]
     before = everything_under(tmp_path)
     for words, code, names in cases:

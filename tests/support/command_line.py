@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from support.messages import figures, names_all
+from support.messages import figures, names_all, names_in_order
 
 # --- the command line
 
@@ -62,10 +62,10 @@ def assert_one_line(answer: Answer, code: int, names: Sequence[object]) -> None:
 
 def assert_names(line: str, *names: object) -> None:
     """Each of these stands in the line: a path in full, a number as a number, anything else as a word
-    of its own. Folders in front of a file's name do not count, but where the path is asked for."""
+    of its own; those of a tuple in its order, as what was got stands before what is allowed. Folders
+    in front of a file's name do not count, but where the path is asked for."""
     said = re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", line)
-    numbers = figures(said)
-    missing = [name for name in names if not _stands(name, line, said, numbers)]
+    missing = [name for name in names if not _stands(name, line, said)]
     assert not missing, f"{missing} not in: {line}"
 
 
@@ -75,7 +75,9 @@ def assert_suggests(line: str, near: str, known: Iterable[str]) -> None:
     assert next((word for word in words if word in names), None) == near, line
 
 
-def _stands(name: object, line: str, said: str, numbers: list[float]) -> bool:
+def _stands(name: object, line: str, said: str) -> bool:
     if isinstance(name, Path):
         return str(name) in line
-    return name in numbers if isinstance(name, int | float) else names_all(said, name)
+    if isinstance(name, tuple):
+        return names_in_order(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", said), *name)
+    return name in figures(said) if isinstance(name, int | float) else names_all(said, name)
