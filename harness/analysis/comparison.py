@@ -7,6 +7,7 @@ import numpy as np
 
 from harness.analysis.conditions import Condition, by_condition
 from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
+from harness.analysis.points import BudgetShare, Exit
 from harness.analysis.variants import labels
 from harness.data.custom_tasks import task_of
 from harness.evaluation.statistics import Mean, mean
@@ -22,8 +23,7 @@ class Row:
     """One line of the comparison: a method at one of its exits or at a point of its curve, over seeds."""
 
     method: str
-    point: str
-    """`exit 6`, or `MACs <= 1/2` for a point of a dynamic method's curve."""
+    point: Exit | BudgetShare
     scores: dict[str, Mean]
     retained: Mean | None
     """Main score as a share of the reference's, paired by seed."""
@@ -185,7 +185,7 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
     ratios = [latency.reference_ratio.get("1") if latency else None for latency in timed]
     return Row(
         method=name,
-        point=f"exit {records[0].exits[-1].layer}",
+        point=Exit(records[0].exits[-1].layer),
         scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0]) if all(m in all_scores(r) for r in records)},
         retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
         device=records[0].environment.device,
@@ -246,7 +246,7 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
     paths = [latency.path_ratio.get("1") if latency else None for latency in timed]
     return Row(
         method=name,
-        point=f"MACs <= {budget}",
+        point=BudgetShare(budget),
         scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
         retained=_against(records, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
         device=records[0].environment.device,

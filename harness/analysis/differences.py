@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from harness.analysis.comparison import base_for, full_run, reference_runs
 from harness.analysis.conditions import Condition, by_condition
-from harness.analysis.glue_average import LAST_EXIT
 from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
+from harness.analysis.points import AllExits, BudgetShare, LastExit, Point
 from harness.analysis.variants import labels, shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import IncompleteError, unknown
@@ -23,8 +23,6 @@ Array = NDArray[np.float64]
 PLAIN = "plain"
 """In the place of a row's name: of each method with several rows the plain one, which is called as the method."""
 
-ALL_EXITS = "mean of exits"
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -32,8 +30,7 @@ class Difference:
 
     method: str
     """The row's name in the report, settings that differ included."""
-    point: str
-    """`last exit`, `mean of exits`, or `MACs <= 1/2` for a point of a dynamic method's curve."""
+    point: Point
     score: Mean
     """By the metric, on dev, over all seeds of the row."""
     macs: Mean
@@ -128,11 +125,11 @@ def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Se
 
 
 def _rows(
-    name: str, other: str, reached: Mapping[str, Mapping[str, Mapping[int, _Reached]]], metric: str, labelled: Array
+    name: str, other: str, reached: Mapping[str, Mapping[Point, Mapping[int, _Reached]]], metric: str, labelled: Array
 ) -> Iterator[Difference]:
-    single = list(reached[other]) == [LAST_EXIT]
+    single = list(reached[other]) == [LastExit()]
     for point, seeds in reached[name].items():
-        like = LAST_EXIT if single else point
+        like = LastExit() if single else point
         theirs = reached[other].get(like, {}) if name != other else {}
         pairs = [(theirs[seed], own) for seed, own in seeds.items() if seed in theirs and len(theirs[seed].scores) == len(own.scores)]
         answers = [pair for old, new in pairs for pair in zip(old.answers, new.answers, strict=True)]
@@ -147,29 +144,31 @@ def _rows(
         )
 
 
-def _reached(store: ResultsStore, runs: Sequence[RunRecord], base: Mapping[int, RunRecord], metric: str) -> dict[str, dict[int, _Reached]]:
+def _reached(
+    store: ResultsStore, runs: Sequence[RunRecord], base: Mapping[int, RunRecord], metric: str
+) -> dict[Point, dict[int, _Reached]]:
     """Point -> seed -> what was answered there, of points that all seeds have."""
-    found: dict[str, dict[int, _Reached]] = {}
+    found: dict[Point, dict[int, _Reached]] = {}
     for run in runs:
         for point, at in _points(store, run, full_run(run, base), metric).items():
             found.setdefault(point, {})[run.spec.seed] = at
     return {point: seeds for point, seeds in found.items() if len(seeds) == len(runs)}
 
 
-def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -> dict[str, _Reached]:
+def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -> dict[Point, _Reached]:
     dev = store.trace(run)
     said = tuple(dev.predictions().astype(np.float64))
 
     def at(answers: tuple[Array, ...], macs: float) -> _Reached:
         return _Reached(answers, tuple(float(METRICS[metric](one, dev.labels)) for one in answers), macs)
 
-    found = {LAST_EXIT: at(said[-1:], run.exits[-1].macs)}
+    found: dict[Point, _Reached] = {LastExit(): at(said[-1:], run.exits[-1].macs)}
     if len(said) > 1:
-        found[ALL_EXITS] = at(said, float(np.mean([measured.macs for measured in run.exits])))
+        found[AllExits()] = at(said, float(np.mean([measured.macs for measured in run.exits])))
     if run.policy is None:
         return found
     policy = policy_of(run)
     for name, threshold in chosen_thresholds(store, run, policy, full, {name: BUDGETS[name] for name in POINTS}).items():
         reached = evaluate(run, dev, policy, threshold)
-        found[f"MACs <= {name}"] = _Reached((reached.predictions,), (reached.scores[metric],), reached.macs)
+        found[BudgetShare(name)] = _Reached((reached.predictions,), (reached.scores[metric],), reached.macs)
     return found

@@ -1,17 +1,16 @@
 """GLUE's average over tasks, of comparisons that differ in nothing else; and its table."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.analysis.comparison import Comparison, Row
 from harness.analysis.conditions import Condition
+from harness.analysis.points import BudgetShare, Exit, LastExit
 from harness.data.tasks import task_groups
 
 UNCOUNTED = "wnli"
 """Left out unless asked for: most of its dev rows stand in train with the other label, so that majority answers win."""
-
-LAST_EXIT = "last exit"
 
 
 @dataclass(frozen=True)
@@ -19,16 +18,9 @@ class AverageRow:
     """A method at its last exit or at a point of its curve, over tasks."""
 
     method: str
-    point: str
-    """`last exit`, or `MACs <= 1/2`."""
+    point: LastExit | BudgetShare
     scores: dict[str, float | None]
     """Task -> mean of its metrics (of MNLI matched and mismatched), each a mean over seeds; None where the point is not there."""
-
-    @property
-    def average(self) -> float | None:
-        """Mean over the tasks; None where a task lacks the point, or where there is none."""
-        known = [score for score in self.scores.values() if score is not None]
-        return sum(known) / len(known) if known and len(known) == len(self.scores) else None
 
 
 @dataclass(frozen=True)
@@ -41,8 +33,15 @@ class GlueAverage:
     """Task -> rows in training, of the tasks that count: those that all methods have."""
     incomplete: dict[str, tuple[str, ...]]
     """Task that does not count -> methods that it lacks."""
-    constant: AverageRow
+    constant: dict[str, float]
+    """Task -> what a constant answer scores."""
     rows: tuple[AverageRow, ...]
+
+
+def average(scores: Mapping[str, float | None]) -> float | None:
+    """Return the mean over the tasks; None where a task lacks its score, or where there is no task."""
+    known = [score for score in scores.values() if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None
 
 
 def glue_averages(comparisons: Sequence[Comparison], wnli: bool) -> list[GlueAverage]:
@@ -80,16 +79,16 @@ def _average(found: dict[str, Comparison]) -> GlueAverage:
         condition=next(iter(ordered.values())).condition,
         train_rows={task: one.records[0].data.rows["train"] for task, one in counted.items()},
         incomplete={task: names for task, names in lacking.items() if names},
-        constant=AverageRow("", "", {task: _mean(list(one.constant_scores.values())) for task, one in counted.items()}),
+        constant={task: _mean(list(one.constant_scores.values())) for task, one in counted.items()},
         rows=tuple(_row(place, counted) for place in sorted(points, key=lambda place: order.index(place[0]))),
     )
 
 
-def _place(row: Row) -> tuple[str, str]:
-    return row.method, LAST_EXIT if row.point.startswith("exit") else row.point
+def _place(row: Row) -> tuple[str, LastExit | BudgetShare]:
+    return row.method, LastExit() if isinstance(row.point, Exit) else row.point
 
 
-def _row(place: tuple[str, str], counted: dict[str, Comparison]) -> AverageRow:
+def _row(place: tuple[str, LastExit | BudgetShare], counted: dict[str, Comparison]) -> AverageRow:
     rows = {task: next((row for row in one.rows if _place(row) == place), None) for task, one in counted.items()}
     scores = {task: None if row is None else _mean([score.mean for score in row.scores.values()]) for task, row in rows.items()}
     return AverageRow(*place, scores)

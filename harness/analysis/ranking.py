@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.conditions import Condition, by_condition, condition
 from harness.analysis.operating_points import evaluate, policy_of
+from harness.analysis.points import Dynamic, Exit
 from harness.analysis.variants import labels
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError
@@ -53,8 +54,7 @@ class Choice:
     """The point of a method that is best on calibration among those within the budget."""
 
     method: str
-    point: str
-    """`exit 3`, or the policy of a dynamic point, whose threshold each seed chose for itself."""
+    point: Exit | Dynamic
     calibration: Mean
     """The task's first metric on the rows that it was chosen by."""
     scores: dict[str, Mean]
@@ -114,7 +114,7 @@ class _Point:
 
 def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget) -> Choice | None:
     """The best of a method's exits and dynamic points that keep the budget in the mean over seeds."""
-    points: dict[str, list[_Point]] = {}
+    points: dict[Exit | Dynamic, list[_Point]] = {}
     for run in runs:
         for name, point in _points(store, run, budget).items():
             points.setdefault(name, []).append(point)
@@ -129,11 +129,11 @@ def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget
         for name, seeds in points.items()
         if len(seeds) == len(runs)
     ]
-    affordable = [choice for choice in found if choice.cost.mean <= budget.amount or not choice.point.startswith("exit")]
+    affordable = [choice for choice in found if choice.cost.mean <= budget.amount or isinstance(choice.point, Dynamic)]
     return min(affordable, key=_order, default=None)
 
 
-def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[str, _Point]:
+def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[Exit | Dynamic, _Point]:
     """Every exit as a truncated model, and where the method is dynamic the best threshold within the budget on calibration."""
     dev, calibration, metrics = store.trace(run), store.trace(run, "calibration"), task_of(run).metrics
 
@@ -143,11 +143,11 @@ def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[str, _P
         (first,), reached = scores(metrics[:1], chosen_by, calibration.labels).values(), scores(metrics, answers, dev.labels)
         return _Point(float(first), {name: float(value) for name, value in reached.items()}, cost)
 
-    found = {}
+    found: dict[Exit | Dynamic, _Point] = {}
     for place, measured in enumerate(run.exits):
         cost = _static_cost(measured, budget)
         if cost is not None:
-            found[f"exit {measured.layer}"] = point(own[place], said[place], cost)
+            found[Exit(measured.layer)] = point(own[place], said[place], cost)
     prices = [_prices(run, trace, budget) for trace in (calibration, dev)] if run.policy is not None else []
     if not prices or prices[0] is None or prices[1] is None:
         return found
@@ -156,7 +156,7 @@ def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[str, _P
     (threshold,) = best_thresholds(policy, calibration, prices[0], metrics[0], thresholds, [budget.amount])
     if threshold is not None:
         chosen_by, reached = (evaluate(run, trace, policy, threshold) for trace in (calibration, dev))
-        found[policy.name] = _Point(chosen_by.scores[metrics[0]], reached.scores, reached.cost(prices[1]))
+        found[Dynamic(policy.name)] = _Point(chosen_by.scores[metrics[0]], reached.scores, reached.cost(prices[1]))
     return found
 
 

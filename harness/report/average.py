@@ -1,9 +1,10 @@
 """The section of GLUE averages in a report."""
 
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 
-from harness.analysis.glue_average import UNCOUNTED, AverageRow, GlueAverage
+from harness.analysis.glue_average import UNCOUNTED, GlueAverage, average
 from harness.report.document import CONSTANT, Part, Section, Table
+from harness.report.formats import json_ready
 
 
 def average_section(found: GlueAverage) -> Section:
@@ -20,17 +21,18 @@ def average_section(found: GlueAverage) -> Section:
         "mean of its metrics, MNLI's of matched and mismatched, and each of these is a mean over the seeds of its table above."
         f"{'' if UNCOUNTED in (*tasks, *found.incomplete) else ' Without WNLI (--wnli).'}"
     )
-    rows = [_cells(row) for row in (replace(found.constant, method=CONSTANT, point="-"), *found.rows)]
+    rows = [_cells(CONSTANT, "-", found.constant), *(_cells(row.method, str(row.point), row.scores) for row in found.rows)]
     return Section(title, (Part(said, Table(["method", "point", *(f"{task} x100" for task in tasks), "average x100"], rows)),))
 
 
 def plain_average(found: GlueAverage) -> dict[str, object]:
     """For json."""
-    return asdict(found) | {
-        "constant": asdict(found.constant) | {"average": found.constant.average},
-        "rows": [asdict(row) | {"average": row.average} for row in found.rows],
+    return json_ready(found) | {
+        "constant": {"method": "", "point": "", "scores": found.constant, "average": average(found.constant)},
+        "rows": [json_ready(row) | {"average": average(row.scores)} for row in found.rows],
     }
 
 
-def _cells(row: AverageRow) -> list[str]:
-    return [row.method, row.point, *("-" if score is None else f"{100 * score:.1f}" for score in (*row.scores.values(), row.average))]
+def _cells(method: str, point: str, scores: Mapping[str, float | None]) -> list[str]:
+    figures = ("-" if score is None else f"{100 * score:.1f}" for score in (*scores.values(), average(scores)))
+    return [method, point, *figures]

@@ -1,14 +1,14 @@
 """The report of paired differences between rows."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 
 from harness.analysis.conditions import title
 from harness.analysis.differences import Difference, Differences, differences
 from harness.evaluation.statistics import RESAMPLES
 from harness.records import RunRecord
 from harness.report.document import MACS_SAID, Part, Section, Table, number
-from harness.report.formats import rendered
+from harness.report.formats import json_ready, rendered
 from harness.store.results import ResultsStore
 
 
@@ -27,7 +27,7 @@ def render_differences(
     found = differences(store, records, against, reference, methods)
     conditions = [one.condition for one in found]
     sections = [_section(one, title(one.condition, conditions)) for one in found]
-    return rendered(form, [asdict(one) for one in found], _flat(found), sections, MACS_SAID)
+    return rendered(form, [json_ready(one) for one in found], _flat(found), sections, MACS_SAID)
 
 
 def _section(found: Differences, title: str) -> Section:
@@ -44,7 +44,7 @@ def _section(found: Differences, title: str) -> Section:
 
 
 def _cells(row: Difference) -> list[str]:
-    figures = [row.method, row.point, number(row.score, 1, 100), number(row.macs, 1, 1e-6)]
+    figures = [row.method, str(row.point), number(row.score, 1, 100), number(row.macs, 1, 1e-6)]
     if row.gain is None or row.interval is None:
         return [*figures, str(row.score.count), "-", "-"]
     low, high = row.interval
@@ -59,7 +59,7 @@ def _flat(found: Sequence[Differences]) -> list[dict[str, object]]:
             "metric": one.metric,
             "constant": one.constant,
             "method": row.method,
-            "point": row.point,
+            "point": str(row.point),
             "against": row.against,
             "score": row.score.mean,
             "macs": row.macs.mean,

@@ -3,13 +3,34 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING
 
 from tabulate import LATEX_ESCAPE_RULES
 
+from harness.analysis.points import Point
 from harness.report.document import Section
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 WHOLE = ("train_rows", "limit", "parameters", "threads", "seeds")
 """Columns of csv that hold whole numbers, beside those that end in .count."""
+
+
+def json_ready(value: "DataclassInstance") -> dict[str, object]:
+    """Return the fields of a dataclass as `dataclasses.asdict` does, with points of the report as text."""
+    return {field.name: _ready(getattr(value, field.name)) for field in fields(value)}
+
+
+def _ready(value: object) -> object:
+    if isinstance(value, Point):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return json_ready(value)
+    if isinstance(value, dict):
+        return {name: _ready(item) for name, item in value.items()}
+    return [_ready(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def as_markdown(sections: Sequence[Section], closing: str) -> str:

@@ -10,6 +10,7 @@ from harness.analysis.conditions import Condition, title
 from harness.analysis.diagnostics import doubts
 from harness.analysis.glue_average import glue_averages
 from harness.analysis.operating_points import BUDGETS
+from harness.analysis.points import BudgetShare
 from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, reason
@@ -19,7 +20,7 @@ from harness.files.atomic import whole
 from harness.records import STEADY, RunRecord
 from harness.report.average import average_section, plain_average
 from harness.report.document import CONSTANT, MACS_SAID, Part, Section, Table, number
-from harness.report.formats import as_latex, as_markdown, csv_text
+from harness.report.formats import as_latex, as_markdown, csv_text, json_ready
 from harness.report.timings import _timings, live_caption, timing_table
 from harness.store.results import ResultsStore
 
@@ -202,7 +203,7 @@ def _main_cells(row: Row, metrics: tuple[str, ...]) -> list[str]:
     seeds = row.macs.count
     return [
         row.method,
-        row.point,
+        str(row.point),
         str(seeds),
         *(number(row.scores.get(metric), 1, 100) for metric in metrics),
         number(row.retained, 1, 100, of=seeds),
@@ -251,7 +252,7 @@ def _plain(store: ResultsStore, comparison: Comparison) -> dict[str, object]:
         "condition": asdict(comparison.condition),
         "reference": comparison.reference,
         "constant_scores": comparison.constant_scores,
-        "rows": [asdict(row) for row in comparison.rows],
+        "rows": [json_ready(row) for row in comparison.rows],
         "curves": [asdict(row) for row in comparison.curves],
         "exits": [asdict(row) for row in comparison.exits],
         "runs": [record.run_id for record in comparison.records],
@@ -281,7 +282,7 @@ def _csv(comparisons: list[Comparison]) -> str:
 
 
 def _csv_row(row: Row) -> dict[str, object]:
-    return {**asdict(row), "composed": _composed(row)}
+    return {**json_ready(row), "composed": _composed(row)}
 
 
 def _constant_row(comparison: Comparison) -> dict[str, object]:
@@ -296,7 +297,7 @@ def _disturbed(row: Row) -> bool:
 
 def _composed(row: Row) -> bool:
     """Whether the row's latency is put together from the paths', not measured."""
-    return row.point.startswith("MACs")
+    return isinstance(row.point, BudgetShare)
 
 
 def report_doubts(store: ResultsStore, records: Sequence[RunRecord]) -> list[str]:

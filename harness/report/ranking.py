@@ -8,7 +8,7 @@ from harness.analysis.ranking import Budget, Ranking, rank
 from harness.evaluation.metrics import METRICS
 from harness.records import RunRecord
 from harness.report.document import CONSTANT, MACS_SAID, Part, Section, Table, number
-from harness.report.formats import rendered
+from harness.report.formats import json_ready, rendered
 from harness.store.results import ResultsStore
 
 
@@ -44,7 +44,7 @@ def _section(ranking: Ranking, title: str) -> Section:
     rows += [
         [
             choice.method,
-            choice.point,
+            str(choice.point),
             str(choice.cost.count),
             number(choice.calibration, 1, 100),
             *(number(choice.scores.get(metric), 1, 100) for metric in metrics),
@@ -63,7 +63,7 @@ def _json_ready(ranking: Ranking) -> dict[str, object]:
         "budget": asdict(ranking.budget),
         "constant_scores": ranking.constant_scores,
         "places": list(ranking.places),
-        "choices": [asdict(choice) for choice in ranking.choices],
+        "choices": [json_ready(choice) for choice in ranking.choices],
         "beyond": list(ranking.beyond),
     }
 
@@ -78,7 +78,7 @@ def _flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
         for choice in ranking.choices:
             figures = {"seeds": choice.cost.count, "calibration": choice.calibration.mean, "cost": choice.cost.mean}
             reached = _score_columns({metric: score.mean for metric, score in choice.scores.items()})
-            found.append({**given, "method": choice.method, "point": choice.point, **figures, **reached})
+            found.append({**given, "method": choice.method, "point": str(choice.point), **figures, **reached})
     return found
 
 

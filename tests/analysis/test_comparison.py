@@ -22,6 +22,7 @@ from support.synthetic import (
 
 from harness.analysis.comparison import Comparison, Row, compare
 from harness.analysis.operating_points import BUDGETS
+from harness.analysis.points import Exit
 from harness.evaluation.curves import sweep
 from harness.evaluation.policies import Entropy
 from harness.evaluation.statistics import Mean, mean
@@ -31,7 +32,7 @@ from harness.store.results import ResultsStore
 
 
 def row_of(comparison: Comparison, method: str, point: str) -> Row:
-    (row,) = [row for row in comparison.rows if (row.method, row.point) == (method, point)]
+    (row,) = [row for row in comparison.rows if (row.method, str(row.point)) == (method, point)]
     return row
 
 
@@ -92,7 +93,7 @@ def test_reference_retains_all_of_itself(comparison: Comparison) -> None:
     """The reference comes first and has the ratio 1 to itself."""
     assert comparison.reference == "bert"
     row = comparison.rows[0]
-    assert (row.method, row.point) == ("bert", "exit 4")
+    assert (row.method, row.point) == ("bert", Exit(4))
     assert_mean(row.scores["accuracy"], 0.8, 0.7)
     assert_mean(row.retained, 1, 1)
     assert_mean(row.mac_ratio, 1, 1)
@@ -258,7 +259,7 @@ def test_missing_reference_leaves_ratios_empty(reference: str | None, store: Res
     runs = [record for record in store.records()[0] if record.spec.method == "deebert"]
     (comparison,) = compare(store, runs, reference)
     assert comparison.reference is None
-    assert [row.point for row in comparison.rows] == ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
+    assert [str(row.point) for row in comparison.rows] == ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
     for row in comparison.rows:
         assert (row.retained, row.mac_ratio, row.latency_ratio) == (None, None, None), row.point
     assert_mean(comparison.rows[0].scores["accuracy"], 0.76, 0.77)

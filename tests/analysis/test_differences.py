@@ -14,7 +14,8 @@ from support.command_line import Say, assert_one_line
 from support.messages import names_all, names_in_order
 from support.synthetic import gap_trace, identified, make_exit, make_record, one_line, save_bert_and_deebert, save_run
 
-from harness.analysis.differences import ALL_EXITS, PLAIN, Difference, differences
+from harness.analysis.differences import PLAIN, Difference, differences
+from harness.analysis.points import AllExits
 from harness.data.tasks import TASKS
 from harness.errors import ExitCode, HarnessError, IncompleteError
 from harness.evaluation.metrics import METRICS
@@ -62,7 +63,7 @@ def save(
 def found(store: ResultsStore, against: str, methods: Sequence[str] | None = None) -> dict[tuple[str, str], Difference]:
     (one,) = differences(store, store.records()[0], against, "bert", methods)
     assert one.metric == "accuracy"
-    return {(row.method, row.point): row for row in one.rows}
+    return {(row.method, str(row.point)): row for row in one.rows}
 
 
 def test_difference_pairs_seeds_and_rows(store: ResultsStore) -> None:
@@ -189,11 +190,11 @@ def test_curve_is_compared_with_single_exit(store: ResultsStore) -> None:
     save(store, "deebert", 1, {}, answers(60), answers(20))
     save(store, "pabee", 1, {}, answers(40), answers(0))
     rows = found(store, "deebert")
-    assert rows["pabee", ALL_EXITS].gain is not None
-    assert rows["pabee", ALL_EXITS].gain.mean == pytest.approx(0.1)
-    assert rows["pabee", ALL_EXITS].macs.mean == pytest.approx((2000 + 8000) / 2)
+    assert rows["pabee", str(AllExits())].gain is not None
+    assert rows["pabee", str(AllExits())].gain.mean == pytest.approx(0.1)
+    assert rows["pabee", str(AllExits())].macs.mean == pytest.approx((2000 + 8000) / 2)
     rows = found(store, "bert")
-    assert rows["deebert", ALL_EXITS].gain is None
+    assert rows["deebert", str(AllExits())].gain is None
     half = rows["deebert", "MACs <= 1/2"]
     assert half.gain is not None
     assert half.gain.mean == pytest.approx(half.score.mean - 0.95)

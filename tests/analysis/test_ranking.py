@@ -39,7 +39,7 @@ def test_threshold_is_best_on_calibration(runs: ResultsStore) -> None:
     of four leave there."""
     best = choice_of(runs, "deebert", "2.5KMAC")
     assert best is not None
-    assert (best.point, best.calibration.mean, best.calibration.count) == ("entropy", 1.0, 2)
+    assert (str(best.point), best.calibration.mean, best.calibration.count) == ("entropy", 1.0, 2)
     assert best.scores["accuracy"].mean == pytest.approx((2 / 4 + 3 / 4) / 2)
     assert best.cost.mean == pytest.approx((5000 + 3500) / 2)
 
@@ -48,7 +48,7 @@ def test_smaller_budget_takes_cheaper_threshold(runs: ResultsStore) -> None:
     """1,750: three rows leave, and layer 1 is wrong on one of them. Layer 4 alone costs 8,400 on dev."""
     best = choice_of(runs, "deebert", "1.75KMAC")
     assert best is not None
-    assert (best.point, best.calibration.mean) == ("entropy", 0.75)
+    assert (str(best.point), best.calibration.mean) == ("entropy", 0.75)
 
 
 def test_unaffordable_methods_are_beyond_budget(runs: ResultsStore) -> None:
@@ -57,7 +57,7 @@ def test_unaffordable_methods_are_beyond_budget(runs: ResultsStore) -> None:
     assert choice_of(runs, "bert", "7.9KMAC") is None
     bert = choice_of(runs, "bert", "8KMAC")
     assert bert is not None
-    assert (bert.point, bert.cost.mean) == ("exit 4", 8000)
+    assert (str(bert.point), bert.cost.mean) == ("exit 4", 8000)
 
 
 def test_equal_scores_prefer_cheaper_point(runs: ResultsStore) -> None:
@@ -67,7 +67,7 @@ def test_equal_scores_prefer_cheaper_point(runs: ResultsStore) -> None:
     """
     best = choice_of(runs, "deebert", "1MMAC")
     assert best is not None
-    assert best.point == "entropy"
+    assert str(best.point) == "entropy"
 
 
 def test_policy_milliseconds_follow_paths(runs: ResultsStore) -> None:
@@ -77,7 +77,7 @@ def test_policy_milliseconds_follow_paths(runs: ResultsStore) -> None:
     twice as long: only H(1/2) fits, 7 ms."""
     best = choice_of(runs, "deebert", "7ms")
     assert best is not None
-    assert best.point == "entropy"
+    assert str(best.point) == "entropy"
     assert best.calibration.mean == pytest.approx((1.0 + 0.5) / 2)
     assert best.cost.mean == pytest.approx(((2 * 3.5 + 2 * 10) / 4 + 7) / 2)
 
