@@ -10,7 +10,7 @@ from support.messages import names_all, names_in_order
 from support.synthetic import exit_1_or_4, identified, make_exit, make_record, random_trace, save_run, single
 
 from harness.analysis.comparison import compare
-from harness.analysis.glue_average import AverageRow, GlueAverage, glue_averages
+from harness.analysis.glue_average import AverageRow, GlueAverage, average, glue_averages
 from harness.data.tasks import TASKS
 from harness.evaluation.trace import Trace
 from harness.records import RunRecord, SplitScores
