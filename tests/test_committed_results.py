@@ -40,6 +40,7 @@ def test_exit_scores_follow_from_trace(store: ResultsStore, record: RunRecord) -
         assert [measured.scores[name] for measured in record.exits] == pytest.approx(values.tolist(), abs=1e-12)
 
 
+@pytest.mark.slow
 @each_run
 def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> None:
     with torch.device("meta"):

@@ -184,6 +184,7 @@ def test_parts_chain_and_pretraining_is_shared(small_work: Work, few_rows: TaskD
     assert rows[3:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "stages"),
     [
@@ -245,6 +246,7 @@ def test_disabled_term_is_never_learned(term: str, lessons: list[Lesson], small_
     assert {lesson.training for lesson in lessons} == {(True, False)}
 
 
+@pytest.mark.slow
 def test_altered_rows_reach_the_loss(lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
     own = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
     reached = []

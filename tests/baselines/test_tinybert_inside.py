@@ -82,6 +82,7 @@ def test_student_and_projections_alone_learn(pair: tuple[Pupil, EncoderModel], f
     assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in pupil.parameters())
 
 
+@pytest.mark.slow
 def test_student_approaches_teacher_inside(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
     """A student draws near to its teacher's inside."""
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)

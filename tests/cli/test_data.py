@@ -40,6 +40,7 @@ def task_file(tmp_path: Path) -> Path:
 # --- own tasks
 
 
+@pytest.mark.slow
 def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path) -> None:
     """A custom task is run, and read again without its file."""
     answer = say("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)

@@ -99,6 +99,7 @@ def runs(place: Path) -> dict[str, str]:
     return {"3f2a": found["sst2"], "RUN_ID": found["sst2"], "81bc": found["rte"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", examples())
 def test_every_example_works(line: str, say: Say, place: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
@@ -122,6 +123,7 @@ def test_every_example_works(line: str, say: Say, place: Path, runs: dict[str, s
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.slow
 def test_every_command_has_an_example() -> None:
     """Every command has an example, which `test_every_example_works` runs."""
     shown = examples()
@@ -130,10 +132,12 @@ def test_every_command_has_an_example() -> None:
             assert any(line.startswith(f"harness {name}") for line in shown), name
 
 
+@pytest.mark.slow
 def test_one_block_is_run_elsewhere() -> None:
     assert sum(block.startswith(IN_A_ROW) for block in blocks()) == 1
 
 
+@pytest.mark.slow
 def test_workflow_recipe_runs(say: Say, place: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The recipe for one's own repository runs.
 

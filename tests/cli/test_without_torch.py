@@ -28,6 +28,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -50,6 +51,7 @@ def test_command_runs_without_torch(words: tuple[str, ...], tmp_path: Path) -> N
     assert answer.stdout
 
 
+@pytest.mark.slow
 def test_torch_is_really_refused(tmp_path: Path) -> None:
     """Code 70 of a command that needs torch."""
     assert run(tmp_path, "flops", "bert").returncode == 70

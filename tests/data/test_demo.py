@@ -26,6 +26,7 @@ def bag(row: DemoRow) -> tuple[str, ...]:
     return tuple(sorted(word for word in " ".join(row.texts).split() if word in TELLING))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_rows_are_stable_and_distinct(task: str) -> None:
     """Rows are the same on every call and none repeats."""
@@ -34,12 +35,14 @@ def test_rows_are_stable_and_distinct(task: str) -> None:
     assert len({row.texts for row in rows}) == len(rows) == demo.SPLIT_SIZES["train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_dev_shares_no_text_with_train(task: str) -> None:
     train, dev = ({text for row in demo_rows(task, split) for text in row.texts} for split in ("train", "dev"))
     assert not train & dev
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_labels_are_balanced_by_hardness(task: str, split: str) -> None:
@@ -49,6 +52,7 @@ def test_labels_are_balanced_by_hardness(task: str, split: str) -> None:
         assert len({counts[hard, label] for label in demo.LABELS[task]}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_words_decide_easy_rows_alone(task: str) -> None:
     """Words alone decide easy rows and say nothing about hard ones."""
@@ -61,6 +65,7 @@ def test_words_decide_easy_rows_alone(task: str) -> None:
     assert best / sum(row.hard for row in rows) < 0.6
 
 
+@pytest.mark.slow
 def test_vocabulary_holds_every_word_once() -> None:
     vocabulary = demo_vocabulary()
     words = {word for task in TASKS for split in ("train", "dev") for row in demo_rows(task, split) for word in " ".join(row.texts).split()}
@@ -68,6 +73,7 @@ def test_vocabulary_holds_every_word_once() -> None:
     assert len(vocabulary) == len(set(vocabulary))
 
 
+@pytest.mark.slow
 def test_unknown_task_or_split_is_refused() -> None:
     for task, split, wrong, known in (("demo-trio", "train", "demo-trio", TASKS), ("demo-pair", "test", "test", demo.SPLIT_SIZES)):
         with pytest.raises(ValueError, match=wrong) as caught:
@@ -95,12 +101,14 @@ def accuracies(record: RunRecord) -> list[float]:
     return [measured.scores["accuracy"] for measured in record.exits]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", METHODS)
 def test_last_exit_learns_the_task(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
     assert accuracies(runs[task, method])[-1] >= 0.90
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", ["deebert", "pabee"])
 def test_first_exit_stays_below_the_last(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
@@ -108,6 +116,7 @@ def test_first_exit_stays_below_the_last(runs: dict[tuple[str, str], RunRecord],
     assert first <= last - 0.10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
     ("method", "policy", "thresholds"),
@@ -128,6 +137,7 @@ def test_easy_rows_leave_earlier(
     assert macs[:, ~hard].mean() < macs[:, hard].mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_methods_differ_but_for_shared_exit(store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str) -> None:
     """deebert shares its last exit with bert; all other exits differ."""

@@ -99,6 +99,7 @@ def found(hub: Hub, home: Path) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("api", "reason"), [("busy", 429), ("silent", 2)])
 def test_failing_hub_leaves_no_part(hub: Hub, tmp_path: Path, api: str, reason: int) -> None:
     """A hub that cannot serve a whole repository leaves no part of it that would look whole.

@@ -220,6 +220,7 @@ def test_failing_child_reports_last_line(monkeypatch: pytest.MonkeyPatch, progra
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_child_rounds_advance_progress(job: LatencyJob) -> None:
     """Each round of the child advances the progress."""
     began: list[tuple[list[float], int | None]] = []
@@ -236,6 +237,7 @@ def test_child_rounds_advance_progress(job: LatencyJob) -> None:
     assert [figures(note) for note in notes] == [[1], [1], [4], [4]]  # batch sizes
 
 
+@pytest.mark.slow
 def test_waiting_timing_is_announced(job: LatencyJob) -> None:
     """A timing that has to wait for another says so."""
     said, lines = threading.Event(), []
@@ -272,6 +274,7 @@ def test_nonsense_from_child_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> N
     assert_says(caught, code=ExitCode.INCOMPLETE)
 
 
+@pytest.mark.slow
 def test_user_folder_gives_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob) -> None:
     """The user's folder gives the child no program.
 

@@ -128,6 +128,7 @@ def test_no_rows_have_no_predictions(export: Callable[..., Path]) -> None:
     assert load(export("bert")).answer([]) == []
 
 
+@pytest.mark.slow
 def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_path: Path) -> None:
     """A fresh process with nothing but the folder gives the same answers."""
     folder = export("deebert")
