@@ -199,7 +199,7 @@ def test_wording_of_fetch(transcript: Transcript, snapshot: SnapshotAssertion, o
     for split in ("train", "validation", "test"):
         write_parquet(online, "wnli", split, glue_rows("wnli", 0, 4))
     capsys.readouterr()  # the library's progress
-    transcript.run("fetch --help", "fetch --tasks demo,wnli --backbone tiny", "fetch --tasks rte --backbone bert-base-uncased --offline")
+    transcript.run("fetch --help", "fetch --tasks demo,wnli --backbone tiny", "fetch --tasks rte --backbone bert-large-uncased --offline")
     transcript.run("fetch", "fetch --tasks gleu", "fetch --backbone tyni")
     assert transcript.text == snapshot
 
