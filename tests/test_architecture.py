@@ -266,7 +266,9 @@ def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
 
 
 def test_command_line_loads_almost_nothing(tmp_path: Path) -> None:
-    import_in_a_fresh_process(tmp_path, f"harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate")
+    import_in_a_fresh_process(
+        tmp_path, f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate"
+    )
 
 
 def test_imports_load_no_heavy_library_and_print_nothing(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from harness.cli.options import PREFIX, results_option, verbosity_options
 from harness.cli.results import check_command, report_command, schema_command
 from harness.cli.run import run_command
 from harness.errors import ExitCode, HarnessError
+
+if TYPE_CHECKING:
+    from harness.store.results import Problem
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": PREFIX}
 
@@ -57,17 +61,14 @@ def list_command(what: str, method: str | None, form: str, results_dir: Path, ve
     """
     import json
 
-    from harness.report.listings import runs, text
-    from harness.store.results import Problem, ResultsStore, collector_paused
+    from harness.report.listings import text
 
     problems: list[Problem] = []
     words = text
     if method is not None and what != "methods":
         raise HarnessError(f"list {what} takes no further name: {method}")
     if what == "runs":
-        with collector_paused():
-            records, problems = ResultsStore(results_dir).records()
-            rows = runs(records)
+        rows, problems = _runs(results_dir)
     else:
         from harness.cli.catalogue import backbones, methods, settings, settings_text, tasks
 
@@ -82,6 +83,16 @@ def list_command(what: str, method: str | None, form: str, results_dir: Path, ve
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
     return ExitCode.INCOMPLETE if problems else ExitCode.OK
+
+
+def _runs(results_dir: Path) -> tuple[list[dict[str, object]], list[Problem]]:
+    """The rows of the listing, and what cannot be read. The records are gone before the rows are shown."""
+    from harness.report.listings import runs
+    from harness.store.results import ResultsStore, collector_paused
+
+    with collector_paused():
+        records, problems = ResultsStore(results_dir).records()
+        return runs(records), problems
 
 
 fetch_command = cli.command("fetch")(fetch_options(verbosity_options(fetch)))

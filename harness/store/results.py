@@ -166,13 +166,18 @@ class ResultsStore:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep Python from looking for cycles while many records are made, which have none: that takes longer than reading."""
+    """Keep Python from looking for cycles while many records are made, which have none: that takes longer than reading.
+
+    What was made counts as old afterwards, or the collector would go through all of it at once.
+    """
     running = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if running:
+            gc.freeze()
+            gc.unfreeze()
             gc.enable()
 
 
