@@ -23,7 +23,14 @@ ACTIVATION: dict[str, ExitActivation] = {"distilbert": "relu", "electra": "gelu"
 def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
     """The library's sequence classifier of the backbone's family; a regression answers in units of the label."""
     exits = last_only(backbone.shape, "dense")
-    return ModelConfig(backbone.shape, "cls", task.classes, 1.0, exits, exit_activation=ACTIVATION.get(backbone.family, "tanh"))
+    return ModelConfig(
+        backbone.shape,
+        "cls",
+        task.classes,
+        1.0,
+        exits,
+        exit_activation=ACTIVATION.get(backbone.family, "tanh"),
+    )
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,9 @@ class Checkpoint:
         Raises: HarnessError for a backbone without weights.
         """
         if backbone.folder is None:
-            raise HarnessError(f"backbone {backbone.name} is random: give a fine-tuned classifier as --checkpoint FOLDER or OWNER/NAME")
+            raise HarnessError(
+                f"backbone {backbone.name} is random: give a fine-tuned classifier as --checkpoint FOLDER or OWNER/NAME"
+            )
         labels = class_names(backbone.folder) if self.labels is None else self.labels
         return replace(self, labels=labels, fingerprint=backbone.fingerprint)
 
@@ -93,7 +102,9 @@ class Read:
     """Where each of the task's labels stands among the checkpoint's classes."""
     revision: ClassVar[int] = 1
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Read the weights; the report says that no row was trained on."""
         model, report = fine_tuned(backbone, checkpoint_config(backbone, data.task), self.places)
         return FreshFit(model, Training(0, 0, 0.0, 0.0, (), 0), report)

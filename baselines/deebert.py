@@ -42,7 +42,9 @@ class DeeBert(Recipe):
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in both stages."""
         rates = self.learning_rates or backbone.head_learning_rates
-        return replace(super().settled(backbone), learning_rates=rates, teacher=self.teacher.settled(backbone))
+        return replace(
+            super().settled(backbone), learning_rates=rates, teacher=self.teacher.settled(backbone)
+        )
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with an exit after every layer."""
@@ -54,7 +56,9 @@ class DeeBert(Recipe):
         first = self.teacher.fit(data, backbone, work)
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
-            return (first.stage if at.seed == work.seed else self.teacher.fit(data, backbone, at).stage,)
+            return (
+                first.stage if at.seed == work.seed else self.teacher.fit(data, backbone, at).stage,
+            )
 
         def stage(schedule: Schedule) -> AddExits:
             return AddExits("deebert-exits", self.head, schedule)

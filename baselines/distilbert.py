@@ -8,9 +8,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from baselines.bert import Bert
-from baselines.distillation.masked_lm import MaskedLm, Pieces, Words, maskable, masked, masked_accuracy, masked_lm, told
+from baselines.distillation.masked_lm import (
+    MaskedLm,
+    Pieces,
+    Words,
+    maskable,
+    masked,
+    masked_accuracy,
+    masked_lm,
+    told,
+)
 from baselines.distillation.stages import DistilAnswers
-from baselines.distillation.students import Start, begun, check_published, every_other, published, shape_of, take_layers
+from baselines.distillation.students import (
+    Start,
+    begun,
+    check_published,
+    every_other,
+    published,
+    shape_of,
+    take_layers,
+)
 from baselines.encoders.encoder import EncoderModel, Head
 from baselines.training.finetune import FineTune, last_only
 from baselines.training.loop import Examples, train
@@ -73,27 +90,45 @@ class DistilBert(Recipe):
         if not 0 < self.layers <= 1:
             raise ValueError(f"layers {self.layers}: wanted a share above 0, up to 1")
         check_published(self.checkpoint)
-        for name, count in {"pretraining_epochs": self.pretraining_epochs, "pretraining_batch": self.pretraining_batch}.items():
+        for name, count in {
+            "pretraining_epochs": self.pretraining_epochs,
+            "pretraining_batch": self.pretraining_batch,
+        }.items():
             if count < 1:
                 raise ValueError(f"{name} {count}: wanted 1 or more")
         if min(self.pretraining_rate, self.temperature) <= 0:
-            raise ValueError(f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: wanted positive numbers")
-        if min(self.soft, self.masked, self.cosine) < 0 or self.soft + self.masked + self.cosine == 0:
-            raise ValueError(f"soft {self.soft}, masked {self.masked}, cosine {self.cosine}: wanted weights from 0, one of them above")
+            raise ValueError(
+                f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: wanted positive numbers"
+            )
+        if (
+            min(self.soft, self.masked, self.cosine) < 0
+            or self.soft + self.masked + self.cosine == 0
+        ):
+            raise ValueError(
+                f"soft {self.soft}, masked {self.masked}, cosine {self.cosine}: wanted weights from 0, one of them above"
+            )
         if not 0 <= self.task_soft <= 1:
             raise ValueError(f"task_soft {self.task_soft}: wanted a share from 0 to 1")
 
     def reads(self) -> Reads:
         """The corpus, unless pre-training is off or done by others."""
-        return Reads(corpus=self.pretraining and self.checkpoint is None, checkpoint=self.checkpoint)
+        return Reads(
+            corpus=self.pretraining and self.checkpoint is None, checkpoint=self.checkpoint
+        )
 
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in the teacher too."""
-        return replace(super().settled(backbone), teacher=self.teacher and self.teacher.settled(backbone))
+        return replace(
+            super().settled(backbone), teacher=self.teacher and self.teacher.settled(backbone)
+        )
 
     def revisions(self) -> dict[str, int]:
         """The stages of `fit`."""
-        start = {"masked-lm": MaskedLm.revision, "distil": DistilWords.revision} if self.reads().corpus else {"start": Start.revision}
+        start = (
+            {"masked-lm": MaskedLm.revision, "distil": DistilWords.revision}
+            if self.reads().corpus
+            else {"start": Start.revision}
+        )
         if self.teacher is None:
             return start | {"fine-tune": FineTune.revision}
         return start | self.teacher.revisions() | {"fine-tune-taught": DistilAnswers.revision}
@@ -117,11 +152,25 @@ class DistilBert(Recipe):
         def stage(schedule: Schedule) -> FineTune | DistilAnswers:
             if teacher is None:
                 return FineTune("fine-tune", last_only(shape, self.head), (1.0,), schedule)
-            return DistilAnswers("fine-tune-taught", shape, self.head, self.task_soft, self.temperature, None, schedule)
+            return DistilAnswers(
+                "fine-tune-taught",
+                shape,
+                self.head,
+                self.task_soft,
+                self.temperature,
+                None,
+                schedule,
+            )
 
-        fitted, trials = fit_best_rate(stage, self.schedules(backbone), data, backbone, work, parents)
-        remarks = words.remarks("pre-training learns hidden states alone") if words is not None else ()
-        return Fitted(fitted, (taught.trials if taught is not None else ()) + trials, remarks=remarks)
+        fitted, trials = fit_best_rate(
+            stage, self.schedules(backbone), data, backbone, work, parents
+        )
+        remarks = (
+            words.remarks("pre-training learns hidden states alone") if words is not None else ()
+        )
+        return Fitted(
+            fitted, (taught.trials if taught is not None else ()) + trials, remarks=remarks
+        )
 
     def _check(self, backbone: Backbone) -> None:
         """Raises: HarnessError, before anything is fitted, for a published student or a vocabulary that does not fit."""
@@ -132,9 +181,15 @@ class DistilBert(Recipe):
 
     def _shape(self, backbone: Backbone) -> EncoderShape:
         kept = every_other(backbone.shape.layers, self.layers)
-        return shape_of(backbone.shape, kept) if self.checkpoint is None else find_backbone(self.checkpoint).shape
+        return (
+            shape_of(backbone.shape, kept)
+            if self.checkpoint is None
+            else find_backbone(self.checkpoint).shape
+        )
 
-    def _start(self, words: Words | None, data: TaskData, backbone: Backbone, work: Work) -> FittedStage:
+    def _start(
+        self, words: Words | None, data: TaskData, backbone: Backbone, work: Work
+    ) -> FittedStage:
         """The student before it has seen the task; `words`: who pre-trains it."""
         kept = every_other(backbone.shape.layers, self.layers)
         if self.checkpoint is not None:
@@ -142,9 +197,16 @@ class DistilBert(Recipe):
         if words is None:
             return work.fitted(Start("start", kept), data, backbone)
         if not words.teach and not self.cosine:
-            raise HarnessError(f"backbone {backbone.name} tells {words.accuracy:.2f} of masked words: give distilbert.cosine a weight")
+            raise HarnessError(
+                f"backbone {backbone.name} tells {words.accuracy:.2f} of masked words: give distilbert.cosine a weight"
+            )
         plain = self.schedules(backbone)[0]
-        schedule = replace(plain, epochs=self.pretraining_epochs, batch_size=self.pretraining_batch, learning_rate=self.pretraining_rate)
+        schedule = replace(
+            plain,
+            epochs=self.pretraining_epochs,
+            batch_size=self.pretraining_batch,
+            learning_rate=self.pretraining_rate,
+        )
         weights = (self.soft, self.masked) if words.teach else (0.0, 0.0)
         name = "distil" if words.teach else "distil-cosine"
         stage = DistilWords(name, kept, *weights, self.cosine, self.temperature, schedule)
@@ -164,7 +226,9 @@ class DistilWords:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Fit on the corpus; the best epoch tells most held-out masked words, without the words' losses it is the last."""
         (parent,) = parents
         assert isinstance(parent, EncoderModel)
@@ -182,7 +246,10 @@ class DistilWords:
                 words = told(model, own, given)
                 with torch.no_grad():
                     soft = told(teacher, wanted, given)
-                value = value + self.soft * soft_losses(words[None], soft[None], 1.0, self.temperature).sum()
+                value = (
+                    value
+                    + self.soft * soft_losses(words[None], soft[None], 1.0, self.temperature).sum()
+                )
                 value = value + self.masked * functional.cross_entropy(words.float(), given.targets)
             return value
 

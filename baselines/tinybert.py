@@ -7,7 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from baselines.bert import Bert
-from baselines.distillation.augmentation import AUGMENTATION_REVISION, Augmentation, augmented, check_vocabulary
+from baselines.distillation.augmentation import (
+    AUGMENTATION_REVISION,
+    Augmentation,
+    augmented,
+    check_vocabulary,
+)
 from baselines.distillation.masked_lm import MaskedLm, Pieces, masked_lm
 from baselines.distillation.stages import DistilAnswers
 from baselines.distillation.students import Start, begun, check_published, published
@@ -107,13 +112,21 @@ class TinyBert(Recipe):
     def __post_init__(self) -> None:
         """Raises: ValueError for a value outside its range."""
         super().__post_init__()
-        shares = {"layers": self.layers, "width": self.width, "ffn": self.ffn, "replaced": self.replaced}
+        shares = {
+            "layers": self.layers,
+            "width": self.width,
+            "ffn": self.ffn,
+            "replaced": self.replaced,
+        }
         for name, share in shares.items():
             if not 0 < share <= 1:
                 raise ValueError(f"{name} {share}: wanted a share above 0, up to 1")
         counts = {"general_epochs": self.general_epochs, "general_batch": self.general_batch}
         counts |= {"candidates": self.candidates, "intermediate_epochs": self.intermediate_epochs}
-        bounds = {"intermediate_steps": self.intermediate_steps, "prediction_steps": self.prediction_steps}
+        bounds = {
+            "intermediate_steps": self.intermediate_steps,
+            "prediction_steps": self.prediction_steps,
+        }
         counts |= {name: steps for name, steps in bounds.items() if steps is not None}
         for name, count in counts.items():
             if count < 1:
@@ -121,12 +134,16 @@ class TinyBert(Recipe):
         if self.augmentation < 0:
             raise ValueError(f"augmentation {self.augmentation}: wanted 0 or more copies")
         if min(self.general_rate, self.intermediate_rate) <= 0:
-            raise ValueError(f"general_rate {self.general_rate}, intermediate_rate {self.intermediate_rate}: wanted positive numbers")
+            raise ValueError(
+                f"general_rate {self.general_rate}, intermediate_rate {self.intermediate_rate}: wanted positive numbers"
+            )
         check_published(self.checkpoint)
 
     def reads(self) -> Reads:
         """The corpus for general distillation and for the words that augmentation puts in, word vectors for these alone."""
-        return Reads(self._distils_on_corpus or self.augmentation > 0, self.augmentation > 0, self.checkpoint)
+        return Reads(
+            self._distils_on_corpus or self.augmentation > 0, self.augmentation > 0, self.checkpoint
+        )
 
     def settled(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in the teacher too, and `general` as it comes out.
@@ -135,8 +152,14 @@ class TinyBert(Recipe):
         """
         heads, own = self._shape(backbone).heads[0], backbone.shape.heads[0]
         if self.attention and heads != own:
-            raise HarnessError(f"attention is compared head by head: the student has {heads} heads, backbone {backbone.name} has {own}")
-        return replace(super().settled(backbone), general=self._distils_on_corpus, teacher=self.teacher.settled(backbone))
+            raise HarnessError(
+                f"attention is compared head by head: the student has {heads} heads, backbone {backbone.name} has {own}"
+            )
+        return replace(
+            super().settled(backbone),
+            general=self._distils_on_corpus,
+            teacher=self.teacher.settled(backbone),
+        )
 
     def revisions(self) -> dict[str, int]:
         """The stages of `fit`."""
@@ -148,7 +171,9 @@ class TinyBert(Recipe):
             "intermediate": 0 if self._inside.nothing else DistilInside.revision,
             "prediction": DistilAnswers.revision,
         }
-        return self.teacher.revisions() | {name: revision for name, revision in used.items() if revision}
+        return self.teacher.revisions() | {
+            name: revision for name, revision in used.items() if revision
+        }
 
     def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The student with one exit."""
@@ -168,19 +193,46 @@ class TinyBert(Recipe):
             if not self._inside.nothing:
                 plain = self.schedules(backbone)[0]
                 rate = self.intermediate_rate
-                schedule = replace(plain, epochs=self.intermediate_epochs, learning_rate=rate, warmup=0.0, decay=False)
-                inside = DistilInside("intermediate", self._shape(backbone), self._inside, self.intermediate_steps, schedule)
+                schedule = replace(
+                    plain,
+                    epochs=self.intermediate_epochs,
+                    learning_rate=rate,
+                    warmup=0.0,
+                    decay=False,
+                )
+                inside = DistilInside(
+                    "intermediate",
+                    self._shape(backbone),
+                    self._inside,
+                    self.intermediate_steps,
+                    schedule,
+                )
                 start = (at.fitted(inside, rows, backbone, (*start, teacher)),)
             return *start, teacher
 
         def stage(schedule: Schedule) -> DistilAnswers:
             soft = float(self.prediction)
-            return DistilAnswers("prediction", self._shape(backbone), self.head, soft, 1.0, self.prediction_steps, schedule)
+            return DistilAnswers(
+                "prediction",
+                self._shape(backbone),
+                self.head,
+                soft,
+                1.0,
+                self.prediction_steps,
+                schedule,
+            )
 
-        fitted, trials = fit_best_rate(stage, self.schedules(backbone), rows, backbone, work, parents)
+        fitted, trials = fit_best_rate(
+            stage, self.schedules(backbone), rows, backbone, work, parents
+        )
         if words is None:
             return Fitted(fitted, taught.trials + trials)
-        return Fitted(fitted, taught.trials + trials, (words.stage,), words.remarks("augmentation takes neighbours alone"))
+        return Fitted(
+            fitted,
+            taught.trials + trials,
+            (words.stage,),
+            words.remarks("augmentation takes neighbours alone"),
+        )
 
     @property
     def _inside(self) -> Inside:
@@ -210,7 +262,12 @@ class TinyBert(Recipe):
         if not self._distils_on_corpus:
             return ()
         plain = self.schedules(backbone)[0]
-        schedule = replace(plain, epochs=self.general_epochs, batch_size=self.general_batch, learning_rate=self.general_rate)
+        schedule = replace(
+            plain,
+            epochs=self.general_epochs,
+            batch_size=self.general_batch,
+            learning_rate=self.general_rate,
+        )
         stage = DistilInside("general", self._shape(backbone), self._inside, None, schedule)
         return (work.pretrained(stage, backbone, data.max_length),)
 
@@ -221,7 +278,12 @@ def smaller(shape: EncoderShape, layers: float, width: float, ffn: float) -> Enc
     size = max(round(width * shape.hidden / shape.heads[0]), 1)
     neurons = max(round(ffn * shape.ffn[0]), 1)
     return replace(
-        shape, hidden=size * shape.heads[0], head_size=size, heads=(shape.heads[0],) * depth, ffn=(neurons,) * depth, embedding_rank=None
+        shape,
+        hidden=size * shape.heads[0],
+        head_size=size,
+        heads=(shape.heads[0],) * depth,
+        ffn=(neurons,) * depth,
+        embedding_rank=None,
     )
 
 
@@ -237,7 +299,9 @@ class Pupil(nn.Module):
         super().__init__()
         self.student = student
         own = student.config.shape
-        self.projections = nn.ModuleList(nn.Linear(own.hidden, width) for _ in range(own.layers + 1))
+        self.projections = nn.ModuleList(
+            nn.Linear(own.hidden, width) for _ in range(own.layers + 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -253,7 +317,9 @@ class DistilInside:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Fit on train and keep the last epoch: there is no score for hidden states."""
         teacher = _teacher(parents, data.task, backbone)
         student, report = begun(parents[:-1], self.shape, "plain", data.task, backbone)
@@ -270,7 +336,9 @@ class DistilInside:
 
 def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone) -> EncoderModel:
     if not parents:
-        return pretrained(backbone, model_config(backbone, task, last_only(backbone.shape, "plain")))[0]
+        return pretrained(
+            backbone, model_config(backbone, task, last_only(backbone.shape, "plain"))
+        )[0]
     teacher = parents[-1]
     assert isinstance(teacher, EncoderModel)
     return teacher

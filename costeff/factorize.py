@@ -27,7 +27,11 @@ def factorised(embedding: Embedding, rank: int) -> Factors:
     Raises: ValueError for a rank below 1 or above the hidden size.
     """
     word = embedding.word.weight.detach().double()  # [V, r0] or [V, d]
-    base = torch.eye(word.shape[1], dtype=word.dtype) if embedding.projection is None else embedding.projection.weight.detach().double()
+    base = (
+        torch.eye(word.shape[1], dtype=word.dtype)
+        if embedding.projection is None
+        else embedding.projection.weight.detach().double()
+    )
     if not 1 <= rank <= base.shape[0]:
         raise ValueError(f"rank {rank}: wanted 1 to {base.shape[0]}")
     gram = base @ (word.T @ word) @ base.T  # [d, d], of the product word @ base^T

@@ -51,7 +51,9 @@ def taylor_importance(
         gradients = [torch.zeros_like(weight) for weight in weights]
         for index in np.array_split(batch, min(accumulation, len(batch))):
             with compute.autocast():
-                value = loss(model, Examples.of(rows, index, compute.device)) * (len(index) / len(batch))
+                value = loss(model, Examples.of(rows, index, compute.device)) * (
+                    len(index) / len(batch)
+                )
             for gradient, part in zip(gradients, torch.autograd.grad(value, weights), strict=True):
                 gradient.add_(part)
         for total, gradient in zip(sums, gradients, strict=True):

@@ -94,18 +94,38 @@ class CostEff:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for a value outside its range."""
-        for name, share in {"heads": self.heads, "ffn": self.ffn, "rank": self.rank, "taylor_share": self.taylor_share}.items():
+        for name, share in {
+            "heads": self.heads,
+            "ffn": self.ffn,
+            "rank": self.rank,
+            "taylor_share": self.taylor_share,
+        }.items():
             if not 0 < share <= 1:
                 raise ValueError(f"{name} {share}: wanted a share above 0, up to 1")
         if self.parameter_ratio is not None and self.mac_ratio is not None:
-            raise ValueError("parameter_ratio and mac_ratio: wanted one of them, both fix the widths")
-        for name, ratio in {"parameter_ratio": self.parameter_ratio, "mac_ratio": self.mac_ratio}.items():
+            raise ValueError(
+                "parameter_ratio and mac_ratio: wanted one of them, both fix the widths"
+            )
+        for name, ratio in {
+            "parameter_ratio": self.parameter_ratio,
+            "mac_ratio": self.mac_ratio,
+        }.items():
             if ratio is not None and ratio < 1:
                 raise ValueError(f"{name} {ratio}: wanted 1 or more, how many times fewer")
         if not self.prediction_rates:
             raise ValueError("prediction_rates: wanted one or more")
-        rates = (*(self.learning_rates or ()), self.pruning_rate, self.hidden_rate, *self.prediction_rates)
-        for name, value in {"effort": self.effort, "growth": self.growth, "tolerance": self.tolerance, "a rate": min(rates)}.items():
+        rates = (
+            *(self.learning_rates or ()),
+            self.pruning_rate,
+            self.hidden_rate,
+            *self.prediction_rates,
+        )
+        for name, value in {
+            "effort": self.effort,
+            "growth": self.growth,
+            "tolerance": self.tolerance,
+            "a rate": min(rates),
+        }.items():
             if value <= 0:
                 raise ValueError(f"{name} {value}: wanted a positive number")
         for name, count in {"last_states": self.last_states, "batch_size": self.batch_size}.items():
@@ -122,7 +142,9 @@ class CostEff:
         Raises: HarnessError when the backbone has a single layer or cannot be pruned, or no width reaches the ratio.
         """
         if backbone.shape.layers < 2:
-            raise HarnessError(f"CostEff needs exits before the last one: backbone {backbone.name} has a single layer")
+            raise HarnessError(
+                f"CostEff needs exits before the last one: backbone {backbone.name} has a single layer"
+            )
         heads, ffn, rank = self._shares(backbone)
         return replace(
             self,
@@ -141,7 +163,11 @@ class CostEff:
         """The stages of `fit`, in order."""
         late = ("exits",) if self.exits_from == "recovery" else ()
         trained = ("assistant-hidden", "assistant", "recover-hidden", "recover", *late)
-        return self.teacher.revisions() | dict.fromkeys(trained, Distil.revision) | {"slenderize": Slenderize.revision}
+        return (
+            self.teacher.revisions()
+            | dict.fromkeys(trained, Distil.revision)
+            | {"slenderize": Slenderize.revision}
+        )
 
     def shape(self, backbone: Backbone) -> EncoderShape:
         """The encoder at the end; with global allocation the layers then differ, within the MACs of this one."""
@@ -167,7 +193,9 @@ class CostEff:
         def exits(schedule: Schedule) -> Distil:
             return Distil("exits", ANSWERS, ready._exits(), ready.equilibrium, schedule)
 
-        stage, trials = fit_best_rate(exits, ready._assistant_schedules(epochs), data, backbone, work, parents)
+        stage, trials = fit_best_rate(
+            exits, ready._assistant_schedules(epochs), data, backbone, work, parents
+        )
         return Fitted(stage, done.trials + trials)
 
     def _recovered(self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
@@ -182,11 +210,16 @@ class CostEff:
             return Distil("recover", BOTH, None, self._averaged, schedule)
 
         passes = scaled(epochs.at(self.heads, epochs.prediction) * self.effort)
-        schedules = tuple(self._schedule(done.rate * share, passes) for share in dict.fromkeys(self.prediction_rates))
+        schedules = tuple(
+            self._schedule(done.rate * share, passes)
+            for share in dict.fromkeys(self.prediction_rates)
+        )
         stage, trials = fit_best_rate(recovery, schedules, data, backbone, work, parents)
         return Fitted(stage, done.trials + trials)
 
-    def _compressed(self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work) -> "Compressed":
+    def _compressed(
+        self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work
+    ) -> "Compressed":
         """Teacher, assistant, pruning, and recovery on hidden states alone."""
         taught = self.teacher.fit(data, backbone, work)
         if self.exits_from == "assistant":
@@ -194,13 +227,28 @@ class CostEff:
             guide = assistant.stage
         else:
             search = work.at_seed(SEARCH_SEED)  # for its rate alone
-            assistant = self._assistant(epochs, self.teacher.fit(data, backbone, search), data, backbone, search)
+            assistant = self._assistant(
+                epochs, self.teacher.fit(data, backbone, search), data, backbone, search
+            )
             guide = taught.stage
-        rate, trials = _chosen_rate(self.learning_rates, assistant), taught.trials + assistant.trials
-        student = work.fitted(self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide))
+        rate, trials = (
+            _chosen_rate(self.learning_rates, assistant),
+            taught.trials + assistant.trials,
+        )
+        student = work.fitted(
+            self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide)
+        )
         passes = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
-        hidden = Distil("recover-hidden", HIDDEN, None, self._averaged, self._schedule(rate * self.hidden_rate, passes))
-        return Compressed(work.fitted(hidden, data, backbone, (student, guide)), guide, rate, trials)
+        hidden = Distil(
+            "recover-hidden",
+            HIDDEN,
+            None,
+            self._averaged,
+            self._schedule(rate * self.hidden_rate, passes),
+        )
+        return Compressed(
+            work.fitted(hidden, data, backbone, (student, guide)), guide, rate, trials
+        )
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
         """Of heads, neurons and rank.
@@ -208,15 +256,21 @@ class CostEff:
         Raises: HarnessError for a backbone that cannot be pruned in these.
         """
         if backbone.shape.shared_layers:
-            raise HarnessError(f"CostEff prunes each layer by itself: backbone {backbone.name} has one, which repeats")
+            raise HarnessError(
+                f"CostEff prunes each layer by itself: backbone {backbone.name} has one, which repeats"
+            )
         if backbone.shape.embedding_size and (self.parameter_ratio is not None or self.rank < 1):
-            raise HarnessError(f"CostEff: backbone {backbone.name} has a factorised embedding already: give rank=1, and no parameter_ratio")
+            raise HarnessError(
+                f"CostEff: backbone {backbone.name} has a factorised embedding already: give rank=1, and no parameter_ratio"
+            )
         if self.parameter_ratio is None and self.mac_ratio is None:
             return self.heads, self.ffn, self.rank
         share = _share_for(self.parameter_ratio, self.mac_ratio, self.rank, self._exits(), backbone)
         if share is None:
             ratio = self.parameter_ratio or self.mac_ratio
-            raise HarnessError(f"backbone {backbone.name} cannot be made {ratio:g} times smaller in width alone: give a smaller ratio")
+            raise HarnessError(
+                f"backbone {backbone.name} cannot be made {ratio:g} times smaller in width alone: give a smaller ratio"
+            )
         return share, share, self.rank if self.parameter_ratio is None else share
 
     def _exits(self) -> Exits:
@@ -225,17 +279,30 @@ class CostEff:
     def _schedule(self, rate: float, epochs: int = 1) -> Schedule:
         assert self.batch_size is not None
         teacher = self.teacher
-        return Schedule(epochs, self.batch_size, rate, teacher.warmup, teacher.weight_decay, teacher.clip, teacher.accumulation)
+        return Schedule(
+            epochs,
+            self.batch_size,
+            rate,
+            teacher.warmup,
+            teacher.weight_decay,
+            teacher.clip,
+            teacher.accumulation,
+        )
 
     @property
     def _averaged(self) -> bool:
         """Whether gradients are averaged over exits before the last part adds them: a single one has nothing to average."""
         return self.equilibrium and self.exits_from != "recovery"
 
-    def _assistant(self, epochs: Epochs, taught: Fitted, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def _assistant(
+        self, epochs: Epochs, taught: Fitted, data: TaskData, backbone: Backbone, work: Work
+    ) -> Fitted:
         """From the pretrained weights: hidden states alone for a third of the epochs (a whole number, as in run.sh), then the teacher's
         last answers and the labels by halves, at the rate that `selection` prefers."""
-        first = self._schedule(_chosen_rate(self.teacher.learning_rates, taught), scaled(epochs.assistant // 3 * self.effort))
+        first = self._schedule(
+            _chosen_rate(self.teacher.learning_rates, taught),
+            scaled(epochs.assistant // 3 * self.effort),
+        )
         hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, first)
 
         def parents(at: Work) -> tuple[FittedStage, ...]:
@@ -245,11 +312,18 @@ class CostEff:
         def answers(schedule: Schedule) -> Distil:
             return Distil("assistant", ANSWERS, None, self.equilibrium, schedule)
 
-        return Fitted(*fit_best_rate(answers, self._assistant_schedules(epochs), data, backbone, work, parents))
+        return Fitted(
+            *fit_best_rate(
+                answers, self._assistant_schedules(epochs), data, backbone, work, parents
+            )
+        )
 
     def _assistant_schedules(self, epochs: Epochs) -> tuple[Schedule, ...]:
         """One for each rate that is tried."""
-        return tuple(self._schedule(rate, scaled(epochs.assistant * self.effort)) for rate in dict.fromkeys(self.learning_rates or ()))
+        return tuple(
+            self._schedule(rate, scaled(epochs.assistant * self.effort))
+            for rate in dict.fromkeys(self.learning_rates or ())
+        )
 
     def _slenderize(self, backbone: Backbone, epochs: Epochs, rate: float) -> Slenderize:
         end = self.shape(backbone)
@@ -293,17 +367,31 @@ def _chosen_rate(tried: tuple[float, ...] | None, fitted: Fitted) -> float:
 
 
 @cache
-def _share_for(parameter_ratio: float | None, mac_ratio: float | None, rank: float, exits: Exits, backbone: Backbone) -> float | None:
+def _share_for(
+    parameter_ratio: float | None,
+    mac_ratio: float | None,
+    rank: float,
+    exits: Exits,
+    backbone: Backbone,
+) -> float | None:
     """The largest share of heads and neurons (and rank, for parameters) that makes the model so many times smaller; None when none does."""
     config = exits.config(ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, ()))
 
     def size(shape: EncoderShape) -> int:
-        return encoder_macs(shape) if parameter_ratio is None else _parameters(replace(config, shape=shape))
+        return (
+            encoder_macs(shape)
+            if parameter_ratio is None
+            else _parameters(replace(config, shape=shape))
+        )
 
     ratio, full = parameter_ratio or mac_ratio or 1.0, size(backbone.shape)
 
     def fits(share: float) -> bool:
-        return size(smaller(backbone.shape, share, share, rank if parameter_ratio is None else share)) * ratio <= full
+        return (
+            size(smaller(backbone.shape, share, share, rank if parameter_ratio is None else share))
+            * ratio
+            <= full
+        )
 
     return largest_share(fits)
 

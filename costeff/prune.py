@@ -21,7 +21,14 @@ def pruned(model: EncoderModel, shape: EncoderShape, importance: Importance) -> 
     Raises: ValueError when the shape is larger than the model's somewhere.
     """
     small = type(model)(replace(model.config, shape=shape)).eval()
-    rows = (model.layers, small.layers, shape.heads, shape.ffn, importance.heads, importance.neurons)
+    rows = (
+        model.layers,
+        small.layers,
+        shape.heads,
+        shape.ffn,
+        importance.heads,
+        importance.neurons,
+    )
     with torch.no_grad():
         _copy_embedding(model, small)
         for old, new, heads, ffn, head_scores, neuron_scores in zip(*rows, strict=True):
@@ -48,7 +55,11 @@ def best(scores: Tensor, count: int) -> Tensor:
 def _copy_embedding(model: EncoderModel, small: EncoderModel) -> None:
     old, new = model.embedding, small.embedding
     assert isinstance(old, Embedding)
-    state = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith(("word.", "projection."))}
+    state = {
+        name: tensor
+        for name, tensor in old.state_dict().items()
+        if not name.startswith(("word.", "projection."))
+    }
     rank = small.config.shape.embedding_rank
     if rank is None or rank == model.config.shape.embedding_rank:
         state = old.state_dict()

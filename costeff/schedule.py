@@ -85,7 +85,8 @@ def between(start: EncoderShape, end: EncoderShape, number: int, rounds: int) ->
         end,
         heads=tuple(map(on_the_way, start.heads, end.heads)),
         ffn=tuple(map(on_the_way, start.ffn, end.ffn)),
-        embedding_rank=end.embedding_rank and on_the_way(start.embedding_rank or start.hidden, end.embedding_rank),
+        embedding_rank=end.embedding_rank
+        and on_the_way(start.embedding_rank or start.hidden, end.embedding_rank),
     )
 
 

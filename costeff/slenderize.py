@@ -76,7 +76,9 @@ class Slenderize:
     """Everything is cut after the first period, for ablation; the later ones train all the same."""
     revision: ClassVar[int] = 1
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Parents: where it starts, and the teacher."""
         start, guide, _ = student_and_teacher(parents, self.exits, backbone)
         teacher = Teacher(guide, data.train, run, hiddens=True)
@@ -86,13 +88,23 @@ class Slenderize:
             inner = replace(run, seed=seed_all(run.seed, f"round {number}"))
             with gradient_equilibrium(student) if self.equilibrium else nullcontext():
                 training = self._train(student, teacher, data, inner, number)
-            student = student.to("cpu") if self.at_once and number > 1 else self._cut(student, start, teacher, data, inner, number)
+            student = (
+                student.to("cpu")
+                if self.at_once and number > 1
+                else self._cut(student, start, teacher, data, inner, number)
+            )
             rounds.append(keep_round(run.scratch, number, student, training))
         seen = min(len(data.train), self.rounds * max(1, round(self.period * len(data.train))))
         return FreshFit(student, _summed([done.training for done in rounds], seen))
 
     def _cut(
-        self, student: EncoderModel, start: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
+        self,
+        student: EncoderModel,
+        start: EncoderModel,
+        teacher: Teacher,
+        data: TaskData,
+        run: StageRun,
+        number: int,
     ) -> EncoderModel:
         """The student with what matters, in the shape of the round.
 
@@ -101,28 +113,48 @@ class Slenderize:
         averaged = self.equilibrium and self.allocation == "layer"
         with gradient_equilibrium(student) if averaged else nullcontext():
             scores = self._scores(student, teacher, data, run, number)
-        shape = self.shape if self.at_once else between(start.config.shape, self.shape, number, self.rounds)
+        shape = (
+            self.shape
+            if self.at_once
+            else between(start.config.shape, self.shape, number, self.rounds)
+        )
         if self.allocation == "global":
             model_class = type(student)
             shape = compete(scores, shape, layer_macs(shape, model_class), model_class)
         return pruned(student.to("cpu"), shape, scores)
 
-    def _train(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Training:
+    def _train(
+        self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
+    ) -> Training:
         """A period of training, in place: whole passes where it holds several, so that an interruption costs one of them."""
         passes = max(1, int(self.period))
         rows = period_rows(data.train, self.period / passes, number)
-        schedule = replace(self.schedule, epochs=passes, learning_rate=self.schedule.learning_rate * self.growth ** (number - 1))
-        first, then = (distillation(targets, teacher, data.task.scale) for targets in (HIDDEN, BOTH))
-        loss = one_after_another(first, then, round(self.hidden_share * passes * schedule.steps(len(rows))))
+        schedule = replace(
+            self.schedule,
+            epochs=passes,
+            learning_rate=self.schedule.learning_rate * self.growth ** (number - 1),
+        )
+        first, then = (
+            distillation(targets, teacher, data.task.scale) for targets in (HIDDEN, BOTH)
+        )
+        loss = one_after_another(
+            first, then, round(self.hidden_share * passes * schedule.steps(len(rows)))
+        )
         label = replace(run, stage=f"{self.name} {number}/{self.rounds}")
         return train(student, loss, rows, None, schedule, label, name=PERIOD.format(number))
 
-    def _scores(self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int) -> Importance:
+    def _scores(
+        self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
+    ) -> Importance:
         targets = replace(IMPORTANCE, last_exit_only=self.last_exit_only)
         batches = taylor_batches(data.train, self.taylor_share, self.schedule.batch_size, run.seed)
         loss = distillation(targets, teacher, data.task.scale)
-        with run.compute.progress.work(f"{run.label}: importance {number}/{self.rounds}", len(batches)) as advance:
-            return taylor_importance(student, loss, data.train, batches, run.compute, self.schedule.accumulation, advance)
+        with run.compute.progress.work(
+            f"{run.label}: importance {number}/{self.rounds}", len(batches)
+        ) as advance:
+            return taylor_importance(
+                student, loss, data.train, batches, run.compute, self.schedule.accumulation, advance
+            )
 
 
 PERIOD, ROUND, TRAINING = "period-{}", "round-{}", "training.json"
@@ -161,7 +193,9 @@ def keep_round(scratch: Path, number: int, model: EncoderModel, training: Traini
     return Round(folder, training)
 
 
-def taylor_batches(rows: Split, share: float, batch_size: int, seed: int) -> list[NDArray[np.int64]]:
+def taylor_batches(
+    rows: Split, share: float, batch_size: int, seed: int
+) -> list[NDArray[np.int64]]:
     """Random batches of similar length over about this share of the rows, at least one batch."""
     batches = shuffled_batches(rows.tokens.lengths, batch_size, np.random.default_rng(seed))
     return batches[: max(1, round(share * len(batches)))]
@@ -172,7 +206,9 @@ def period_rows(rows: Split, period: float, number: int) -> Split:
     size = max(1, round(period * len(rows)))
     first, last = (number - 1) * size, number * size
     passes = range(first // len(rows), -(-last // len(rows)))
-    stream = np.concatenate([np.random.default_rng([7, number_]).permutation(len(rows)) for number_ in passes])
+    stream = np.concatenate(
+        [np.random.default_rng([7, number_]).permutation(len(rows)) for number_ in passes]
+    )
     offset = first - passes.start * len(rows)
     return rows.rows(stream[offset : offset + size])
 

@@ -62,7 +62,10 @@ def layer_macs(shape: EncoderShape, model_class: type[EncoderModel] = EncoderMod
 
 def encoder_macs(shape: EncoderShape) -> int:
     """With the embedding's projection, where it has one; exits are not in it."""
-    return layer_macs(shape) + LENGTH * (shape.embedding_rank or shape.embedding_size or 0) * shape.hidden
+    return (
+        layer_macs(shape)
+        + LENGTH * (shape.embedding_rank or shape.embedding_size or 0) * shape.hidden
+    )
 
 
 def compete(
@@ -83,7 +86,9 @@ def compete(
     layers = len(importance.heads)
     left = budget - layers * (head.macs + neuron.macs)
     if left < 0:
-        raise ValueError(f"a budget of {budget} MACs: wanted at least {budget - left}, one head and one neuron of each layer")
+        raise ValueError(
+            f"a budget of {budget} MACs: wanted at least {budget - left}, one head and one neuron of each layer"
+        )
     kept = ([1] * layers, [1] * layers)
     kinds = (importance.heads, head), (importance.neurons, neuron)
     rest = [

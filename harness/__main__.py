@@ -35,11 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
         return ExitCode.OK
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        return _say(f"{error.filename or 'disk'}: {error.strerror}", ExitCode.INCOMPLETE if full else ExitCode.USER)
+        return _say(
+            f"{error.filename or 'disk'}: {error.strerror}",
+            ExitCode.INCOMPLETE if full else ExitCode.USER,
+        )
     except Exception as error:  # a bug of ours: one line, or the traceback for those who asked
         if {"-v", "--verbose"} & set(words):
             traceback.print_exc()
-        return _say(f"internal error: {type(error).__name__}: {error} (-v shows where)", ExitCode.BUG)
+        return _say(
+            f"internal error: {type(error).__name__}: {error} (-v shows where)", ExitCode.BUG
+        )
 
 
 def _name_strange_variables() -> None:

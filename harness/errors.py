@@ -59,4 +59,6 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
 def close_to(name: str, known: Iterable[str]) -> list[str]:
     """Names that may have been meant: the same in other letters, else up to three that look alike."""
     names = sorted(known)
-    return [other for other in names if other.lower() == name.lower()] or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return [other for other in names if other.lower() == name.lower()] or difflib.get_close_matches(
+        name, names, n=3, cutoff=0.5
+    )

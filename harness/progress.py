@@ -42,10 +42,17 @@ class Progress:
     def work(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
         """A piece of work of so many steps, None when nobody knows; call what is yielded after each."""
         if self.bars:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
             with Bars(*columns, console=self.console, transient=True) as bars:
                 task = bars.add_task(label, total=steps, completed=done)
-                yield lambda note="": bars.update(task, advance=1, description=f"{label} {note}".strip())
+                yield lambda note="": bars.update(
+                    task, advance=1, description=f"{label} {note}".strip()
+                )
         else:
             yield self._lines(label, steps, done)
 
@@ -59,7 +66,11 @@ class Progress:
             if now - state["said"] >= LINE_EVERY_S:
                 state["said"] = now
                 pace = (now - began) / (state["done"] - done)
-                of = "" if steps is None else f"/{steps}, {duration((steps - state['done']) * pace)} left"
+                of = (
+                    ""
+                    if steps is None
+                    else f"/{steps}, {duration((steps - state['done']) * pace)} left"
+                )
                 self.say(f"{label}: {state['done']:.0f}{of} {note}".rstrip())
 
         return advance

@@ -127,7 +127,9 @@ class Costs:
         """MACs of the truncated model: the layers up to `layer` (from 0) and its exit alone."""
         own = self.exits[layer]
         assert own is not None, f"layer {layer} has no exit"
-        return sum((piece.at(length) for piece in self.layers[: layer + 1]), self.embedding.at(length)) + own.at(length)
+        return sum(
+            (piece.at(length) for piece in self.layers[: layer + 1]), self.embedding.at(length)
+        ) + own.at(length)
 
     def path(self, layer: int, length: N) -> N:
         """MACs of an example that leaves at `layer` (from 0) on its way past all earlier exits."""
@@ -363,7 +365,9 @@ def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
     """Settings with those of nested methods as `teacher.epochs`, the form in which --set takes them."""
     found: dict[str, object] = {}
     for name, value in settings.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        found |= (
+            flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
     return found
 
 
@@ -375,4 +379,7 @@ def canonical(settings: dict[str, object]) -> str:
             return [plain(item) for item in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
-    return json.dumps({name: plain(value) for name, value in flat(settings).items() if value is not None}, sort_keys=True)
+    return json.dumps(
+        {name: plain(value) for name, value in flat(settings).items() if value is not None},
+        sort_keys=True,
+    )

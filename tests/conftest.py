@@ -137,7 +137,10 @@ def baseline(tmp_path: Path, say: Say) -> str:
     """Of one run."""
     gate_runs.save(tmp_path / "old", gate_runs.record(), gate_runs.trace())
     path = str(tmp_path / "baseline.json")
-    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    assert (
+        say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code
+        == 0
+    )
     return path
 
 
@@ -147,7 +150,9 @@ def check(tmp_path: Path, baseline: str, say: Say) -> gate_runs.Check:
 
     def call(run: RunRecord, dev: Trace, *words: str) -> tuple[int, str]:
         gate_runs.save(tmp_path / "new", run, dev)
-        answer = say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words)
+        answer = say(
+            "check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words
+        )
         assert answer.err == ""
         return answer.code, answer.out
 

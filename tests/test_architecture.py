@@ -25,7 +25,18 @@ ROOMS = (
 )  # fmt: skip
 """Inside harness a room (a folder, or a file on the ground) imports only from itself and from those after it."""
 
-WITHOUT_TORCH = ("files", "evaluation", "data", "store", "analysis", "report", "gate", "records", "errors", "progress")
+WITHOUT_TORCH = (
+    "files",
+    "evaluation",
+    "data",
+    "store",
+    "analysis",
+    "report",
+    "gate",
+    "records",
+    "errors",
+    "progress",
+)
 """These rooms are imported in a process in which torch cannot be."""
 
 HEAVY = "torch transformers datasets accelerate pandas"
@@ -103,7 +114,10 @@ def imported(node: ast.Import | ast.ImportFrom) -> Iterator[tuple[str, str | Non
 
 
 def checks_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+    return isinstance(node, ast.If) and ast.unparse(node.test) in (
+        "TYPE_CHECKING",
+        "typing.TYPE_CHECKING",
+    )
 
 
 @cache
@@ -113,7 +127,9 @@ def imports(path: Path) -> list[Import]:
 
     def walk(node: ast.AST, function: str | None, types_only: bool) -> None:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            found.extend(Import(module, name, function, types_only) for module, name in imported(node))
+            found.extend(
+                Import(module, name, function, types_only) for module, name in imported(node)
+            )
         inside = node.name if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else function
         for child in ast.iter_child_nodes(node):
             walk(child, inside, types_only or (checks_types(node) and child in node.body))
@@ -131,7 +147,11 @@ def files_of(package: str) -> list[Path]:
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (
+        node
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 # --- who imports whom
@@ -168,14 +188,18 @@ def test_rooms_import_nothing_that_they_do_not_need() -> None:
         f"{name_of(path)} imports {found.module}"
         for path in files_of("harness")
         for found in imports(path)
-        if package_of(found.module) == "harness" and room_of(found.module) in FORBIDDEN.get(room_of(module_of(path)), ())
+        if package_of(found.module) == "harness"
+        and room_of(found.module) in FORBIDDEN.get(room_of(module_of(path)), ())
     ]
     assert wrong == []
 
 
 def test_no_circle_of_files() -> None:
     """Imports for type checkers are imports, too."""
-    waiting = {module_of(path): {found.module for found in imports(path)} - {module_of(path)} for path in FILES}
+    waiting = {
+        module_of(path): {found.module for found in imports(path)} - {module_of(path)}
+        for path in FILES
+    }
     while ready := [name for name, needs in waiting.items() if not needs & set(waiting)]:
         for name in ready:
             del waiting[name]
@@ -187,7 +211,9 @@ def test_only_main_imports_the_command_line() -> None:
         f"{name_of(path)} imports {found.module}"
         for path in FILES
         for found in imports(path)
-        if found.module.startswith("harness.cli") and name_of(path) != "harness/__main__.py" and room_of(module_of(path)) != "cli"
+        if found.module.startswith("harness.cli")
+        and name_of(path) != "harness/__main__.py"
+        and room_of(module_of(path)) != "cli"
     ]
     assert wrong == []
 
@@ -197,7 +223,8 @@ def test_only_the_command_line_imports_click() -> None:
         name_of(path)
         for path in FILES
         for found in imports(path)
-        if package_of(found.module) == "click" and room_of(module_of(path)) not in ("cli", "__main__")
+        if package_of(found.module) == "click"
+        and room_of(module_of(path)) not in ("cli", "__main__")
     ]
     assert wrong == []
 
@@ -235,7 +262,8 @@ def test_only_the_command_line_imports_inside_functions() -> None:
         for path in FILES
         for found in imports(path)
         if found.function is not None
-        if room_of(module_of(path)) != "cli" and package_of(found.module) not in LAZY.get(name_of(path), "").split()
+        if room_of(module_of(path)) != "cli"
+        and package_of(found.module) not in LAZY.get(name_of(path), "").split()
     ]
     assert wrong == []
 
@@ -257,25 +285,38 @@ for group in sys.argv[1:]:
 
 def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
     """Groups `NAMES not LIBRARIES`, one after the other, in an empty home and working directory; nothing may be said or written."""
-    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME"), str(folder))
+    places = dict.fromkeys(
+        ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME"), str(folder)
+    )
     environment = os.environ | places | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", WATCH, *groups]
-    answer = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
     assert list(folder.iterdir()) == []
 
 
 def test_command_line_loads_almost_nothing(tmp_path: Path) -> None:
     import_in_a_fresh_process(
-        tmp_path, f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate"
+        tmp_path,
+        f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate",
     )
 
 
 def test_imports_load_no_heavy_library_and_print_nothing(tmp_path: Path) -> None:
     modules = [module_of(path) for path in FILES if path.stem != "__main__"]
-    light = [module for module in modules if package_of(module) == "harness" and room_of(module) in WITHOUT_TORCH]
+    light = [
+        module
+        for module in modules
+        if package_of(module) == "harness" and room_of(module) in WITHOUT_TORCH
+    ]
     rest = [module for module in modules if module not in light]
-    import_in_a_fresh_process(tmp_path, f"{' '.join(light)} not {HEAVY}", f"{' '.join(rest)} not transformers datasets evaluate pandas")
+    import_in_a_fresh_process(
+        tmp_path,
+        f"{' '.join(light)} not {HEAVY}",
+        f"{' '.join(rest)} not transformers datasets evaluate pandas",
+    )
 
 
 def test_module_level_holds_definitions_alone() -> None:
@@ -285,7 +326,15 @@ def test_module_level_holds_definitions_alone() -> None:
         for node in parse(path).body:
             text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             script = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
-            plain = isinstance(node, ast.Import | ast.ImportFrom | ast.Assign | ast.AnnAssign | ast.ClassDef | ast.FunctionDef)
+            plain = isinstance(
+                node,
+                ast.Import
+                | ast.ImportFrom
+                | ast.Assign
+                | ast.AnnAssign
+                | ast.ClassDef
+                | ast.FunctionDef,
+            )
             if not (text or script or plain or checks_types(node)):
                 wrong.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
     assert wrong == []
@@ -297,9 +346,17 @@ def test_module_level_holds_definitions_alone() -> None:
 def test_no_any_and_no_keyword_bags() -> None:
     wrong = []
     for path in FILES:
-        wrong += [f"{name_of(path)}: {node.name} takes **" for node in functions(path) if node.args.kwarg is not None]
+        wrong += [
+            f"{name_of(path)}: {node.name} takes **"
+            for node in functions(path)
+            if node.args.kwarg is not None
+        ]
         for node in ast.walk(parse(path)):
-            names = (getattr(node, "id", None), getattr(node, "attr", None), node.name if isinstance(node, ast.alias) else None)
+            names = (
+                getattr(node, "id", None),
+                getattr(node, "attr", None),
+                node.name if isinstance(node, ast.alias) else None,
+            )
             wrong += [f"{name_of(path)}: Any"] if "Any" in names else []
     assert wrong == []
 
@@ -310,7 +367,11 @@ def test_functions_are_short() -> None:
         f"{name_of(path)}:{node.name}": lines
         for path in FILES
         for node in functions(path)
-        if (lines := int(node.end_lineno or 0) - (node.body[0] if node.name.endswith("_command") else node).lineno + 1)
+        if (
+            lines := int(node.end_lineno or 0)
+            - (node.body[0] if node.name.endswith("_command") else node).lineno
+            + 1
+        )
         > LINES_OF_A_FUNCTION
     }
     assert long == {}
@@ -326,15 +387,31 @@ def test_every_file_has_a_docstring() -> None:
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
-    empty = {"utils", "util", "common", "helpers", "helper", "base", "core", "config", "configs", "misc", "tools"}
-    assert [name_of(path) for path in FILES if empty & set(path.relative_to(ROOT).with_suffix("").parts)] == []
+    empty = {
+        "utils",
+        "util",
+        "common",
+        "helpers",
+        "helper",
+        "base",
+        "core",
+        "config",
+        "configs",
+        "misc",
+        "tools",
+    }
+    assert [
+        name_of(path) for path in FILES if empty & set(path.relative_to(ROOT).with_suffix("").parts)
+    ] == []
 
 
 # --- the folders
 
 
 def test_top_level_holds_only_what_the_design_names() -> None:
-    ignored = [line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]
+    ignored = [
+        line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    ]
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     made = {name for name in found if any(fnmatch.fnmatch(name, pattern) for pattern in ignored)}
     assert found - made <= ALLOWED_AT_THE_TOP
@@ -343,5 +420,7 @@ def test_top_level_holds_only_what_the_design_names() -> None:
 
 def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
     rooms = {*ROOMS, "bench", "support", "fixtures"}
-    folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/*.py")}
+    folders = {
+        path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/*.py")
+    }
     assert folders <= rooms | {"baselines", "costeff"}

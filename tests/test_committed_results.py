@@ -8,7 +8,17 @@ import pytest
 import torch
 import yaml
 from support.command_line import Say
-from support.committed import ABLATED, ABLATIONS, OTHER_PROBLEMS, PROBLEMS, RECORDS, ROOT, STORE, each_run, method_of
+from support.committed import (
+    ABLATED,
+    ABLATIONS,
+    OTHER_PROBLEMS,
+    PROBLEMS,
+    RECORDS,
+    ROOT,
+    STORE,
+    each_run,
+    method_of,
+)
 from support.simulation import simulate
 
 from harness.analysis.differences import PLAIN
@@ -35,20 +45,28 @@ def test_exit_scores_follow_from_trace(store: ResultsStore, record: RunRecord) -
     """The scores of each exit follow from the trace."""
     trace = store.trace(record)
     assert [measured.layer for measured in record.exits] == trace.exit_layers.tolist()
-    reached = scores(TASKS[record.spec.task].metrics, trace.predictions().astype(np.float64), trace.labels)
+    reached = scores(
+        TASKS[record.spec.task].metrics, trace.predictions().astype(np.float64), trace.labels
+    )
     for name, values in reached.items():
-        assert [measured.scores[name] for measured in record.exits] == pytest.approx(values.tolist(), abs=1e-12)
+        assert [measured.scores[name] for measured in record.exits] == pytest.approx(
+            values.tolist(), abs=1e-12
+        )
 
 
 @pytest.mark.slow
 @each_run
 def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> None:
     with torch.device("meta"):
-        model = method_of(record).untrained(BACKBONES[record.spec.backbone], TASKS[record.spec.task])
+        model = method_of(record).untrained(
+            BACKBONES[record.spec.backbone], TASKS[record.spec.task]
+        )
         assert piece_costs(model) == record.costs
     lengths = store.trace(record).lengths
     for measured in record.exits:
-        assert measured.macs == pytest.approx(record.costs.static(measured.layer - 1, lengths).mean(), rel=1e-12)
+        assert measured.macs == pytest.approx(
+            record.costs.static(measured.layer - 1, lengths).mean(), rel=1e-12
+        )
         assert measured.macs_128 == record.costs.static(measured.layer - 1, FIXED_LENGTH)
         assert measured.parameters == model.truncated(measured.layer).parameter_count()
     assert record.parameters == model.parameter_count()
@@ -60,18 +78,29 @@ def test_curves_match_a_row_by_row_simulation(store: ResultsStore, record: RunRe
     if record.policy is None:
         assert len(record.exits) == 1
         return
-    task, dev, selection = TASKS[record.spec.task], store.trace(record), store.trace(record, "selection")
+    task, dev, selection = (
+        TASKS[record.spec.task],
+        store.trace(record),
+        store.trace(record, "selection"),
+    )
     for name in ["patience"] if task.regression else ["patience", "entropy", "confidence"]:
         policy = make_policy(record, task.classes, name)
         thresholds = thresholds_from(policy, selection)
         half = len(thresholds) // 2
-        threshold = thresholds[half] if name == "patience" else thresholds[half - 1 : half + 1].mean()
+        threshold = (
+            thresholds[half] if name == "patience" else thresholds[half - 1 : half + 1].mean()
+        )
         curve = sweep(policy, dev, record.costs, task.metrics, np.array([threshold]))
         rows = simulate(name, dev, record.costs, threshold, record.tolerance)
-        assert curve.left[0].tolist() == np.bincount([row.exit for row in rows], minlength=len(record.exits)).tolist()
+        assert (
+            curve.left[0].tolist()
+            == np.bincount([row.exit for row in rows], minlength=len(record.exits)).tolist()
+        )
         assert curve.macs[0] == pytest.approx(np.mean([row.macs for row in rows]), rel=1e-12)
         assert curve.layers[0] == pytest.approx(np.mean([row.layers for row in rows]), rel=1e-12)
-        reached = scores(task.metrics, np.array([row.answer for row in rows], dtype=np.float64), dev.labels)
+        reached = scores(
+            task.metrics, np.array([row.answer for row in rows], dtype=np.float64), dev.labels
+        )
         for metric, score in reached.items():
             assert curve.scores[metric][0] == pytest.approx(float(score), abs=1e-12)
 
@@ -79,13 +108,19 @@ def test_curves_match_a_row_by_row_simulation(store: ResultsStore, record: RunRe
 @each_run
 def test_committed_record_is_small(store: ResultsStore, record: RunRecord) -> None:
     """A committed record is small."""
-    assert (store.folder(record.spec.task, record.spec.method, record.run_id) / RECORD).stat().st_size <= RECORD_BYTES
+    assert (
+        store.folder(record.spec.task, record.spec.method, record.run_id) / RECORD
+    ).stat().st_size <= RECORD_BYTES
 
 
 def test_deebert_last_exit_is_bert() -> None:
     """The last exit of DeeBERT is the BERT run."""
     cells = {(r.spec.task, r.spec.seed, r.data.rows["train"], r.spec.method): r for r in RECORDS}
-    pairs = [(cells[(*key[:3], "bert")], deebert) for key, deebert in cells.items() if key[3] == "deebert"]
+    pairs = [
+        (cells[(*key[:3], "bert")], deebert)
+        for key, deebert in cells.items()
+        if key[3] == "deebert"
+    ]
     assert pairs
     for bert, deebert in pairs:
         assert np.array_equal(STORE.trace(bert).logits[-1], STORE.trace(deebert).logits[-1])
@@ -93,10 +128,24 @@ def test_deebert_last_exit_is_bert() -> None:
 
 def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
     """Mean over seeds of a score at an exit on minilm, at least three seeds."""
-    cells = [r for r in RECORDS if (r.spec.task, r.spec.method, r.spec.backbone) == (task, method, "minilm") and r.spec.limit is None]
+    cells = [
+        r
+        for r in RECORDS
+        if (r.spec.task, r.spec.method, r.spec.backbone) == (task, method, "minilm")
+        and r.spec.limit is None
+    ]
     assert len({record.spec.seed for record in cells}) >= 3
     name = metric or TASKS[task].metrics[0]
-    return float(np.mean([exit_.scores[name] for record in cells for exit_ in record.exits if exit_.layer == layer]))
+    return float(
+        np.mean(
+            [
+                exit_.scores[name]
+                for record in cells
+                for exit_ in record.exits
+                if exit_.layer == layer
+            ]
+        )
+    )
 
 
 def test_reference_reaches_plain_run_scores() -> None:
@@ -117,7 +166,11 @@ def test_reference_ratio_is_one() -> None:
     """The reference that is timed against its own shape takes equally long.
 
     Two models of one shape in the same rounds: what is left is the clock's noise."""
-    ratios = [record.latency.reference_ratio["1"][-1].median for record in RECORDS if record.spec.method == "bert" and record.latency]
+    ratios = [
+        record.latency.reference_ratio["1"][-1].median
+        for record in RECORDS
+        if record.spec.method == "bert" and record.latency
+    ]
     assert ratios
     assert np.allclose(ratios, 1.0, atol=0.1)
 
@@ -134,7 +187,10 @@ def test_readme_shows_committed_report() -> None:
 
 def test_ablations_file_shows_their_records() -> None:
     """The ablations are those of their records."""
-    assert shown_in("results/ablations.md") == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
+    assert (
+        shown_in("results/ablations.md")
+        == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
+    )
 
 
 # --- the baselines
@@ -143,7 +199,9 @@ def test_ablations_file_shows_their_records() -> None:
 def test_committed_runs_pass_committed_baseline(say: Say) -> None:
     """The committed runs are those of the committed baseline."""
     baseline = str(ROOT / "results" / "baseline.json")
-    answer = say("check", "--baseline", baseline, "--results-dir", str(STORE.root), "--format", "json")
+    answer = say(
+        "check", "--baseline", baseline, "--results-dir", str(STORE.root), "--format", "json"
+    )
     assert answer.code == 0, answer
     cells = json.loads(answer.out)["cells"]
     assert len(cells) == len(RECORDS)
@@ -155,14 +213,20 @@ def test_demo_baseline_covers_every_cell() -> None:
     """The demo's baseline has every cell of the demo.
 
     That of make demo, which CI runs and holds against it."""
-    (command,) = re.findall(r"^\t\$\(RUN\)/(harness run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (command,) = re.findall(
+        r"^\t\$\(RUN\)/(harness run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
     words = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
     runs = read_baseline(ROOT / "tests" / "fixtures" / "demo_baseline.json").runs
-    wanted = {(task, method) for task in GROUPS[words["--tasks"]] for method in words["--methods"].split(",")}
-    assert {(run.spec.task, run.spec.method) for run in runs} == wanted
-    assert {(run.spec.backbone, run.environment.precision, run.environment.threads) for run in runs} == {
-        (words["--backbone"], {"fp32": "float32"}[words["--precision"]], int(words["--threads"]))
+    wanted = {
+        (task, method)
+        for task in GROUPS[words["--tasks"]]
+        for method in words["--methods"].split(",")
     }
+    assert {(run.spec.task, run.spec.method) for run in runs} == wanted
+    assert {
+        (run.spec.backbone, run.environment.precision, run.environment.threads) for run in runs
+    } == {(words["--backbone"], {"fp32": "float32"}[words["--precision"]], int(words["--threads"]))}
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     said = "\n".join(steps)

@@ -16,12 +16,19 @@ TYPES_ONLY = "_typeshed"
 
 def modules(requirements: list[str]) -> set[str]:
     """The modules of distributions, which are all called as these are but for the dash."""
-    return {re.split(r"[=<>~!;\[ ]", requirement)[0].replace("-", "_").lower() for requirement in requirements}
+    return {
+        re.split(r"[=<>~!;\[ ]", requirement)[0].replace("-", "_").lower()
+        for requirement in requirements
+    }
 
 
 NEEDED = modules(PROJECT["dependencies"])
 OPTIONAL = modules(PROJECT["optional-dependencies"]["evaluate"])
-IMPORTED = {package_of(found.module) for path in FILES for found in imports(path)} - {*sys.stdlib_module_names, *PACKAGES, TYPES_ONLY}
+IMPORTED = {package_of(found.module) for path in FILES for found in imports(path)} - {
+    *sys.stdlib_module_names,
+    *PACKAGES,
+    TYPES_ONLY,
+}
 
 
 def test_every_import_is_a_dependency() -> None:
@@ -38,4 +45,8 @@ def test_every_dependency_is_imported() -> None:
 def test_every_dependency_is_pinned_for_ci() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = modules([line for line in lines if not line.startswith("#")])
-    assert NEEDED | modules([name for extra in PROJECT["optional-dependencies"].values() for name in extra]) <= pinned
+    assert (
+        NEEDED
+        | modules([name for extra in PROJECT["optional-dependencies"].values() for name in extra])
+        <= pinned
+    )

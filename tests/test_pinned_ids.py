@@ -59,7 +59,9 @@ def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) 
 
 def test_pinned_data_match_the_records() -> None:
     """The pinned data are those of the records."""
-    assert set(json.loads(PINNED_DATA.read_text(encoding="utf-8"))) == {data_name(record) for _, record in RUNS}
+    assert set(json.loads(PINNED_DATA.read_text(encoding="utf-8"))) == {
+        data_name(record) for _, record in RUNS
+    }
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -72,14 +74,23 @@ def test_every_method_has_pinned_stages() -> None:
     assert set(METHODS) <= set(CASES)
 
 
-@pytest.mark.parametrize(("task", "digest"), [("demo-single", "6ecd90235c8bf7d5"), ("demo-pair", "8885375ea26be9da")])
+@pytest.mark.parametrize(
+    ("task", "digest"), [("demo-single", "6ecd90235c8bf7d5"), ("demo-pair", "8885375ea26be9da")]
+)
 def test_demo_rows_match_pinned_ones(task: str, digest: str) -> None:
     """The demo's rows are the pinned ones."""
-    rows = [[split, row.texts, row.label, row.hard] for split in ("train", "dev") for row in demo.demo_rows(task, split)]
+    rows = [
+        [split, row.texts, row.label, row.hard]
+        for split in ("train", "dev")
+        for row in demo.demo_rows(task, split)
+    ]
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == digest
 
 
-@pytest.mark.parametrize(("task", "fingerprint"), [("demo-single", "666160606358afcc"), ("demo-pair", "0a972c6a960cd123")])
+@pytest.mark.parametrize(
+    ("task", "fingerprint"),
+    [("demo-single", "666160606358afcc"), ("demo-pair", "0a972c6a960cd123")],
+)
 def test_demo_splits_match_pinned_ones(task: str, fingerprint: str) -> None:
     """The demo's splits are the pinned ones."""
     assert load_data(TASKS[task], None).fingerprint == fingerprint
@@ -87,13 +98,18 @@ def test_demo_splits_match_pinned_ones(task: str, fingerprint: str) -> None:
 
 def test_demo_vocabulary_matches_pinned_one() -> None:
     """The demo's vocabulary is the pinned one."""
-    assert hashlib.sha256("\n".join(demo.demo_vocabulary()).encode()).hexdigest()[:16] == "d9c8a54247221023"
+    assert (
+        hashlib.sha256("\n".join(demo.demo_vocabulary()).encode()).hexdigest()[:16]
+        == "d9c8a54247221023"
+    )
 
 
 @pytest.mark.parametrize(("limit", "name"), [(None, "d35eedc5f80216cd"), (64, "e424ea64b553d2be")])
 def test_encoded_rows_path_is_pinned(limit: int | None, name: str) -> None:
     """The file name of encoded rows is pinned."""
-    assert RowsKey("rows' fingerprint", "backbone", 128, limit).path(Path("cache")) == Path(f"cache/rows/{name}.npz")
+    assert RowsKey("rows' fingerprint", "backbone", 128, limit).path(Path("cache")) == Path(
+        f"cache/rows/{name}.npz"
+    )
 
 
 @pytest.mark.parametrize(

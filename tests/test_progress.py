@@ -51,7 +51,15 @@ def test_unknown_length_counts_steps(clock: SimpleNamespace, said: list[str]) ->
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0, "0 s"), (89.4, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1.5 h"), (100_000, "27.8 h")]
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (89.4, "89 s"),
+        (90, "2 min"),
+        (3600, "60 min"),
+        (5400, "1.5 h"),
+        (100_000, "27.8 h"),
+    ],
 )
 def test_durations_have_suitable_units(seconds: float, words: str) -> None:
     """Durations are written in seconds, minutes or hours."""
@@ -60,7 +68,20 @@ def test_durations_have_suitable_units(seconds: float, words: str) -> None:
 
 def test_grid_estimates_remaining_time(say: Say, own_folders: None) -> None:
     """A grid estimates how long the other cells will take."""
-    words = ("run", "--methods", "bert", "--tasks", "demo-pair", "--limit", "8", "--epochs", "1", "--threads", "1", "--no-latency")
+    words = (
+        "run",
+        "--methods",
+        "bert",
+        "--tasks",
+        "demo-pair",
+        "--limit",
+        "8",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--no-latency",
+    )
     words += ("--results-dir", "r", "--cache-dir", "c", "--seeds")
     answer = say(*words, "1,2")
     assert answer.code == 0

@@ -17,16 +17,35 @@ from support.synthetic import make_exit, make_latency, make_record
 from harness import records
 from harness.errors import ExitCode, IncompleteError
 from harness.files.typed_json import LARGEST, SCHEMA, from_json, to_json
-from harness.records import RECORD_BYTES, Costs, ExitMeasurement, Polynomial, Quartiles, RunRecord, RunSpec, SplitScores, TaskSummary, Trial
+from harness.records import (
+    RECORD_BYTES,
+    Costs,
+    ExitMeasurement,
+    Polynomial,
+    Quartiles,
+    RunRecord,
+    RunSpec,
+    SplitScores,
+    TaskSummary,
+    Trial,
+)
 
-KINDS = [kind for kind in vars(records).values() if is_dataclass(kind) and kind.__module__ == records.__name__]
+KINDS = [
+    kind
+    for kind in vars(records).values()
+    if is_dataclass(kind) and kind.__module__ == records.__name__
+]
 
 quick = settings(deadline=None, max_examples=30)
 
 WORDS = st.text('aä🙂 ."\\', max_size=8)
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | WORDS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=4,
 )
@@ -46,7 +65,9 @@ def example(kind: Any, with_optional: bool) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
-        return kind(**{field.name: example(hints[field.name], with_optional) for field in fields(kind)})
+        return kind(
+            **{field.name: example(hints[field.name], with_optional) for field in fields(kind)}
+        )
     if origin in (Union, types.UnionType):
         (inner,) = [argument for argument in arguments if argument is not type(None)]
         return example(inner, with_optional) if with_optional else None
@@ -55,7 +76,10 @@ def example(kind: Any, with_optional: bool) -> Any:
     if origin is tuple:
         return tuple(example(arguments[0], with_optional) for _ in range(2))
     if origin is dict:
-        return {"one": example(arguments[1], with_optional), "other": example(arguments[1], with_optional)}
+        return {
+            "one": example(arguments[1], with_optional),
+            "other": example(arguments[1], with_optional),
+        }
     return {int: SCHEMA, float: 0.1, str: "text ä", bool: True, object: [1, {"inner": None}]}[kind]
 
 
@@ -64,7 +88,13 @@ def objects(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[
     if where and where[-1] in ("settings", "changed"):
         return
     yield where
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, item in items:
         yield from objects(item, (*where, key))
 
@@ -82,7 +112,14 @@ def at(value: Any, where: tuple[str | int, ...]) -> Any:
 
 @pytest.fixture
 def record() -> RunRecord:
-    return make_record("deebert", 1, [make_exit(2, {"accuracy": 0.5}, 10.5, 1.0, 2.0), make_exit(4, {"accuracy": 0.75}, 20, 3.0, 4.0)])
+    return make_record(
+        "deebert",
+        1,
+        [
+            make_exit(2, {"accuracy": 0.5}, 10.5, 1.0, 2.0),
+            make_exit(4, {"accuracy": 0.75}, 20, 3.0, 4.0),
+        ],
+    )
 
 
 @pytest.fixture
@@ -119,7 +156,9 @@ def test_floats_survive_json_exactly(value: float) -> None:
 @given(st.integers(-LARGEST, LARGEST))
 def test_macs_survive_json_exactly(value: int) -> None:
     """MACs come back exactly, however large."""
-    assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(value, 0, 1)
+    assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(
+        value, 0, 1
+    )
 
 
 @quick
@@ -153,7 +192,9 @@ def test_unrepresentable_number_is_refused(number: str, record: RunRecord) -> No
     assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
-@pytest.mark.parametrize("text", ["", "{", "nonsense", '{"schema": 1,}', "[" * 100_000, '{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "{", "nonsense", '{"schema": 1,}', "[" * 100_000, '{"a":' * 100_000]
+)
 def test_invalid_json_is_refused(text: str) -> None:
     """Text that is not JSON is refused."""
     with pytest.raises(IncompleteError) as caught:
@@ -194,12 +235,24 @@ def test_optional_parts_are_omitted(record: RunRecord) -> None:
     assert "own_task" not in text
     assert "mismatched" not in text
     own = replace(
-        record, own_task=TaskSummary(("no", "yes"), ("accuracy",), 1.0), mismatched=SplitScores({"accuracy": 0.5}, ({"accuracy": 0.25},))
+        record,
+        own_task=TaskSummary(("no", "yes"), ("accuracy",), 1.0),
+        mismatched=SplitScores({"accuracy": 0.5}, ({"accuracy": 0.25},)),
     )
     assert from_json(RunRecord, to_json(own), "x.json") == own
 
 
-LATER = ["sources", "corpus", "vectors", "checkpoint", "own_task", "mismatched", "remarks", "texts", "changed"]
+LATER = [
+    "sources",
+    "corpus",
+    "vectors",
+    "checkpoint",
+    "own_task",
+    "mismatched",
+    "remarks",
+    "texts",
+    "changed",
+]
 """Fields that older records of the schema do not have."""
 
 
@@ -212,7 +265,10 @@ def test_missing_field_is_named(whole: Any) -> None:
         parent = at(whole, where[:-1])
         right = parent.pop(where[-1])
         if where[-1] in LATER:
-            assert from_json(RunRecord, json.dumps(whole), "x.json").data.backbone == whole["data"]["backbone"]
+            assert (
+                from_json(RunRecord, json.dumps(whole), "x.json").data.backbone
+                == whole["data"]["backbone"]
+            )
             parent[where[-1]] = right
             continue
         with pytest.raises(IncompleteError) as caught:
@@ -249,8 +305,14 @@ def test_mistyped_value_is_located(wrong: object, whole: Any) -> None:
     for where in list(objects(whole))[1:]:
         parent, key = at(whole, where[:-1]), where[-1]
         right = parent[key]
-        may_be_none = key in optional or (where[0] == "costs" and where[-2:-1] == ("exits",)) or (where[0] == "search" and key != "chosen")
-        if (wrong is None and may_be_none) or (isinstance(wrong, str | bool) and type(wrong) is type(right)):
+        may_be_none = (
+            key in optional
+            or (where[0] == "costs" and where[-2:-1] == ("exits",))
+            or (where[0] == "search" and key != "chosen")
+        )
+        if (wrong is None and may_be_none) or (
+            isinstance(wrong, str | bool) and type(wrong) is type(right)
+        ):
             continue
         parent[key] = wrong
         with pytest.raises(IncompleteError) as caught:
@@ -284,8 +346,12 @@ def test_path_macs_include_passed_exits() -> None:
 def test_path_adds_exits_on_way(layers: int, data: st.DataObject) -> None:
     """A path costs the truncated model and each exit on the way."""
     polynomials = st.builds(Polynomial, *[st.integers(0, 1000)] * 3)
-    exits = [data.draw(st.none() | polynomials) for _ in range(layers - 1)] + [data.draw(polynomials)]
-    costs = Costs(data.draw(polynomials), tuple(data.draw(polynomials) for _ in range(layers)), tuple(exits))
+    exits = [data.draw(st.none() | polynomials) for _ in range(layers - 1)] + [
+        data.draw(polynomials)
+    ]
+    costs = Costs(
+        data.draw(polynomials), tuple(data.draw(polynomials) for _ in range(layers)), tuple(exits)
+    )
     length = data.draw(st.integers(1, 512))
     for layer, own in enumerate(exits):
         if own is not None:
@@ -310,26 +376,51 @@ def test_polynomials_are_exact_on_integers() -> None:
 
 def test_costs_accept_arrays_of_lengths() -> None:
     """Costs at an array of lengths are those of each length."""
-    costs = Costs(Polynomial(1, 2, 3), (Polynomial(4, 5, 6), Polynomial(7, 8, 9)), (Polynomial(1, 1, 0), Polynomial(2, 0, 2)))
+    costs = Costs(
+        Polynomial(1, 2, 3),
+        (Polynomial(4, 5, 6), Polynomial(7, 8, 9)),
+        (Polynomial(1, 1, 0), Polynomial(2, 0, 2)),
+    )
     lengths = np.arange(1, 65)
     for layer in (0, 1):
-        assert costs.static(layer, lengths).tolist() == [costs.static(layer, int(length)) for length in lengths]
-        assert costs.path(layer, lengths).tolist() == [costs.path(layer, int(length)) for length in lengths]
+        assert costs.static(layer, lengths).tolist() == [
+            costs.static(layer, int(length)) for length in lengths
+        ]
+        assert costs.path(layer, lengths).tolist() == [
+            costs.path(layer, int(length)) for length in lengths
+        ]
 
 
-@pytest.mark.parametrize(("layers", "most"), [(6, 6_144), (12, RECORD_BYTES), (24, 2 * RECORD_BYTES)])
+@pytest.mark.parametrize(
+    ("layers", "most"), [(6, 6_144), (12, RECORD_BYTES), (24, 2 * RECORD_BYTES)]
+)
 def test_record_with_many_exits_is_small(layers: int, most: int) -> None:
     """The record of a model with an exit a layer is small."""
-    costs = Costs(Polynomial(0, 0, 0), (Polynomial(0, 12_582_912, 2_048),) * layers, (Polynomial(1_050_624, 0, 0),) * layers)
+    costs = Costs(
+        Polynomial(0, 0, 0),
+        (Polynomial(0, 12_582_912, 2_048),) * layers,
+        (Polynomial(1_050_624, 0, 0),) * layers,
+    )
     quartiles = Quartiles(123.4, 234.5, 345.6)
     sizes = {"1": quartiles, "32": quartiles}
     exits = tuple(
         ExitMeasurement(
-            layer, {"f1": 0.8123456789012345, "accuracy": 0.7123456789012345}, 1.2345678901e10, 39_000_000_000, 335_000_000, sizes, sizes
+            layer,
+            {"f1": 0.8123456789012345, "accuracy": 0.7123456789012345},
+            1.2345678901e10,
+            39_000_000_000,
+            335_000_000,
+            sizes,
+            sizes,
         )
         for layer in range(1, layers + 1)
     )
     ratios = dict.fromkeys(sizes, (quartiles,) * layers)
-    latency = replace(make_latency("bert", 12.0, [1.0]), reference_ms=sizes, reference_ratio=ratios, path_ratio=ratios)
+    latency = replace(
+        make_latency("bert", 12.0, [1.0]),
+        reference_ms=sizes,
+        reference_ratio=ratios,
+        path_ratio=ratios,
+    )
     record = replace(make_record("deebert", 1, exits, "entropy"), costs=costs, latency=latency)
     assert len(to_json(record)) <= most

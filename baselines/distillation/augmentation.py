@@ -79,7 +79,9 @@ Choices = dict[Place, tuple[str, ...]]
 """What may stand in the place of a word."""
 
 
-def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Words, work: Work) -> TaskData:
+def augmented(
+    data: TaskData, backbone: Backbone, how: Augmentation, words: Words, work: Work
+) -> TaskData:
     """The task with its training rows and their altered copies; made once for all seeds and kept in the cache folder.
 
     A word of one piece is replaced by what the backbone with its masked-LM head puts in its place; a word of several, and every word where
@@ -88,18 +90,29 @@ def augmented(data: TaskData, backbone: Backbone, how: Augmentation, words: Word
     (theirs: in front of the whole one, which gives the word away); pieces of the vocabulary are candidates when they stand in the corpus as
     words (theirs: fragments too).
     """
-    parts = [AUGMENTATION_REVISION, data.fingerprint, backbone.fingerprint, asdict(how), words.stage.key, words.teach]
+    parts = [
+        AUGMENTATION_REVISION,
+        data.fingerprint,
+        backbone.fingerprint,
+        asdict(how),
+        words.stage.key,
+        words.teach,
+    ]
     parts.append(file_digest(work.vectors) if work.vectors else None)
     key = digest([json.dumps(parts)])
     path = work.cache / "augmented" / f"{key}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = partial(work.compute.progress.say, f"{work.label}: another process is altering the rows; waiting")
+    waiting = partial(
+        work.compute.progress.say, f"{work.label}: another process is altering the rows; waiting"
+    )
     with held(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
             rows = alter(data.train, choices(data.train, backbone, how, words, work), how)
             with whole(path) as beside:
                 beside.write_text(json.dumps(rows), encoding="utf-8")
-    rows = [(source, tuple(texts)) for source, texts in json.loads(path.read_text(encoding="utf-8"))]
+    rows = [
+        (source, tuple(texts)) for source, texts in json.loads(path.read_text(encoding="utf-8"))
+    ]
     texts = tuple(texts for _, texts in rows)
     labels = data.train.labels[[source for source, _ in rows]]
     train = Split(np.arange(len(rows)), texts, labels, backbone.encode(texts, data.max_length))
@@ -125,21 +138,34 @@ def alter(rows: Split, choices: Choices, how: Augmentation) -> list[tuple[int, t
     for number, texts in enumerate(rows.texts):
         copies = {texts: None}
         for _ in range(how.copies):
-            copies[tuple(_altered(places.get(text, []), choices, text, how.replaced, random) for text in texts)] = None
+            copies[
+                tuple(
+                    _altered(places.get(text, []), choices, text, how.replaced, random)
+                    for text in texts
+                )
+            ] = None
         found += [(number, copy) for copy in copies]
     return found
 
 
-def _altered(places: list[Place], choices: Choices, text: str, share: float, random: np.random.Generator) -> str:
+def _altered(
+    places: list[Place], choices: Choices, text: str, share: float, random: np.random.Generator
+) -> str:
     """The text with some of its places, given first to last, filled anew."""
     for place in reversed(places):  # so that those before it stay where they are
         if choices[place] and random.random() < share:
             word = choices[place][random.integers(len(choices[place]))]
-            text = text[: place.start] + (word.title() if place.word.istitle() else word) + text[place.end :]
+            text = (
+                text[: place.start]
+                + (word.title() if place.word.istitle() else word)
+                + text[place.end :]
+            )
     return text
 
 
-def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, work: Work) -> Choices:
+def choices(
+    rows: Split, backbone: Backbone, how: Augmentation, words: Words, work: Work
+) -> Choices:
     """The candidates for every word that may be replaced.
 
     Raises: HarnessError for a file of vectors that knows none of them.
@@ -151,7 +177,9 @@ def choices(rows: Split, backbone: Backbone, how: Augmentation, words: Words, wo
     assert isinstance(model.embedding, Embedding)
     masked = [place for place in places if place.piece is not None] if words.teach else []
     usable = whole_words(backbone, work.corpus.words)
-    found = dict(zip(masked, by_words(masked, model, backbone, usable, how.candidates, work), strict=True))
+    found = dict(
+        zip(masked, by_words(masked, model, backbone, usable, how.candidates, work), strict=True)
+    )
     rest = [place for place in places if place not in found]
     if work.vectors is not None:
         known = vectors_of(read_vectors(work.vectors))
@@ -185,7 +213,12 @@ def places_in(text: str, backbone: Backbone) -> list[Place]:
 
 @torch.inference_mode()
 def by_words(
-    places: Sequence[Place], model: EncoderModel, backbone: Backbone, usable: "WholeWords", count: int, work: Work
+    places: Sequence[Place],
+    model: EncoderModel,
+    backbone: Backbone,
+    usable: "WholeWords",
+    count: int,
+    work: Work,
 ) -> list[tuple[str, ...]]:
     """For each place the whole words that the model finds most probable there, most probable first."""
     if not places:
@@ -204,12 +237,19 @@ def by_words(
     names, columns = usable.words, usable.ids.to(compute.device)
     found: list[tuple[str, ...]] = [()] * len(places)
     batches = sorted_batches(tokens.lengths, BATCH)
-    with compute.progress.work(f"{work.label}: words for augmentation", len(batches)) as advance, compute.autocast():
+    with (
+        compute.progress.work(f"{work.label}: words for augmentation", len(batches)) as advance,
+        compute.autocast(),
+    ):
         for index in batches:
             batch = collate(tokens, index).to(compute.device)
             where = torch.zeros_like(batch.mask)
-            where[torch.arange(len(index)), torch.tensor([places[place].piece for place in index])] = True
-            logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[:, columns]
+            where[
+                torch.arange(len(index)), torch.tensor([places[place].piece for place in index])
+            ] = True
+            logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[
+                :, columns
+            ]
             best = logits.topk(min(count, len(names)), -1).indices.cpu()
             for place, row in zip(index, best, strict=True):
                 found[place] = tuple(names[int(word)] for word in row)
@@ -230,7 +270,10 @@ def whole_words(backbone: Backbone, seen: Set[str]) -> WholeWords:
     """Those of letters that are among the words `seen` (in small letters): other pieces of letters begin longer words."""
     vocabulary = sorted(backbone.tokenizer.get_vocab().items(), key=lambda item: item[1])
     words = [(piece, id_) for piece, id_ in vocabulary if piece.lower() in seen]
-    return WholeWords(tuple(piece for piece, _ in words), torch.tensor([id_ for _, id_ in words], dtype=torch.long))
+    return WholeWords(
+        tuple(piece for piece, _ in words),
+        torch.tensor([id_ for _, id_ in words], dtype=torch.long),
+    )
 
 
 class Vectors(NamedTuple):
@@ -246,19 +289,34 @@ class Vectors(NamedTuple):
     """Of such a word what its vector is the mean of, which is not put in its place: it says less than the word."""
 
 
-def own_vectors(embedding: Embedding, backbone: Backbone, usable: WholeWords, wanted: Set[str]) -> Vectors:
+def own_vectors(
+    embedding: Embedding, backbone: Backbone, usable: WholeWords, wanted: Set[str]
+) -> Vectors:
     """Of the backbone's input embeddings; of a word of several pieces their mean."""
     table = embedding.word.weight.detach().float().cpu()
-    found = {word.lower(): backbone.tokenizer.encode(word, add_special_tokens=False) for word in sorted(wanted)}
+    found = {
+        word.lower(): backbone.tokenizer.encode(word, add_special_tokens=False)
+        for word in sorted(wanted)
+    }
     own = {word: table[encoding.ids].mean(0) for word, encoding in found.items() if encoding.ids}
-    return Vectors(usable.words, table[usable.ids], own, {word: set(encoding.tokens) for word, encoding in found.items()})
+    return Vectors(
+        usable.words,
+        table[usable.ids],
+        own,
+        {word: set(encoding.tokens) for word, encoding in found.items()},
+    )
 
 
 def vectors_of(file: WordVectors) -> Vectors:
     """Of a file: its words of letters may be put in."""
     table = torch.from_numpy(file.table)
     usable = [place for place, word in enumerate(file.words) if re.fullmatch("[A-Za-z]+", word)]
-    return Vectors(tuple(file.words[place] for place in usable), table[usable], dict(zip(file.words, table, strict=True)), {})
+    return Vectors(
+        tuple(file.words[place] for place in usable),
+        table[usable],
+        dict(zip(file.words, table, strict=True)),
+        {},
+    )
 
 
 def neighbours(wanted: Set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:
@@ -269,7 +327,10 @@ def neighbours(wanted: Set[str], vectors: Vectors, count: int) -> dict[str, tupl
     found = {}
     for first in range(0, len(known), BATCH):
         part = known[first : first + BATCH]
-        near = functional.normalize(torch.stack([vectors.own[word] for word in part]), dim=-1) @ table.T
+        near = (
+            functional.normalize(torch.stack([vectors.own[word] for word in part]), dim=-1)
+            @ table.T
+        )
         most = count + max(len(out[word]) for word in part)
         best = near.topk(min(most, len(vectors.words)), -1).indices
         for word, row in zip(part, best, strict=True):

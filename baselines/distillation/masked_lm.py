@@ -53,7 +53,11 @@ class Pieces(NamedTuple):
                 f"backbone {backbone.name}: the vocabulary has no [MASK], which masked language modelling needs; "
                 "distilbert goes without by pretraining=false, tinybert by augmentation=0"
             )
-        return cls(masks[0], tuple(id_ for id_ in ids.values() if id_ is not None), backbone.tokenizer.get_vocab_size())
+        return cls(
+            masks[0],
+            tuple(id_ for id_ in ids.values() if id_ is not None),
+            backbone.tokenizer.get_vocab_size(),
+        )
 
 
 class Masked(NamedTuple):
@@ -90,7 +94,9 @@ def maskable(rows: Split, pieces: Pieces) -> Split:
     counts = [int((~np.isin(ids, pieces.special)).sum()) for ids in rows.tokens.ids]
     kept = np.flatnonzero(np.array(counts) >= FEWEST_WORDS)
     if not len(kept):
-        raise HarnessError(f"the corpus has no sentence of {FEWEST_WORDS} words that the vocabulary knows")
+        raise HarnessError(
+            f"the corpus has no sentence of {FEWEST_WORDS} words that the vocabulary knows"
+        )
     return rows.rows(kept)
 
 
@@ -116,7 +122,15 @@ def told(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
 FEWEST_RIGHT = 0.30
 """Share of masked pieces that a model must tell right on held-out sentences for its words to teach anything."""
 
-HEAD_SCHEDULE = Schedule(epochs=2, batch_size=128, learning_rate=5e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+HEAD_SCHEDULE = Schedule(
+    epochs=2,
+    batch_size=128,
+    learning_rate=5e-3,
+    warmup=0.1,
+    weight_decay=0.01,
+    clip=1.0,
+    accumulation=1,
+)
 """Of a head on a frozen encoder."""
 
 
@@ -133,9 +147,13 @@ class MaskedLm:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Load the head, or fit it on train."""
-        config = replace(model_config(backbone, data.task, last_only(backbone.shape, "plain")), masked_lm=True)
+        config = replace(
+            model_config(backbone, data.task, last_only(backbone.shape, "plain")), masked_lm=True
+        )
         model, report = pretrained(backbone, config)
         pieces = Pieces.of(backbone)
         held = maskable(data.selection, pieces)
@@ -195,10 +213,14 @@ class Words(NamedTuple):
         """What is done where it does not."""
         if self.teach:
             return ()
-        return (f"{instead}: the masked-LM head tells {self.accuracy:.3f} of held-out words, wanted {FEWEST_RIGHT:.2f}",)
+        return (
+            f"{instead}: the masked-LM head tells {self.accuracy:.3f} of held-out words, wanted {FEWEST_RIGHT:.2f}",
+        )
 
 
 def masked_lm(backbone: Backbone, max_length: int, work: Work) -> Words:
     """The backbone with a masked-LM head, its own or one trained on the corpus, once for all tasks and seeds."""
-    stage = work.pretrained(MaskedLm("masked-lm", FEWEST_RIGHT, HEAD_SCHEDULE), backbone, max_length)
+    stage = work.pretrained(
+        MaskedLm("masked-lm", FEWEST_RIGHT, HEAD_SCHEDULE), backbone, max_length
+    )
     return Words(stage, max(stage.stored.report.selection))

@@ -39,7 +39,9 @@ class Targets:
     """Answers of the last exit alone."""
 
 
-def distillation(targets: Targets, teacher: Teacher | None, scale: float, temperature: float = 1.0) -> Loss:
+def distillation(
+    targets: Targets, teacher: Teacher | None, scale: float, temperature: float = 1.0
+) -> Loss:
     """The loss of a student against a teacher, which may be None where the labels alone are learned."""
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
@@ -49,9 +51,15 @@ def distillation(targets: Targets, teacher: Teacher | None, scale: float, temper
         if teacher is not None and (targets.hidden or targets.soft):
             given = teacher(examples)
             if targets.hidden:
-                value = value + targets.hidden * hidden_loss(own.hiddens, given.hiddens, examples.batch.mask)
+                value = value + targets.hidden * hidden_loss(
+                    own.hiddens, given.hiddens, examples.batch.mask
+                )
             if targets.soft:
-                value = value + targets.soft * soft_losses(logits, given.logits[-len(logits) :], scale, temperature).sum()
+                value = (
+                    value
+                    + targets.soft
+                    * soft_losses(logits, given.logits[-len(logits) :], scale, temperature).sum()
+                )
         if targets.hard:
             value = value + targets.hard * exit_losses(logits, examples.labels, scale).sum()
         return value
@@ -79,7 +87,13 @@ class Exits:
         """The config of that model."""
         head: Head = "plain"
         exits = (head,) * start.shape.layers
-        return replace(start, pooling=self.pooling or start.pooling, exits=exits, last_states=self.last_states, combine=self.combine)
+        return replace(
+            start,
+            pooling=self.pooling or start.pooling,
+            exits=exits,
+            last_states=self.last_states,
+            combine=self.combine,
+        )
 
 
 class Pupils(NamedTuple):
@@ -91,7 +105,9 @@ class Pupils(NamedTuple):
     """Of the pretrained checkpoint, where the student starts there."""
 
 
-def student_and_teacher(parents: tuple[MultiExitModel, ...], exits: Exits | None, backbone: Backbone) -> Pupils:
+def student_and_teacher(
+    parents: tuple[MultiExitModel, ...], exits: Exits | None, backbone: Backbone
+) -> Pupils:
     """From a stage's parents, a start and a teacher, or a teacher alone, whose student starts at the backbone's pretrained weights.
 
     The student has fresh exits where there are some to put on; at pretrained weights there must be.
@@ -123,11 +139,21 @@ class Distil:
     schedule: Schedule
     revision: ClassVar[int] = 1
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Fit on train."""
         student, guide, report = student_and_teacher(parents, self.exits, backbone)
-        loss = distillation(self.targets, Teacher(guide, data.train, run, hiddens=self.targets.hidden > 0), data.task.scale)
-        score = selection_of(data, run, list(range(len(student.exit_layers)))) if self.targets.soft or self.targets.hard else None
+        loss = distillation(
+            self.targets,
+            Teacher(guide, data.train, run, hiddens=self.targets.hidden > 0),
+            data.task.scale,
+        )
+        score = (
+            selection_of(data, run, list(range(len(student.exit_layers))))
+            if self.targets.soft or self.targets.hard
+            else None
+        )
         with gradient_equilibrium(student) if self.equilibrium else nullcontext():
             training = train(student, loss, data.train, score, self.schedule, run)
         return FreshFit(student, training, report)
@@ -149,10 +175,20 @@ class DistilAnswers:
     schedule: Schedule
     revision: ClassVar[int] = 1
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Fit on train, choose the epoch on selection."""
         student, report = begun(parents[:-1], self.shape, self.head, data.task, backbone)
         learned = bounded(data.train, self.schedule, self.steps)
         teacher = Teacher(parents[-1], learned.rows, run, hiddens=False) if self.soft else None
-        loss = distillation(Targets(soft=self.soft, hard=1 - self.soft), teacher, data.task.scale, self.temperature)
-        return FreshFit(student, train(student, loss, learned.parts, selection_of(data, run, [0]), learned.schedule, run), report)
+        loss = distillation(
+            Targets(soft=self.soft, hard=1 - self.soft), teacher, data.task.scale, self.temperature
+        )
+        return FreshFit(
+            student,
+            train(
+                student, loss, learned.parts, selection_of(data, run, [0]), learned.schedule, run
+            ),
+            report,
+        )

@@ -20,7 +20,9 @@ from harness.records import Training, WeightsReport
 
 def every_other(layers: int, share: float) -> tuple[int, ...]:
     """Places, from 0, of the layers that stay: the first, the last and the rest evenly between (of 12: 0, 2, 4, 7, 9, 11, the authors')."""
-    return tuple(int(place) for place in np.linspace(0, layers - 1, max(round(share * layers), 1)).round())
+    return tuple(
+        int(place) for place in np.linspace(0, layers - 1, max(round(share * layers), 1)).round()
+    )
 
 
 def shape_of(teacher: EncoderShape, kept: tuple[int, ...]) -> EncoderShape:
@@ -48,7 +50,11 @@ RANDOM = WeightsReport(0, (), ("all: a student with random weights",))
 
 
 def begun(
-    parents: tuple[MultiExitModel, ...], shape: EncoderShape, head: Head, task: Task, backbone: Backbone
+    parents: tuple[MultiExitModel, ...],
+    shape: EncoderShape,
+    head: Head,
+    task: Task,
+    backbone: Backbone,
 ) -> tuple[EncoderModel, WeightsReport | None]:
     """A student with a fresh last exit on the encoder of the parent; without one it is random, which its report says."""
     exits = last_only(shape, head)
@@ -69,10 +75,15 @@ class Start:
     """Of the published student."""
     revision: ClassVar[int] = 1
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Read them."""
         source = backbone if self.checkpoint is None else find_backbone(self.checkpoint)
-        whole, report = pretrained(source, model_config(backbone, data.task, last_only(source.shape, "plain"), source.shape))
+        whole, report = pretrained(
+            source,
+            model_config(backbone, data.task, last_only(source.shape, "plain"), source.shape),
+        )
         student = whole if self.checkpoint is not None else take_layers(whole, self.kept)
         return FreshFit(student, Training(0, 0, 0.0, 0.0, (), 0), report)
 
@@ -90,5 +101,7 @@ def published(name: str, backbone: Backbone) -> Start:
     """
     student = find_backbone(name)
     if student.vocabulary_fingerprint != backbone.vocabulary_fingerprint:
-        raise HarnessError(f"{name} has another vocabulary than backbone {backbone.name}: a student and its teacher must share theirs")
+        raise HarnessError(
+            f"{name} has another vocabulary than backbone {backbone.name}: a student and its teacher must share theirs"
+        )
     return Start("start", checkpoint=name, fingerprint=student.fingerprint)

@@ -51,7 +51,9 @@ class Teacher:
         self.firsts = np.cumsum(lengths) - lengths
         """[n] where the tokens at each place begin."""
         too_large = hiddens and _state_bytes(model, rows, run.compute) > KEPT_BYTES
-        self.source: Answers | MultiExitModel = model if too_large else _answers(model, rows, run, hiddens)
+        self.source: Answers | MultiExitModel = (
+            model if too_large else _answers(model, rows, run, hiddens)
+        )
 
     def __call__(self, examples: Examples) -> AllExits:
         """Logits [e, n, c] and hidden states [n, t, d] (any finite value at padding), without gradients."""
@@ -59,10 +61,14 @@ class Teacher:
             return _ask(self.source, examples.batch, self.compute)
         mask = examples.batch.mask
         places = np.array([self.places[int(id_)] for id_ in examples.ids])
-        tokens = torch.from_numpy(self.firsts[places])[:, None] + torch.arange(mask.shape[1])  # [n, t]
+        tokens = torch.from_numpy(self.firsts[places])[:, None] + torch.arange(
+            mask.shape[1]
+        )  # [n, t]
         tokens = tokens.masked_fill(~mask.cpu(), 0)
         logits = self.source.logits[:, torch.from_numpy(places)].to(mask.device)
-        return AllExits(logits, tuple(hidden[tokens].to(mask.device) for hidden in self.source.hiddens))
+        return AllExits(
+            logits, tuple(hidden[tokens].to(mask.device) for hidden in self.source.hiddens)
+        )
 
 
 def _ask(model: MultiExitModel, batch: Batch, compute: Compute) -> AllExits:
@@ -91,17 +97,25 @@ def _answers(model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -
             batch = collate(rows.tokens, index).to(run.compute.device)
             answer = _ask(model, batch, run.compute)
             logits.append(answer.logits.cpu())
-            states.append([hidden[batch.mask].cpu() for hidden in answer.hiddens] if hiddens else [])
+            states.append(
+                [hidden[batch.mask].cpu() for hidden in answer.hiddens] if hiddens else []
+            )
             advance()
-    joined = tuple(torch.cat([state.pop(0) for state in states]) for _ in range(len(states[0])))  # a layer's parts go as they are joined
+    joined = tuple(
+        torch.cat([state.pop(0) for state in states]) for _ in range(len(states[0]))
+    )  # a layer's parts go as they are joined
     _latest[key] = Answers(torch.cat(logits, 1), joined)
     return _latest[key]
 
 
 def _fingerprint(model: MultiExitModel, rows: Split, compute: Compute) -> str:
     """Of everything that the answers depend on."""
-    how = getattr(model, "config", None)  # equal tensors may be pooled, or activated, in several ways
-    digest = hashlib.sha256(f"{compute.precision} {compute.device} {compute.threads} {how!r}".encode())
+    how = getattr(
+        model, "config", None
+    )  # equal tensors may be pooled, or activated, in several ways
+    digest = hashlib.sha256(
+        f"{compute.precision} {compute.device} {compute.threads} {how!r}".encode()
+    )
     for name, tensor in model.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
     for piece in (*rows.tokens.ids, *rows.tokens.types):

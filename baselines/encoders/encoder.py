@@ -96,7 +96,9 @@ class Embedding(nn.Module):
         super().__init__()
         rank, width = shape.embedding_rank, shape.embedding_width
         if rank and shape.embedding_size:
-            raise ValueError(f"an embedding of rank {rank} and of size {shape.embedding_size}: wanted one of them")
+            raise ValueError(
+                f"an embedding of rank {rank} and of size {shape.embedding_size}: wanted one of them"
+            )
         self.word = nn.Embedding(shape.vocabulary, rank or width)
         self.projection = nn.Linear(rank, shape.hidden, bias=False) if rank else None
         self.position = nn.Embedding(shape.first_position + shape.positions, width)
@@ -107,10 +109,14 @@ class Embedding(nn.Module):
         self.first_position = shape.first_position
 
     def forward(self, ids: Tensor, types: Tensor) -> Tensor:
-        words = self.word(ids) if self.projection is None else self.projection(self.word(ids))  # [n, t, d] or [n, t, s]
+        words = (
+            self.word(ids) if self.projection is None else self.projection(self.word(ids))
+        )  # [n, t, d] or [n, t, s]
         if self.token_type is not None:
             words = words + self.token_type(types)
-        positions = self.position.weight[self.first_position : self.first_position + ids.shape[1]]  # [t, d] or [t, s]
+        positions = self.position.weight[
+            self.first_position : self.first_position + ids.shape[1]
+        ]  # [t, d] or [t, s]
         hidden: Tensor = self.dropout(self.norm(words + positions))
         if self.to_hidden is not None:
             hidden = self.to_hidden(hidden)
@@ -147,7 +153,9 @@ class Layer(EncoderLayer):
         return result
 
     def _attention(self, hidden: Tensor, context: LayerContext) -> Tensor:
-        query, key, value = (self._heads(part(hidden)) for part in (self.query, self.key, self.value))
+        query, key, value = (
+            self._heads(part(hidden)) for part in (self.query, self.key, self.value)
+        )
         mask = context.mask[:, None, None, :]
         return functional.scaled_dot_product_attention(query, key, value, mask)
 
@@ -159,10 +167,16 @@ class Layer(EncoderLayer):
     def attention_scores(self, hidden: Tensor, context: LayerContext) -> Tensor:
         """Scaled products of queries and keys before the soft-max [n, h, t, t], -inf at padded keys; for training and distillation."""
         mask = context.mask
-        query, key = (self._heads(part(hidden)).flatten(0, 1) for part in (self.query, self.key))  # [n h, t, s]
-        padding = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(~mask, float("-inf"))
+        query, key = (
+            self._heads(part(hidden)).flatten(0, 1) for part in (self.query, self.key)
+        )  # [n h, t, s]
+        padding = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(
+            ~mask, float("-inf")
+        )
         padding = padding.repeat_interleave(self.heads, 0)[:, None]  # [n h, 1, t]
-        scores = torch.baddbmm(padding, query, key.transpose(1, 2), alpha=self.head_size**-0.5)  # product, scale and mask in one pass
+        scores = torch.baddbmm(
+            padding, query, key.transpose(1, 2), alpha=self.head_size**-0.5
+        )  # product, scale and mask in one pass
         return scores.view(len(mask), self.heads, *scores.shape[1:])
 
     def prunable(self) -> Prunable:
@@ -193,7 +207,12 @@ class ExitHead(nn.Module):
     def __init__(self, config: ModelConfig, pooler: nn.Linear | None, layer: int) -> None:
         """`layer`, from 0: the one that the exit stands after."""
         super().__init__()
-        self.pooling, self.combine, self.classes, self.scale = config.pooling, config.combine, config.classes, config.scale
+        self.pooling, self.combine, self.classes, self.scale = (
+            config.pooling,
+            config.combine,
+            config.classes,
+            config.scale,
+        )
         self.lookback = min(config.last_states, layer + 2)
         self.pooler = pooler
         self.activation = EXIT_ACTIVATIONS[config.exit_activation]
@@ -202,10 +221,16 @@ class ExitHead(nn.Module):
         self.classifier = nn.Linear(vectors * config.shape.hidden, config.classes)
 
     def forward(self, state: State) -> Tensor:
-        pooled = [pool(hidden, state.mask, self.pooling) for hidden in state.hiddens[-self.lookback :]]
+        pooled = [
+            pool(hidden, state.mask, self.pooling) for hidden in state.hiddens[-self.lookback :]
+        ]
         vector = pooled[0]
         if pooled[1:]:  # [n, lookback * d] or [n, d]
-            vector = torch.cat(pooled, -1) if self.combine == "concatenate" else torch.stack(pooled).mean(0)
+            vector = (
+                torch.cat(pooled, -1)
+                if self.combine == "concatenate"
+                else torch.stack(pooled).mean(0)
+            )
         if self.pooler is not None:
             vector = self.pooler(vector)
         logits: Tensor = self.classifier(self.dropout(self.activation(vector)))
@@ -261,7 +286,8 @@ class EncoderModel(MultiExitModel):
             embedding=Embedding(shape),
             layers=_layers(shape, self.layer_class),
             exits=[
-                None if head is None else ExitHead(config, _pooler(head, shape, shared), layer) for layer, head in enumerate(config.exits)
+                None if head is None else ExitHead(config, _pooler(head, shape, shared), layer)
+                for layer, head in enumerate(config.exits)
             ],
         )
         self.config = config
@@ -274,7 +300,9 @@ def _layers(shape: EncoderShape, layer_class: type[EncoderLayer]) -> list[Encode
     if not shape.shared_layers:
         return [layer_class(shape, index) for index in range(shape.layers)]
     if len({*zip(shape.heads, shape.ffn, strict=True)}) > 1:
-        raise ValueError(f"shared layers with heads {shape.heads} and neurons {shape.ffn}: wanted equal widths")
+        raise ValueError(
+            f"shared layers with heads {shape.heads} and neurons {shape.ffn}: wanted equal widths"
+        )
     return [layer_class(shape, 0)] * shape.layers
 
 

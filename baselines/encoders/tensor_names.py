@@ -43,27 +43,41 @@ class Names(NamedTuple):
     def plain(self, name: str) -> str:
         """A tensor's name without the prefix, and with today's words for a norm's weight and bias."""
         name = name.removeprefix(self.prefix)
-        return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+            "LayerNorm.beta", "LayerNorm.bias"
+        )
 
     def encoder_tensors(self, shape: EncoderShape) -> dict[str, list[str]]:
         """The family's tensor -> ours, for an encoder of this shape; a layer that repeats is several of ours."""
         embedding = {"word_embeddings": "word", "position_embeddings": "position"}
         embedding |= {"token_type_embeddings": "token_type"} if shape.token_types else {}
-        tensors = {f"embeddings.{theirs}.weight": [f"embedding.{ours}.weight"] for theirs, ours in embedding.items()}
+        tensors = {
+            f"embeddings.{theirs}.weight": [f"embedding.{ours}.weight"]
+            for theirs, ours in embedding.items()
+        }
         modules = {"embeddings.LayerNorm": ["embedding.norm"]}
         if shape.embedding_size and self.projection is not None:
             modules[self.projection] = ["embedding.to_hidden"]
         for layer in range(1 if shape.shared_layers else shape.layers):
             places = range(shape.layers) if shape.shared_layers else (layer,)
             modules |= {
-                f"{self.layer.format(layer)}.{theirs}": [f"layers.{i}.{ours}" for i in places] for ours, theirs in self.parts.items()
+                f"{self.layer.format(layer)}.{theirs}": [f"layers.{i}.{ours}" for i in places]
+                for ours, theirs in self.parts.items()
             }
-        return tensors | {f"{theirs}.{kind}": [f"{name}.{kind}" for name in ours] for theirs, ours in modules.items() for kind in BOTH}
+        return tensors | {
+            f"{theirs}.{kind}": [f"{name}.{kind}" for name in ours]
+            for theirs, ours in modules.items()
+            for kind in BOTH
+        }
 
     def head_tensors(self, exit_: str) -> dict[str, list[str]]:
         """The family's tensor -> ours, of a fine-tuned classifier's head, which is our exit of this name."""
         modules = dict(zip(self.head, ("pooler", "classifier"), strict=True))
-        return {f"{theirs}.{kind}": [f"{exit_}.{ours}.{kind}"] for theirs, ours in modules.items() for kind in BOTH}
+        return {
+            f"{theirs}.{kind}": [f"{exit_}.{ours}.{kind}"]
+            for theirs, ours in modules.items()
+            for kind in BOTH
+        }
 
     def masked_lm_tensors(self) -> dict[str, list[str]]:
         """The family's tensor -> ours, of the masked-LM head."""
@@ -76,12 +90,18 @@ class Names(NamedTuple):
 
 def _masked_lm(dense: str, norm: str, bias: str) -> dict[str, str]:
     modules = {"dense": dense, "norm": norm}
-    return {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules.items() for kind in BOTH} | {"bias": bias}
+    return {
+        f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules.items() for kind in BOTH
+    } | {"bias": bias}
 
 
 NAMES: dict[str, Names] = {
     "bert": Names(
-        masked_lm=_masked_lm("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
+        masked_lm=_masked_lm(
+            "cls.predictions.transform.dense",
+            "cls.predictions.transform.LayerNorm",
+            "cls.predictions.bias",
+        ),
         left_out=(*Names().left_out, "cls.", "fit_dense"),
     ),
     "distilbert": Names(

@@ -39,15 +39,22 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
         return model, WeightsReport(0, (), ("all: random backbone",))
     tensors, names = _tensors(backbone, backbone.folder), NAMES[backbone.family]
     targets = names.encoder_tensors(config.shape)
-    poolers = [f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")]
+    poolers = [
+        f"exits.{i}.pooler" for i, head in enumerate(config.exits) if head in ("dense", "shared")
+    ]
     if config.pooling == "cls" and poolers and f"{names.pooler}.weight" in tensors:
-        targets |= {f"{names.pooler}.{kind}": [f"{pooler}.{kind}" for pooler in poolers] for kind in ("weight", "bias")}
+        targets |= {
+            f"{names.pooler}.{kind}": [f"{pooler}.{kind}" for pooler in poolers]
+            for kind in ("weight", "bias")
+        }
     if config.masked_lm and names.has_masked_lm(tensors):
         targets |= names.masked_lm_tensors()
     return model, _load(model, tensors, targets, backbone)
 
 
-def fine_tuned(backbone: Backbone, config: ModelConfig, places: tuple[int, ...]) -> tuple[EncoderModel, WeightsReport]:
+def fine_tuned(
+    backbone: Backbone, config: ModelConfig, places: tuple[int, ...]
+) -> tuple[EncoderModel, WeightsReport]:
     """A model of this config, of one dense exit, with the weights of a classifier that is fine-tuned already; its output i is the
     checkpoint's output places[i].
 
@@ -56,7 +63,9 @@ def fine_tuned(backbone: Backbone, config: ModelConfig, places: tuple[int, ...])
     model = EncoderModel(config)
     assert backbone.folder is not None
     names = NAMES[backbone.family]
-    targets = names.encoder_tensors(config.shape) | names.head_tensors(f"exits.{config.shape.layers - 1}")
+    targets = names.encoder_tensors(config.shape) | names.head_tensors(
+        f"exits.{config.shape.layers - 1}"
+    )
     report = _load(model, _tensors(backbone, backbone.folder), targets, backbone)
     (head,) = exit_heads(model)
     with torch.no_grad():
@@ -78,9 +87,13 @@ def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
     """Raises: HarnessError when the file cannot be read."""
     path = _safetensors(backbone, folder)
     try:
-        return {NAMES[backbone.family].plain(name): tensor for name, tensor in load_file(path).items()}
+        return {
+            NAMES[backbone.family].plain(name): tensor for name, tensor in load_file(path).items()
+        }
     except (OSError, SafetensorError) as error:
-        raise HarnessError(f"backbone {backbone.name}: {path} cannot be read: {reason(error)}") from None
+        raise HarnessError(
+            f"backbone {backbone.name}: {path} cannot be read: {reason(error)}"
+        ) from None
 
 
 def _safetensors(backbone: Backbone, folder: Path) -> Path:
@@ -97,23 +110,45 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
     try:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)
         plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-    except (OSError, EOFError, RuntimeError, AttributeError, TypeError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise HarnessError(f"backbone {backbone.name}: {pickled} does not hold tensors alone: {first_line(error)}") from None
+    except (
+        OSError,
+        EOFError,
+        RuntimeError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        KeyError,
+        pickle.UnpicklingError,
+    ) as error:
+        raise HarnessError(
+            f"backbone {backbone.name}: {pickled} does not hold tensors alone: {first_line(error)}"
+        ) from None
     try:
         with whole(path, shared=True) as beside:
             save_file(plain, beside)
     except (OSError, SafetensorError) as error:
-        raise HarnessError(f"backbone {backbone.name}: cannot keep its weights as {path}: {error}") from None
+        raise HarnessError(
+            f"backbone {backbone.name}: cannot keep its weights as {path}: {error}"
+        ) from None
     return path
 
 
-def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, list[str]], backbone: Backbone) -> WeightsReport:
+def _load(
+    model: EncoderModel,
+    tensors: dict[str, Tensor],
+    targets: dict[str, list[str]],
+    backbone: Backbone,
+) -> WeightsReport:
     """Copy the tensors and say what became of each.
 
     Raises: HarnessError as `pretrained` does.
     """
     state = model.state_dict()
-    left_out = sorted(theirs for theirs in tensors if theirs not in targets and theirs.startswith(NAMES[backbone.family].left_out))
+    left_out = sorted(
+        theirs
+        for theirs in tensors
+        if theirs not in targets and theirs.startswith(NAMES[backbone.family].left_out)
+    )
     missing = sorted(theirs for theirs in targets if theirs not in tensors)
     unexpected = sorted(set(tensors) - set(targets) - set(left_out))
     wrong = [
@@ -125,7 +160,9 @@ def _load(model: EncoderModel, tensors: dict[str, Tensor], targets: dict[str, li
     shapes = list(dict.fromkeys(wrong))
     if missing or unexpected or shapes:
         found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        said = "; ".join(f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in found.items() if names)
+        said = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in found.items() if names
+        )
         raise HarnessError(f"backbone {backbone.name}: the weights do not fit: {said}")
     with torch.no_grad():
         for theirs, all_ours in targets.items():
@@ -140,7 +177,12 @@ def _patterns(names: Iterable[str]) -> tuple[str, ...]:
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[re.sub(r"\d+", "*", name)].append(name)
-    return tuple(sorted(f"{pattern} ({len(group)})" if group[1:] else group[0] for pattern, group in groups.items()))
+    return tuple(
+        sorted(
+            f"{pattern} ({len(group)})" if group[1:] else group[0]
+            for pattern, group in groups.items()
+        )
+    )
 
 
 def copy_encoder(source: EncoderModel, target: EncoderModel) -> None:
@@ -149,7 +191,9 @@ def copy_encoder(source: EncoderModel, target: EncoderModel) -> None:
     Raises: ValueError when the shapes differ.
     """
     if source.config.shape != target.config.shape:
-        raise ValueError(f"an encoder of shape {source.config.shape} does not fit {target.config.shape}")
+        raise ValueError(
+            f"an encoder of shape {source.config.shape} does not fit {target.config.shape}"
+        )
     target.embedding.load_state_dict(source.embedding.state_dict())
     target.layers.load_state_dict(source.layers.state_dict())
 
@@ -201,14 +245,32 @@ def check_model(folder: Path) -> None:
         with safe_open(folder / WEIGHTS, "pt") as file:
             names = file.keys()  # the file itself cannot be iterated over
             found = {name: list(file.get_slice(name).get_shape()) for name in names}
-    except (OSError, SafetensorError, RuntimeError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        ValueError,
+        LookupError,
+        TypeError,
+        ArithmeticError,
+    ) as error:
         raise IncompleteError(f"{folder} does not hold a model: {first_line(error)}") from None
-    other = [name for name, shape in found.items() if name not in wanted or list(wanted[name].shape) != shape]
-    there = {id(wanted[name]) for name in found if name in wanted}  # of shared tensors one name stands in the file
+    other = [
+        name
+        for name, shape in found.items()
+        if name not in wanted or list(wanted[name].shape) != shape
+    ]
+    there = {
+        id(wanted[name]) for name in found if name in wanted
+    }  # of shared tensors one name stands in the file
     other += [name for name, tensor in wanted.items() if id(tensor) not in there]
     if other:
-        raise IncompleteError(f"{folder} does not hold a model: {CONFIG} and {WEIGHTS} differ in {len(other)} tensors: {other[0][:60]}")
+        raise IncompleteError(
+            f"{folder} does not hold a model: {CONFIG} and {WEIGHTS} differ in {len(other)} tensors: {other[0][:60]}"
+        )
 
 
 def _config(folder: Path) -> ModelConfig:
-    return from_json(ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG))
+    return from_json(
+        ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG)
+    )

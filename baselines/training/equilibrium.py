@@ -47,5 +47,7 @@ def _scale_input(factor: float, layer: nn.Module, inputs: tuple[Tensor, ...]) ->
     return scale_gradient(inputs[0], factor), *inputs[1:]
 
 
-def _scale_output(factor: float, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _scale_output(
+    factor: float, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
+) -> Tensor:
     return scale_gradient(output, factor)

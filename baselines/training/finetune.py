@@ -19,7 +19,12 @@ from harness.models.shapes import EncoderShape
 from harness.records import Training, WeightsReport
 
 
-def model_config(backbone: Backbone, task: Task, exits: tuple[Head | None, ...], shape: EncoderShape | None = None) -> ModelConfig:
+def model_config(
+    backbone: Backbone,
+    task: Task,
+    exits: tuple[Head | None, ...],
+    shape: EncoderShape | None = None,
+) -> ModelConfig:
     """The config of a model of the backbone's own shape, or of a student's."""
     return ModelConfig(shape or backbone.shape, backbone.pooling, task.classes, task.scale, exits)
 
@@ -46,7 +51,9 @@ class FineTune:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Fit on train, choose the epoch on selection."""
         model, report = with_exits(parents, self.exits, data.task, backbone)
         training = _train_exits(model, self.weights, data, self.schedule, run)
@@ -54,7 +61,10 @@ class FineTune:
 
 
 def with_exits(
-    parents: tuple[MultiExitModel, ...], exits: tuple[Head | None, ...], task: Task, backbone: Backbone
+    parents: tuple[MultiExitModel, ...],
+    exits: tuple[Head | None, ...],
+    task: Task,
+    backbone: Backbone,
 ) -> tuple[EncoderModel, WeightsReport | None]:
     """A model with fresh exits on the encoder of the parent, or without one on the backbone's pretrained weights, and their report."""
     if not parents:
@@ -75,7 +85,9 @@ class AddExits:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Fit on train the sum of the new exits' losses, choose the epoch on selection by the mean over the new exits.
 
         The new exits' dense poolers start from the last exit's, as in the authors' code (`init_highway_pooler`).
@@ -84,7 +96,11 @@ class AddExits:
         assert isinstance(parent, EncoderModel)
         (last,) = exit_heads(parent)
         layers = backbone.shape.layers
-        model = EncoderModel(model_config(backbone, data.task, added_exits(layers, self.head, parent.config.exits[-1])))
+        model = EncoderModel(
+            model_config(
+                backbone, data.task, added_exits(layers, self.head, parent.config.exits[-1])
+            )
+        )
         copy_encoder(parent, model)
         *new, main = exit_heads(model)
         main.load_state_dict(last.state_dict())
@@ -97,15 +113,25 @@ class AddExits:
         return FreshFit(model, training)
 
 
-def _train_exits(model: EncoderModel, weights: tuple[float, ...], data: TaskData, schedule: Schedule, run: StageRun) -> Training:
+def _train_exits(
+    model: EncoderModel,
+    weights: tuple[float, ...],
+    data: TaskData,
+    schedule: Schedule,
+    run: StageRun,
+) -> Training:
     trained = [index for index, weight in enumerate(weights) if weight > 0]
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-        return weighted(exit_losses(model(examples.batch).logits, examples.labels, data.task.scale), weights)
+        return weighted(
+            exit_losses(model(examples.batch).logits, examples.labels, data.task.scale), weights
+        )
 
     return train(model, loss, data.train, selection_of(data, run, trained), schedule, run)
 
 
 def selection_of(data: TaskData, run: StageRun, exits: list[int]) -> Score:
     """The mean over these exits (from 0) of the main metric on `selection`."""
-    return lambda model: selection_score(model, data.selection, data.task, exits, run.compute.device)
+    return lambda model: selection_score(
+        model, data.selection, data.task, exits, run.compute.device
+    )

@@ -82,12 +82,17 @@ def train(
     optimiser = _optimiser(model, schedule)
     parts = rows if isinstance(rows, tuple) else (rows,) * schedule.epochs
     steps = schedule.steps(len(parts[0]))
-    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, _factors(steps * schedule.epochs, schedule))
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, _factors(steps * schedule.epochs, schedule)
+    )
     state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
     label = f"{run.label} at rate {schedule.learning_rate:g}"
     if state.epoch:
         progress.say(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
-    with progress.work(label, steps * schedule.epochs, done=state.epoch * steps) as advance, _tracking(accelerator):
+    with (
+        progress.work(label, steps * schedule.epochs, done=state.epoch * steps) as advance,
+        _tracking(accelerator),
+    ):
         for epoch in range(state.epoch, schedule.epochs):
             started = time.perf_counter()
             model.train()
@@ -98,7 +103,9 @@ def train(
                 total = 0.0
                 for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
                     with accelerator.autocast():
-                        value = loss(model, Examples.of(part, index, device, epoch * steps + len(losses)))
+                        value = loss(
+                            model, Examples.of(part, index, device, epoch * steps + len(losses))
+                        )
                     value = value * (len(index) / len(batch))
                     accelerator.backward(value)
                     total += float(value.detach())
@@ -115,7 +122,10 @@ def train(
             state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
             told = {"loss": state.losses[-1]} | ({} if reached is None else {"selection": reached})
             accelerator.log(told, step=epoch + 1)
-            progress.detail(f"{label}: epoch {epoch + 1}: " + ", ".join(f"{what} {value:.4f}" for what, value in told.items()))
+            progress.detail(
+                f"{label}: epoch {epoch + 1}: "
+                + ", ".join(f"{what} {value:.4f}" for what, value in told.items())
+            )
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return state.told(len(np.unique(np.concatenate([part.ids for part in parts]))), steps)
@@ -166,13 +176,22 @@ class _State:
     def told(self, rows: int, steps: int) -> Training:
         """The report of a training of so many rows and steps an epoch."""
         best = self.selection.index(max(self.selection)) + 1 if self.selection else self.epoch
-        return Training(rows, steps * self.epoch, round(self.seconds, 1), self.losses[-1], tuple(self.selection), best)
+        return Training(
+            rows,
+            steps * self.epoch,
+            round(self.seconds, 1),
+            self.losses[-1],
+            tuple(self.selection),
+            best,
+        )
 
     def finish_epoch(self, loss: float, reached: float | None, seconds: float) -> None:
         """Note an epoch, keep its weights when it is the best, or when there is no score to tell, and write the state."""
         if reached is None or not self.selection or reached > max(self.selection):
             tensors = self.model.state_dict(keep_vars=True)
-            copies = {tensor: tensor.detach().cpu().clone() for tensor in set(tensors.values())}  # of shared ones a single copy
+            copies = {
+                tensor: tensor.detach().cpu().clone() for tensor in set(tensors.values())
+            }  # of shared ones a single copy
             self.best = {name: copies[tensor] for name, tensor in tensors.items()}
         self.losses.append(loss)
         if reached is not None:
@@ -192,8 +211,13 @@ class _State:
         try:
             with whole(self.path) as beside:
                 torch.save(kept, beside)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
-            raise IncompleteError(f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?") from None
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # torch's writer turns a full disk into a RuntimeError
+            raise IncompleteError(
+                f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?"
+            ) from None
 
     def _restore(self, kept: _Kept) -> None:
         self.model.load_state_dict(kept["model"])
@@ -241,14 +265,19 @@ def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim > 1]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": schedule.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": schedule.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=schedule.learning_rate, fused=True)
 
 
 def _factors(steps: int, schedule: Schedule) -> Callable[[int], float]:
     """The learning rate's factor at each step: up from 0 over the warm-up, then down to 0 where it decays, both linearly."""
     rising = max(round(steps * schedule.warmup), 1)
-    return lambda step: min((step + 1) / rising, (steps - step) / max(steps - rising, 1) if schedule.decay else 1.0)
+    return lambda step: min(
+        (step + 1) / rising, (steps - step) / max(steps - rising, 1) if schedule.decay else 1.0
+    )
 
 
 def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
@@ -261,7 +290,9 @@ def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Sched
 
 
 @torch.inference_mode()
-def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device) -> float:
+def selection_score(
+    model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device
+) -> float:
     """Mean over these exits (indices from 0) of the task's main metric on the rows.
 
     Raises: DivergedError when an answer is not finite.
@@ -269,9 +300,14 @@ def selection_score(model: MultiExitModel, rows: Split, task: Task, exits: list[
     """
     model.eval()
     batches = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
-    parts = [model(collate(rows.tokens, index).to(device)).logits.float().cpu().numpy() for index in batches]
+    parts = [
+        model(collate(rows.tokens, index).to(device)).logits.float().cpu().numpy()
+        for index in batches
+    ]
     logits = np.concatenate(parts, axis=1)[exits]  # [e, n, c]
     labels = rows.labels[np.concatenate(batches)]
     if not np.isfinite(logits).all():
-        raise DivergedError("the answers on selection are not finite: try a smaller learning rate (--set all.learning_rates=...)")
+        raise DivergedError(
+            "the answers on selection are not finite: try a smaller learning rate (--set all.learning_rates=...)"
+        )
     return float(METRICS[task.metrics[0]](predictions(logits).astype(np.float64), labels).mean())

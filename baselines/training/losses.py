@@ -16,7 +16,9 @@ def exit_losses(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
     if logits.shape[-1] == 1:
         return ((logits[..., 0] - labels) / scale).square().mean(-1)
     exits, rows = logits.shape[:2]
-    each = functional.cross_entropy(logits.flatten(0, 1), labels.long().repeat(exits), reduction="none")
+    each = functional.cross_entropy(
+        logits.flatten(0, 1), labels.long().repeat(exits), reduction="none"
+    )
     return each.view(exits, rows).mean(-1)
 
 
@@ -63,7 +65,9 @@ def attention_loss(scores: Sequence[Tensor], targets: Sequence[Tensor], mask: Te
     pairs = (mask[:, :, None] & mask[:, None, :]).unsqueeze(1)  # [n, 1, t, t]
     weights = pairs / pairs.sum((2, 3), keepdim=True)  # a row sums to 1
     parts = [
-        ((one.float() - other.detach().float()).masked_fill(~pairs, 0.0).square() * weights).sum((2, 3)).mean()
+        ((one.float() - other.detach().float()).masked_fill(~pairs, 0.0).square() * weights)
+        .sum((2, 3))
+        .mean()
         for one, other in zip(scores, targets, strict=True)
     ]
     return torch.stack(parts).sum()
@@ -72,4 +76,9 @@ def attention_loss(scores: Sequence[Tensor], targets: Sequence[Tensor], mask: Te
 def cosine_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """1 - cosine of hidden states [n, t, d] of a student and a teacher, mean over the real tokens (mask [n, t]) of all rows (DistilBERT,
     section 2). The teacher gets no gradient."""
-    return 1 - functional.cosine_similarity(hidden[mask].float(), target.detach()[mask].float(), dim=-1).mean()
+    return (
+        1
+        - functional.cosine_similarity(
+            hidden[mask].float(), target.detach()[mask].float(), dim=-1
+        ).mean()
+    )

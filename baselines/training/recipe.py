@@ -35,7 +35,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Raises: ValueError for a value outside its range."""
-        for name, number in {"epochs": self.epochs, "batch_size": self.batch_size, "accumulation": self.accumulation}.items():
+        for name, number in {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "accumulation": self.accumulation,
+        }.items():
             if number is not None and number < 1:
                 raise ValueError(f"{name} {number}: wanted 1 or more")
         if not 0 <= self.warmup < 1:
@@ -43,7 +47,9 @@ class Recipe:
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay {self.weight_decay}: wanted 0 or more")
         if min(self.clip, self.tolerance) <= 0:
-            raise ValueError(f"clip {self.clip}, tolerance {self.tolerance}: wanted positive numbers")
+            raise ValueError(
+                f"clip {self.clip}, tolerance {self.tolerance}: wanted positive numbers"
+            )
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 
@@ -57,7 +63,9 @@ class Recipe:
         Raises: HarnessError when the method needs exits before the last and the backbone has a single layer.
         """
         if self.policy is not None and backbone.shape.layers < 2:
-            raise HarnessError(f"{type(self).__name__} needs exits before the last one: backbone {backbone.name} has a single layer")
+            raise HarnessError(
+                f"{type(self).__name__} needs exits before the last one: backbone {backbone.name} has a single layer"
+            )
         return replace(
             self,
             epochs=self.epochs or backbone.epochs,

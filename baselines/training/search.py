@@ -34,10 +34,15 @@ def fit_best_rate(
         reached = [-math.inf if fit is None else max(fit.stored.report.selection) for fit in fits]
         if max(reached) == -math.inf:
             rates = ", ".join(f"{schedule.learning_rate:g}" for schedule in schedules)
-            raise IncompleteError(f"{stage(chosen).name}: the loss is not finite with any learning rate of {rates}")
+            raise IncompleteError(
+                f"{stage(chosen).name}: the loss is not finite with any learning rate of {rates}"
+            )
         best = reached.index(max(reached))
         chosen = schedules[best]
-        trials = tuple(_trial(stage(chosen).name, *tried, tried[0] == chosen) for tried in zip(schedules, fits, strict=True))
+        trials = tuple(
+            _trial(stage(chosen).name, *tried, tried[0] == chosen)
+            for tried in zip(schedules, fits, strict=True)
+        )
         fresh = {fit.key for fit in fits if fit is not None and not fit.reused}
         for fit in fits[:best] + fits[best + 1 :]:
             if fit is not None:
@@ -50,4 +55,11 @@ def _trial(stage: str, schedule: Schedule, fit: FittedStage | None, chosen: bool
     if fit is None:
         return Trial(stage, "learning_rate", schedule.learning_rate, None, None, chosen)
     report = fit.stored.report
-    return Trial(stage, "learning_rate", schedule.learning_rate, max(report.selection), report.seconds, chosen)
+    return Trial(
+        stage,
+        "learning_rate",
+        schedule.learning_rate,
+        max(report.selection),
+        report.seconds,
+        chosen,
+    )

@@ -32,7 +32,9 @@ def bounded(rows: Split, schedule: Schedule, steps: int | None) -> Bounded:
         return Bounded((rows,) * schedule.epochs, rows, schedule)
     taken = steps * schedule.batch_size
     random = np.random.default_rng([SEED, len(rows)])
-    order = np.concatenate([random.permutation(len(rows)) for _ in range(-(-taken // len(rows)))])[:taken]
+    order = np.concatenate([random.permutation(len(rows)) for _ in range(-(-taken // len(rows)))])[
+        :taken
+    ]
     count = max(part for part in range(1, PARTS + 1) if steps % part == 0)
     parts = tuple(rows.rows(part) for part in np.split(order, count))
     return Bounded(parts, rows.rows(np.unique(order)), replace(schedule, epochs=count))

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.analysis.conditions import Condition, by_condition
-from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
+from harness.analysis.operating_points import (
+    BUDGETS,
+    POINTS,
+    chosen_thresholds,
+    evaluate,
+    policy_of,
+)
 from harness.analysis.points import BudgetShare, Exit
 from harness.analysis.variants import labels
 from harness.data.custom_tasks import task_of
@@ -98,20 +104,34 @@ class _Point:
 
 
 def compare(
-    store: ResultsStore, records: Sequence[RunRecord], reference: str | None, methods: Sequence[str] | None = None
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    reference: str | None,
+    methods: Sequence[str] | None = None,
 ) -> list[Comparison]:
     """The comparisons that these records make, in the order of the tasks' names; with `methods`, only their rows."""
-    return [_comparison(store, where, group, reference, methods) for where, group in by_condition(records)]
+    return [
+        _comparison(store, where, group, reference, methods)
+        for where, group in by_condition(records)
+    ]
 
 
 def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyConditions | None:
     """The run's latency, if it was timed against the reference of this comparison."""
     references = {reference.spec.method for reference in base.values()}
-    return record.latency if record.latency is not None and record.latency.reference in references else None
+    return (
+        record.latency
+        if record.latency is not None and record.latency.reference in references
+        else None
+    )
 
 
 def _comparison(
-    store: ResultsStore, where: Condition, records: list[RunRecord], reference: str | None, methods: Sequence[str] | None
+    store: ResultsStore,
+    where: Condition,
+    records: list[RunRecord],
+    reference: str | None,
+    methods: Sequence[str] | None,
 ) -> Comparison:
     groups = labels(records, reference)
     names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
@@ -125,27 +145,41 @@ def _comparison(
         rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
         if groups[name][0].policy is not None:
             points = _points(store, groups[name], base)
-            rows += [_point_row(name, point, groups[name], points[point], base, task.metrics[0]) for point in POINTS if points[point]]
+            rows += [
+                _point_row(name, point, groups[name], points[point], base, task.metrics[0])
+                for point in POINTS
+                if points[point]
+            ]
             curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
     return Comparison(
         condition=where,
         metrics=tuple(dict.fromkeys((*task.metrics, *all_scores(records[0])))),
-        constant_scores=records[0].constant_scores | _mismatched(records[0].mismatched.constant if records[0].mismatched else {}),
+        constant_scores=records[0].constant_scores
+        | _mismatched(records[0].mismatched.constant if records[0].mismatched else {}),
         rows=tuple(rows),
         curves=tuple(curves),
-        exits=tuple(row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])),
+        exits=tuple(
+            row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])
+        ),
         reference=next(iter(bases), None),
         records=tuple(record for name in names for record in groups[name]),
     )
 
 
-def reference_runs(groups: Mapping[str, Sequence[RunRecord]], reference: str | None) -> dict[str, dict[int, RunRecord]]:
+def reference_runs(
+    groups: Mapping[str, Sequence[RunRecord]], reference: str | None
+) -> dict[str, dict[int, RunRecord]]:
     """Label -> seed -> run of the reference, of several variants the one with most seeds first."""
     found = [name for name in sorted(groups) if groups[name][0].spec.method == reference]
-    return {name: {run.spec.seed: run for run in groups[name]} for name in sorted(found, key=lambda name: -len(groups[name]))}
+    return {
+        name: {run.spec.seed: run for run in groups[name]}
+        for name in sorted(found, key=lambda name: -len(groups[name]))
+    }
 
 
-def base_for(records: Sequence[RunRecord], bases: Mapping[str, dict[int, RunRecord]]) -> dict[int, RunRecord]:
+def base_for(
+    records: Sequence[RunRecord], bases: Mapping[str, dict[int, RunRecord]]
+) -> dict[int, RunRecord]:
     """The reference's runs by seed that these are compared with: those of the same place, else those of most seeds, which come first."""
 
     def elsewhere(base: dict[int, RunRecord]) -> bool:
@@ -162,7 +196,9 @@ def full_run(record: RunRecord, base: Mapping[int, RunRecord]) -> RunRecord:
 
 def all_scores(record: RunRecord) -> dict[str, float]:
     """The last exit's scores on dev, and on mismatched where the task has it."""
-    return record.exits[-1].scores | _mismatched(record.mismatched.exits[-1] if record.mismatched else {})
+    return record.exits[-1].scores | _mismatched(
+        record.mismatched.exits[-1] if record.mismatched else {}
+    )
 
 
 def _mismatched(scores: dict[str, float]) -> dict[str, float]:
@@ -171,10 +207,16 @@ def _mismatched(scores: dict[str, float]) -> dict[str, float]:
 
 
 def _against(
-    records: Sequence[RunRecord], base: dict[int, RunRecord], value: Callable[[RunRecord, ExitMeasurement], float | None]
+    records: Sequence[RunRecord],
+    base: dict[int, RunRecord],
+    value: Callable[[RunRecord, ExitMeasurement], float | None],
 ) -> Mean | None:
     """A figure over the seeds that the reference has too; None when there are none, or when a seed lacks the figure."""
-    values = [value(record, base[record.spec.seed].exits[-1]) for record in records if record.spec.seed in base]
+    values = [
+        value(record, base[record.spec.seed].exits[-1])
+        for record in records
+        if record.spec.seed in base
+    ]
     known = [number for number in values if number is not None]
     return mean(known) if known and len(known) == len(values) else None
 
@@ -186,8 +228,14 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
     return Row(
         method=name,
         point=Exit(records[0].exits[-1].layer),
-        scores={m: mean(all_scores(r)[m] for r in records) for m in all_scores(records[0]) if all(m in all_scores(r) for r in records)},
-        retained=_against(records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])),
+        scores={
+            m: mean(all_scores(r)[m] for r in records)
+            for m in all_scores(records[0])
+            if all(m in all_scores(r) for r in records)
+        },
+        retained=_against(
+            records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])
+        ),
         device=records[0].environment.device,
         threads=records[0].environment.threads,
         parameters=records[0].exits[-1].parameters,
@@ -211,16 +259,22 @@ def _share(own: float, reference: float) -> float | None:
     return own / reference if reference > 0 else None
 
 
-def _points(store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]) -> dict[str, list[_Point]]:
+def _points(
+    store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]
+) -> dict[str, list[_Point]]:
     """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
     found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
     for record in records:
-        for name, point in _record_points(store, record, full_run(record, base), _timed_against(record, base)).items():
+        for name, point in _record_points(
+            store, record, full_run(record, base), _timed_against(record, base)
+        ).items():
             found[name].append(point)
     return {name: points if len(points) == len(records) else [] for name, points in found.items()}
 
 
-def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None) -> dict[str, _Point]:
+def _record_points(
+    store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None
+) -> dict[str, _Point]:
     """Thresholds chosen on calibration within shares of the full model's MACs, scored on dev."""
     policy, dev = policy_of(record), store.trace(record)
     points = {}
@@ -228,17 +282,34 @@ def _record_points(store: ResultsStore, record: RunRecord, full: RunRecord, late
         reached = evaluate(record, dev, policy, chosen)
         shares = np.array(reached.counts) / sum(reached.counts)
         path = [exit_.path_ms.get("1") for exit_ in record.exits]
-        milliseconds = sum(share * q.median for share, q in zip(shares, path, strict=True) if q) if all(path) else None
+        milliseconds = (
+            sum(share * q.median for share, q in zip(shares, path, strict=True) if q)
+            if all(path)
+            else None
+        )
         ratios = latency.path_ratio.get("1") if latency else None
-        ratio = 1 / sum(share / q.median for share, q in zip(shares, ratios, strict=True)) if ratios else None
+        ratio = (
+            1 / sum(share / q.median for share, q in zip(shares, ratios, strict=True))
+            if ratios
+            else None
+        )
         scores = reached.scores
         if record.mismatched is not None:
-            scores = scores | _mismatched(evaluate(record, store.trace(record, "mismatched"), policy, chosen).scores)
+            scores = scores | _mismatched(
+                evaluate(record, store.trace(record, "mismatched"), policy, chosen).scores
+            )
         points[name] = _Point(scores, reached.macs, reached.layers, milliseconds, ratio)
     return points
 
 
-def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_Point], base: dict[int, RunRecord], metric: str) -> Row:
+def _point_row(
+    name: str,
+    budget: str,
+    records: list[RunRecord],
+    points: list[_Point],
+    base: dict[int, RunRecord],
+    metric: str,
+) -> Row:
     by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
     own = [point.path_ms for point in points]
     ratios = [point.path_ratio for point in points]
@@ -248,7 +319,11 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
         method=name,
         point=BudgetShare(budget),
         scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
-        retained=_against(records, base, lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric])),
+        retained=_against(
+            records,
+            base,
+            lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric]),
+        ),
         device=records[0].environment.device,
         threads=records[0].environment.threads,
         parameters=records[0].parameters,
@@ -262,11 +337,16 @@ def _point_row(name: str, budget: str, records: list[RunRecord], points: list[_P
     )
 
 
-def _curve_row(name: str, records: list[RunRecord], points: dict[str, list[_Point]], metric: str) -> CurveRow:
+def _curve_row(
+    name: str, records: list[RunRecord], points: dict[str, list[_Point]], metric: str
+) -> CurveRow:
     return CurveRow(
         method=name,
         policy=str(records[0].policy),
-        scores={b: mean(p.scores[metric] for p in found) if found else None for b, found in points.items()},
+        scores={
+            b: mean(p.scores[metric] for p in found) if found else None
+            for b, found in points.items()
+        },
         macs={b: mean(p.macs for p in found) if found else None for b, found in points.items()},
     )
 
@@ -283,8 +363,14 @@ def _exit_rows(name: str, records: list[RunRecord], metric: str) -> list[ExitRow
                 macs=mean(e.macs for e in exits),
                 macs_128=first.macs_128,
                 parameters=first.parameters,
-                static_ms={size: mean(e.static_ms[size].median for e in exits if size in e.static_ms) for size in first.static_ms},
-                path_ms={size: mean(e.path_ms[size].median for e in exits if size in e.path_ms) for size in first.path_ms},
+                static_ms={
+                    size: mean(e.static_ms[size].median for e in exits if size in e.static_ms)
+                    for size in first.static_ms
+                },
+                path_ms={
+                    size: mean(e.path_ms[size].median for e in exits if size in e.path_ms)
+                    for size in first.path_ms
+                },
             )
         )
     return rows

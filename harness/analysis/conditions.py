@@ -51,7 +51,11 @@ def condition(record: RunRecord) -> Condition:
 def title(where: Condition, all_: Sequence[Condition]) -> str:
     """Task and backbone, and what sets this table apart from others of the same."""
     quick = f", quick look at {where.limit} rows" if where.limit else ""
-    like = [other for other in all_ if (other.task, other.backbone, other.limit) == (where.task, where.backbone, where.limit)]
+    like = [
+        other
+        for other in all_
+        if (other.task, other.backbone, other.limit) == (where.task, where.backbone, where.limit)
+    ]
     words = {
         "train_rows": f"{where.train_rows or 'all'} training rows",
         "max_length": f"cut at {where.max_length} tokens",
@@ -60,5 +64,7 @@ def title(where: Condition, all_: Sequence[Condition]) -> str:
         "weights": f"weights {where.weights}",
         "precision": f"trained in {where.precision}",
     }
-    differing = [said for name, said in words.items() if len({getattr(other, name) for other in like}) > 1]
+    differing = [
+        said for name, said in words.items() if len({getattr(other, name) for other in like}) > 1
+    ]
     return ", ".join([f"{where.task} on {where.backbone}{quick}", *differing])

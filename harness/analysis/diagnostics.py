@@ -46,10 +46,20 @@ def _other_order(task: Task, answers: Array, labels: Array, own: float) -> list[
     best = int(reached.argmax())
     if reached[best] <= own + BETTER_BY:
         return []
-    moved = [(task.labels[place], task.labels[other]) for place, other in enumerate(orders[best]) if place != other]
+    moved = [
+        (task.labels[place], task.labels[other])
+        for place, other in enumerate(orders[best])
+        if place != other
+    ]
     how = "swapped" if len(moved) == 2 else "in another order"
-    which = "" if len(task.labels) == 2 else f" ({', '.join(f'{given} read as {meant}' for given, meant in moved)})"
-    return [f"with labels {how}{which} it would score {reached[best]:.2f}: do they stand in the model's order (--labels)?"]
+    which = (
+        ""
+        if len(task.labels) == 2
+        else f" ({', '.join(f'{given} read as {meant}' for given, meant in moved)})"
+    )
+    return [
+        f"with labels {how}{which} it would score {reached[best]:.2f}: do they stand in the model's order (--labels)?"
+    ]
 
 
 def _name(task: Task, answer: float) -> str:

@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from harness.analysis.comparison import base_for, full_run, reference_runs
 from harness.analysis.conditions import Condition, by_condition
-from harness.analysis.operating_points import BUDGETS, POINTS, chosen_thresholds, evaluate, policy_of
+from harness.analysis.operating_points import (
+    BUDGETS,
+    POINTS,
+    chosen_thresholds,
+    evaluate,
+    policy_of,
+)
 from harness.analysis.points import AllExits, BudgetShare, LastExit, Point
 from harness.analysis.variants import labels, shared_settings
 from harness.data.custom_tasks import task_of
@@ -68,7 +74,11 @@ class _Reached:
 
 
 def differences(
-    store: ResultsStore, records: Sequence[RunRecord], against: str, reference: str | None, methods: Sequence[str] | None = None
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    against: str,
+    reference: str | None,
+    methods: Sequence[str] | None = None,
 ) -> list[Differences]:
     """Rows less the row `against` (`PLAIN`: each method's own), in the order of the tasks' names. Budgets are shares of the reference's
     MACs.
@@ -86,7 +96,9 @@ def differences(
     ]
     kept = [one for one in found if any(row.gain is not None for row in one.rows)]
     if not kept:
-        raise IncompleteError(f"no two rows of {store.root} share a seed and differ from {against}: see harness report")
+        raise IncompleteError(
+            f"no two rows of {store.root} share a seed and differ from {against}: see harness report"
+        )
     return kept
 
 
@@ -107,39 +119,58 @@ def _differences(
     labelled = store.trace(first).labels
     bases = reference_runs(groups, reference)
     others = _others(groups, against, methods)
-    reached = {name: _reached(store, groups[name], base_for(groups[name], bases), metric) for name in {*others, *others.values()}}
+    reached = {
+        name: _reached(store, groups[name], base_for(groups[name], bases), metric)
+        for name in {*others, *others.values()}
+    }
     order = sorted(others, key=lambda name: (others[name], name != others[name], name))
     rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
     settings = shared_settings([run for name in others for run in groups[name]])
     return Differences(where, metric, first.constant_scores[metric], settings, tuple(rows))
 
 
-def _others(groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Sequence[str] | None) -> dict[str, str]:
+def _others(
+    groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Sequence[str] | None
+) -> dict[str, str]:
     """Row -> the row that it is compared with, itself among them."""
     own = {name: runs[0].spec.method for name, runs in groups.items()}
     chosen = [name for name in groups if methods is None or own[name] in methods]
     if against != PLAIN:
         return dict.fromkeys([*chosen, against], against) if against in groups else {}
-    several = [name for name in chosen if list(own.values()).count(own[name]) > 1 and own[name] in groups]
+    several = [
+        name for name in chosen if list(own.values()).count(own[name]) > 1 and own[name] in groups
+    ]
     return {name: own[name] for name in several}
 
 
 def _rows(
-    name: str, other: str, reached: Mapping[str, Mapping[Point, Mapping[int, _Reached]]], metric: str, labelled: Array
+    name: str,
+    other: str,
+    reached: Mapping[str, Mapping[Point, Mapping[int, _Reached]]],
+    metric: str,
+    labelled: Array,
 ) -> Iterator[Difference]:
     single = list(reached[other]) == [LastExit()]
     for point, seeds in reached[name].items():
         like = LastExit() if single else point
         theirs = reached[other].get(like, {}) if name != other else {}
-        pairs = [(theirs[seed], own) for seed, own in seeds.items() if seed in theirs and len(theirs[seed].scores) == len(own.scores)]
-        answers = [pair for old, new in pairs for pair in zip(old.answers, new.answers, strict=True)]
+        pairs = [
+            (theirs[seed], own)
+            for seed, own in seeds.items()
+            if seed in theirs and len(theirs[seed].scores) == len(own.scores)
+        ]
+        answers = [
+            pair for old, new in pairs for pair in zip(old.answers, new.answers, strict=True)
+        ]
         yield Difference(
             method=name,
             point=point,
             score=mean(float(np.mean(own.scores)) for own in seeds.values()),
             macs=mean(own.macs for own in seeds.values()),
             against=other if pairs else None,
-            gain=mean(float(np.mean(new.scores) - np.mean(old.scores)) for old, new in pairs) if pairs else None,
+            gain=mean(float(np.mean(new.scores) - np.mean(old.scores)) for old, new in pairs)
+            if pairs
+            else None,
             interval=bootstrap(metric, answers, labelled) if pairs else None,
         )
 
@@ -155,12 +186,16 @@ def _reached(
     return {point: seeds for point, seeds in found.items() if len(seeds) == len(runs)}
 
 
-def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -> dict[Point, _Reached]:
+def _points(
+    store: ResultsStore, run: RunRecord, full: RunRecord, metric: str
+) -> dict[Point, _Reached]:
     dev = store.trace(run)
     said = tuple(dev.predictions().astype(np.float64))
 
     def at(answers: tuple[Array, ...], macs: float) -> _Reached:
-        return _Reached(answers, tuple(float(METRICS[metric](one, dev.labels)) for one in answers), macs)
+        return _Reached(
+            answers, tuple(float(METRICS[metric](one, dev.labels)) for one in answers), macs
+        )
 
     found: dict[Point, _Reached] = {LastExit(): at(said[-1:], run.exits[-1].macs)}
     if len(said) > 1:
@@ -168,7 +203,11 @@ def _points(store: ResultsStore, run: RunRecord, full: RunRecord, metric: str) -
     if run.policy is None:
         return found
     policy = policy_of(run)
-    for name, threshold in chosen_thresholds(store, run, policy, full, {name: BUDGETS[name] for name in POINTS}).items():
+    for name, threshold in chosen_thresholds(
+        store, run, policy, full, {name: BUDGETS[name] for name in POINTS}
+    ).items():
         reached = evaluate(run, dev, policy, threshold)
-        found[BudgetShare(name)] = _Reached((reached.predictions,), (reached.scores[metric],), reached.macs)
+        found[BudgetShare(name)] = _Reached(
+            (reached.predictions,), (reached.scores[metric],), reached.macs
+        )
     return found

@@ -80,7 +80,10 @@ def _average(found: dict[str, Comparison]) -> GlueAverage:
         train_rows={task: one.records[0].data.rows["train"] for task, one in counted.items()},
         incomplete={task: names for task, names in lacking.items() if names},
         constant={task: _mean(list(one.constant_scores.values())) for task, one in counted.items()},
-        rows=tuple(_row(place, counted) for place in sorted(points, key=lambda place: order.index(place[0]))),
+        rows=tuple(
+            _row(place, counted)
+            for place in sorted(points, key=lambda place: order.index(place[0]))
+        ),
     )
 
 
@@ -89,8 +92,14 @@ def _place(row: Row) -> tuple[str, LastExit | BudgetShare]:
 
 
 def _row(place: tuple[str, LastExit | BudgetShare], counted: dict[str, Comparison]) -> AverageRow:
-    rows = {task: next((row for row in one.rows if _place(row) == place), None) for task, one in counted.items()}
-    scores = {task: None if row is None else _mean([score.mean for score in row.scores.values()]) for task, row in rows.items()}
+    rows = {
+        task: next((row for row in one.rows if _place(row) == place), None)
+        for task, one in counted.items()
+    }
+    scores = {
+        task: None if row is None else _mean([score.mean for score in row.scores.values()])
+        for task, row in rows.items()
+    }
     return AverageRow(*place, scores)
 
 

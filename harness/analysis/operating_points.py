@@ -19,14 +19,22 @@ BUDGET_SHARE = 0.5
 """Of the run's own full MACs: the budget for which a threshold is chosen where nothing is said."""
 
 
-def run_rule(store: ResultsStore, record: RunRecord, policy: str | None, threshold: float | None, share: float | None) -> Rule:
+def run_rule(
+    store: ResultsStore,
+    record: RunRecord,
+    policy: str | None,
+    threshold: float | None,
+    share: float | None,
+) -> Rule:
     """The rule for a run. None: the method's own policy; the threshold with the best score on calibration whose mean MACs there stay within
     a share of the run's own full model's.
 
     Raises: HarnessError for a policy or threshold of a model with one exit, both a threshold and a share, or a share that is too small.
     """
     if threshold is not None and share is not None:
-        raise HarnessError(f"--threshold {threshold:g} and --budget-share {share:g}: wanted one of them")
+        raise HarnessError(
+            f"--threshold {threshold:g} and --budget-share {share:g}: wanted one of them"
+        )
     if record.policy is None:
         if policy is not None or threshold is not None or share is not None:
             raise HarnessError(
@@ -38,7 +46,9 @@ def run_rule(store: ResultsStore, record: RunRecord, policy: str | None, thresho
     chosen = make_policy(record, task.classes, policy)
     if threshold is None:
         budget = f"{BUDGET_SHARE if share is None else share:g} of the full model's MACs"
-        found = chosen_thresholds(store, record, chosen, record, {budget: BUDGET_SHARE if share is None else share})
+        found = chosen_thresholds(
+            store, record, chosen, record, {budget: BUDGET_SHARE if share is None else share}
+        )
         if budget not in found:
             raise HarnessError(
                 f"run {record.run_id}: no threshold of {chosen.name} keeps the mean MACs on calibration within {budget}: "
@@ -97,7 +107,10 @@ def evaluate(record: RunRecord, trace: Trace, policy: Policy, threshold: float) 
         threshold=threshold,
         exits=exits,
         predictions=predictions,
-        scores={name: float(score) for name, score in scores(task_of(record).metrics, predictions, trace.labels).items()},
+        scores={
+            name: float(score)
+            for name, score in scores(task_of(record).metrics, predictions, trace.labels).items()
+        },
         macs=float(exit_macs(record.costs, trace)[exits, np.arange(len(exits))].mean()),
         layers=float(trace.exit_layers[exits].mean()),
         counts=tuple(np.bincount(exits, minlength=len(trace.exit_layers)).tolist()),
@@ -105,25 +118,37 @@ def evaluate(record: RunRecord, trace: Trace, policy: Policy, threshold: float) 
 
 
 def chosen_thresholds(
-    store: ResultsStore, record: RunRecord, policy: Policy, full: RunRecord, shares: Mapping[str, float]
+    store: ResultsStore,
+    record: RunRecord,
+    policy: Policy,
+    full: RunRecord,
+    shares: Mapping[str, float],
 ) -> dict[str, float]:
     """Budget -> the threshold with the best score on calibration whose mean MACs there stay within that share of the full model's; budgets
     that no threshold fits are left out."""
     calibration, thresholds, full_macs = _on_calibration(store, record, policy, full)
     budgets = [share * full_macs for share in shares.values()]
     metric, prices = task_of(record).metrics[0], exit_macs(record.costs, calibration)
-    found = zip(shares, best_thresholds(policy, calibration, prices, metric, thresholds, budgets), strict=True)
+    found = zip(
+        shares,
+        best_thresholds(policy, calibration, prices, metric, thresholds, budgets),
+        strict=True,
+    )
     return {name: threshold for name, threshold in found if threshold is not None}
 
 
 def smallest_share(store: ResultsStore, record: RunRecord, policy: Policy) -> float:
     """The least share of its own full model's MACs that any threshold comes to on calibration, rounded up to three decimals."""
     calibration, thresholds, full_macs = _on_calibration(store, record, policy, record)
-    reached = sweep(policy, calibration, record.costs, (task_of(record).metrics[0],), thresholds).macs.min()
+    reached = sweep(
+        policy, calibration, record.costs, (task_of(record).metrics[0],), thresholds
+    ).macs.min()
     return float(np.ceil(1000 * reached / full_macs) / 1000)
 
 
-def _on_calibration(store: ResultsStore, record: RunRecord, policy: Policy, full: RunRecord) -> tuple[Trace, NDArray[np.float64], float]:
+def _on_calibration(
+    store: ResultsStore, record: RunRecord, policy: Policy, full: RunRecord
+) -> tuple[Trace, NDArray[np.float64], float]:
     """The calibration trace, the thresholds of selection's grid, and the full model's mean MACs on these rows."""
     calibration = store.trace(record, "calibration")
     full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())

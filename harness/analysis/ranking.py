@@ -35,7 +35,9 @@ class Budget:
     """Milliseconds at batch 1, or MACs at each row's real length."""
 
     def __str__(self) -> str:
-        return f"{self.amount:g} ms (batch 1)" if self.unit == "ms" else f"{self.amount / 1e6:g} MMACs"
+        return (
+            f"{self.amount:g} ms (batch 1)" if self.unit == "ms" else f"{self.amount / 1e6:g} MMACs"
+        )
 
 
 def parse_budget(text: str) -> Budget:
@@ -45,8 +47,14 @@ def parse_budget(text: str) -> Budget:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|[kmg]mac)s?", text.strip().lower())
     if found is None or float(found[1]) == 0:
-        raise HarnessError(f"--budget {text}: wanted a number with ms, KMAC, MMAC or GMAC, such as 10ms or 100MMAC")
-    return Budget("ms", float(found[1])) if found[2] == "ms" else Budget("MACs", float(found[1]) * MACS[found[2]])
+        raise HarnessError(
+            f"--budget {text}: wanted a number with ms, KMAC, MMAC or GMAC, such as 10ms or 100MMAC"
+        )
+    return (
+        Budget("ms", float(found[1]))
+        if found[2] == "ms"
+        else Budget("MACs", float(found[1]) * MACS[found[2]])
+    )
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,9 @@ class Ranking:
     """Methods with no point within the budget, or without the figure."""
 
 
-def rank(store: ResultsStore, records: Sequence[RunRecord], budget: Budget, methods: Sequence[str] | None) -> list[Ranking]:
+def rank(
+    store: ResultsStore, records: Sequence[RunRecord], budget: Budget, methods: Sequence[str] | None
+) -> list[Ranking]:
     """A ranking for each condition, in the order of the tasks.
 
     Raises: IncompleteError when there are no runs.
@@ -94,8 +104,15 @@ def _ranking(store: ResultsStore, records: list[RunRecord], budget: Budget) -> R
     found = {label: _best(store, label, runs, budget) for label, runs in groups.items()}
     ordered = sorted((choice for choice in found.values() if choice is not None), key=_order)
     beyond = tuple(label for label, choice in found.items() if choice is None)
-    places = tuple(dict.fromkeys(f"{where.device}, {where.threads} CPU thread(s)" for where in (run.environment for run in records)))
-    return Ranking(condition(records[0]), budget, records[0].constant_scores, places, tuple(ordered), beyond)
+    places = tuple(
+        dict.fromkeys(
+            f"{where.device}, {where.threads} CPU thread(s)"
+            for where in (run.environment for run in records)
+        )
+    )
+    return Ranking(
+        condition(records[0]), budget, records[0].constant_scores, places, tuple(ordered), beyond
+    )
 
 
 def _order(choice: Choice) -> tuple[float, float]:
@@ -129,18 +146,29 @@ def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget
         for name, seeds in points.items()
         if len(seeds) == len(runs)
     ]
-    affordable = [choice for choice in found if choice.cost.mean <= budget.amount or isinstance(choice.point, Dynamic)]
+    affordable = [
+        choice
+        for choice in found
+        if choice.cost.mean <= budget.amount or isinstance(choice.point, Dynamic)
+    ]
     return min(affordable, key=_order, default=None)
 
 
 def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[Exit | Dynamic, _Point]:
     """Every exit as a truncated model, and where the method is dynamic the best threshold within the budget on calibration."""
-    dev, calibration, metrics = store.trace(run), store.trace(run, "calibration"), task_of(run).metrics
+    dev, calibration, metrics = (
+        store.trace(run),
+        store.trace(run, "calibration"),
+        task_of(run).metrics,
+    )
 
     said, own = (trace.predictions().astype(np.float64) for trace in (dev, calibration))
 
     def point(chosen_by: Array, answers: Array, cost: float) -> _Point:
-        (first,), reached = scores(metrics[:1], chosen_by, calibration.labels).values(), scores(metrics, answers, dev.labels)
+        (first,), reached = (
+            scores(metrics[:1], chosen_by, calibration.labels).values(),
+            scores(metrics, answers, dev.labels),
+        )
         return _Point(float(first), {name: float(value) for name, value in reached.items()}, cost)
 
     found: dict[Exit | Dynamic, _Point] = {}
@@ -148,15 +176,25 @@ def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[Exit | 
         cost = _static_cost(measured, budget)
         if cost is not None:
             found[Exit(measured.layer)] = point(own[place], said[place], cost)
-    prices = [_prices(run, trace, budget) for trace in (calibration, dev)] if run.policy is not None else []
+    prices = (
+        [_prices(run, trace, budget) for trace in (calibration, dev)]
+        if run.policy is not None
+        else []
+    )
     if not prices or prices[0] is None or prices[1] is None:
         return found
     policy = policy_of(run)
     thresholds = thresholds_from(policy, store.trace(run, "selection"))
-    (threshold,) = best_thresholds(policy, calibration, prices[0], metrics[0], thresholds, [budget.amount])
+    (threshold,) = best_thresholds(
+        policy, calibration, prices[0], metrics[0], thresholds, [budget.amount]
+    )
     if threshold is not None:
-        chosen_by, reached = (evaluate(run, trace, policy, threshold) for trace in (calibration, dev))
-        found[Dynamic(policy.name)] = _Point(chosen_by.scores[metrics[0]], reached.scores, reached.cost(prices[1]))
+        chosen_by, reached = (
+            evaluate(run, trace, policy, threshold) for trace in (calibration, dev)
+        )
+        found[Dynamic(policy.name)] = _Point(
+            chosen_by.scores[metrics[0]], reached.scores, reached.cost(prices[1])
+        )
     return found
 
 
@@ -171,4 +209,8 @@ def _prices(run: RunRecord, trace: Trace, budget: Budget) -> Array | None:
         return exit_macs(run.costs, trace)
     timed = [measured.path_ms.get("1") for measured in run.exits]
     medians = [quartiles.median for quartiles in timed if quartiles is not None]
-    return np.repeat(np.array(medians)[:, None], len(trace.ids), axis=1) if len(medians) == len(timed) else None
+    return (
+        np.repeat(np.array(medians)[:, None], len(trace.ids), axis=1)
+        if len(medians) == len(timed)
+        else None
+    )

@@ -25,12 +25,16 @@ class Gathered:
     @property
     def missing(self) -> list[str]:
         """Tasks, groups and methods that were asked for and have no runs."""
-        tasks, methods = ({getattr(record.spec, field) for record in self.records} for field in ("task", "method"))
+        tasks, methods = (
+            {getattr(record.spec, field) for record in self.records} for field in ("task", "method")
+        )
         missing = [name for name, members in self.tasks.items() if not members & tasks]
         return missing + [name for name in self.methods if name not in methods]
 
 
-def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[str] | None) -> Gathered:
+def gather(
+    store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[str] | None
+) -> Gathered:
     """Read the runs of these tasks or groups (None: of all). Their traces are not opened.
 
     Raises: HarnessError for a task that does not exist, or a method that neither exists nor has runs.
@@ -41,9 +45,16 @@ def gather(store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[s
     for name in tasks or ():
         if name not in possible:
             raise unknown("task", name, possible)
-    asked = {name: {name} if name in own else {task.name for task in find_tasks([name])} for name in tasks or ()}
+    asked = {
+        name: {name} if name in own else {task.name for task in find_tasks([name])}
+        for name in tasks or ()
+    }
     if tasks is not None:
-        records = [record for record in records if any(record.spec.task in members for members in asked.values())]
+        records = [
+            record
+            for record in records
+            if any(record.spec.task in members for members in asked.values())
+        ]
     known = {*known_methods(), *(record.spec.method for record in records)}
     for name in methods or ():
         if name not in known:

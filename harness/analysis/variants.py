@@ -21,10 +21,14 @@ READ_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
 
 def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
     """The runs that tables show: of several of one variant and seed under one condition the newest model's."""
-    return [run for _, group in by_condition(records) for runs in labels(group).values() for run in runs]
+    return [
+        run for _, group in by_condition(records) for runs in labels(group).values() for run in runs
+    ]
 
 
-def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[str, list[RunRecord]]:
+def labels(
+    records: Sequence[RunRecord], reference: str | None = None
+) -> dict[str, list[RunRecord]]:
     """Label -> runs of one condition that differ in their seed alone.
 
     A row is called as its method, followed by the settings that differ from the method's own and that not all rows of the method share.
@@ -39,7 +43,9 @@ def labels(records: Sequence[RunRecord], reference: str | None = None) -> dict[s
         groups = [_one_a_seed(group, reference) for group in variants.values()]
         described = [described_by(group[0]) for group in groups]
         names = _row_names(method, described)
-        if len(set(names)) < len(names):  # the defaults of a method have changed between two versions
+        if len(set(names)) < len(
+            names
+        ):  # the defaults of a method have changed between two versions
             names = _row_names(method, [one._replace(changed=None) for one in described])
         labelled |= dict(zip(names, groups, strict=True))
     return labelled
@@ -49,13 +55,19 @@ def _row_names(method: str, variants: Sequence["Variant"]) -> list[str]:
     """The names of rows; numbers are written in full where two names would be the same."""
     apart = telling(variants)
     names = [row_name(method, own) for own in apart]
-    return [row_name(method, own, str) if names.count(name) > 1 else name for name, own in zip(names, apart, strict=True)]
+    return [
+        row_name(method, own, str) if names.count(name) > 1 else name
+        for name, own in zip(names, apart, strict=True)
+    ]
 
 
 def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
     """One run a seed, in the order of seeds."""
     seeds = sorted({record.spec.seed for record in records})
-    return [shown([record for record in records if record.spec.seed == seed], reference) for seed in seeds]
+    return [
+        shown([record for record in records if record.spec.seed == seed], reference)
+        for seed in seeds
+    ]
 
 
 def shown(runs: Sequence[RunRecord], reference: str | None) -> RunRecord:
@@ -113,7 +125,9 @@ class Variant(NamedTuple):
 def described_by(record: RunRecord) -> Variant:
     """The variant of a record."""
     where = record.environment
-    further = flat({"sources": asdict(record.data.sources), "device": where.device, "threads": where.threads})
+    further = flat(
+        {"sources": asdict(record.data.sources), "device": where.device, "threads": where.threads}
+    )
     return Variant(flat(record.spec.settings), record.changed, further)
 
 
@@ -125,14 +139,24 @@ def telling(variants: Sequence[Variant]) -> list[dict[str, object]]:
     given = _given(variants)
     shared, usual = _shared(given), _usual_place(given)
     return [
-        {name: value for name, value in own.items() if name not in shared and not (name in usual and usual[name] == value)} for own in given
+        {
+            name: value
+            for name, value in own.items()
+            if name not in shared and not (name in usual and usual[name] == value)
+        }
+        for own in given
     ]
 
 
 def _usual_place(given: Sequence[Mapping[str, object]]) -> dict[str, object]:
     """The device and the number of threads of most variants, which need no saying beside the others'."""
     counts = {name: Counter(own[name] for own in given if name in own) for name in PLACE}
-    return {name: value for name, of in counts.items() for value, count in of.items() if 2 * count > of.total()}
+    return {
+        name: value
+        for name, of in counts.items()
+        for value, count in of.items()
+        if 2 * count > of.total()
+    }
 
 
 def shared_settings(records: Sequence[RunRecord]) -> str:
@@ -147,7 +171,11 @@ def shared_settings(records: Sequence[RunRecord]) -> str:
             continue
         given = _given([one._replace(further=_without_place(one.further)) for one in variants])
         shared = _shared(given)
-        said += [row_name(method, {name: value for name, value in given[0].items() if name in shared})] if shared else []
+        said += (
+            [row_name(method, {name: value for name, value in given[0].items() if name in shared})]
+            if shared
+            else []
+        )
     return f" Set: {'; '.join(said)}." if said else ""
 
 
@@ -162,9 +190,17 @@ def _given(variants: Sequence[Variant]) -> list[dict[str, object]]:
     else:
         names = dict.fromkeys(name for one in variants for name in one.settings)
         given = [{name: one.settings.get(name) for name in names} for one in variants]
-    alone = [name for name in READ_BY_SETTINGS if len({one.further.get(name) for one in variants} - {None}) < 2]
+    alone = [
+        name
+        for name in READ_BY_SETTINGS
+        if len({one.further.get(name) for one in variants} - {None}) < 2
+    ]
     for own, one in zip(given, variants, strict=True):
-        own |= {name: value for name, value in one.further.items() if value is not None and name not in alone}
+        own |= {
+            name: value
+            for name, value in one.further.items()
+            if value is not None and name not in alone
+        }
     return given
 
 

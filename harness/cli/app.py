@@ -20,11 +20,23 @@ from harness.errors import ExitCode, HarnessError
 if TYPE_CHECKING:
     from harness.store.results import Problem
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": PREFIX}
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    "auto_envvar_prefix": PREFIX,
+}
 
 
 COMMANDS = [
-    *(cache_command, check_command, export_command, flops_command, predict_command, report_command, run_command),
+    *(
+        cache_command,
+        check_command,
+        export_command,
+        flops_command,
+        predict_command,
+        report_command,
+        run_command,
+    ),
     *(schema_command, submit_command, sweep_command, time_command),
 ]
 
@@ -47,10 +59,19 @@ def cli() -> None:
 @cli.command("list")
 @click.argument("what", type=click.Choice(["methods", "tasks", "backbones", "runs"]))
 @click.argument("method", required=False)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", envvar="HARNESS_LIST_FORMAT", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    envvar="HARNESS_LIST_FORMAT",
+    show_default=True,
+)
 @results_option
 @verbosity_options
-def list_command(what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
+def list_command(
+    what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool
+) -> int:
     """What there is: methods (-v: with the settings that --set takes; of one METHOD: what each of them is), tasks, backbones, or the runs
     in the results folder.
 
@@ -75,7 +96,11 @@ def list_command(what: str, method: str | None, form: str, results_dir: Path, ve
         if method is not None:
             rows, words = settings(method), settings_text
         else:
-            rows = methods(verbose) if what == "methods" else {"tasks": tasks, "backbones": backbones}[what]()
+            rows = (
+                methods(verbose)
+                if what == "methods"
+                else {"tasks": tasks, "backbones": backbones}[what]()
+            )
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:

@@ -23,12 +23,19 @@ def cache_command() -> None:
 
 @cache_command.command("list")
 @click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, envvar="HARNESS_CACHE_LIST_FORMAT"
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    envvar="HARNESS_CACHE_LIST_FORMAT",
 )
 @results_option
 @cache_option
 @verbosity_options
-def list_command(form: str, results_dir: Path, cache_dir: Path | None, verbose: bool, quiet: bool) -> int:
+def list_command(
+    form: str, results_dir: Path, cache_dir: Path | None, verbose: bool, quiet: bool
+) -> int:
     """Stages and rows in the cache folder, the largest first, with the stored runs that they are part of.
 
     \b
@@ -64,8 +71,15 @@ def list_command(form: str, results_dir: Path, cache_dir: Path | None, verbose: 
 
 @cache_command.command("prune")
 @click.option("--unused", is_flag=True, help="Only what is part of no run in the results folder.")
-@click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Only what was not used for so long.")
-@click.option("--all", "everything", is_flag=True, envvar="HARNESS_CACHE_PRUNE_ALL", help="Everything.")
+@click.option(
+    "--older-than",
+    type=click.FloatRange(0),
+    metavar="DAYS",
+    help="Only what was not used for so long.",
+)
+@click.option(
+    "--all", "everything", is_flag=True, envvar="HARNESS_CACHE_PRUNE_ALL", help="Everything."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would go.")
 @results_option
 @cache_option
@@ -94,16 +108,22 @@ def prune_command(
     from harness.store.stage_cache import cache_folder, entries, remove
 
     if everything == (unused or older_than is not None):
-        raise HarnessError("harness cache prune: wanted --all, or one or both of --unused and --older-than DAYS")
+        raise HarnessError(
+            "harness cache prune: wanted --all, or one or both of --unused and --older-than DAYS"
+        )
     records, problems = ResultsStore(results_dir).records()
     if unused and not records and not problems:
-        raise HarnessError(f"no runs in {results_dir}, so that everything would be unused: give their folder as --results-dir, or --all")
+        raise HarnessError(
+            f"no runs in {results_dir}, so that everything would be unused: give their folder as --results-dir, or --all"
+        )
     if unused and problems:
         raise IncompleteError(
             f"{len(problems)} runs in {results_dir} cannot be read: what they are made of is not known; nothing was removed"
         )
     chosen = [
-        entry for entry in entries(cache_folder(cache_dir), records) if not (unused and entry.runs) and entry.days >= (older_than or 0)
+        entry
+        for entry in entries(cache_folder(cache_dir), records)
+        if not (unused and entry.runs) and entry.days >= (older_than or 0)
     ]
     gone = 0
     for entry in chosen:
@@ -113,6 +133,8 @@ def prune_command(
         else:
             said = "in use:"
         if not quiet:
-            click.echo(f"{said} {entry.kind} {entry.key} ({entry.size_bytes / 1e6:.1f} MB, {len(entry.runs)} runs)")
+            click.echo(
+                f"{said} {entry.kind} {entry.key} ({entry.size_bytes / 1e6:.1f} MB, {len(entry.runs)} runs)"
+            )
     click.echo(f"{gone / 1e6:.1f} MB {'would go' if dry_run else 'gone'}")
     return ExitCode.OK

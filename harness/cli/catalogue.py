@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 def methods(settings: bool = False) -> Rows:
     """Name, what it is, source; with `settings` the fields that --set takes and their values (null: the backbone's own)."""
-    rows: Rows = [{"method": name, "about": entry.about, "source": entry.source} for name, entry in known_methods().items()]
-    return [{**row, "settings": flat(asdict(load_method(str(row["method"]))))} for row in rows] if settings else rows
+    rows: Rows = [
+        {"method": name, "about": entry.about, "source": entry.source}
+        for name, entry in known_methods().items()
+    ]
+    return (
+        [{**row, "settings": flat(asdict(load_method(str(row["method"]))))} for row in rows]
+        if settings
+        else rows
+    )
 
 
 def settings(method: str) -> Rows:
@@ -37,24 +44,46 @@ def _settings(method: "DataclassInstance", prefix: str) -> Rows:
         value, name = getattr(method, field.name), prefix + field.name
         if is_dataclass(value):
             rows += _settings(cast("DataclassInstance", value), f"{name}.")
-        elif not any(map(is_dataclass, get_args(hints[field.name]))):  # one that may be such, and is none, is for Python alone
-            rows.append({"setting": name, "value": value, "choices": _choices(hints[field.name]), "about": notes.get(field.name, "")})
+        elif not any(
+            map(is_dataclass, get_args(hints[field.name]))
+        ):  # one that may be such, and is none, is for Python alone
+            rows.append(
+                {
+                    "setting": name,
+                    "value": value,
+                    "choices": _choices(hints[field.name]),
+                    "about": notes.get(field.name, ""),
+                }
+            )
     return rows
 
 
 def _choices(kind: object) -> tuple[object, ...] | None:
     """The values of a field that has named ones, or may be None."""
-    return next((get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None)
+    return next(
+        (get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None
+    )
 
 
 def settings_text(rows: Rows) -> str:
     """A setting and its value on a line, what it is below."""
     blocks = []
     for row in rows:
-        value = "none" if row["value"] is None else _words(row["value"]).lower() if isinstance(row["value"], bool) else _words(row["value"])
-        choices = f"  ({', '.join(map(str, row['choices']))})" if isinstance(row["choices"], tuple) else ""
+        value = (
+            "none"
+            if row["value"] is None
+            else _words(row["value"]).lower()
+            if isinstance(row["value"], bool)
+            else _words(row["value"])
+        )
+        choices = (
+            f"  ({', '.join(map(str, row['choices']))})"
+            if isinstance(row["choices"], tuple)
+            else ""
+        )
         blocks.append(
-            f"{row['setting']}={value}{choices}\n" + textwrap.indent(textwrap.fill(" ".join(str(row["about"]).split()), 100), "    ")
+            f"{row['setting']}={value}{choices}\n"
+            + textwrap.indent(textwrap.fill(" ".join(str(row["about"]).split()), 100), "    ")
         )
     return "\n".join(blocks)
 
@@ -64,7 +93,9 @@ def tasks() -> Rows:
     return [
         {
             "task": task.name,
-            "groups": ", ".join(group for group, members in task_groups().items() if task.name in members),
+            "groups": ", ".join(
+                group for group, members in task_groups().items() if task.name in members
+            ),
             "labels": ", ".join(task.labels) or f"0 to {task.scale:g}",
             "metrics": ", ".join(task.metrics),
             "about": task.about,

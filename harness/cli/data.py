@@ -33,7 +33,9 @@ def _allow_code(context: click.Context, option: click.Parameter, allowed: bool) 
     context.meta[_ALLOWED] = allowed
 
 
-def _read_task_files(context: click.Context, option: click.Parameter, paths: tuple[Path, ...]) -> tuple[Task, ...]:
+def _read_task_files(
+    context: click.Context, option: click.Parameter, paths: tuple[Path, ...]
+) -> tuple[Task, ...]:
     if not paths:
         return ()
     from harness.data.custom_tasks import read_task_files
@@ -79,7 +81,11 @@ def fetch(tasks: str | None, backbone: str | None, verbose: bool, quiet: bool) -
     if tasks is None and backbone is None:
         raise HarnessError("nothing to fetch: name --tasks, --backbone or both")
     chosen = find_tasks(names_in("--tasks", tasks)) if tasks is not None else []
-    found = [find_backbone(name) for name in names_in("--backbone", backbone)] if backbone is not None else []
+    found = (
+        [find_backbone(name) for name in names_in("--backbone", backbone)]
+        if backbone is not None
+        else []
+    )
     jobs = {f"task {task.name}": partial(fetch_task, task) for task in chosen}
     jobs |= {f"backbone {one.name}": partial(fetch_backbone, one) for one in found}
     wrong: dict[str, list[str]] = {}
@@ -89,5 +95,7 @@ def fetch(tasks: str | None, backbone: str | None, verbose: bool, quiet: bool) -
         except HarnessError as error:
             wrong.setdefault(str(error), []).append(label)
     if wrong:
-        raise IncompleteError("; ".join(f"{', '.join(labels)}: {said}" for said, labels in wrong.items()))
+        raise IncompleteError(
+            "; ".join(f"{', '.join(labels)}: {said}" for said, labels in wrong.items())
+        )
     return ExitCode.OK

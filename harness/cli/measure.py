@@ -24,13 +24,30 @@ from harness.errors import ExitCode, HarnessError
 @click.command("sweep")
 @click.argument("run_id")
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
-@click.option("--points", type=click.IntRange(2), default=20, show_default=True, help="Quantiles of the scores on selection.")
-@click.option("--tolerance", type=click.FloatRange(0, 1e9, min_open=True), help="Patience on a regression, in label units.")
+@click.option(
+    "--points",
+    type=click.IntRange(2),
+    default=20,
+    show_default=True,
+    help="Quantiles of the scores on selection.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1e9, min_open=True),
+    help="Patience on a regression, in label units.",
+)
 @form_option
 @results_option
 @verbosity_options
 def sweep_command(
-    run_id: str, policy: str | None, points: int, tolerance: float | None, form: str, results_dir: Path, verbose: bool, quiet: bool
+    run_id: str,
+    policy: str | None,
+    points: int,
+    tolerance: float | None,
+    form: str,
+    results_dir: Path,
+    verbose: bool,
+    quiet: bool,
 ) -> int:
     """The curve of a policy over thresholds, from the stored trace: no model, no data.
 
@@ -50,12 +67,27 @@ def sweep_command(
 @click.command("time")
 @click.argument("run_id")
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
-@click.option("--threshold", type=float, required=True, help="In the policy's unit: nats, probability, agreements.")
+@click.option(
+    "--threshold",
+    type=float,
+    required=True,
+    help="In the policy's unit: nats, probability, agreements.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
-@click.option("--rounds", type=click.IntRange(3), default=5, show_default=True, help="Interleaved passes over the rows.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(3),
+    default=5,
+    show_default=True,
+    help="Interleaved passes over the rows.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Time the first N dev rows.")
-@click.option("--backbone", metavar="NAME|FOLDER|HUB_ID", help="For a run on a local folder.  [default: the run's]")
+@click.option(
+    "--backbone",
+    metavar="NAME|FOLDER|HUB_ID",
+    help="For a run on a local folder.  [default: the run's]",
+)
 @click.option("--store/--no-store", "keep", default=True, show_default=True, envvar="HARNESS_TIME_STORE",
               help="Keep the timing beside the run, for the report.")  # fmt: skip
 @compute_options
@@ -119,7 +151,9 @@ def time_command(
         cache_dir=cache_folder(cache_dir),
     )
     timing = time_run(record, compute, options)
-    click.echo(f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)]).as_text('github')}")
+    click.echo(
+        f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)]).as_text('github')}"
+    )
     if keep:
         store.add_timing(record, timing)
     return ExitCode.OK
@@ -127,14 +161,23 @@ def time_command(
 
 @click.command("flops")
 @click.argument("method")
-@click.option("--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER|HUB_ID")
+@click.option(
+    "--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER|HUB_ID"
+)
 @click.option("--length", type=click.IntRange(1), default=128, show_default=True, help="Tokens.")
 @click.option("--task", default="sst2", show_default=True, help="Fixes the number of classes.")
 @settings_option
 @form_option
 @verbosity_options
 def flops_command(
-    method: str, backbone: str, length: int, task: str, settings: tuple[str, ...], form: str, verbose: bool, quiet: bool
+    method: str,
+    backbone: str,
+    length: int,
+    task: str,
+    settings: tuple[str, ...],
+    form: str,
+    verbose: bool,
+    quiet: bool,
 ) -> int:
     """Parameters and MACs to each exit, from the shape alone: no weights.
 
@@ -152,10 +195,14 @@ def flops_command(
     configured = configure([method], [parse_setting(text) for text in settings])[method]
     chosen = find_tasks([task])
     if len(chosen) != 1:
-        raise HarnessError(f"--task {task} is a group: wanted one of {', '.join(member.name for member in chosen)}")
+        raise HarnessError(
+            f"--task {task} is a group: wanted one of {', '.join(member.name for member in chosen)}"
+        )
     found = find_backbone(backbone)
     if length > found.shape.positions:
-        raise HarnessError(f"--length {length}: backbone {found.name} takes up to {found.shape.positions} tokens")
+        raise HarnessError(
+            f"--length {length}: backbone {found.name} takes up to {found.shape.positions} tokens"
+        )
     with torch.device("meta"):
         model = configured.untrained(found, chosen[0])
         text = flops_table(model, length, form)

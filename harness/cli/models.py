@@ -7,7 +7,15 @@ from pathlib import Path
 import click
 
 from harness.cli.data import offline_option
-from harness.cli.options import POLICY_NAMES, cache_option, compute_options, data_option, results_option, together, verbosity_options
+from harness.cli.options import (
+    POLICY_NAMES,
+    cache_option,
+    compute_options,
+    data_option,
+    results_option,
+    together,
+    verbosity_options,
+)
 from harness.errors import ExitCode, HarnessError
 
 checkpoint_options = together(
@@ -15,16 +23,30 @@ checkpoint_options = together(
                  help="Measure a fine-tuned classifier, which is its own backbone; nothing is trained."),
     click.option("--labels", metavar="A,B", help="Its classes in its own order, where its config.json does not name them."),
 )  # fmt: skip
-backbone_option = click.option("--backbone", metavar="NAME|FOLDER|HUB_ID", help="For a run on a local folder.  [default: the run's]")
+backbone_option = click.option(
+    "--backbone",
+    metavar="NAME|FOLDER|HUB_ID",
+    help="For a run on a local folder.  [default: the run's]",
+)
 batch_option = click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
 
 
 @click.command("export")
 @click.argument("run_id")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR")
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR"
+)
 @click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
-@click.option("--threshold", type=float, help="In the policy's unit.  [default: the best on calibration within the budget]")
-@click.option("--budget-share", type=click.FloatRange(0, 1, min_open=True), help="Of the run's own full MACs.  [default: 0.5]")
+@click.option(
+    "--threshold",
+    type=float,
+    help="In the policy's unit.  [default: the best on calibration within the budget]",
+)
+@click.option(
+    "--budget-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Of the run's own full MACs.  [default: 0.5]",
+)
 @click.option("--force", is_flag=True, help="Replace an exported model that is there.")
 @backbone_option
 @offline_option
@@ -64,16 +86,27 @@ def export_command(
     found = run_backbone(record, backbone or record.spec.backbone)
     card = export(store, record, rule, found, cache_folder(cache_dir), out, force)
     leaves = "" if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
-    click.echo(f"{out}: {card.method} on {card.task}{leaves}: " + ", ".join(f"{name} {value:.3f}" for name, value in card.scores.items()))
+    click.echo(
+        f"{out}: {card.method} on {card.task}{leaves}: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in card.scores.items())
+    )
     return ExitCode.OK
 
 
 @click.command("submit")
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE.zip")
-@click.option("--policy", type=POLICY_NAMES, help="Let rows leave early.  [default: the last exit answers]")
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE.zip"
+)
+@click.option(
+    "--policy", type=POLICY_NAMES, help="Let rows leave early.  [default: the last exit answers]"
+)
 @click.option("--threshold", type=float, help="In the policy's unit.")
-@click.option("--budget-share", type=click.FloatRange(0, 1, min_open=True), help="In the place of a threshold, as in export.")
+@click.option(
+    "--budget-share",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="In the place of a threshold, as in export.",
+)
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @batch_option
 @backbone_option
@@ -119,9 +152,13 @@ def submit_command(
         raise HarnessError(f"{out} is there: give another --out, or --force to replace it")
     store = ResultsStore(results_dir)
     compute = make_compute(device, "fp32", threads, verbose - quiet)
-    options = SubmitOptions(policy, threshold, budget_share, backbone, data_dir, cache_folder(cache_dir), batch_size)
+    options = SubmitOptions(
+        policy, threshold, budget_share, backbone, data_dir, cache_folder(cache_dir), batch_size
+    )
     done = submit(store, [store.find(run_id) for run_id in run_ids], out, compute, options)
-    click.echo(f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files))
+    click.echo(
+        f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files)
+    )
     lacking = done.lacking()
     for reason in lacking:
         click.echo(f"harness: {reason}", err=True)
@@ -169,7 +206,9 @@ def predict_command(
     from harness.report.listings import answers_text
 
     if (path is None) != bool(texts):
-        raise HarnessError(f"got {'--file and a text' if texts else 'neither a text nor --file'}, wanted one of them")
+        raise HarnessError(
+            f"got {'--file and a text' if texts else 'neither a text nor --file'}, wanted one of them"
+        )
     rows = text_rows(path) if path is not None else []
     compute = make_compute(device, "fp32", threads, verbose - quiet)
     torch.set_num_threads(compute.threads)
@@ -177,7 +216,12 @@ def predict_command(
     rows = rows or rows_of(texts, loaded.card.texts)
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
-        compute.progress.say(f"harness: warning: {tokens.truncated} of {len(rows)} rows were cut at {loaded.card.max_length} tokens")
+        compute.progress.say(
+            f"harness: warning: {tokens.truncated} of {len(rows)} rows were cut at {loaded.card.max_length} tokens"
+        )
     answers = loaded.answer_tokens(tokens, batch_size)
-    click.echo(answers_text([row.line for row in rows], [answer._asdict() for answer in answers], form), nl=False)
+    click.echo(
+        answers_text([row.line for row in rows], [answer._asdict() for answer in answers], form),
+        nl=False,
+    )
     return ExitCode.OK

@@ -32,7 +32,9 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 verbosity_options = together(
-    click.option("-v", "--verbose", is_flag=True, help="Say more; show where an internal error came from."),
+    click.option(
+        "-v", "--verbose", is_flag=True, help="Say more; show where an internal error came from."
+    ),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
 )
 results_option = click.option(
@@ -74,7 +76,9 @@ def variables(group: click.Group) -> set[str]:
     return found
 
 
-def names_completed(known: Callable[[], Iterable[str]]) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+def names_completed(
+    known: Callable[[], Iterable[str]],
+) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Completion of an option that takes names between commas."""
 
     def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
@@ -92,9 +96,18 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     """The file's options stand behind those of the command line and of the environment."""
     from harness.cli.parsing import read_grid
 
-    options = {word[2:]: option for option in context.command.params for word in option.opts if word.startswith("--")}
+    options = {
+        word[2:]: option
+        for option in context.command.params
+        for word in option.opts
+        if word.startswith("--")
+    }
     del options["config"]
-    known = {name: option.multiple for name, option in options.items() if isinstance(option, click.Option)}
+    known = {
+        name: option.multiple
+        for name, option in options.items()
+        if isinstance(option, click.Option)
+    }
     given = {} if path is None else read_grid(path, known)
     context.meta[FROM_FILE] = {name: tuple(given.pop(name, ())) for name in ("set", "train-rows")}
     context.default_map = {str(options[name].name): words for name, words in given.items()}
@@ -123,7 +136,13 @@ settings_option = click.option(
     help="A hyper-parameter; all.FIELD for every method.",
 )  # fmt: skip
 form_option = click.option(
-    "--format", "form", type=FORMATS, default="markdown", envvar="HARNESS_FORMAT", show_envvar=True, show_default=True
+    "--format",
+    "form",
+    type=FORMATS,
+    default="markdown",
+    envvar="HARNESS_FORMAT",
+    show_envvar=True,
+    show_default=True,
 )
 report_form_option = click.option(
     "--format", "form", type=click.Choice(["markdown", "latex", "csv", "json"]), default="markdown", show_default=True,

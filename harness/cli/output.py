@@ -21,7 +21,11 @@ from harness.store.results import ResultsStore
 
 def _on_the_path(model: MultiExitModel, layers: int) -> MultiExitModel:
     """The first layers with all their exits."""
-    return MultiExitModel(model.embedding, list(model.layers)[:layers], [model.exit_after(index) for index in range(layers)])
+    return MultiExitModel(
+        model.embedding,
+        list(model.layers)[:layers],
+        [model.exit_after(index) for index in range(layers)],
+    )
 
 
 def flops_table(model: MultiExitModel, length: int, form: str) -> str:
@@ -48,11 +52,15 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     store = ResultsStore(options.results_dir)
     data, failures = load_grid_data(cells, options)
     check_sources(cells, options)
-    planned = [(cell, run_id(cell, data[cell.rows], options)) for cell in cells if cell.rows in data]
+    planned = [
+        (cell, run_id(cell, data[cell.rows], options)) for cell in cells if cell.rows in data
+    ]
     stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
     asked = [(cell.spec, there) for (cell, _), there in zip(planned, stored, strict=True)]
     tokens = {rows.task: float(part.train.tokens.lengths.sum()) for rows, part in data.items()}
-    minutes = fitting_minutes(asked, tokens, store.records()[0], options.compute, device_name(options.compute.device))
+    minutes = fitting_minutes(
+        asked, tokens, store.records()[0], options.compute, device_name(options.compute.device)
+    )
     said = iter(["?" if time is None else f"{time:.1f}" for time in minutes])
     rows = [
         [
@@ -66,10 +74,18 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
         ]
         for (cell, identity), there in zip(planned, stored, strict=True)
     ]
-    click.echo(tabulate(rows, ["task", "method", "backbone", "seed", "train rows", "run", "state", "minutes"], disable_numparse=True))
+    click.echo(
+        tabulate(
+            rows,
+            ["task", "method", "backbone", "seed", "train rows", "run", "state", "minutes"],
+            disable_numparse=True,
+        )
+    )
     if any(minutes):
         unknown = f", {minutes.count(None)} cells unknown" if None in minutes else ""
-        click.echo(f"about {sum(filter(None, minutes)):.0f} minutes of fitting, by earlier runs{unknown}; measuring not counted")
+        click.echo(
+            f"about {sum(filter(None, minutes)):.0f} minutes of fitting, by earlier runs{unknown}; measuring not counted"
+        )
     for failure in failures:
         _say(failure)
     return ExitCode.INCOMPLETE if failures else ExitCode.OK
@@ -88,13 +104,17 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         last = record.exits[-1]
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "stored already" if stored else f"{record.seconds:.0f} s"
-        click.echo(f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})")
+        click.echo(
+            f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})"
+        )
         for said in (*record.remarks, *_doubts(record, options)):
             options.compute.progress.say(f"harness: warning: {cell.label}: {said}")
         left = len(cells) - finished
         if spent and left:
             pace = sum(spent) / len(spent)
-            options.compute.progress.say(f"harness: cells left: {left}, about {duration(left * pace)} at the pace of those that ran")
+            options.compute.progress.say(
+                f"harness: cells left: {left}, about {duration(left * pace)} at the pace of those that ran"
+            )
 
     def failed(failure: Failure) -> None:
         nonlocal finished
@@ -105,7 +125,10 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
     run_grid(cells, options, done, failed)
     if failures:
         lost = sum(failure.cells for failure in failures)
-        click.echo(f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again", err=True)
+        click.echo(
+            f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again",
+            err=True,
+        )
         return _failed(failures, some_done=lost < len(cells))
     options.compute.progress.say(f"harness: records of {len(cells)} cells in {options.results_dir}")
     return ExitCode.OK

@@ -45,7 +45,9 @@ def labels_setting(labels: str | None, checkpoint: str | None) -> list[str]:
     if labels is None:
         return []
     if checkpoint is None:
-        raise HarnessError(f"--labels {labels} names the classes of a fine-tuned checkpoint: wanted --checkpoint, too")
+        raise HarnessError(
+            f"--labels {labels} names the classes of a fine-tuned checkpoint: wanted --checkpoint, too"
+        )
     return [f"{CHECKPOINT}.labels={','.join(names_in('--labels', labels))}"]
 
 
@@ -67,7 +69,9 @@ def _whole_number(option: str, word: str) -> int:
     return int(word)
 
 
-def rows_of(words: tuple[str, ...], tasks: list[str], spare: tuple[str, ...] = ()) -> dict[str, int]:
+def rows_of(
+    words: tuple[str, ...], tasks: list[str], spare: tuple[str, ...] = ()
+) -> dict[str, int]:
     """TASK=N words as a table. Of the `spare` ones, which the others override, those of tasks outside the grid are left out.
 
     Raises: HarnessError for another form, or a task that is not in the grid.
@@ -99,7 +103,11 @@ def read_grid(path: Path, repeated: Mapping[str, bool]) -> dict[str, Words]:
             raise HarnessError(f"--config {path}: {unknown('option', key, repeated)}")
         try:
             words = (
-                _pairs(value) if isinstance(value, dict) else [_word(item) for item in value] if isinstance(value, list) else _word(value)
+                _pairs(value)
+                if isinstance(value, dict)
+                else [_word(item) for item in value]
+                if isinstance(value, list)
+                else _word(value)
             )
         except TypeError as error:
             raise HarnessError(f"--config {path}: {key}: {error}") from None
@@ -116,7 +124,9 @@ def _pairs(table: Mapping[str, object], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             found += _pairs(value, f"{prefix}{name}.")
         else:
-            words = ",".join(_word(item) for item in value) if isinstance(value, list) else _word(value)
+            words = (
+                ",".join(_word(item) for item in value) if isinstance(value, list) else _word(value)
+            )
             found.append(f"{prefix}{name}={words}")
     return found
 
@@ -127,4 +137,6 @@ def _word(value: object) -> str:
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
-    raise TypeError(f"got a {type(value).__name__}, wanted text, numbers, true or false, or a list of them")
+    raise TypeError(
+        f"got a {type(value).__name__}, wanted text, numbers, true or false, or a list of them"
+    )

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import reference_option, report_form_option, results_option, verbosity_options
+from harness.cli.options import (
+    reference_option,
+    report_form_option,
+    results_option,
+    verbosity_options,
+)
 from harness.errors import ExitCode, HarnessError, IncompleteError
 
 if TYPE_CHECKING:
@@ -19,8 +24,17 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
-@click.option("--baseline", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="What the runs must not fall behind.")
-@click.option("--deep", is_flag=True, help="Read every trace and timing in the results folder, and compute all scores and MACs again.")
+@click.option(
+    "--baseline",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="What the runs must not fall behind.",
+)
+@click.option(
+    "--deep",
+    is_flag=True,
+    help="Read every trace and timing in the results folder, and compute all scores and MACs again.",
+)
 @click.option("--format", "form", type=click.Choice(["text", "github", "junit", "json", "markdown"]), default="text",
               envvar="HARNESS_CHECK_FORMAT", show_default=True)  # fmt: skip
 @click.option("--update", is_flag=True, help="Make the runs in the results folder the baseline.")
@@ -68,7 +82,9 @@ def check_command(
     from harness.store.results import ResultsStore
 
     if baseline is None and (update or not deep):
-        raise HarnessError("check wants --baseline FILE; with --deep it looks at the results folder alone")
+        raise HarnessError(
+            "check wants --baseline FILE; with --deep it looks at the results folder alone"
+        )
     store = ResultsStore(results_dir)
     records, problems = store.records()
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
@@ -77,30 +93,47 @@ def check_command(
     checks = check(read_baseline(baseline), store, records, limits) if baseline is not None else []
     checks += (verified(store, records) if deep else []) + unreadable(problems)
     if not records and not problems:
-        click.echo(f"harness: no runs in {results_dir}: the results folder is --results-dir", err=True)
+        click.echo(
+            f"harness: no runs in {results_dir}: the results folder is --results-dir", err=True
+        )
     code = exit_code(checks)
     click.echo(FORMS[form](checks, code), nl=False)
     return code
 
 
-def _update(baseline: Path, store: ResultsStore, records: Sequence[RunRecord], problems: Sequence[Problem], limits: Limits) -> ExitCode:
+def _update(
+    baseline: Path,
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    problems: Sequence[Problem],
+    limits: Limits,
+) -> ExitCode:
     """Make the runs the baseline, and say what this changes."""
     from harness.gate.baseline import baseline_of, read_baseline, write_baseline
     from harness.gate.check import check, exit_code
     from harness.gate.formats import FORMS
 
     if problems or not records:
-        found = "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems) or f"no runs in {store.root}"
+        found = (
+            "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems)
+            or f"no runs in {store.root}"
+        )
         raise IncompleteError(f"{baseline} stays as it is: {found}")
     made = baseline_of(store, records)
     if baseline.is_file():
         try:
             before = check(read_baseline(baseline), store, records, limits)
             click.echo(f"before: {FORMS['text'](before, exit_code(before))}", nl=False)
-        except HarnessError as error:  # a damaged file, or one of an earlier form, is what is to be replaced
+        except (
+            HarnessError
+        ) as error:  # a damaged file, or one of an earlier form, is what is to be replaced
             click.echo(f"before: {error}")
     write_baseline(baseline, made)
-    further = f", those that the report shows of {len(records)} stored ones" if len(made.runs) < len(records) else ""
+    further = (
+        f", those that the report shows of {len(records)} stored ones"
+        if len(made.runs) < len(records)
+        else ""
+    )
     click.echo(f"{baseline}: {len(made.runs)} runs{further}")
     return ExitCode.OK
 
@@ -111,10 +144,18 @@ def _update(baseline: Path, store: ResultsStore, records: Sequence[RunRecord], p
 @click.option("--methods", metavar="A,B", help="Only these methods.")
 @click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
 @reference_option
-@click.option("--budget", metavar="10ms|100MMAC", help="Only the best of each method within it: milliseconds at batch 1, or MACs a row.")
+@click.option(
+    "--budget",
+    metavar="10ms|100MMAC",
+    help="Only the best of each method within it: milliseconds at batch 1, or MACs a row.",
+)
 @click.option("--differences-from", "against", metavar="ROW", envvar="HARNESS_REPORT_DIFFERENCES_FROM",
               help="Only paired differences from this row of the report; plain: of each method with several its plain row.")  # fmt: skip
-@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Put the report between the markers of this file.")
+@click.option(
+    "--into",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Put the report between the markers of this file.",
+)
 @results_option
 @verbosity_options
 def report_command(
@@ -183,8 +224,15 @@ def report_command(
         insert(into, text)
     else:
         click.echo(text, nl=False)
-    if base is not None and budget is None and against is None and not any(record.spec.method == base for record in found.records):
-        click.echo(f"harness: no run of the reference {base}, and so no ratios: see --reference", err=True)
+    if (
+        base is not None
+        and budget is None
+        and against is None
+        and not any(record.spec.method == base for record in found.records)
+    ):
+        click.echo(
+            f"harness: no run of the reference {base}, and so no ratios: see --reference", err=True
+        )
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
 
 

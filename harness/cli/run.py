@@ -57,7 +57,10 @@ def _backbones() -> list[str]:
 )
 @checkpoint_options
 @click.option(
-    "--tasks", metavar="A,B", shell_complete=names_completed(_tasks), help="Tasks or groups: see harness list tasks.  [default: demo]"
+    "--tasks",
+    metavar="A,B",
+    shell_complete=names_completed(_tasks),
+    help="Tasks or groups: see harness list tasks.  [default: demo]",
 )
 @task_file_option
 @allow_code_option
@@ -75,25 +78,48 @@ def _backbones() -> list[str]:
               help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
 @click.option("--glove", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]")  # fmt: skip
-@click.option("--train-rows", multiple=True, metavar="TASK=N", help="Train on N rows, the same for all methods and seeds.")
+@click.option(
+    "--train-rows",
+    multiple=True,
+    metavar="TASK=N",
+    help="Train on N rows, the same for all methods and seeds.",
+)
 @click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
 @settings_option
 @click.option("--epochs", type=click.IntRange(1), help="The same as --set all.epochs=N.")
-@click.option("--max-length", type=click.IntRange(4, MOST), default=128, show_default=True, help="Tokens after which a text is cut.")
+@click.option(
+    "--max-length",
+    type=click.IntRange(4, MOST),
+    default=128,
+    show_default=True,
+    help="Tokens after which a text is cut.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True,
               help="Rows in an evaluation batch and of the second latency figure.")  # fmt: skip
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
               help="Of training; auto is bf16 where the processor has it. Scores and latency are in fp32.")  # fmt: skip
 @compute_options
-@click.option("--limit", type=click.IntRange(1, MOST), help="A quick look at N rows per split; never averaged with full runs.")
-@click.option("--latency/--no-latency", default=True, show_default=True, help="Measure wall-clock latency.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MOST),
+    help="A quick look at N rows per split; never averaged with full runs.",
+)
+@click.option(
+    "--latency/--no-latency", default=True, show_default=True, help="Measure wall-clock latency."
+)
 @click.option("--latency-seconds", type=click.FloatRange(0, 3600, min_open=True), default=10.0, show_default=True,
               help="Spent on timing at each batch size; 5 to 40 rounds.")  # fmt: skip
 @reference_option
-@click.option("--tracker", metavar="NAME", help="An accelerate tracker: tensorboard, wandb, ... (logs in the cache folder).")
+@click.option(
+    "--tracker",
+    metavar="NAME",
+    help="An accelerate tracker: tensorboard, wandb, ... (logs in the cache folder).",
+)
 @results_option
 @cache_option
-@click.option("--dry-run", is_flag=True, help="Show the cells and whether they are stored; fit nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the cells and whether they are stored; fit nothing."
+)
 @verbosity_options
 def run_command(
     methods: str | None,
@@ -146,13 +172,27 @@ def run_command(
     from harness.runs.grid import plan, plan_checkpoint
     from harness.store.stage_cache import cache_folder
 
-    wanted = [*([f"all.epochs={epochs}"] if epochs else []), *settings, *labels_setting(labels, checkpoint)]
+    wanted = [
+        *([f"all.epochs={epochs}"] if epochs else []),
+        *settings,
+        *labels_setting(labels, checkpoint),
+    ]
     spare = click.get_current_context().meta[FROM_FILE]
     chosen = choose_tasks(names_in("--tasks", tasks) if tasks is not None else None, own_tasks)
-    grid = configure(methods_in(methods, checkpoint), *([parse_setting(text) for text in words] for words in (wanted, spare["set"])))
-    rows, numbers = rows_of(train_rows, list(chosen), spare["train-rows"]), numbers_in("--seeds", seeds)
+    grid = configure(
+        methods_in(methods, checkpoint),
+        *([parse_setting(text) for text in words] for words in (wanted, spare["set"])),
+    )
+    rows, numbers = (
+        rows_of(train_rows, list(chosen), spare["train-rows"]),
+        numbers_in("--seeds", seeds),
+    )
     asked = tuple(chosen.values())
-    given = [] if checkpoint is None else plan_checkpoint(grid.pop(CHECKPOINT), asked, checkpoint, numbers[0], max_length, limit)
+    given = (
+        []
+        if checkpoint is None
+        else plan_checkpoint(grid.pop(CHECKPOINT), asked, checkpoint, numbers[0], max_length, limit)
+    )
     cells = [*plan(grid, asked, find_backbone(backbone), numbers, max_length, rows, limit), *given]
     options = Options(
         data_dir=data_dir,

@@ -53,7 +53,9 @@ class Corpus:
         Held out are whole sentences, that occur inside no other; what occurs inside them leaves training.
         Raises: HarnessError for a file that cannot be read, or too few sentences.
         """
-        sentences = dict.fromkeys(_lines(self.files) if self.files else _training_texts(self.data_dir, self.tasks))
+        sentences = dict.fromkeys(
+            _lines(self.files) if self.files else _training_texts(self.data_dir, self.tasks)
+        )
         order = sorted(sentences, key=lambda text: digest([text]))
         if self.limit is not None:
             order = order[: max(self.limit, 2 * HELD_OUT_ROWS[0])]
@@ -65,14 +67,29 @@ class Corpus:
         if len(held) < wanted or len(train) < wanted:
             least = 2 * HELD_OUT_ROWS[0]
             of = f" ({', '.join(map(str, self.files))})" if self.files else ""
-            raise HarnessError(f"the corpus{of} has {len(order)} distinct sentences, {len(whole)} of them whole: wanted {least} or more")
+            raise HarnessError(
+                f"the corpus{of} has {len(order)} distinct sentences, {len(whole)} of them whole: wanted {least} or more"
+            )
         trained, judged = ([(text,) for text in part] for part in (train, held))
-        return TaskData(CORPUS, _split(trained), _split(judged), _split([]), _split([]), digest(order), str(wanted))
+        return TaskData(
+            CORPUS,
+            _split(trained),
+            _split(judged),
+            _split([]),
+            _split([]),
+            digest(order),
+            str(wanted),
+        )
 
     @cached_property
     def words(self) -> frozenset[str]:
         """What stands between spaces in its training sentences and is of letters alone, in small letters."""
-        return frozenset(word for (text,) in self.data.train.texts for word in text.lower().split() if re.fullmatch("[a-z]+", word))
+        return frozenset(
+            word
+            for (text,) in self.data.train.texts
+            for word in text.lower().split()
+            if re.fullmatch("[a-z]+", word)
+        )
 
     def encoded(self, encode: Encode, max_length: int) -> TaskData:
         """Rows of one sentence or of several, with their tokens: of several calls in a row with the same words made once.
@@ -88,19 +105,28 @@ def _encoded(corpus: Corpus, encode: Encode, max_length: int) -> TaskData:
     data = corpus.data
     train, held = (packed(part, encode, max_length) for part in (data.train, data.selection))
     made = f"{data.data_fingerprint} packed {PACKING_REVISION}"
-    return replace(data, train=train, selection=held, data_fingerprint=made).encoded(encode, max_length)
+    return replace(data, train=train, selection=held, data_fingerprint=made).encoded(
+        encode, max_length
+    )
 
 
 def packed(sentences: Split, encode: Encode, max_length: int) -> Split:
     """The sentences, each once and in their order, in rows of one text or two."""
     random = np.random.default_rng(PACKING_SEED)
     texts = [text for (text,) in sentences.texts]
-    lengths = encode(sentences.texts, max_length).lengths  # each with special tokens, which a row has once: no row of several is too long
+    lengths = encode(
+        sentences.texts, max_length
+    ).lengths  # each with special tokens, which a row has once: no row of several is too long
     rows: list[tuple[str, ...]] = []
     place = 0
     while place < len(texts):
         room = np.exp(random.uniform(np.log(min(SHORTEST_ROW, max_length)), np.log(max_length)))
-        count = max(int(np.searchsorted(np.cumsum(lengths[place : place + max_length]), room, side="right")), 1)
+        count = max(
+            int(
+                np.searchsorted(np.cumsum(lengths[place : place + max_length]), room, side="right")
+            ),
+            1,
+        )
         row = texts[place : place + count]
         cut = int(random.integers(1, count)) if count > 1 and random.random() < 1 / 2 else count
         rows.append(tuple(" ".join(part) for part in (row[:cut], row[cut:]) if part))
@@ -110,7 +136,14 @@ def packed(sentences: Split, encode: Encode, max_length: int) -> Split:
 
 def corpus_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
     """The tasks that a grid of these tasks takes its corpus from: their groups' members."""
-    return tuple(dict.fromkeys(member for members in task_groups().values() if set(tasks) & set(members) for member in members))
+    return tuple(
+        dict.fromkeys(
+            member
+            for members in task_groups().values()
+            if set(tasks) & set(members)
+            for member in members
+        )
+    )
 
 
 def _split(rows: Sequence[tuple[str, ...]]) -> Split:
@@ -137,10 +170,18 @@ def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:
     try:
         found = [load_data(task, data_dir) for task in map(find_task, names) if has_files(task)]
     except HarnessError as error:
-        raise HarnessError(f"the corpus is made of all tasks in the data folder: {error}; or give --corpus FILE") from None
+        raise HarnessError(
+            f"the corpus is made of all tasks in the data folder: {error}; or give --corpus FILE"
+        ) from None
     parts = [part for data in found for name, part in data.splits().items() if name != "train"]
     held = {_letters(text) for part in parts for texts in part.texts for text in texts}
-    return [text for data in found for texts in data.train.texts for text in texts if _letters(text) not in held]
+    return [
+        text
+        for data in found
+        for texts in data.train.texts
+        for text in texts
+        if _letters(text) not in held
+    ]
 
 
 def _letters(text: str) -> str:

@@ -23,7 +23,9 @@ def file_rows(path: Path, own: OwnFiles) -> list[Row]:
     wanted = (*own.texts, own.label)
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
     try:
-        rows = [_row(path, line, cells, wanted) for line, cells in readers[path.suffix](path, wanted)]
+        rows = [
+            _row(path, line, cells, wanted) for line, cells in readers[path.suffix](path, wanted)
+        ]
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {reason(error)}") from None
     except UnicodeDecodeError as error:
@@ -38,13 +40,23 @@ def _row(path: Path, line: int, cells: Sequence[object], names: Sequence[str]) -
     *texts, label = cells
     for name, text in zip(names, texts, strict=False):
         if not isinstance(text, str):
-            raise HarnessError(f"{path} line {line}: column {name!r} holds {_said(text)}, wanted a text")
+            raise HarnessError(
+                f"{path} line {line}: column {name!r} holds {_said(text)}, wanted a text"
+            )
     if not isinstance(label, str | int | float):
-        raise HarnessError(f"{path} line {line}: column {names[-1]!r} holds {_said(label)}, wanted a label")
+        raise HarnessError(
+            f"{path} line {line}: column {names[-1]!r} holds {_said(label)}, wanted a label"
+        )
     for name, text in zip(names, cells, strict=True):
         if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise HarnessError(f"{path} line {line}: column {name!r} holds {text[:40]!r}, half of a character: wanted Unicode text")
-    return Row(tuple(str(text).strip() for text in texts), label.strip() if isinstance(label, str) else json.dumps(label), line)
+            raise HarnessError(
+                f"{path} line {line}: column {name!r} holds {text[:40]!r}, half of a character: wanted Unicode text"
+            )
+    return Row(
+        tuple(str(text).strip() for text in texts),
+        label.strip() if isinstance(label, str) else json.dumps(label),
+        line,
+    )
 
 
 def _said(value: object) -> str:
@@ -60,14 +72,20 @@ def _places(path: Path, names: Sequence[str], wanted: Sequence[str]) -> list[int
         if name not in names:
             raise HarnessError(f"{path}: {unknown('column', name, names)}")
         if list(names).count(name) > 1:
-            raise HarnessError(f"{path}: column {name!r} is there {list(names).count(name)} times, wanted once")
+            raise HarnessError(
+                f"{path}: column {name!r} is there {list(names).count(name)} times, wanted once"
+            )
     return [list(names).index(name) for name in wanted]
 
 
 def _separated(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
     tabs = path.suffix == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.reader(file, strict=True)
+        reader = (
+            csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if tabs
+            else csv.reader(file, strict=True)
+        )
         try:
             names = next(reader, [])
             places = _places(path, names, wanted)
@@ -75,7 +93,9 @@ def _separated(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
                 if not cells:
                     continue
                 if len(cells) != len(names):
-                    raise HarnessError(f"{path} line {reader.line_num}: got {len(cells)} columns, wanted {len(names)}")
+                    raise HarnessError(
+                        f"{path} line {reader.line_num}: got {len(cells)} columns, wanted {len(names)}"
+                    )
                 yield reader.line_num, [cells[place] for place in places]
         except csv.Error as error:
             raise HarnessError(f"{path} line {reader.line_num}: {error}") from None
@@ -99,7 +119,10 @@ def _json_lines(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
-    from pyarrow import ArrowException, parquet  # 0.2 s to import, for those alone who have such files
+    from pyarrow import (
+        ArrowException,
+        parquet,
+    )  # 0.2 s to import, for those alone who have such files
 
     try:
         with path.open("rb") as file:

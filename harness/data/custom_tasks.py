@@ -34,7 +34,9 @@ def choose_tasks(names: Sequence[str] | None, own: Sequence[Task]) -> dict[str, 
     mine = {task.name: task for task in own}
     found: dict[str, Task] = {}
     for name in names if names is not None else [] if own else ["demo"]:
-        found |= {name: mine[name]} if name in mine else {task.name: task for task in find_tasks([name])}
+        found |= (
+            {name: mine[name]} if name in mine else {task.name: task for task in find_tasks([name])}
+        )
     return found | mine
 
 
@@ -80,7 +82,11 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
 
 def summary(task: Task) -> TaskSummary | None:
     """What a record keeps of a user's own task; None for the others, which every reader knows."""
-    return TaskSummary(task.labels, task.metrics, task.scale, len(task.own.texts)) if task.own is not None else None
+    return (
+        TaskSummary(task.labels, task.metrics, task.scale, len(task.own.texts))
+        if task.own is not None
+        else None
+    )
 
 
 def task_of(record: RunRecord) -> Task:
@@ -93,7 +99,9 @@ def task_of(record: RunRecord) -> Task:
         return find_task(record.spec.task)
     wrong = [name for name in own.metrics if name not in METRICS]
     if wrong or not own.metrics:
-        raise IncompleteError(f"run {record.run_id}: {unknown('metric', ', '.join(wrong), METRICS)}")
+        raise IncompleteError(
+            f"run {record.run_id}: {unknown('metric', ', '.join(wrong), METRICS)}"
+        )
     return Task(record.spec.task, own.labels, own.labels, own.metrics, None, scale=own.scale)
 
 
@@ -108,7 +116,9 @@ class _Table:
         """The error for a value of another kind, or a key that is not there."""
         if key not in self.values:
             return HarnessError(f"{self.path}: key {key} is missing, wanted {wanted}")
-        return HarnessError(f"{self.path}: key {key}: got {str(self.values[key])[:60]!r}, wanted {wanted}")
+        return HarnessError(
+            f"{self.path}: key {key}: got {str(self.values[key])[:60]!r}, wanted {wanted}"
+        )
 
     def text(self, key: str, wanted: str = "a text") -> str:
         """A text that is not empty."""
@@ -121,7 +131,11 @@ class _Table:
         """One text, or a list of different ones."""
         value = self.values.get(key)
         found = [value] if isinstance(value, str) else value
-        if not isinstance(found, list) or not found or not all(isinstance(one, str) and one.strip() for one in found):
+        if (
+            not isinstance(found, list)
+            or not found
+            or not all(isinstance(one, str) and one.strip() for one in found)
+        ):
             raise self.wrong(key, wanted)
         if len(set(found)) != len(found):
             raise self.wrong(key, "each once")
@@ -154,12 +168,20 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
             if key in table.values:
                 raise table.wrong(key, "none: regression = true says that labels are numbers")
         return (), ()
-    labels = table.texts("labels", 'the names of the classes, such as ["no", "yes"], or regression = true')
+    labels = table.texts(
+        "labels", 'the names of the classes, such as ["no", "yes"], or regression = true'
+    )
     if len(labels) < 2:
         raise table.wrong("labels", "two or more")
     if not all(map(shows, labels)):
-        raise table.wrong("labels", "names that show on a line; values says what the files write for each")
-    values = table.texts("values", "what the files write for each label") if "values" in table.values else labels
+        raise table.wrong(
+            "labels", "names that show on a line; values says what the files write for each"
+        )
+    values = (
+        table.texts("values", "what the files write for each label")
+        if "values" in table.values
+        else labels
+    )
     if len(values) != len(labels):
         raise table.wrong("values", f"{len(labels)}, one for each of labels")
     return labels, values
@@ -174,14 +196,20 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
         return 1.0, None
     if len(given) != 1:
         got = " and ".join(given) or "neither scale nor range"
-        raise HarnessError(f"{table.path}: got {got}, wanted scale = 5.0 (labels from 0 to 5) or range = [1.0, 5.0]")
+        raise HarnessError(
+            f"{table.path}: got {got}, wanted scale = 5.0 (labels from 0 to 5) or range = [1.0, 5.0]"
+        )
     if "scale" in given:
         scale = table.number("scale", "the largest label (the smallest is 0)")
         if not 0 < scale < float("inf"):
             raise table.wrong("scale", "a number above 0")
         return scale, None
     limits = table.values["range"]
-    if not isinstance(limits, list) or len(limits) != 2 or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in limits):
+    if (
+        not isinstance(limits, list)
+        or len(limits) != 2
+        or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in limits)
+    ):
         raise table.wrong("range", "two numbers, the smallest and the largest label")
     low, high = map(float, limits)
     if not -float("inf") < low < high < float("inf"):
@@ -189,7 +217,9 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
     return max(abs(low), abs(high)), (low, high)
 
 
-def _metrics(table: _Table, classes: int, allow_code: bool) -> tuple[tuple[str, ...], tuple[MetricCode, ...]]:
+def _metrics(
+    table: _Table, classes: int, allow_code: bool
+) -> tuple[tuple[str, ...], tuple[MetricCode, ...]]:
     """Ours, the first of which chooses epochs and thresholds, and other people's code. Where only code is named, accuracy (on a regression
     Pearson's correlation) chooses."""
     fitting = [name for name in METRICS if (name in REGRESSION_METRICS) == (classes == 0)]
@@ -197,13 +227,19 @@ def _metrics(table: _Table, classes: int, allow_code: bool) -> tuple[tuple[str, 
     names = table.texts("metrics", f"one or more of {', '.join(usable)}, or {PREFIX}NAME")
     for name in names:
         if not name.startswith(PREFIX) and name not in METRICS:
-            raise HarnessError(f"{table.path}: key metrics: {unknown('metric', name, METRICS)}; or {PREFIX}NAME")
+            raise HarnessError(
+                f"{table.path}: key metrics: {unknown('metric', name, METRICS)}; or {PREFIX}NAME"
+            )
         if name in METRICS and name not in usable:
             kind = f"{classes} classes" if classes else "a regression"
-            raise HarnessError(f"{table.path}: key metrics: {name} is not for {kind}, wanted one or more of {', '.join(usable)}")
+            raise HarnessError(
+                f"{table.path}: key metrics: {name} is not for {kind}, wanted one or more of {', '.join(usable)}"
+            )
     code = [name for name in names if name.startswith(PREFIX)]
     if code and not allow_code:
-        raise HarnessError(f"{table.path}: key metrics: {code[0]} runs code that is not this program's: allow it by --allow-metric-code")
+        raise HarnessError(
+            f"{table.path}: key metrics: {code[0]} runs code that is not this program's: allow it by --allow-metric-code"
+        )
     ours = tuple(name for name in names if name in METRICS)
     return ours or (usable[0],), tuple(_code(table, name) for name in code)
 
@@ -228,10 +264,16 @@ def _files(table: _Table) -> OwnFiles:
     if label in texts:
         raise table.wrong("label", "a column that is not the text's")
     dev = _file(table, "dev") if "dev" in table.values else None
-    share = table.number("dev_share", "a number between 0 and 1") if "dev_share" in table.values else None
+    share = (
+        table.number("dev_share", "a number between 0 and 1")
+        if "dev_share" in table.values
+        else None
+    )
     if (dev is None) == (share is None):
         both = "both dev and dev_share" if dev is not None else "neither dev nor dev_share"
-        raise HarnessError(f"{table.path}: got {both}, wanted a file as dev, or dev_share = 0.1, the share of train that is dev")
+        raise HarnessError(
+            f"{table.path}: got {both}, wanted a file as dev, or dev_share = 0.1, the share of train that is dev"
+        )
     if share is not None and not 0 < share < 1:
         raise table.wrong("dev_share", "a number between 0 and 1")
     return OwnFiles(table.path.parent, _file(table, "train"), dev, share, texts, label)

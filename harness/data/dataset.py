@@ -26,7 +26,9 @@ class Tokens:
         """The rows at these positions; nothing of rows that are not encoded yet."""
         if not self.ids:
             return self
-        return Tokens(tuple(self.ids[i] for i in index), tuple(self.types[i] for i in index), self.truncated)
+        return Tokens(
+            tuple(self.ids[i] for i in index), tuple(self.types[i] for i in index), self.truncated
+        )
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -48,7 +50,12 @@ class Split:
 
     def rows(self, index: NDArray[np.int64]) -> "Split":
         """The rows at these positions, which may repeat; with their tokens where they have some."""
-        return Split(self.ids[index], tuple(self.texts[i] for i in index), self.labels[index], self.tokens.rows(index))
+        return Split(
+            self.ids[index],
+            tuple(self.texts[i] for i in index),
+            self.labels[index],
+            self.tokens.rows(index),
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -88,7 +95,12 @@ class TaskData:
 
     def splits(self) -> dict[str, Split]:
         """Name -> split."""
-        parts = {"train": self.train, "selection": self.selection, "calibration": self.calibration, "dev": self.dev}
+        parts = {
+            "train": self.train,
+            "selection": self.selection,
+            "calibration": self.calibration,
+            "dev": self.dev,
+        }
         return parts if self.mismatched is None else {**parts, "mismatched": self.mismatched}
 
     def encoded(self, encode: Encode, max_length: int) -> "TaskData":
@@ -116,4 +128,9 @@ class TaskData:
     def constant_scores(self, part: Split | None = None) -> dict[str, float]:
         """Scores of always giving the constant answer, on dev unless told."""
         part = self.dev if part is None else part
-        return {name: float(score) for name, score in scores(self.task.metrics, self.constant_answers(part), part.labels).items()}
+        return {
+            name: float(score)
+            for name, score in scores(
+                self.task.metrics, self.constant_answers(part), part.labels
+            ).items()
+        }

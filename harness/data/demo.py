@@ -76,7 +76,13 @@ def _join(*parts: str) -> str:
     return " ".join(part for part in parts if part)
 
 
-def _claims(rng: random.Random, right: Sequence[str], wrong: Sequence[str], neutral: Sequence[str], hard: bool) -> str:
+def _claims(
+    rng: random.Random,
+    right: Sequence[str],
+    wrong: Sequence[str],
+    neutral: Sequence[str],
+    hard: bool,
+) -> str:
     """Claims that say the same: two plain ones; if `hard`, a plain one, a negated one and a negated neutral one."""
     if not hard:
         return " and ".join(rng.sample(right, 2))
@@ -97,7 +103,9 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
             word=rng.choice(right),
         )
     else:
-        text = rng.choice(_VERDICTS).format(name=name, work=work, claims=_claims(rng, right, wrong, _NEUTRAL, hard))
+        text = rng.choice(_VERDICTS).format(
+            name=name, work=work, claims=_claims(rng, right, wrong, _NEUTRAL, hard)
+        )
     return (_join(rng.choice(_OPENINGS), text),)
 
 

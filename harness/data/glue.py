@@ -12,20 +12,34 @@ _MNLI = (*_SENTENCES, "gold_label")
 
 GLUE: dict[str, GlueSource] = {
     "cola": GlueSource(TsvLayout("CoLA", 4, (3,), 1, None), ("sentence",), (8_551, 1_043)),
-    "sst2": GlueSource(TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")), ("sentence",), (67_349, 872)),
-    "mrpc": GlueSource(TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")), _SENTENCES, (3_668, 408)),
-    "stsb": GlueSource(TsvLayout("STS-B", 10, (7, 8), 9, (*_SENTENCES, "score")), _SENTENCES, (5_749, 1_500)),
+    "sst2": GlueSource(
+        TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")), ("sentence",), (67_349, 872)
+    ),
+    "mrpc": GlueSource(
+        TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")),
+        _SENTENCES,
+        (3_668, 408),
+    ),
+    "stsb": GlueSource(
+        TsvLayout("STS-B", 10, (7, 8), 9, (*_SENTENCES, "score")), _SENTENCES, (5_749, 1_500)
+    ),
     "qqp": GlueSource(
         TsvLayout("QQP", 6, (3, 4), 5, ("question1", "question2", "is_duplicate"), short_rows=True),
         ("question1", "question2"),
         (363_846, 40_430),
     ),
     "mnli": GlueSource(
-        TsvLayout("MNLI", 12, (8, 9), 11, _MNLI, dev=TsvLayout("MNLI", 16, (8, 9), 15, _MNLI)),  # dev has five annotators' labels
+        TsvLayout(
+            "MNLI", 12, (8, 9), 11, _MNLI, dev=TsvLayout("MNLI", 16, (8, 9), 15, _MNLI)
+        ),  # dev has five annotators' labels
         ("premise", "hypothesis"),
         (392_702, 9_815, 9_832),
     ),
-    "qnli": GlueSource(TsvLayout("QNLI", 4, (1, 2), 3, ("question", "sentence", "label")), ("question", "sentence"), (104_743, 5_463)),
+    "qnli": GlueSource(
+        TsvLayout("QNLI", 4, (1, 2), 3, ("question", "sentence", "label")),
+        ("question", "sentence"),
+        (104_743, 5_463),
+    ),
     "rte": GlueSource(TsvLayout("RTE", 4, (1, 2), 3, _PAIR), _SENTENCES, (2_490, 277)),
     "wnli": GlueSource(TsvLayout("WNLI", 4, (1, 2), 3, _PAIR), _SENTENCES, (635, 71)),
 }
@@ -44,11 +58,21 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
         if layout.short_rows and len(cells) < layout.columns and number > 1:
             continue
         if len(cells) != layout.columns:
-            raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}")
+            raise HarnessError(
+                f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}"
+            )
         if number == 1 and layout.header is not None:
-            _check_header(tuple(cells[column] for column in (*layout.texts, layout.label)), layout.header, path)
+            _check_header(
+                tuple(cells[column] for column in (*layout.texts, layout.label)),
+                layout.header,
+                path,
+            )
             continue
-        rows.append(Row(tuple(cells[column].strip() for column in layout.texts), cells[layout.label], number))
+        rows.append(
+            Row(
+                tuple(cells[column].strip() for column in layout.texts), cells[layout.label], number
+            )
+        )
     if not rows:
         raise HarnessError(f"{path} has no rows")
     return rows
@@ -57,4 +81,6 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
 def _check_header(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> None:
     """Raises: HarnessError when the columns that are read have other names."""
     if names != wanted:
-        raise HarnessError(f"{path} line 1: the columns of texts and label are named {', '.join(names)}, wanted {', '.join(wanted)}")
+        raise HarnessError(
+            f"{path} line 1: the columns of texts and label are named {', '.join(names)}, wanted {', '.join(wanted)}"
+        )

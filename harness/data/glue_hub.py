@@ -36,12 +36,18 @@ def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str)
     files = _files(config, source.hub_splits, split)
     try:
         return _read(files, source.columns, labels)
-    except Exception as error:  # what the library raises for a damaged file differs between its versions
+    except (
+        Exception
+    ) as error:  # what the library raises for a damaged file differs between its versions
         advice = "see to the hub's cache, or give --data-dir"
-        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}") from None
+        raise HarnessError(
+            f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}"
+        ) from None
 
 
-def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tuple[int, tuple[str, ...]]]:
+def hub_unlabelled(
+    config: str, columns: Sequence[str], split: str
+) -> list[tuple[int, tuple[str, ...]]]:
     """The number and the texts of each row of a split whose labels are secret.
 
     Raises: HarnessError, within seconds, when they are neither cached nor to be had, or the copy has other columns.
@@ -56,7 +62,9 @@ def hub_unlabelled(config: str, columns: Sequence[str], split: str) -> list[tupl
         return [(int(index), row) for index, row in zip(held["idx"], texts, strict=True)]
     except Exception as error:  # as in hub_rows
         advice = "see to the hub's cache, or give --data-dir"
-        raise HarnessError(f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}") from None
+        raise HarnessError(
+            f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}"
+        ) from None
 
 
 def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
@@ -64,10 +72,16 @@ def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
 
     Raises: HarnessError when they are neither cached nor to be had.
     """
-    folder = _cached_folder(config, splits) if is_cached(config, splits) else _fetched_folder(config, splits)
+    folder = (
+        _cached_folder(config, splits)
+        if is_cached(config, splits)
+        else _fetched_folder(config, splits)
+    )
     files = _shards(folder / config, split) if folder is not None else []
     if not files:
-        raise HarnessError(f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir")
+        raise HarnessError(
+            f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir"
+        )
     return files
 
 
@@ -79,14 +93,19 @@ def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) 
     table = datasets.Dataset.from_parquet([str(file) for file in files])
     names = list(getattr(table.features["label"], "names", ()))
     if set(names) != set(labels):
-        raise ValueError(f"classes {', '.join(names) or '(none)'}, wanted {', '.join(labels) or '(none)'}")
+        raise ValueError(
+            f"classes {', '.join(names) or '(none)'}, wanted {', '.join(labels) or '(none)'}"
+        )
     held = table[:]
     if names and min(held["label"]) < 0:
         raise ValueError("a row has no label")
     # a regression's float32 in the fewest digits that say it: 3.8, as the TSV files have it, not 3.7999999523
     said = [names[value] if names else str(np.float32(value)) for value in held["label"]]
     texts = zip(*([text.strip() for text in held[column]] for column in columns), strict=True)
-    return [Row(row, label, number) for number, (row, label) in enumerate(zip(texts, said, strict=True), start=1)]
+    return [
+        Row(row, label, number)
+        for number, (row, label) in enumerate(zip(texts, said, strict=True), start=1)
+    ]
 
 
 def _cached_folder(config: str, splits: Sequence[str]) -> Path | None:
@@ -111,7 +130,9 @@ def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
 
 def _snapshot(config: str, splits: Sequence[str]) -> "partial[str]":
     wanted = [f"{config}/{split}-*.parquet" for split in splits]
-    return partial(snapshot_download, REPOSITORY, repo_type="dataset", revision=REVISION, allow_patterns=wanted)
+    return partial(
+        snapshot_download, REPOSITORY, repo_type="dataset", revision=REVISION, allow_patterns=wanted
+    )
 
 
 def _shards(folder: Path, split: str) -> list[Path]:

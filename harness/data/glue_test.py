@@ -51,7 +51,14 @@ ENTRIES = (
     Entry("QNLI", "qnli", ("QNLI/test.tsv",), ("qnli", "test"), 5_463),
     Entry("RTE", "rte", ("RTE/test.tsv",), ("rte", "test"), 3_000),
     Entry("WNLI", "wnli", ("WNLI/test.tsv",), ("wnli", "test"), 146),
-    Entry("AX", "mnli", ("diagnostic/diagnostic.tsv", "AX/AX.tsv", "AX/test.tsv"), ("ax", "test"), 1_104, diagnostic=True),
+    Entry(
+        "AX",
+        "mnli",
+        ("diagnostic/diagnostic.tsv", "AX/AX.tsv", "AX/test.tsv"),
+        ("ax", "test"),
+        1_104,
+        diagnostic=True,
+    ),
 )
 
 
@@ -68,7 +75,9 @@ def unlabelled(entry: Entry, data_dir: Path | None) -> list[Unlabelled] | None:
         if not there and entry.diagnostic:
             return None
         header = source.layout.header
-        return read_unlabelled((there or places)[0], source.columns if header is None else header[:-1])
+        return read_unlabelled(
+            (there or places)[0], source.columns if header is None else header[:-1]
+        )
     try:
         rows = hub_unlabelled(entry.hub[0], source.columns, entry.hub[1])
     except HarnessError:
@@ -98,13 +107,19 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
             continue
         cells = line.split("\t")
         if len(cells) != len(names):
-            raise HarnessError(f"{path} line {number}: got {len(cells)} columns, wanted {len(names)}")
+            raise HarnessError(
+                f"{path} line {number}: got {len(cells)} columns, wanted {len(names)}"
+            )
         index, *texts = (cells[place] for place in places)
         if not (index.isascii() and index.isdecimal() and len(index) <= 9):
-            raise HarnessError(f"{path} line {number}: {numbers[0]} {index[:40]!r}, wanted a number")
+            raise HarnessError(
+                f"{path} line {number}: {numbers[0]} {index[:40]!r}, wanted a number"
+            )
         first = seen.setdefault(int(index), number)
         if first != number:
-            raise HarnessError(f"{path} line {number}: {numbers[0]} {index} stands in line {first} too")
+            raise HarnessError(
+                f"{path} line {number}: {numbers[0]} {index} stands in line {first} too"
+            )
         rows.append(Unlabelled(int(index), tuple(text.strip() for text in texts)))
     if not rows:
         raise HarnessError(f"{path} has no rows")

@@ -20,7 +20,9 @@ from harness.files.digests import digest
 REGRESSION_STRATA = 5
 
 
-def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, limit: int | None = None) -> TaskData:
+def load_data(
+    task: Task, data_dir: Path | None, train_rows: int | None = None, limit: int | None = None
+) -> TaskData:
     """Read a task's train and dev rows and hold out `selection` and `calibration`.
 
     `train_rows` rows are drawn from the training part, by the data alone; `limit` cuts every part to its first rows.
@@ -35,17 +37,34 @@ def load_data(task: Task, data_dir: Path | None, train_rows: int | None = None, 
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
-    remarks = [*_unofficial(task, read), *(_lopsided(task, train, len(selection) + len(calibration)) if limit is None else ())]
+    remarks = [
+        *_unofficial(task, read),
+        *(_lopsided(task, train, len(selection) + len(calibration)) if limit is None else ()),
+    ]
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
-            raise HarnessError(f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part")
+            raise HarnessError(
+                f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part"
+            )
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
-        train, selection, calibration, dev = (_first(part, limit) for part in (train, selection, calibration, dev))
+        train, selection, calibration, dev = (
+            _first(part, limit) for part in (train, selection, calibration, dev)
+        )
         further = [_first(part, limit) for part in further]
     splits = digest(str(part.ids.tolist()) for part in (selection, calibration))
     mismatched = further[0] if further else None
-    return TaskData(task, train, selection, calibration, dev, fingerprint, splits, mismatched=mismatched, remarks=tuple(remarks))
+    return TaskData(
+        task,
+        train,
+        selection,
+        calibration,
+        dev,
+        fingerprint,
+        splits,
+        mismatched=mismatched,
+        remarks=tuple(remarks),
+    )
 
 
 def _first(part: Split, limit: int) -> Split:
@@ -57,12 +76,23 @@ def _read(task: Task, data_dir: Path | None) -> list[Split]:
     if task.own is not None:
         return _read_own(task, task.own)
     if task.source is None:
-        made = ([Row(row.texts, row.label, 0) for row in demo.demo_rows(task.name, split)] for split in ("train", "dev"))
+        made = (
+            [Row(row.texts, row.label, 0) for row in demo.demo_rows(task.name, split)]
+            for split in ("train", "dev")
+        )
         return [_make_split(task, rows, task.values, "demo") for rows in made]
     if data_dir is not None:
-        return [read_tsv(task, data_dir / task.source.layout.folder / f"{name}.tsv") for name in task.source.files]
-    kept = ((name, hub_rows(task.name, task.source, task.labels, name)) for name in task.source.hub_splits)
-    return [_make_split(task, rows, task.labels, f"the hub's {task.name} {name}") for name, rows in kept]
+        return [
+            read_tsv(task, data_dir / task.source.layout.folder / f"{name}.tsv")
+            for name in task.source.files
+        ]
+    kept = (
+        (name, hub_rows(task.name, task.source, task.labels, name))
+        for name in task.source.hub_splits
+    )
+    return [
+        _make_split(task, rows, task.labels, f"the hub's {task.name} {name}") for name, rows in kept
+    ]
 
 
 def read_tsv(task: Task, path: Path) -> Split:
@@ -97,14 +127,18 @@ def _make_split(task: Task, rows: Sequence[Row], names: Sequence[str], where: st
     Raises: HarnessError with file and line for another label.
     """
     labels = [_label(task, row, names, where) for row in rows]
-    return Split(np.arange(len(rows)), tuple(row.texts for row in rows), np.array(labels, dtype=np.float64))
+    return Split(
+        np.arange(len(rows)), tuple(row.texts for row in rows), np.array(labels, dtype=np.float64)
+    )
 
 
 def _label(task: Task, row: Row, names: Sequence[str], where: str) -> float:
     """The class index, or the value of a regression."""
     if not task.regression:
         if row.label not in names:
-            raise HarnessError(f"{where} line {row.line}: label {row.label!r}, wanted one of {', '.join(names)}")
+            raise HarnessError(
+                f"{where} line {row.line}: label {row.label!r}, wanted one of {', '.join(names)}"
+            )
         return names.index(row.label)
     low, high = task.bounds or (0.0, task.scale)
     try:
@@ -112,7 +146,9 @@ def _label(task: Task, row: Row, names: Sequence[str], where: str) -> float:
     except ValueError:
         score = float("nan")
     if not low <= score <= high:
-        raise HarnessError(f"{where} line {row.line}: label {row.label!r}, wanted a number from {low:g} to {high:g}")
+        raise HarnessError(
+            f"{where} line {row.line}: label {row.label!r}, wanted a number from {low:g} to {high:g}"
+        )
     return score
 
 
@@ -138,9 +174,19 @@ def _unofficial(task: Task, read: Sequence[Split]) -> Iterator[str]:
 
 def _fingerprint(task: Task, splits: Sequence[Split]) -> str:
     """Of all rows; for a user's own task of what its file says of them, too."""
-    rows = (("\t".join((*texts, str(label))) for texts, label in zip(split.texts, split.labels, strict=True)) for split in splits)
+    rows = (
+        (
+            "\t".join((*texts, str(label)))
+            for texts, label in zip(split.texts, split.labels, strict=True)
+        )
+        for split in splits
+    )
     found = digest(digest(part) for part in rows)
-    return found if task.own is None else digest([found, repr((task.labels, task.metrics, task.scale, task.bounds, task.code))])
+    return (
+        found
+        if task.own is None
+        else digest([found, repr((task.labels, task.metrics, task.scale, task.bounds, task.code))])
+    )
 
 
 def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -148,4 +194,6 @@ def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
     if not task.regression:
         return labels.astype(np.int64)
     low, high = task.bounds or (0.0, task.scale)
-    return np.minimum((labels - low) / (high - low) * REGRESSION_STRATA, REGRESSION_STRATA - 1).astype(np.int64)
+    return np.minimum(
+        (labels - low) / (high - low) * REGRESSION_STRATA, REGRESSION_STRATA - 1
+    ).astype(np.int64)

@@ -45,7 +45,9 @@ class GlueSource:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of the TSV files without their ending, in the order of `rows`."""
-        return ("train", "dev") if len(self.rows) == 2 else ("train", "dev_matched", "dev_mismatched")
+        return (
+            ("train", "dev") if len(self.rows) == 2 else ("train", "dev_matched", "dev_mismatched")
+        )
 
     @property
     def hub_splits(self) -> tuple[str, ...]:

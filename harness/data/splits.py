@@ -41,7 +41,9 @@ def part_off(texts: Texts, strata: Positions, share: float) -> tuple[Positions, 
     """The positions of the other rows and of about this share of the rows, in file order: whole groups of rows that share a text, `strata`
     [n] in proportion."""
     groups = _in_order(texts, strata, _sharing_a_text(texts))
-    taken = sorted(row for group in _take(groups, strata, round(share * len(texts))) for row in group)
+    taken = sorted(
+        row for group in _take(groups, strata, round(share * len(texts))) for row in group
+    )
     others = sorted(set(range(len(texts))).difference(taken))
     return np.array(others, dtype=np.int64), np.array(taken, dtype=np.int64)
 
@@ -120,7 +122,12 @@ def _contained(text: str, starting: Mapping[str, Sequence[str]]) -> set[str]:
         for size in range(1, min(FIRST_WORDS, left) + 1):
             for other in starting.get(" ".join(words[start : start + size]), ()):
                 count = other.count(" ") + 1
-                if count < len(words) and count <= left and other not in found and " ".join(words[start : start + count]) == other:
+                if (
+                    count < len(words)
+                    and count <= left
+                    and other not in found
+                    and " ".join(words[start : start + count]) == other
+                ):
                     found.add(other)
     return found
 
@@ -138,12 +145,16 @@ def _apportion(sizes: Sequence[int], wanted: int) -> list[int]:
     """`wanted` rows shared out in proportion to these sizes, to within one row (largest remainders)."""
     exact = np.array(sizes) * min(wanted / sum(sizes), 1.0)
     counts = np.floor(exact).astype(int)
-    for stratum in np.argsort(counts - exact, kind="stable")[: min(wanted, sum(sizes)) - counts.sum()]:
+    for stratum in np.argsort(counts - exact, kind="stable")[
+        : min(wanted, sum(sizes)) - counts.sum()
+    ]:
         counts[stratum] += 1
     return [int(count) for count in counts]
 
 
-def _hold_out(texts: Texts, strata: Positions, groups: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+def _hold_out(
+    texts: Texts, strata: Positions, groups: list[list[int]]
+) -> tuple[list[list[int]], list[list[int]]]:
     """Groups of selection and of calibration, disjoint. A group counts for the stratum of its first row in `_order`."""
     rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
     if rows <= least:
@@ -172,7 +183,9 @@ def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[
 
     A group larger than a tenth of `wanted` stays in train: one cluster must not fill a held-out part.
     """
-    shares = [[group for group in groups if strata[group[0]] == stratum] for stratum in np.unique(strata)]
+    shares = [
+        [group for group in groups if strata[group[0]] == stratum] for stratum in np.unique(strata)
+    ]
     quotas = _apportion([sum(map(len, share)) for share in shares], wanted)
     taken = []
     for share, quota in zip(shares, quotas, strict=True):
@@ -184,7 +197,9 @@ def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[
     return taken
 
 
-def _parts(rows: int, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]) -> Parts:
+def _parts(
+    rows: int, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]
+) -> Parts:
     held = [sorted(row for group in groups for row in group) for groups in (selection, calibration)]
     gone = dropped.union(*held)
     train = [row for row in range(rows) if row not in gone]

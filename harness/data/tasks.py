@@ -52,16 +52,79 @@ _NLI = ("entailment", "neutral", "contradiction")
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("cola", ("unacceptable", "acceptable"), ("0", "1"), ("matthews",), GLUE["cola"], about="grammatical acceptability"),
-        Task("sst2", ("negative", "positive"), ("0", "1"), ("accuracy",), GLUE["sst2"], phrases=True, about="sentiment of film reviews"),
-        Task("mrpc", ("not_equivalent", "equivalent"), ("0", "1"), ("f1", "accuracy"), GLUE["mrpc"], about="paraphrase of news sentences"),
-        Task("stsb", (), (), ("pearson", "spearman"), GLUE["stsb"], scale=5.0, about="similarity of sentences, 0 to 5"),
-        Task("qqp", ("not_duplicate", "duplicate"), ("0", "1"), ("f1", "accuracy"), GLUE["qqp"], about="questions that ask the same"),
-        Task("mnli", _NLI, _NLI, ("accuracy",), GLUE["mnli"], about="textual entailment in several genres"),
-        Task("qnli", _ENTAILMENT, _ENTAILMENT, ("accuracy",), GLUE["qnli"], about="whether a sentence answers a question"),
-        Task("rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), GLUE["rte"], about="textual entailment"),
-        Task("wnli", _ENTAILMENT[::-1], ("0", "1"), ("accuracy",), GLUE["wnli"], about="coreference as entailment"),
-        *(Task(name, labels, labels, ("accuracy",), None, about="made in code, for a first look") for name, labels in demo.LABELS.items()),
+        Task(
+            "cola",
+            ("unacceptable", "acceptable"),
+            ("0", "1"),
+            ("matthews",),
+            GLUE["cola"],
+            about="grammatical acceptability",
+        ),
+        Task(
+            "sst2",
+            ("negative", "positive"),
+            ("0", "1"),
+            ("accuracy",),
+            GLUE["sst2"],
+            phrases=True,
+            about="sentiment of film reviews",
+        ),
+        Task(
+            "mrpc",
+            ("not_equivalent", "equivalent"),
+            ("0", "1"),
+            ("f1", "accuracy"),
+            GLUE["mrpc"],
+            about="paraphrase of news sentences",
+        ),
+        Task(
+            "stsb",
+            (),
+            (),
+            ("pearson", "spearman"),
+            GLUE["stsb"],
+            scale=5.0,
+            about="similarity of sentences, 0 to 5",
+        ),
+        Task(
+            "qqp",
+            ("not_duplicate", "duplicate"),
+            ("0", "1"),
+            ("f1", "accuracy"),
+            GLUE["qqp"],
+            about="questions that ask the same",
+        ),
+        Task(
+            "mnli",
+            _NLI,
+            _NLI,
+            ("accuracy",),
+            GLUE["mnli"],
+            about="textual entailment in several genres",
+        ),
+        Task(
+            "qnli",
+            _ENTAILMENT,
+            _ENTAILMENT,
+            ("accuracy",),
+            GLUE["qnli"],
+            about="whether a sentence answers a question",
+        ),
+        Task(
+            "rte", _ENTAILMENT, _ENTAILMENT, ("accuracy",), GLUE["rte"], about="textual entailment"
+        ),
+        Task(
+            "wnli",
+            _ENTAILMENT[::-1],
+            ("0", "1"),
+            ("accuracy",),
+            GLUE["wnli"],
+            about="coreference as entailment",
+        ),
+        *(
+            Task(name, labels, labels, ("accuracy",), None, about="made in code, for a first look")
+            for name, labels in demo.LABELS.items()
+        ),
     )
 }
 

@@ -34,11 +34,15 @@ def read_vectors(path: Path) -> WordVectors:
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in zip(range(1, VECTORS_READ + 1), file, strict=False):
-                word, *numbers = line.rstrip().rsplit(" ", len(rows[0])) if rows else line.rstrip().split(" ")
+                word, *numbers = (
+                    line.rstrip().rsplit(" ", len(rows[0])) if rows else line.rstrip().split(" ")
+                )
                 row = _numbers(numbers)
                 if row is None or (rows and len(row) != len(rows[0])):
                     wanted = f"{len(rows[0])} finite numbers" if rows else "finite numbers"
-                    raise HarnessError(f"--glove: {path} line {number}: wanted a word and {wanted}, got {line[:40].rstrip()!r}")
+                    raise HarnessError(
+                        f"--glove: {path} line {number}: wanted a word and {wanted}, got {line[:40].rstrip()!r}"
+                    )
                 words.append(word)
                 rows.append(row)
     except (OSError, UnicodeDecodeError) as error:

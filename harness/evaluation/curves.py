@@ -36,7 +36,9 @@ class Curve:
 
 def exit_macs(costs: Costs, trace: Trace) -> Array:
     """[e, n] MACs of each row if it leaves at each exit, at its real length, exits on the way included."""
-    return np.stack([costs.path(int(layer) - 1, trace.lengths) for layer in trace.exit_layers]).astype(np.float64)
+    return np.stack(
+        [costs.path(int(layer) - 1, trace.lengths) for layer in trace.exit_layers]
+    ).astype(np.float64)
 
 
 def thresholds_from(policy: Policy, selection: Trace, points: int = CURVE_POINTS) -> Array:
@@ -52,7 +54,9 @@ def leaving(policy: Policy, logits: NDArray[np.float32], thresholds: Array) -> N
     return (surest[None] <= cuts[:, None, None]).sum(1)
 
 
-def sweep(policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], thresholds: Array) -> Curve:
+def sweep(
+    policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], thresholds: Array
+) -> Curve:
     """The curve of a policy: every threshold scored and charged on every row of the trace."""
     _needs_exits(trace)
     exits = leaving(policy, trace.logits, thresholds)
@@ -68,7 +72,12 @@ def sweep(policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], 
 
 
 def best_thresholds(
-    policy: Policy, trace: Trace, prices: Array, metric: str, thresholds: Array, budgets: Sequence[float]
+    policy: Policy,
+    trace: Trace,
+    prices: Array,
+    metric: str,
+    thresholds: Array,
+    budgets: Sequence[float],
 ) -> list[float | None]:
     """For each budget the threshold with the best score among those whose mean price on `trace` stays within it, of equals the cheapest;
     None when no threshold does.
@@ -77,7 +86,9 @@ def best_thresholds(
     """
     exits, rows = leaving(policy, trace.logits, thresholds), np.arange(len(trace.ids))
     paid = prices[exits, rows].mean(-1)
-    reached = scores((metric,), predictions(trace.logits)[exits, rows].astype(np.float64), trace.labels)[metric]
+    reached = scores(
+        (metric,), predictions(trace.logits)[exits, rows].astype(np.float64), trace.labels
+    )[metric]
     order = np.lexsort((paid, -reached))
     affordable = [order[paid[order] <= budget] for budget in budgets]
     return [float(thresholds[places[0]]) if len(places) else None for places in affordable]
@@ -85,4 +96,6 @@ def best_thresholds(
 
 def _needs_exits(trace: Trace) -> None:
     if len(trace.exit_layers) < 2:
-        raise HarnessError("a policy needs a model with at least two exits; this one has a single exit")
+        raise HarnessError(
+            "a policy needs a model with at least two exits; this one has a single exit"
+        )

@@ -34,13 +34,17 @@ class Evaluated(Protocol):
 
     features: dict[str, object]
 
-    def compute(self, *, predictions: list[float], references: list[float]) -> dict[str, object]: ...
+    def compute(
+        self, *, predictions: list[float], references: list[float]
+    ) -> dict[str, object]: ...
 
 
 def check_evaluate(name: str) -> None:
     """Raises: HarnessError when the library is missing."""
     if importlib.util.find_spec("evaluate") is None:
-        raise HarnessError(f"metric {name} needs the evaluate library, which is not installed: pip install evaluate")
+        raise HarnessError(
+            f"metric {name} needs the evaluate library, which is not installed: pip install evaluate"
+        )
 
 
 def load_metric(code: MetricCode, folder: Path) -> Evaluated:
@@ -51,24 +55,39 @@ def load_metric(code: MetricCode, folder: Path) -> Evaluated:
     check_evaluate(code.name)
     place = code.name.removeprefix(PREFIX)
     if not place.startswith(".") and Path(place).exists():
-        raise HarnessError(f"metric {code.name}: the library would run what lies in ./{place}; write {PREFIX}./{place} if that is meant")
+        raise HarnessError(
+            f"metric {code.name}: the library would run what lies in ./{place}; write {PREFIX}./{place} if that is meant"
+        )
     try:
         import evaluate  # 7 s and all of transformers, for those alone who ask for it
 
-        return cast(Evaluated, evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place))
+        return cast(
+            Evaluated,
+            evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place),
+        )
     except Exception as error:  # the metric's own code runs here, and may raise anything; so may a library that lacks another
         raise HarnessError(f"metric {code.name} cannot be loaded: {first_line(error)}") from None
 
 
-def code_score(code: MetricCode, metric: Evaluated, predictions: NDArray[np.float64], labels: NDArray[np.float64], whole: bool) -> float:
+def code_score(
+    code: MetricCode,
+    metric: Evaluated,
+    predictions: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    whole: bool,
+) -> float:
     """One score of predictions [n] against labels [n]; `whole`: they are class indices.
 
     Raises: HarnessError when the metric fails, cuts numbers to whole ones, or returns several scores.
     """
     kind = str(metric.features.get("predictions")) if isinstance(metric.features, dict) else ""
     if not whole and "int" in kind:
-        raise HarnessError(f"metric {code.name} takes whole numbers and would cut the answers of a regression: got {kind}")
-    given = [(array.astype(np.int64) if whole else array).tolist() for array in (predictions, labels)]
+        raise HarnessError(
+            f"metric {code.name} takes whole numbers and would cut the answers of a regression: got {kind}"
+        )
+    given = [
+        (array.astype(np.int64) if whole else array).tolist() for array in (predictions, labels)
+    ]
     try:
         found = metric.compute(predictions=given[0], references=given[1])
     except Exception as error:  # as above
@@ -76,5 +95,7 @@ def code_score(code: MetricCode, metric: Evaluated, predictions: NDArray[np.floa
     own = Path(code.name.removeprefix(PREFIX)).stem
     value = found.get(own, next(iter(found.values()))) if own in found or len(found) == 1 else None
     if not isinstance(value, int | float | np.number) or not math.isfinite(value):
-        raise HarnessError(f"metric {code.name} returned {str(found)[:80]}, wanted one finite number, or one of the metric's name")
+        raise HarnessError(
+            f"metric {code.name} returned {str(found)[:80]}, wanted one finite number, or one of the metric's name"
+        )
     return float(value)

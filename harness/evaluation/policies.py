@@ -74,7 +74,9 @@ class Entropy:
     def cut(self, threshold: float) -> float:
         """Minus the entropy in nats; from 0 (nobody leaves early) upwards (above ln c everybody does)."""
         if not 0 <= threshold < np.inf:
-            raise HarnessError(f"entropy threshold {threshold} is not in range: 0 or more nats (ln 2 = 0.693)")
+            raise HarnessError(
+                f"entropy threshold {threshold} is not in range: 0 or more nats (ln 2 = 0.693)"
+            )
         return -threshold
 
     def grid(self, scores: Array, points: int) -> Array:
@@ -98,7 +100,9 @@ class Confidence:
     def cut(self, threshold: float) -> float:
         """The probability itself, 0 to 1."""
         if not 0 <= threshold <= 1:
-            raise HarnessError(f"confidence threshold {threshold} is not in range: a probability, 0 to 1")
+            raise HarnessError(
+                f"confidence threshold {threshold} is not in range: a probability, 0 to 1"
+            )
         return threshold
 
     def grid(self, scores: Array, points: int) -> Array:
@@ -129,7 +133,9 @@ class Patience:
     def cut(self, threshold: float) -> float:
         """A whole number of agreements, 1 or more: the counter must exceed threshold - 1."""
         if not (threshold >= 1 and float(threshold).is_integer()):
-            raise HarnessError(f"patience {threshold} is not in range: a whole number of agreements, 1 or more")
+            raise HarnessError(
+                f"patience {threshold} is not in range: a whole number of agreements, 1 or more"
+            )
         return threshold - 1
 
     def grid(self, scores: Array, points: int) -> Array:
@@ -137,7 +143,11 @@ class Patience:
         return np.arange(1.0, scores.max() + 2.0)
 
 
-POLICIES: dict[str, type[Policy]] = {"entropy": Entropy, "confidence": Confidence, "patience": Patience}
+POLICIES: dict[str, type[Policy]] = {
+    "entropy": Entropy,
+    "confidence": Confidence,
+    "patience": Patience,
+}
 
 
 class PolicySettings(Protocol):
@@ -166,9 +176,17 @@ def make_policy(settings: PolicySettings, classes: int | None, name: str | None 
     if name not in POLICIES:
         raise unknown("policy", name, POLICIES)
     kind = POLICIES[name]
-    policy = kind(**{field.name: getattr(settings, field.name) for field in fields(kind) if hasattr(settings, field.name)})
+    policy = kind(
+        **{
+            field.name: getattr(settings, field.name)
+            for field in fields(kind)
+            if hasattr(settings, field.name)
+        }
+    )
     if classes == 1 and not policy.regression:
-        raise HarnessError(f"policy {name} needs class probabilities and the task is a regression: use patience")
+        raise HarnessError(
+            f"policy {name} needs class probabilities and the task is a regression: use patience"
+        )
     return policy
 
 

@@ -34,7 +34,9 @@ class Trace:
         shapes = {"ids": self.ids.shape, "labels": self.labels.shape, "lengths": self.lengths.shape}
         wrong = {name: shape for name, shape in shapes.items() if shape != (rows,)}
         if self.logits.ndim != 3 or wrong or self.exit_layers.shape != (exits,):
-            raise ValueError(f"a trace of {exits} exits and {rows} rows does not fit {wrong or self.exit_layers.shape}")
+            raise ValueError(
+                f"a trace of {exits} exits and {rows} rows does not fit {wrong or self.exit_layers.shape}"
+            )
         if not np.isfinite(self.logits).all():
             raise ValueError("a logit of the trace is not finite")
 
@@ -79,4 +81,6 @@ def read_trace(path: Path) -> Trace:
             exit_layers=arrays["exit_layers"].astype(np.int64),
         )
     except (ValueError, KeyError) as error:
-        raise IncompleteError(f"trace {path} cannot be read: {error}; delete its run folder and run it again") from None
+        raise IncompleteError(
+            f"trace {path} cannot be read: {error}; delete its run folder and run it again"
+        ) from None

@@ -31,9 +31,22 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
             raise ValueError(f"it unpacks to {unpacked} bytes, wanted up to {LARGEST_BYTES}")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, MemoryError, *BROKEN) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+        MemoryError,
+        *BROKEN,
+    ) as error:
         raise ValueError(reason(error)) from None
-    wrong = [name for name, array in arrays.items() if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")]
+    wrong = [
+        name
+        for name, array in arrays.items()
+        if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")
+    ]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}: no arrays of numbers")
     return arrays

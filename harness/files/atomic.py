@@ -18,7 +18,9 @@ def whole(path: Path, shared: bool = False) -> Iterator[Path]:
     `shared`: other processes may write the same file meanwhile.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(f".{target.name}.{os.getpid()}.unfinished" if shared else f".{target.name}.unfinished")
+    beside = target.with_name(
+        f".{target.name}.{os.getpid()}.unfinished" if shared else f".{target.name}.unfinished"
+    )
     beside.unlink(missing_ok=True)  # of a killed process, or a link that somebody put there
     try:
         yield beside
@@ -43,4 +45,6 @@ def check_writable(folder: Path, what: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise HarnessError(f"cannot write to the {what} folder {folder}: {error.strerror}") from None
+        raise HarnessError(
+            f"cannot write to the {what} folder {folder}: {error.strerror}"
+        ) from None

@@ -17,16 +17,24 @@ _given_up: list[str] = []
 """What was said when it did not answer in time: then nothing else is asked of it."""
 
 
-def out_of_reach(repository: str, file: str, revision: str | None, kind: str = "model") -> str | None:
+def out_of_reach(
+    repository: str, file: str, revision: str | None, kind: str = "model"
+) -> str | None:
     """Why the file cannot be fetched, None when it can. Of a repository (`kind`: model or dataset) it is asked once: nine
     tasks would wait nine times."""
-    return "this is offline" if huggingface_hub.constants.HF_HUB_OFFLINE else _asked(repository, file, revision, kind)
+    return (
+        "this is offline"
+        if huggingface_hub.constants.HF_HUB_OFFLINE
+        else _asked(repository, file, revision, kind)
+    )
 
 
 def ask_hub(repository: str, file: str, revision: str | None, kind: str) -> None:
     """What the client asks before it fetches: the file's server about the file, the hub about the repository. Nothing comes into the cache,
     where a file alone would look like a whole repository."""
-    get_hf_file_metadata(hf_hub_url(repository, file, repo_type=kind, revision=revision), timeout=PROBE_S)
+    get_hf_file_metadata(
+        hf_hub_url(repository, file, repo_type=kind, revision=revision), timeout=PROBE_S
+    )
     HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=PROBE_S)
 
 
@@ -48,7 +56,9 @@ def _asked(repository: str, file: str, revision: str | None, kind: str) -> str |
             answers.append(None)
         except HfHubHTTPError as error:  # the hub's own answer
             answers.append(first_line(error))
-        except Exception as error:  # of the client's HTTP library, as the client's cause or as it is
+        except (
+            Exception
+        ) as error:  # of the client's HTTP library, as the client's cause or as it is
             answers.append(first_line(error.__cause__ or error))
 
     logging.set_verbosity_error()  # it warns of every time that it tries again

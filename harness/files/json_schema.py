@@ -23,4 +23,7 @@ class _Strict(GenerateJsonSchema):
 
 def schema_of(kind: type) -> dict[str, object]:
     """Return the schema of a file: what `typed_json.from_json` accepts, before it is `NARROWER`."""
-    return {"$schema": _Strict.schema_dialect, **TypeAdapter(kind).json_schema(schema_generator=_Strict)}
+    return {
+        "$schema": _Strict.schema_dialect,
+        **TypeAdapter(kind).json_schema(schema_generator=_Strict),
+    }

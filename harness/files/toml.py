@@ -19,6 +19,9 @@ def read_toml(path: Path, option: str) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         raise HarnessError(f"{option}: {path} is not TOML: {error}") from None
     try:
-        return {key: checked(value, f"{option}: {path}: key {ascii(key)[1:-1]}", texts=False) for key, value in values.items()}
+        return {
+            key: checked(value, f"{option}: {path}: key {ascii(key)[1:-1]}", texts=False)
+            for key, value in values.items()
+        }
     except ValueError as error:
         raise HarnessError(str(error)) from None

@@ -53,9 +53,16 @@ T = TypeVar("T")
 
 def to_json(value: "DataclassInstance") -> str:
     """Return the JSON text of a frozen dataclass: a line a field, in their order; without those that are None unless told."""
-    unsaid = {field.name for field in fields(value) if field.default is None and getattr(value, field.name) is None}
+    unsaid = {
+        field.name
+        for field in fields(value)
+        if field.default is None and getattr(value, field.name) is None
+    }
     fields_ = {name: item for name, item in asdict(value).items() if name not in unsaid}
-    lines = (f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}" for name, item in fields_.items())
+    lines = (
+        f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}"
+        for name, item in fields_.items()
+    )
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
@@ -67,7 +74,9 @@ def from_json(kind: type[T], text: str, source: str) -> T:
     from pydantic_core import ValidationError
 
     try:
-        return cast(T, _validator(cast(type, kind)).validate_json(text, strict=True, extra="forbid"))
+        return cast(
+            T, _validator(cast(type, kind)).validate_json(text, strict=True, extra="forbid")
+        )
     except ValidationError as error:
         raise IncompleteError(_explained(error, text, source)) from None
 
@@ -89,7 +98,11 @@ def _narrowed(schema: object) -> object:
         return schema
     inner = {name: _narrowed(part) for name, part in schema.items()}
     if inner.get("type") == "any":
-        return {"type": "function-after", "function": {"type": "no-info", "function": checked}, "schema": inner}
+        return {
+            "type": "function-after",
+            "function": {"type": "no-info", "function": checked},
+            "schema": inner,
+        }
     return NARROWER.get(inner.get("type"), {}) | inner
 
 
@@ -156,11 +169,17 @@ def field_notes(kind: type) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, inherited ones too."""
     found: dict[str, str] = {}
     for base in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
-        (body,) = [node for node in ast.parse(inspect.cleandoc(inspect.getsource(base))).body if isinstance(node, ast.ClassDef)]
+        (body,) = [
+            node
+            for node in ast.parse(inspect.cleandoc(inspect.getsource(base))).body
+            if isinstance(node, ast.ClassDef)
+        ]
         found |= {
             field.target.id: inspect.cleandoc(note.value.value)
             for field, note in zip(body.body, body.body[1:], strict=False)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if isinstance(note, ast.Expr) and isinstance(note.value, ast.Constant) and isinstance(note.value.value, str)
+            if isinstance(note, ast.Expr)
+            and isinstance(note.value, ast.Constant)
+            and isinstance(note.value.value, str)
         }
     return found

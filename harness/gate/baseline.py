@@ -13,7 +13,14 @@ import numpy as np
 from annotated_types import Ge
 from numpy.typing import NDArray
 
-from harness.analysis.operating_points import BUDGETS, POINTS, OperatingPoint, chosen_thresholds, evaluate, policy_of
+from harness.analysis.operating_points import (
+    BUDGETS,
+    POINTS,
+    OperatingPoint,
+    chosen_thresholds,
+    evaluate,
+    policy_of,
+)
 from harness.analysis.variants import standing
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, reason
@@ -109,7 +116,9 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
             macs_128=measured.macs_128,
             parameters=measured.parameters,
             answers=packed(answers[place], classes),
-            static_ratio={size: of[place] for size, of in timed.reference_ratio.items()} if timed else {},
+            static_ratio={size: of[place] for size, of in timed.reference_ratio.items()}
+            if timed
+            else {},
             path_ratio={size: of[place] for size, of in timed.path_ratio.items()} if timed else {},
             mismatched=packed(further[place], classes) if further is not None else None,
             code_scores=code_scores(record, measured),
@@ -119,8 +128,13 @@ def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
     points: tuple[PinnedPoint, ...] = ()
     if record.policy is not None:
         policy = policy_of(record)
-        chosen = chosen_thresholds(store, record, policy, record, {name: BUDGETS[name] for name in POINTS})
-        points = tuple(_pinned_point(name, evaluate(record, dev, policy, threshold), classes) for name, threshold in chosen.items())
+        chosen = chosen_thresholds(
+            store, record, policy, record, {name: BUDGETS[name] for name in POINTS}
+        )
+        points = tuple(
+            _pinned_point(name, evaluate(record, dev, policy, threshold), classes)
+            for name, threshold in chosen.items()
+        )
     reference = timed.reference if timed else None
     return PinnedRun(
         run_id=record.run_id,
@@ -142,7 +156,9 @@ def code_scores(record: RunRecord, measured: ExitMeasurement) -> dict[str, float
 
 
 def _pinned_point(budget: str, reached: OperatingPoint, classes: int) -> PinnedPoint:
-    return PinnedPoint(budget, reached.threshold, reached.counts, packed(reached.predictions, classes))
+    return PinnedPoint(
+        budget, reached.threshold, reached.counts, packed(reached.predictions, classes)
+    )
 
 
 def packed(answers: Floats, classes: int) -> str:
@@ -158,7 +174,9 @@ def unpacked(text: str, classes: int, rows: int) -> NDArray[np.float64]:
     kind = _kind(classes)
     wanted = rows * kind.itemsize
     try:
-        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), wanted + 1)  # bounded, whatever the text says
+        data = zlib.decompressobj().decompress(
+            base64.b64decode(text, validate=True), wanted + 1
+        )  # bounded, whatever the text says
     except (binascii.Error, ValueError, zlib.error) as error:
         raise HarnessError(f"answers of the baseline cannot be read: {error}") from None
     if len(data) != wanted:
@@ -182,9 +200,13 @@ def read_baseline(path: Path) -> Baseline:
         for run in baseline.runs:
             if not all(_fits(run, point) for point in run.points):
                 rows = run.data.rows.get("dev")
-                raise IncompleteError(f"{path}: run {run.run_id}: its points do not fit its {len(run.exits)} exits and {rows} dev rows")
+                raise IncompleteError(
+                    f"{path}: run {run.run_id}: its points do not fit its {len(run.exits)} exits and {rows} dev rows"
+                )
     except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"cannot read the baseline {path}: {reason(error)}; --update makes one") from None
+        raise HarnessError(
+            f"cannot read the baseline {path}: {reason(error)}; --update makes one"
+        ) from None
     except IncompleteError as error:
         raise HarnessError(f"{error}; --update makes a new baseline") from None
     return baseline
@@ -207,12 +229,19 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
 
     Raises: HarnessError for a file that is no baseline; IncompleteError when it cannot be written.
     """
-    runs = ",\n".join(json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs)
+    runs = ",\n".join(
+        json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and not _may_be_a_baseline(path):
-            raise HarnessError(f"{path} is a file of something else, which stays as it is: give another --baseline, or remove it")
+            raise HarnessError(
+                f"{path} is a file of something else, which stays as it is: give another --baseline, or remove it"
+            )
         with whole(path) as beside:
-            beside.write_text(f'{BEGINNING.decode()} {baseline.schema}, "runs": [\n{runs}\n]}}\n', encoding="utf-8")
+            beside.write_text(
+                f'{BEGINNING.decode()} {baseline.schema}, "runs": [\n{runs}\n]}}\n',
+                encoding="utf-8",
+            )
     except OSError as error:
         raise IncompleteError(f"cannot write the baseline {path}: {error.strerror}") from None

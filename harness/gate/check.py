@@ -87,21 +87,30 @@ class CellCheck:
         return tuple(finding for finding in self.findings if finding.verdict in CODES)
 
 
-def check(baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits) -> list[CellCheck]:
+def check(
+    baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits
+) -> list[CellCheck]:
     """Every run of the baseline against those of the same spec; runs that the baseline does not have are not looked at."""
     asked = [asks_for(run) for run in baseline.runs]
     names = cell_names(baseline.runs)
     found = []
     for name, old, own in zip(names, baseline.runs, asked, strict=True):
         alike = zip(baseline.runs, asked, strict=True)
-        pinned = [run.environment for run, other in alike if other == own and _cell(run.spec) == _cell(old.spec)]
+        pinned = [
+            run.environment
+            for run, other in alike
+            if other == own and _cell(run.spec) == _cell(old.spec)
+        ]
         found += _check_run(name, old, pinned, store, records, limits)
     return found
 
 
 def unreadable(problems: Sequence[Problem]) -> list[CellCheck]:
     """Run folders that cannot be read, each a cell that is missing."""
-    return [CellCheck(one.folder, 0, (Finding("run", Verdict.MISSING, "-", "-", one.reason),)) for one in problems]
+    return [
+        CellCheck(one.folder, 0, (Finding("run", Verdict.MISSING, "-", "-", one.reason),))
+        for one in problems
+    ]
 
 
 def verified(store: ResultsStore, records: Sequence[RunRecord]) -> list[CellCheck]:
@@ -115,7 +124,9 @@ def _verified(store: ResultsStore, record: RunRecord) -> CellCheck:
         store.checked_traces(record)
         store.timings(record)
     except IncompleteError as error:
-        return CellCheck(cell, 0, (Finding("run", Verdict.MISSING, record.run_id, "-", str(error)),))
+        return CellCheck(
+            cell, 0, (Finding("run", Verdict.MISSING, record.run_id, "-", str(error)),)
+        )
     return CellCheck(cell, len(record.exits) * (1 + len(task_of(record).metrics)), ())
 
 
@@ -134,14 +145,25 @@ def cell_names(runs: Sequence[PinnedRun]) -> list[str]:
         groups[run.spec.task, run.spec.method, run.spec.backbone].append(place)
     own: dict[int, dict[str, object]] = {}
     for places in groups.values():
-        variants = [Variant(flat(runs[place].spec.settings), runs[place].changed, flat(_job(runs[place]))) for place in places]
+        variants = [
+            Variant(flat(runs[place].spec.settings), runs[place].changed, flat(_job(runs[place])))
+            for place in places
+        ]
         own |= dict(zip(places, telling(variants), strict=True))
     specs = [run.spec for run in runs]
-    return [f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}" for place, spec in enumerate(specs)]
+    return [
+        f"{spec.task} {row_name(spec.method, own[place])} on {spec.backbone}, seed {spec.seed}"
+        for place, spec in enumerate(specs)
+    ]
 
 
 def _check_run(
-    name: str, old: PinnedRun, pinned: Sequence[Environment], store: ResultsStore, records: Sequence[RunRecord], limits: Limits
+    name: str,
+    old: PinnedRun,
+    pinned: Sequence[Environment],
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    limits: Limits,
 ) -> list[CellCheck]:
     """`pinned`: the environments in which the baseline has a run of this job."""
     candidates = [record for record in records if _cell(record.spec) == _cell(old.spec)]
@@ -155,7 +177,9 @@ def _check_run(
     return [_compared(own, old, new, store, limits) for own, new in zip(names, chosen, strict=True)]
 
 
-def _to_check(old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Environment]) -> list[RunRecord]:
+def _to_check(
+    old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Environment]
+) -> list[RunRecord]:
     """Of the runs in the baseline's own environment, else on its processor and threads, else of any (best where the baseline has none), the
     one that the report shows and the newest; and the newest from where the baseline has none, if it is later: what was run last must not
     hide behind what was run before. Never nothing."""
@@ -165,21 +189,31 @@ def _to_check(old: PinnedRun, like: Sequence[RunRecord], pinned: Sequence[Enviro
     near = [record for record in elsewhere if _place(record.environment) == _place(old.environment)]
     own = equal or near or elsewhere or ordered
     later = [record for record in elsewhere[-1:] if record.created > own[-1].created]
-    return list({record.run_id: record for record in (shown(own, old.reference), own[-1], *later)}.values())
+    return list(
+        {record.run_id: record for record in (shown(own, old.reference), own[-1], *later)}.values()
+    )
 
 
 def _place(environment: Environment) -> tuple[str, int]:
     return environment.device, environment.threads
 
 
-def _compared(name: str, old: PinnedRun, new: RunRecord, store: ResultsStore, limits: Limits) -> CellCheck:
-    other = [Finding(what, Verdict.NOT_COMPARABLE, was, now) for what, was, now in _data(old, new) if was != now]
+def _compared(
+    name: str, old: PinnedRun, new: RunRecord, store: ResultsStore, limits: Limits
+) -> CellCheck:
+    other = [
+        Finding(what, Verdict.NOT_COMPARABLE, was, now)
+        for what, was, now in _data(old, new)
+        if was != now
+    ]
     if other:
         return CellCheck(name, 0, tuple(other))
     try:
         traces = store.checked_traces(new)
     except IncompleteError as error:
-        return CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, new.run_id, str(error)),))
+        return CellCheck(
+            name, 0, (Finding("run", Verdict.MISSING, old.run_id, new.run_id, str(error)),)
+        )
     found = list(_figures(old, new, traces, limits))
     return CellCheck(name, len(found), tuple(finding for finding in found if finding is not None))
 
@@ -212,13 +246,24 @@ def _differences(old: dict[str, object], new: dict[str, object]) -> Iterator[Fin
 
 def _data(old: PinnedRun, new: RunRecord) -> list[tuple[str, str, str]]:
     """What both must share: name, the baseline's, the run's."""
-    names = {"data": "rows of the task's files", "splits": "held-out rows", "backbone": "weights of the backbone"}
-    return [(said, getattr(old.data, name), getattr(new.data, name)) for name, said in names.items()]
+    names = {
+        "data": "rows of the task's files",
+        "splits": "held-out rows",
+        "backbone": "weights of the backbone",
+    }
+    return [
+        (said, getattr(old.data, name), getattr(new.data, name)) for name, said in names.items()
+    ]
 
 
-def _figures(old: PinnedRun, new: RunRecord, traces: Mapping[str, Trace], limits: Limits) -> Iterator[Finding | None]:
+def _figures(
+    old: PinnedRun, new: RunRecord, traces: Mapping[str, Trace], limits: Limits
+) -> Iterator[Finding | None]:
     """Every figure that both have: None where it is the same. In an equal environment the same run gives the same answers."""
-    layers, exits = [pinned.layer for pinned in old.exits], [measured.layer for measured in new.exits]
+    layers, exits = (
+        [pinned.layer for pinned in old.exits],
+        [measured.layer for measured in new.exits],
+    )
     yield _exact("layers with an exit", layers, exits)
     yield _exact("parameters", old.parameters, new.parameters)
     if layers != exits:
@@ -243,10 +288,16 @@ def _figures(old: PinnedRun, new: RunRecord, traces: Mapping[str, Trace], limits
 
 
 def _exact(what: str, old: object, new: object) -> Finding | None:
-    return None if old == new else Finding(what, Verdict.REGRESSION, str(old), str(new), "wanted the same")
+    return (
+        None
+        if old == new
+        else Finding(what, Verdict.REGRESSION, str(old), str(new), "wanted the same")
+    )
 
 
-def _answers(where: str, text: str, trace: Trace | None, place: int, task: Task, again: bool, limits: Limits) -> Iterator[Finding | None]:
+def _answers(
+    where: str, text: str, trace: Trace | None, place: int, task: Task, again: bool, limits: Limits
+) -> Iterator[Finding | None]:
     """The answers of one exit on a split, and what they score; `again`: they must be the same."""
     if trace is None:
         yield Finding(f"answers {where}", Verdict.MISSING, "there", "none")
@@ -256,7 +307,11 @@ def _answers(where: str, text: str, trace: Trace | None, place: int, task: Task,
     if again:
         others = int((old != new).sum())
         said = f"answers {where}", Verdict.REGRESSION, f"{len(old)} rows", f"{others} of them other"
-        yield Finding(*said, "wanted the same: the same run in an equal environment") if others else None
+        yield (
+            Finding(*said, "wanted the same: the same run in an equal environment")
+            if others
+            else None
+        )
 
 
 def _code_score(what: str, old: float, new: float | None, limits: Limits) -> Finding | None:
@@ -266,10 +321,18 @@ def _code_score(what: str, old: float, new: float | None, limits: Limits) -> Fin
     if old == new:
         return None
     verdict = Verdict.NOT_COMPARABLE if abs(old - new) > limits.score else Verdict.CHANGED
-    return Finding(what, verdict, f"{old:.4f}", f"{new:.4f}", f"allowed {limits.score:g} either way: which way is better is not known")
+    return Finding(
+        what,
+        verdict,
+        f"{old:.4f}",
+        f"{new:.4f}",
+        f"allowed {limits.score:g} either way: which way is better is not known",
+    )
 
 
-def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limits: Limits) -> Iterator[Finding | None]:
+def _scores(
+    where: str, old: Array, new: Floats, labels: Array, task: Task, limits: Limits
+) -> Iterator[Finding | None]:
     """Each metric of the task on answers [n] of the baseline and of the run."""
     new = new.astype(np.float64)
     before, after = (scores(task.metrics, answers, labels) for answers in (old, new))
@@ -284,28 +347,56 @@ def _scores(where: str, old: Array, new: Floats, labels: Array, task: Task, limi
             continue
         low, high = bootstrap(metric, [(old, new)], labels, limits.resamples)
         verdict = Verdict.REGRESSION if high < 0 else Verdict.CHANGED
-        yield Finding(said[0], verdict, *said[1:], f"95 % of paired resamples: {low:+.4f} to {high:+.4f}; allowed {-limits.score:g}")
+        yield Finding(
+            said[0],
+            verdict,
+            *said[1:],
+            f"95 % of paired resamples: {low:+.4f} to {high:+.4f}; allowed {-limits.score:g}",
+        )
 
 
-def _point(point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: bool, limits: Limits) -> Iterator[Finding | None]:
+def _point(
+    point: PinnedPoint, new: RunRecord, trace: Trace, task: Task, same: bool, limits: Limits
+) -> Iterator[Finding | None]:
     """Where rows leave at the baseline's threshold, and the scores of what they are answered there."""
     where = f"at MACs <= {point.budget} (threshold {point.threshold:.4g})"
     try:
         reached = evaluate(new, trace, policy_of(new), point.threshold)
     except HarnessError as error:  # the baseline is another policy's
-        yield Finding(f"threshold {where}", Verdict.NOT_COMPARABLE, f"{point.threshold:.4g}", str(new.policy), str(error))
+        yield Finding(
+            f"threshold {where}",
+            Verdict.NOT_COMPARABLE,
+            f"{point.threshold:.4g}",
+            str(new.policy),
+            str(error),
+        )
         return
     yield _exits(f"rows that leave at each exit {where}", point.left, reached.counts, same, limits)
-    yield from _scores(where, unpacked(point.answers, task.classes, len(trace.ids)), reached.predictions, trace.labels, task, limits)
+    yield from _scores(
+        where,
+        unpacked(point.answers, task.classes, len(trace.ids)),
+        reached.predictions,
+        trace.labels,
+        task,
+        limits,
+    )
 
 
-def _exits(what: str, old: tuple[int, ...], new: tuple[int, ...], same: bool, limits: Limits) -> Finding | None:
+def _exits(
+    what: str, old: tuple[int, ...], new: tuple[int, ...], same: bool, limits: Limits
+) -> Finding | None:
     if old == new:
         return None
     distance = float(np.abs(np.array(old) - np.array(new)).sum()) / 2 / sum(old)
     allowed = 0.0 if same else limits.exits
     verdict = Verdict.REGRESSION if distance > allowed else Verdict.CHANGED
-    return Finding(what, verdict, "/".join(map(str, old)), "/".join(map(str, new)), f"distance {distance:.4f}, allowed {allowed:g}")
+    return Finding(
+        what,
+        verdict,
+        "/".join(map(str, old)),
+        "/".join(map(str, new)),
+        f"distance {distance:.4f}, allowed {allowed:g}",
+    )
 
 
 def _latency(old: PinnedRun, new: RunRecord, margin: float) -> Iterator[Finding | None]:
@@ -314,23 +405,40 @@ def _latency(old: PinnedRun, new: RunRecord, margin: float) -> Iterator[Finding 
         return
     timed = new.latency
     before = old.reference, old.environment.device, str(old.environment.threads)
-    after = timed.reference if timed is not None else None, new.environment.device, str(new.environment.threads)
+    after = (
+        timed.reference if timed is not None else None,
+        new.environment.device,
+        str(new.environment.threads),
+    )
     if timed is None or before != after:
         yield Finding("latency ratios", Verdict.NOT_COMPARED, _clock(*before), _clock(*after))
         return
-    for size in sorted({size for pinned in old.exits for size in pinned.static_ratio} - set(timed.reference_ratio)):
-        yield Finding(f"latency ratios at batch size {size}", Verdict.NOT_COMPARED, "timed", "not timed")
+    for size in sorted(
+        {size for pinned in old.exits for size in pinned.static_ratio} - set(timed.reference_ratio)
+    ):
+        yield Finding(
+            f"latency ratios at batch size {size}", Verdict.NOT_COMPARED, "timed", "not timed"
+        )
     for place, pinned in enumerate(old.exits):
         for kind, ratios, now in (
             ("static", pinned.static_ratio, timed.reference_ratio),
             ("path", pinned.path_ratio, timed.path_ratio),
         ):
             for size in sorted(ratios.keys() & now.keys()):
-                yield _ratio(f"{kind} latency ratio at exit {pinned.layer}, batch {size}", ratios[size], now[size][place], margin)
+                yield _ratio(
+                    f"{kind} latency ratio at exit {pinned.layer}, batch {size}",
+                    ratios[size],
+                    now[size][place],
+                    margin,
+                )
 
 
 def _clock(reference: str | None, device: str, threads: str) -> str:
-    return f"against {reference} on {device}, {threads} thread(s)" if reference is not None else "not timed"
+    return (
+        f"against {reference} on {device}, {threads} thread(s)"
+        if reference is not None
+        else "not timed"
+    )
 
 
 def _ratio(what: str, old: Quartiles, new: Quartiles, margin: float) -> Finding | None:
@@ -341,7 +449,9 @@ def _ratio(what: str, old: Quartiles, new: Quartiles, margin: float) -> Finding 
     if not (worse or better):
         return None
     verdict = Verdict.REGRESSION if worse else Verdict.CHANGED
-    return Finding(what, verdict, _quartiles(old), _quartiles(new), f"quartiles; allowed -{margin:.0%}")
+    return Finding(
+        what, verdict, _quartiles(old), _quartiles(new), f"quartiles; allowed -{margin:.0%}"
+    )
 
 
 def _quartiles(ratio: Quartiles) -> str:

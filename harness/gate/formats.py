@@ -33,7 +33,10 @@ def _all(checks: Checks) -> list[tuple[str, Finding]]:
 
 def _text(checks: Checks, code: ExitCode) -> str:
     lines = [f"{finding.verdict}: {cell}: {finding}" for cell, finding in _all(checks)]
-    return "\n".join([*lines, f"{'passed' if code == ExitCode.OK else 'failed'}: {summary(checks)}"]) + "\n"
+    return (
+        "\n".join([*lines, f"{'passed' if code == ExitCode.OK else 'failed'}: {summary(checks)}"])
+        + "\n"
+    )
 
 
 def _github(checks: Checks, code: ExitCode) -> str:
@@ -57,16 +60,24 @@ def _junit(checks: Checks, code: ExitCode) -> str:
     attributes = {"name": "harness check", "tests": str(len(checks)), "failures": str(failed)}
     suite = ElementTree.Element("testsuite", attributes)
     for checked in checks:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "harness", "name": checked.cell})
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": "harness", "name": checked.cell}
+        )
         if checked.failures:
             kinds = {finding.verdict.value: None for finding in checked.failures}
             failure = ElementTree.SubElement(case, "failure", {"message": ", ".join(kinds)})
-            failure.text = "\n".join(f"{finding.verdict}: {finding}" for finding in checked.failures)
+            failure.text = "\n".join(
+                f"{finding.verdict}: {finding}" for finding in checked.failures
+            )
         others = [finding for finding in checked.findings if finding not in checked.failures]
         if others:
-            ElementTree.SubElement(case, "system-out").text = "\n".join(f"{finding.verdict}: {finding}" for finding in others)
+            ElementTree.SubElement(case, "system-out").text = "\n".join(
+                f"{finding.verdict}: {finding}" for finding in others
+            )
     if not checks:
-        case = ElementTree.SubElement(suite, "testcase", {"classname": "harness", "name": "baseline"})
+        case = ElementTree.SubElement(
+            suite, "testcase", {"classname": "harness", "name": "baseline"}
+        )
         ElementTree.SubElement(case, "failure", {"message": summary(checks)})
         suite.attrib |= {"tests": "1", "failures": "1"}
     ElementTree.indent(suite)
@@ -74,12 +85,27 @@ def _junit(checks: Checks, code: ExitCode) -> str:
 
 
 def _json(checks: Checks, code: ExitCode) -> str:
-    return json.dumps({"code": int(code), "summary": summary(checks), "cells": [asdict(checked) for checked in checks]}, indent=1) + "\n"
+    return (
+        json.dumps(
+            {
+                "code": int(code),
+                "summary": summary(checks),
+                "cells": [asdict(checked) for checked in checks],
+            },
+            indent=1,
+        )
+        + "\n"
+    )
 
 
 def _markdown(checks: Checks, code: ExitCode) -> str:
-    rows = [[finding.verdict, cell, finding.what, finding.old, finding.new, finding.note] for cell, finding in _all(checks)]
-    table = tabulate(rows, COLUMNS, tablefmt="github", disable_numparse=True) + "\n\n" if rows else ""
+    rows = [
+        [finding.verdict, cell, finding.what, finding.old, finding.new, finding.note]
+        for cell, finding in _all(checks)
+    ]
+    table = (
+        tabulate(rows, COLUMNS, tablefmt="github", disable_numparse=True) + "\n\n" if rows else ""
+    )
     return f"{table}{'Passed' if code == ExitCode.OK else 'Failed'}: {summary(checks)}.\n"
 
 

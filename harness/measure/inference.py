@@ -15,7 +15,13 @@ from harness.progress import Progress
 
 
 @torch.inference_mode()
-def collect(model: MultiExitModel, split: Split, batch_size: int, device: torch.device, progress: Progress | None = None) -> Trace:
+def collect(
+    model: MultiExitModel,
+    split: Split,
+    batch_size: int,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> Trace:
     """The logits of every exit on every row, in the data's order, computed in float32 in one pass.
 
     Batches hold rows of similar length; the result does not depend on them beyond float rounding.
@@ -32,7 +38,9 @@ def collect(model: MultiExitModel, split: Split, batch_size: int, device: torch.
             logits[:, rows] = answers
             advance()
     assert logits is not None, "a split has at least one row"
-    return Trace(split.ids, logits, split.labels, lengths, np.array(model.exit_layers, dtype=np.int64))
+    return Trace(
+        split.ids, logits, split.labels, lengths, np.array(model.exit_layers, dtype=np.int64)
+    )
 
 
 class Sureness(Protocol):
@@ -77,7 +85,10 @@ def answer_early(model: MultiExitModel, batch: Batch, policy: Sureness, cut: flo
             answers[open_rows], exits[open_rows] = logits, len(state.logits) - 1
             break
         if leaving.any():
-            gone, stays = (torch.from_numpy(np.flatnonzero(part)).to(open_rows.device) for part in (leaving, ~leaving))
+            gone, stays = (
+                torch.from_numpy(np.flatnonzero(part)).to(open_rows.device)
+                for part in (leaving, ~leaving)
+            )
             answers[open_rows[gone]], exits[open_rows[gone]] = logits[gone], len(state.logits) - 1
             state, open_rows = state.rows(stays), open_rows[stays]
     assert answers is not None, "the last layer has an exit"

@@ -92,14 +92,29 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
     Raises: IncompleteError with the child's last line when it fails.
     """
     torch.cuda.empty_cache()  # what training left reserved would be missing to the child
-    rounds = f"{job.min_rounds} to {job.max_rounds}" if job.min_rounds < job.max_rounds else str(job.max_rounds)
+    rounds = (
+        f"{job.min_rounds} to {job.max_rounds}"
+        if job.min_rounds < job.max_rounds
+        else str(job.max_rounds)
+    )
     work = progress.work(f"timing, {rounds} rounds a batch size", None)
-    with work as advance, tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as answer:
+    with (
+        work as advance,
+        tempfile.TemporaryFile("w+") as told,
+        tempfile.TemporaryFile("w+") as answer,
+    ):
         told.write(json.dumps(asdict(job)))
         told.seek(0)
-        command = [sys.executable, "-P", "-m", "harness.measure.latency"]  # -P: a harness.py in the current folder is not ours
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "harness.measure.latency",
+        ]  # -P: a harness.py in the current folder is not ours
         said = ["no message"]
-        with subprocess.Popen(command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(
+            command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True
+        ) as child:
             assert child.stderr is not None
             for line in child.stderr:
                 if line.startswith(WAITING):
@@ -123,8 +138,13 @@ def measure_exits(
     _warn_of_disturbance(samples, progress)
     timed = []
     for exit_ in exits:
-        static = {size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()}
-        path = {size: quartiles(variants[f"{walked}/{exit_.layer}"]) for size, variants in samples.items()}
+        static = {
+            size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()
+        }
+        path = {
+            size: quartiles(variants[f"{walked}/{exit_.layer}"])
+            for size, variants in samples.items()
+        }
         timed.append(replace(exit_, static_ms=static, path_ms=path))
     with_reference = samples if job.reference is not None else {}
     conditions = LatencyConditions(
@@ -132,24 +152,44 @@ def measure_exits(
         precision=job.precision,
         threads=job.threads,
         rounds={size: len(next(iter(variants.values()))) for size, variants in samples.items()},
-        tokens={size: tuple(max(len(row) for row in batch) for batch in batches) for size, batches in job.batches.items()},
+        tokens={
+            size: tuple(max(len(row) for row in batch) for batch in batches)
+            for size, batches in job.batches.items()
+        },
         reference=reference,
-        reference_ms={size: quartiles(variants["reference"]) for size, variants in with_reference.items()},
+        reference_ms={
+            size: quartiles(variants["reference"]) for size, variants in with_reference.items()
+        },
         reference_ratio={
-            size: tuple(paired_ratio(variants["reference"], variants[f"static/{exit_.layer}"]) for exit_ in exits)
+            size: tuple(
+                paired_ratio(variants["reference"], variants[f"static/{exit_.layer}"])
+                for exit_ in exits
+            )
             for size, variants in with_reference.items()
         },
         path_ratio={
-            size: tuple(paired_ratio(variants["reference"], variants[f"{walked}/{exit_.layer}"]) for exit_ in exits)
+            size: tuple(
+                paired_ratio(variants["reference"], variants[f"{walked}/{exit_.layer}"])
+                for exit_ in exits
+            )
             for size, variants in with_reference.items()
         },
     )
     return tuple(timed), conditions
 
 
-def _warn_of_disturbance(samples: dict[str, dict[str, tuple[float, ...]]], progress: Progress) -> None:
-    worst = {size: max(quartiles(values).spread for values in variants.values()) for size, variants in samples.items()}
-    disturbed = [f"{spread:.2f} times at batch size {size}" for size, spread in worst.items() if spread > STEADY]
+def _warn_of_disturbance(
+    samples: dict[str, dict[str, tuple[float, ...]]], progress: Progress
+) -> None:
+    worst = {
+        size: max(quartiles(values).spread for values in variants.values())
+        for size, variants in samples.items()
+    }
+    disturbed = [
+        f"{spread:.2f} times at batch size {size}"
+        for size, spread in worst.items()
+        if spread > STEADY
+    ]
     if disturbed:
         progress.say(
             f"the clock was disturbed: quartiles of one variant lie apart {', '.join(disturbed)}; "
@@ -180,7 +220,10 @@ class _LeaveAt:
 
 
 def time_variants(
-    variants: dict[str, Callable[[Batch], object]], batches: Sequence[Batch], job: LatencyJob, finished: Callable[[], None] = lambda: None
+    variants: dict[str, Callable[[Batch], object]],
+    batches: Sequence[Batch],
+    job: LatencyJob,
+    finished: Callable[[], None] = lambda: None,
 ) -> dict[str, tuple[float, ...]]:
     """Milliseconds per batch of each variant in each round, after a warm-up.
 
@@ -196,11 +239,18 @@ def time_variants(
     started, generator = time.perf_counter(), np.random.default_rng(0)
     for number in range(job.max_rounds):
         spent = time.perf_counter() - started
-        if number >= job.min_rounds and spent > job.seconds and (_steady(samples) or spent > LONGEST * job.seconds):
+        if (
+            number >= job.min_rounds
+            and spent > job.seconds
+            and (_steady(samples) or spent > LONGEST * job.seconds)
+        ):
             break
         for name in generator.permutation(names).tolist():
             variants[name](batches[0])
-            samples[name].append(sum(_milliseconds(variants[name], batch, device) for batch in batches) / len(batches))
+            samples[name].append(
+                sum(_milliseconds(variants[name], batch, device) for batch in batches)
+                / len(batches)
+            )
         finished()
     return {name: tuple(values) for name, values in samples.items()}
 
@@ -219,7 +269,9 @@ def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torc
     return (time.perf_counter_ns() - started) / 1e6
 
 
-def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: LatencyJob) -> dict[str, Callable[[Batch], object]]:
+def _variants(
+    model: MultiExitModel, reference: MultiExitModel | None, job: LatencyJob
+) -> dict[str, Callable[[Batch], object]]:
     """Name -> what is timed: static/LAYER, path/LAYER, live, reference."""
     variants: dict[str, Callable[[Batch], object]] = {}
     if reference is not None:
@@ -233,7 +285,9 @@ def _variants(model: MultiExitModel, reference: MultiExitModel | None, job: Late
     for place, layer in enumerate(model.exit_layers):
         variants[f"static/{layer}"] = model.truncated(layer)
         if policy is not None:
-            variants[f"path/{layer}"] = partial(answer_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0)
+            variants[f"path/{layer}"] = partial(
+                answer_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0
+            )
     return variants
 
 
@@ -245,7 +299,9 @@ def main() -> None:
     """The child process: a job on standard input, samples on standard output."""
     job = from_json(LatencyJob, sys.stdin.read(), "the timing job")
     lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
-    with held(lock, lambda: print(WAITING, file=sys.stderr, flush=True)):  # no other child times meanwhile; the lock goes with the process
+    with held(
+        lock, lambda: print(WAITING, file=sys.stderr, flush=True)
+    ):  # no other child times meanwhile; the lock goes with the process
         print(json.dumps({"milliseconds": _time_all(job)}))
 
 
@@ -279,7 +335,9 @@ if __name__ == "__main__":
     main()
 
 
-def save_reference(reference: Reference | None, backbone: Backbone, task: Task, folder: Path) -> str | None:
+def save_reference(
+    reference: Reference | None, backbone: Backbone, task: Task, folder: Path
+) -> str | None:
     """A model of the reference's shape in a folder, for the clock: its weights are random."""
     if reference is None:
         return None

@@ -17,7 +17,14 @@ from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import predictions
 from harness.measure.inference import answer_early
-from harness.measure.latency import LatencyJob, paired_ratio, quartiles, rows_of, run_job, save_reference
+from harness.measure.latency import (
+    LatencyJob,
+    paired_ratio,
+    quartiles,
+    rows_of,
+    run_job,
+    save_reference,
+)
 from harness.methods.compute import Compute, device_name
 from harness.methods.registry import Reference, model_format
 from harness.methods.restore import check_same, model_folder, run_backbone
@@ -54,8 +61,14 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     """
     name = options.policy or record.policy
     if name is None or record.policy is None:
-        where = "its latency is in the record" if record.latency is not None else "its latency is measured by run --latency"
-        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit, where no row leaves early: {where}")
+        where = (
+            "its latency is in the record"
+            if record.latency is not None
+            else "its latency is measured by run --latency"
+        )
+        raise HarnessError(
+            f"run {record.run_id} ({record.spec.method}) has a single exit, where no row leaves early: {where}"
+        )
     task = task_of(record)
     policy = make_policy(record, task.classes, options.policy)
     cut = policy.cut(options.threshold)
@@ -73,7 +86,9 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         job = LatencyJob(
             model=str(folder),
             reference=reference,
-            batches={str(options.batch_size): tuple(rows_of(dev.tokens, batch) for batch in batches)},
+            batches={
+                str(options.batch_size): tuple(rows_of(dev.tokens, batch) for batch in batches)
+            },
             device=compute.device.type,
             precision=options.precision,
             threads=compute.threads,
@@ -114,14 +129,19 @@ def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Sp
     """
     spec = record.spec
     if options.data_dir is None or record.own_task is not None:
-        kept = kept_rows(options.cache_dir, RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit))
+        kept = kept_rows(
+            options.cache_dir,
+            RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit),
+        )
         if kept is not None:
             if options.reference is not None:
                 check_same("backbone", backbone.fingerprint, record.data.backbone, record)
             return kept
     if record.own_task is not None:
         advice = "harness run with its task file, this --cache-dir and another --results-dir keeps them again"
-        raise IncompleteError(f"the dev rows of run {record.run_id} are not in {options.cache_dir}: {advice}")
+        raise IncompleteError(
+            f"the dev rows of run {record.run_id} are not in {options.cache_dir}: {advice}"
+        )
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
     check_same("data", data.data_fingerprint, record.data.data, record)
     check_same("backbone", backbone.fingerprint, record.data.backbone, record)
@@ -129,11 +149,20 @@ def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Sp
 
 
 def _answer(
-    folder: Path, dev: Split, batches: list[NDArray[np.int64]], policy: Policy, cut: float, compute: Compute, precision: str
+    folder: Path,
+    dev: Split,
+    batches: list[NDArray[np.int64]],
+    policy: Policy,
+    cut: float,
+    compute: Compute,
+    precision: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Live logits [n, c] and exits [n] of the rows, in the order of the batches."""
     model = model_format().load_model(folder).to(compute.device)
     with torch.autocast(compute.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        answers = [answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut) for batch in batches]
+        answers = [
+            answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut)
+            for batch in batches
+        ]
     logits = torch.cat([answer.logits for answer in answers]).float().cpu().numpy()
     return logits, torch.cat([answer.exits for answer in answers]).cpu().numpy()

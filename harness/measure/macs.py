@@ -55,14 +55,18 @@ def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
     """
     with _evaluating(module), torch.no_grad():
         counter = FlopCountAnalysis(module, inputs)
-        counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
+            "none"
+        )
         counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
         counter.set_op_handle("aten::layer_norm", _nothing)
         for name in ELEMENTWISE:
             counter.set_op_handle(f"aten::{name}", _nothing)
         total, unknown = counter.total(), counter.unsupported_ops()
     if unknown:
-        raise RuntimeError(f"operators without a rule for MACs: {dict(unknown)}; add them to flops.ELEMENTWISE or count them")
+        raise RuntimeError(
+            f"operators without a rule for MACs: {dict(unknown)}; add them to flops.ELEMENTWISE or count them"
+        )
     return int(total)
 
 
@@ -83,7 +87,13 @@ def piece_costs(model: MultiExitModel) -> Costs:
         exits=tuple(
             None
             if piece is None
-            else _polynomial(_ExitCall(piece, min(model.lookback, index + 2), _answers_before(model, index), classes), model, "exit")
+            else _polynomial(
+                _ExitCall(
+                    piece, min(model.lookback, index + 2), _answers_before(model, index), classes
+                ),
+                model,
+                "exit",
+            )
             for index, piece in enumerate(exits)
         ),
     )
@@ -130,14 +140,19 @@ def _polynomial(piece: nn.Module, model: MultiExitModel, kind: str) -> Polynomia
 
     Raises: RuntimeError when the counts do not lie on a quadratic with whole coefficients.
     """
-    counts = {length: count_macs(piece, _inputs(piece, model, kind, length)) for length in (*LENGTHS, CHECK_LENGTH)}
+    counts = {
+        length: count_macs(piece, _inputs(piece, model, kind, length))
+        for length in (*LENGTHS, CHECK_LENGTH)
+    }
     (x0, x1, x2), (y0, y1, y2) = LENGTHS, (Fraction(counts[length]) for length in LENGTHS)
     slope, bend = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
     c2 = (bend - slope) / (x2 - x0)
     c1 = slope - c2 * (x0 + x1)
     c0 = y0 - x0 * (c1 + x0 * c2)
     if any(coefficient.denominator != 1 for coefficient in (c0, c1, c2)):
-        raise RuntimeError(f"MACs of the {kind} are no polynomial with whole coefficients: {counts}")
+        raise RuntimeError(
+            f"MACs of the {kind} are no polynomial with whole coefficients: {counts}"
+        )
     polynomial = Polynomial(int(c0), int(c1), int(c2))
     if polynomial.at(CHECK_LENGTH) != counts[CHECK_LENGTH]:
         raise RuntimeError(f"MACs of the {kind} are not quadratic in the length: {counts}")
@@ -162,7 +177,10 @@ def _inputs(piece: nn.Module, model: MultiExitModel, kind: str, length: int) -> 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
     """Evaluation mode and a quiet fvcore for the time of a count."""
-    modes, logger = [(part, part.training) for part in module.modules()], logging.getLogger("fvcore")
+    modes, logger = (
+        [(part, part.training) for part in module.modules()],
+        logging.getLogger("fvcore"),
+    )
     level = logger.level
     logger.setLevel(logging.ERROR)
     module.eval()

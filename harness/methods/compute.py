@@ -37,10 +37,14 @@ class Compute:
 
     def autocast(self) -> torch.autocast:
         """The precision of training, for what runs outside of the training loop."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
 
 
-def make_compute(device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None) -> Compute:
+def make_compute(
+    device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None
+) -> Compute:
     """The circumstances that the command line's words stand for; None threads: all usable cores.
 
     Raises: HarnessError for a device or a tracker that is not there.
@@ -49,7 +53,13 @@ def make_compute(device: str, precision: str, threads: int | None, verbosity: in
         _check_tracker(tracker)
     found = resolve_device(device)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Compute(found, resolve_precision(precision, found), threads or usable or 1, Progress(verbosity), tracker)
+    return Compute(
+        found,
+        resolve_precision(precision, found),
+        threads or usable or 1,
+        Progress(verbosity),
+        tracker,
+    )
 
 
 def _check_tracker(name: str) -> None:

@@ -22,21 +22,63 @@ class MethodEntry:
 TINYBERT = "Jiao et al., Findings of EMNLP 2020"
 
 METHODS: dict[str, MethodEntry] = {
-    "bert": MethodEntry("baselines.bert:BERT", "plain fine-tuning, one exit: the reference", "Devlin et al., NAACL 2019"),
-    "deebert": MethodEntry("baselines.deebert:DEEBERT", "exits trained on the frozen fine-tuned model, entropy", "Xin et al., ACL 2020"),
-    "pabee": MethodEntry("baselines.pabee:PABEE", "all exits trained jointly, patience", "Zhou et al., NeurIPS 2020"),
-    "costeff": MethodEntry(
-        "costeff.pipeline:COSTEFF", "slender in width by half, an exit after every layer, entropy", "Shen et al., EMNLP 2022"
+    "bert": MethodEntry(
+        "baselines.bert:BERT",
+        "plain fine-tuning, one exit: the reference",
+        "Devlin et al., NAACL 2019",
     ),
-    "costeff-2x": MethodEntry("costeff.pipeline:COSTEFF", "another name of costeff", "Shen et al., EMNLP 2022"),
-    "costeff-8x": MethodEntry("costeff.pipeline:COSTEFF_8X", "costeff with an eighth of BERT-base's parameters", "Shen et al., EMNLP 2022"),
-    "tinybert": MethodEntry("baselines.tinybert:TINYBERT", "shallow and narrow, learns its teacher's inside", TINYBERT),
-    "tinybert-6l": MethodEntry("baselines.tinybert:TINYBERT_6L", "tinybert with half the layers, full width", TINYBERT),
-    "tinybert-half": MethodEntry("baselines.tinybert:TINYBERT_HALF", "tinybert with two thirds of the layers, half the width", TINYBERT),
-    "tinybert-paper": MethodEntry("baselines.tinybert:TINYBERT_PAPER", "tinybert by the paper's schedule: days on a CPU", TINYBERT),
-    "distilbert": MethodEntry("baselines.distilbert:DISTILBERT", "every other layer, distilled in pre-training", "Sanh et al., 2019"),
-    "distilbert-kd": MethodEntry("baselines.distilbert:DISTILBERT_KD", "distilbert, taught in fine-tuning too", "Sanh et al., 2019"),
-    "checkpoint": MethodEntry("baselines.checkpoint:CHECKPOINT", "a classifier that is fine-tuned already: --checkpoint", "its owners"),
+    "deebert": MethodEntry(
+        "baselines.deebert:DEEBERT",
+        "exits trained on the frozen fine-tuned model, entropy",
+        "Xin et al., ACL 2020",
+    ),
+    "pabee": MethodEntry(
+        "baselines.pabee:PABEE", "all exits trained jointly, patience", "Zhou et al., NeurIPS 2020"
+    ),
+    "costeff": MethodEntry(
+        "costeff.pipeline:COSTEFF",
+        "slender in width by half, an exit after every layer, entropy",
+        "Shen et al., EMNLP 2022",
+    ),
+    "costeff-2x": MethodEntry(
+        "costeff.pipeline:COSTEFF", "another name of costeff", "Shen et al., EMNLP 2022"
+    ),
+    "costeff-8x": MethodEntry(
+        "costeff.pipeline:COSTEFF_8X",
+        "costeff with an eighth of BERT-base's parameters",
+        "Shen et al., EMNLP 2022",
+    ),
+    "tinybert": MethodEntry(
+        "baselines.tinybert:TINYBERT", "shallow and narrow, learns its teacher's inside", TINYBERT
+    ),
+    "tinybert-6l": MethodEntry(
+        "baselines.tinybert:TINYBERT_6L", "tinybert with half the layers, full width", TINYBERT
+    ),
+    "tinybert-half": MethodEntry(
+        "baselines.tinybert:TINYBERT_HALF",
+        "tinybert with two thirds of the layers, half the width",
+        TINYBERT,
+    ),
+    "tinybert-paper": MethodEntry(
+        "baselines.tinybert:TINYBERT_PAPER",
+        "tinybert by the paper's schedule: days on a CPU",
+        TINYBERT,
+    ),
+    "distilbert": MethodEntry(
+        "baselines.distilbert:DISTILBERT",
+        "every other layer, distilled in pre-training",
+        "Sanh et al., 2019",
+    ),
+    "distilbert-kd": MethodEntry(
+        "baselines.distilbert:DISTILBERT_KD",
+        "distilbert, taught in fine-tuning too",
+        "Sanh et al., 2019",
+    ),
+    "checkpoint": MethodEntry(
+        "baselines.checkpoint:CHECKPOINT",
+        "a classifier that is fine-tuned already: --checkpoint",
+        "its owners",
+    ),
 }
 
 CHECKPOINT = "checkpoint"

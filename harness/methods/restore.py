@@ -13,8 +13,15 @@ def run_backbone(record: RunRecord, name: str) -> Backbone:
 
     Raises: HarnessError when it is a local folder that was not given and is not here.
     """
-    if name == record.spec.backbone and name not in listed_backbones() and "/" not in name and not Path(name).is_dir():
-        raise HarnessError(f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER")
+    if (
+        name == record.spec.backbone
+        and name not in listed_backbones()
+        and "/" not in name
+        and not Path(name).is_dir()
+    ):
+        raise HarnessError(
+            f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER"
+        )
     return find_backbone(name)
 
 
@@ -25,7 +32,9 @@ def model_folder(record: RunRecord, cache: Path) -> Path:
     """
     folder = stage_folder(cache, record.stages[-1].report.key) / MODEL
     if not folder.is_dir():
-        advice = "harness run with its options, this --cache-dir and another --results-dir fits it again"
+        advice = (
+            "harness run with its options, this --cache-dir and another --results-dir fits it again"
+        )
         raise IncompleteError(f"the model of run {record.run_id} is not in {cache}: {advice}")
     return folder
 

@@ -46,7 +46,9 @@ def parse_setting(text: str) -> Setting:
     return Setting(target, tuple(path), value)
 
 
-def configure(names: Sequence[str], settings: Sequence[Setting], spare: Sequence[Setting] = ()) -> dict[str, Method]:
+def configure(
+    names: Sequence[str], settings: Sequence[Setting], spare: Sequence[Setting] = ()
+) -> dict[str, Method]:
     """The methods of a grid with the settings applied, each setting checked against names and types. Of the `spare` ones, which the others
     override, those that reach no method of this grid are checked against all methods and left out.
 
@@ -75,9 +77,15 @@ def changed_settings(name: str, method: Method, backbone: "Backbone") -> dict[st
     try:
         known = flat(_json_ready(own.settled(backbone)))
     except HarnessError:
-        known = {field: value for field, value in flat(_json_ready(own)).items() if value is not None}
+        known = {
+            field: value for field, value in flat(_json_ready(own)).items() if value is not None
+        }
     now = flat(_json_ready(method))
-    return {field: value for field, value in now.items() if canonical({field: value}) != canonical({field: known.get(field)})}
+    return {
+        field: value
+        for field, value in now.items()
+        if canonical({field: value}) != canonical({field: known.get(field)})
+    }
 
 
 def _json_ready(method: Method) -> dict[str, object]:
@@ -97,7 +105,11 @@ def _reach(methods: dict[str, Method], setting: Setting) -> bool:
 def _nested(method: "DataclassInstance") -> dict[str, "DataclassInstance"]:
     """Field name -> the methods nested directly in this one."""
     values = {f.name: getattr(method, f.name) for f in fields(method)}
-    return {name: value for name, value in values.items() if hasattr(value, "family") and hasattr(value, "fit")}
+    return {
+        name: value
+        for name, value in values.items()
+        if hasattr(value, "family") and hasattr(value, "fit")
+    }
 
 
 def _aims_at(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
@@ -121,7 +133,9 @@ def _apply(method: M, setting: Setting, root: str | None) -> M:
 def _replace_at(value: M, path: tuple[str, ...], setting: Setting) -> M:
     names = [f.name for f in fields(value)] if is_dataclass(value) else []
     if not names:
-        raise HarnessError(f"{setting}: unknown field {path[0]!r}: {setting.path[-len(path) - 1]} has none that can be set here")
+        raise HarnessError(
+            f"{setting}: unknown field {path[0]!r}: {setting.path[-len(path) - 1]} has none that can be set here"
+        )
     if path[0] not in names:
         raise HarnessError(f"{setting}: {unknown('field', path[0], names)}")
     if path[1:]:
@@ -138,8 +152,14 @@ def _unreached(methods: dict[str, Method], setting: Setting) -> HarnessError:
     if setting.target == "all":
         names = {f.name for method in methods.values() for f in fields(method)}
         return HarnessError(f"{setting}: {unknown('field', setting.path[0], names)}")
-    inner = {getattr(value, "family", "") for method in methods.values() for value in _nested(method).values()}
-    return HarnessError(f"{setting}: {unknown('method of this grid', setting.target, [*methods, *inner, 'all'])}")
+    inner = {
+        getattr(value, "family", "")
+        for method in methods.values()
+        for value in _nested(method).values()
+    }
+    return HarnessError(
+        f"{setting}: {unknown('method of this grid', setting.target, [*methods, *inner, 'all'])}"
+    )
 
 
 _WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -177,7 +197,11 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
         except (ValueError, OverflowError):
             finite = False
         if not finite:
-            raise HarnessError(f"{setting}: got {text!r}, wanted {'a whole number' if kind is int else 'a finite number'}")
+            raise HarnessError(
+                f"{setting}: got {text!r}, wanted {'a whole number' if kind is int else 'a finite number'}"
+            )
         return number
     own = ", ".join(f.name for f in fields(kind)) if is_dataclass(kind) else ""
-    raise HarnessError(f"{setting}: this field has fields of its own, which are set one by one: {own}")
+    raise HarnessError(
+        f"{setting}: this field has fields of its own, which are set one by one: {own}"
+    )

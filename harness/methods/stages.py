@@ -23,7 +23,17 @@ from harness.models.format import ModelFormat
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import hashed
 from harness.records import StageReport, StageUse, Training, Trial, WeightsReport
-from harness.store.stage_cache import DIVERGED, MODEL, STORED, WANTED, Stored, stage_folder, stage_lock, stage_scratch, unfinished_stage
+from harness.store.stage_cache import (
+    DIVERGED,
+    MODEL,
+    STORED,
+    WANTED,
+    Stored,
+    stage_folder,
+    stage_lock,
+    stage_scratch,
+    unfinished_stage,
+)
 
 SEARCH_SEED = 1
 """Hyper-parameters are searched with this seed, whatever the run's, so that all seeds of a cell use the same ones."""
@@ -85,7 +95,9 @@ class Stage(Protocol):
         """Raised when the same settings may give other results."""
         ...
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         """Train. The parents' models are this call's own copies."""
         ...
 
@@ -175,16 +187,32 @@ class Work:
 
     def at_seed(self, seed: int) -> "Work":
         """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""
-        return self if seed == self.seed else replace(self, seed=seed, label=f"{self.label} (at seed {seed})")
+        return (
+            self
+            if seed == self.seed
+            else replace(self, seed=seed, label=f"{self.label} (at seed {seed})")
+        )
 
-    def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+    def fitted(
+        self,
+        stage: Stage,
+        data: TaskData,
+        backbone: Backbone,
+        parents: tuple[FittedStage, ...] = (),
+    ) -> FittedStage:
         """Fit a stage, or reuse it when one with the same key is in the cache; one process fits, others wait for it.
 
         Raises: IncompleteError when the disk is too full to fit it; DivergedError when the loss is not finite.
         """
         return self._reached(stage, data, backbone, parents, wanted=True)
 
-    def pretrained(self, stage: Stage, backbone: Backbone, max_length: int, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+    def pretrained(
+        self,
+        stage: Stage,
+        backbone: Backbone,
+        max_length: int,
+        parents: tuple[FittedStage, ...] = (),
+    ) -> FittedStage:
         """Fit a stage on the corpus, whatever the run's task and seed, or reuse it.
 
         Raises: what `fitted` raises; HarnessError for a corpus that cannot be read.
@@ -192,7 +220,13 @@ class Work:
         data = self.corpus.encoded(backbone.encode, max_length)
         return self.at_seed(PRETRAINING_SEED).fitted(stage, data, backbone, parents)
 
-    def tried(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage | None:
+    def tried(
+        self,
+        stage: Stage,
+        data: TaskData,
+        backbone: Backbone,
+        parents: tuple[FittedStage, ...] = (),
+    ) -> FittedStage | None:
         """Like `fitted`, for a search: of a stage in the cache the report is enough. None when the loss was not finite."""
         try:
             return self._reached(stage, data, backbone, parents, wanted=False)
@@ -200,11 +234,21 @@ class Work:
             self.compute.progress.detail(f"{self.label}: {error}")
             return None
 
-    def _reached(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], wanted: bool) -> FittedStage:
+    def _reached(
+        self,
+        stage: Stage,
+        data: TaskData,
+        backbone: Backbone,
+        parents: tuple[FittedStage, ...],
+        wanted: bool,
+    ) -> FittedStage:
         key = self.key(stage, data, backbone, parents)
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(self.compute.progress.say, f"{self.label}: {stage.name}: another process is fitting it; waiting")
+        waiting = partial(
+            self.compute.progress.say,
+            f"{self.label}: {stage.name}: another process is fitting it; waiting",
+        )
         with held(stage_lock(folder), waiting):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
@@ -217,7 +261,9 @@ class Work:
         stored = from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), f"stage {key}")
         return FittedStage(folder, reused, parents, stored, self.formats)
 
-    def key(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...]) -> str:
+    def key(
+        self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...]
+    ) -> str:
         """Hash of everything that the result of a stage depends on."""
         parts = {
             "stage": stage.name,
@@ -233,7 +279,14 @@ class Work:
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _fit(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...], folder: Path) -> None:
+    def _fit(
+        self,
+        stage: Stage,
+        data: TaskData,
+        backbone: Backbone,
+        parents: tuple[FittedStage, ...],
+        folder: Path,
+    ) -> None:
         self._check_disk(backbone)
         scratch, unfinished = stage_scratch(folder), unfinished_stage(folder)
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -242,7 +295,12 @@ class Work:
         seed = seed_all(self.seed, folder.name)
         copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
         try:
-            fresh = stage.fit(copies, data, backbone, StageRun(self.compute, self.label, stage.name, seed, scratch))
+            fresh = stage.fit(
+                copies,
+                data,
+                backbone,
+                StageRun(self.compute, self.label, stage.name, seed, scratch),
+            )
         except DivergedError as error:
             shutil.rmtree(unfinished / MODEL)
             (unfinished / DIVERGED).write_text(str(error), encoding="utf-8")
@@ -258,8 +316,12 @@ class Work:
     def _check_disk(self, backbone: Backbone) -> None:
         """Raises: IncompleteError when there is less room than a stage writes."""
         shape = backbone.shape
-        layers = (4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)) * (1 if shape.shared_layers else shape.layers)
-        needed = MODELS_WRITTEN * 4 * (shape.vocabulary * shape.embedding_width + layers) + SPARE_BYTES
+        layers = (4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)) * (
+            1 if shape.shared_layers else shape.layers
+        )
+        needed = (
+            MODELS_WRITTEN * 4 * (shape.vocabulary * shape.embedding_width + layers) + SPARE_BYTES
+        )
         free = shutil.disk_usage(self.cache).free
         if free < needed:
             raise IncompleteError(

@@ -16,7 +16,15 @@ from harness.data import demo
 from harness.data.dataset import Tokens
 from harness.errors import HarnessError, unknown
 from harness.files.digests import file_digest
-from harness.models.checkpoint_files import CONFIG, PICKLED, POOLING, WEIGHTS, hub_folder, package_folder, read_json
+from harness.models.checkpoint_files import (
+    CONFIG,
+    PICKLED,
+    POOLING,
+    WEIGHTS,
+    hub_folder,
+    package_folder,
+    read_json,
+)
 from harness.models.families import described
 from harness.models.shapes import EncoderShape, bert_shape, hashed
 from harness.models.tokenizers import read_tokenizer, word_pieces
@@ -63,12 +71,20 @@ class Backbone:
         if kind == "random":
             return None
         folders = {"package": package_folder, "folder": Path}
-        folder = folders[kind](place) if kind in folders else hub_folder(place, self.revision, self.weights_name)
+        folder = (
+            folders[kind](place)
+            if kind in folders
+            else hub_folder(place, self.revision, self.weights_name)
+        )
         weights = folder / self.weights_name
         if not weights.is_file():
-            raise HarnessError(f"backbone {self.name}: {folder} has no {weights.name} (only safetensors are read)")
+            raise HarnessError(
+                f"backbone {self.name}: {folder} has no {weights.name} (only safetensors are read)"
+            )
         if self.sha256 is not None and file_digest(weights) != self.sha256:
-            raise HarnessError(f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, wanted {self.sha256}")
+            raise HarnessError(
+                f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, wanted {self.sha256}"
+            )
         return folder
 
     @property
@@ -89,7 +105,9 @@ class Backbone:
         tokenizer.no_truncation()
         if tokenizer.get_vocab_size() > self.shape.vocabulary:
             pieces, rows = tokenizer.get_vocab_size(), self.shape.vocabulary
-            raise HarnessError(f"backbone {self.name}: the vocabulary has {pieces} pieces, the embedding {rows} rows")
+            raise HarnessError(
+                f"backbone {self.name}: the vocabulary has {pieces} pieces, the embedding {rows} rows"
+            )
         return tokenizer
 
     @cached_property
@@ -102,7 +120,9 @@ class Backbone:
     @cached_property
     def vocabulary_fingerprint(self) -> str:
         """Hash of the word pieces and their numbers."""
-        return hashlib.sha256(json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(
+            json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
+        ).hexdigest()[:16]
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
         """Word-piece ids of each row; the longer text of a pair is cut first.
@@ -110,7 +130,9 @@ class Backbone:
         Raises: HarnessError when max_length is outside the backbone's positions, or the tokenizer gives a token type without a row.
         """
         if not 4 <= max_length <= self.shape.positions:
-            raise HarnessError(f"--max-length {max_length}: backbone {self.name} takes 4 to {self.shape.positions} tokens")
+            raise HarnessError(
+                f"--max-length {max_length}: backbone {self.name} takes 4 to {self.shape.positions} tokens"
+            )
         tokenizer = self.tokenizer
         tokenizer.enable_truncation(max_length, strategy="longest_first")
         rows = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
@@ -118,7 +140,9 @@ class Backbone:
         types = tuple(np.array(row.type_ids, dtype=np.int32) for row in rows)
         kinds = self.shape.token_types
         if kinds and any(row.max(initial=0) >= kinds for row in types):
-            raise HarnessError(f"backbone {self.name}: the tokenizer gives more token types than the {kinds} of the embedding")
+            raise HarnessError(
+                f"backbone {self.name}: the tokenizer gives more token types than the {kinds} of the embedding"
+            )
         return Tokens(
             ids=tuple(np.array(row.ids, dtype=np.int32) for row in rows),
             types=types,
@@ -131,7 +155,9 @@ BACKBONES: dict[str, Backbone] = {
     for backbone in (
         Backbone(
             "tiny",
-            bert_shape(4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128, dropout=0.0),
+            bert_shape(
+                4, 128, 4, 512, vocabulary=len(demo.demo_vocabulary()), positions=128, dropout=0.0
+            ),
             pooling="cls",
             source="random",
             licence="none needed",
@@ -199,7 +225,12 @@ BACKBONES: dict[str, Backbone] = {
         ),
         Backbone(
             "roberta-base",
-            replace(bert_shape(12, 768, 12, 3072, 50_265), token_types=1, layer_norm_eps=1e-5, first_position=2),
+            replace(
+                bert_shape(12, 768, 12, 3072, 50_265),
+                token_types=1,
+                layer_norm_eps=1e-5,
+                first_position=2,
+            ),
             family="roberta",
             pooling="cls",
             source="hub:FacebookAI/roberta-base",
@@ -209,7 +240,12 @@ BACKBONES: dict[str, Backbone] = {
         ),
         Backbone(
             "albert-base-v2",
-            replace(bert_shape(12, 768, 12, 3072, 30_000, dropout=0.0), activation="gelu_new", embedding_size=128, shared_layers=True),
+            replace(
+                bert_shape(12, 768, 12, 3072, 30_000, dropout=0.0),
+                activation="gelu_new",
+                embedding_size=128,
+                shared_layers=True,
+            ),
             family="albert",
             pooling="cls",
             source="hub:albert/albert-base-v2",
@@ -257,7 +293,12 @@ BACKBONES: dict[str, Backbone] = {
 """Learning rates are about those of the papers (ELECTRA's without its decay from layer to layer). The last are the miniatures of Turc et
 al., 2019."""
 
-MINIATURES = {"bert-tiny": (2, 128), "bert-mini": (4, 256), "bert-small": (4, 512), "bert-medium": (8, 512)}
+MINIATURES = {
+    "bert-tiny": (2, 128),
+    "bert-mini": (4, 256),
+    "bert-small": (4, 512),
+    "bert-medium": (8, 512),
+}
 """Layers and hidden size of those that have a name of their own."""
 
 
@@ -268,11 +309,16 @@ def listed_backbones() -> Mapping[str, Backbone]:
 
 def known_backbones() -> dict[str, Backbone]:
     """The table, those of the hub by their repository's name too, and some of Turc's by names of their own."""
-    hub = {b.source.removeprefix("hub:"): b for b in BACKBONES.values() if b.source.startswith("hub:")}
+    hub = {
+        b.source.removeprefix("hub:"): b for b in BACKBONES.values() if b.source.startswith("hub:")
+    }
     return (
         BACKBONES
         | hub
-        | {name: BACKBONES[f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}"] for name, (layers, hidden) in MINIATURES.items()}
+        | {
+            name: BACKBONES[f"bert_uncased_L-{layers}_H-{hidden}_A-{hidden // 64}"]
+            for name, (layers, hidden) in MINIATURES.items()
+        }
     )
 
 
@@ -289,12 +335,24 @@ def find_backbone(name: str) -> Backbone:
         return _read_backbone(Path(name).resolve().name, f"folder:{name}", Path(name))
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
         return _read_backbone(name, f"hub:{name}", hub_folder(name, None, CONFIG))
-    hint = "or the path of a local folder (there is none of this name), or a hub repository OWNER/NAME"
+    hint = (
+        "or the path of a local folder (there is none of this name), or a hub repository OWNER/NAME"
+    )
     raise HarnessError(f"{unknown('backbone', name, (*BACKBONES, *MINIATURES))}; {hint}")
 
 
 def _read_backbone(name: str, source: str, folder: Path) -> Backbone:
     """Of a folder that is not in the table. Only safetensors are read of it."""
     family, shape = described(folder)
-    mean = (folder / POOLING).is_file() and bool(read_json(folder / POOLING).get("pooling_mode_mean_tokens"))
-    return Backbone(name, shape, "mean" if mean else "cls", source, "its own", learning_rates=(2e-5, 5e-5), family=family)
+    mean = (folder / POOLING).is_file() and bool(
+        read_json(folder / POOLING).get("pooling_mode_mean_tokens")
+    )
+    return Backbone(
+        name,
+        shape,
+        "mean" if mean else "cls",
+        source,
+        "its own",
+        learning_rates=(2e-5, 5e-5),
+        family=family,
+    )

@@ -29,7 +29,9 @@ def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def shuffled_batches(lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator) -> list[NDArray[np.int64]]:
+def shuffled_batches(
+    lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
     """Positions of all rows in random batches of similar length: shuffled, sorted within buckets, batches shuffled."""
     order = generator.permutation(len(lengths))
     size = batch_size * BUCKET_BATCHES
@@ -37,5 +39,7 @@ def shuffled_batches(lengths: NDArray[np.int64], batch_size: int, generator: np.
     batches = []
     for bucket in buckets:
         ordered = bucket[np.argsort(lengths[bucket], kind="stable")]
-        batches += [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+        batches += [
+            ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)
+        ]
     return [batches[place] for place in generator.permutation(len(batches))]

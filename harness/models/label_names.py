@@ -21,11 +21,21 @@ def class_names(folder: Path) -> tuple[str, ...]:
     file = folder / CONFIG
     config: dict[str, object] = {**read_json(file)}
     if config.get("problem_type") == MANY_LABELS:
-        raise HarnessError(f"{file}: problem_type {MANY_LABELS}: wanted a checkpoint that gives a row one label")
+        raise HarnessError(
+            f"{file}: problem_type {MANY_LABELS}: wanted a checkpoint that gives a row one label"
+        )
     count = config.get("num_labels", 2)  # the library's own number where the file says nothing
-    named = config.get("id2label") or {str(number): f"LABEL_{number}" for number in range(count if isinstance(count, int) else 0)}
-    if not isinstance(named, dict) or not named or set(named) != {str(number) for number in range(len(named))}:
-        raise HarnessError(f"{file}: id2label {str(named)[:60]}: wanted a name for each class, numbered from 0")
+    named = config.get("id2label") or {
+        str(number): f"LABEL_{number}" for number in range(count if isinstance(count, int) else 0)
+    }
+    if (
+        not isinstance(named, dict)
+        or not named
+        or set(named) != {str(number) for number in range(len(named))}
+    ):
+        raise HarnessError(
+            f"{file}: id2label {str(named)[:60]}: wanted a name for each class, numbered from 0"
+        )
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
 
@@ -36,9 +46,15 @@ def places_of(labels: Sequence[str], task: Task) -> tuple[int, ...]:
     Raises: HarnessError for another number of classes, for names without meaning (LABEL_0, ...), and for those of another task.
     """
     if len(labels) != task.classes:
-        wanted = "1 output: it is a regression" if task.regression else f"{task.classes}: {', '.join(task.labels)}"
+        wanted = (
+            "1 output: it is a regression"
+            if task.regression
+            else f"{task.classes}: {', '.join(task.labels)}"
+        )
         got = f"{len(labels)} class{'es' * (len(labels) != 1)}"
-        raise HarnessError(f"the checkpoint has {got} ({_short(labels)}), task {task.name} wants {wanted}")
+        raise HarnessError(
+            f"the checkpoint has {got} ({_short(labels)}), task {task.name} wants {wanted}"
+        )
     if task.regression:
         return (0,)
     given = [plain(label) for label in labels]
@@ -46,7 +62,11 @@ def places_of(labels: Sequence[str], task: Task) -> tuple[int, ...]:
         wanted_names = [plain(name) for name in known]
         if sorted(given) == sorted(wanted_names):
             return tuple(given.index(name) for name in wanted_names)
-    why = "have no names of their own" if all(map(_NAMELESS.fullmatch, given)) else f"are not those of task {task.name}"
+    why = (
+        "have no names of their own"
+        if all(map(_NAMELESS.fullmatch, given))
+        else f"are not those of task {task.name}"
+    )
     order = ",".join(task.labels)
     raise HarnessError(
         f"the checkpoint's classes {_short(labels)} {why}: name them in the checkpoint's order, such as --labels {order} (of these names)"

@@ -89,14 +89,20 @@ class MultiExitModel(nn.Module):
     `inference.answer_early`. Both hand each layer the state's `LayerContext`.
     """
 
-    def __init__(self, embedding: nn.Module, layers: Sequence[nn.Module], exits: Sequence[nn.Module | None]) -> None:
+    def __init__(
+        self, embedding: nn.Module, layers: Sequence[nn.Module], exits: Sequence[nn.Module | None]
+    ) -> None:
         """Raises: ValueError when the lists differ in length or the last layer has no exit."""
         super().__init__()
         if len(layers) != len(exits) or not exits or exits[-1] is None:
-            raise ValueError(f"{len(layers)} layers and {len(exits)} exits: wanted one entry a layer, the last not None")
+            raise ValueError(
+                f"{len(layers)} layers and {len(exits)} exits: wanted one entry a layer, the last not None"
+            )
         self.embedding = embedding
         self.layers = nn.ModuleList(layers)
-        self.exits = nn.ModuleDict({str(layer): module for layer, module in enumerate(exits) if module is not None})
+        self.exits = nn.ModuleDict(
+            {str(layer): module for layer, module in enumerate(exits) if module is not None}
+        )
         self.lookback = max(int(getattr(module, "lookback", 1)) for module in self.exits.values())
 
     @property

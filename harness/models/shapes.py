@@ -51,17 +51,42 @@ class EncoderShape:
         return self.hidden if self.embedding_size is None else self.embedding_size
 
 
-LATER: dict[str, object] = {"embedding_size": None, "first_position": 0, "shared_layers": False, "at_once": False, "decay": True}
+LATER: dict[str, object] = {
+    "embedding_size": None,
+    "first_position": 0,
+    "shared_layers": False,
+    "at_once": False,
+    "decay": True,
+}
 """Fields of shapes and stages that came after the first results, and what they are where nothing is said of them."""
 
 
 def hashed(value: "DataclassInstance") -> dict[str, object]:
     """The fields of a frozen dataclass as they enter a hash: without those of `LATER` that say nothing, so that older hashes stay."""
-    return asdict(value, dict_factory=lambda items: {name: item for name, item in items if name not in LATER or item != LATER[name]})
+    return asdict(
+        value,
+        dict_factory=lambda items: {
+            name: item for name, item in items if name not in LATER or item != LATER[name]
+        },
+    )
 
 
 def bert_shape(
-    layers: int, hidden: int, heads: int, ffn: int, vocabulary: int = 30_522, positions: int = 512, dropout: float = 0.1
+    layers: int,
+    hidden: int,
+    heads: int,
+    ffn: int,
+    vocabulary: int = 30_522,
+    positions: int = 512,
+    dropout: float = 0.1,
 ) -> EncoderShape:
     """The shape of an uncompressed BERT: equal layers, head size = hidden / heads."""
-    return EncoderShape(vocabulary, hidden, hidden // heads, (heads,) * layers, (ffn,) * layers, positions, dropout=dropout)
+    return EncoderShape(
+        vocabulary,
+        hidden,
+        hidden // heads,
+        (heads,) * layers,
+        (ffn,) * layers,
+        positions,
+        dropout=dropout,
+    )

@@ -3,7 +3,15 @@
 import json
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
 from harness.errors import HarnessError, first_line, reason
 from harness.models.checkpoint_files import read_json
@@ -22,10 +30,14 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
         return _byte_pairs(folder)
     if not (folder / "vocab.txt").is_file():
-        raise HarnessError(f"{folder} has neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt")
+        raise HarnessError(
+            f"{folder} has neither tokenizer.json nor vocab.txt nor vocab.json with merges.txt"
+        )
     lowercase = bool(_setting(folder, "do_lower_case", True))
     try:
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")  # splitlines() also cuts at U+2028 and others
+        lines = (
+            (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+        )  # splitlines() also cuts at U+2028 and others
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(f"{folder}/vocab.txt cannot be read: {reason(error)}") from None
     return word_pieces(lines[:-1] if lines[-1] == "" else lines, lowercase)
@@ -81,16 +93,32 @@ def _byte_pairs(folder: Path) -> Tokenizer:
     try:
         index = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
         lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        pairs = [(first, second) for first, second in (line.split(" ") for line in lines if line and not line.startswith("#version"))]
+        pairs = [
+            (first, second)
+            for first, second in (
+                line.split(" ") for line in lines if line and not line.startswith("#version")
+            )
+        ]
         model = models.BPE(index, pairs)
-    except Exception as error:  # the library raises bare Exception for merges that do not fit the vocabulary
-        raise HarnessError(f"{folder}: vocab.json and merges.txt cannot be read: {first_line(error)}") from None
+    except (
+        Exception
+    ) as error:  # the library raises bare Exception for merges that do not fit the vocabulary
+        raise HarnessError(
+            f"{folder}: vocab.json and merges.txt cannot be read: {first_line(error)}"
+        ) from None
     _check_special(index, BYTE_PAIR_SPECIAL)
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=spaced)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", index["</s>"]), ("<s>", index["<s>"]), True, spaced)
-    tokenizer.add_special_tokens([AddedToken(piece, lstrip=piece == "<mask>", normalized=False) for piece in BYTE_PAIR_SPECIAL])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", index["</s>"]), ("<s>", index["<s>"]), True, spaced
+    )
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(piece, lstrip=piece == "<mask>", normalized=False)
+            for piece in BYTE_PAIR_SPECIAL
+        ]
+    )
     return tokenizer
 
 

@@ -21,7 +21,15 @@ from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
 
-def export(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Backbone, cache: Path, out: Path, force: bool) -> Card:
+def export(
+    store: ResultsStore,
+    record: RunRecord,
+    rule: Rule,
+    backbone: Backbone,
+    cache: Path,
+    out: Path,
+    force: bool,
+) -> Card:
     """Write the run's model, tokenizer, card and README to the folder.
 
     Raises: HarnessError for a folder that is there; IncompleteError when the model is no longer cached, or the disk is full;
@@ -63,9 +71,15 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
     """What stands beside the tensors; scores are those of the stored trace under the rule."""
     task = task_of(record)
     last = record.exits[-1]
-    scores, macs, layers = {name: last.scores[name] for name in task.metrics}, last.macs, float(last.layer)
+    scores, macs, layers = (
+        {name: last.scores[name] for name in task.metrics},
+        last.macs,
+        float(last.layer),
+    )
     if rule.policy is not None and rule.threshold is not None:
-        reached = evaluate(record, store.trace(record), make_policy(rule, task.classes), rule.threshold)
+        reached = evaluate(
+            record, store.trace(record), make_policy(rule, task.classes), rule.threshold
+        )
         scores, macs, layers = reached.scores, reached.macs, reached.layers
     return Card(
         form=1,
@@ -89,15 +103,26 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
 
 def texts_of(task: Task) -> int:
     """Texts of a row of a task of the table."""
-    return len(demo.demo_rows(task.name, "dev")[0].texts if task.source is None else task.source.layout.texts)
+    return len(
+        demo.demo_rows(task.name, "dev")[0].texts
+        if task.source is None
+        else task.source.layout.texts
+    )
 
 
 def about(card: Card) -> str:
     """The README of the folder."""
     rule = card.rule
-    leaves = "at the last exit" if rule.policy is None else f"by {rule.policy} at threshold {rule.threshold:g}, each for itself"
+    leaves = (
+        "at the last exit"
+        if rule.policy is None
+        else f"by {rule.policy} at threshold {rule.threshold:g}, each for itself"
+    )
     answers = " or ".join(f"`{label}`" for label in card.labels) or "a number"
-    rows = [f"| {name} | {100 * card.scores[name]:.1f} | {100 * card.constant_scores[name]:.1f} |" for name in card.metrics]
+    rows = [
+        f"| {name} | {100 * card.scores[name]:.1f} | {100 * card.constant_scores[name]:.1f} |"
+        for name in card.metrics
+    ]
     words = '"a text"' if card.texts == 1 else '"a text" "another text"'
     return "\n".join(
         [

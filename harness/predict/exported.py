@@ -112,22 +112,36 @@ class Exported:
         for number, row in enumerate(rows, start=1):
             if len(row) not in wanted:
                 texts = f"{' or '.join(map(str, wanted))} text{'s' * (wanted != (1,))}"
-                raise HarnessError(f"row {number} has {len(row)} text{'s' * (len(row) != 1)}, task {self.card.task} wants {texts}")
+                raise HarnessError(
+                    f"row {number} has {len(row)} text{'s' * (len(row) != 1)}, task {self.card.task} wants {texts}"
+                )
             if any("\ud800" <= character <= "\udfff" for text in row for character in text):
                 raise HarnessError(f"row {number} holds bytes that are not UTF-8 text")
-        return self.backbone.encode([tuple(text.strip() for text in row) for row in rows], self.card.max_length)
+        return self.backbone.encode(
+            [tuple(text.strip() for text in row) for row in rows], self.card.max_length
+        )
 
     def answer_tokens(self, tokens: Tokens, batch_size: int) -> list[Answer]:
         """The same of rows that are encoded already."""
-        found = answer_rows(self.model, tokens, self.card.classes, self.card.rule, batch_size, self.device)
+        found = answer_rows(
+            self.model, tokens, self.card.classes, self.card.rule, batch_size, self.device
+        )
         answers = predictions(found.logits)
         if not self.card.labels:
-            said: list[tuple[str | float, float | None]] = [(round(float(value), 6), None) for value in answers]
+            said: list[tuple[str | float, float | None]] = [
+                (round(float(value), 6), None) for value in answers
+            ]
         else:
             surest = Confidence().score(found.logits[None])  # the largest probability: the answer's
-            said = [(self.card.labels[int(place)], round(float(sure), 6)) for place, sure in zip(answers, surest, strict=True)]
+            said = [
+                (self.card.labels[int(place)], round(float(sure), 6))
+                for place, sure in zip(answers, surest, strict=True)
+            ]
         timed = zip(said, found.layers, found.milliseconds, strict=True)
-        return [Answer(answer, int(layer), probability, round(float(ms), 4)) for (answer, probability), layer, ms in timed]
+        return [
+            Answer(answer, int(layer), probability, round(float(ms), 4))
+            for (answer, probability), layer, ms in timed
+        ]
 
 
 def load(folder: str | Path, device: str = "cpu") -> Exported:
@@ -148,7 +162,9 @@ def load(folder: str | Path, device: str = "cpu") -> Exported:
         raise IncompleteError(f"{place} has no {TOKENIZER}")
     _ = backbone.tokenizer
     model = Exported(card, formats.load_model(place), backbone, torch.device(device))
-    model.answer([("a",) * (card.texts if card.texts in (1, 2) else 1)])  # files that do not fit each other are found out now
+    model.answer(
+        [("a",) * (card.texts if card.texts in (1, 2) else 1)]
+    )  # files that do not fit each other are found out now
     return model
 
 
@@ -159,7 +175,9 @@ def _small(path: Path) -> str:
     """
     try:
         if path.stat().st_size > LARGEST_JSON_BYTES:
-            raise IncompleteError(f"{path} has {path.stat().st_size} bytes, wanted at most {LARGEST_JSON_BYTES}")
+            raise IncompleteError(
+                f"{path} has {path.stat().st_size} bytes, wanted at most {LARGEST_JSON_BYTES}"
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise IncompleteError(f"{path} cannot be read: {reason(error)}") from None

@@ -27,7 +27,9 @@ def text_rows(path: Path) -> list[TextRow]:
     Raises: HarnessError with file and line for what does not fit.
     """
     if path.suffix == ".csv":
-        raise HarnessError(f"{path}: wanted .tsv (no quoting, no line of names), .jsonl, or a text a line in a file of another ending")
+        raise HarnessError(
+            f"{path}: wanted .tsv (no quoting, no line of names), .jsonl, or a text a line in a file of another ending"
+        )
     readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tabs, ".jsonl": _from_json}
     read = readers.get(path.suffix, _whole)
     rows = []
@@ -38,7 +40,9 @@ def text_rows(path: Path) -> list[TextRow]:
             except (ValueError, RecursionError) as error:
                 raise HarnessError(f"{path} line {number}: {error}") from None
             if len(texts) not in (1, 2):
-                raise HarnessError(f"{path} line {number}: got {len(texts)} texts, wanted one or two")
+                raise HarnessError(
+                    f"{path} line {number}: got {len(texts)} texts, wanted one or two"
+                )
             rows.append(TextRow(number, tuple(texts)))
     if not rows:
         raise HarnessError(f"{path} has no rows")
@@ -52,8 +56,13 @@ def rows_of(texts: Sequence[str], of_each: int | None) -> list[TextRow]:
     """
     size = of_each or len(texts)
     if len(texts) % size:
-        raise HarnessError(f"got {len(texts)} texts, wanted them in pairs: the task has two texts a row")
-    return [TextRow(place // size + 1, tuple(texts[place : place + size])) for place in range(0, len(texts), size)]
+        raise HarnessError(
+            f"got {len(texts)} texts, wanted them in pairs: the task has two texts a row"
+        )
+    return [
+        TextRow(place // size + 1, tuple(texts[place : place + size]))
+        for place in range(0, len(texts), size)
+    ]
 
 
 def _whole(line: str) -> list[str]:
@@ -73,5 +82,7 @@ def _from_json(line: str) -> list[str]:
         value = [value[key] for key in KEYS if key in value]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"got {line[:40]!r}, wanted a text, a list of texts, or an object with 'text' and 'second'")
+        raise ValueError(
+            f"got {line[:40]!r}, wanted a text, a list of texts, or an object with 'text' and 'second'"
+        )
     return texts

@@ -26,7 +26,14 @@ class RowAnswers(NamedTuple):
     """[n] the wall-clock time of each row's batch in the model, shared equally by its rows."""
 
 
-def answer_rows(model: MultiExitModel, tokens: Tokens, classes: int, rule: Rule, batch_size: int, device: torch.device) -> RowAnswers:
+def answer_rows(
+    model: MultiExitModel,
+    tokens: Tokens,
+    classes: int,
+    rule: Rule,
+    batch_size: int,
+    device: torch.device,
+) -> RowAnswers:
     """Each row decides for itself: the answers do not depend on the batches beyond float rounding.
 
     Raises: HarnessError for a rule that cannot serve; IncompleteError when the model cannot read the rows, or an answer is not finite.
@@ -35,14 +42,20 @@ def answer_rows(model: MultiExitModel, tokens: Tokens, classes: int, rule: Rule,
     model = (model.truncated(len(model.layers)) if rule.policy is None else model).to(device).eval()
     run = np.array(model.exit_layers, dtype=np.int64)
     count = len(tokens.ids)
-    found = RowAnswers(np.empty((count, classes), np.float32), np.empty(count, np.int64), np.empty(count, np.float64))
+    found = RowAnswers(
+        np.empty((count, classes), np.float32),
+        np.empty(count, np.int64),
+        np.empty(count, np.float64),
+    )
     for rows in sorted_batches(tokens.lengths, batch_size):
         started = time.perf_counter()
         try:
             answers = answer_early(model, collate(tokens, rows).to(device), policy, cut)
             found.logits[rows] = answers.logits.float().cpu().numpy()
         except (IndexError, RuntimeError, ValueError) as error:
-            raise IncompleteError(f"the model cannot read the rows that its tokenizer makes: {first_line(error)}") from None
+            raise IncompleteError(
+                f"the model cannot read the rows that its tokenizer makes: {first_line(error)}"
+            ) from None
         found.layers[rows] = run[answers.exits.cpu().numpy()]
         found.milliseconds[rows] = 1e3 * (time.perf_counter() - started) / len(rows)
     if not np.isfinite(found.logits).all():

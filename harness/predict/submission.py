@@ -67,10 +67,18 @@ class Submitted(NamedTuple):
             for file in other
         ]
         missing = [entry.name for entry in self.missing]
-        return said + ([f"without {', '.join(missing)}: the leaderboard wants all"] if missing else [])
+        return said + (
+            [f"without {', '.join(missing)}: the leaderboard wants all"] if missing else []
+        )
 
 
-def submit(store: ResultsStore, records: Sequence[RunRecord], out: Path, compute: Compute, options: SubmitOptions) -> Submitted:
+def submit(
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    out: Path,
+    compute: Compute,
+    options: SubmitOptions,
+) -> Submitted:
     """Answer the test rows of the runs' tasks and write the zip file.
 
     Raises: HarnessError for a task that is not GLUE's, two runs of one, or test rows that are not to be had; IncompleteError when a model
@@ -102,9 +110,13 @@ def one_a_task(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
     for record in records:
         task = record.spec.task
         if task not in task_groups()["glue"] or record.own_task is not None:
-            raise HarnessError(f"run {record.run_id} is on {task}: the leaderboard takes {', '.join(task_groups()['glue'])}")
+            raise HarnessError(
+                f"run {record.run_id} is on {task}: the leaderboard takes {', '.join(task_groups()['glue'])}"
+            )
         if task in found:
-            raise HarnessError(f"runs {found[task].run_id} and {record.run_id} are both on {task}: wanted one a task")
+            raise HarnessError(
+                f"runs {found[task].run_id} and {record.run_id} are both on {task}: wanted one a task"
+            )
         found[task] = record
     return found
 
@@ -116,7 +128,9 @@ def rule_of(store: ResultsStore, record: RunRecord, options: SubmitOptions) -> R
     return run_rule(store, record, options.policy, options.threshold, options.budget_share)
 
 
-def _answer(entry: Entry, record: RunRecord, rule: Rule, compute: Compute, options: SubmitOptions) -> list[Answered]:
+def _answer(
+    entry: Entry, record: RunRecord, rule: Rule, compute: Compute, options: SubmitOptions
+) -> list[Answered]:
     """One file; none where a diagnostic file is not there."""
     rows = unlabelled(entry, options.data_dir)
     if rows is None:
@@ -136,7 +150,9 @@ HEADER = "index\tprediction"
 def words_of(task: Task, logits: NDArray[np.float32]) -> tuple[str, ...]:
     """Answers [n, c] as the leaderboard wants them: what the files write for a label; a number from 0 to 5 with three decimals."""
     if task.regression:
-        return tuple(f"{value:.3f}" for value in np.clip(logits[:, 0].astype(np.float64), 0.0, task.scale))
+        return tuple(
+            f"{value:.3f}" for value in np.clip(logits[:, 0].astype(np.float64), 0.0, task.scale)
+        )
     return tuple(task.values[place] for place in logits.argmax(-1))
 
 
@@ -150,13 +166,23 @@ def write_zip(path: Path, files: Sequence[Answered]) -> None:
         with whole(path) as beside:
             with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
                 for file in files:
-                    lines = [HEADER, *(f"{index}\t{word}" for index, word in zip(file.numbers, file.words, strict=True))]
-                    member = zipfile.ZipInfo(f"{file.entry.name}.tsv")  # with a fixed date: equal answers are an equal file
+                    lines = [
+                        HEADER,
+                        *(
+                            f"{index}\t{word}"
+                            for index, word in zip(file.numbers, file.words, strict=True)
+                        ),
+                    ]
+                    member = zipfile.ZipInfo(
+                        f"{file.entry.name}.tsv"
+                    )  # with a fixed date: equal answers are an equal file
                     member.external_attr = 0o644 << 16
                     archive.writestr(member, "\n".join(lines) + "\n", zipfile.ZIP_DEFLATED)
             check_zip(beside, {file.entry.name: file.numbers for file in files})
     except OSError as error:
-        raise IncompleteError(f"cannot write {path}: {reason(error)}; nothing was written") from None
+        raise IncompleteError(
+            f"cannot write {path}: {reason(error)}; nothing was written"
+        ) from None
 
 
 def check_zip(path: Path, wanted: Mapping[str, Sequence[int]]) -> None:
@@ -167,16 +193,22 @@ def check_zip(path: Path, wanted: Mapping[str, Sequence[int]]) -> None:
     by_name = {entry.name: entry for entry in ENTRIES}
     with zipfile.ZipFile(path) as archive:
         if sorted(archive.namelist()) != sorted(f"{name}.tsv" for name in wanted):
-            raise IncompleteError(f"{path} holds {', '.join(archive.namelist())}, wanted {', '.join(wanted)}, each .tsv")
+            raise IncompleteError(
+                f"{path} holds {', '.join(archive.namelist())}, wanted {', '.join(wanted)}, each .tsv"
+            )
         for name, indices in wanted.items():
             header, *lines = archive.read(f"{name}.tsv").decode().removesuffix("\n").split("\n")
             if header != HEADER or len(lines) != len(indices):
-                raise IncompleteError(f"{name}.tsv: header {header!r} and {len(lines)} rows, wanted {HEADER!r} and {len(indices)}")
+                raise IncompleteError(
+                    f"{name}.tsv: header {header!r} and {len(lines)} rows, wanted {HEADER!r} and {len(indices)}"
+                )
             task = find_task(by_name[name].task)
             for number, (line, index) in enumerate(zip(lines, indices, strict=True), start=2):
                 said, _, word = line.partition("\t")
                 if said != str(index) or not _allowed(task, word):
-                    raise IncompleteError(f"{name}.tsv line {number}: {line!r}, wanted row {index} and {_wanted(task)}")
+                    raise IncompleteError(
+                        f"{name}.tsv line {number}: {line!r}, wanted row {index} and {_wanted(task)}"
+                    )
 
 
 def _allowed(task: Task, word: str) -> bool:

@@ -39,8 +39,19 @@ def _section(found: Differences, title: str) -> Section:
         f"seeds. Under another setting a seed draws other random numbers. A constant answer scores {100 * found.constant:.1f}."
         f"{found.settings}"
     )
-    headers = ["method", "point", f"{found.metric} x100", "MMACs", "n", "difference x100", "95 % of resamples"]
-    return Section(f"{title}, {found.metric}", (Part(said, Table(headers, [_cells(row) for row in found.rows])),))
+    headers = [
+        "method",
+        "point",
+        f"{found.metric} x100",
+        "MMACs",
+        "n",
+        "difference x100",
+        "95 % of resamples",
+    ]
+    return Section(
+        f"{title}, {found.metric}",
+        (Part(said, Table(headers, [_cells(row) for row in found.rows])),),
+    )
 
 
 def _cells(row: Difference) -> list[str]:
@@ -48,7 +59,12 @@ def _cells(row: Difference) -> list[str]:
     if row.gain is None or row.interval is None:
         return [*figures, str(row.score.count), "-", "-"]
     low, high = row.interval
-    return [*figures, str(row.gain.count), number(row.gain, 1, 100, signed=True), f"{100 * low:+.1f} to {100 * high:+.1f}"]
+    return [
+        *figures,
+        str(row.gain.count),
+        number(row.gain, 1, 100, signed=True),
+        f"{100 * low:+.1f} to {100 * high:+.1f}",
+    ]
 
 
 def _flat(found: Sequence[Differences]) -> list[dict[str, object]]:

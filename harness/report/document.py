@@ -40,7 +40,14 @@ class Section:
     parts: tuple[Part, ...]
 
 
-def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", of: int | None = None, signed: bool = False) -> str:
+def number(
+    value: Mean | None,
+    digits: int,
+    times: float = 1.0,
+    mark: str = "",
+    of: int | None = None,
+    signed: bool = False,
+) -> str:
     """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0.
 
     `of`: the row's number of seeds; a figure over fewer says so. `signed`: with a plus too.
@@ -49,4 +56,8 @@ def number(value: Mean | None, digits: int, times: float = 1.0, mark: str = "", 
         return "-"
     spread = f"{times * (value.deviation or 0):.{digits}f}"
     fewer = f" (n={value.count})" if of is not None and value.count != of else ""
-    return f"{mark}{times * value.mean:{'+' if signed else ''}.{digits}f}" + (f" ± {spread}" if float(spread) else "") + fewer
+    return (
+        f"{mark}{times * value.mean:{'+' if signed else ''}.{digits}f}"
+        + (f" ± {spread}" if float(spread) else "")
+        + fewer
+    )

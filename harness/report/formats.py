@@ -39,7 +39,9 @@ def as_markdown(sections: Sequence[Section], closing: str) -> str:
     for section in sections:
         pieces = [f"### {section.title}"]
         for part in section.parts:
-            pieces += [part.text] + ([part.table.as_text("github")] if part.table is not None else [])
+            pieces += [part.text] + (
+                [part.table.as_text("github")] if part.table is not None else []
+            )
         texts.append("\n\n".join(pieces) + "\n")
     return "\n".join([*texts, closing]) + "\n"
 
@@ -55,7 +57,13 @@ def csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str] | None = 
     return text
 
 
-def rendered(form: str, told: object, rows: Sequence[dict[str, object]], sections: Sequence[Section], closing: str) -> str:
+def rendered(
+    form: str,
+    told: object,
+    rows: Sequence[dict[str, object]],
+    sections: Sequence[Section],
+    closing: str,
+) -> str:
     """The same figures in one of four forms: `told` as json, `rows` as csv, the sections as markdown or LaTeX."""
     if form == "json":
         return json.dumps(told, indent=1) + "\n"

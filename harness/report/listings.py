@@ -25,7 +25,9 @@ def runs(records: list[RunRecord]) -> Rows:
     for record in records:
         groups[record.spec.method, record.spec.backbone].append(record)
     settings = {
-        record.run_id: own for of in groups.values() for record, own in zip(of, telling([described_by(one) for one in of]), strict=True)
+        record.run_id: own
+        for of in groups.values()
+        for record, own in zip(of, telling([described_by(one) for one in of]), strict=True)
     }
     return [
         {
@@ -48,7 +50,11 @@ def runs(records: list[RunRecord]) -> Rows:
 
 def text(rows: Rows) -> str:
     """Rows as a table for people."""
-    return tabulate([{name: _words(value) for name, value in row.items()} for row in rows], headers="keys", disable_numparse=True)
+    return tabulate(
+        [{name: _words(value) for name, value in row.items()} for row in rows],
+        headers="keys",
+        disable_numparse=True,
+    )
 
 
 def _words(value: object) -> str:
@@ -59,27 +65,54 @@ def _words(value: object) -> str:
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def curve_table(store: ResultsStore, record: RunRecord, policy: str | None, points: int, tolerance: float | None, form: str) -> str:
+def curve_table(
+    store: ResultsStore,
+    record: RunRecord,
+    policy: str | None,
+    points: int,
+    tolerance: float | None,
+    form: str,
+) -> str:
     """The dev curve of a policy through thresholds found on selection, as markdown (under what a constant answer scores), csv or json.
 
     Raises: HarnessError for a run with one exit, or a tolerance that the policy does not use.
     """
     name = policy or record.policy
     if name is None or record.policy is None:
-        raise HarnessError(f"run {record.run_id} ({record.spec.method}) has a single exit: there is no curve")
+        raise HarnessError(
+            f"run {record.run_id} ({record.spec.method}) has a single exit: there is no curve"
+        )
     task = task_of(record)
     if tolerance is not None and not (name == "patience" and task.regression):
-        raise HarnessError(f"--tolerance is for patience on a regression, this is {name} on {task.name}")
-    chosen = make_policy(record if tolerance is None else replace(record, tolerance=tolerance), task.classes, policy)
+        raise HarnessError(
+            f"--tolerance is for patience on a regression, this is {name} on {task.name}"
+        )
+    chosen = make_policy(
+        record if tolerance is None else replace(record, tolerance=tolerance), task.classes, policy
+    )
     thresholds = thresholds_from(chosen, store.trace(record, "selection"), points)
     curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)
-    last = float(record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean())
+    last = float(
+        record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean()
+    )
     columns = {f"{chosen.name} ({chosen.unit})": curve.thresholds, **curve.scores}
-    columns |= {"MMACs": curve.macs / 1e6, "own full MACs / MACs": last / curve.macs, "layers": curve.layers}
-    new = [place for place in range(len(thresholds)) if not place or (curve.left[place] != curve.left[place - 1]).any()]
+    columns |= {
+        "MMACs": curve.macs / 1e6,
+        "own full MACs / MACs": last / curve.macs,
+        "layers": curve.layers,
+    }
+    new = [
+        place
+        for place in range(len(thresholds))
+        if not place or (curve.left[place] != curve.left[place - 1]).any()
+    ]
     rows = [{name: float(values[place]) for name, values in columns.items()} for place in new]
-    constant = ", ".join(f"{metric} {score:.6g}" for metric, score in record.constant_scores.items())
-    return (f"A constant answer scores {constant}.\n\n" if form == "markdown" else "") + table(rows, form)
+    constant = ", ".join(
+        f"{metric} {score:.6g}" for metric, score in record.constant_scores.items()
+    )
+    return (f"A constant answer scores {constant}.\n\n" if form == "markdown" else "") + table(
+        rows, form
+    )
 
 
 def answers_text(lines: list[int], answers: Rows, form: str) -> str:
@@ -106,6 +139,9 @@ def table(rows: list[dict[str, float]] | list[dict[str, int]], form: str) -> str
     if form == "json":
         return json.dumps(rows, indent=1) + "\n"
     if form == "csv":
-        lines = [",".join(rows[0]), *(",".join(str(value) for value in row.values()) for row in rows)]
+        lines = [
+            ",".join(rows[0]),
+            *(",".join(str(value) for value in row.values()) for row in rows),
+        ]
         return "\n".join(lines) + "\n"
     return tabulate(rows, headers="keys", tablefmt="github", floatfmt=".6g", intfmt=",") + "\n"

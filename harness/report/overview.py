@@ -62,20 +62,33 @@ def render(
     Raises: IncompleteError when there are none; what `ResultsStore.trace` raises.
     """
     if not records:
-        raise IncompleteError(f"no runs in {store.root} match: see harness list runs, or run some with harness run")
-    comparisons = [comparison for comparison in compare(store, records, reference, methods) if comparison.rows]
+        raise IncompleteError(
+            f"no runs in {store.root} match: see harness list runs, or run some with harness run"
+        )
+    comparisons = [
+        comparison for comparison in compare(store, records, reference, methods) if comparison.rows
+    ]
     if not comparisons:
-        raise IncompleteError(f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs")
+        raise IncompleteError(
+            f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs"
+        )
     if form == "csv":
         return _csv(comparisons)
     averages = glue_averages(comparisons, wnli)
     if form == "json":
-        told = {"comparisons": [_plain(store, one) for one in comparisons], "glue_averages": [plain_average(one) for one in averages]}
+        told = {
+            "comparisons": [_plain(store, one) for one in comparisons],
+            "glue_averages": [plain_average(one) for one in averages],
+        }
         return json.dumps(told, indent=1) + "\n"
     sections = [_section(store, comparison, comparisons) for comparison in comparisons]
     sections += [average_section(found) for found in averages]
     closing = MIXED + CLOCKED if any(_timed(comparison) for comparison in comparisons) else MIXED
-    closing += DISTURBED if any(_disturbed(row) for comparison in comparisons for row in comparison.rows) else ""
+    closing += (
+        DISTURBED
+        if any(_disturbed(row) for comparison in comparisons for row in comparison.rows)
+        else ""
+    )
     return (as_latex if form == "latex" else as_markdown)(sections, closing)
 
 
@@ -100,13 +113,25 @@ def insert(path: Path, text: str) -> None:
 
 
 def _section(store: ResultsStore, comparison: Comparison, all_: Sequence[Comparison]) -> Section:
-    said = "\n\n".join([caption(comparison), *_remarks(comparison), *report_doubts(store, comparison.records)])
+    said = "\n\n".join(
+        [caption(comparison), *_remarks(comparison), *report_doubts(store, comparison.records)]
+    )
     parts = [Part(said, _main_table(comparison))]
     if comparison.curves:
         whole = "reference" if comparison.reference else "own full model"
-        parts.append(Part(f"The curve: at a budget of mean MACs, as a share of the {whole}'s:", _curve_table(comparison)))
+        parts.append(
+            Part(
+                f"The curve: at a budget of mean MACs, as a share of the {whole}'s:",
+                _curve_table(comparison),
+            )
+        )
     clocked = ", ms of that and of the path" if _timed(comparison) else ""
-    parts.append(Part(f"Each exit: score and MACs of the static (truncated) model{clocked}:", _exit_table(comparison)))
+    parts.append(
+        Part(
+            f"Each exit: score and MACs of the static (truncated) model{clocked}:",
+            _exit_table(comparison),
+        )
+    )
     timings = _timings(store, comparison)
     if timings:
         parts.append(Part(live_caption(comparison.constant_scores), timing_table(timings)))
@@ -161,7 +186,9 @@ def _places(comparison: Comparison) -> str:
 def _tolerance(comparison: Comparison) -> str:
     """What patience calls agreement where answers are numbers."""
     task = task_of(comparison.records[0])
-    tolerances = sorted({record.tolerance for record in comparison.records if record.policy is not None})
+    tolerances = sorted(
+        {record.tolerance for record in comparison.records if record.policy is not None}
+    )
     if not task.regression or not tolerances:
         return ""
     return f" Patience: answers agree that differ by less than {', '.join(f'{tolerance:g}' for tolerance in tolerances)} label units."
@@ -173,25 +200,47 @@ def _rounds(comparison: Comparison) -> str:
     sizes = dict.fromkeys(size for rounds in timed for size in rounds)
     counts = {size: [rounds[size] for rounds in timed if size in rounds] for size in sizes}
     spreads = {size: _spread(comparison.records, size) for size in sizes}
-    said = ", ".join(f"{min(of)} to {max(of)} at batch size {size}{spreads[size]}" for size, of in counts.items())
+    said = ", ".join(
+        f"{min(of)} to {max(of)} at batch size {size}{spreads[size]}" for size, of in counts.items()
+    )
     return f"; rounds of the clock: {said}" if said else ""
 
 
 def _spread(records: Sequence[RunRecord], size: str) -> str:
     """How far the quartiles of a paired ratio lie apart, at worst."""
     timed = [record.latency for record in records if record.latency is not None]
-    ratios = [ratio for latency in timed for of in (latency.reference_ratio, latency.path_ratio) for ratio in of.get(size, ())]
-    return f" (quartiles of a ratio at most {max(ratio.spread for ratio in ratios):.2f} times apart)" if ratios else ""
+    ratios = [
+        ratio
+        for latency in timed
+        for of in (latency.reference_ratio, latency.path_ratio)
+        for ratio in of.get(size, ())
+    ]
+    return (
+        f" (quartiles of a ratio at most {max(ratio.spread for ratio in ratios):.2f} times apart)"
+        if ratios
+        else ""
+    )
 
 
 def _main_table(comparison: Comparison) -> Table:
-    headers = ["method", "point", "n", *(f"{metric} x100" for metric in comparison.metrics), "retained %"]
+    headers = [
+        "method",
+        "point",
+        "n",
+        *(f"{metric} x100" for metric in comparison.metrics),
+        "retained %",
+    ]
     headers += ["params M", "MMACs", "MFLOPs", "MAC ratio", "layers"]
     timed = _timed(comparison)
     headers += CLOCK_HEADERS if timed else []
-    table = [[CONSTANT, "-", "-", *(_constant(comparison, metric) for metric in comparison.metrics)]]
+    table = [
+        [CONSTANT, "-", "-", *(_constant(comparison, metric) for metric in comparison.metrics)]
+    ]
     table[0] += ["-"] * (len(headers) - len(table[0]))
-    table += [[*_main_cells(row, comparison.metrics), *(_clock_cells(row) if timed else [])] for row in comparison.rows]
+    table += [
+        [*_main_cells(row, comparison.metrics), *(_clock_cells(row) if timed else [])]
+        for row in comparison.rows
+    ]
     return Table(headers, table)
 
 
@@ -229,19 +278,49 @@ def _curve_table(comparison: Comparison) -> Table:
     metric = comparison.metrics[0]
     table = [[CONSTANT, "-", f"{metric} x100", *[_constant(comparison, metric)] * len(BUDGETS)]]
     for row in comparison.curves:
-        table.append([row.method, row.policy, f"{metric} x100", *(number(row.scores[budget], 1, 100) for budget in BUDGETS)])
-        table.append([row.method, row.policy, "MMACs", *(number(row.macs[budget], 1, 1e-6) for budget in BUDGETS)])
+        table.append(
+            [
+                row.method,
+                row.policy,
+                f"{metric} x100",
+                *(number(row.scores[budget], 1, 100) for budget in BUDGETS),
+            ]
+        )
+        table.append(
+            [
+                row.method,
+                row.policy,
+                "MMACs",
+                *(number(row.macs[budget], 1, 1e-6) for budget in BUDGETS),
+            ]
+        )
     return Table(["method", "policy", "on dev", *BUDGETS], table)
 
 
 def _exit_table(comparison: Comparison) -> Table:
     sizes = list(dict.fromkeys(size for row in comparison.exits for size in row.static_ms))
-    headers = ["method", "exit", f"{comparison.metrics[0]} x100", "params M", "MMACs", "MMACs at 128"]
+    headers = [
+        "method",
+        "exit",
+        f"{comparison.metrics[0]} x100",
+        "params M",
+        "MMACs",
+        "MMACs at 128",
+    ]
     headers += [f"{kind} ms (batch {size})" for size in sizes for kind in ("static", "path")]
-    table = [[CONSTANT, "-", _constant(comparison, comparison.metrics[0]), *["-"] * (len(headers) - 3)]]
+    table = [
+        [CONSTANT, "-", _constant(comparison, comparison.metrics[0]), *["-"] * (len(headers) - 3)]
+    ]
     for row in comparison.exits:
-        times = [number(part.get(size), 2) for size in sizes for part in (row.static_ms, row.path_ms)]
-        cells = [row.method, str(row.layer), number(row.score, 1, 100), f"{row.parameters / 1e6:.2f}"]
+        times = [
+            number(part.get(size), 2) for size in sizes for part in (row.static_ms, row.path_ms)
+        ]
+        cells = [
+            row.method,
+            str(row.layer),
+            number(row.score, 1, 100),
+            f"{row.parameters / 1e6:.2f}",
+        ]
         table.append([*cells, number(row.macs, 1, 1e-6), f"{row.macs_128 / 1e6:.1f}", *times])
     return Table(headers, table)
 
@@ -265,7 +344,11 @@ def _plain(store: ResultsStore, comparison: Comparison) -> dict[str, object]:
 def _csv_columns(more: Iterable[str]) -> list[str]:
     """The same whatever the runs: the condition, the row, and of each figure mean, deviation and number of seeds. At the end those of
     scores that only some tasks have: on mismatched, by other people's metrics."""
-    figures = [*(f"scores.{metric}" for metric in METRICS), *FIGURES, *(f"scores.{metric}" for metric in more)]
+    figures = [
+        *(f"scores.{metric}" for metric in METRICS),
+        *FIGURES,
+        *(f"scores.{metric}" for metric in more),
+    ]
     parts = [f"{figure}.{part.name}" for figure in figures for part in fields(Mean)]
     row = ("method", "point", "device", "threads", "composed", "clock_spread", "parameters")
     return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", *row, *parts]
@@ -276,8 +359,15 @@ def _csv(comparisons: list[Comparison]) -> str:
     rows: list[dict[str, object]] = []
     for comparison in comparisons:
         given = {**asdict(comparison.condition), "rows": comparison.records[0].data.rows}
-        rows += [{**given, **row} for row in (_constant_row(comparison), *map(_csv_row, comparison.rows))]
-    more = dict.fromkeys(metric for comparison in comparisons for metric in comparison.metrics if metric not in METRICS)
+        rows += [
+            {**given, **row} for row in (_constant_row(comparison), *map(_csv_row, comparison.rows))
+        ]
+    more = dict.fromkeys(
+        metric
+        for comparison in comparisons
+        for metric in comparison.metrics
+        if metric not in METRICS
+    )
     return csv_text(rows, _csv_columns(more))
 
 
@@ -303,4 +393,8 @@ def _composed(row: Row) -> bool:
 def report_doubts(store: ResultsStore, records: Sequence[RunRecord]) -> list[str]:
     """A paragraph for each run that there are doubts of."""
     found = [(record, doubts(store, record)) for record in records]
-    return [f"**Warning**, {record.spec.method} (run {record.run_id}): {'; '.join(said)}." for record, said in found if said]
+    return [
+        f"**Warning**, {record.spec.method} (run {record.run_id}): {'; '.join(said)}."
+        for record, said in found
+        if said
+    ]

@@ -13,7 +13,11 @@ from harness.store.results import ResultsStore
 
 
 def render_budget(
-    store: ResultsStore, records: Sequence[RunRecord], budget: Budget, form: str, methods: Sequence[str] | None = None
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    budget: Budget,
+    form: str,
+    methods: Sequence[str] | None = None,
 ) -> str:
     """The best of each method within a budget, in the forms of the report.
 
@@ -22,7 +26,13 @@ def render_budget(
     rankings = rank(store, records, budget, methods)
     conditions = [ranking.condition for ranking in rankings]
     sections = [_section(ranking, title(ranking.condition, conditions)) for ranking in rankings]
-    return rendered(form, [_json_ready(ranking) for ranking in rankings], _flat_rows(rankings), sections, MACS_SAID)
+    return rendered(
+        form,
+        [_json_ready(ranking) for ranking in rankings],
+        _flat_rows(rankings),
+        sections,
+        MACS_SAID,
+    )
 
 
 def _section(ranking: Ranking, title: str) -> Section:
@@ -40,7 +50,16 @@ def _section(ranking: Ranking, title: str) -> Section:
         f"The best of each method within {ranking.budget} a row: exit and threshold chosen on calibration, which also orders the rows; dev "
         f"only scores.{composed}{beyond}"
     )
-    rows = [[CONSTANT, "-", "-", "-", *(f"{100 * score:.1f}" for score in ranking.constant_scores.values()), "-"]]
+    rows = [
+        [
+            CONSTANT,
+            "-",
+            "-",
+            "-",
+            *(f"{100 * score:.1f}" for score in ranking.constant_scores.values()),
+            "-",
+        ]
+    ]
     rows += [
         [
             choice.method,
@@ -52,7 +71,14 @@ def _section(ranking: Ranking, title: str) -> Section:
         ]
         for choice in ranking.choices
     ]
-    headers = ["method", "point", "n", "calibration x100", *(f"{metric} x100" for metric in metrics), unit]
+    headers = [
+        "method",
+        "point",
+        "n",
+        "calibration x100",
+        *(f"{metric} x100" for metric in metrics),
+        unit,
+    ]
     return Section(f"{title} within {ranking.budget}", (Part(said, Table(headers, rows)),))
 
 
@@ -72,13 +98,26 @@ def _flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
     """For csv: the constant answer and a row a choice, the mean of each figure."""
     found: list[dict[str, object]] = []
     for ranking in rankings:
-        given = {field.name: getattr(ranking.condition, field.name) for field in fields(ranking.condition)}
+        given = {
+            field.name: getattr(ranking.condition, field.name)
+            for field in fields(ranking.condition)
+        }
         given |= {"budget": ranking.budget.amount, "unit": ranking.budget.unit}
-        found.append({**given, "method": CONSTANT, "point": "-", **_score_columns(ranking.constant_scores)})
+        found.append(
+            {**given, "method": CONSTANT, "point": "-", **_score_columns(ranking.constant_scores)}
+        )
         for choice in ranking.choices:
-            figures = {"seeds": choice.cost.count, "calibration": choice.calibration.mean, "cost": choice.cost.mean}
-            reached = _score_columns({metric: score.mean for metric, score in choice.scores.items()})
-            found.append({**given, "method": choice.method, "point": str(choice.point), **figures, **reached})
+            figures = {
+                "seeds": choice.cost.count,
+                "calibration": choice.calibration.mean,
+                "cost": choice.cost.mean,
+            }
+            reached = _score_columns(
+                {metric: score.mean for metric, score in choice.scores.items()}
+            )
+            found.append(
+                {**given, "method": choice.method, "point": str(choice.point), **figures, **reached}
+            )
     return found
 
 

@@ -11,7 +11,15 @@ def _timings(store: ResultsStore, comparison: Comparison) -> list[tuple[RunRecor
     found = {}
     for record in comparison.records:
         for timing in sorted(store.timings(record), key=lambda timing: timing.created):
-            where = (timing.policy, timing.threshold, timing.batch_size, timing.device, timing.precision, timing.threads, timing.rows)
+            where = (
+                timing.policy,
+                timing.threshold,
+                timing.batch_size,
+                timing.device,
+                timing.precision,
+                timing.threads,
+                timing.rows,
+            )
             found[record.run_id, where, timing.reference] = (record, timing)
     return list(found.values())
 
@@ -24,7 +32,19 @@ def live_caption(constant_scores: dict[str, float]) -> str:
 
 def timing_table(timings: list[tuple[RunRecord, Timing]]) -> Table:
     """Live timings with their runs, one a row."""
-    headers = ["method", "seed", "policy", "threshold", "batch", "rows", "rounds", "tokens", "device", "precision", "threads"]
+    headers = [
+        "method",
+        "seed",
+        "policy",
+        "threshold",
+        "batch",
+        "rows",
+        "rounds",
+        "tokens",
+        "device",
+        "precision",
+        "threads",
+    ]
     headers += ["score x100", "layers", "ms", "reference", "its ms", "ratio"]
     table = [
         [

@@ -124,7 +124,9 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         "device": options.compute.device.type,
         "threads": options.compute.threads,
         "batch size": options.batch_size,
-        "latency": [options.latency_s, *reference_shape(options.reference, cell)] if options.latency_s > 0 else None,
+        "latency": [options.latency_s, *reference_shape(options.reference, cell)]
+        if options.latency_s > 0
+        else None,
     }
     read = sources(cell.method, options)
     if read != Sources():
@@ -140,8 +142,12 @@ def sources(method: Method, options: Options) -> Sources:
     reads = method.reads()
     return Sources(
         corpus=options.corpus.data.data_fingerprint if reads.corpus else None,
-        vectors=file_digest(options.vectors) if reads.vectors and options.vectors is not None else None,
-        checkpoint=find_backbone(reads.checkpoint).fingerprint if reads.checkpoint is not None else None,
+        vectors=file_digest(options.vectors)
+        if reads.vectors and options.vectors is not None
+        else None,
+        checkpoint=find_backbone(reads.checkpoint).fingerprint
+        if reads.checkpoint is not None
+        else None,
     )
 
 
@@ -165,10 +171,22 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     if store.holds(cell.spec.task, cell.spec.method, identity):
         return store.find(identity), True
     started = time.perf_counter()
-    work = Work(cell.spec.seed, options.compute, options.cache_dir, model_format(), label, options.corpus, options.vectors)
+    work = Work(
+        cell.spec.seed,
+        options.compute,
+        options.cache_dir,
+        model_format(),
+        label,
+        options.corpus,
+        options.vectors,
+    )
     fitted = cell.method.fit(data, cell.backbone, work)
     model = fitted.stage.model
-    keep_rows(options.cache_dir, RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit), data.dev)
+    keep_rows(
+        options.cache_dir,
+        RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit),
+        data.dev,
+    )
     progress.detail(f"{label}: tracing")
     traces = {
         name: collect(model, split, options.batch_size, options.compute.device, progress)
@@ -176,7 +194,9 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         if name != "train"
     }
     costs = piece_costs(model.to("cpu"))
-    exits = with_code_scores(static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task)
+    exits = with_code_scores(
+        static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task
+    )
     policy = own_policy(cell.method, data.task.classes)
     latency = None
     if options.latency_s > 0:
@@ -189,7 +209,8 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         spec=cell.spec,
         environment=environment(options.compute),
         data=_summary(data, cell.backbone, sources(cell.method, options)),
-        constant_scores=data.constant_scores() | code_scores(data.task, data.constant_answers(data.dev)[None], data.dev.labels)[0],
+        constant_scores=data.constant_scores()
+        | code_scores(data.task, data.constant_answers(data.dev)[None], data.dev.labels)[0],
         policy=policy,
         tolerance=cell.method.tolerance,
         parameters=model.parameter_count(),
@@ -201,7 +222,9 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         weights=fitted.stage.weights(),
         seconds=round(time.perf_counter() - started, 1),
         own_task=summary(data.task),
-        mismatched=further_scores(data, data.mismatched, traces["mismatched"]) if data.mismatched is not None else None,
+        mismatched=further_scores(data, data.mismatched, traces["mismatched"])
+        if data.mismatched is not None
+        else None,
         remarks=fitted.remarks,
         changed=changed_settings(cell.spec.method, cell.method, cell.backbone),
     )
@@ -214,7 +237,9 @@ def own_policy(method: Method, classes: int) -> str | None:
     return "patience" if method.policy is not None and classes == 1 else method.policy
 
 
-def static_exits(model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple[str, ...]) -> tuple[ExitMeasurement, ...]:
+def static_exits(
+    model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple[str, ...]
+) -> tuple[ExitMeasurement, ...]:
     """Scores, MACs and parameters of each truncated model; latency is added later."""
     reached = scores(metrics, dev.predictions().astype(np.float64), dev.labels)
     return tuple(
@@ -231,28 +256,53 @@ def static_exits(model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple
     )
 
 
-def with_code_scores(exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task) -> tuple[ExitMeasurement, ...]:
+def with_code_scores(
+    exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task
+) -> tuple[ExitMeasurement, ...]:
     """The exits with what other people's metrics say of them, where the user allows those."""
     found = code_scores(task, dev.predictions().astype(np.float64), dev.labels)
-    return tuple(replace(measured, scores=measured.scores | more) for measured, more in zip(exits, found, strict=True))
+    return tuple(
+        replace(measured, scores=measured.scores | more)
+        for measured, more in zip(exits, found, strict=True)
+    )
 
 
-def code_scores(task: Task, answers: NDArray[np.float64], labels: NDArray[np.float64]) -> list[dict[str, float]]:
+def code_scores(
+    task: Task, answers: NDArray[np.float64], labels: NDArray[np.float64]
+) -> list[dict[str, float]]:
     """Other people's metrics of answers [e, n], for each exit."""
-    metrics = {code: load_metric(code, task.own.folder) for code in task.code} if task.own is not None else {}
+    metrics = (
+        {code: load_metric(code, task.own.folder) for code in task.code}
+        if task.own is not None
+        else {}
+    )
     whole = not task.regression
-    return [{code.name: code_score(code, metric, own, labels, whole) for code, metric in metrics.items()} for own in answers]
+    return [
+        {
+            code.name: code_score(code, metric, own, labels, whole)
+            for code, metric in metrics.items()
+        }
+        for own in answers
+    ]
 
 
 def further_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
     """Scores on a further split."""
     reached = scores(data.task.metrics, trace.predictions().astype(np.float64), trace.labels)
-    exits = tuple({name: float(values[place]) for name, values in reached.items()} for place in range(len(trace.exit_layers)))
+    exits = tuple(
+        {name: float(values[place]) for name, values in reached.items()}
+        for place in range(len(trace.exit_layers))
+    )
     return SplitScores(data.constant_scores(part), exits)
 
 
 def _timed(
-    exits: tuple[ExitMeasurement, ...], cell: Cell, data: TaskData, fitted: Fitted, policy: str | None, options: Options
+    exits: tuple[ExitMeasurement, ...],
+    cell: Cell,
+    data: TaskData,
+    fitted: Fitted,
+    policy: str | None,
+    options: Options,
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """The exits with their latency at batch 1 and at the given batch size."""
     sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
@@ -270,7 +320,12 @@ def _timed(
             threshold=None,
             seconds=options.latency_s,
         )
-        return measure_exits(exits, job, options.reference.name if options.reference else None, options.compute.progress)
+        return measure_exits(
+            exits,
+            job,
+            options.reference.name if options.reference else None,
+            options.compute.progress,
+        )
 
 
 def _summary(data: TaskData, backbone: Backbone, read: Sources) -> DataSummary:

@@ -19,7 +19,11 @@ class _Counted:
 
 
 def fitting_minutes(
-    cells: Sequence[tuple[RunSpec, bool]], tokens: Mapping[str, float], records: Sequence[RunRecord], compute: Compute, device: str
+    cells: Sequence[tuple[RunSpec, bool]],
+    tokens: Mapping[str, float],
+    records: Sequence[RunRecord],
+    compute: Compute,
+    device: str,
 ) -> list[float | None]:
     """Minutes of training of each cell, in the order of the plan; None for a method that has no run to go by. `cells`: what is asked for,
     and whether it is stored.
@@ -32,7 +36,9 @@ def fitting_minutes(
     found: list[float | None] = []
     for spec, stored in sorted(cells, key=lambda cell: not cell[1]):
         similar = [record for record in records if _serves(record, spec, compute)]
-        record = max(similar, key=lambda record: _likeness(record, spec, compute, device), default=None)
+        record = max(
+            similar, key=lambda record: _likeness(record, spec, compute, device), default=None
+        )
         seconds = None
         if record is not None:
             share = tokens[spec.task] / (record.data.rows["train"] * record.data.dev_tokens)
@@ -44,10 +50,14 @@ def fitting_minutes(
 
 def _serves(record: RunRecord, spec: RunSpec, compute: Compute) -> bool:
     same = (record.spec.method, record.spec.backbone) == (spec.method, spec.backbone)
-    return same and record.environment.device_type == compute.device.type and record.spec.limit is None
+    return (
+        same and record.environment.device_type == compute.device.type and record.spec.limit is None
+    )
 
 
-def _likeness(record: RunRecord, spec: RunSpec, compute: Compute, device: str) -> tuple[bool, bool, bool, bool, str]:
+def _likeness(
+    record: RunRecord, spec: RunSpec, compute: Compute, device: str
+) -> tuple[bool, bool, bool, bool, str]:
     """What matters most first."""
     where = record.environment
     return (

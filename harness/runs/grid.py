@@ -37,7 +37,16 @@ def plan(
     ready = {name: method.settled(backbone) for name, method in methods.items()}
     return [
         Cell(
-            RunSpec(name, task.name, backbone.name, seed, train_rows.get(task.name), max_length, limit, asdict(method)),
+            RunSpec(
+                name,
+                task.name,
+                backbone.name,
+                seed,
+                train_rows.get(task.name),
+                max_length,
+                limit,
+                asdict(method),
+            ),
             task,
             method,
             backbone,
@@ -48,7 +57,9 @@ def plan(
     ]
 
 
-def plan_checkpoint(method: Method, tasks: Sequence[Task], place: str, seed: int, max_length: int, limit: int | None) -> list[Cell]:
+def plan_checkpoint(
+    method: Method, tasks: Sequence[Task], place: str, seed: int, max_length: int, limit: int | None
+) -> list[Cell]:
     """The cells of a fine-tuned classifier in a folder or on the hub, its own backbone: one a task, as nothing depends on the seed.
 
     Raises: HarnessError when its classes are not a task's.
@@ -71,7 +82,10 @@ class Failure:
 
 
 def run_grid(
-    cells: Sequence[Cell], options: Options, done: Callable[[Cell, RunRecord, bool], None], failed: Callable[[Failure], None]
+    cells: Sequence[Cell],
+    options: Options,
+    done: Callable[[Cell, RunRecord, bool], None],
+    failed: Callable[[Failure], None],
 ) -> None:
     """Run every cell, and call `done` or `failed` after it; a failing one does not stop the others.
 
@@ -90,7 +104,9 @@ def run_grid(
         if cell.rows not in data:
             continue
         try:
-            record, stored = run_cell(cell, data[cell.rows], options, f"[{number}/{len(cells)}] {cell.label}")
+            record, stored = run_cell(
+                cell, data[cell.rows], options, f"[{number}/{len(cells)}] {cell.label}"
+            )
         except Exception as error:  # whatever it is, the other cells still run
             options.compute.progress.detail(traceback.format_exc())
             failed(_failure(cell, error))
@@ -152,7 +168,9 @@ def _failure(cell: Cell, error: Exception) -> Failure:
     return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
 
 
-def load_grid_data(cells: Sequence[Cell], options: Options) -> tuple[dict[RowsOf, TaskData], list[Failure]]:
+def load_grid_data(
+    cells: Sequence[Cell], options: Options
+) -> tuple[dict[RowsOf, TaskData], list[Failure]]:
     """The rows of each task, encoded; and a failure for each task whose data are missing or malformed.
 
     Raises: HarnessError when that is so for every task.
@@ -177,4 +195,7 @@ def _by_reason(failures: Sequence[Failure]) -> list[str]:
     labels: dict[str, list[str]] = {}
     for failure in failures:
         labels.setdefault(failure.reason, []).append(failure.label)
-    return [said if all(name in said for name in names) else f"{', '.join(names)}: {said}" for said, names in labels.items()]
+    return [
+        said if all(name in said for name in names) else f"{', '.join(names)}: {said}"
+        for said, names in labels.items()
+    ]

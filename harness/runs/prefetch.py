@@ -16,13 +16,21 @@ def fetch_task(task: Task) -> str:
     if task.source is None:
         return "made in code, nothing to fetch"
     asked = [entry for entry in ENTRIES if entry.task == task.name]
-    needed = [(task.name, task.source.hub_splits), *((entry.hub[0], entry.hub[1:]) for entry in asked)]
+    needed = [
+        (task.name, task.source.hub_splits),
+        *((entry.hub[0], entry.hub[1:]) for entry in asked),
+    ]
     cached = all(is_cached(config, splits) for config, splits in needed)
-    said = [f"{split} {len(hub_rows(task.name, task.source, task.labels, split)):,}" for split in task.source.hub_splits]
+    said = [
+        f"{split} {len(hub_rows(task.name, task.source, task.labels, split)):,}"
+        for split in task.source.hub_splits
+    ]
     for entry in asked:
         name, rows = "ax" if entry.diagnostic else entry.hub[1], unlabelled(entry, None)
         said.append(f"{name} not to be had" if rows is None else f"{name} {len(rows):,}")
-    return f"{'in the cache already' if cached else 'fetched from the hub'} (rows: {', '.join(said)})"
+    return (
+        f"{'in the cache already' if cached else 'fetched from the hub'} (rows: {', '.join(said)})"
+    )
 
 
 def fetch_backbone(backbone: Backbone) -> str:
@@ -33,7 +41,9 @@ def fetch_backbone(backbone: Backbone) -> str:
     kind, _, place = backbone.source.partition(":")
     if kind == "random":
         return "random weights, nothing to fetch"
-    cached = kind == "hub" and isinstance(try_to_load_from_cache(place, backbone.weights_name, revision=backbone.revision), str)
+    cached = kind == "hub" and isinstance(
+        try_to_load_from_cache(place, backbone.weights_name, revision=backbone.revision), str
+    )
     _ = backbone.folder, backbone.tokenizer
     if kind != "hub":
         return f"its weights are on this machine ({kind}), nothing to fetch"

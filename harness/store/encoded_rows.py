@@ -64,8 +64,12 @@ def kept_rows(cache: Path, key: RowsKey) -> Split | None:
     try:
         arrays = read_arrays(path)
         ends = np.cumsum(arrays["lengths"].astype(np.int64))[:-1]
-        pieces, types = (tuple(np.split(arrays[name].astype(np.int32), ends)) for name in ("pieces", "types"))
+        pieces, types = (
+            tuple(np.split(arrays[name].astype(np.int32), ends)) for name in ("pieces", "types")
+        )
         ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float64)
     except (ValueError, KeyError) as error:
-        raise IncompleteError(f"{path} cannot be read: {error}; delete it and give --data-dir") from None
+        raise IncompleteError(
+            f"{path} cannot be read: {error}; delete it and give --data-dir"
+        ) from None
     return Split(ids, ((),) * len(ids), labels, Tokens(pieces, types, 0))

@@ -36,7 +36,12 @@ def _misfits(record: RunRecord, task: Task) -> Iterator[str]:
     if layers != charged or len(costs.layers) != len(costs.exits):
         yield f"exits after layers {layers}, MACs of exits after layers {charged} of {len(costs.layers)}"
         return
-    trunk = list(accumulate((piece.at(FIXED_LENGTH) for piece in costs.layers), initial=costs.embedding.at(FIXED_LENGTH)))
+    trunk = list(
+        accumulate(
+            (piece.at(FIXED_LENGTH) for piece in costs.layers),
+            initial=costs.embedding.at(FIXED_LENGTH),
+        )
+    )
     heads = [piece.at(FIXED_LENGTH) for piece in costs.exits if piece is not None]
     for measured, head in zip(exits, heads, strict=True):
         own = trunk[measured.layer] + head
@@ -63,14 +68,34 @@ def _misfits(record: RunRecord, task: Task) -> Iterator[str]:
 
 def _clock_misfits(record: RunRecord) -> Iterator[str]:
     exits, timed = record.exits, record.latency
-    ratios = {} if timed is None else {**timed.reference_ratio, **{f"{size} (path)": of for size, of in timed.path_ratio.items()}}
+    ratios = (
+        {}
+        if timed is None
+        else {
+            **timed.reference_ratio,
+            **{f"{size} (path)": of for size, of in timed.path_ratio.items()},
+        }
+    )
     short = [size for size, of in ratios.items() if len(of) != len(exits)]
     if short:
         yield f"latency ratios of another number of exits than {len(exits)} at batch size {', '.join(short)}"
-    if timed is not None and timed.reference is not None and set(timed.reference_ratio) != set(timed.path_ratio):
+    if (
+        timed is not None
+        and timed.reference is not None
+        and set(timed.reference_ratio) != set(timed.path_ratio)
+    ):
         yield "static and path latency ratios of different batch sizes"
-    found = [quartiles for measured in exits for of in (measured.static_ms, measured.path_ms) for quartiles in of.values()]
-    found += [] if timed is None else [*timed.reference_ms.values(), *(ratio for of in ratios.values() for ratio in of)]
+    found = [
+        quartiles
+        for measured in exits
+        for of in (measured.static_ms, measured.path_ms)
+        for quartiles in of.values()
+    ]
+    found += (
+        []
+        if timed is None
+        else [*timed.reference_ms.values(), *(ratio for of in ratios.values() for ratio in of)]
+    )
     if not all(one.q1 <= one.median <= one.q3 for one in found):
         yield "quartiles of the clock that are not in order"
 
@@ -79,7 +104,9 @@ def check_trace(record: RunRecord, trace: Trace, split: str, source: str) -> Non
     """Raises: IncompleteError naming `source` and what does not fit the record."""
     wrong = next(_trace_misfits(record, task_of(record), trace, split), None)
     if wrong is not None:
-        raise IncompleteError(f"trace {source} is not that of its record: {wrong}; delete its run folder and run it again")
+        raise IncompleteError(
+            f"trace {source} is not that of its record: {wrong}; delete its run folder and run it again"
+        )
 
 
 def check_figures(record: RunRecord, traces: Mapping[str, Trace], source: str) -> None:
@@ -94,18 +121,37 @@ def check_figures(record: RunRecord, traces: Mapping[str, Trace], source: str) -
 
 def _other_figures(record: RunRecord, task: Task, traces: Mapping[str, Trace]) -> Iterator[str]:
     dev = traces["dev"]
-    yield from _other_scores(record, task, dev, [measured.scores for measured in record.exits], record.constant_scores, "")
+    yield from _other_scores(
+        record,
+        task,
+        dev,
+        [measured.scores for measured in record.exits],
+        record.constant_scores,
+        "",
+    )
     for measured in record.exits:
         own = float(record.costs.static(measured.layer - 1, dev.lengths).mean())
         if abs(own - measured.macs) > SAME * own:
             yield f"{measured.macs:.0f} mean MACs at exit {measured.layer}, by its trace {own:.0f}"
     if record.mismatched is not None:
         on = " on mismatched"
-        yield from _other_scores(record, task, traces["mismatched"], record.mismatched.exits, record.mismatched.constant, on)
+        yield from _other_scores(
+            record,
+            task,
+            traces["mismatched"],
+            record.mismatched.exits,
+            record.mismatched.constant,
+            on,
+        )
 
 
 def _other_scores(
-    record: RunRecord, task: Task, trace: Trace, said: Sequence[Mapping[str, float]], constant: Mapping[str, float], on: str
+    record: RunRecord,
+    task: Task,
+    trace: Trace,
+    said: Sequence[Mapping[str, float]],
+    constant: Mapping[str, float],
+    on: str,
 ) -> Iterator[str]:
     """`said`: of each exit, `constant`: of an answer that is the same for all rows."""
     reached = scores(task.metrics, trace.predictions().astype(np.float64), trace.labels)
@@ -114,9 +160,13 @@ def _other_scores(
             own = float(reached[metric][place])
             if abs(own - said[place][metric]) > SAME:
                 yield f"{metric} at exit {measured.layer}{on} is {said[place][metric]:.4f}, by its trace {own:.4f}"
-    always = np.repeat(np.arange(task.classes, dtype=np.float64)[:, None], len(trace.labels), axis=1)
+    always = np.repeat(
+        np.arange(task.classes, dtype=np.float64)[:, None], len(trace.labels), axis=1
+    )
     possible = scores(task.metrics, always, trace.labels)
-    fits = np.all([np.abs(possible[metric] - constant[metric]) <= SAME for metric in task.metrics], axis=0)
+    fits = np.all(
+        [np.abs(possible[metric] - constant[metric]) <= SAME for metric in task.metrics], axis=0
+    )
     if not fits.any():
         figures = ", ".join(f"{metric} {constant[metric]:.4f}" for metric in task.metrics)
         yield f"a constant answer{on} scores {figures}, by its trace none does"
@@ -131,7 +181,11 @@ def _trace_misfits(record: RunRecord, task: Task, trace: Trace, split: str) -> I
     if len(trace.ids) != record.data.rows[split]:
         yield f"{len(trace.ids)} rows, wanted {record.data.rows[split]}"
         return
-    known = np.isfinite(trace.labels) if task.regression else np.isin(trace.labels, np.arange(task.classes))
+    known = (
+        np.isfinite(trace.labels)
+        if task.regression
+        else np.isin(trace.labels, np.arange(task.classes))
+    )
     if not known.all():
         yield f"label {trace.labels[~known][0]:g}"
     if trace.lengths.min() < 1 or trace.lengths.max() > record.spec.max_length:

@@ -21,7 +21,11 @@ from harness.store.integrity import check_figures, check_record, check_trace
 
 RECORD, TIMINGS = "record.json", "timings"
 
-TRACES = {"dev": "trace.npz", "selection": "trace.selection.npz", "calibration": "trace.calibration.npz"}
+TRACES = {
+    "dev": "trace.npz",
+    "selection": "trace.selection.npz",
+    "calibration": "trace.calibration.npz",
+}
 """Split -> file, of every run."""
 MISMATCHED_TRACE = {"mismatched": "trace.mismatched.npz"}
 """The same of a run on MNLI."""
@@ -59,7 +63,10 @@ class ResultsStore:
         Raises: IncompleteError when the disk is full; nothing is left behind.
         """
         text = to_json(record)
-        files = {RECORD: text.encode()} | {(TRACES | MISMATCHED_TRACE)[split]: trace_bytes(trace) for split, trace in traces.items()}
+        files = {RECORD: text.encode()} | {
+            (TRACES | MISMATCHED_TRACE)[split]: trace_bytes(trace)
+            for split, trace in traces.items()
+        }
         final = self.folder(record.spec.task, record.spec.method, record.run_id)
         beside: Path | None = None
         try:
@@ -72,7 +79,9 @@ class ResultsStore:
             beside.rename(final)
         except OSError as error:
             if not (final / RECORD).is_file():
-                raise IncompleteError(f"cannot store run {record.run_id}: {error.strerror}; nothing was written") from None
+                raise IncompleteError(
+                    f"cannot store run {record.run_id}: {error.strerror}; nothing was written"
+                ) from None
         finally:
             if beside is not None:
                 shutil.rmtree(beside, ignore_errors=True)
@@ -88,7 +97,9 @@ class ResultsStore:
                 beside.write_text(text, encoding="utf-8")
             return folder / name
         except OSError as error:
-            raise IncompleteError(f"cannot store a timing of run {record.run_id}: {error.strerror}") from None
+            raise IncompleteError(
+                f"cannot store a timing of run {record.run_id}: {error.strerror}"
+            ) from None
 
     def records(self) -> tuple[list[RunRecord], list[Problem]]:
         """All runs, in the order of task, method and seed, and the folders that cannot be read."""
@@ -100,7 +111,9 @@ class ResultsStore:
                     records.append(self._read(path))
                 except IncompleteError as error:
                     problems.append(Problem(str(path.parent.relative_to(self.root)), str(error)))
-        return sorted(records, key=lambda r: (r.spec.task, r.spec.method, r.spec.seed, r.run_id)), problems
+        return sorted(
+            records, key=lambda r: (r.spec.task, r.spec.method, r.spec.seed, r.run_id)
+        ), problems
 
     def sound(self, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Problem]]:
         """Those of the records whose traces and timings can be read too, and the others as problems."""
@@ -110,7 +123,11 @@ class ResultsStore:
                 self._traces(record)
                 self.timings(record)
             except IncompleteError as error:
-                problems.append(Problem(str(Path(record.spec.task, record.spec.method, record.run_id)), str(error)))
+                problems.append(
+                    Problem(
+                        str(Path(record.spec.task, record.spec.method, record.run_id)), str(error)
+                    )
+                )
             else:
                 whole.append(record)
         return whole, problems
@@ -121,11 +138,15 @@ class ResultsStore:
         Raises: HarnessError when there is none, or several; IncompleteError when its record is corrupt.
         """
         if not _RUN_ID.fullmatch(run_id):
-            raise HarnessError(f"run id {run_id!r}: wanted 4 to 16 of the digits 0-9a-f, as `harness list runs` shows them")
+            raise HarnessError(
+                f"run id {run_id!r}: wanted 4 to 16 of the digits 0-9a-f, as `harness list runs` shows them"
+            )
         paths = sorted(self.root.glob(f"[!.]*/*/{run_id}*/{RECORD}"))
         if len(paths) != 1:
             found = ", ".join(path.parent.name for path in paths) or "none"
-            raise HarnessError(f"run id {run_id}: {len(paths)} runs in {self.root} begin with it ({found}); see harness list runs")
+            raise HarnessError(
+                f"run id {run_id}: {len(paths)} runs in {self.root} begin with it ({found}); see harness list runs"
+            )
         return self._read(paths[0])
 
     def trace(self, record: RunRecord, split: str = "dev") -> Trace:
@@ -133,7 +154,10 @@ class ResultsStore:
 
         Raises: IncompleteError when it is missing, damaged, or not that of its record.
         """
-        path = self.folder(record.spec.task, record.spec.method, record.run_id) / (TRACES | MISMATCHED_TRACE)[split]
+        path = (
+            self.folder(record.spec.task, record.spec.method, record.run_id)
+            / (TRACES | MISMATCHED_TRACE)[split]
+        )
         trace = read_trace(path)
         check_trace(record, trace, split, str(path))
         return trace
@@ -148,7 +172,10 @@ class ResultsStore:
         return traces
 
     def _traces(self, record: RunRecord) -> dict[str, Trace]:
-        return {split: self.trace(record, split) for split in (TRACES if record.mismatched is None else TRACES | MISMATCHED_TRACE)}
+        return {
+            split: self.trace(record, split)
+            for split in (TRACES if record.mismatched is None else TRACES | MISMATCHED_TRACE)
+        }
 
     def timings(self, record: RunRecord) -> list[Timing]:
         """A run's live timings."""

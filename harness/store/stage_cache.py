@@ -86,12 +86,22 @@ def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
     for record in records:
         for use in record.stages:
             users.setdefault(use.report.key, []).append(record)
-    keys = {path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.is_dir()}
+    keys = {
+        path.name.partition(".")[0] for path in (cache / "stages").glob("[!.]*") if path.is_dir()
+    }
     found = [_stage(stage_folder(cache, key), tuple(users.get(key, ()))) for key in keys]
-    found += [_entry(kind, path.stem, [path]) for kind in ("rows", "augmented") for path in (cache / kind).glob("[!.]*.[nj]*")]
-    removed = [path for path in cache.glob(f"[!.]*/{REMOVED}*") if path.suffix != ".lock"]  # of a killed `remove`
+    found += [
+        _entry(kind, path.stem, [path])
+        for kind in ("rows", "augmented")
+        for path in (cache / kind).glob("[!.]*.[nj]*")
+    ]
+    removed = [
+        path for path in cache.glob(f"[!.]*/{REMOVED}*") if path.suffix != ".lock"
+    ]  # of a killed `remove`
     found += [_entry("leftover", path.name, [path]) for path in removed]
-    written = [path for path in cache.glob("[!.]*/.*.unfinished") if not path.name.startswith(REMOVED)]  # by `whole`, perhaps still
+    written = [
+        path for path in cache.glob("[!.]*/.*.unfinished") if not path.name.startswith(REMOVED)
+    ]  # by `whole`, perhaps still
     halves = filter(None, (_entry("leftover", path.name, [path]) for path in written))
     found += [half for half in halves if half.days * DAY_S > UNFINISHED_S]
     return sorted(filter(None, found), key=lambda entry: (-entry.size_bytes, entry.key))
@@ -103,10 +113,14 @@ def _stage(folder: Path, runs: tuple[RunRecord, ...]) -> Entry | None:
         name = "diverged stage"
     elif (folder / STORED).is_file():
         name = _stage_name(folder)
-    return _entry(name, folder.name, (folder, stage_scratch(folder), unfinished_stage(folder)), runs)
+    return _entry(
+        name, folder.name, (folder, stage_scratch(folder), unfinished_stage(folder)), runs
+    )
 
 
-def _entry(kind: str, key: str, paths: Sequence[Path], runs: tuple[RunRecord, ...] = ()) -> Entry | None:
+def _entry(
+    kind: str, key: str, paths: Sequence[Path], runs: tuple[RunRecord, ...] = ()
+) -> Entry | None:
     """What is there of these paths; None when another process has just removed all of them."""
     there = tuple(path for path in paths if os.path.lexists(path))
     found: list[os.stat_result] = []
@@ -121,7 +135,9 @@ def _entry(kind: str, key: str, paths: Sequence[Path], runs: tuple[RunRecord, ..
 
 def _stage_name(folder: Path) -> str:
     try:
-        return from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), str(folder)).report.name
+        return from_json(
+            Stored, (folder / STORED).read_text(encoding="utf-8"), str(folder)
+        ).report.name
     except (OSError, UnicodeDecodeError, IncompleteError):
         return "damaged stage"
 
@@ -134,13 +150,19 @@ def remove(entry: Entry) -> bool:
     try:
         with FileLock(entry.paths[0].with_suffix(".lock")).acquire(timeout=0):
             for path in entry.paths:
-                away = path if path.name.startswith(REMOVED) else path.with_name(f"{REMOVED}{path.name}")
+                away = (
+                    path
+                    if path.name.startswith(REMOVED)
+                    else path.with_name(f"{REMOVED}{path.name}")
+                )
                 path.replace(away)  # gone at once: nobody finds half of it
                 shutil.rmtree(away) if away.is_dir() and not away.is_symlink() else away.unlink()
     except Timeout:
         return False
     except OSError as error:
-        raise IncompleteError(f"cannot remove {error.filename or entry.key} from the cache: {error.strerror}") from None
+        raise IncompleteError(
+            f"cannot remove {error.filename or entry.key} from the cache: {error.strerror}"
+        ) from None
     return True
 
 

@@ -65,7 +65,9 @@ def test_mean_and_deviation_match_formulas(values: list[float]) -> None:
     assert got.mean == pytest.approx(average, abs=1e-6)
     assert got.count == len(values)
     squares = sum((value - average) ** 2 for value in values)
-    assert got.deviation == (pytest.approx((squares / (len(values) - 1)) ** 0.5, abs=1e-4) if len(values) > 1 else None)
+    assert got.deviation == (
+        pytest.approx((squares / (len(values) - 1)) ** 0.5, abs=1e-4) if len(values) > 1 else None
+    )
 
 
 def test_last_exit_averages_over_seeds(comparison: Comparison) -> None:
@@ -121,10 +123,29 @@ def test_point_latency_averages_path_latency(comparison: Comparison) -> None:
     row = row_of(comparison, "deebert", "MACs <= 3/4")
     own = (0.5 * 3.5 + 0.5 * 10, 0.75 * 7 + 0.25 * 20)
     assert_mean(row.latency_ms, *own)
-    ratios = [record.latency.path_ratio["1"] for record in comparison.records if record.spec.method == "deebert" and record.latency]
+    ratios = [
+        record.latency.path_ratio["1"]
+        for record in comparison.records
+        if record.spec.method == "deebert" and record.latency
+    ]
     shares = (0.5, 0.75)
-    assert_mean(row.latency_ratio, *(1 / (s / r[0].median + (1 - s) / r[-1].median) for s, r in zip(shares, ratios, strict=True)))
-    assert len({round(ratio.mean, 3) for ratio in (row.mac_ratio, row.latency_ratio, row.layers) if ratio}) == 3
+    assert_mean(
+        row.latency_ratio,
+        *(
+            1 / (s / r[0].median + (1 - s) / r[-1].median)
+            for s, r in zip(shares, ratios, strict=True)
+        ),
+    )
+    assert (
+        len(
+            {
+                round(ratio.mean, 3)
+                for ratio in (row.mac_ratio, row.latency_ratio, row.layers)
+                if ratio
+            }
+        )
+        == 3
+    )
 
 
 def test_smaller_budget_takes_best_affordable_threshold(comparison: Comparison) -> None:
@@ -132,7 +153,9 @@ def test_smaller_budget_takes_best_affordable_threshold(comparison: Comparison) 
 
     1/2: H(1), 3 rows of calibration leave; 1/4: H(1/2), all leave. On dev 3 and 4 rows, then all.
     """
-    half, quarter = (row_of(comparison, "deebert", f"MACs <= {budget}") for budget in ("1/2", "1/4"))
+    half, quarter = (
+        row_of(comparison, "deebert", f"MACs <= {budget}") for budget in ("1/2", "1/4")
+    )
     assert_mean(half.scores["accuracy"], 3 / 4, 1)
     assert_mean(half.layers, 1.75, 1)
     assert_mean(quarter.scores["accuracy"], 1, 1)
@@ -144,11 +167,17 @@ def test_thresholds_ignore_dev(comparison: Comparison, store: ResultsStore) -> N
     """Thresholds are not chosen on dev.
 
     On dev the cheapest threshold would score 1 within every budget; the report must not know."""
-    record = next(record for record in comparison.records if (record.spec.method, record.spec.seed) == ("deebert", 1))
+    record = next(
+        record
+        for record in comparison.records
+        if (record.spec.method, record.spec.seed) == ("deebert", 1)
+    )
     best = sweep(Entropy(), store.trace(record), record.costs, ("accuracy",), np.array([0.69]))
     assert best.scores["accuracy"].tolist() == [1.0]
     assert best.macs.tolist() == [2000.0]
-    assert row_of(comparison, "deebert", "MACs <= 3/4").scores["accuracy"].mean == pytest.approx((0.5 + 0.75) / 2)
+    assert row_of(comparison, "deebert", "MACs <= 3/4").scores["accuracy"].mean == pytest.approx(
+        (0.5 + 0.75) / 2
+    )
 
 
 def test_threshold_grid_comes_from_selection(comparison: Comparison, store: ResultsStore) -> None:
@@ -156,10 +185,25 @@ def test_threshold_grid_comes_from_selection(comparison: Comparison, store: Resu
 
     All selection rows are surer than any other: no threshold of their grid lets a calibration row
     leave."""
-    record = next(record for record in comparison.records if (record.spec.method, record.spec.seed) == ("deebert", 1))
-    other, traces = identified(replace(record, seconds=1.0)), {split: store.trace(record, split) for split in ("dev", "calibration")}
-    save_run(store, other, traces | {"selection": exit_1_or_4((20, 21, 22, 23), [True] * 4, [True] * 4, 30)})
-    (found,) = compare(store, [*(record for record in comparison.records if record.spec.method == "bert"), other], "bert")
+    record = next(
+        record
+        for record in comparison.records
+        if (record.spec.method, record.spec.seed) == ("deebert", 1)
+    )
+    other, traces = (
+        identified(replace(record, seconds=1.0)),
+        {split: store.trace(record, split) for split in ("dev", "calibration")},
+    )
+    save_run(
+        store,
+        other,
+        traces | {"selection": exit_1_or_4((20, 21, 22, 23), [True] * 4, [True] * 4, 30)},
+    )
+    (found,) = compare(
+        store,
+        [*(record for record in comparison.records if record.spec.method == "bert"), other],
+        "bert",
+    )
     (row,) = found.curves
     assert row.macs["1"] == Mean(8000.0, None, 1)
     assert row.macs["3/4"] is None
@@ -171,7 +215,13 @@ def test_curve_lists_every_budget(comparison: Comparison) -> None:
     Layer 1 is a quarter of the reference: nothing fits 1/8."""
     (row,) = comparison.curves
     assert (row.method, row.policy, list(row.scores)) == ("deebert", "entropy", list(BUDGETS))
-    expected = {"1": (0.5, 0.75), "3/4": (0.5, 0.75), "1/2": (0.75, 1), "3/8": (1, 1), "1/4": (1, 1)}
+    expected = {
+        "1": (0.5, 0.75),
+        "3/4": (0.5, 0.75),
+        "1/2": (0.75, 1),
+        "3/8": (1, 1),
+        "1/4": (1, 1),
+    }
     for budget, values in expected.items():
         assert_mean(row.scores[budget], *values)
     assert_mean(row.macs["1/2"], 3500, 2000)
@@ -181,7 +231,11 @@ def test_curve_lists_every_budget(comparison: Comparison) -> None:
 
 def test_exit_rows_average_seeds_per_batch(comparison: Comparison) -> None:
     """Each exit is averaged over seeds at each batch size."""
-    assert [(row.method, row.layer) for row in comparison.exits] == [("bert", 4), ("deebert", 1), ("deebert", 4)]
+    assert [(row.method, row.layer) for row in comparison.exits] == [
+        ("bert", 4),
+        ("deebert", 1),
+        ("deebert", 4),
+    ]
     row = comparison.exits[1]
     assert_mean(row.score, 0.6, 0.5)
     assert_mean(row.macs, 2000, 2000)
@@ -203,9 +257,20 @@ def test_exit_rows_average_seeds_per_batch(comparison: Comparison) -> None:
         lambda r: replace(r, data=replace(r.data, splits="e1")),
         lambda r: replace(r, data=replace(r.data, backbone="f1")),
     ],
-    ids=["limit", "train_rows", "max_length", "backbone", "precision", "data", "splits", "backbone weights"],
+    ids=[
+        "limit",
+        "train_rows",
+        "max_length",
+        "backbone",
+        "precision",
+        "data",
+        "splits",
+        "backbone weights",
+    ],
 )
-def test_other_conditions_never_share_table(other: Callable[[RunRecord], RunRecord], store: ResultsStore) -> None:
+def test_other_conditions_never_share_table(
+    other: Callable[[RunRecord], RunRecord], store: ResultsStore
+) -> None:
     """Runs under other conditions never share a table."""
     ours, theirs = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
     found = compare(store, [ours, theirs], "bert")
@@ -219,7 +284,9 @@ def test_other_conditions_never_share_table(other: Callable[[RunRecord], RunReco
 
 
 def at(record: RunRecord, device: str, threads: int = 2) -> RunRecord:
-    return identified(replace(record, environment=replace(record.environment, device=device, threads=threads)))
+    return identified(
+        replace(record, environment=replace(record.environment, device=device, threads=threads))
+    )
 
 
 @pytest.mark.parametrize("place", [("Another", 2), ("A processor", 1)])
@@ -236,8 +303,15 @@ def test_other_places_never_share_mean(place: tuple[str, int], store: ResultsSto
 def test_reference_prefers_same_place(store: ResultsStore) -> None:
     """A run is compared with the reference of its own place, or else with the one that has most
     seeds."""
-    here, there = [single("bert", seed, 0.8) for seed in (1, 2)], at(single("bert", 1, 0.4), "There")
-    mine, yours, nowhere = single("pabee", 1, 0.2), at(single("deebert", 1, 0.2), "There"), at(single("tinybert", 1, 0.2), "Nowhere")
+    here, there = (
+        [single("bert", seed, 0.8) for seed in (1, 2)],
+        at(single("bert", 1, 0.4), "There"),
+    )
+    mine, yours, nowhere = (
+        single("pabee", 1, 0.2),
+        at(single("deebert", 1, 0.2), "There"),
+        at(single("tinybert", 1, 0.2), "Nowhere"),
+    )
     (comparison,) = compare(store, [*here, there, mine, yours, nowhere], "bert")
     retained = {row.method: row.retained for row in comparison.rows}
     assert_mean(retained["pabee"], 0.2 / 0.8)
@@ -248,7 +322,9 @@ def test_reference_prefers_same_place(store: ResultsStore) -> None:
 
 def test_comparisons_follow_task_names(store: ResultsStore) -> None:
     """Comparisons come in the order of the tasks' names."""
-    found = compare(store, [single("bert", 1, task=task) for task in ("sst2", "rte", "wnli")], "bert")
+    found = compare(
+        store, [single("bert", 1, task=task) for task in ("sst2", "rte", "wnli")], "bert"
+    )
     assert [comparison.condition.task for comparison in found] == ["rte", "sst2", "wnli"]
 
 
@@ -259,7 +335,12 @@ def test_missing_reference_leaves_ratios_empty(reference: str | None, store: Res
     runs = [record for record in store.records()[0] if record.spec.method == "deebert"]
     (comparison,) = compare(store, runs, reference)
     assert comparison.reference is None
-    assert [str(row.point) for row in comparison.rows] == ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
+    assert [str(row.point) for row in comparison.rows] == [
+        "exit 4",
+        "MACs <= 3/4",
+        "MACs <= 1/2",
+        "MACs <= 1/4",
+    ]
     for row in comparison.rows:
         assert (row.retained, row.mac_ratio, row.latency_ratio) == (None, None, None), row.point
     assert_mean(comparison.rows[0].scores["accuracy"], 0.76, 0.77)
@@ -268,12 +349,22 @@ def test_missing_reference_leaves_ratios_empty(reference: str | None, store: Res
 
 def half_size_deebert(store: ResultsStore, seed: int) -> RunRecord:
     """The method of `save_bert_and_deebert` with layers that cost half as much, on its dev rows of seed 1."""
-    known = next(record for record in store.records()[0] if (record.spec.method, record.spec.seed) == ("deebert", 1))
+    known = next(
+        record
+        for record in store.records()[0]
+        if (record.spec.method, record.spec.seed) == ("deebert", 1)
+    )
     half = flat_costs((1, 4))
     half = replace(half, layers=tuple(Polynomial(0, layer.c1 // 2, 0) for layer in half.layers))
     exits = tuple(replace(exit_, macs_128=exit_.macs_128 // 2) for exit_ in known.exits)
-    record = identified(replace(known, spec=replace(known.spec, method="half", seed=seed), costs=half, exits=exits))
-    return save_run(store, record, {split: store.trace(known, split) for split in ("dev", "selection", "calibration")})
+    record = identified(
+        replace(known, spec=replace(known.spec, method="half", seed=seed), costs=half, exits=exits)
+    )
+    return save_run(
+        store,
+        record,
+        {split: store.trace(known, split) for split in ("dev", "selection", "calibration")},
+    )
 
 
 def test_budgets_without_reference_use_own_model(store: ResultsStore) -> None:
@@ -307,7 +398,11 @@ def test_latency_ratio_needs_same_reference(store: ResultsStore) -> None:
     """A latency ratio against another method is not shown as one against the reference.
 
     The record's rounds were run with pabee beside; the report's reference is bert."""
-    (comparison,) = compare(store, [timed(single("bert", 1), "bert", 1.0), timed(single("tinybert", 1), "pabee", 3.0)], "bert")
+    (comparison,) = compare(
+        store,
+        [timed(single("bert", 1), "bert", 1.0), timed(single("tinybert", 1), "pabee", 3.0)],
+        "bert",
+    )
     assert row_of(comparison, "bert", "exit 4").latency_ratio == Mean(1.0, None, 1)
     assert row_of(comparison, "tinybert", "exit 4").latency_ratio is None
 
@@ -329,7 +424,12 @@ def test_point_ratio_needs_same_reference(store: ResultsStore) -> None:
 
 def test_ratios_use_shared_seeds(store: ResultsStore) -> None:
     """Ratios are taken over the seeds that the reference has too."""
-    runs = [single("bert", 1, 0.8), single("bert", 2, 0.4), single("pabee", 2, 0.5), single("pabee", 3, 0.9)]
+    runs = [
+        single("bert", 1, 0.8),
+        single("bert", 2, 0.4),
+        single("pabee", 2, 0.5),
+        single("pabee", 3, 0.9),
+    ]
     (comparison,) = compare(store, runs, "bert")
     row = row_of(comparison, "pabee", "exit 4")
     assert_mean(row.scores["accuracy"], 0.5, 0.9)
@@ -359,7 +459,9 @@ def test_latency_needs_every_seed(store: ResultsStore) -> None:
     """Latency is shown only when every seed has it."""
     with_latency = timed(single("bert", 1), "bert", 1.0)
     untimed = single("bert", 2)
-    untimed = identified(replace(untimed, exits=(replace(untimed.exits[0], static_ms={}, path_ms={}),)))
+    untimed = identified(
+        replace(untimed, exits=(replace(untimed.exits[0], static_ms={}, path_ms={}),))
+    )
     (both,) = compare(store, [with_latency, untimed], "bert")
     assert (both.rows[0].latency_ms, both.rows[0].latency_ratio) == (None, None)
     (one,) = compare(store, [with_latency], "bert")
@@ -375,14 +477,25 @@ def test_regression_uses_recorded_tolerance(store: ResultsStore) -> None:
     labels_ = np.arange(8.0) / 2
     noise = np.array([0, 0, 0, 0, 0.02, -0.02, 0.01, -0.01])
     values = np.stack([labels_ - 0.25, labels_, labels_ + 0.25 + noise, labels_ + 0.5 + 2 * noise])
-    trace = Trace(np.arange(8), values[..., None].astype(np.float32), labels_, np.full(8, 20), np.arange(1, 5))
+    trace = Trace(
+        np.arange(8), values[..., None].astype(np.float32), labels_, np.full(8, 20), np.arange(1, 5)
+    )
     scores = {"pearson": 0.8, "spearman": 0.7}
-    exits = [make_exit(layer, scores, 2000.0 * layer, float(layer), float(layer)) for layer in (1, 2, 3, 4)]
+    exits = [
+        make_exit(layer, scores, 2000.0 * layer, float(layer), float(layer))
+        for layer in (1, 2, 3, 4)
+    ]
     records = [make_record("bert", 1, exits[-1:], task="stsb")]
     for method, tolerance in (("pabee", 0.3), ("strict", 0.1)):
         record = make_record(method, 1, exits, "patience", task="stsb")
-        records.append(identified(replace(record, tolerance=tolerance, costs=flat_costs((1, 2, 3, 4)))))
-    save_run(store, records[0], {split: random_trace(1, (4,), classes=1) for split in ("dev", "selection", "calibration")})
+        records.append(
+            identified(replace(record, tolerance=tolerance, costs=flat_costs((1, 2, 3, 4))))
+        )
+    save_run(
+        store,
+        records[0],
+        {split: random_trace(1, (4,), classes=1) for split in ("dev", "selection", "calibration")},
+    )
     for record in records[1:]:
         save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace))
     (comparison,) = compare(store, store.records()[0], "bert")

@@ -17,19 +17,38 @@ from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
 
-def save(store: ResultsStore, task: str, answers: list[int], labels: list[int], constant: float, steps: int = 0) -> RunRecord:
+def save(
+    store: ResultsStore,
+    task: str,
+    answers: list[int],
+    labels: list[int],
+    constant: float,
+    steps: int = 0,
+) -> RunRecord:
     """A run of one exit whose dev answers are these."""
     classes = TASKS[task].classes
-    logits = np.eye(classes)[answers] if classes > 1 else np.array(answers, dtype=np.float64)[:, None]
+    logits = (
+        np.eye(classes)[answers] if classes > 1 else np.array(answers, dtype=np.float64)[:, None]
+    )
     scores = {
-        metric: float(METRICS[metric](np.array(answers, dtype=np.float64), np.array(labels, dtype=np.float64)))
+        metric: float(
+            METRICS[metric](np.array(answers, dtype=np.float64), np.array(labels, dtype=np.float64))
+        )
         for metric in TASKS[task].metrics
     }
     record = make_record("bert", 1, [make_exit(4, scores, 1.0, 1.0, 1.0)], task=task)
     use = replace(record.stages[0], report=replace(record.stages[0].report, steps=steps))
-    record = identified(replace(record, stages=(use,), constant_scores=dict.fromkeys(scores, constant)))
+    record = identified(
+        replace(record, stages=(use,), constant_scores=dict.fromkeys(scores, constant))
+    )
     rows = len(labels)
-    trace = Trace(np.arange(rows), logits[None].astype(np.float32), np.array(labels, dtype=np.float64), np.full(rows, 9), np.array([4]))
+    trace = Trace(
+        np.arange(rows),
+        logits[None].astype(np.float32),
+        np.array(labels, dtype=np.float64),
+        np.full(rows, 9),
+        np.array([4]),
+    )
     return save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace))
 
 
@@ -52,7 +71,10 @@ def test_swapped_labels_get_would_be_score(store: ResultsStore) -> None:
 def test_good_or_trained_models_raise_none(store: ResultsStore) -> None:
     """Good predictions raise no doubts, and neither do those of a model that was trained here."""
     assert doubts(store, save(store, "sst2", RIGHT, RIGHT, 0.6)) == []
-    assert doubts(store, save(store, "sst2", [1 - answer for answer in RIGHT], RIGHT, 0.6, steps=30)) == []
+    assert (
+        doubts(store, save(store, "sst2", [1 - answer for answer in RIGHT], RIGHT, 0.6, steps=30))
+        == []
+    )
 
 
 def test_three_label_order_is_spelled_out(store: ResultsStore) -> None:

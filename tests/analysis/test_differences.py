@@ -12,7 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from support.command_line import Say, assert_one_line
 from support.messages import names_all, names_in_order
-from support.synthetic import gap_trace, identified, make_exit, make_record, one_line, save_bert_and_deebert, save_run
+from support.synthetic import (
+    gap_trace,
+    identified,
+    make_exit,
+    make_record,
+    one_line,
+    save_bert_and_deebert,
+    save_run,
+)
 
 from harness.analysis.differences import PLAIN, Difference, differences
 from harness.analysis.points import AllExits
@@ -37,7 +45,13 @@ def answers(wrong: int, start: int = 0) -> NDArray[np.int64]:
 
 def trace_of(said: Sequence[NDArray[np.int64]]) -> Trace:
     layers = (4,) if len(said) == 1 else (1, 4)
-    return gap_trace(layers, [one.tolist() for one in said], np.linspace(1, 5, ROWS).tolist(), LABELS.tolist(), 20)
+    return gap_trace(
+        layers,
+        [one.tolist() for one in said],
+        np.linspace(1, 5, ROWS).tolist(),
+        LABELS.tolist(),
+        20,
+    )
 
 
 def save(
@@ -52,15 +66,25 @@ def save(
     """A run that answers so at its exits. `changed`: which of its settings are not the method's own; None: none are."""
     layers, metrics = (4,) if len(said) == 1 else (1, 4), TASKS[task].metrics
     exits = [
-        make_exit(layer, {metric: float(METRICS[metric](one.astype(float), LABELS)) for metric in metrics}, 2000.0 * layer, 1.0, 1.0)
+        make_exit(
+            layer,
+            {metric: float(METRICS[metric](one.astype(float), LABELS)) for metric in metrics},
+            2000.0 * layer,
+            1.0,
+            1.0,
+        )
         for layer, one in zip(layers, said, strict=True)
     ]
     record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None, task)
-    record = identified(replace(record, spec=replace(record.spec, settings=settings), changed=changed or {}))
+    record = identified(
+        replace(record, spec=replace(record.spec, settings=settings), changed=changed or {})
+    )
     save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)))
 
 
-def found(store: ResultsStore, against: str, methods: Sequence[str] | None = None) -> dict[tuple[str, str], Difference]:
+def found(
+    store: ResultsStore, against: str, methods: Sequence[str] | None = None
+) -> dict[tuple[str, str], Difference]:
     (one,) = differences(store, store.records()[0], against, "bert", methods)
     assert one.metric == "accuracy"
     return {(row.method, str(row.point)): row for row in one.rows}
@@ -87,7 +111,9 @@ def test_difference_pairs_seeds_and_rows(store: ResultsStore) -> None:
     change = np.zeros(ROWS)
     change[:20], change[20:30] = -0.5, 0.5
     error = change.std() / np.sqrt(ROWS)
-    assert row.interval == pytest.approx((change.mean() - 1.96 * error, change.mean() + 1.96 * error), abs=0.005)
+    assert row.interval == pytest.approx(
+        (change.mean() - 1.96 * error, change.mean() + 1.96 * error), abs=0.005
+    )
 
 
 def test_bootstrap_resamples_pairs_together() -> None:
@@ -112,15 +138,29 @@ def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
     rows = found(store, PLAIN)
     assert rows["tinybert", "last exit"].gain is None
     gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
-    assert gains == {name: pytest.approx(-0.1) for name in ["tinybert (general=False)", "tinybert (augmentation=0)"][:others]}
+    assert gains == {
+        name: pytest.approx(-0.1)
+        for name in ["tinybert (general=False)", "tinybert (augmentation=0)"][:others]
+    }
     assert not any(name == "bert" for name, _ in rows)
 
 
 def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
     """The rows of a method are compared with the one that has its name, whatever changes all of them share."""
     shared: dict[str, object] = {"effort": 0.3}
-    for changed, wrong in ((shared, 10), (shared | {"equilibrium": False}, 20), (shared | {"rounds": "one"}, 30)):
-        save(store, "costeff", 1, {"equilibrium": True, "rounds": "iterative"} | changed, answers(wrong), changed=changed)
+    for changed, wrong in (
+        (shared, 10),
+        (shared | {"equilibrium": False}, 20),
+        (shared | {"rounds": "one"}, 30),
+    ):
+        save(
+            store,
+            "costeff",
+            1,
+            {"equilibrium": True, "rounds": "iterative"} | changed,
+            answers(wrong),
+            changed=changed,
+        )
     rows = found(store, PLAIN)
     assert {row.against for row in rows.values()} == {"costeff", None}
     assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
@@ -145,13 +185,20 @@ def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:
     save(store, "tinybert", 1, {}, said, task="mrpc")
     by_metric = {one.metric: one for one in differences(store, store.records()[0], "bert", "bert")}
     assert list(by_metric) == ["f1", "accuracy"]
-    gains = {metric: [row.gain.mean for row in one.rows if row.gain is not None] for metric, one in by_metric.items()}
+    gains = {
+        metric: [row.gain.mean for row in one.rows if row.gain is not None]
+        for metric, one in by_metric.items()
+    }
     assert gains == {"f1": [pytest.approx(200 / 220 - 1)], "accuracy": [pytest.approx(-0.1)]}
     assert {one.constant for one in by_metric.values()} == {0.527}
     text = say("report", "--differences-from", "bert", "--results-dir", str(store.root)).out
     _, *sections = re.split("^### ", text, flags=re.MULTILINE)
     for section, metric, gain in zip(sections, ("f1", "accuracy"), ("-9.1", "-10.0"), strict=True):
-        title, prose, (_, *rows) = section.splitlines()[0], section.partition("|")[0], cells_of(section)
+        title, prose, (_, *rows) = (
+            section.splitlines()[0],
+            section.partition("|")[0],
+            cells_of(section),
+        )
         assert names_all(title, "mrpc", "tiny", metric)
         assert names_all(prose, "52.7")
         assert [(row[0], row[5]) for row in rows] == [("bert", "-"), ("tinybert", gain)]
@@ -159,7 +206,9 @@ def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:
 
 def cells_of(markdown: str) -> list[list[str]]:
     """The header and the rows of the table in a text."""
-    header, _, *rows = [line.strip("| ").split("|") for line in markdown.splitlines() if line.startswith("|")]
+    header, _, *rows = [
+        line.strip("| ").split("|") for line in markdown.splitlines() if line.startswith("|")
+    ]
     return [[cell.strip() for cell in row] for row in (header, *rows)]
 
 
@@ -172,7 +221,13 @@ def test_points_need_every_seed(store: ResultsStore) -> None:
     save(store, "deebert", 1, {}, answers(5), answers(5))
     assert ("deebert", "MACs <= 1/4") in found(store, "bert")
     record = make_record(
-        "deebert", 2, [make_exit(3, {"accuracy": 1.0}, 6000.0, 1, 1), make_exit(4, {"accuracy": 1.0}, 8000.0, 1, 1)], "entropy"
+        "deebert",
+        2,
+        [
+            make_exit(3, {"accuracy": 1.0}, 6000.0, 1, 1),
+            make_exit(4, {"accuracy": 1.0}, 8000.0, 1, 1),
+        ],
+        "entropy",
     )
     trace = replace(trace_of([answers(5), answers(5)]), exit_layers=np.array([3, 4]))
     save_run(
@@ -231,7 +286,10 @@ def test_report_shows_differences_in_every_form(say: Say, store: ResultsStore) -
     (told,) = json.loads(say(*words, "--format", "json").out)
     assert told["rows"][1]["gain"]["mean"] == pytest.approx(-0.05)
     table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
-    assert [(row["method"], row["against"], row["seeds"]) for row in table] == [("bert", "", ""), ("tinybert", "bert", "1")]
+    assert [(row["method"], row["against"], row["seeds"]) for row in table] == [
+        ("bert", "", ""),
+        ("tinybert", "bert", "1"),
+    ]
     latex = say(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
     refused = say(*words, "--budget", "10ms")

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from support.command_line import Say
 from support.messages import names_all, names_in_order
-from support.synthetic import exit_1_or_4, identified, make_exit, make_record, random_trace, save_run, single
+from support.synthetic import (
+    exit_1_or_4,
+    identified,
+    make_exit,
+    make_record,
+    random_trace,
+    save_run,
+    single,
+)
 
 from harness.analysis.comparison import compare
 from harness.analysis.glue_average import AverageRow, GlueAverage, average, glue_averages
@@ -25,7 +33,14 @@ def save(store: ResultsStore, *records: RunRecord) -> None:
         layers = [exit_.layer for exit_ in record.exits]
         classes = {"stsb": 1, "mnli": 3}.get(record.spec.task, 2)
         splits = ["dev", "selection", "calibration", *(["mismatched"] if record.mismatched else [])]
-        save_run(store, record, {split: random_trace(seed, layers, classes=classes) for seed, split in enumerate(splits)})
+        save_run(
+            store,
+            record,
+            {
+                split: random_trace(seed, layers, classes=classes)
+                for seed, split in enumerate(splits)
+            },
+        )
 
 
 def averages(store: ResultsStore, wnli: bool = False) -> list[GlueAverage]:
@@ -38,13 +53,21 @@ def row_of(found: GlueAverage, method: str, point: str = "last exit") -> Average
 
 
 def mnli(method: str, matched: float, mismatched: float) -> RunRecord:
-    record = make_record(method, 1, [make_exit(4, {"accuracy": matched}, 8000.0, 4.0, 4.0)], task="mnli")
+    record = make_record(
+        method, 1, [make_exit(4, {"accuracy": matched}, 8000.0, 4.0, 4.0)], task="mnli"
+    )
     return on_two_splits(record, SplitScores({"accuracy": 0.25}, ({"accuracy": mismatched},)))
 
 
 def on_two_splits(record: RunRecord, further: SplitScores) -> RunRecord:
     """A run on MNLI."""
-    return identified(replace(record, mismatched=further, data=replace(record.data, rows=record.data.rows | {"mismatched": 277})))
+    return identified(
+        replace(
+            record,
+            mismatched=further,
+            data=replace(record.data, rows=record.data.rows | {"mismatched": 277}),
+        )
+    )
 
 
 def test_task_score_averages_its_metrics(store: ResultsStore) -> None:
@@ -52,7 +75,13 @@ def test_task_score_averages_its_metrics(store: ResultsStore) -> None:
 
     mrpc: (.8 + .4) / 2; stsb: (.6 + .3) / 2; rte over two seeds: (.5 + .7) / 2; mnli: (.8 + .6) /
     2; their mean is .5875."""
-    save(store, single("bert", 1, 0.8, "mrpc"), single("bert", 1, 0.6, "stsb"), single("bert", 1, 0.5), single("bert", 2, 0.7))
+    save(
+        store,
+        single("bert", 1, 0.8, "mrpc"),
+        single("bert", 1, 0.6, "stsb"),
+        single("bert", 1, 0.5),
+        single("bert", 2, 0.7),
+    )
     save(store, mnli("bert", 0.8, 0.6))
     (found,) = averages(store)
     row = row_of(found, "bert")
@@ -65,7 +94,11 @@ def test_task_score_averages_its_metrics(store: ResultsStore) -> None:
 
 def test_average_counts_tasks_of_all_methods(store: ResultsStore) -> None:
     """Only tasks that all methods have count, and the others are named."""
-    save(store, *(single(method, 1, 0.5, task) for method in ("bert", "pabee") for task in ("cola", "rte")), single("bert", 1, 0.9, "sst2"))
+    save(
+        store,
+        *(single(method, 1, 0.5, task) for method in ("bert", "pabee") for task in ("cola", "rte")),
+        single("bert", 1, 0.9, "sst2"),
+    )
     (found,) = averages(store)
     assert list(found.train_rows) == ["cola", "rte"]
     assert found.incomplete == {"sst2": ("pabee",)}
@@ -85,24 +118,40 @@ def test_json_holds_glue_average(store: ResultsStore) -> None:
     save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.3, "cola"))
     (found,) = json.loads(render(store, store.records()[0], "bert", "json"))["glue_averages"]
     (row,) = found["rows"]
-    assert (row["method"], row["point"], row["average"]) == ("bert", "last exit", pytest.approx(0.4))
+    assert (row["method"], row["point"], row["average"]) == (
+        "bert",
+        "last exit",
+        pytest.approx(0.4),
+    )
     assert found["constant"]["average"] == pytest.approx(0.527)
     assert found["train_rows"] == {"cola": 2000, "rte": 2000}
 
 
 def test_wnli_counts_on_request(store: ResultsStore) -> None:
     """WNLI counts only where it is asked for."""
-    save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.3, "cola"), single("bert", 1, 0.7, "wnli"))
+    save(
+        store,
+        single("bert", 1, 0.5, "rte"),
+        single("bert", 1, 0.3, "cola"),
+        single("bert", 1, 0.7, "wnli"),
+    )
     assert average(row_of(averages(store)[0], "bert").scores) == pytest.approx(0.4)
     assert average(row_of(averages(store, wnli=True)[0], "bert").scores) == pytest.approx(0.5)
-    without, with_it = (average_section(averages(store, wnli)[0]).parts[0].text for wnli in (False, True))
+    without, with_it = (
+        average_section(averages(store, wnli)[0]).parts[0].text for wnli in (False, True)
+    )
     assert names_all(without, "--wnli")
     assert "--wnli" not in with_it
 
 
 def test_one_glue_task_has_no_average(store: ResultsStore) -> None:
     """One task, and tasks that are not GLUE's, have no average."""
-    save(store, single("bert", 1, 0.5, "rte"), single("bert", 1, 0.5, "demo-pair"), single("bert", 1, 0.7, "wnli"))
+    save(
+        store,
+        single("bert", 1, 0.5, "rte"),
+        single("bert", 1, 0.5, "demo-pair"),
+        single("bert", 1, 0.7, "wnli"),
+    )
     assert averages(store) == []
     assert json.loads(render(store, store.records()[0], "bert", "json"))["glue_averages"] == []
     assert headings(render(store, store.records()[0], "bert", "markdown")) == 3
@@ -119,10 +168,18 @@ def test_missing_common_tasks_are_named(store: ResultsStore) -> None:
 def test_backbones_and_limits_average_apart(store: ResultsStore) -> None:
     """Backbones and quick looks are averaged apart."""
     plain = [single("bert", 1, 0.5, task) for task in ("rte", "cola")]
-    other = [identified(replace(r, spec=replace(r.spec, backbone="other"), data=replace(r.data, backbone="f1"))) for r in plain]
+    other = [
+        identified(
+            replace(r, spec=replace(r.spec, backbone="other"), data=replace(r.data, backbone="f1"))
+        )
+        for r in plain
+    ]
     quick = [identified(replace(r, spec=replace(r.spec, limit=50))) for r in plain]
     save(store, *plain, *other, *quick)
-    found = {(one.condition.backbone, one.condition.limit): average_section(one).title for one in averages(store)}
+    found = {
+        (one.condition.backbone, one.condition.limit): average_section(one).title
+        for one in averages(store)
+    }
     assert set(found) == {("other", None), ("tiny", None), ("tiny", 50)}
     assert len(set(found.values())) == 3
     assert all(names_all(title, backbone) for (backbone, _), title in found.items())
@@ -135,10 +192,20 @@ def test_glue_average_prefers_complete_comparison(store: ResultsStore) -> None:
     def drawn(method: str, score: float, rows: int) -> RunRecord:
         record = single(method, 1, score, "rte")
         return identified(
-            replace(record, spec=replace(record.spec, train_rows=rows), data=replace(record.data, rows=record.data.rows | {"train": rows}))
+            replace(
+                record,
+                spec=replace(record.spec, train_rows=rows),
+                data=replace(record.data, rows=record.data.rows | {"train": rows}),
+            )
         )
 
-    save(store, single("bert", 1, 0.5, "cola"), single("bert", 1, 0.4), drawn("bert", 0.8, 100), drawn("bert", 0.9, 500))
+    save(
+        store,
+        single("bert", 1, 0.5, "cola"),
+        single("bert", 1, 0.4),
+        drawn("bert", 0.8, 100),
+        drawn("bert", 0.9, 500),
+    )
     assert row_of(averages(store)[0], "bert").scores["rte"] == pytest.approx(0.4)
     save(store, single("pabee", 1, 0.5, "cola"), drawn("pabee", 0.7, 100))
     assert row_of(averages(store)[0], "bert").scores["rte"] == pytest.approx(0.8)
@@ -146,19 +213,29 @@ def test_glue_average_prefers_complete_comparison(store: ResultsStore) -> None:
 
 def of_three_classes(trace: Trace) -> Trace:
     """With a third class that no exit believes in."""
-    return replace(trace, logits=np.pad(trace.logits, ((0, 0), (0, 0), (0, 1)), constant_values=-30.0))
+    return replace(
+        trace, logits=np.pad(trace.logits, ((0, 0), (0, 0), (0, 1)), constant_values=-30.0)
+    )
 
 
 def save_mnli_curve(store: ResultsStore) -> None:
     """deebert on mnli: at a threshold that lets all rows leave, layer 1 is right on all rows of dev, on half of mismatched."""
     gaps, right, wrong = (0.7, 1.5, 3.0, 5.0), [True] * 4, [False] * 4
     record = make_record(
-        "deebert", 1, [make_exit(layer, {"accuracy": 1.0}, 2000.0 * layer, 1.0, 1.0) for layer in (1, 4)], "entropy", "mnli"
+        "deebert",
+        1,
+        [make_exit(layer, {"accuracy": 1.0}, 2000.0 * layer, 1.0, 1.0) for layer in (1, 4)],
+        "entropy",
+        "mnli",
     )
-    record = on_two_splits(record, SplitScores({"accuracy": 0.5}, ({"accuracy": 0.5}, {"accuracy": 0.0})))
+    record = on_two_splits(
+        record, SplitScores({"accuracy": 0.5}, ({"accuracy": 0.5}, {"accuracy": 0.0}))
+    )
     whole = of_three_classes(exit_1_or_4(gaps, right, right, 20))
     half = of_three_classes(exit_1_or_4(gaps, [True, False, True, False], wrong, 20))
-    save_run(store, record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half})
+    save_run(
+        store, record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half}
+    )
 
 
 def test_curve_points_score_mismatched(store: ResultsStore) -> None:
@@ -167,7 +244,10 @@ def test_curve_points_score_mismatched(store: ResultsStore) -> None:
     (comparison,) = compare(store, store.records()[0], None)
     assert comparison.metrics == ("accuracy", "mismatched accuracy")
     assert comparison.constant_scores == {"accuracy": 1.0 * 0.527, "mismatched accuracy": 0.5}
-    scores = {str(row.point): {name: value.mean for name, value in row.scores.items()} for row in comparison.rows}
+    scores = {
+        str(row.point): {name: value.mean for name, value in row.scores.items()}
+        for row in comparison.rows
+    }
     assert scores["exit 4"] == {"accuracy": 1.0, "mismatched accuracy": 0.0}
     assert scores["MACs <= 1/4"] == {"accuracy": 1.0, "mismatched accuracy": 0.5}
 
@@ -177,7 +257,9 @@ def test_missing_mismatched_trace_is_problem(store: ResultsStore) -> None:
     save_mnli_curve(store)
     (record,), _ = store.records()
     (store.folder("mnli", "deebert", record.run_id) / "trace.mismatched.npz").unlink()
-    assert [problem.folder for problem in store.sound([record])[1]] == [f"mnli/deebert/{record.run_id}"]
+    assert [problem.folder for problem in store.sound([record])[1]] == [
+        f"mnli/deebert/{record.run_id}"
+    ]
 
 
 def headings(markdown: str) -> int:
@@ -201,9 +283,15 @@ def test_report_shows_mismatched_and_average(say: Say, store: ResultsStore) -> N
     assert average_columns(average) == ["mnli", "rte"]
     *_, average = with_wnli.split("\n### ")
     assert average_columns(average) == ["mnli", "rte", "wnli"]
-    header, _, _, last_exit = [line.split("|") for line in out.split("\n### ")[0].splitlines() if line.startswith("|")][:4]
+    header, _, _, last_exit = [
+        line.split("|") for line in out.split("\n### ")[0].splitlines() if line.startswith("|")
+    ][:4]
     mismatched = next(place for place, name in enumerate(header) if "mismatched" in name)
     assert (last_exit[1].strip(), last_exit[mismatched].strip()) == ("deebert", "0.0")
-    header, *lines = say("report", "--format", "csv", "--reference", "none", "--results-dir", str(store.root)).out.splitlines()
-    assert header.endswith("scores.mismatched accuracy.mean,scores.mismatched accuracy.deviation,scores.mismatched accuracy.count")
+    header, *lines = say(
+        "report", "--format", "csv", "--reference", "none", "--results-dir", str(store.root)
+    ).out.splitlines()
+    assert header.endswith(
+        "scores.mismatched accuracy.mean,scores.mismatched accuracy.deviation,scores.mismatched accuracy.count"
+    )
     assert any(line.startswith("mnli") and line.endswith(",0.5,,1") for line in lines)

@@ -15,7 +15,13 @@ from harness.records import RunRecord
 
 def two_exits(policy: str, task: str = "rte") -> RunRecord:
     metric = {"accuracy": 0.5} if task == "rte" else {"pearson": 0.5, "spearman": 0.5}
-    return make_record("deebert", 1, [make_exit(layer, metric, 10.0 * layer, 1.0, 1.0) for layer in (1, 4)], policy, task)
+    return make_record(
+        "deebert",
+        1,
+        [make_exit(layer, metric, 10.0 * layer, 1.0, 1.0) for layer in (1, 4)],
+        policy,
+        task,
+    )
 
 
 def test_evaluation_is_that_by_hand() -> None:
@@ -39,7 +45,10 @@ def test_evaluation_is_a_point_of_the_curve(policy: str) -> None:
     reached = evaluate(record, trace, policy_of(record), 0.6)
     curve = sweep(policy_of(record), trace, record.costs, ("accuracy",), np.array([0.6]))
     assert reached.scores["accuracy"] == curve.scores["accuracy"][0]
-    assert (reached.macs, reached.layers) == (pytest.approx(curve.macs[0]), pytest.approx(curve.layers[0]))
+    assert (reached.macs, reached.layers) == (
+        pytest.approx(curve.macs[0]),
+        pytest.approx(curve.layers[0]),
+    )
     assert list(reached.counts) == curve.left[0].tolist()
 
 

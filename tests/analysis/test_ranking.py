@@ -84,7 +84,10 @@ def test_policy_milliseconds_follow_paths(runs: ResultsStore) -> None:
 
 def test_untimed_run_has_no_milliseconds(runs: ResultsStore) -> None:
     """A run that was not timed has no milliseconds."""
-    records = [replace(record, exits=tuple(replace(one, static_ms={}, path_ms={}) for one in record.exits)) for record in runs.records()[0]]
+    records = [
+        replace(record, exits=tuple(replace(one, static_ms={}, path_ms={}) for one in record.exits))
+        for record in runs.records()[0]
+    ]
     (ranking,) = rank(runs, records, parse_budget("1000ms"), None)
     assert not ranking.choices
     assert set(ranking.beyond) == {"bert", "deebert"}
@@ -117,7 +120,9 @@ def parts_of(markdown: str) -> tuple[str, str, list[list[str]]]:
     return title, prose, [[cell.strip() for cell in row] for row in rows]
 
 
-@pytest.mark.parametrize("text", ["", "10", "ms", "-1ms", "0ms", "1e3ms", "10 s", "10MFLOP", "nanms"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "ms", "-1ms", "0ms", "1e3ms", "10 s", "10MFLOP", "nanms"]
+)
 def test_invalid_budgets_are_refused(text: str) -> None:
     with pytest.raises(HarnessError) as caught:
         parse_budget(text)
@@ -133,7 +138,10 @@ def test_report_shows_ranking_in_every_form(say: Say, runs: ResultsStore) -> Non
     assert names_in_order(title, "rte", "tiny", "0.0025")
     assert names_all(prose, "bert")
     assert "deebert" not in prose
-    assert rows == [[CONSTANT, "-", "-", "-", "52.7", "-"], ["deebert", "entropy", "2", "100.0", "62.5 ± 17.7", "0.00"]]
+    assert rows == [
+        [CONSTANT, "-", "-", "-", "52.7", "-"],
+        ["deebert", "entropy", "2", "100.0", "62.5 ± 17.7", "0.00"],
+    ]
     (told,) = json.loads(say(*words, "--format", "json").out)
     assert told["choices"][0]["cost"]["mean"] == 4250
     constant, row = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
@@ -147,7 +155,9 @@ def test_report_shows_ranking_in_every_form(say: Say, runs: ResultsStore) -> Non
 def test_milliseconds_name_their_place(say: Say, runs: ResultsStore) -> None:
     """Milliseconds come with the place where they were taken; a budget that no method keeps shows
     the majority-class baseline."""
-    title, prose, rows = parts_of(say("report", "--budget", "0.1ms", "--results-dir", str(runs.root)).out)
+    title, prose, rows = parts_of(
+        say("report", "--budget", "0.1ms", "--results-dir", str(runs.root)).out
+    )
     assert names_all(title, "0.1", "ms")
     assert names_in_order(prose, "A processor", 2, "bert", "deebert")
     assert [row[0] for row in rows] == [CONSTANT]

@@ -14,7 +14,12 @@ from harness.records import RunRecord, Sources
 from harness.store.results import ResultsStore
 
 
-def varied(record: RunRecord, settings_: dict[str, object], seed: int | None = None, changed: dict[str, object] | None = None) -> RunRecord:
+def varied(
+    record: RunRecord,
+    settings_: dict[str, object],
+    seed: int | None = None,
+    changed: dict[str, object] | None = None,
+) -> RunRecord:
     spec = replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)
     return identified(replace(record, spec=spec, changed=changed))
 
@@ -26,8 +31,15 @@ OWN: dict[str, object] = {"general": True, "augmentation": 20, "hidden": True, "
 
 def rows_of(changes: Sequence[dict[str, object]], known: bool = True) -> list[str]:
     """What the rows of runs with these changes to the method's own settings are called, in their order."""
-    runs = [varied(single("tinybert", 1), OWN | changed, changed=changed if known else None) for changed in changes]
-    named = {run.run_id: name for name, group in labels([*runs, single("bert", 1)]).items() for run in group}
+    runs = [
+        varied(single("tinybert", 1), OWN | changed, changed=changed if known else None)
+        for changed in changes
+    ]
+    named = {
+        run.run_id: name
+        for name, group in labels([*runs, single("bert", 1)]).items()
+        for run in group
+    }
     return [named[run.run_id] for run in runs]
 
 
@@ -36,10 +48,18 @@ def test_row_is_named_by_its_changes() -> None:
 
 
 def test_changes_that_all_rows_share_are_not_named() -> None:
-    assert rows_of([{"general": False, "epochs": 7}, {"general": False}]) == ["tinybert (epochs=7)", "tinybert"]
-    assert rows_of([{"general": False}, {"general": False, "hidden": False}]) == ["tinybert", "tinybert (hidden=False)"]
+    assert rows_of([{"general": False, "epochs": 7}, {"general": False}]) == [
+        "tinybert (epochs=7)",
+        "tinybert",
+    ]
+    assert rows_of([{"general": False}, {"general": False, "hidden": False}]) == [
+        "tinybert",
+        "tinybert (hidden=False)",
+    ]
     inside: dict[str, object] = {"general": False, "hidden": False}
-    assert rows_of([{}, {"general": False}, {"augmentation": 0}, inside, inside | {"augmentation": 0}]) == [
+    assert rows_of(
+        [{}, {"general": False}, {"augmentation": 0}, inside, inside | {"augmentation": 0}]
+    ) == [
         "tinybert",
         "tinybert (general=False)",
         "tinybert (augmentation=0)",
@@ -50,14 +70,22 @@ def test_changes_that_all_rows_share_are_not_named() -> None:
 
 def test_rows_without_known_changes_show_all_differences() -> None:
     """Older records do not say which settings differ from the method's own; one of them among others is enough."""
-    assert rows_of([{"general": False}, {}], known=False) == ["tinybert (general=False)", "tinybert (general=True)"]
-    known, older = varied(single("tinybert", 1), OWN, changed={}), varied(single("tinybert", 1), OWN | {"epochs": 4})
+    assert rows_of([{"general": False}, {}], known=False) == [
+        "tinybert (general=False)",
+        "tinybert (general=True)",
+    ]
+    known, older = (
+        varied(single("tinybert", 1), OWN, changed={}),
+        varied(single("tinybert", 1), OWN | {"epochs": 4}),
+    )
     assert list(labels([known, older])) == ["tinybert (epochs=3)", "tinybert (epochs=4)"]
 
 
 def test_changed_defaults_do_not_hide_a_row() -> None:
     """Two runs of the method's own settings, which were others in an earlier version."""
-    now, before = (varied(single("tinybert", 1), OWN | {"epochs": epochs}, changed={}) for epochs in (3, 5))
+    now, before = (
+        varied(single("tinybert", 1), OWN | {"epochs": epochs}, changed={}) for epochs in (3, 5)
+    )
     assert list(labels([now, before])) == ["tinybert (epochs=3)", "tinybert (epochs=5)"]
 
 
@@ -81,7 +109,9 @@ def test_sources_name_rows_settings_cannot() -> None:
     assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
     assert shared_settings([one, vectors]) == ""
     assert rows_in(shared_settings([vectors])) == ["tinybert (sources.vectors=c)"]
-    known = identified(replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4))))
+    known = identified(
+        replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4)))
+    )
     assert list(labels([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
     assert list(labels([one, two, without])) == [
         "tinybert (sources.corpus=a)",
@@ -93,7 +123,9 @@ def test_sources_name_rows_settings_cannot() -> None:
 def test_seeds_form_one_sorted_group() -> None:
     """The seeds of one variant are one group in the order of seeds."""
     runs = [single("bert", seed) for seed in (10, 2, 1)]
-    assert {name: [record.spec.seed for record in group] for name, group in labels(runs).items()} == {"bert": [1, 2, 10]}
+    assert {
+        name: [record.spec.seed for record in group] for name, group in labels(runs).items()
+    } == {"bert": [1, 2, 10]}
 
 
 SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
@@ -106,7 +138,9 @@ SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
 """Settings that are written differently: an older record may lack a field, or write 1 for 1.0."""
 
 
-@pytest.mark.parametrize("variants", [*SAME_MEANING, [part for pair in SAME_MEANING for part in pair]], ids=str)
+@pytest.mark.parametrize(
+    "variants", [*SAME_MEANING, [part for pair in SAME_MEANING for part in pair]], ids=str
+)
 def test_every_run_is_in_one_row(variants: Sequence[dict[str, object]]) -> None:
     """Every run is in exactly one row, whatever its settings.
 
@@ -160,7 +194,12 @@ def test_run_timed_against_reference_stands(store: ResultsStore) -> None:
 def test_shared_changed_settings_are_named() -> None:
     """Settings that all runs of a method share and that are not its own are said."""
     base = single("costeff", 1)
-    own: dict[str, object] = {"effort": 0.3, "growth": 1.12, "learning_rates": [5e-5, 1e-4], "rounds": "iterative"}
+    own: dict[str, object] = {
+        "effort": 0.3,
+        "growth": 1.12,
+        "learning_rates": [5e-5, 1e-4],
+        "rounds": "iterative",
+    }
     changed: dict[str, object] = {"effort": 0.3, "learning_rates": [5e-5, 1e-4]}
     runs = [
         varied(base, own, changed=changed),
@@ -174,6 +213,16 @@ def test_shared_changed_settings_are_named() -> None:
 def test_long_numbers_shorten_unless_ambiguous() -> None:
     """Long numbers are short in a name unless two names would be the same."""
     shares = (0.5, 0.25, 0.3212890625, 0.3212890626)
-    groups = labels([varied(single("costeff", 1), {"heads": share}, changed={"heads": share}) for share in shares])
-    names = ["costeff (heads=0.5)", "costeff (heads=0.25)", "costeff (heads=0.3212890625)", "costeff (heads=0.3212890626)"]
+    groups = labels(
+        [
+            varied(single("costeff", 1), {"heads": share}, changed={"heads": share})
+            for share in shares
+        ]
+    )
+    names = [
+        "costeff (heads=0.5)",
+        "costeff (heads=0.25)",
+        "costeff (heads=0.3212890625)",
+        "costeff (heads=0.3212890626)",
+    ]
     assert list(groups) == names

@@ -24,7 +24,11 @@ from harness.models.backbones import find_backbone
 from harness.models.batches import collate
 from harness.models.label_names import class_names, places_of
 
-TEXTS = [("anna was happy", "anna smiled"), ("ben",), ("clara was not sad at all and sang", "clara was")]
+TEXTS = [
+    ("anna was happy", "anna smiled"),
+    ("ben",),
+    ("clara was not sad at all and sang", "clara was"),
+]
 
 
 def task_of_classes(count: int) -> Task:
@@ -51,7 +55,9 @@ def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) ->
     assert theirs.std() > 1e-3
     torch.testing.assert_close(own[0], theirs[:, list(places)], atol=1e-5, rtol=0)
     assert report.fresh == ()
-    assert report.loaded == len([name for name in library.state_dict() if "position_ids" not in name])
+    assert report.loaded == len(
+        [name for name in library.state_dict() if "position_ids" not in name]
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,11 @@ def test_classes_are_matched_by_name(task: str, names: list[str], places: tuple[
         ("mnli", ["negative", "positive"], [2, "negative", "positive", "mnli", 3]),
         ("stsb", ["negative", "positive"], [2, "negative", "positive", "stsb", 1]),
         ("sst2", ["LABEL_0"], [1, "LABEL_0", "sst2", 2]),
-        ("sst2", ["positive", "positive"], ["positive", "positive", "sst2", "--labels negative,positive"]),
+        (
+            "sst2",
+            ["positive", "positive"],
+            ["positive", "positive", "sst2", "--labels negative,positive"],
+        ),
         ("sst2", ["0", "positive"], [0, "positive", "sst2", "--labels negative,positive"]),
         ("rte", ["0", "1"], [0, 1, "rte", "--labels entailment,not_entailment"]),
     ],
@@ -102,7 +112,9 @@ def test_unmatched_class_names_are_refused(task: str, names: list[str], said: li
         ({"id2label": {"0": 5}}, ("5",)),
     ],
 )
-def test_class_names_come_from_config(tmp_path: Path, config: dict[str, object], names: tuple[str, ...]) -> None:
+def test_class_names_come_from_config(
+    tmp_path: Path, config: dict[str, object], names: tuple[str, ...]
+) -> None:
     """Names come from the config."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert class_names(tmp_path) == names
@@ -129,7 +141,9 @@ def test_config_without_names_is_refused(tmp_path: Path, config: dict[str, objec
 
 
 def rows_of(folder: Path) -> TaskData:
-    return load_data(TASKS["demo-pair"], None, limit=16).encoded(find_backbone(str(folder)).encode, 24)
+    return load_data(TASKS["demo-pair"], None, limit=16).encoded(
+        find_backbone(str(folder)).encode, 24
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -149,7 +163,9 @@ def test_checkpoint_method_trains_nothing(tmp_path: Path, work: Work, family: st
     assert named.stage.key != fitted.stage.key
     batch = collate(data.dev.tokens, np.arange(4))
     with torch.no_grad():
-        torch.testing.assert_close(named.stage.model(batch).logits.flip(-1), fitted.stage.model(batch).logits)
+        torch.testing.assert_close(
+            named.stage.model(batch).logits.flip(-1), fitted.stage.model(batch).logits
+        )
 
 
 def test_weights_without_classifier_are_refused(tmp_path: Path, work: Work) -> None:
@@ -157,7 +173,9 @@ def test_weights_without_classifier_are_refused(tmp_path: Path, work: Work) -> N
     write_checkpoint(tmp_path / "it", "bert", TASKS["demo-pair"].labels)
     weights = tmp_path / "it" / "model.safetensors"
     tensors = load_file(weights)
-    save_file({name: tensor for name, tensor in tensors.items() if "classifier" not in name}, weights)
+    save_file(
+        {name: tensor for name, tensor in tensors.items() if "classifier" not in name}, weights
+    )
     with pytest.raises(HarnessError) as caught:
         CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), work)
     assert_says(caught, "it", 2, "classifier.bias", "classifier.weight")

@@ -57,7 +57,13 @@ def names(fit: Fitted) -> list[str]:
 
 @pytest.mark.parametrize(
     ("layers", "share", "kept"),
-    [(12, 1 / 2, (0, 2, 4, 7, 9, 11)), (6, 1 / 2, (0, 2, 5)), (6, 1.0, (0, 1, 2, 3, 4, 5)), (12, 1 / 3, (0, 4, 7, 11)), (3, 0.1, (0,))],
+    [
+        (12, 1 / 2, (0, 2, 4, 7, 9, 11)),
+        (6, 1 / 2, (0, 2, 5)),
+        (6, 1.0, (0, 1, 2, 3, 4, 5)),
+        (12, 1 / 3, (0, 4, 7, 11)),
+        (3, 0.1, (0,)),
+    ],
 )
 def test_kept_layers_are_spread_evenly(layers: int, share: float, kept: tuple[int, ...]) -> None:
     """Layers are spread from the first to the last.
@@ -83,14 +89,23 @@ def test_encoder_equals_library_distilbert(tmp_path: Path) -> None:
 
     Random weights in the library's own files, a masked-LM head among them."""
     torch.manual_seed(3)
-    config = DistilBertConfig(vocab_size=len(BERT_WORDS), dim=12, n_heads=3, n_layers=2, hidden_dim=20, max_position_embeddings=40)
+    config = DistilBertConfig(
+        vocab_size=len(BERT_WORDS),
+        dim=12,
+        n_heads=3,
+        n_layers=2,
+        hidden_dim=20,
+        max_position_embeddings=40,
+    )
     theirs = DistilBertForMaskedLM(config).eval()
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     folder = write_bert(tmp_path / "distil")
     theirs.save_pretrained(folder)
     backbone = find_backbone(str(folder))
-    ours, report = pretrained(backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, (None, "plain"), masked_lm=True))
+    ours, report = pretrained(
+        backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, (None, "plain"), masked_lm=True)
+    )
     mask = torch.arange(9) < torch.tensor([9, 5, 2])[:, None]
     ids = torch.randint(5, len(BERT_WORDS), (3, 9)).masked_fill(~mask, 0)
     batch = Batch(ids, torch.ones_like(ids), mask)  # token types play no part
@@ -130,7 +145,9 @@ def caught(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[EncoderModel, Exam
     """The losses that the stages would train with."""
     losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
 
-    def train(model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object) -> Training:
+    def train(
+        model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object
+    ) -> Training:
         losses.append(loss)
         return Training(1, 1, 0.0, 0.0, (), 1)
 
@@ -139,7 +156,9 @@ def caught(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[EncoderModel, Exam
     return losses
 
 
-@pytest.mark.parametrize("weights", [(5.0, 2.0, 1.0), (1.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 2.0)])
+@pytest.mark.parametrize(
+    "weights", [(5.0, 2.0, 1.0), (1.0, 0.0, 0.0), (0.0, 3.0, 0.0), (0.0, 0.0, 2.0)]
+)
 def test_word_loss_is_weighted_sum(
     caught: list[Callable[[EncoderModel, Examples], Tensor]],
     weights: tuple[float, float, float],
@@ -151,8 +170,12 @@ def test_word_loss_is_weighted_sum(
 
     Against the formulas: T^2 cross-entropy of softened answers, cross-entropy of the words, 1 -
     cosine of the last hidden states."""
-    teacher = EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)).eval()
-    fit = DistilWords("distil", (0, 2), *weights, 2.0, make_schedule()).fit((teacher,), few_rows, micro, make_run(tmp_path / "s"))
+    teacher = EncoderModel(
+        ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)
+    ).eval()
+    fit = DistilWords("distil", (0, 2), *weights, 2.0, make_schedule()).fit(
+        (teacher,), few_rows, micro, make_run(tmp_path / "s")
+    )
     student = fit.model
     assert isinstance(student, EncoderModel)
     student.eval()
@@ -168,17 +191,25 @@ def test_word_loss_is_weighted_sum(
     hard = -ours.softmax(-1)[range(len(given.targets)), given.targets].log().mean()
     real = examples.batch.mask
     angle = 1 - ((own * wanted).sum(-1) / own.norm(dim=-1) / wanted.norm(dim=-1))[real].mean()
-    torch.testing.assert_close(value, weights[0] * soft + weights[1] * hard + weights[2] * angle, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        value, weights[0] * soft + weights[1] * hard + weights[2] * angle, atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
 def test_taught_loss_mixes_teacher_predictions(
-    caught: list[Callable[[EncoderModel, Examples], Tensor]], task: str, micro: Backbone, few_rows: TaskData, tmp_path: Path
+    caught: list[Callable[[EncoderModel, Examples], Tensor]],
+    task: str,
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
 ) -> None:
     """The loss of a taught student has a share of the teacher's predictions."""
     data = replace(few_rows, task=TASKS[task])
     start, classes, scale = make_model(micro), data.task.classes, data.task.scale
-    teacher = EncoderModel(ModelConfig(micro.shape, "mean", classes, scale, (None, None, "dense"))).eval()
+    teacher = EncoderModel(
+        ModelConfig(micro.shape, "mean", classes, scale, (None, None, "dense"))
+    ).eval()
     fit = DistilAnswers("taught", micro.shape, "dense", 0.25, 2.0, None, make_schedule()).fit(
         (start, teacher), data, micro, make_run(tmp_path / "s")
     )
@@ -186,22 +217,38 @@ def test_taught_loss_mixes_teacher_predictions(
     assert isinstance(student, EncoderModel)
     examples = Examples.of(data.train, index, CPU)
     with torch.no_grad():
-        own, wanted = student(examples.batch).logits[-1], teacher(collate(data.train.tokens, index)).logits[-1]
+        own, wanted = (
+            student(examples.batch).logits[-1],
+            teacher(collate(data.train.tokens, index)).logits[-1],
+        )
         if task == "stsb":
-            soft, hard = ((own - wanted) / 5).square().mean(), ((own[:, 0] - examples.labels) / 5).square().mean()
+            soft, hard = (
+                ((own - wanted) / 5).square().mean(),
+                ((own[:, 0] - examples.labels) / 5).square().mean(),
+            )
         else:
             p, q = (wanted / 2).softmax(-1), (own / 2).softmax(-1)
-            soft, hard = -4 * (p * q.log()).sum(-1).mean(), functional.cross_entropy(own, examples.labels.long())
-        torch.testing.assert_close(caught[0](student, examples), 0.25 * soft + 0.75 * hard, atol=1e-5, rtol=1e-5)
+            soft, hard = (
+                -4 * (p * q.log()).sum(-1).mean(),
+                functional.cross_entropy(own, examples.labels.long()),
+            )
+        torch.testing.assert_close(
+            caught[0](student, examples), 0.25 * soft + 0.75 * hard, atol=1e-5, rtol=1e-5
+        )
 
 
 # --- the method
 
 
-def test_pretraining_runs_once_for_all(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_pretraining_runs_once_for_all(
+    small_work: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """Pre-training runs once for all tasks and seeds."""
     other_task = replace(few_rows, data_fingerprint="other")
-    fits = [QUICK.fit(data, micro, replace(small_work, seed=seed)) for data, seed in ((few_rows, 2), (few_rows, 3), (other_task, 2))]
+    fits = [
+        QUICK.fit(data, micro, replace(small_work, seed=seed))
+        for data, seed in ((few_rows, 2), (few_rows, 3), (other_task, 2))
+    ]
     assert [names(fit) for fit in fits] == [["masked-lm", "distil-cosine", "fine-tune"]] * 3
     keys = [[use.report.key for use in fit.stage.uses()] for fit in fits]
     assert keys[0][:2] == keys[1][:2] == keys[2][:2]
@@ -209,7 +256,9 @@ def test_pretraining_runs_once_for_all(small_work: Work, few_rows: TaskData, mic
     assert len(stage_folders(small_work.cache)) == 5
 
 
-def test_poor_word_teacher_teaches_none(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poor_word_teacher_teaches_none(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A teacher that knows few words teaches none.
 
     The record says so by the stage's name, and how many it told."""
@@ -246,17 +295,38 @@ def test_settings_set_weights_and_temperature(
     reached = Work.fitted
     monkeypatch.setattr(Work, "fitted", watched)
     teacher = Bert(learning_rates=(1e-3,))
-    method = replace(QUICK, soft=3.0, masked=0.5, cosine=0.7, temperature=1.5, task_soft=0.2, teacher=teacher, pretraining_batch=16)
+    method = replace(
+        QUICK,
+        soft=3.0,
+        masked=0.5,
+        cosine=0.7,
+        temperature=1.5,
+        task_soft=0.2,
+        teacher=teacher,
+        pretraining_batch=16,
+    )
     method.fit(few_rows, micro, small_work)
     words, answers = made
     assert isinstance(words, DistilWords)
-    assert (words.soft, words.masked, words.cosine, words.temperature, words.kept) == (3.0, 0.5, 0.7, 1.5, (0, 2))
-    assert (words.schedule.epochs, words.schedule.batch_size, words.schedule.learning_rate) == (1, 16, 2e-4)
+    assert (words.soft, words.masked, words.cosine, words.temperature, words.kept) == (
+        3.0,
+        0.5,
+        0.7,
+        1.5,
+        (0, 2),
+    )
+    assert (words.schedule.epochs, words.schedule.batch_size, words.schedule.learning_rate) == (
+        1,
+        16,
+        2e-4,
+    )
     assert isinstance(answers, DistilAnswers)
     assert (answers.soft, answers.temperature, answers.steps) == (0.2, 1.5, None)
 
 
-def test_word_teacher_never_trains(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_word_teacher_never_trains(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The teacher of words never trains. Drop-out is for the student alone."""
     states: set[tuple[bool, bool]] = set()
 
@@ -279,7 +349,9 @@ def test_word_teacher_never_trains(small_work: Work, few_rows: TaskData, micro: 
     assert modes == {False}
 
 
-def test_no_pretraining_reads_no_corpus(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+def test_no_pretraining_reads_no_corpus(
+    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+) -> None:
     """Without pre-training no sentence is read."""
     method = replace(QUICK, pretraining=False)
     assert (method.reads(), QUICK.reads()) == (Reads(), Reads(corpus=True))
@@ -290,18 +362,24 @@ def test_no_pretraining_reads_no_corpus(work: Work, few_rows: TaskData, micro: B
     assert (fit.stage.weights().loaded, len(fit.stage.weights().fresh)) == (0, 1)
 
 
-def test_taught_student_shares_reference_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_taught_student_shares_reference_stage(
+    work: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """A taught student has the reference's own stage for a teacher."""
     plain = replace(QUICK, pretraining=False)
     bert = Bert(learning_rates=(1e-3,))
     taught = replace(plain, teacher=bert).fit(few_rows, micro, work)
     assert names(taught) == ["start", "fine-tune", "fine-tune-taught"]
-    assert bert.fit(few_rows, micro, work).stage.key in [use.report.key for use in taught.stage.uses()]
+    assert bert.fit(few_rows, micro, work).stage.key in [
+        use.report.key for use in taught.stage.uses()
+    ]
     alone = plain.fit(few_rows, micro, work)
     assert not same_weights(weights_of(alone.stage.model), weights_of(taught.stage.model))
 
 
-def test_fixed_run_keeps_its_numbers(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fixed_run_keeps_its_numbers(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The numbers of one small fixed run are our own. They move only when a stage's revision is
     raised, or with the demo's texts."""
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
@@ -309,7 +387,13 @@ def test_fixed_run_keeps_its_numbers(small_work: Work, few_rows: TaskData, micro
     assert (MaskedLm.revision, DistilWords.revision, DistilAnswers.revision) == (2, 2, 1)
     reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
     assert reached == pytest.approx(
-        {"masked-lm": 3.780132, "distil": 103.107964, "fine-tune": 0.662052, "fine-tune-taught": 1.703214}, abs=1e-3
+        {
+            "masked-lm": 3.780132,
+            "distil": 103.107964,
+            "fine-tune": 0.662052,
+            "fine-tune-taught": 1.703214,
+        },
+        abs=1e-3,
     )
 
 
@@ -344,7 +428,11 @@ def test_published_student_is_only_fine_tuned(
     """A published student is fine-tuned as it is.
 
     Its shape is its own; its vocabulary must be the backbone's."""
-    small = replace(micro, name="small", shape=replace(micro.shape, heads=(2,), ffn=(16,), head_size=16, token_types=0))
+    small = replace(
+        micro,
+        name="small",
+        shape=replace(micro.shape, heads=(2,), ffn=(16,), head_size=16, token_types=0),
+    )
     monkeypatch.setitem(BACKBONES, "small", small)
     unreadable = replace(work, corpus=Corpus((tmp_path / "absent",)))
     method = replace(QUICK, checkpoint="small")

@@ -45,20 +45,30 @@ LENGTH = 24
 RATES = (1e-3,)
 METHODS: dict[str, Recipe] = {
     "bert": Bert(epochs=1, learning_rates=RATES),
-    "deebert": DeeBert(epochs=1, learning_rates=RATES, teacher=Bert(epochs=1, learning_rates=RATES)),
+    "deebert": DeeBert(
+        epochs=1, learning_rates=RATES, teacher=Bert(epochs=1, learning_rates=RATES)
+    ),
     "pabee": Pabee(epochs=1, learning_rates=RATES),
 }
 
 
 @pytest.fixture(scope="module")
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
-    return {family: find_backbone(str(write_family(tmp_path_factory.mktemp(family) / family, family))) for family in FAMILIES}
+    return {
+        family: find_backbone(str(write_family(tmp_path_factory.mktemp(family) / family, family)))
+        for family in FAMILIES
+    }
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """One cache, where a teacher is fitted once."""
-    return Work(1, Compute(torch.device("cpu"), "float32", threads=1), tmp_path_factory.mktemp("cache"), model_format())
+    return Work(
+        1,
+        Compute(torch.device("cpu"), "float32", threads=1),
+        tmp_path_factory.mktemp("cache"),
+        model_format(),
+    )
 
 
 def rows_of(backbone: Backbone) -> TaskData:
@@ -68,12 +78,16 @@ def rows_of(backbone: Backbone) -> TaskData:
 def closed_form(shape: EncoderShape, length: int) -> tuple[int, int]:
     """MACs of the embedding and of a layer."""
     d = shape.hidden
-    return length * (shape.embedding_size or 0) * d, 4 * length * d**2 + 2 * length**2 * d + 2 * length * d * shape.ffn[0]
+    return length * (
+        shape.embedding_size or 0
+    ) * d, 4 * length * d**2 + 2 * length**2 * d + 2 * length * d * shape.ffn[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
-def test_families_run_under_every_method(backbones: dict[str, Backbone], shared: Work, family: str, name: str) -> None:
+def test_families_run_under_every_method(
+    backbones: dict[str, Backbone], shared: Work, family: str, name: str
+) -> None:
     """A method is fitted, traced, counted and read back."""
     backbone = backbones[family]
     data = rows_of(backbone)
@@ -112,16 +126,25 @@ def test_repeated_layer_sums_its_gradients(backbones: dict[str, Backbone], tmp_p
     for name, parameter in repeated.layers[0].named_parameters():
         gradients = [layer.get_parameter(name).grad for layer in apart.layers]
         assert parameter.grad is not None
-        torch.testing.assert_close(parameter.grad, sum(gradient for gradient in gradients if gradient is not None), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            parameter.grad,
+            sum(gradient for gradient in gradients if gradient is not None),
+            atol=1e-5,
+            rtol=1e-4,
+        )
 
 
 def test_training_state_holds_layer_once(backbones: dict[str, Backbone], tmp_path: Path) -> None:
     """The state of a training holds a repeated layer once."""
     backbone = backbones["albert"]
     (schedule,) = METHODS["bert"].schedules(backbone)
-    fresh = FineTune("fine-tune", (None, None, "plain"), (1.0,), schedule).fit((), rows_of(backbone), backbone, make_run(tmp_path / "run"))
+    fresh = FineTune("fine-tune", (None, None, "plain"), (1.0,), schedule).fit(
+        (), rows_of(backbone), backbone, make_run(tmp_path / "run")
+    )
     size = 4 * fresh.model.parameter_count()
-    assert (tmp_path / "run" / "train.pt").stat().st_size < 4.9 * size  # model, two moments, best; and names
+    assert (
+        tmp_path / "run" / "train.pt"
+    ).stat().st_size < 4.9 * size  # model, two moments, best; and names
 
 
 def test_shared_layers_need_equal_widths(backbones: dict[str, Backbone]) -> None:
@@ -134,7 +157,11 @@ def test_shared_layers_need_equal_widths(backbones: dict[str, Backbone]) -> None
 def test_embedding_factorises_one_way(backbones: dict[str, Backbone]) -> None:
     """An embedding is factorised in one way."""
     with pytest.raises(ValueError, match=r"\b4\b.*\b12\b"):
-        EncoderModel(ModelConfig(replace(backbones["electra"].shape, embedding_rank=4), "cls", 2, 1.0, ("plain",) * 3))
+        EncoderModel(
+            ModelConfig(
+                replace(backbones["electra"].shape, embedding_rank=4), "cls", 2, 1.0, ("plain",) * 3
+            )
+        )
 
 
 # --- students
@@ -145,7 +172,9 @@ def test_full_student_equals_its_teacher(backbones: dict[str, Backbone], family:
     """A student of all layers is its teacher on single texts."""
     shape = backbones[family].shape
     torch.manual_seed(5)
-    teacher = EncoderModel(ModelConfig(shape, "cls", 2, 1.0, (None, None, "plain"), masked_lm=True)).eval()
+    teacher = EncoderModel(
+        ModelConfig(shape, "cls", 2, 1.0, (None, None, "plain"), masked_lm=True)
+    ).eval()
     student = take_layers(teacher, (0, 1, 2)).eval()
     ids = torch.randint(5, 90, (2, 7))
     batch = Batch(ids, torch.zeros_like(ids), torch.ones_like(ids, dtype=torch.bool))
@@ -154,18 +183,30 @@ def test_full_student_equals_its_teacher(backbones: dict[str, Backbone], family:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_tinybert_fits_without_augmentation(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
+def test_tinybert_fits_without_augmentation(
+    backbones: dict[str, Backbone], shared: Work, family: str
+) -> None:
     """TinyBERT without augmentation is fitted."""
     backbone = backbones[family]
     method = TinyBert(
-        layers=2 / 3, general=False, augmentation=0, intermediate_steps=1, prediction_steps=1, learning_rates=RATES, teacher=METHODS["bert"]
+        layers=2 / 3,
+        general=False,
+        augmentation=0,
+        intermediate_steps=1,
+        prediction_steps=1,
+        learning_rates=RATES,
+        teacher=METHODS["bert"],
     )
     model = method.fit(rows_of(backbone), backbone, shared).stage.model
-    assert model.parameter_count() == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
+    assert (
+        model.parameter_count() == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_student_pretrains_on_masked_words(backbones: dict[str, Backbone], shared: Work, family: str) -> None:
+def test_student_pretrains_on_masked_words(
+    backbones: dict[str, Backbone], shared: Work, family: str
+) -> None:
     """A student is pre-trained on masked words.
 
     The corpus, the head on the frozen encoder, the distillation: the special pieces are each
@@ -174,7 +215,10 @@ def test_student_pretrains_on_masked_words(backbones: dict[str, Backbone], share
     method = DistilBert(layers=2 / 3, pretraining_epochs=1, epochs=1, learning_rates=RATES)
     fitted = method.fit(rows_of(backbone), backbone, work).stage
     assert [use.report.name for use in fitted.uses()] == ["masked-lm", "distil-cosine", "fine-tune"]
-    assert fitted.model.parameter_count() == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
+    assert (
+        fitted.model.parameter_count()
+        == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -199,15 +243,26 @@ WHOLE = CostEff(rank=1)
 def test_costeff_refuses_repeated_layers() -> None:
     """COST-EFF refuses layers that repeat."""
     albert = BACKBONES["albert-base-v2"]
-    for ask in (WHOLE.settled, WHOLE.shape, lambda backbone: WHOLE.untrained(backbone, TASKS["rte"])):
+    for ask in (
+        WHOLE.settled,
+        WHOLE.shape,
+        lambda backbone: WHOLE.untrained(backbone, TASKS["rte"]),
+    ):
         with pytest.raises(HarnessError) as error:
             ask(albert)
         assert_says(error, "CostEff", "albert-base-v2")
-    with pytest.raises(ValueError, match="equilibrium"), gradient_equilibrium(load_method("pabee").untrained(albert, TASKS["rte"])):
+    with (
+        pytest.raises(ValueError, match="equilibrium"),
+        gradient_equilibrium(load_method("pabee").untrained(albert, TASKS["rte"])),
+    ):
         pass
 
 
-@pytest.mark.parametrize("method", [CostEff(), CostEff(rank=1, parameter_ratio=2), CostEff(mac_ratio=2)], ids=["rank", "ratio", "macs"])
+@pytest.mark.parametrize(
+    "method",
+    [CostEff(), CostEff(rank=1, parameter_ratio=2), CostEff(mac_ratio=2)],
+    ids=["rank", "ratio", "macs"],
+)
 def test_costeff_refuses_factorised_embedding(method: CostEff) -> None:
     """COST-EFF factorises no embedding that is so already."""
     with pytest.raises(HarnessError) as error:
@@ -219,12 +274,19 @@ def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:
     """COST-EFF prunes ELECTRA in heads and neurons."""
     electra = BACKBONES["electra-small-discriminator"]
     with torch.device("meta"):
-        whole, half = (method.untrained(electra, TASKS["rte"]) for method in (CostEff(1, 1, 1), CostEff(1 / 2, 1 / 2, 1)))
-    layer = 4 * 256 * 256 + 3 * 256 + 2 * 256 * 1024 + 1024  # what is halved; output and narrowing biases and norms stay
+        whole, half = (
+            method.untrained(electra, TASKS["rte"])
+            for method in (CostEff(1, 1, 1), CostEff(1 / 2, 1 / 2, 1))
+        )
+    layer = (
+        4 * 256 * 256 + 3 * 256 + 2 * 256 * 1024 + 1024
+    )  # what is halved; output and narrowing biases and norms stay
     assert whole.parameter_count() - half.parameter_count() == 12 * layer // 2
     shape = CostEff(rank=1, mac_ratio=2.0).shape(electra)
     costs = piece_costs(CostEff(rank=1, mac_ratio=2.0).untrained(electra, TASKS["rte"]))
-    assert encoder_macs(shape) == costs.embedding.at(128) + sum(piece.at(128) for piece in costs.layers)
+    assert encoder_macs(shape) == costs.embedding.at(128) + sum(
+        piece.at(128) for piece in costs.layers
+    )
     assert 2.0 <= encoder_macs(electra.shape) / encoder_macs(shape) < 2.05
 
 
@@ -238,5 +300,9 @@ def test_pruning_nothing_is_identity(backbones: dict[str, Backbone], family: str
     batch = collate(rows_of(backbone).dev.tokens, np.arange(4))
     with torch.no_grad():
         assert torch.equal(pruned(model, backbone.shape, scores)(batch).logits, model(batch).logits)
-        factorised = pruned(model, replace(backbone.shape, embedding_rank=32), scores) if family == "roberta" else model
+        factorised = (
+            pruned(model, replace(backbone.shape, embedding_rank=32), scores)
+            if family == "roberta"
+            else model
+        )
         torch.testing.assert_close(factorised(batch).logits, model(batch).logits, atol=1e-5, rtol=0)

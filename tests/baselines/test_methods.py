@@ -38,12 +38,16 @@ RATES = (1e-3, 3e-3)
 
 ONE_RATE: dict[str, Recipe] = {
     "bert": Bert(learning_rates=(1e-3,), epochs=1),
-    "deebert": DeeBert(learning_rates=(1e-3,), epochs=1, teacher=Bert(learning_rates=(1e-3,), epochs=1)),
+    "deebert": DeeBert(
+        learning_rates=(1e-3,), epochs=1, teacher=Bert(learning_rates=(1e-3,), epochs=1)
+    ),
     "pabee": Pabee(learning_rates=(1e-3,), epochs=1),
 }
 TWO_RATES: dict[str, Recipe] = {
     "bert": Bert(learning_rates=RATES, epochs=2),
-    "deebert": DeeBert(learning_rates=RATES, epochs=2, teacher=Bert(learning_rates=(1e-3,), epochs=1)),
+    "deebert": DeeBert(
+        learning_rates=RATES, epochs=2, teacher=Bert(learning_rates=(1e-3,), epochs=1)
+    ),
     "pabee": Pabee(learning_rates=RATES, epochs=2),
 }
 
@@ -55,7 +59,9 @@ def _tensors(model: MultiExitModel, beginning: str = "") -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
     """One cache for the tests that only look at fitted models."""
-    return Work(2, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("shared"), model_format())
+    return Work(
+        2, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("shared"), model_format()
+    )
 
 
 def _model(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> EncoderModel:
@@ -64,8 +70,13 @@ def _model(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> En
     return model
 
 
-@pytest.mark.parametrize(("name", "exits"), [("bert", (None, None, "dense")), ("deebert", ("dense",) * 3), ("pabee", ("shared",) * 3)])
-def test_fitted_model_has_method_exits(shared: Work, few_rows: TaskData, micro: Backbone, name: str, exits: tuple[str | None, ...]) -> None:
+@pytest.mark.parametrize(
+    ("name", "exits"),
+    [("bert", (None, None, "dense")), ("deebert", ("dense",) * 3), ("pabee", ("shared",) * 3)],
+)
+def test_fitted_model_has_method_exits(
+    shared: Work, few_rows: TaskData, micro: Backbone, name: str, exits: tuple[str | None, ...]
+) -> None:
     """A fitted model has the exits of its method and of the untrained one."""
     model = _model(shared, ONE_RATE[name], few_rows, micro)
     untrained = ONE_RATE[name].untrained(micro, few_rows.task)
@@ -75,7 +86,9 @@ def test_fitted_model_has_method_exits(shared: Work, few_rows: TaskData, micro: 
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_fit_uses_named_stages(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+def test_fit_uses_named_stages(
+    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+) -> None:
     """The stages of a fit are those whose revisions the method names."""
     fitted = ONE_RATE[name].fit(few_rows, micro, shared)
     assert {use.report.name for use in fitted.stage.uses()} == set(ONE_RATE[name].revisions())
@@ -92,7 +105,9 @@ def test_deebert_last_exit_equals_bert(shared: Work, few_rows: TaskData, micro: 
 
 def test_deebert_trains_new_exits_only(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
     """DeeBERT trains only the new exits."""
-    first, second = (_model(shared, ONE_RATE[name], few_rows, micro) for name in ("bert", "deebert"))
+    first, second = (
+        _model(shared, ONE_RATE[name], few_rows, micro) for name in ("bert", "deebert")
+    )
     for beginning in ("embedding.", "layers.", "exits.2."):
         assert same_weights(_tensors(first, beginning), _tensors(second, beginning))
     last = exit_heads(first)[0].pooler
@@ -117,9 +132,18 @@ class Seen:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     noted = Seen([], [], [], [])
 
-    def watched(model: EncoderModel, loss: Loss, rows: Split, score: Score, schedule: Schedule, run: StageRun) -> Training:
+    def watched(
+        model: EncoderModel,
+        loss: Loss,
+        rows: Split,
+        score: Score,
+        schedule: Schedule,
+        run: StageRun,
+    ) -> Training:
         noted.models.append(model)
-        noted.trained.append({name for name, parameter in model.named_parameters() if parameter.requires_grad})
+        noted.trained.append(
+            {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+        )
         noted.start.append({name: value.clone() for name, value in model.state_dict().items()})
         noted.rows.append(rows)
         return train(model, loss, rows, score, schedule, run)
@@ -128,12 +152,17 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return noted
 
 
-def test_deebert_poolers_start_from_last(work: Work, few_rows: TaskData, micro: Backbone, seen: Seen) -> None:
+def test_deebert_poolers_start_from_last(
+    work: Work, few_rows: TaskData, micro: Backbone, seen: Seen
+) -> None:
     """DeeBERT's new poolers start from the last exit's, and its classifiers afresh."""
     ONE_RATE["deebert"].fit(few_rows, micro, work)
     _, start = seen.start
     for kind in ("weight", "bias"):
-        assert all(torch.equal(start[f"exits.{exit_}.pooler.{kind}"], start[f"exits.2.pooler.{kind}"]) for exit_ in (0, 1))
+        assert all(
+            torch.equal(start[f"exits.{exit_}.pooler.{kind}"], start[f"exits.2.pooler.{kind}"])
+            for exit_ in (0, 1)
+        )
     assert len({float(start[f"exits.{exit_}.classifier.weight"].sum()) for exit_ in (0, 1, 2)}) == 3
     everything, new = seen.trained
     assert everything == {name for name, _ in seen.models[0].named_parameters()}
@@ -141,7 +170,9 @@ def test_deebert_poolers_start_from_last(work: Work, few_rows: TaskData, micro: 
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_methods_train_on_training_rows(work: Work, few_rows: TaskData, micro: Backbone, seen: Seen, name: str) -> None:
+def test_methods_train_on_training_rows(
+    work: Work, few_rows: TaskData, micro: Backbone, seen: Seen, name: str
+) -> None:
     """Methods train on the training rows alone."""
     ONE_RATE[name].fit(few_rows, micro, work)
     assert all(rows is few_rows.train for rows in seen.rows)
@@ -149,13 +180,24 @@ def test_methods_train_on_training_rows(work: Work, few_rows: TaskData, micro: B
 
 @pytest.mark.parametrize(("name", "weights"), [("bert", (1.0,)), ("pabee", (1 / 6, 2 / 6, 3 / 6))])
 def test_exit_loss_weights_match_papers(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch, name: str, weights: tuple[float, ...]
+    work: Work,
+    few_rows: TaskData,
+    micro: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    weights: tuple[float, ...],
 ) -> None:
     """The weights of the exits' losses are those of the papers."""
     stages: list[FineTune] = []
     plain = FineTune.fit
 
-    def watched(self: FineTune, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def watched(
+        self: FineTune,
+        parents: tuple[MultiExitModel, ...],
+        data: TaskData,
+        backbone: Backbone,
+        run: StageRun,
+    ) -> FreshFit:
         stages.append(self)
         return plain(self, parents, data, backbone, run)
 
@@ -165,7 +207,9 @@ def test_exit_loss_weights_match_papers(
     assert stage.weights == pytest.approx(weights)
 
 
-def _first_loss(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> tuple[float, np.ndarray, np.ndarray]:
+def _first_loss(
+    work: Work, method: Recipe, data: TaskData, backbone: Backbone
+) -> tuple[float, np.ndarray, np.ndarray]:
     """The loss of an epoch in which nothing moves, with the exits' logits and the labels of the training rows."""
     still = replace(backbone, shape=replace(backbone.shape, dropout=0.0))
     fitted = method.fit(data, still, work)
@@ -190,39 +234,53 @@ def test_losses_match_the_papers(work: Work, few_rows: TaskData, micro: Backbone
     loss, logits, labels = _first_loss(work, bert, few_rows, spread)
     assert loss == pytest.approx(_cross_entropies(logits, labels)[0], abs=1e-6)
     loss, logits, labels = _first_loss(work, Pabee(**still), few_rows, spread)
-    assert loss == pytest.approx(float(np.average(_cross_entropies(logits, labels), weights=(1, 2, 3))), abs=1e-6)
+    assert loss == pytest.approx(
+        float(np.average(_cross_entropies(logits, labels), weights=(1, 2, 3))), abs=1e-6
+    )
     loss, logits, labels = _first_loss(work, DeeBert(**still, teacher=bert), few_rows, spread)
     assert loss == pytest.approx(_cross_entropies(logits, labels)[:2].sum(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_selection_chooses_learning_rate(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+def test_selection_chooses_learning_rate(
+    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+) -> None:
     """The learning rate is the one whose best epoch scores highest on selection."""
     method = TWO_RATES[name]
     fitted = method.fit(few_rows, micro, shared)
     by_hand = []
     for rate in RATES:
-        alone = replace(method, learning_rates=(rate,)).fit(few_rows, micro, shared.at_seed(SEARCH_SEED))
+        alone = replace(method, learning_rates=(rate,)).fit(
+            few_rows, micro, shared.at_seed(SEARCH_SEED)
+        )
         trace = collect(alone.stage.model, few_rows.selection, 16, CPU)
         right = (trace.predictions() == trace.labels).mean(-1)
         by_hand.append(float(right[:-1].mean() if name == "deebert" else right.mean()))
     assert [trial.score for trial in fitted.trials] == pytest.approx(by_hand)
     assert [trial.value for trial in fitted.trials] == list(RATES)
-    assert {(trial.stage, trial.field) for trial in fitted.trials} == {(fitted.stage.stored.report.name, "learning_rate")}
+    assert {(trial.stage, trial.field) for trial in fitted.trials} == {
+        (fitted.stage.stored.report.name, "learning_rate")
+    }
     best = by_hand.index(max(by_hand))
     assert [trial.chosen for trial in fitted.trials] == [place == best for place in range(2)]
 
 
-def test_chosen_rate_is_fitted(work: Work, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_chosen_rate_is_fitted(
+    work: Work, shared: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """The chosen rate is the one that is fitted."""
     fitted = TWO_RATES["bert"].fit(few_rows, micro, shared)
     (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
-    alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(few_rows, micro, work.at_seed(shared.seed))
+    alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(
+        few_rows, micro, work.at_seed(shared.seed)
+    )
     assert fitted.stage.key == alone.stage.key
     assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
 
 
-def test_search_keeps_one_model(work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_keeps_one_model(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the chosen rate keeps its model, and the search is not repeated."""
     first = TWO_RATES["bert"].fit(few_rows, micro, work)
     models = list((work.cache / "stages").glob("*/model"))
@@ -250,7 +308,9 @@ def test_single_layer_has_no_early_exit(micro: Backbone, name: str) -> None:
 
 def test_diverging_rate_is_failed_trial(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """A rate that diverges is a failed trial."""
-    fitted = replace(TWO_RATES["bert"], learning_rates=(1e30, 1e-3), clip=1e30).fit(few_rows, micro, work)
+    fitted = replace(TWO_RATES["bert"], learning_rates=(1e30, 1e-3), clip=1e30).fit(
+        few_rows, micro, work
+    )
     lost, won = fitted.trials
     assert (lost.value, lost.score, lost.seconds, lost.chosen) == (1e30, None, None, False)
     assert won.chosen
@@ -260,20 +320,29 @@ def test_diverging_rate_is_failed_trial(work: Work, few_rows: TaskData, micro: B
 def test_all_diverging_rates_are_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """When every rate diverges all are named."""
     with pytest.raises(IncompleteError) as caught:
-        replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(few_rows, micro, work)
+        replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(
+            few_rows, micro, work
+        )
     assert_says(caught, "fine-tune", "1e+30", "1e+29", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_seeds_share_one_search(shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+def test_seeds_share_one_search(
+    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+) -> None:
     """All seeds use the trials of one fixed seed."""
-    fits = {seed: TWO_RATES[name].fit(few_rows, micro, shared.at_seed(seed)) for seed in (SEARCH_SEED, 2, 3)}
+    fits = {
+        seed: TWO_RATES[name].fit(few_rows, micro, shared.at_seed(seed))
+        for seed in (SEARCH_SEED, 2, 3)
+    }
     assert len({fitted.trials for fitted in fits.values()}) == 1
     assert len({fitted.stage.key for fitted in fits.values()}) == 3
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
-def test_fitting_ignores_dev_and_calibration(work: Work, shared: Work, few_rows: TaskData, micro: Backbone, name: str) -> None:
+def test_fitting_ignores_dev_and_calibration(
+    work: Work, shared: Work, few_rows: TaskData, micro: Backbone, name: str
+) -> None:
     """Fitting never looks at dev or calibration.
 
     Without texts, tokens or labels (the row numbers stay, since the key knows them) the same comes
@@ -298,7 +367,11 @@ def similarity(few_rows: TaskData) -> TaskData:
     def scored(split: Split) -> Split:
         sevens = draw.integers(0, 13, len(split))
         ids = tuple(np.where(np.arange(12) < count, 7, 8).astype(np.int32) for count in sevens)
-        return replace(split, labels=5 * sevens / 12, tokens=Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0))
+        return replace(
+            split,
+            labels=5 * sevens / 12,
+            tokens=Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0),
+        )
 
     splits = {name: scored(split) for name, split in few_rows.splits().items()}
     return replace(few_rows, task=task, data_fingerprint="similarity", **splits)
@@ -313,7 +386,9 @@ def test_pabee_scales_squared_errors(work: Work, similarity: TaskData, micro: Ba
     assert loss == pytest.approx(float(np.average(errors, weights=(1, 2, 3))), abs=1e-6)
 
 
-def test_pabee_regression_exits_by_patience(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_pabee_regression_exits_by_patience(
+    work: Work, similarity: TaskData, micro: Backbone
+) -> None:
     """PABEE learns a regression in label units, and its rows leave by patience."""
     method = Pabee(learning_rates=(5e-3,), epochs=5, batch_size=8)
     fitted = method.fit(similarity, micro, work)
@@ -331,13 +406,19 @@ def test_pabee_regression_exits_by_patience(work: Work, similarity: TaskData, mi
     assert set(exits) == {1, 2}
 
 
-def test_regression_selection_uses_first_metric(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_regression_selection_uses_first_metric(
+    work: Work, similarity: TaskData, micro: Backbone
+) -> None:
     """The selection of a regression is scored by its first metric."""
     fitted = Bert(learning_rates=(1e-3,), epochs=2).fit(similarity, micro, work)
     report = fitted.stage.stored.report
     trace = collect(fitted.stage.model, similarity.selection, 16, CPU)
     expected = np.corrcoef(trace.predictions()[0], trace.labels)[0, 1]
-    assert max(report.selection) == report.selection[report.best_epoch - 1] == pytest.approx(expected, abs=1e-4)
+    assert (
+        max(report.selection)
+        == report.selection[report.best_epoch - 1]
+        == pytest.approx(expected, abs=1e-4)
+    )
 
 
 def test_deebert_fits_a_regression(work: Work, similarity: TaskData, micro: Backbone) -> None:
@@ -350,13 +431,23 @@ def test_fixed_run_keeps_its_numbers(work: Work, tmp_path: Path) -> None:
     """The numbers of one small fixed run are our own. They move only when the stage's revision is
     raised, which makes new stages and runs of old ones."""
     data, backbone = fixed_data(), FIXED
-    schedule = Schedule(epochs=3, batch_size=8, learning_rate=3e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+    schedule = Schedule(
+        epochs=3,
+        batch_size=8,
+        learning_rate=3e-3,
+        warmup=0.1,
+        weight_decay=0.01,
+        clip=1.0,
+        accumulation=1,
+    )
 
     def fit(stage: FineTune | AddExits, *parents: MultiExitModel) -> FreshFit:
         seed = seed_all(1, stage.name)
         scratch = tmp_path / stage.name
         scratch.mkdir()
-        return stage.fit(parents, data, backbone, StageRun(work.compute, "a cell", stage.name, seed, scratch))
+        return stage.fit(
+            parents, data, backbone, StageRun(work.compute, "a cell", stage.name, seed, scratch)
+        )
 
     bert = fit(FineTune("fine-tune", (None, None, "dense"), (1.0,), schedule))
     deebert = fit(AddExits("deebert-exits", "dense", schedule), bert.model)

@@ -49,7 +49,14 @@ from harness.records import Training
 
 CPU = torch.device("cpu")
 QUICK = TinyBert(
-    layers=2 / 3, width=1 / 2, ffn=1 / 2, general_epochs=1, intermediate_steps=2, prediction_steps=2, augmentation=2, learning_rates=(1e-3,)
+    layers=2 / 3,
+    width=1 / 2,
+    ffn=1 / 2,
+    general_epochs=1,
+    intermediate_steps=2,
+    prediction_steps=2,
+    augmentation=2,
+    learning_rates=(1e-3,),
 )
 
 
@@ -75,15 +82,24 @@ def names(fit: Fitted) -> list[str]:
         (TINYBERT_HALF, "minilm", 4, 192, 768),
     ],
 )
-def test_presets_are_shares_of_backbone(method: TinyBert, backbone: str, layers: int, hidden: int, ffn: int) -> None:
+def test_presets_are_shares_of_backbone(
+    method: TinyBert, backbone: str, layers: int, hidden: int, ffn: int
+) -> None:
     """Presets are shares of the backbone."""
     found = BACKBONES[backbone]
     shape = smaller(found.shape, method.layers, method.width, method.ffn)
-    assert (shape.layers, shape.hidden, set(shape.ffn), set(shape.heads)) == (layers, hidden, {ffn}, {12})
+    assert (shape.layers, shape.hidden, set(shape.ffn), set(shape.heads)) == (
+        layers,
+        hidden,
+        {ffn},
+        {12},
+    )
     assert shape.head_size * 12 == hidden
 
 
-@pytest.mark.parametrize(("method", "millions", "gmacs"), [(TINYBERT, 14.35, 0.624), (TINYBERT_6L, 66.96, 5.587)])
+@pytest.mark.parametrize(
+    ("method", "millions", "gmacs"), [(TINYBERT, 14.35, 0.624), (TINYBERT_6L, 66.96, 5.587)]
+)
 def test_bert_base_presets_match_paper(method: TinyBert, millions: float, gmacs: float) -> None:
     """Presets of BERT-base have the published parameters and MACs.
 
@@ -97,7 +113,13 @@ def test_bert_base_presets_match_paper(method: TinyBert, millions: float, gmacs:
 
 @pytest.mark.parametrize(
     ("student", "teacher", "places"),
-    [(4, 12, (3, 6, 9, 12)), (6, 12, (2, 4, 6, 8, 10, 12)), (4, 6, (1, 3, 4, 6)), (2, 6, (3, 6)), (3, 3, (1, 2, 3))],
+    [
+        (4, 12, (3, 6, 9, 12)),
+        (6, 12, (2, 4, 6, 8, 10, 12)),
+        (4, 6, (1, 3, 4, 6)),
+        (2, 6, (3, 6)),
+        (3, 3, (1, 2, 3)),
+    ],
 )
 def test_layer_map_spreads_evenly(student: int, teacher: int, places: tuple[int, ...]) -> None:
     """Layers learn from layers that are spread evenly, the last from the last.
@@ -112,19 +134,28 @@ def test_layer_map_spreads_evenly(student: int, teacher: int, places: tuple[int,
 @pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
 def test_last_part_learns_predictions(
-    soft: bool, task: str, micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    soft: bool,
+    task: str,
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The last part learns the teacher's predictions or the labels."""
     losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
 
-    def train(model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object) -> Training:
+    def train(
+        model: EncoderModel, loss: Callable[[EncoderModel, Examples], Tensor], *_: object
+    ) -> Training:
         losses.append(loss)
         return Training(1, 1, 0.0, 0.0, (), 1)
 
     monkeypatch.setattr(stages, "train", train)
     data = replace(few_rows, task=TASKS[task])
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
-    config = ModelConfig(micro.shape, "mean", data.task.classes, data.task.scale, (None, None, "dense"))
+    config = ModelConfig(
+        micro.shape, "mean", data.task.classes, data.task.scale, (None, None, "dense")
+    )
     teacher = EncoderModel(config).eval()
     fit = DistilAnswers("prediction", shape, "dense", float(soft), 1.0, None, make_schedule()).fit(
         (teacher,), data, micro, make_run(tmp_path / "s")
@@ -133,7 +164,11 @@ def test_last_part_learns_predictions(
     assert isinstance(student, EncoderModel)
     examples = Examples.of(data.train, torch.arange(8).numpy(), CPU)
     with torch.no_grad():
-        own, wanted, labels = student(examples.batch).logits[-1], teacher(examples.batch).logits[-1], examples.labels
+        own, wanted, labels = (
+            student(examples.batch).logits[-1],
+            teacher(examples.batch).logits[-1],
+            examples.labels,
+        )
         if task == "stsb":
             expected = ((own[:, 0] - (wanted[:, 0] if soft else labels)) / 5).square().mean()
         else:
@@ -143,9 +178,12 @@ def test_last_part_learns_predictions(
 
 
 @pytest.mark.parametrize(
-    ("steps", "rows", "epochs"), [(1, 16, 1), (2, 32, 2), (3, 48, 3), (6, 48, 6), (7, 48, 7), (11, 48, 1), (100, 48, 10)]
+    ("steps", "rows", "epochs"),
+    [(1, 16, 1), (2, 32, 2), (3, 48, 3), (6, 48, 6), (7, 48, 7), (11, 48, 1), (100, 48, 10)],
 )
-def test_step_bound_makes_equal_epochs(few_rows: TaskData, steps: int, rows: int, epochs: int) -> None:
+def test_step_bound_makes_equal_epochs(
+    few_rows: TaskData, steps: int, rows: int, epochs: int
+) -> None:
     """A bound on steps is kept exactly, in equal epochs.
 
     48 rows, 16 a step; each row comes as often as another, to within one."""
@@ -157,7 +195,9 @@ def test_step_bound_makes_equal_epochs(few_rows: TaskData, steps: int, rows: int
     assert set(counts) == set(found.rows.ids.tolist())
     assert max(counts.values()) - min(counts.values()) <= 1
     again = bounded(few_rows.train, schedule, steps)
-    assert [part.ids.tolist() for part in again.parts] == [part.ids.tolist() for part in found.parts]
+    assert [part.ids.tolist() for part in again.parts] == [
+        part.ids.tolist() for part in found.parts
+    ]
 
 
 def test_unbounded_epochs_have_all_rows(few_rows: TaskData) -> None:
@@ -170,15 +210,21 @@ def test_unbounded_epochs_have_all_rows(few_rows: TaskData) -> None:
 # --- the method
 
 
-def test_parts_chain_and_pretraining_is_shared(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_parts_chain_and_pretraining_is_shared(
+    small_work: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """Every part stands on the one before, and pre-training runs once."""
     fits = [QUICK.fit(few_rows, micro, replace(small_work, seed=seed)) for seed in (2, 3)]
-    assert [names(fit) for fit in fits] == [["masked-lm", "general", "fine-tune", "intermediate", "prediction"]] * 2
+    assert [names(fit) for fit in fits] == [
+        ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]
+    ] * 2
     keys = [[use.report.key for use in fit.uses()] for fit in fits]
     assert keys[0][:2] == keys[1][:2]
     assert all(len({one, other}) == 2 for one, other in list(zip(*keys, strict=True))[2:])
     assert (fits[0].stage.weights().loaded, len(fits[0].stage.weights().fresh)) == (0, 1)
-    bert = Bert(learning_rates=QUICK.teacher.learning_rates).fit(few_rows, micro, replace(small_work, seed=2))
+    bert = Bert(learning_rates=QUICK.teacher.learning_rates).fit(
+        few_rows, micro, replace(small_work, seed=2)
+    )
     assert bert.stage.key == keys[0][2]
     rows = [use.report.rows for use in fits[0].uses()]
     assert rows[3:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
@@ -189,9 +235,15 @@ def test_parts_chain_and_pretraining_is_shared(small_work: Work, few_rows: TaskD
     ("change", "stages"),
     [
         ({"general": False}, ["masked-lm", "fine-tune", "intermediate", "prediction"]),
-        ({"attention": False, "hidden": False, "embedding": False}, ["masked-lm", "fine-tune", "prediction"]),
+        (
+            {"attention": False, "hidden": False, "embedding": False},
+            ["masked-lm", "fine-tune", "prediction"],
+        ),
         ({"augmentation": 0}, ["general", "fine-tune", "intermediate", "prediction"]),
-        ({"prediction": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
+        (
+            {"prediction": False},
+            ["masked-lm", "general", "fine-tune", "intermediate", "prediction"],
+        ),
         ({"attention": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
         ({"hidden": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
         ({"embedding": False}, ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]),
@@ -199,7 +251,11 @@ def test_parts_chain_and_pretraining_is_shared(small_work: Work, few_rows: TaskD
     ids=str,
 )
 def test_each_switch_changes_its_part(
-    small_work: Work, few_rows: TaskData, micro: Backbone, change: dict[str, bool], stages: list[str]
+    small_work: Work,
+    few_rows: TaskData,
+    micro: Backbone,
+    change: dict[str, bool],
+    stages: list[str],
 ) -> None:
     """Each switch changes what it names."""
     method = replace(QUICK, **change)
@@ -209,7 +265,11 @@ def test_each_switch_changes_its_part(
     assert not same_weights(weights_of(fit.stage.model), weights_of(whole.stage.model))
     same = {use.report.key for use in fit.uses()} & {use.report.key for use in whole.uses()}
     kept = {use.report.name for use in fit.uses() if use.report.key in same}
-    before = {"general": {"masked-lm"}, "augmentation": {"general"}, "prediction": {"masked-lm", "general", "intermediate"}}
+    before = {
+        "general": {"masked-lm"},
+        "augmentation": {"general"},
+        "prediction": {"masked-lm", "general", "intermediate"},
+    }
     assert kept == {"fine-tune"} | before.get(next(iter(change)), {"masked-lm"})
 
 
@@ -239,26 +299,36 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Lesson]:
 
 
 @pytest.mark.parametrize("term", ["attention", "hidden", "embedding"])
-def test_disabled_term_is_never_learned(term: str, lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_disabled_term_is_never_learned(
+    term: str, lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """A term that is off is learned in no part, and the teacher never trains."""
     replace(QUICK, **{term: False}).fit(few_rows, micro, small_work)
-    assert {lesson.inside for lesson in lessons} == {Inside(**{name: name != term for name in ("attention", "hidden", "embedding")})}
+    assert {lesson.inside for lesson in lessons} == {
+        Inside(**{name: name != term for name in ("attention", "hidden", "embedding")})
+    }
     assert {lesson.training for lesson in lessons} == {(True, False)}
 
 
 @pytest.mark.slow
-def test_altered_rows_reach_the_loss(lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_altered_rows_reach_the_loss(
+    lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     own = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
     reached = []
     for copies in (0, 2):
-        replace(QUICK, general=False, intermediate_steps=10, augmentation=copies).fit(few_rows, micro, small_work)
+        replace(QUICK, general=False, intermediate_steps=10, augmentation=copies).fit(
+            few_rows, micro, small_work
+        )
         reached.append({row for lesson in lessons for row in lesson.rows})
         lessons.clear()
     assert reached[0] == own
     assert len(reached[1] - own) > len(own)
 
 
-def test_learning_rates_follow_authors(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_rates_follow_authors(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The inside of the task is learned at one rate, and all else at a falling one.
 
     As in the authors' code: schedule "none" there, warm-up and decay in general distillation and in
@@ -272,9 +342,18 @@ def test_learning_rates_follow_authors(small_work: Work, few_rows: TaskData, mic
 
     for module in (tinybert, stages):
         monkeypatch.setattr(module, "train", watched)
-    replace(QUICK, general_rate=3e-3, general_batch=8, intermediate_rate=2e-3).fit(few_rows, micro, small_work)
-    told = {name: (one.learning_rate, one.batch_size, one.warmup, one.decay) for name, one in found.items()}
-    assert told == {"general": (3e-3, 8, 0.1, True), "intermediate": (2e-3, 32, 0.0, False), "prediction": (1e-3, 32, 0.1, True)}
+    replace(QUICK, general_rate=3e-3, general_batch=8, intermediate_rate=2e-3).fit(
+        few_rows, micro, small_work
+    )
+    told = {
+        name: (one.learning_rate, one.batch_size, one.warmup, one.decay)
+        for name, one in found.items()
+    }
+    assert told == {
+        "general": (3e-3, 8, 0.1, True),
+        "intermediate": (2e-3, 32, 0.0, False),
+        "prediction": (1e-3, 32, 0.1, True),
+    }
 
 
 def test_paper_preset_has_papers_schedule() -> None:
@@ -284,17 +363,30 @@ def test_paper_preset_has_papers_schedule() -> None:
     of general distillation."""
     method = TINYBERT_PAPER
     assert (method.general_epochs, method.general_batch, method.general_rate) == (3, 256, 5e-5)
-    assert (method.intermediate_steps, method.intermediate_epochs, method.intermediate_rate) == (None, 20, 5e-5)
-    assert (method.prediction_steps, method.epochs, method.learning_rates) == (None, 3, (1e-5, 2e-5, 3e-5))
+    assert (method.intermediate_steps, method.intermediate_epochs, method.intermediate_rate) == (
+        None,
+        20,
+        5e-5,
+    )
+    assert (method.prediction_steps, method.epochs, method.learning_rates) == (
+        None,
+        3,
+        (1e-5, 2e-5, 3e-5),
+    )
     assert (method.augmentation, method.replaced, method.candidates) == (20, 0.4, 15)
     assert replace(TINYBERT, head="plain").untrained(BACKBONES["minilm"], TASKS["sst2"]).config == (
         replace(method, head="plain").untrained(BACKBONES["minilm"], TASKS["sst2"]).config
     )
 
 
-def test_poor_word_head_is_remarked(small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_poor_word_head_is_remarked(
+    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A head that knows few words is named in the record, and only where words are put in."""
-    poor, none = (method.fit(few_rows, micro, small_work) for method in (QUICK, replace(QUICK, augmentation=0)))
+    poor, none = (
+        method.fit(few_rows, micro, small_work)
+        for method in (QUICK, replace(QUICK, augmentation=0))
+    )
     told = max(poor.uses()[0].report.selection)
     (remark,) = poor.remarks
     assert names_in_order(remark, "augmentation", f"{told:.3f}", "0.30")
@@ -303,10 +395,16 @@ def test_poor_word_head_is_remarked(small_work: Work, few_rows: TaskData, micro:
     assert QUICK.fit(few_rows, micro, small_work).remarks == ()
 
 
-def test_unneeded_corpus_is_not_read(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+def test_unneeded_corpus_is_not_read(
+    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+) -> None:
     """Without corpus and augmentation no sentence is read."""
     method = replace(QUICK, general=False, augmentation=0)
-    assert [each.reads() for each in (method, QUICK, replace(QUICK, general=False))] == [Reads(), Reads(True, True), Reads(True, True)]
+    assert [each.reads() for each in (method, QUICK, replace(QUICK, general=False))] == [
+        Reads(),
+        Reads(True, True),
+        Reads(True, True),
+    ]
     fit = method.fit(few_rows, micro, replace(work, corpus=Corpus((tmp_path / "absent",))))
     assert fit.stage.model.exit_layers == [2]
 
@@ -314,13 +412,22 @@ def test_unneeded_corpus_is_not_read(work: Work, few_rows: TaskData, micro: Back
 def test_regression_runs_to_its_end(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """A regression runs to its end."""
     labels = torch.arange(48).numpy() / 10
-    data = replace(few_rows, task=TASKS["stsb"], train=replace(few_rows.train, labels=labels), data_fingerprint="0 to 5")
+    data = replace(
+        few_rows,
+        task=TASKS["stsb"],
+        train=replace(few_rows.train, labels=labels),
+        data_fingerprint="0 to 5",
+    )
     fit = QUICK.fit(data, micro, small_work)
     assert all(use.report.final_loss < 100 for use in fit.stage.uses())
 
 
 def test_published_student_replaces_general_part(
-    small_work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_work: Work,
+    few_rows: TaskData,
+    micro: Backbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A published student takes the place of general distillation."""
     small = replace(micro, name="small", shape=bert_shape(2, 16, 4, 24, micro.shape.vocabulary, 64))
@@ -330,12 +437,20 @@ def test_published_student_replaces_general_part(
     assert names(fit) == ["masked-lm", "start", "fine-tune", "intermediate", "prediction"]
     assert isinstance(fit.stage.model, EncoderModel)
     assert fit.stage.model.config.shape == small.shape
-    monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
+    monkeypatch.setitem(
+        BACKBONES,
+        "small",
+        replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)),
+    )
     with pytest.raises(HarnessError) as caught:
         method.settled(micro)
     assert_says(caught, 2, "micro", 4)
     foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
-    monkeypatch.setitem(BACKBONES, "small", replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)))
+    monkeypatch.setitem(
+        BACKBONES,
+        "small",
+        replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)),
+    )
     with pytest.raises(HarnessError) as caught:
         method.fit(few_rows, foreign, small_work)
     assert_says(caught, "small", "foreign")
@@ -344,12 +459,21 @@ def test_published_student_replaces_general_part(
 def test_fixed_run_keeps_its_numbers(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """The numbers of one small fixed run are our own. They move only when a stage's revision is
     raised, or with the demo's texts."""
-    method = replace(QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,)))
+    method = replace(
+        QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,))
+    )
     fit = method.fit(few_rows, micro, small_work)
     assert (DistilInside.revision, DistilAnswers.revision, AUGMENTATION_REVISION) == (2, 1, 2)
     reached = {use.report.name: use.report.final_loss for use in fit.uses()}
     assert reached == pytest.approx(
-        {"masked-lm": 3.580554, "general": 4.666869, "fine-tune": 0.662052, "intermediate": 4.140733, "prediction": 0.653073}, abs=1e-3
+        {
+            "masked-lm": 3.580554,
+            "general": 4.666869,
+            "fine-tune": 0.662052,
+            "intermediate": 4.140733,
+            "prediction": 0.653073,
+        },
+        abs=1e-3,
     )
 
 

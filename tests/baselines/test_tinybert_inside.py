@@ -25,7 +25,9 @@ def eight(data: TaskData) -> Examples:
 
 
 def encoder(shape: EncoderShape) -> EncoderModel:
-    return EncoderModel(ModelConfig(shape, "mean", 2, 1.0, (None,) * (shape.layers - 1) + ("plain",))).eval()
+    return EncoderModel(
+        ModelConfig(shape, "mean", 2, 1.0, (None,) * (shape.layers - 1) + ("plain",))
+    ).eval()
 
 
 @pytest.fixture
@@ -44,7 +46,15 @@ def by_hand(pupil: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str
         for state, place in ((0, 0), (1, 2), (2, 4)):
             projection = pupil.projections[state]
             assert isinstance(projection, nn.Linear)
-            gap = (own[state][row, :real] @ projection.weight.T + projection.bias - wanted[place][row, :real]).square().mean()
+            gap = (
+                (
+                    own[state][row, :real] @ projection.weight.T
+                    + projection.bias
+                    - wanted[place][row, :real]
+                )
+                .square()
+                .mean()
+            )
             terms["embedding" if state == 0 else "hidden"] += gap / len(batch.ids)
             if state > 0:
                 one = scores(student, state - 1, own[state - 1][row, :real])
@@ -58,37 +68,62 @@ def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
     block = model.layers[layer]
     assert isinstance(block, Layer)
     size = model.config.shape.head_size
-    query, key = (functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key))
-    return torch.stack([q @ k.T / size**0.5 for q, k in zip(query.split(size, -1), key.split(size, -1), strict=True)])
+    query, key = (
+        functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key)
+    )
+    return torch.stack(
+        [
+            q @ k.T / size**0.5
+            for q, k in zip(query.split(size, -1), key.split(size, -1), strict=True)
+        ]
+    )
 
 
-@pytest.mark.parametrize("terms", [("attention", "hidden", "embedding"), ("attention",), ("hidden",), ("embedding",)], ids=str)
-def test_inside_loss_sums_mapped_layers(terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+@pytest.mark.parametrize(
+    "terms",
+    [("attention", "hidden", "embedding"), ("attention",), ("hidden",), ("embedding",)],
+    ids=str,
+)
+def test_inside_loss_sums_mapped_layers(
+    terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
+) -> None:
     """The loss is the sum of its terms over the mapped layers."""
     inside = Inside(**{name: name in terms for name in ("attention", "hidden", "embedding")})
     examples = eight(few_rows)
     with torch.no_grad():
         found = by_hand(*pair, examples)
-        torch.testing.assert_close(inside_loss(*pair, inside, examples), sum((found[name] for name in terms), torch.zeros(())))
+        torch.testing.assert_close(
+            inside_loss(*pair, inside, examples),
+            sum((found[name] for name in terms), torch.zeros(())),
+        )
 
 
-def test_student_and_projections_alone_learn(pair: tuple[Pupil, EncoderModel], few_rows: TaskData) -> None:
+def test_student_and_projections_alone_learn(
+    pair: tuple[Pupil, EncoderModel], few_rows: TaskData
+) -> None:
     """Only the student and its projections learn."""
     pupil, teacher = pair
     inside_loss(pupil, teacher, Inside(), eight(few_rows)).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     untouched = {name for name, parameter in pupil.named_parameters() if parameter.grad is None}
     assert untouched == {"student.exits.1.classifier.weight", "student.exits.1.classifier.bias"}
-    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in pupil.parameters())
+    assert all(
+        parameter.grad is None or parameter.grad.isfinite().all()
+        for parameter in pupil.parameters()
+    )
 
 
 @pytest.mark.slow
-def test_student_approaches_teacher_inside(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_student_approaches_teacher_inside(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """A student draws near to its teacher's inside."""
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
     losses = []
     for epochs in (1, 12):
-        stage = DistilInside("general", shape, Inside(), None, make_schedule(epochs=epochs, learning_rate=3e-3))
+        stage = DistilInside(
+            "general", shape, Inside(), None, make_schedule(epochs=epochs, learning_rate=3e-3)
+        )
         torch.manual_seed(1)
         fresh = stage.fit((), few_rows, micro, make_run(tmp_path / str(epochs)))
         losses.append(fresh.training.final_loss)

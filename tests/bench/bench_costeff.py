@@ -37,10 +37,14 @@ AUTHORS_EXITS = (0.527, 0.527, 0.527, 0.527, 0.596, 0.578)
 """Accuracy on dev, exit 1 to 6."""
 
 METHOD = CostEff(
-    teacher=Bert(epochs=3, learning_rates=(1e-4,)),  # what `selection` chose for RTE in the committed runs
+    teacher=Bert(
+        epochs=3, learning_rates=(1e-4,)
+    ),  # what `selection` chose for RTE in the committed runs
     learning_rates=(1e-4,),
     prediction_rates=(1.0,),
-    epochs_table=Epochs(assistant=2, period=(1 / 3, 1 / 3), hidden_share=0.5, hidden=(2, 2), prediction=(2, 2)),
+    epochs_table=Epochs(
+        assistant=2, period=(1 / 3, 1 / 3), hidden_share=0.5, hidden=(2, 2), prediction=(2, 2)
+    ),
     taylor_share=0.25,
 )
 
@@ -51,12 +55,20 @@ class MeasuredWork(Work):
 
     costs: list[list[str | int]] = field(default_factory=list)
 
-    def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+    def fitted(
+        self,
+        stage: Stage,
+        data: TaskData,
+        backbone: Backbone,
+        parents: tuple[FittedStage, ...] = (),
+    ) -> FittedStage:
         """Fit, with a look at the clock before and after."""
         _forget_peak()
         before = _cpu_s()
         done = super().fitted(stage, data, backbone, parents)
-        self.costs.append([stage.name, done.stored.report.steps, round(_cpu_s() - before), _peak_mb()])
+        self.costs.append(
+            [stage.name, done.stored.report.steps, round(_cpu_s() - before), _peak_mb()]
+        )
         return done
 
 
@@ -74,8 +86,12 @@ def main(data_dir: str) -> int:
     reached = METRICS["accuracy"](predictions(logits).astype(np.float64), data.dev.labels)
     total, mean, wanted = _cpu_s(), float(np.mean(reached)), float(np.mean(AUTHORS_EXITS))
     print(tabulate(work.costs, headers=["stage", "steps", "CPU s", "peak MB"]))
-    print(f"whole process: {total:.0f} CPU s (bar {BAR_CPU_S}, authors {AUTHORS_CPU_S}: {AUTHORS_CPU_S / total:.2f} times as many)")
-    print(f"accuracy of exits on dev: {' '.join(f'{value:.3f}' for value in reached)}, mean {mean:.3f} (authors {wanted:.3f})")
+    print(
+        f"whole process: {total:.0f} CPU s (bar {BAR_CPU_S}, authors {AUTHORS_CPU_S}: {AUTHORS_CPU_S / total:.2f} times as many)"
+    )
+    print(
+        f"accuracy of exits on dev: {' '.join(f'{value:.3f}' for value in reached)}, mean {mean:.3f} (authors {wanted:.3f})"
+    )
     return int(total > BAR_CPU_S or mean < wanted)
 
 

@@ -44,7 +44,9 @@ def model() -> EncoderModel:
 def test_yardstick(benchmark: BenchmarkFixture) -> None:
     """What the others are divided by: products of the libraries alone, none of our code."""
     random = np.random.default_rng(0)
-    left, right = (torch.from_numpy(random.normal(size=(256, 256)).astype(np.float32)) for _ in range(2))
+    left, right = (
+        torch.from_numpy(random.normal(size=(256, 256)).astype(np.float32)) for _ in range(2)
+    )
     values = random.normal(size=(50, 4000))
 
     def work() -> float:
@@ -58,14 +60,20 @@ def test_collect_500_rows(benchmark: BenchmarkFixture, model: EncoderModel, data
     assert trace.logits.shape == (4, len(data.dev), 2)
 
 
-def test_sweep_of_one_curve(benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData) -> None:
+def test_sweep_of_one_curve(
+    benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData
+) -> None:
     trace, costs = collect(model, data.dev, 32, torch.device("cpu")), piece_costs(model)
-    curve = benchmark(sweep, Entropy(), trace, costs, ("accuracy",), thresholds_from(Entropy(), trace))
+    curve = benchmark(
+        sweep, Entropy(), trace, costs, ("accuracy",), thresholds_from(Entropy(), trace)
+    )
     assert curve.left.sum(1).tolist() == [len(data.dev)] * len(curve.thresholds)
 
 
 @pytest.mark.parametrize("rows", [1, 32])
-def test_answer_early_never_leaving(benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData, rows: int) -> None:
+def test_answer_early_never_leaving(
+    benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData, rows: int
+) -> None:
     batch = collate(data.dev.tokens, np.arange(rows))
     answers = benchmark(answer_early, model, batch, Entropy(), 0.0)
     assert answers.exits.tolist() == [3] * rows

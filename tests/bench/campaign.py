@@ -18,7 +18,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 GRID = (
-    *("run", "--methods", "bert,deebert,pabee", "--tasks", "demo", "--seeds", "1,2", "--limit", "192", "--epochs", "2"),
+    *(
+        "run",
+        "--methods",
+        "bert,deebert,pabee",
+        "--tasks",
+        "demo",
+        "--seeds",
+        "1,2",
+        "--limit",
+        "192",
+        "--epochs",
+        "2",
+    ),
     *("--threads", "1", "--precision", "fp32", "--no-latency", "-q"),
 )
 CELLS = 12
@@ -48,14 +60,24 @@ def traces(folder: Path) -> dict[str, str]:
 
 def finished_stages(folder: Path) -> dict[str, str]:
     """The files of fitted stages, but for the models of those that no run uses, which may go."""
-    found = {name: value for name, value in digests(folder / "cache" / "stages", "*/**/*").items() if "." not in name.split("/")[0]}
+    found = {
+        name: value
+        for name, value in digests(folder / "cache" / "stages", "*/**/*").items()
+        if "." not in name.split("/")[0]
+    }
     used = {name.split("/")[0] for name in found if name.endswith("/wanted")}
-    return {name: value for name, value in found.items() if name.split("/")[0] in used or name.endswith("/stage.json")}
+    return {
+        name: value
+        for name, value in found.items()
+        if name.split("/")[0] in used or name.endswith("/stage.json")
+    }
 
 
 def finish(folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the grid to its end."""
-    return subprocess.run(command(folder), capture_output=True, text=True, timeout=SLOWEST_S, check=False)
+    return subprocess.run(
+        command(folder), capture_output=True, text=True, timeout=SLOWEST_S, check=False
+    )
 
 
 def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
@@ -63,7 +85,9 @@ def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
     generator, broken, folder, done, begun = random.Random(1), [], root / "killed-0", 0, 1
     while done < KILLS:
         before = finished_stages(folder)
-        child = subprocess.Popen(command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         moment = generator.uniform(1.0, 0.6 * seconds)
         try:
             child.wait(moment)
@@ -80,24 +104,39 @@ def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
         lost = [name for name, value in before.items() if after.get(name) != value]
         broken += [f"kill {done} after {moment:.1f} s: lost or changed {name}" for name in lost]
     answer = finish(folder)
-    broken += [f"the last run ended with {answer.returncode}: {answer.stderr}"] if answer.returncode else []
+    broken += (
+        [f"the last run ended with {answer.returncode}: {answer.stderr}"]
+        if answer.returncode
+        else []
+    )
     broken += ["traces differ from an undisturbed run"] if traces(folder) != wanted else []
     left = [str(path) for path in (folder / "results").rglob(".unfinished-*")]
-    print(f"kill -9: {done} kills in {begun} grids of {CELLS} cells, {len(left)} folders left unfinished, {len(broken)} things broken")
+    print(
+        f"kill -9: {done} kills in {begun} grids of {CELLS} cells, {len(left)} folders left unfinished, {len(broken)} things broken"
+    )
     return broken
 
 
 def crowd(root: Path, wanted: dict[str, str]) -> list[str]:
     """Several processes on one results folder and one cache."""
     folder = root / "crowd"
-    children = [subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
+    children = [
+        subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(PROCESSES)
+    ]
     answers = [child.communicate(timeout=SLOWEST_S) for child in children]
-    broken = [f"ended with {child.returncode}: {said[1]}" for child, said in zip(children, answers, strict=True) if child.returncode]
+    broken = [
+        f"ended with {child.returncode}: {said[1]}"
+        for child, said in zip(children, answers, strict=True)
+        if child.returncode
+    ]
     found = traces(folder)
     broken += ["traces differ from an undisturbed run"] if found != wanted else []
     runs = {str(Path(name).parent) for name in found}
     broken += [f"{len(runs)} runs, wanted {CELLS}"] if len(runs) != CELLS else []
-    print(f"{PROCESSES} processes on one folder: {len(runs)} runs of {CELLS} cells, {len(broken)} things broken")
+    print(
+        f"{PROCESSES} processes on one folder: {len(runs)} runs of {CELLS} cells, {len(broken)} things broken"
+    )
     return broken
 
 
@@ -105,7 +144,11 @@ def crowd(root: Path, wanted: dict[str, str]) -> list[str]:
 def small_file_system(folder: Path, megabytes: int) -> Iterator[bool]:
     """A file system of that size on the folder, where we may mount one."""
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
     try:
         yield mounted.returncode == 0
     finally:
@@ -124,17 +167,37 @@ def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
         filler.write_bytes(b"0" * (2**20 - 60_000))
         words = command(root / "full")
         words[words.index("--results-dir") + 1] = str(root / "small" / "results")
-        answer = subprocess.run(words, capture_output=True, text=True, timeout=SLOWEST_S, check=False)
+        answer = subprocess.run(
+            words, capture_output=True, text=True, timeout=SLOWEST_S, check=False
+        )
         lines = [line for line in answer.stderr.splitlines() if "No space left" in line]
         whole = sum(1 for _ in (root / "small" / "results").glob("*/*/*/record.json"))
-        half = [path for path in (root / "small" / "results").glob("*/*/*") if not (path / "record.json").is_file()]
-        broken += [f"ended with {answer.returncode}, wanted 3: {answer.stderr}"] if answer.returncode != 3 else []
+        half = [
+            path
+            for path in (root / "small" / "results").glob("*/*/*")
+            if not (path / "record.json").is_file()
+        ]
+        broken += (
+            [f"ended with {answer.returncode}, wanted 3: {answer.stderr}"]
+            if answer.returncode != 3
+            else []
+        )
         broken += [f"half-written: {path}" for path in half]
         broken += ["a traceback"] if "Traceback" in answer.stderr else []
         filler.unlink()
-        again = subprocess.run(words, capture_output=True, text=True, timeout=SLOWEST_S, check=False)
-        broken += [f"with room it ended with {again.returncode}: {again.stderr}"] if again.returncode else []
-        broken += ["traces differ from an undisturbed run"] if digests(root / "small" / "results", "*/*/[!.]*/trace*.npz") != wanted else []
+        again = subprocess.run(
+            words, capture_output=True, text=True, timeout=SLOWEST_S, check=False
+        )
+        broken += (
+            [f"with room it ended with {again.returncode}: {again.stderr}"]
+            if again.returncode
+            else []
+        )
+        broken += (
+            ["traces differ from an undisturbed run"]
+            if digests(root / "small" / "results", "*/*/[!.]*/trace*.npz") != wanted
+            else []
+        )
         said = f"{whole} runs stored, {len(lines)} lines of no space, {len(half)} half-written"
         print(f"full disk: code {answer.returncode}, {said}; with room {again.returncode}")
     return broken

@@ -15,21 +15,46 @@ YARDSTICK = "test_yardstick"
 
 def multiples(path: Path) -> dict[str, float]:
     """Benchmark -> its median over the yardstick's, from pytest-benchmark's JSON."""
-    medians = {one["name"]: one["stats"]["median"] for one in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]}
-    return {name: median / medians[YARDSTICK] for name, median in medians.items() if name != YARDSTICK}
+    medians = {
+        one["name"]: one["stats"]["median"]
+        for one in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
+    }
+    return {
+        name: median / medians[YARDSTICK] for name, median in medians.items() if name != YARDSTICK
+    }
 
 
 def main(words: list[str]) -> None:
     """Print the table, or save."""
     now = multiples(Path(words[0]))
     if "--save" in words:
-        BASELINE.write_text(json.dumps({name: float(f"{value:.4g}") for name, value in now.items()}, indent=1) + "\n", encoding="utf-8")
-    before: dict[str, float] = json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.is_file() else {}
+        BASELINE.write_text(
+            json.dumps({name: float(f"{value:.4g}") for name, value in now.items()}, indent=1)
+            + "\n",
+            encoding="utf-8",
+        )
+    before: dict[str, float] = (
+        json.loads(BASELINE.read_text(encoding="utf-8")) if BASELINE.is_file() else {}
+    )
     rows = [
-        [name, f"{value:.2f}", *([f"{before[name]:.2f}", f"{value / before[name]:.2f}"] if name in before else ["-", "-"])]
+        [
+            name,
+            f"{value:.2f}",
+            *(
+                [f"{before[name]:.2f}", f"{value / before[name]:.2f}"]
+                if name in before
+                else ["-", "-"]
+            ),
+        ]
         for name, value in now.items()
     ]
-    print(tabulate(rows, ["benchmark", "times the yardstick", "baseline", "now / baseline"], disable_numparse=True))
+    print(
+        tabulate(
+            rows,
+            ["benchmark", "times the yardstick", "baseline", "now / baseline"],
+            disable_numparse=True,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def test_help_shows_an_example(say: Say, command: str | None, option: str) -> No
     answer = say(*([command] if command else []), option)
     assert answer.code == 0
     assert answer.err == ""
-    assert any(line.strip().startswith(f"harness {command or 'run'}") for line in answer.out.splitlines())
+    assert any(
+        line.strip().startswith(f"harness {command or 'run'}") for line in answer.out.splitlines()
+    )
 
 
 def test_group_help_lists_every_command(say: Say) -> None:
@@ -64,12 +66,17 @@ def test_help_answers_at_once() -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    bare, help_ = zip(*((seconds("-c", "pass"), seconds("-m", "harness", "--help")) for _ in range(5)), strict=True)
+    bare, help_ = zip(
+        *((seconds("-c", "pass"), seconds("-m", "harness", "--help")) for _ in range(5)),
+        strict=True,
+    )
     assert min(help_) < max(0.15, 3 * min(bare)), (bare, help_)
 
 
 def test_code_reaches_the_shell() -> None:
-    answer = subprocess.run([sys.executable, "-m", "harness", "rnu"], capture_output=True, text=True, check=False)
+    answer = subprocess.run(
+        [sys.executable, "-m", "harness", "rnu"], capture_output=True, text=True, check=False
+    )
     assert (answer.returncode, answer.stdout) == (2, "")
     assert "rnu" in answer.stderr
 
@@ -77,7 +84,9 @@ def test_code_reaches_the_shell() -> None:
 def test_bare_command_shows_the_help(say: Say) -> None:
     answer = say()
     assert answer.code in (0, 2)
-    assert any(line.strip().startswith("harness run") for line in (answer.out + answer.err).splitlines())
+    assert any(
+        line.strip().startswith("harness run") for line in (answer.out + answer.err).splitlines()
+    )
 
 
 def test_policies_offered_are_the_table() -> None:
@@ -88,9 +97,16 @@ def test_policies_offered_are_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "key", "names"), [("methods", "method", METHODS), ("tasks", "task", TASKS), ("backbones", "backbone", BACKBONES)]
+    ("what", "key", "names"),
+    [
+        ("methods", "method", METHODS),
+        ("tasks", "task", TASKS),
+        ("backbones", "backbone", BACKBONES),
+    ],
 )
-def test_lists_name_every_table_entry(say: Say, what: str, key: str, names: dict[str, object]) -> None:
+def test_lists_name_every_table_entry(
+    say: Say, what: str, key: str, names: dict[str, object]
+) -> None:
     answer = say("list", what, "--format", "json")
     assert (answer.code, answer.err) == (0, "")
     rows = json.loads(answer.out)
@@ -102,26 +118,47 @@ def test_lists_name_every_table_entry(say: Say, what: str, key: str, names: dict
 def test_runs_are_listed_with_cells(say: Say, stored: str) -> None:
     answer = say("list", "runs", "--format", "json", "--results-dir", stored)
     assert (answer.code, answer.err) == (0, "")
-    cells = [(row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(answer.out)]
-    expected = [(SINGLE, "rte", "bert", 1), (DYNAMIC, "rte", "deebert", 2), (REGRESSION, "stsb", "pabee", 2)]
+    cells = [
+        (row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(answer.out)
+    ]
+    expected = [
+        (SINGLE, "rte", "bert", 1),
+        (DYNAMIC, "rte", "deebert", 2),
+        (REGRESSION, "stsb", "pabee", 2),
+    ]
     assert cells == [(record.run_id, *cell) for record, *cell in expected]
 
 
 def test_settings_are_listed_in_full(say: Say) -> None:
     """Each setting of a method is told with its value, its choices and what it is."""
-    rows = {row["setting"]: row for row in json.loads(say("list", "methods", "costeff-8x", "--format", "json").out)}
-    flat = {row["method"]: row["settings"] for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}["costeff-8x"]
-    assert {f"costeff-8x.{name}" for name in flat} - set(rows) == {"costeff-8x.epochs_table"}, "which can be set from Python alone"
-    assert {name: row["value"] for name, row in rows.items()} == {name: flat[name.removeprefix("costeff-8x.")] for name in rows}
+    rows = {
+        row["setting"]: row
+        for row in json.loads(say("list", "methods", "costeff-8x", "--format", "json").out)
+    }
+    flat = {
+        row["method"]: row["settings"]
+        for row in json.loads(say("list", "methods", "-v", "--format", "json").out)
+    }["costeff-8x"]
+    assert {f"costeff-8x.{name}" for name in flat} - set(rows) == {"costeff-8x.epochs_table"}, (
+        "which can be set from Python alone"
+    )
+    assert {name: row["value"] for name, row in rows.items()} == {
+        name: flat[name.removeprefix("costeff-8x.")] for name in rows
+    }
     assert rows["costeff-8x.rounds"]["choices"] == ["iterative", "one"]
     assert rows["costeff-8x.pooling"]["choices"] == ["cls", "mean"]
     assert all(row["about"] for row in rows.values())
     lines = say("list", "methods", "costeff-8x").out.splitlines()
-    (place,) = [place for place, line in enumerate(lines) if line.startswith("costeff-8x.rounds=iterative ")]
+    (place,) = [
+        place for place, line in enumerate(lines) if line.startswith("costeff-8x.rounds=iterative ")
+    ]
     assert names_all(lines[place].partition(" ")[2], "iterative", "one")
     assert str(rows["costeff-8x.rounds"]["about"]).startswith(lines[place + 1].strip())
     assert "costeff-8x.equilibrium=true" in lines
-    assert any(line.startswith("costeff-8x.pooling=none ") and names_all(line, "cls", "mean") for line in lines)
+    assert any(
+        line.startswith("costeff-8x.pooling=none ") and names_all(line, "cls", "mean")
+        for line in lines
+    )
 
 
 def test_unlistable_names_are_one_line(say: Say) -> None:
@@ -133,15 +170,26 @@ def test_unlistable_names_are_one_line(say: Say) -> None:
 
 def test_verbose_lists_method_settings(say: Say) -> None:
     """Methods are listed with their settings for those who ask."""
-    rows = {row["method"]: row.get("settings", {}) for row in json.loads(say("list", "methods", "-v", "--format", "json").out)}
-    assert (rows["pabee"]["clip"], rows["pabee"]["epochs"], rows["deebert"]["teacher.warmup"]) == (1.0, None, 0.1)
+    rows = {
+        row["method"]: row.get("settings", {})
+        for row in json.loads(say("list", "methods", "-v", "--format", "json").out)
+    }
+    assert (rows["pabee"]["clip"], rows["pabee"]["epochs"], rows["deebert"]["teacher.warmup"]) == (
+        1.0,
+        None,
+        0.1,
+    )
     assert "teacher.warmup=0.1" in say("list", "methods", "-v").out
     assert "warmup" not in say("list", "methods").out
 
 
 def test_listed_runs_show_differing_settings(say: Say, stored: str) -> None:
     """Runs of a method are listed with the settings that differ."""
-    other = replace(SINGLE, run_id="51e1" + "0" * 12, spec=replace(SINGLE.spec, settings={**SINGLE.spec.settings, "epochs": 5}))
+    other = replace(
+        SINGLE,
+        run_id="51e1" + "0" * 12,
+        spec=replace(SINGLE.spec, settings={**SINGLE.spec.settings, "epochs": 5}),
+    )
     store_run(Path(stored), other)
     rows = json.loads(say("list", "runs", "--format", "json", "--results-dir", stored).out)
     assert [row["settings"] for row in rows] == [{"epochs": 3}, {"epochs": 5}, {}, {}]
@@ -160,7 +208,9 @@ def test_flops_of_bert_base_are_published(say: Say) -> None:
     """FLOPs of BERT-base at 128 tokens are those of the published shape.
 
     Closed form: 12 (4 t d^2 + 2 t^2 d + 2 t d f) + d^2 + 2 d with d = 768, f = 3072, t = 128."""
-    answer = say("flops", "bert", "--backbone", "bert-base-uncased", "--length", "128", "--format", "json")
+    answer = say(
+        "flops", "bert", "--backbone", "bert-base-uncased", "--length", "128", "--format", "json"
+    )
     assert (answer.code, answer.err) == (0, "")
     (row,) = json.loads(answer.out)
     assert row["exit"] == 12
@@ -174,7 +224,10 @@ def test_three_formats_hold_same_figures(say: Say, stored: str) -> None:
     rows = json.loads(say(*words, "--format", "json").out)
     table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
     assert [{name: float(value) for name, value in row.items()} for row in table] == rows
-    header, _, *lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in say(*words).out.splitlines()[2:]]
+    header, _, *lines = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in say(*words).out.splitlines()[2:]
+    ]
     assert header == list(rows[0])
     shown = [[float(cell.replace(",", "")) for cell in line] for line in lines]
     assert shown == [pytest.approx(list(row.values()), rel=1e-5) for row in rows]
@@ -185,11 +238,22 @@ def test_sweep_lines_are_distinct_points(say: Say, stored: str) -> None:
 
     Of neighbouring thresholds at which the same rows leave the first stands; given back, it lets
     the same rows leave."""
-    rows = json.loads(say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out)
+    rows = json.loads(
+        say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out
+    )
     assert len(rows) < 202
     assert all(one["MMACs"] < other["MMACs"] for one, other in itertools.pairwise(rows))
-    policy, trace = make_policy(Rule("entropy"), 2), random_trace(0, [exit_.layer for exit_ in DYNAMIC.exits])
-    again = sweep(policy, trace, DYNAMIC.costs, ("accuracy",), np.array([row["entropy (nats)"] for row in rows]))
+    policy, trace = (
+        make_policy(Rule("entropy"), 2),
+        random_trace(0, [exit_.layer for exit_ in DYNAMIC.exits]),
+    )
+    again = sweep(
+        policy,
+        trace,
+        DYNAMIC.costs,
+        ("accuracy",),
+        np.array([row["entropy (nats)"] for row in rows]),
+    )
     assert (again.macs / 1e6).tolist() == [row["MMACs"] for row in rows]
 
 
@@ -205,12 +269,21 @@ def test_sweep_knows_every_policy(say: Say, stored: str, policy: str) -> None:
 
 def test_dry_run_fits_nothing(say: Say, tmp_path: Path) -> None:
     """A dry run shows the cells and fits nothing."""
-    answer = say(*RUN, "--methods", "bert,deebert", "--dry-run", "--results-dir", "results", "--cache-dir", "cache")
+    answer = say(
+        *RUN,
+        "--methods",
+        "bert,deebert",
+        "--dry-run",
+        "--results-dir",
+        "results",
+        "--cache-dir",
+        "cache",
+    )
     assert (answer.code, answer.err) == (0, "")
     cells = planned(answer.out)
-    assert [(cell.task, cell.method, cell.backbone, cell.seed, cell.rows, cell.stored) for cell in cells] == [
-        ("demo-pair", method, "tiny", "1", "8", False) for method in ("bert", "deebert")
-    ]
+    assert [
+        (cell.task, cell.method, cell.backbone, cell.seed, cell.rows, cell.stored) for cell in cells
+    ] == [("demo-pair", method, "tiny", "1", "8", False) for method in ("bert", "deebert")]
     assert everything_under(tmp_path / "results") == everything_under(tmp_path / "cache") == {}
 
 

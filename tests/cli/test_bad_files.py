@@ -21,11 +21,25 @@ from harness.store.results import RECORD
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-QUICK = ["--limit", "8", "--threads", "1", "--no-latency", "--results-dir", "results", "--cache-dir", "cache"]
+QUICK = [
+    "--limit",
+    "8",
+    "--threads",
+    "1",
+    "--no-latency",
+    "--results-dir",
+    "results",
+    "--cache-dir",
+    "cache",
+]
 RUN = ["run", "--methods", "bert", *QUICK]
 OWN, ON_TSV, ON_BERT = (
     [*RUN, *words]
-    for words in (["--task-file", "own/mytask.toml"], ["--data-dir", "glue"], ["--tasks", "demo-pair", "--backbone", "./mine"])
+    for words in (
+        ["--task-file", "own/mytask.toml"],
+        ["--data-dir", "glue"],
+        ["--tasks", "demo-pair", "--backbone", "./mine"],
+    )
 )
 ON_SST2, GRID = [*ON_TSV, "--tasks", "sst2"], ["run", "--config", "grid.toml"]
 STORED = Path("stored") / "rte" / "deebert" / DYNAMIC.run_id
@@ -47,7 +61,9 @@ class Bad(NamedTuple):
     """The cell had begun: a last line counts the cells without a record."""
 
 
-def own_task(content: bytes | None = None, file: str = "train.csv", **changes: str | None) -> Callable[[], None]:
+def own_task(
+    content: bytes | None = None, file: str = "train.csv", **changes: str | None
+) -> Callable[[], None]:
     """A task of one's own, with a file of this content; `changes` are those of the task file."""
 
     def make() -> None:
@@ -132,39 +148,111 @@ def record(**changes: object) -> Callable[[], None]:
 
 TASK_FILES = [
     Bad("task file that is not there", lambda: None, OWN, ["own/mytask.toml"]),
-    Bad("task file that is no TOML", own_task(b"name = ", "mytask.toml"), OWN, ["own/mytask.toml", "TOML"]),
-    Bad("task file that is not UTF-8", own_task(b'name = "\xff"', "mytask.toml"), OWN, ["own/mytask.toml", "TOML"]),
-    Bad("key that does not exist", own_task(lables='["no", "yes"]'), OWN, ["own/mytask.toml", "lables", "labels"]),
-    Bad("metric that does not exist", own_task(metrics='"acuracy"'), OWN, ["own/mytask.toml", "acuracy", "accuracy"]),
+    Bad(
+        "task file that is no TOML",
+        own_task(b"name = ", "mytask.toml"),
+        OWN,
+        ["own/mytask.toml", "TOML"],
+    ),
+    Bad(
+        "task file that is not UTF-8",
+        own_task(b'name = "\xff"', "mytask.toml"),
+        OWN,
+        ["own/mytask.toml", "TOML"],
+    ),
+    Bad(
+        "key that does not exist",
+        own_task(lables='["no", "yes"]'),
+        OWN,
+        ["own/mytask.toml", "lables", "labels"],
+    ),
+    Bad(
+        "metric that does not exist",
+        own_task(metrics='"acuracy"'),
+        OWN,
+        ["own/mytask.toml", "acuracy", "accuracy"],
+    ),
     Bad(
         "metric that is others' code",
         own_task(metrics='["accuracy", "evaluate:squad"]'),
         OWN,
         ["own/mytask.toml", "metrics", "evaluate:squad", "--allow-metric-code"],
     ),
-    Bad("name of a task that exists", own_task(name='"sst2"'), OWN, ["own/mytask.toml", "name", "sst2"]),
-    Bad("data file that is not there", own_task(train='"trian.csv"'), OWN, ["own/mytask.toml", "train", "own/trian.csv"]),
-    Bad("column that is not there", own_task(text='"reveiw"'), OWN, ["train.csv", "reveiw", "review"]),
-    Bad("label that is not named", own_task(b"review,liked\ngood,maybe\n"), OWN, [("own/train.csv", 2, "maybe", "no", "yes")]),
-    Bad("row of another width", own_task(b"review,liked\ngood,yes,really\n"), OWN, [("own/train.csv", 2, 3, 2)]),
+    Bad(
+        "name of a task that exists",
+        own_task(name='"sst2"'),
+        OWN,
+        ["own/mytask.toml", "name", "sst2"],
+    ),
+    Bad(
+        "data file that is not there",
+        own_task(train='"trian.csv"'),
+        OWN,
+        ["own/mytask.toml", "train", "own/trian.csv"],
+    ),
+    Bad(
+        "column that is not there",
+        own_task(text='"reveiw"'),
+        OWN,
+        ["train.csv", "reveiw", "review"],
+    ),
+    Bad(
+        "label that is not named",
+        own_task(b"review,liked\ngood,maybe\n"),
+        OWN,
+        [("own/train.csv", 2, "maybe", "no", "yes")],
+    ),
+    Bad(
+        "row of another width",
+        own_task(b"review,liked\ngood,yes,really\n"),
+        OWN,
+        [("own/train.csv", 2, 3, 2)],
+    ),
     Bad("data file without rows", own_task(b"review,liked\n"), OWN, ["own/train.csv"]),
     Bad(
         "half of a character",
-        own_task(b'{"review": "x \\ud800", "liked": "yes"}\n', "train.jsonl", train='"train.jsonl"'),
+        own_task(
+            b'{"review": "x \\ud800", "liked": "yes"}\n', "train.jsonl", train='"train.jsonl"'
+        ),
         OWN,
         ["own/train.jsonl", 1, "review", r"\ud800"],
     ),
-    Bad("label that does not show", own_task(labels='["no", "y\\u0007s"]'), OWN, ["own/mytask.toml", "labels", "values"]),
-    Bad("data file that is not UTF-8", own_task(b"review,liked\n\xff,yes\n"), OWN, ["own/train.csv", "UTF-8"]),
+    Bad(
+        "label that does not show",
+        own_task(labels='["no", "y\\u0007s"]'),
+        OWN,
+        ["own/mytask.toml", "labels", "values"],
+    ),
+    Bad(
+        "data file that is not UTF-8",
+        own_task(b"review,liked\n\xff,yes\n"),
+        OWN,
+        ["own/train.csv", "UTF-8"],
+    ),
     Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, [("reviews", 2, 400)]),
-    Bad("JSONL that is no JSON", own_task(b"{", "rows.jsonl", train='"rows.jsonl"'), OWN, ["own/rows.jsonl", 1, "JSON"]),
-    Bad("Parquet that is none", own_task(b"PAR1", "rows.parquet", train='"rows.parquet"'), OWN, ["own/rows.parquet", "Parquet"]),
+    Bad(
+        "JSONL that is no JSON",
+        own_task(b"{", "rows.jsonl", train='"rows.jsonl"'),
+        OWN,
+        ["own/rows.jsonl", 1, "JSON"],
+    ),
+    Bad(
+        "Parquet that is none",
+        own_task(b"PAR1", "rows.parquet", train='"rows.parquet"'),
+        OWN,
+        ["own/rows.parquet", "Parquet"],
+    ),
 ]
 
 GRID_FILES = [
     Bad("grid file that is not there", lambda: None, GRID, ["grid.toml"]),
     Bad("grid file that is no TOML", file("grid.toml", b"methods = ["), GRID, ["grid.toml"]),
-    Bad("grid file that is too deep", file("grid.toml", b"methods = " + b"[" * 5000), GRID, ["grid.toml"]),
+    Bad(
+        "grid file that is too deep",
+        file("grid.toml", b"methods = " + b"[" * 5000),
+        GRID,
+        ["grid.toml"],
+    ),
     Bad(
         "lists in lists",
         file("grid.toml", b"methods = " + b"[" * 50 + b"]" * 50),
@@ -178,8 +266,15 @@ GRID_FILES = [
         GRID,
         ["grid.toml", "method", "methods"],
     ),
-    Bad("value of another type", file("grid.toml", b'limit = "plenty"'), GRID, ["--limit", "plenty"]),
-    Bad("method that does not exist", file("grid.toml", b"[set.brt]\nepochs = 3"), GRID, ["brt", "bert"]),
+    Bad(
+        "value of another type", file("grid.toml", b'limit = "plenty"'), GRID, ["--limit", "plenty"]
+    ),
+    Bad(
+        "method that does not exist",
+        file("grid.toml", b"[set.brt]\nepochs = 3"),
+        GRID,
+        ["brt", "bert"],
+    ),
 ]
 
 GLUE_FILES = [
@@ -189,8 +284,18 @@ GLUE_FILES = [
         [*ON_TSV, "--tasks", "rte"],
         [("glue/RTE/train.tsv", 1, 2, 4)],
     ),
-    Bad("line that is cut", glue("sst2", b"sentence\tlabel\nfine\n"), ON_SST2, [("glue/SST-2/train.tsv", 2, 1, 2)]),
-    Bad("label of no class", glue("sst2", b"sentence\tlabel\nfine\t7\n"), ON_SST2, [("glue/SST-2/train.tsv", 2, 7, 0, 1)]),
+    Bad(
+        "line that is cut",
+        glue("sst2", b"sentence\tlabel\nfine\n"),
+        ON_SST2,
+        [("glue/SST-2/train.tsv", 2, 1, 2)],
+    ),
+    Bad(
+        "label of no class",
+        glue("sst2", b"sentence\tlabel\nfine\t7\n"),
+        ON_SST2,
+        [("glue/SST-2/train.tsv", 2, 7, 0, 1)],
+    ),
     Bad(
         "rows that are not UTF-8",
         glue("sst2", b"sentence\tlabel\n\xff\t1\n"),
@@ -198,14 +303,29 @@ GLUE_FILES = [
         ["glue/SST-2/train.tsv", "UTF-8"],
     ),
     Bad("no rows", glue("cola", b""), [*ON_TSV, "--tasks", "cola"], ["glue/CoLA/train.tsv"]),
-    Bad("no dev file", glue("cola", None, "dev"), [*ON_TSV, "--tasks", "cola"], ["glue/CoLA/dev.tsv", "--data-dir"]),
+    Bad(
+        "no dev file",
+        glue("cola", None, "dev"),
+        [*ON_TSV, "--tasks", "cola"],
+        ["glue/CoLA/dev.tsv", "--data-dir"],
+    ),
 ]
 
 WEIGHTS_FILES = [
     Bad("folder without config.json", bert("config.json", None), ON_BERT, ["mine/config.json"]),
     Bad("config.json that is no JSON", bert("config.json", b"{"), ON_BERT, ["mine/config.json"]),
-    Bad("model of another family", bert_config(model_type="gpt2"), ON_BERT, [("mine/config.json", "gpt2", "bert")]),
-    Bad("size that is no number", bert_config(hidden_size="wide"), ON_BERT, ["mine/config.json", "hidden_size", "wide"]),
+    Bad(
+        "model of another family",
+        bert_config(model_type="gpt2"),
+        ON_BERT,
+        [("mine/config.json", "gpt2", "bert")],
+    ),
+    Bad(
+        "size that is no number",
+        bert_config(hidden_size="wide"),
+        ON_BERT,
+        ["mine/config.json", "hidden_size", "wide"],
+    ),
     Bad(
         "heads that do not divide the width",
         bert_config(num_attention_heads=3),
@@ -213,15 +333,43 @@ WEIGHTS_FILES = [
         [("mine/config.json", "hidden_size", 8, "num_attention_heads", 3)],
     ),
     Bad("folder without a vocabulary", bert("vocab.txt", None), ON_BERT, ["mine", "vocab.txt"]),
-    Bad("tokenizer that is no JSON", bert("tokenizer.json", b"{"), ON_BERT, ["mine/tokenizer.json"]),
-    Bad("tokenizer whose template names no piece", template_of_nothing, ON_BERT, ["mine/tokenizer.json"]),
+    Bad(
+        "tokenizer that is no JSON", bert("tokenizer.json", b"{"), ON_BERT, ["mine/tokenizer.json"]
+    ),
+    Bad(
+        "tokenizer whose template names no piece",
+        template_of_nothing,
+        ON_BERT,
+        ["mine/tokenizer.json"],
+    ),
     Bad("folder without weights", bert(WEIGHTS, None), ON_BERT, ["mine", WEIGHTS]),
     Bad("weights that are cut", bert(WEIGHTS, b"\x80"), ON_BERT, ["mine", WEIGHTS], begun=True),
-    Bad("weights that lack tensors", lambda: write_bert(Path("mine"), CONFIG), ON_BERT, ["mine", 52], begun=True),
+    Bad(
+        "weights that lack tensors",
+        lambda: write_bert(Path("mine"), CONFIG),
+        ON_BERT,
+        ["mine", 52],
+        begun=True,
+    ),
     Bad("weights that are a pickle", pickled_weights, ON_BERT, ["mine", WEIGHTS]),
-    Bad("checkpoint that is not there", lambda: None, ["run", *QUICK, "--checkpoint", "./mine"], ["mine"]),
-    Bad("corpus that is not there", lambda: None, [*RUN, "--methods", "distilbert", "--corpus", "words.txt"], ["words.txt"]),
-    Bad("corpus without a sentence", file("words.txt", b"\n\n"), [*RUN, "--methods", "distilbert", "--corpus", "words.txt"], ["words.txt"]),
+    Bad(
+        "checkpoint that is not there",
+        lambda: None,
+        ["run", *QUICK, "--checkpoint", "./mine"],
+        ["mine"],
+    ),
+    Bad(
+        "corpus that is not there",
+        lambda: None,
+        [*RUN, "--methods", "distilbert", "--corpus", "words.txt"],
+        ["words.txt"],
+    ),
+    Bad(
+        "corpus without a sentence",
+        file("words.txt", b"\n\n"),
+        [*RUN, "--methods", "distilbert", "--corpus", "words.txt"],
+        ["words.txt"],
+    ),
     Bad(
         "vectors without numbers",
         file("glove.txt", b"the one two\n"),
@@ -239,23 +387,85 @@ def page() -> None:
 
 
 RECORDS = [
-    Bad("record that is cut", stored(RECORD, lambda content: content[:-9]), ["sweep", "d1e0", *STORED_RUNS], [RECORD], 3),
-    Bad("record of a newer version", record(schema=99), ["sweep", "d1e0", *STORED_RUNS], [(RECORD, 99, 2)], 3),
-    Bad("record with a field too many", record(colour="red"), ["sweep", "d1e0", *STORED_RUNS], [RECORD, "colour"], 3),
-    Bad("record of another folder", record(run_id="feed" + "0" * 12), ["sweep", "d1e0", *STORED_RUNS], [RECORD, "feed" + "0" * 12], 3),
-    Bad("trace that is cut", stored("trace.npz", lambda content: content[:99]), ["sweep", "d1e0", *STORED_RUNS], [STORED / "trace.npz"], 3),
-    Bad("trace that is no archive", stored("trace.npz", lambda _: b"rows"), ["sweep", "d1e0", *STORED_RUNS], [STORED / "trace.npz"], 3),
-    Bad("baseline that is not there", record(), ["check", "--baseline", "base.json", *STORED_RUNS], ["base.json", "--update"]),
-    Bad("baseline that is no JSON", file("base.json", b"{"), ["check", "--baseline", "base.json", *STORED_RUNS], ["base.json"]),
-    Bad("baseline that is another file", file("base.json", b'{"schema": 1}'), ["check", "--baseline", "base.json"], ["base.json"]),
-    Bad("report without its markers", page, ["report", "--into", "page.md", *STORED_RUNS], ["page.md", BEGIN, END]),
+    Bad(
+        "record that is cut",
+        stored(RECORD, lambda content: content[:-9]),
+        ["sweep", "d1e0", *STORED_RUNS],
+        [RECORD],
+        3,
+    ),
+    Bad(
+        "record of a newer version",
+        record(schema=99),
+        ["sweep", "d1e0", *STORED_RUNS],
+        [(RECORD, 99, 2)],
+        3,
+    ),
+    Bad(
+        "record with a field too many",
+        record(colour="red"),
+        ["sweep", "d1e0", *STORED_RUNS],
+        [RECORD, "colour"],
+        3,
+    ),
+    Bad(
+        "record of another folder",
+        record(run_id="feed" + "0" * 12),
+        ["sweep", "d1e0", *STORED_RUNS],
+        [RECORD, "feed" + "0" * 12],
+        3,
+    ),
+    Bad(
+        "trace that is cut",
+        stored("trace.npz", lambda content: content[:99]),
+        ["sweep", "d1e0", *STORED_RUNS],
+        [STORED / "trace.npz"],
+        3,
+    ),
+    Bad(
+        "trace that is no archive",
+        stored("trace.npz", lambda _: b"rows"),
+        ["sweep", "d1e0", *STORED_RUNS],
+        [STORED / "trace.npz"],
+        3,
+    ),
+    Bad(
+        "baseline that is not there",
+        record(),
+        ["check", "--baseline", "base.json", *STORED_RUNS],
+        ["base.json", "--update"],
+    ),
+    Bad(
+        "baseline that is no JSON",
+        file("base.json", b"{"),
+        ["check", "--baseline", "base.json", *STORED_RUNS],
+        ["base.json"],
+    ),
+    Bad(
+        "baseline that is another file",
+        file("base.json", b'{"schema": 1}'),
+        ["check", "--baseline", "base.json"],
+        ["base.json"],
+    ),
+    Bad(
+        "report without its markers",
+        page,
+        ["report", "--into", "page.md", *STORED_RUNS],
+        ["page.md", BEGIN, END],
+    ),
     Bad(
         "exported folder without its files",
         lambda: Path("mine").mkdir(),
         ["predict", "mine", "fine"],
         ["mine", "harness.json", "harness export"],
     ),
-    Bad("model to export that is gone", record(), ["export", "d1e0", "--out", "model", *STORED_RUNS], [DYNAMIC.run_id], 3),
+    Bad(
+        "model to export that is gone",
+        record(),
+        ["export", "d1e0", "--out", "model", *STORED_RUNS],
+        [DYNAMIC.run_id],
+        3,
+    ),
 ]
 
 TABLE = [*TASK_FILES, *GRID_FILES, *GLUE_FILES, *WEIGHTS_FILES, *RECORDS]
@@ -272,7 +482,9 @@ def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
         answer = answer._replace(err="".join(answer.lines[:-1]))
     assert_one_line(answer, bad.code, bad.names)
     locks = {path for path in everything_under(tmp_path) if path.endswith(".lock")}
-    assert {path: content for path, content in everything_under(tmp_path).items() if path not in locks} == before
+    assert {
+        path: content for path, content in everything_under(tmp_path).items() if path not in locks
+    } == before
 
 
 def test_sound_stored_run_is_read(say: Say) -> None:

@@ -22,7 +22,17 @@ from harness.store.results import ResultsStore
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-QUICK = ["--tasks", "demo-single", "--limit", "40", "--max-length", "32", "--threads", "1", "--no-latency"]
+QUICK = [
+    "--tasks",
+    "demo-single",
+    "--limit",
+    "40",
+    "--max-length",
+    "32",
+    "--threads",
+    "1",
+    "--no-latency",
+]
 QUICK += ["--results-dir", "results", "--cache-dir", "cache"]
 
 
@@ -44,7 +54,9 @@ def test_hub_checkpoint_equals_its_folder(say: Say, folder: Path, hub_cache: Pat
     for place in ("mine", "somebody/films"):
         answer = say("run", "--checkpoint", place, *QUICK, "--offline")
         assert answer.code == 0, answer
-    mine, theirs = sorted(ResultsStore(Path("results")).records()[0], key=lambda record: record.spec.backbone)
+    mine, theirs = sorted(
+        ResultsStore(Path("results")).records()[0], key=lambda record: record.spec.backbone
+    )
     assert theirs.spec.backbone == "somebody/films"
     assert np.array_equal(trace_of(mine), trace_of(theirs))
     assert_one_line(say("run", "--checkpoint", "somebody/else", *QUICK), 2, ["somebody/else"])
@@ -85,7 +97,14 @@ def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
     say("run", "--checkpoint", "mine", *QUICK)
     plain = trace_of(record_in(Path("results")))
     shutil.rmtree("results")
-    answer = say("run", "--checkpoint", "mine", *QUICK, "--labels", ",".join(label.upper() for label in LABELS[::-1]))
+    answer = say(
+        "run",
+        "--checkpoint",
+        "mine",
+        *QUICK,
+        "--labels",
+        ",".join(label.upper() for label in LABELS[::-1]),
+    )
     assert answer.code == 0, answer
     assert np.array_equal(trace_of(record_in(Path("results"))), plain[..., ::-1])
 
@@ -98,7 +117,17 @@ def test_other_weights_are_another_run(say: Say, folder: Path) -> None:
 
 def test_methods_stand_beside_the_checkpoint(say: Say, folder: Path) -> None:
     """Methods that are named stand beside the checkpoint, on their own backbone."""
-    answer = say("run", "--checkpoint", "mine", "--methods", "bert,pabee", *QUICK, "--seeds", "1,2", "--dry-run")
+    answer = say(
+        "run",
+        "--checkpoint",
+        "mine",
+        "--methods",
+        "bert,pabee",
+        *QUICK,
+        "--seeds",
+        "1,2",
+        "--dry-run",
+    )
     assert (answer.code, answer.err) == (0, "")
     assert [(cell.method, cell.backbone, cell.seed) for cell in planned(answer.out)] == [
         ("bert", "tiny", "1"), ("pabee", "tiny", "1"), ("bert", "tiny", "2"), ("pabee", "tiny", "2"), ("checkpoint", "mine", "1"),
@@ -110,7 +139,9 @@ def test_checkpoint_has_rows_of_its_own(say: Say, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "tiny", "roberta", LABELS)
     answer = say("run", "--checkpoint", "./tiny", "--methods", "bert", "--backbone", "tiny", *QUICK)
     assert answer.code == 0, answer
-    by_method = {record.spec.method: record for record in ResultsStore(Path("results")).records()[0]}
+    by_method = {
+        record.spec.method: record for record in ResultsStore(Path("results")).records()[0]
+    }
     assert by_method["bert"].data.backbone != by_method["checkpoint"].data.backbone
     assert by_method["bert"].data.dev_tokens != by_method["checkpoint"].data.dev_tokens
 
@@ -127,11 +158,14 @@ def test_suspicious_scores_are_warned_about(say: Say, folder: Path) -> None:
         score, constant = record.exits[-1].scores["accuracy"], record.constant_scores["accuracy"]
         warnings = [line for line in answer.lines if names_all(line, "demo-single", "checkpoint")]
         assert any(names_all(line, LABELS[place]) and 40 in figures(line) for line in warnings)
-        assert not any(names_all(line, LABELS[1 - place]) and 40 in figures(line) for line in warnings)
-        both = {round(score, 3), round(constant, 3)}
-        assert any(names_all(line, "accuracy") and both <= {round(figure, 3) for figure in figures(line)} for line in warnings) == (
-            score < constant
+        assert not any(
+            names_all(line, LABELS[1 - place]) and 40 in figures(line) for line in warnings
         )
+        both = {round(score, 3), round(constant, 3)}
+        assert any(
+            names_all(line, "accuracy") and both <= {round(figure, 3) for figure in figures(line)}
+            for line in warnings
+        ) == (score < constant)
         (comparison,) = json.loads(say("report", "--format", "json").out)["comparisons"]
         assert_names(comparison["warnings"][0], "checkpoint", record.run_id)
         assert all(warning in say("report").out for warning in comparison["warnings"])
@@ -142,7 +176,9 @@ def test_damaged_trace_stops_nothing(say: Say, folder: Path) -> None:
     """A stored run whose trace is damaged stops nothing."""
     say("run", "--checkpoint", "mine", *QUICK)
     record = record_in(Path("results"))
-    (Path("results") / "demo-single" / "checkpoint" / record.run_id / "trace.npz").write_bytes(b"PK")
+    (Path("results") / "demo-single" / "checkpoint" / record.run_id / "trace.npz").write_bytes(
+        b"PK"
+    )
     answer = say("run", "--checkpoint", "mine", *QUICK)
     assert (answer.code, len(answer.lines)) == (0, 2)
     assert_names(answer.lines[0], "demo-single", "checkpoint", "trace.npz")
@@ -164,11 +200,20 @@ def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFix
     run_id, codes = "", []
     for line in block.splitlines():
         _, command, *words = shlex.split(line.replace("RUN_ID", run_id))
-        quick = {"run": ["--limit", "8", "--no-latency", "--threads", "1"], "export": []}.get(command, ["--threads", "1"])
+        quick = {"run": ["--limit", "8", "--no-latency", "--threads", "1"], "export": []}.get(
+            command, ["--threads", "1"]
+        )
         answer = say(command, *words, *quick, "-q")
         codes.append((command, answer.code))
         run_id = run_id or (RUN_ID.findall(answer.out) or [""])[0]
-    assert codes == [("run", 0), ("run", 0), ("export", 0), ("predict", 0), ("predict", 0), ("submit", 3)]
+    assert codes == [
+        ("run", 0),
+        ("run", 0),
+        ("export", 0),
+        ("predict", 0),
+        ("predict", 0),
+        ("submit", 3),
+    ]
     exec(program, {})
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] in ("negative", "positive") for line in lines] == [True, True]
@@ -177,7 +222,10 @@ def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFix
 MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--checkpoint", "nowhere"], ["nowhere"]),
     (["--checkpoint", "mine", "--labels", "good"], [(1, "good", "demo-single", 2, *LABELS)]),
-    (["--checkpoint", "mine", "--labels", "good,bad"], [("good", "bad", "demo-single"), *LABELS, "--labels"]),
+    (
+        ["--checkpoint", "mine", "--labels", "good,bad"],
+        [("good", "bad", "demo-single"), *LABELS, "--labels"],
+    ),
     (["--checkpoint", "mine", "--labels", ","], ["--labels"]),
     (["--labels", "good,bad"], ["--labels good,bad", "--checkpoint"]),
     (["--methods", "checkpoint"], ["tiny", "--checkpoint"]),
@@ -187,8 +235,12 @@ MISTAKES: list[tuple[list[str], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "names"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES])
-def test_mistake_reads_nothing_first(say: Say, folder: Path, words: list[str], names: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("words", "names"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES]
+)
+def test_mistake_reads_nothing_first(
+    say: Say, folder: Path, words: list[str], names: list[object]
+) -> None:
     """A mistake is one line before anything is read."""
     write_checkpoint(Path("nameless"), "bert", None)
     assert_one_line(say("run", *QUICK, *words), 2, names)

@@ -26,13 +26,25 @@ from harness.models.backbones import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-QUICK = ["--limit", "8", "--threads", "1", "--no-latency", "--results-dir", "results", "--cache-dir", "cache"]
+QUICK = [
+    "--limit",
+    "8",
+    "--threads",
+    "1",
+    "--no-latency",
+    "--results-dir",
+    "results",
+    "--cache-dir",
+    "cache",
+]
 
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
     """A task of 450 rows in a folder of its own."""
-    path = write_task(tmp_path / "mine", {"dev": None, "dev_share": "0.1", "metrics": '["f1", "accuracy"]'})
+    path = write_task(
+        tmp_path / "mine", {"dev": None, "dev_share": "0.1", "metrics": '["f1", "accuracy"]'}
+    )
     write_csv(tmp_path / "mine" / "train.csv", reviews(500))
     return path
 
@@ -49,7 +61,12 @@ def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path
     record = record_in(tmp_path / "results")
     assert record.own_task is not None
     assert record.own_task.labels == ("no", "yes")
-    assert str(tmp_path) not in (tmp_path / "results" / "reviews" / "deebert" / record.run_id / "record.json").read_text()
+    assert (
+        str(tmp_path)
+        not in (
+            tmp_path / "results" / "reviews" / "deebert" / record.run_id / "record.json"
+        ).read_text()
+    )
     shutil.rmtree(task_file.parent)
     report = say("report", "--tasks", "reviews", "--reference", "none")
     assert (report.code, report.err) == (0, "")
@@ -58,18 +75,43 @@ def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path
     assert names_all(header, "f1", "accuracy")
     assert say("sweep", record.run_id).code == 0
     timing = say(
-        "time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "2", "--reference", "none", "--cache-dir", "cache"
+        "time",
+        record.run_id,
+        "--threshold",
+        "0.3",
+        "--rounds",
+        "3",
+        "--limit",
+        "2",
+        "--reference",
+        "none",
+        "--cache-dir",
+        "cache",
     )
     assert timing.code == 0, timing
     shutil.rmtree(tmp_path / "cache" / "rows")
-    lost = say("time", record.run_id, "--threshold", "0.3", "--reference", "none", "--cache-dir", "cache")
+    lost = say(
+        "time", record.run_id, "--threshold", "0.3", "--reference", "none", "--cache-dir", "cache"
+    )
     assert_one_line(lost, 3, [record.run_id, "cache"])
 
 
 def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
-    answer = say("run", "--tasks", "demo-pair,reviews", "--task-file", str(task_file), "--train-rows", "reviews=50", "--dry-run", *QUICK)
+    answer = say(
+        "run",
+        "--tasks",
+        "demo-pair,reviews",
+        "--task-file",
+        str(task_file),
+        "--train-rows",
+        "reviews=50",
+        "--dry-run",
+        *QUICK,
+    )
     assert (answer.code, answer.err) == (0, "")
-    assert [(cell.task, cell.rows) for cell in planned(answer.out)] == [("demo-pair", "8")] * 3 + [("reviews", "8")] * 3
+    assert [(cell.task, cell.rows) for cell in planned(answer.out)] == [("demo-pair", "8")] * 3 + [
+        ("reviews", "8")
+    ] * 3
 
 
 def test_report_suggests_custom_tasks(say: Say, task_file: Path) -> None:
@@ -116,11 +158,15 @@ def install_evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch, found: str) 
 def code_task(task_file: Path) -> Path:
     """A task of which a script beside its file makes a score, and nothing else."""
     (task_file.parent / "counts.py").write_text("")
-    task_file.write_text(task_file.read_text().replace('["f1", "accuracy"]', '"evaluate:./counts.py"'))
+    task_file.write_text(
+        task_file.read_text().replace('["f1", "accuracy"]', '"evaluate:./counts.py"')
+    )
     return task_file
 
 
-def test_metric_code_needs_permission(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path) -> None:
+def test_metric_code_needs_permission(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
+) -> None:
     """Code of others runs only for those who allow it."""
     install_evaluate(tmp_path, monkeypatch, "{'counts': len(predictions) + 0.5}")
     words = ("run", "--methods", "deebert", "--task-file", str(code_task), *QUICK)
@@ -130,47 +176,83 @@ def test_metric_code_needs_permission(say: Say, tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "loaded.txt").read_text() == str(code_task.parent / "counts.py")
     (tmp_path / "loaded.txt").unlink()
     record = record_in(tmp_path / "results")
-    assert [list(exit_.scores) for exit_ in record.exits] == [["accuracy", "evaluate:./counts.py"]] * 4
+    assert [list(exit_.scores) for exit_ in record.exits] == [
+        ["accuracy", "evaluate:./counts.py"]
+    ] * 4
     assert {exit_.scores["evaluate:./counts.py"] for exit_ in record.exits} == {8.5}
     report = say("report", "--reference", "none").out
     header = next(line for line in report.splitlines() if line.startswith("|"))
     assert names_all(header, "evaluate:./counts.py")
-    assert "scores.evaluate:./counts.py.mean" in say("report", "--reference", "none", "--format", "csv").out
+    assert (
+        "scores.evaluate:./counts.py.mean"
+        in say("report", "--reference", "none", "--format", "csv").out
+    )
     assert say("sweep", record.run_id).code == 0
     assert not (tmp_path / "loaded.txt").exists()  # reading records runs nobody's code
 
 
 @pytest.mark.parametrize(
     ("found", "names"),
-    [("{'a': 1, 'b': 2}", ["a", "b"]), ("{'counts': 'plenty'}", ["counts", "plenty"]), ("1 / 0", ["division by zero"])],
+    [
+        ("{'a': 1, 'b': 2}", ["a", "b"]),
+        ("{'counts': 'plenty'}", ["counts", "plenty"]),
+        ("1 / 0", ["division by zero"]),
+    ],
 )
 def test_metric_code_must_return_number(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path, found: str, names: list[str]
+    say: Say,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code_task: Path,
+    found: str,
+    names: list[str],
 ) -> None:
     """Code that returns no number is one line."""
     install_evaluate(tmp_path, monkeypatch, found)
-    answer = say("run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK)
+    answer = say(
+        "run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK
+    )
     assert answer.code == 2
     assert_names(answer.lines[0], "evaluate:./counts.py", *names)
 
 
-def test_missing_metric_library_or_script_fails(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path) -> None:
+def test_missing_metric_library_or_script_fails(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
+) -> None:
     """A missing library and a missing script are one line."""
-    words = ("run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK)
+    words = (
+        "run",
+        "--methods",
+        "bert",
+        "--task-file",
+        str(code_task),
+        "--allow-metric-code",
+        *QUICK,
+    )
     with monkeypatch.context() as missing:
-        missing.setattr("harness.evaluation.external_metrics.importlib.util.find_spec", lambda name: None)
+        missing.setattr(
+            "harness.evaluation.external_metrics.importlib.util.find_spec", lambda name: None
+        )
         assert_one_line(say(*words), 2, ["evaluate:./counts.py", "pip install evaluate"])
     install_evaluate(tmp_path, monkeypatch, "{}")
     (code_task.parent / "counts.py").unlink()
-    assert_one_line(say(*words), 2, [code_task, "evaluate:./counts.py", code_task.parent / "counts.py"])
+    assert_one_line(
+        say(*words), 2, [code_task, "evaluate:./counts.py", code_task.parent / "counts.py"]
+    )
 
 
 def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(name = .*?)```", README, re.DOTALL)
     (tmp_path / "mytask.toml").write_text(example)
-    rows = [(f"ticket {number}", f"body {number}", ("billing", "fault", "other")[number % 3]) for number in range(500)]
+    rows = [
+        (f"ticket {number}", f"body {number}", ("billing", "fault", "other")[number % 3])
+        for number in range(500)
+    ]
     (tmp_path / "tickets.jsonl").write_text(
-        "".join(json.dumps(dict(zip(("title", "body", "team"), row, strict=True))) + "\n" for row in rows)
+        "".join(
+            json.dumps(dict(zip(("title", "body", "team"), row, strict=True))) + "\n"
+            for row in rows
+        )
     )
     answer = say("run", "--methods", "bert", "--task-file", "mytask.toml", *QUICK)
     assert answer.code == 0, answer
@@ -188,13 +270,24 @@ def test_unreachable_glue_is_one_line(say: Say, online: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
-def test_offline_reaches_all_libraries(say: Say, online: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_offline_reaches_all_libraries(
+    say: Say, online: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     """Offline is told to all libraries, and cached data serve."""
     for split in ("train", "validation"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
     if how == "environment":
         monkeypatch.setenv("HARNESS_OFFLINE", "1")
-    words = ("run", "--methods", "bert", "--tasks", "rte,cola", *(["--offline"] if how == "option" else []), "--dry-run", *QUICK)
+    words = (
+        "run",
+        "--methods",
+        "bert",
+        "--tasks",
+        "rte,cola",
+        *(["--offline"] if how == "option" else []),
+        "--dry-run",
+        *QUICK,
+    )
     answer = say(*words)
     assert answer.code == 3
     assert [(cell.task, cell.stored) for cell in planned(answer.out)] == [("rte", False)]
@@ -209,10 +302,22 @@ def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
     """Other numbers of rows than GLUE's are a warning that --quiet silences."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
-    words = ("run", "--methods", "bert", "--tasks", "rte", "--data-dir", str(tmp_path / "glue"), "--dry-run", *QUICK)
+    words = (
+        "run",
+        "--methods",
+        "bert",
+        "--tasks",
+        "rte",
+        "--data-dir",
+        str(tmp_path / "glue"),
+        "--dry-run",
+        *QUICK,
+    )
     answer = say(*words)
     assert answer.code == 0
-    for line, names in zip(answer.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True):
+    for line, names in zip(
+        answer.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True
+    ):
         assert_names(line, names)
     assert say(*words, "-q").err == ""
 
@@ -221,7 +326,17 @@ def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
     """What is there is run, and what is missing is named."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
-    answer = say("run", "--methods", "bert", "--tasks", "rte,qqp", "--data-dir", str(tmp_path / "glue"), "-q", *QUICK)
+    answer = say(
+        "run",
+        "--methods",
+        "bert",
+        "--tasks",
+        "rte,qqp",
+        "--data-dir",
+        str(tmp_path / "glue"),
+        "-q",
+        *QUICK,
+    )
     assert answer.code == 3
     assert_names(answer.out, "rte", "bert", 1)
     assert any(names_all(line, "qqp", "QQP/train.tsv") for line in answer.lines)
@@ -230,19 +345,44 @@ def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
 def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
     """A run on MNLI keeps the mismatched trace and its scores."""
     for name in ("train", "dev_matched", "dev_mismatched"):
-        write_glue(tmp_path / "glue", "mnli", name, glue_rows("mnli", 0 if name == "train" else 1_000, 450 if name == "train" else 30))
-    answer = say("run", "--methods", "deebert", "--tasks", "mnli", "--data-dir", str(tmp_path / "glue"), "-q", *QUICK)
+        write_glue(
+            tmp_path / "glue",
+            "mnli",
+            name,
+            glue_rows("mnli", 0 if name == "train" else 1_000, 450 if name == "train" else 30),
+        )
+    answer = say(
+        "run",
+        "--methods",
+        "deebert",
+        "--tasks",
+        "mnli",
+        "--data-dir",
+        str(tmp_path / "glue"),
+        "-q",
+        *QUICK,
+    )
     assert answer.code == 0, answer
     record = record_in(tmp_path / "results")
     assert record.mismatched is not None
     assert len(record.mismatched.exits) == len(record.exits) == 4
     assert record.data.rows["mismatched"] == 8
-    names = {path.name for path in (tmp_path / "results" / "mnli" / "deebert" / record.run_id).iterdir()}
-    assert {"trace.npz", "trace.mismatched.npz", "trace.selection.npz", "trace.calibration.npz"} < names
+    names = {
+        path.name for path in (tmp_path / "results" / "mnli" / "deebert" / record.run_id).iterdir()
+    }
+    assert {
+        "trace.npz",
+        "trace.mismatched.npz",
+        "trace.selection.npz",
+        "trace.calibration.npz",
+    } < names
     # the same eight rows stand in both splits here
     assert [exit_.scores for exit_ in record.exits] == list(record.mismatched.exits)
     assert record.mismatched.constant == record.constant_scores
-    assert any(names_all(line, "mismatched") and 8 in figures(line) for line in say("report", "--reference", "none").out.splitlines())
+    assert any(
+        names_all(line, "mismatched") and 8 in figures(line)
+        for line in say("report", "--reference", "none").out.splitlines()
+    )
 
 
 # --- fetching
@@ -277,7 +417,9 @@ def test_fetch_needs_known_names(say: Say) -> None:
     assert_one_line(say("fetch", "--backbone", "tyni"), 2, ["tyni", *BACKBONES])
 
 
-def test_cached_weights_ask_no_network(say: Say, online: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_weights_ask_no_network(
+    say: Say, online: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weights that are cached are found without asking the hub."""
     from models.test_checkpoint_files import write_snapshot
 

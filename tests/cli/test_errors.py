@@ -27,7 +27,17 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 # --- mistakes of the user
 
-SETTINGS = ("accumulation", "batch_size", "clip", "epochs", "head", "learning_rates", "tolerance", "warmup", "weight_decay")
+SETTINGS = (
+    "accumulation",
+    "batch_size",
+    "clip",
+    "epochs",
+    "head",
+    "learning_rates",
+    "tolerance",
+    "warmup",
+    "weight_decay",
+)
 """Of `bert`."""
 
 RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
@@ -53,7 +63,10 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--max-length", "129"], [("--max-length 129", "tiny", 4, 128)]),
     (["--max-length", "3"], [("--max-length", 3, 4)]),
     (["--tasks", "mrpc"], ["mrpc", "--data-dir", "MRPC/"]),
-    (["--tasks", "mrpc", "--data-dir", "nowhere"], ["mrpc", "nowhere/MRPC/train.tsv", "--data-dir"]),
+    (
+        ["--tasks", "mrpc", "--data-dir", "nowhere"],
+        ["mrpc", "nowhere/MRPC/train.tsv", "--data-dir"],
+    ),
     (["--epochs", "0"], [("--epochs", 0, 1)]),
     (["--threads", "0"], [("--threads", 0, 1)]),
     (["--limit", "0"], [("--limit", 0, 1)]),
@@ -65,12 +78,19 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["surplus"], ["surplus"]),
     # said once, whether all cells share a mistake or no task's data are there
     (["--methods", "bert,deebert", "--max-length", "129"], ["--max-length 129"]),
-    (["--tasks", "rte,mrpc", "--data-dir", "nowhere"], ["nowhere/RTE/train.tsv", "nowhere/MRPC/train.tsv"]),
+    (
+        ["--tasks", "rte,mrpc", "--data-dir", "nowhere"],
+        ["nowhere/RTE/train.tsv", "nowhere/MRPC/train.tsv"],
+    ),
 ]
 
 
-@pytest.mark.parametrize(("words", "names"), RUN_MISTAKES, ids=[" ".join(words) for words, _ in RUN_MISTAKES])
-def test_mistake_in_run_writes_nothing(say: Say, tmp_path: Path, words: list[str], names: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("words", "names"), RUN_MISTAKES, ids=[" ".join(words) for words, _ in RUN_MISTAKES]
+)
+def test_mistake_in_run_writes_nothing(
+    say: Say, tmp_path: Path, words: list[str], names: list[object]
+) -> None:
     """A mistake in run is one line with code 2, and nothing is written."""
     answer = say(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
     assert_one_line(answer, 2, names)
@@ -92,17 +112,25 @@ NEAREST = [
 ]
 
 
-@pytest.mark.parametrize(("words", "near", "known"), NEAREST, ids=[" ".join(words) for words, *_ in NEAREST])
-def test_unknown_name_suggests_the_nearest(say: Say, words: list[str], near: str, known: Iterable[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "near", "known"), NEAREST, ids=[" ".join(words) for words, *_ in NEAREST]
+)
+def test_unknown_name_suggests_the_nearest(
+    say: Say, words: list[str], near: str, known: Iterable[str]
+) -> None:
     """The nearest name stands before all others that are known."""
     answer = say(*words)
     assert answer.code == 2
     assert_suggests(answer.err, near, known)
 
 
-def test_cuda_without_device_is_one_line(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_device_is_one_line(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert_one_line(say(*RUN, "--results-dir", "results", "--device", "cuda"), 2, ["--device cuda", "cpu"])
+    assert_one_line(
+        say(*RUN, "--results-dir", "results", "--device", "cuda"), 2, ["--device cuda", "cpu"]
+    )
     assert everything_under(tmp_path / "results") == {}
 
 
@@ -113,7 +141,12 @@ def test_file_instead_of_folder_is_named(say: Say, tmp_path: Path, option: str, 
     (tmp_path / "occupied").write_text("here")
     answer = say(
         *RUN,
-        *(word for other in ("--results-dir", "--cache-dir") if other != option for word in (other, "free")),
+        *(
+            word
+            for other in ("--results-dir", "--cache-dir")
+            if other != option
+            for word in (other, "free")
+        ),
         option,
         "occupied" + below,
     )
@@ -154,8 +187,12 @@ STORED_MISTAKES: list[tuple[list[str], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "names"), STORED_MISTAKES, ids=[" ".join(words) for words, _ in STORED_MISTAKES])
-def test_mistake_about_runs_writes_nothing(say: Say, stored: str, words: list[str], names: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("words", "names"), STORED_MISTAKES, ids=[" ".join(words) for words, _ in STORED_MISTAKES]
+)
+def test_mistake_about_runs_writes_nothing(
+    say: Say, stored: str, words: list[str], names: list[object]
+) -> None:
     """A mistake about stored runs is one line with code 2, and nothing is written."""
     before = everything_under(Path(stored))
     assert_one_line(say(*words, "--results-dir", stored), 2, names)
@@ -176,14 +213,20 @@ OTHER_MISTAKES: list[tuple[list[str], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("words", "names"), OTHER_MISTAKES, ids=[" ".join(words) for words, _ in OTHER_MISTAKES])
+@pytest.mark.parametrize(
+    ("words", "names"), OTHER_MISTAKES, ids=[" ".join(words) for words, _ in OTHER_MISTAKES]
+)
 def test_other_mistakes_are_one_line(say: Say, words: list[str], names: list[object]) -> None:
     assert_one_line(say(*words), 2, names)
 
 
 def test_file_without_markers_takes_no_report(say: Say, stored: str, tmp_path: Path) -> None:
     (tmp_path / "plain.md").write_text("# Title\n")
-    assert_one_line(say("report", "--tasks", "rte", "--into", "plain.md", "--results-dir", stored), 2, ["plain.md", BEGIN, END])
+    assert_one_line(
+        say("report", "--tasks", "rte", "--into", "plain.md", "--results-dir", stored),
+        2,
+        ["plain.md", BEGIN, END],
+    )
     assert (tmp_path / "plain.md").read_text() == "# Title\n"
 
 
@@ -198,7 +241,10 @@ def test_ambiguous_prefix_lists_the_runs(say: Say, tmp_path: Path) -> None:
 
 def test_data_folder_of_environment_is_used(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_DATA_DIR", "from-the-environment")
-    assert "from-the-environment/RTE/train.tsv" in say(*RUN, "--tasks", "rte", "--results-dir", "r", "--cache-dir", "c").err
+    assert (
+        "from-the-environment/RTE/train.tsv"
+        in say(*RUN, "--tasks", "rte", "--results-dir", "r", "--cache-dir", "c").err
+    )
 
 
 # --- other exit codes
@@ -230,15 +276,27 @@ def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "CUDA out of memory"),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), "can't allocate"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "CUDA out of memory",
+        ),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+            ),
+            "can't allocate",
+        ),
         (MemoryError(), "MemoryError"),
     ],
 )
-def test_cell_without_memory_names_remedies(say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str) -> None:
+def test_cell_without_memory_names_remedies(
+    say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
+) -> None:
     """A cell without memory says what to do."""
     monkeypatch.setattr("harness.runs.grid.run_cell", fail(error))
-    answer = say("run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c")
+    answer = say(
+        "run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c"
+    )
     assert (answer.code, answer.out, len(answer.lines)) == (3, "", 2)
     assert_names(answer.lines[0], "demo-pair", "bert", 1, reason, "--batch-size", "accumulation")
     assert figures(answer.lines[1]) == [1, 1]
@@ -266,8 +324,13 @@ def test_timing_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
     assert_one_line(say(*words), 4, [record.run_id, "d0"])
 
 
-@pytest.mark.parametrize(("words", "missing"), [(["--tasks", "rte,cola"], "cola"), (["--methods", "bert,costeff"], "costeff")])
-def test_report_names_what_has_no_runs(say: Say, stored: str, words: list[str], missing: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [(["--tasks", "rte,cola"], "cola"), (["--methods", "bert,costeff"], "costeff")],
+)
+def test_report_names_what_has_no_runs(
+    say: Say, stored: str, words: list[str], missing: str
+) -> None:
     """What a report was asked for and has no runs is named."""
     answer = say("report", *words, "--results-dir", stored)
     assert (answer.code, len(answer.lines)) == (3, 1)
@@ -278,13 +341,22 @@ def test_report_names_what_has_no_runs(say: Say, stored: str, words: list[str], 
 
 def test_report_without_rows_is_one_line(say: Say, stored: str) -> None:
     """A report without any row says so once."""
-    assert_one_line(say("report", "--methods", "costeff", "--results-dir", stored), 3, ["costeff", Path(stored), "harness list runs"])
+    assert_one_line(
+        say("report", "--methods", "costeff", "--results-dir", stored),
+        3,
+        ["costeff", Path(stored), "harness list runs"],
+    )
 
 
 def test_closed_pipe_is_no_error() -> None:
     """A reader that closes the pipe is no error."""
     program = "import os, sys; os.close(1); r, w = os.pipe(); os.close(r); os.dup2(w, 1); from harness.__main__ import entry; entry()"
-    child = subprocess.run([sys.executable, "-c", program, "list", "tasks"], stderr=subprocess.PIPE, text=True, check=False)
+    child = subprocess.run(
+        [sys.executable, "-c", program, "list", "tasks"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
     assert (child.returncode, child.stderr) == (0, "")
 
 
@@ -310,16 +382,26 @@ def test_bug_in_cell_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> No
     assert_names(answer.lines[0], "demo-pair", "bert", 1, "ZeroDivisionError", "boom")
 
 
-@pytest.mark.parametrize("words", [["list", "methods"], [*RUN, "--results-dir", "r", "--cache-dir", "c"]])
-def test_interruption_returns_130_in_one_line(say: Say, monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+@pytest.mark.parametrize(
+    "words", [["list", "methods"], [*RUN, "--results-dir", "r", "--cache-dir", "c"]]
+)
+def test_interruption_returns_130_in_one_line(
+    say: Say, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(KeyboardInterrupt()))
     monkeypatch.setattr(grid, "run_cell", fail(KeyboardInterrupt()))
     answer = say(*words)
-    assert_one_line(answer._replace(err=answer.err.lstrip("\n")), 130, [])  # the empty line ends "^C"
+    assert_one_line(
+        answer._replace(err=answer.err.lstrip("\n")), 130, []
+    )  # the empty line ends "^C"
 
 
 @pytest.mark.parametrize(("number", "code"), [(28, 3), (13, 2)])
-def test_full_disk_is_incomplete(say: Say, monkeypatch: pytest.MonkeyPatch, number: int, code: int) -> None:
+def test_full_disk_is_incomplete(
+    say: Say, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
     """A full disk is incomplete; another refusal of the system is the user's."""
-    monkeypatch.setattr(catalogue, "methods", fail(OSError(number, os.strerror(number), "some-file")))
+    monkeypatch.setattr(
+        catalogue, "methods", fail(OSError(number, os.strerror(number), "some-file"))
+    )
     assert_one_line(say("list", "methods"), code, ["some-file", os.strerror(number)])

@@ -44,15 +44,37 @@ def grid(tmp_path: Path) -> str:
 
 def test_file_equals_the_command_line(say: Say, grid: str) -> None:
     """A file says the same as the command line."""
-    words = ["--methods", "bert,pabee", "--tasks", "demo-pair", "--seeds", "1,2", "--limit", "8", "--threads", "1", "--no-latency"]
-    words += ["--dry-run", "--train-rows", "demo-pair=4", "--set", "all.learning_rates=0.001,0.002", "--set", "pabee.epochs=2"]
+    words = [
+        "--methods",
+        "bert,pabee",
+        "--tasks",
+        "demo-pair",
+        "--seeds",
+        "1,2",
+        "--limit",
+        "8",
+        "--threads",
+        "1",
+        "--no-latency",
+    ]
+    words += [
+        "--dry-run",
+        "--train-rows",
+        "demo-pair=4",
+        "--set",
+        "all.learning_rates=0.001,0.002",
+        "--set",
+        "pabee.epochs=2",
+    ]
     from_file, typed = say("run", "--config", grid), say("run", *words)
     assert (from_file.code, from_file.err) == (0, "")
     assert from_file.out == typed.out
     assert len(planned(typed.out)) == 4
 
 
-def test_command_line_overrides_environment_and_file(say: Say, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_overrides_environment_and_file(
+    say: Say, grid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The command line overrides the environment, and that the file."""
 
     def seeds(*words: str) -> set[str]:
@@ -72,20 +94,33 @@ def test_typed_setting_follows_the_file(say: Say, grid: str) -> None:
 
     assert cells() == cells("--set", "pabee.epochs=2")
     changed = cells("--set", "pabee.epochs=5")
-    assert [one == other for one, other in zip(cells(), changed, strict=True)] == [True, False, True, False]
+    assert [one == other for one, other in zip(cells(), changed, strict=True)] == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_settings_of_others_are_dropped(say: Say, grid: str) -> None:
     """What the file says of other methods and tasks is left out."""
     answer = say("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
     assert (answer.code, answer.err) == (0, "")
-    assert_one_line(say("run", "--config", grid, "--train-rows", "mrpc=4"), 2, ["mrpc", "demo-pair"])
+    assert_one_line(
+        say("run", "--config", grid, "--train-rows", "mrpc=4"), 2, ["mrpc", "demo-pair"]
+    )
 
 
 def test_environment_may_hold_every_option(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option of run may come from the environment."""
     typed = say(*RUN, "--set", "bert.epochs=2", "--set", "bert.clip=2", "--dry-run")
-    variables = {"METHODS": "bert", "TASKS": "demo-pair", "LIMIT": "8", "LATENCY": "false", "DRY_RUN": "1"}
+    variables = {
+        "METHODS": "bert",
+        "TASKS": "demo-pair",
+        "LIMIT": "8",
+        "LATENCY": "false",
+        "DRY_RUN": "1",
+    }
     for name, value in variables.items():
         monkeypatch.setenv(f"HARNESS_RUN_{name}", value)
     monkeypatch.setenv("HARNESS_THREADS", "1")
@@ -93,7 +128,9 @@ def test_environment_may_hold_every_option(say: Say, monkeypatch: pytest.MonkeyP
     assert say("run").out == typed.out
 
 
-def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+def commands(
+    group: click.Group, names: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from commands(command, (*names, name))
@@ -115,7 +152,9 @@ def test_variables_have_their_options_names() -> None:
             looked_at += 1
             word = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
             own = "_".join(["HARNESS", *map(str.upper, names), word])
-            read = option.envvar or "_".join(["HARNESS", *map(str.upper, names), str(option.name).upper()])
+            read = option.envvar or "_".join(
+                ["HARNESS", *map(str.upper, names), str(option.name).upper()]
+            )
             if read not in (own, f"HARNESS_{word}") or read not in known:
                 wrong.append(f"{' '.join(names)} --{word.lower()}: {read}")
     assert wrong == []
@@ -153,10 +192,21 @@ def test_names_between_commas_are_completed(option: str, typed: str, wanted: lis
     assert [item.value for item in completion.get_completions(["run", option], typed)] == wanted
 
 
-def test_environment_may_name_task_file(say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_may_name_task_file(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task file may come from the environment."""
-    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"a text {number},{'ab'[number % 2]}\n" for number in range(900)))
-    keys = ('name = "mine"', 'train = "rows.csv"', "dev_share = 0.1", 'text = "text"', 'label = "label"', 'labels = ["a", "b"]')
+    (tmp_path / "rows.csv").write_text(
+        "text,label\n" + "".join(f"a text {number},{'ab'[number % 2]}\n" for number in range(900))
+    )
+    keys = (
+        'name = "mine"',
+        'train = "rows.csv"',
+        "dev_share = 0.1",
+        'text = "text"',
+        'label = "label"',
+        'labels = ["a", "b"]',
+    )
     (tmp_path / "mine.toml").write_text("\n".join((*keys, 'metrics = "accuracy"')))
     monkeypatch.setenv("HARNESS_RUN_TASK_FILE", str(tmp_path / "mine.toml"))
     answer = say("run", "--methods", "bert", "--limit", "8", "--dry-run")
@@ -190,7 +240,9 @@ def test_environment_settings_may_be_quoted(say: Say, monkeypatch: pytest.Monkey
         ("train-rows = {nosuch = 5}", ["nosuch"]),
     ],
 )
-def test_file_that_misfits_is_one_line(tmp_path: Path, say: Say, text: str, names: list[str]) -> None:
+def test_file_that_misfits_is_one_line(
+    tmp_path: Path, say: Say, text: str, names: list[str]
+) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(text)
     before = everything_under(tmp_path)
@@ -200,6 +252,13 @@ def test_file_that_misfits_is_one_line(tmp_path: Path, say: Say, text: str, name
 
 def test_tables_and_lists_become_words(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
-    path.write_text("a_b = [1, 2.5, true]\nmany = ['x', 'y']\none = 'z'\nset = {costeff-8x = {heads = 0.5, teacher.epochs = 3}}\n")
+    path.write_text(
+        "a_b = [1, 2.5, true]\nmany = ['x', 'y']\none = 'z'\nset = {costeff-8x = {heads = 0.5, teacher.epochs = 3}}\n"
+    )
     found = read_grid(path, {"a-b": False, "many": True, "one": True, "set": True})
-    assert found == {"a-b": "1,2.5,true", "many": ["x", "y"], "one": ["z"], "set": ["costeff-8x.heads=0.5", "costeff-8x.teacher.epochs=3"]}
+    assert found == {
+        "a-b": "1,2.5,true",
+        "many": ["x", "y"],
+        "one": ["z"],
+        "set": ["costeff-8x.heads=0.5", "costeff-8x.teacher.epochs=3"],
+    }

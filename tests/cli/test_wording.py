@@ -53,12 +53,25 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         store_run(folder / "results", record, classes)
     for name, first, count in (("train", 0, 450), ("dev", 1_000, 20)):
         write_glue(folder / "glue", "rte", name, glue_rows("rte", first, count))
-    (folder / "glue" / "RTE" / "test.tsv").write_text("index\tsentence1\tsentence2\n0\ta film\ta fine film\n")
+    (folder / "glue" / "RTE" / "test.tsv").write_text(
+        "index\tsentence1\tsentence2\n0\ta film\ta fine film\n"
+    )
     (folder / "quick.toml").write_text(QUICK)
     words = f"run --config {folder}/quick.toml --methods deebert --tasks rte --epochs 1 --data-dir {folder}/glue -q"
     with pytest.MonkeyPatch.context() as patched:
         clear_variables(patched)
-        assert main([*words.split(), "--results-dir", str(folder / "fitted"), "--cache-dir", str(folder / "cache")]) == 0
+        assert (
+            main(
+                [
+                    *words.split(),
+                    "--results-dir",
+                    str(folder / "fitted"),
+                    "--cache-dir",
+                    str(folder / "cache"),
+                ]
+            )
+            == 0
+        )
     write_task(folder / "mine", {"dev": None, "dev_share": "0.1"})
     write_csv(folder / "mine" / "train.csv", reviews(500))
     shutil.copytree(Path(__file__).parents[1] / "fixtures" / "exported_small", folder / "my-model")
@@ -66,7 +79,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def transcript(prepared: Path, tmp_path: Path, say: Say, hub_cache: Path, own_folders: None, monkeypatch: pytest.MonkeyPatch) -> Transcript:
+def transcript(
+    prepared: Path,
+    tmp_path: Path,
+    say: Say,
+    hub_cache: Path,
+    own_folders: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Transcript:
     """Of commands in a copy of the prepared folder, without a network, in a window of 110 columns."""
     clear_variables(monkeypatch)
     monkeypatch.setenv("COLUMNS", "110")
@@ -76,7 +96,9 @@ def transcript(prepared: Path, tmp_path: Path, say: Say, hub_cache: Path, own_fo
     return Transcript(say, record.run_id)
 
 
-def test_wording_of_harness(transcript: Transcript, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wording_of_harness(
+    transcript: Transcript, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch
+) -> None:
     transcript.run("--help", "", "rnu", "--sedes")
     monkeypatch.setenv("HARNESS_RUN_SEED", "5")
     transcript.run("flops bert --backbone tiny")
@@ -84,8 +106,17 @@ def test_wording_of_harness(transcript: Transcript, snapshot: SnapshotAssertion,
 
 
 def test_wording_of_list(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    transcript.run("list --help", "list methods", "list methods bert", "list tasks", "list backbones", "list runs")
-    transcript.run("list runs --results-dir nowhere", "list methodes", "list methods costef", "list tasks mrpc")
+    transcript.run(
+        "list --help",
+        "list methods",
+        "list methods bert",
+        "list tasks",
+        "list backbones",
+        "list runs",
+    )
+    transcript.run(
+        "list runs --results-dir nowhere", "list methodes", "list methods costef", "list tasks mrpc"
+    )
     (Path("results") / "rte" / "bert" / SINGLE.run_id / "record.json").write_text("{")
     transcript.run("list runs")
     assert transcript.text == snapshot
@@ -96,12 +127,18 @@ def test_wording_of_run(transcript: Transcript, snapshot: SnapshotAssertion) -> 
     transcript.show("quick.toml")
     quick = "run --config quick.toml"
     transcript.run(f"{quick} --methods bert,deebert --epochs 1 --dry-run")
-    transcript.run(f"{quick} --methods bert,deebert --epochs 1", f"{quick} --methods bert --epochs 1", trained=True)
+    transcript.run(
+        f"{quick} --methods bert,deebert --epochs 1",
+        f"{quick} --methods bert --epochs 1",
+        trained=True,
+    )
     transcript.run(f"{quick} --methods bert --tasks rte,qqp --data-dir glue --dry-run")
     write_checkpoint(Path("checkpoint"), "bert", LABELS)
     write_words(Path("checkpoint"))
     answer_always(Path("checkpoint"), 0)
-    transcript.run(f"{quick} --checkpoint checkpoint --tasks demo-single --max-length 32", trained=True)
+    transcript.run(
+        f"{quick} --checkpoint checkpoint --tasks demo-single --max-length 32", trained=True
+    )
     for mistake in (
         "--methods brt", "--methods ,", "--tasks demo-pear", "--backbone tyni", "--seeds 1,two", "--train-rows demo-pair",
         "--train-rows demo-pair=999999", "--max-length 129", "--device tpu", "--sedes 1", "--labels good,bad",
@@ -127,7 +164,13 @@ def test_wording_of_files(transcript: Transcript, snapshot: SnapshotAssertion) -
         path = write_task(Path("mine"), {"dev": None, "dev_share": "0.1"} | changes)
         transcript.show(str(path))
         transcript.run(f"{quick} --task-file {path}")
-    for line in ("seedz = 1", "seeds = 1979-05-27", "seeds = 'one'", "set = {bert = {epochz = 2}}", "set = 'bert'"):
+    for line in (
+        "seedz = 1",
+        "seeds = 1979-05-27",
+        "seeds = 'one'",
+        "set = {bert = {epochz = 2}}",
+        "set = 'bert'",
+    ):
         Path("grid.toml").write_text(f"{line}\n")
         transcript.show("grid.toml")
         transcript.run("run --config grid.toml --methods bert --dry-run")
@@ -139,7 +182,12 @@ def test_wording_of_files(transcript: Transcript, snapshot: SnapshotAssertion) -
 
 
 def test_wording_of_report(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    transcript.run("report --help", "report", "report --budget 100MMAC --tasks rte", "report --differences-from bert --tasks rte")
+    transcript.run(
+        "report --help",
+        "report",
+        "report --budget 100MMAC --tasks rte",
+        "report --differences-from bert --tasks rte",
+    )
     Path("page.md").write_text("# Page")
     for mistake in (
         "--tasks rte,mprc", "--tasks rte,cola --format csv", "--methods brt", "--methods costeff", "--reference brt", "--format html",
@@ -154,17 +202,38 @@ def test_wording_of_check(transcript: Transcript, snapshot: SnapshotAssertion) -
     run = gate_runs.record()
     gate_runs.save(Path("old"), run, gate_runs.trace())
     for seed, data in ((1, run.data), (2, replace(run.data, data="d1"))):
-        other = replace(run, spec=replace(run.spec, seed=seed), data=data, parameters=run.parameters + 1)
+        other = replace(
+            run, spec=replace(run.spec, seed=seed), data=data, parameters=run.parameters + 1
+        )
         gate_runs.save(Path("new"), other, gate_runs.trace(wrong=60))
-        gate_runs.save(Path("old"), replace(run, spec=replace(run.spec, seed=seed)), gate_runs.trace())
+        gate_runs.save(
+            Path("old"), replace(run, spec=replace(run.spec, seed=seed)), gate_runs.trace()
+        )
     gate_runs.save(Path("old"), replace(run, spec=replace(run.spec, seed=3)), gate_runs.trace())
-    transcript.run("check --help", "check --baseline b.json --results-dir old", "check --baseline b.json --results-dir old --update")
+    transcript.run(
+        "check --help",
+        "check --baseline b.json --results-dir old",
+        "check --baseline b.json --results-dir old --update",
+    )
     transcript.run("check --baseline b.json --results-dir old")
     for form in ("text", "markdown", "github", "junit"):
         transcript.run(f"check --baseline b.json --results-dir new --format {form}")
-    transcript.run("check --baseline b.json --results-dir nowhere", "check --baseline b.json --results-dir nowhere --update")
-    transcript.run("check --baseline b.json --results-dir new --update", "check --baseline grid.toml --results-dir new", "check")
-    for text in ("{", "[]", '{"schema": 3, "runs": []}', '{"schema": 2, "runs": [], "more": 1}', '{"name": "my-package"}'):
+    transcript.run(
+        "check --baseline b.json --results-dir nowhere",
+        "check --baseline b.json --results-dir nowhere --update",
+    )
+    transcript.run(
+        "check --baseline b.json --results-dir new --update",
+        "check --baseline grid.toml --results-dir new",
+        "check",
+    )
+    for text in (
+        "{",
+        "[]",
+        '{"schema": 3, "runs": []}',
+        '{"schema": 2, "runs": [], "more": 1}',
+        '{"name": "my-package"}',
+    ):
         Path("other.json").write_text(text)
         transcript.run("check --baseline other.json --results-dir new")
     transcript.run("check --baseline other.json --results-dir new --update")
@@ -172,41 +241,95 @@ def test_wording_of_check(transcript: Transcript, snapshot: SnapshotAssertion) -
 
 
 def test_wording_of_sweep(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    transcript.run("sweep --help", "sweep d1e0 --points 3", "sweep 4e90 --points 2", "sweep d1e0 --points 3 --format csv", "sweep")
-    for mistake in ("abcd", "ab", "51e0", "4e90 --policy entropy", "d1e0 --policy entropie", "d1e0 --tolerance 0.2", "d1e0 --points 1"):
+    transcript.run(
+        "sweep --help",
+        "sweep d1e0 --points 3",
+        "sweep 4e90 --points 2",
+        "sweep d1e0 --points 3 --format csv",
+        "sweep",
+    )
+    for mistake in (
+        "abcd",
+        "ab",
+        "51e0",
+        "4e90 --policy entropy",
+        "d1e0 --policy entropie",
+        "d1e0 --tolerance 0.2",
+        "d1e0 --points 1",
+    ):
         transcript.run(f"sweep {mistake}")
     (Path("results") / "rte" / "deebert" / DYNAMIC.run_id / "trace.npz").write_bytes(b"PK")
     transcript.run("sweep d1e0")
     assert transcript.text == snapshot
 
 
-def test_wording_of_time(transcript: Transcript, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch) -> None:
-    transcript.run("time --help", "time d1e0", "time 51e0 --threshold 0.3", "time d1e0 --threshold 0.3 --cache-dir nowhere")
-    transcript.run("time d1e0 --threshold 0.3 --policy patience", "time d1e0 --threshold 1.5 --policy confidence")
-    monkeypatch.setattr("harness.measure.live.time_run", lambda record, *_: make_timing(record.run_id, 0.3))
+def test_wording_of_time(
+    transcript: Transcript, snapshot: SnapshotAssertion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcript.run(
+        "time --help",
+        "time d1e0",
+        "time 51e0 --threshold 0.3",
+        "time d1e0 --threshold 0.3 --cache-dir nowhere",
+    )
+    transcript.run(
+        "time d1e0 --threshold 0.3 --policy patience",
+        "time d1e0 --threshold 1.5 --policy confidence",
+    )
+    monkeypatch.setattr(
+        "harness.measure.live.time_run", lambda record, *_: make_timing(record.run_id, 0.3)
+    )
     transcript.run("time d1e0 --threshold 0.3")
     assert transcript.text == snapshot
 
 
 def test_wording_of_flops(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    transcript.run("flops --help", "flops deebert --backbone tiny --length 32", "flops bert --backbone tiny --format csv", "flops")
-    for mistake in ("brt", "bert --task rtee", "bert --task glue", "bert --backbone tyni", "bert --length 513", "bert --set bert.heads=3"):
+    transcript.run(
+        "flops --help",
+        "flops deebert --backbone tiny --length 32",
+        "flops bert --backbone tiny --format csv",
+        "flops",
+    )
+    for mistake in (
+        "brt",
+        "bert --task rtee",
+        "bert --task glue",
+        "bert --backbone tyni",
+        "bert --length 513",
+        "bert --set bert.heads=3",
+    ):
         transcript.run(f"flops {mistake}")
     assert transcript.text == snapshot
 
 
-def test_wording_of_fetch(transcript: Transcript, snapshot: SnapshotAssertion, online: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wording_of_fetch(
+    transcript: Transcript,
+    snapshot: SnapshotAssertion,
+    online: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for split in ("train", "validation", "test"):
         write_parquet(online, "wnli", split, glue_rows("wnli", 0, 4))
     capsys.readouterr()  # the library's progress
-    transcript.run("fetch --help", "fetch --tasks demo,wnli --backbone tiny", "fetch --tasks rte --backbone bert-large-uncased --offline")
+    transcript.run(
+        "fetch --help",
+        "fetch --tasks demo,wnli --backbone tiny",
+        "fetch --tasks rte --backbone bert-large-uncased --offline",
+    )
     transcript.run("fetch", "fetch --tasks gleu", "fetch --backbone tyni")
     assert transcript.text == snapshot
 
 
 def test_wording_of_cache(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    transcript.run("cache --help", "cache list --help", "cache prune --help", "cache list --cache-dir nowhere")
-    transcript.run(f"cache list {FITTED}", f"cache prune --all --dry-run {FITTED}", f"cache prune --unused {FITTED}", "cache prune")
+    transcript.run(
+        "cache --help", "cache list --help", "cache prune --help", "cache list --cache-dir nowhere"
+    )
+    transcript.run(
+        f"cache list {FITTED}",
+        f"cache prune --all --dry-run {FITTED}",
+        f"cache prune --unused {FITTED}",
+        "cache prune",
+    )
     transcript.run("cache prune --unused --results-dir nowhere", f"cache prune --all {FITTED}")
     assert transcript.text == snapshot
 
@@ -227,7 +350,11 @@ def test_wording_of_predict(transcript: Transcript, snapshot: SnapshotAssertion)
     Path("rows.tsv").write_text("a\tb\tc\n")
     Path("rows.jsonl").write_text('{"second": "b"}\n')
     transcript.run("predict --help")
-    transcript.run('predict my-model "a fine film" "a dull one"', f"predict my-model {'film ' * 30}", trained=True)
+    transcript.run(
+        'predict my-model "a fine film" "a dull one"',
+        f"predict my-model {'film ' * 30}",
+        trained=True,
+    )
     for mistake in ("my-model", "my-model a --file rows.tsv", "my-model --file nowhere.txt", "my-model --file rows.tsv",
                     "my-model --file rows.jsonl", "my-model --file grid.toml", "nowhere a"):  # fmt: skip
         transcript.run(f"predict {mistake}")
@@ -239,7 +366,9 @@ def test_wording_of_submit(transcript: Transcript, snapshot: SnapshotAssertion) 
     for words in ("RUN_ID --out a.zip", "RUN_ID --out a.zip", "RUN_ID RUN_ID --out b.zip", "RUN_ID --out b.tar", "--out b.zip",
                   "RUN_ID --out b.zip --threshold -1", "RUN_ID --out b.zip --data-dir nowhere"):  # fmt: skip
         transcript.run(f"submit --data-dir glue {FITTED} {words}")
-    transcript.run("submit d1e0 --out b.zip --data-dir glue --cache-dir nowhere", "submit abcd --out b.zip")
+    transcript.run(
+        "submit d1e0 --out b.zip --data-dir glue --cache-dir nowhere", "submit abcd --out b.zip"
+    )
     assert transcript.text == snapshot
 
 
@@ -250,5 +379,8 @@ def test_wording_of_schema(transcript: Transcript, snapshot: SnapshotAssertion) 
 
 def test_every_command_has_its_file() -> None:
     """And no file is of no command."""
-    names = {path.stem for path in (Path(__file__).parent / "__snapshots__" / Path(__file__).stem).iterdir()}
+    names = {
+        path.stem
+        for path in (Path(__file__).parent / "__snapshots__" / Path(__file__).stem).iterdir()
+    }
     assert names == {f"test_wording_of_{name}" for name in ("harness", "files", *cli.commands)}

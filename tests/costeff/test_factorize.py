@@ -38,7 +38,9 @@ def test_full_rank_restores_embedding() -> None:
     """Full rank gives the embedding back."""
     embedding = _embedding()
     table, projection = factorised(embedding, 12)
-    torch.testing.assert_close(table @ projection.T, embedding.word.weight.detach(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        table @ projection.T, embedding.word.weight.detach(), atol=1e-5, rtol=0
+    )
 
 
 def test_projection_columns_are_orthonormal() -> None:

@@ -43,9 +43,14 @@ def test_scores_multiply_weights_and_gradients(model: EncoderModel, few_rows: Ta
         for name, total in sums.items():
             gradient = getattr(layer, name).weight.grad
             sums[name] = total + gradient.abs()
-    scores = {name: (getattr(layer, name).weight.detach() * total).abs() for name, total in sums.items()}
+    scores = {
+        name: (getattr(layer, name).weight.detach() * total).abs() for name, total in sums.items()
+    }
     heads = [scores["output"][:, 8 * head : 8 * head + 8].sum().item() for head in range(4)]
-    neurons = [(scores["widen"][place].sum() + scores["narrow"][:, place].sum()).item() for place in range(64)]
+    neurons = [
+        (scores["widen"][place].sum() + scores["narrow"][:, place].sum()).item()
+        for place in range(64)
+    ]
     assert got.heads[1].tolist() == pytest.approx(heads, rel=1e-4)
     assert got.neurons[1].tolist() == pytest.approx(neurons, rel=1e-4)
     assert [len(scores) for scores in got.heads] == [4] * 3
@@ -56,8 +61,13 @@ def test_accumulation_keeps_the_scores(model: EncoderModel, few_rows: TaskData) 
     """A batch that is cut into parts for a small memory gives the same scores.
 
     Absolute values are of a whole batch's gradient."""
-    whole, parts = (taylor_importance(model, loss, few_rows.train, BATCHES, CPU, accumulation=count) for count in (1, 5))
-    for one, other in zip((*whole.heads, *whole.neurons), (*parts.heads, *parts.neurons), strict=True):
+    whole, parts = (
+        taylor_importance(model, loss, few_rows.train, BATCHES, CPU, accumulation=count)
+        for count in (1, 5)
+    )
+    for one, other in zip(
+        (*whole.heads, *whole.neurons), (*parts.heads, *parts.neurons), strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
@@ -80,4 +90,6 @@ def test_scoring_leaves_model_trainable(model: EncoderModel, few_rows: TaskData)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     taylor_importance(model, loss, few_rows.train, BATCHES, CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in model.parameters()
+    )

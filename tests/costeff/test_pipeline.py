@@ -29,7 +29,12 @@ from harness.methods.registry import model_format
 from harness.methods.stages import Fitted, FittedStage, Stage, Work
 from harness.models.backbones import BACKBONES, Backbone
 
-SMALL = CostEff(teacher=Bert(epochs=1, learning_rates=(1e-3,)), prediction_rates=(1.0,), effort=0.01, taylor_share=0.5)
+SMALL = CostEff(
+    teacher=Bert(epochs=1, learning_rates=(1e-3,)),
+    prediction_rates=(1.0,),
+    effort=0.01,
+    taylor_share=0.5,
+)
 """The fewest epochs, and nothing to search."""
 
 CPU = torch.device("cpu")
@@ -37,7 +42,9 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    return Work(1, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("cache"), model_format())
+    return Work(
+        1, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("cache"), model_format()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +52,21 @@ def fitted(shared: Work, few_rows: TaskData, micro: Backbone) -> Fitted:
     return SMALL.fit(few_rows, micro, shared)
 
 
-@pytest.mark.parametrize(("method", "millions", "giga"), [(COSTEFF, 54.98, 5.625), (COSTEFF_8X, 13.92, 1.271)], ids=["2x", "8x"])
+@pytest.mark.parametrize(
+    ("method", "millions", "giga"),
+    [(COSTEFF, 54.98, 5.625), (COSTEFF_8X, 13.92, 1.271)],
+    ids=["2x", "8x"],
+)
 def test_bert_base_sizes_match_paper(method: CostEff, millions: float, giga: float) -> None:
     """The sizes on BERT-base are the published ones."""
     with torch.device("meta"):
         model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
         costs = piece_costs(model)
-    macs = costs.embedding.at(128) + sum(layer.at(128) for layer in costs.layers) + sum(leave.at(128) for leave in costs.exits if leave)
+    macs = (
+        costs.embedding.at(128)
+        + sum(layer.at(128) for layer in costs.layers)
+        + sum(leave.at(128) for leave in costs.exits if leave)
+    )
     assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.005)
     assert macs / 1e9 == pytest.approx(giga, abs=0.0005)
 
@@ -59,7 +74,14 @@ def test_bert_base_sizes_match_paper(method: CostEff, millions: float, giga: flo
 def test_stages_follow_papers_order(fitted: Fitted, micro: Backbone) -> None:
     """The stages run in the paper's order and end in the wanted shape."""
     names = [use.report.name for use in fitted.stage.uses()]
-    assert names == ["fine-tune", "assistant-hidden", "assistant", "slenderize", "recover-hidden", "recover"]
+    assert names == [
+        "fine-tune",
+        "assistant-hidden",
+        "assistant",
+        "slenderize",
+        "recover-hidden",
+        "recover",
+    ]
     assert set(names) == set(SMALL.revisions())
     model = fitted.stage.model
     assert isinstance(model, EncoderModel)
@@ -76,7 +98,9 @@ def test_fitted_model_survives_saving(fitted: Fitted, few_rows: TaskData, tmp_pa
     assert np.array_equal(one.logits, other.logits)
 
 
-def test_second_width_reuses_teacher(fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_second_width_reuses_teacher(
+    fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """A second width reuses teacher and assistant."""
     other = replace(SMALL, heads=1 / 4, ffn=1 / 4, rank=1 / 4).fit(few_rows, micro, shared)
     assert [use.reused for use in other.stage.uses()] == [True, True, True, False, False, False]
@@ -86,7 +110,14 @@ def test_fixed_run_keeps_its_numbers(tmp_path: Path) -> None:
     """The numbers of one small fixed run are our own. They move only when a stage's revision is
     raised, which makes new stages and runs of old ones."""
     recipe = Bert(epochs=2, batch_size=8, learning_rates=(3e-3,))
-    method = CostEff(teacher=recipe, batch_size=8, learning_rates=(3e-3,), prediction_rates=(1.0,), effort=0.25, taylor_share=0.5)
+    method = CostEff(
+        teacher=recipe,
+        batch_size=8,
+        learning_rates=(3e-3,),
+        prediction_rates=(1.0,),
+        effort=0.25,
+        taylor_share=0.5,
+    )
     work = Work(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
     fit = method.fit(fixed_data(), FIXED, work)
     reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
@@ -117,11 +148,19 @@ class Recorder(Work):
 
     stages: Plan = field(default_factory=dict)
 
-    def fitted(self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...] = ()) -> FittedStage:
+    def fitted(
+        self,
+        stage: Stage,
+        data: TaskData,
+        backbone: Backbone,
+        parents: tuple[FittedStage, ...] = (),
+    ) -> FittedStage:
         if not parents:
             return super().fitted(stage, data, backbone)
         self.stages[stage.name] = stage, tuple(parent.stored.report.name for parent in parents)
-        stored = replace(parents[0].stored, report=replace(parents[0].stored.report, name=stage.name))
+        stored = replace(
+            parents[0].stored, report=replace(parents[0].stored.report, name=stage.name)
+        )
         return replace(parents[0], stored=stored)
 
 
@@ -152,26 +191,42 @@ ORDER = {
     ids=["no equilibrium", "importance of the last exit", "global allocation", "one shot"],
 )
 def test_switch_changes_named_fields(
-    shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str], changed: dict[str, dict[str, object]]
+    shared: Work,
+    few_rows: TaskData,
+    micro: Backbone,
+    change: dict[str, str],
+    changed: dict[str, dict[str, object]],
 ) -> None:
     """A switch changes the fields that it names.
 
     micro's 4 heads become 2 in 2 rounds; a period of the unscripted task is 2 passes."""
     whole = replace(SMALL, effort=1.0)
-    plain, other = (_plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change)))
+    plain, other = (
+        _plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change))
+    )
     assert {name: parents for name, (_, parents) in plain.items()} == ORDER
-    assert other == {name: (replace(stage, **changed.get(name, {})), parents) for name, (stage, parents) in plain.items()}
+    assert other == {
+        name: (replace(stage, **changed.get(name, {})), parents)
+        for name, (stage, parents) in plain.items()
+    }
 
 
-def test_full_effort_follows_authors_plan(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_full_effort_follows_authors_plan(
+    shared: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """At full effort the plan is the authors' for MRPC.
 
     12 heads to 6 at their 2e-5: epochs 4 and 12, six periods of 2, 12 and 5; rates 2e-5, 2e-5,
     1e-5, 3e-5, 2e-5."""
-    wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3), learning_rates=(2e-5,))
+    wide = replace(
+        micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3), learning_rates=(2e-5,)
+    )
     method = CostEff(teacher=Bert(epochs=1, learning_rates=(2e-5,)), prediction_rates=(1.0,))
     stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
-    trained = {name: (stage.schedule.epochs, stage.schedule.learning_rate) for name, stage in stages.items()}
+    trained = {
+        name: (stage.schedule.epochs, stage.schedule.learning_rate)
+        for name, stage in stages.items()
+    }
     pruning = stages["slenderize"]
     assert trained == {
         "assistant-hidden": (4, 2e-5),
@@ -180,8 +235,18 @@ def test_full_effort_follows_authors_plan(shared: Work, few_rows: TaskData, micr
         "recover-hidden": (12, pytest.approx(3e-5)),
         "recover": (5, 2e-5),
     }
-    assert (pruning.rounds, pruning.period, pruning.hidden_share, pruning.growth, pruning.taylor_share) == (6, 2.0, 0.5, 1.12, 1.0)
-    assert (set(pruning.shape.heads), set(pruning.shape.ffn), pruning.shape.embedding_rank) == ({6}, {32}, 16)
+    assert (
+        pruning.rounds,
+        pruning.period,
+        pruning.hidden_share,
+        pruning.growth,
+        pruning.taylor_share,
+    ) == (6, 2.0, 0.5, 1.12, 1.0)
+    assert (set(pruning.shape.heads), set(pruning.shape.ffn), pruning.shape.embedding_rank) == (
+        {6},
+        {32},
+        16,
+    )
     assert {name: stages[name].targets for name in stages if name != "slenderize"} == {
         "assistant-hidden": Targets(hidden=1.0),
         "assistant": Targets(soft=0.5, hard=0.5),
@@ -189,10 +254,18 @@ def test_full_effort_follows_authors_plan(shared: Work, few_rows: TaskData, micr
         "recover": Targets(hidden=1.0, soft=1.0),
     }
     assert (Targets(1.0, 0.9, 0.1), Targets(1.0), Targets(1.0, 1.0)) == (IMPORTANCE, HIDDEN, BOTH)
-    assert [stage.exits is not None for stage in stages.values()] == [True, False, False, False, False]
+    assert [stage.exits is not None for stage in stages.values()] == [
+        True,
+        False,
+        False,
+        False,
+        False,
+    ]
 
 
-def test_assistant_rate_is_searched_first(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_assistant_rate_is_searched_first(
+    shared: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """The assistant's rate is searched, and the later ones follow it."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3))
     fit = method.fit(few_rows, micro, shared)
@@ -203,7 +276,9 @@ def test_assistant_rate_is_searched_first(shared: Work, few_rows: TaskData, micr
     assert [use.report.name for use in fit.stage.uses()] == ["fine-tune", *ORDER]
 
 
-def test_recovery_rate_search_shares_seed(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_recovery_rate_search_shares_seed(
+    shared: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """The last part's rate is searched with one seed for all.
 
     Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
@@ -223,11 +298,16 @@ FASTER = replace(SMALL, learning_rates=(2e-3,))
 """The assistant's rate is not the teacher's 1e-3."""
 
 
-def test_teacher_replaces_missing_assistant(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_teacher_replaces_missing_assistant(
+    shared: Work, few_rows: TaskData, micro: Backbone
+) -> None:
     """Without an assistant the teacher teaches a student with fresh exits.
 
     At the same rates: an assistant is fitted for its alone."""
-    plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="pruning")))
+    plain, other = (
+        _plan(method, few_rows, micro, shared)
+        for method in (FASTER, replace(FASTER, exits_from="pruning"))
+    )
     exits = Exits("mean", 1, "concatenate")
     assert other == {
         **{name: plain[name] for name in ("assistant-hidden", "assistant")},
@@ -241,9 +321,15 @@ def test_late_exits_learn_like_assistant(shared: Work, few_rows: TaskData, micro
     """Exits after compression learn as the assistant's do.
 
     At the same rates; what a single exit gives is not averaged."""
-    plain, other = (_plan(method, few_rows, micro, shared) for method in (FASTER, replace(FASTER, exits_from="recovery")))
+    plain, other = (
+        _plan(method, few_rows, micro, shared)
+        for method in (FASTER, replace(FASTER, exits_from="recovery"))
+    )
     late = replace(plain["assistant"][0], name="exits", exits=Exits("mean", 1, "concatenate"))
-    single = {name: replace(plain[name][0], equilibrium=False) for name in ("slenderize", "recover-hidden", "recover")}
+    single = {
+        name: replace(plain[name][0], equilibrium=False)
+        for name in ("slenderize", "recover-hidden", "recover")
+    }
     assert other == {
         **{name: plain[name] for name in ("assistant-hidden", "assistant")},
         "slenderize": (single["slenderize"], ("fine-tune", "fine-tune")),
@@ -268,7 +354,15 @@ def test_every_setting_reaches_its_stage(shared: Work, few_rows: TaskData, micro
 
     12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
     wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3))
-    teacher = Bert(epochs=1, batch_size=24, learning_rates=(4e-4,), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
+    teacher = Bert(
+        epochs=1,
+        batch_size=24,
+        learning_rates=(4e-4,),
+        warmup=0.2,
+        weight_decay=0.03,
+        clip=0.7,
+        accumulation=2,
+    )
     method = CostEff(
         heads=1 / 6,
         teacher=teacher,
@@ -286,7 +380,9 @@ def test_every_setting_reaches_its_stage(shared: Work, few_rows: TaskData, micro
     stages = {name: stage for name, (stage, _) in _plan(method, few_rows, wide, shared).items()}
 
     def schedule(epochs: int, rate: float) -> Schedule:
-        return Schedule(epochs, 16, pytest.approx(rate), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2)
+        return Schedule(
+            epochs, 16, pytest.approx(rate), warmup=0.2, weight_decay=0.03, clip=0.7, accumulation=2
+        )
 
     assert {name: stage.schedule for name, stage in stages.items()} == {
         "assistant-hidden": schedule(4, 4e-4),
@@ -304,9 +400,20 @@ def test_every_setting_reaches_its_stage(shared: Work, few_rows: TaskData, micro
 def test_epochs_table_replaces_authors(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
     """A table of epochs takes the place of the authors'."""
     own = Epochs(assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8))
-    stages = {name: stage for name, (stage, _) in _plan(replace(SMALL, effort=1, epochs_table=own), few_rows, micro, shared).items()}
+    stages = {
+        name: stage
+        for name, (stage, _) in _plan(
+            replace(SMALL, effort=1, epochs_table=own), few_rows, micro, shared
+        ).items()
+    }
     trained = {name: stage.schedule.epochs for name, stage in stages.items()}
-    assert trained == {"assistant-hidden": 2, "assistant": 7, "slenderize": 1, "recover-hidden": 9, "recover": 8}
+    assert trained == {
+        "assistant-hidden": 2,
+        "assistant": 7,
+        "slenderize": 1,
+        "recover-hidden": 9,
+        "recover": 8,
+    }
     assert (stages["slenderize"].period, stages["slenderize"].hidden_share) == (3.0, 0.2)
 
 
@@ -332,13 +439,17 @@ def test_irrelevant_settings_share_a_run(micro: Backbone) -> None:
     ],
     ids=str,
 )
-def test_every_variant_runs_to_end(shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]) -> None:
+def test_every_variant_runs_to_end(
+    shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]
+) -> None:
     """Every variant runs to its end.
 
     What a switch changes in a stage is tested with the stages: here another seed alone makes other
     answers."""
     fit = replace(SMALL, **change).fit(few_rows, micro, shared)
-    assert [use.report.name for use in fit.stage.uses()][-1] == ("exits" if change == {"exits_from": "recovery"} else "recover")
+    assert [use.report.name for use in fit.stage.uses()][-1] == (
+        "exits" if change == {"exits_from": "recovery"} else "recover"
+    )
     assert fit.stage.model.exit_layers == [1, 2, 3]
     assert np.isfinite(collect(fit.stage.model, few_rows.dev, 16, CPU).logits).all()
 
@@ -347,7 +458,12 @@ def test_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Bac
     """A regression runs to its end.
 
     Answers in label units; losses of both kinds are mean squared errors."""
-    data = replace(few_rows, task=TASKS["stsb"], train=replace(few_rows.train, labels=np.arange(48) / 10), data_fingerprint="0 to 5")
+    data = replace(
+        few_rows,
+        task=TASKS["stsb"],
+        train=replace(few_rows.train, labels=np.arange(48) / 10),
+        data_fingerprint="0 to 5",
+    )
     fit = SMALL.fit(data, micro, shared)
     trace = collect(fit.stage.model, data.dev, 16, CPU)
     assert trace.logits.shape == (3, len(data.dev), 1)

@@ -120,7 +120,10 @@ def test_pruned_model_is_really_smaller(tmp_path: Path) -> None:
     save_model(small, tmp_path)
     assert torch.equal(_answers(load_model(tmp_path)), _answers(small))
     costs = [layer.at(7) for layer in piece_costs(small).layers]
-    assert costs == [7 * (4 * 16 * width + 2 * 7 * width + 2 * 16 * ffn) for width, ffn in ((8, 4), (4, 9), (12, 1))]
+    assert costs == [
+        7 * (4 * 16 * width + 2 * 7 * width + 2 * 16 * ffn)
+        for width, ffn in ((8, 4), (4, 9), (12, 1))
+    ]
 
 
 def test_larger_shape_is_refused() -> None:

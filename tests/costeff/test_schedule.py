@@ -61,7 +61,14 @@ def test_keeping_heads_is_one_round() -> None:
 
 @pytest.mark.parametrize(
     ("task", "few", "many"),
-    [("mrpc", 20, 12), ("sst2", 5, 3), ("qnli", 5, 3), ("mnli", 3, 2), ("cola", 20, 12), ("qqp", 3, 2)],
+    [
+        ("mrpc", 20, 12),
+        ("sst2", 5, 3),
+        ("qnli", 5, 3),
+        ("mnli", 3, 2),
+        ("cola", 20, 12),
+        ("qqp", 3, 2),
+    ],
 )
 def test_pruning_epochs_match_authors(task: str, few: int, many: int) -> None:
     """Periods times rounds are the authors' pruning epochs. For 2 and for 6 of 12 heads kept."""
@@ -74,7 +81,10 @@ def test_epochs_table_is_the_authors() -> None:
 
     Changed epochs make other models of the same settings: raise `Distil.revision` and
     `Slenderize.revision` with it."""
-    said = {task: (row.assistant, row.hidden_share, row.hidden, row.prediction) for task, row in EPOCHS.items()}
+    said = {
+        task: (row.assistant, row.hidden_share, row.hidden, row.prediction)
+        for task, row in EPOCHS.items()
+    }
     assert said == {
         "mrpc": (12, 0.5, (20, 12), (10, 5)),
         "sst2": (5, 0.7, (10, 8), (6, 3)),
@@ -89,7 +99,9 @@ def test_epochs_table_is_the_authors() -> None:
 def test_recovery_epochs_are_interpolated() -> None:
     """Recovery between the authors' two points is on their line."""
     epochs = EPOCHS["mrpc"]
-    assert [epochs.at(heads / 12, epochs.hidden) for heads in (1, 2, 4, 6, 8, 12)] == pytest.approx([20, 20, 16, 12, 8, 8])
+    assert [epochs.at(heads / 12, epochs.hidden) for heads in (1, 2, 4, 6, 8, 12)] == pytest.approx(
+        [20, 20, 16, 12, 8, 8]
+    )
 
 
 def test_unlisted_task_follows_its_size() -> None:
@@ -101,7 +113,10 @@ def test_unlisted_task_follows_its_size() -> None:
     assert epochs_for("sst2", 10_000) == EPOCHS["mrpc"], "a part of a large task is a small task"
 
 
-@pytest.mark.parametrize(("epochs", "effort", "whole"), [(12, 0.3, 4), (5, 0.3, 2), (5, 0.5, 3), (1, 0.3, 1), (5, 0.05, 1), (3, 1.0, 3)])
+@pytest.mark.parametrize(
+    ("epochs", "effort", "whole"),
+    [(12, 0.3, 4), (5, 0.3, 2), (5, 0.5, 3), (1, 0.3, 1), (5, 0.05, 1), (3, 1.0, 3)],
+)
 def test_effort_scales_to_whole_epochs(epochs: float, effort: float, whole: int) -> None:
     """Effort scales to whole epochs, at least one."""
     assert scaled(epochs * effort) == whole

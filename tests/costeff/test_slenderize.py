@@ -16,7 +16,13 @@ from baselines.training.loop import Examples, Loss
 from baselines.training.recipe import Schedule
 from costeff import slenderize
 from costeff.schedule import between, smaller
-from costeff.slenderize import Allocation, Slenderize, one_after_another, period_rows, taylor_batches
+from costeff.slenderize import (
+    Allocation,
+    Slenderize,
+    one_after_another,
+    period_rows,
+    taylor_batches,
+)
 from costeff.width_budget import layer_macs
 from harness.data.dataset import Split, TaskData
 from harness.methods.compute import Compute
@@ -25,7 +31,15 @@ from harness.models.backbones import Backbone
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
 
-PLAN = Schedule(epochs=1, batch_size=16, learning_rate=1e-3, warmup=0.1, weight_decay=0.01, clip=1.0, accumulation=1)
+PLAN = Schedule(
+    epochs=1,
+    batch_size=16,
+    learning_rate=1e-3,
+    warmup=0.1,
+    weight_decay=0.01,
+    clip=1.0,
+    accumulation=1,
+)
 
 
 class Killed(BaseException):
@@ -34,16 +48,34 @@ class Killed(BaseException):
 
 def _stage(micro: Backbone, rounds: int = 2) -> Slenderize:
     return Slenderize(
-        "slenderize", smaller(micro.shape, 1 / 2, 1 / 2, 1 / 2), None, rounds, 1.0, 0.5, 0.5, 1.12, False, "layer", True, PLAN
+        "slenderize",
+        smaller(micro.shape, 1 / 2, 1 / 2, 1 / 2),
+        None,
+        rounds,
+        1.0,
+        0.5,
+        0.5,
+        1.12,
+        False,
+        "layer",
+        True,
+        PLAN,
     )
 
 
 def _fit(stage: Slenderize, micro: Backbone, rows: TaskData, scratch: Path) -> FreshFit:
     torch.manual_seed(3)
-    start, teacher = (EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3)) for _ in range(2))
+    start, teacher = (
+        EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3)) for _ in range(2)
+    )
     start.load_state_dict(teacher.state_dict())
     scratch.mkdir(exist_ok=True)
-    return stage.fit((start, teacher), rows, micro, StageRun(Compute(torch.device("cpu"), "float32", 1), "cell", "stage", 5, scratch))
+    return stage.fit(
+        (start, teacher),
+        rows,
+        micro,
+        StageRun(Compute(torch.device("cpu"), "float32", 1), "cell", "stage", 5, scratch),
+    )
 
 
 def _config(fit: FreshFit) -> ModelConfig:
@@ -51,7 +83,9 @@ def _config(fit: FreshFit) -> ModelConfig:
     return fit.model.config
 
 
-def test_rounds_have_shape_and_rate(micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_have_shape_and_rate(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each round has its shape and its learning rate."""
     seen = []
     train = slenderize.train
@@ -65,7 +99,9 @@ def test_rounds_have_shape_and_rate(micro: Backbone, few_rows: TaskData, tmp_pat
     monkeypatch.setattr(slenderize, "train", watched)
     stage = _stage(micro)
     fit = _fit(stage, micro, few_rows, tmp_path / "a")
-    assert [shape for shape, _ in seen] == [micro.shape, between(micro.shape, stage.shape, 1, 2)], "training comes before each cut"
+    assert [shape for shape, _ in seen] == [micro.shape, between(micro.shape, stage.shape, 1, 2)], (
+        "training comes before each cut"
+    )
     assert _config(fit).shape == stage.shape
     assert [rate for _, rate in seen] == pytest.approx([1e-3, 1.12e-3])
     assert fit.training.steps == 2 * PLAN.steps(len(few_rows.train))
@@ -94,7 +130,9 @@ def test_killed_stage_resumes_its_round(
     assert len(calls) == 3, "what a finished round did is not done again"
     assert again.training.steps == undisturbed.training.steps
     wanted = undisturbed.model.state_dict()
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in again.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, wanted[name]) for name, tensor in again.model.state_dict().items()
+    )
 
 
 def test_kept_rounds_do_not_grow(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
@@ -102,21 +140,46 @@ def test_kept_rounds_do_not_grow(micro: Backbone, few_rows: TaskData, tmp_path: 
 
     The last round's model, and what the trainings told."""
     _fit(_stage(micro, rounds=2), micro, few_rows, tmp_path / "a")
-    kept = sorted(path.relative_to(tmp_path / "a").as_posix() for path in (tmp_path / "a").rglob("*") if path.is_file())
-    assert kept == ["round-1/training.json", "round-2/config.json", "round-2/model.safetensors", "round-2/training.json"]
+    kept = sorted(
+        path.relative_to(tmp_path / "a").as_posix()
+        for path in (tmp_path / "a").rglob("*")
+        if path.is_file()
+    )
+    assert kept == [
+        "round-1/training.json",
+        "round-2/config.json",
+        "round-2/model.safetensors",
+        "round-2/training.json",
+    ]
 
 
 @pytest.mark.parametrize(
-    ("period", "passes", "rows"), [(0.5, 1, 24), (1.0, 1, 48), (2.0, 2, 48), (2.5, 2, 60)], ids=["part", "one", "two", "two and a half"]
+    ("period", "passes", "rows"),
+    [(0.5, 1, 24), (1.0, 1, 48), (2.0, 2, 48), (2.5, 2, 60)],
+    ids=["part", "one", "two", "two and a half"],
 )
 def test_long_period_splits_into_epochs(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: float, passes: int, rows: int
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    period: float,
+    passes: int,
+    rows: int,
 ) -> None:
     """A period of several passes is cut into epochs. So that an interruption costs one."""
     seen = []
     train = slenderize.train
 
-    def watched(model: EncoderModel, loss: Loss, split: Split, score: None, schedule: Schedule, *arguments: object, **named: str) -> object:
+    def watched(
+        model: EncoderModel,
+        loss: Loss,
+        split: Split,
+        score: None,
+        schedule: Schedule,
+        *arguments: object,
+        **named: str,
+    ) -> object:
         seen.append((schedule.epochs, len(split)))
         return train(model, loss, split, score, schedule, *arguments, **named)
 
@@ -126,7 +189,9 @@ def test_long_period_splits_into_epochs(
     assert fit.training.rows == min(48, rows), "distinct ones"
 
 
-def test_student_leaves_teacher_before_cut(micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_student_leaves_teacher_before_cut(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before the first cut the student has moved away from its teacher.
 
     One that still says what its teacher says has no gradient of the soft and hidden losses to be
@@ -135,8 +200,14 @@ def test_student_leaves_teacher_before_cut(micro: Backbone, few_rows: TaskData, 
     score = slenderize.taylor_importance
 
     def watched(model: EncoderModel, loss: Loss, rows: Split, *arguments: object) -> object:
-        soft = distillation(Targets(hidden=1.0), Teacher(guide, rows, make_run(tmp_path / "guide"), hiddens=True), 1.0)
-        seen.append(soft(model.eval(), Examples.of(rows, np.arange(16), torch.device("cpu"))).item())
+        soft = distillation(
+            Targets(hidden=1.0),
+            Teacher(guide, rows, make_run(tmp_path / "guide"), hiddens=True),
+            1.0,
+        )
+        seen.append(
+            soft(model.eval(), Examples.of(rows, np.arange(16), torch.device("cpu"))).item()
+        )
         return score(model, loss, rows, *arguments)
 
     monkeypatch.setattr(slenderize, "taylor_importance", watched)
@@ -148,24 +219,50 @@ def test_student_leaves_teacher_before_cut(micro: Backbone, few_rows: TaskData, 
 
 @pytest.mark.parametrize(
     "change",
-    [{}, {"equilibrium": False}, {"last_exit_only": True}, {"allocation": "global"}, {"at_once": True}, {"taylor_share": 1.0}],
+    [
+        {},
+        {"equilibrium": False},
+        {"last_exit_only": True},
+        {"allocation": "global"},
+        {"at_once": True},
+        {"taylor_share": 1.0},
+    ],
     ids=str,
 )
-def test_each_switch_changes_the_result(micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]) -> None:
+def test_each_switch_changes_the_result(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
+) -> None:
     """A switch changes what comes of the same seed. And nothing changed changes nothing."""
     plain, other = (
-        torch.cat([tensor.flatten() for tensor in _fit(stage, micro, few_rows, tmp_path / name).model.state_dict().values()])
+        torch.cat(
+            [
+                tensor.flatten()
+                for tensor in _fit(stage, micro, few_rows, tmp_path / name)
+                .model.state_dict()
+                .values()
+            ]
+        )
         for name, stage in (("plain", _stage(micro)), ("other", replace(_stage(micro), **change)))
     )
     assert torch.equal(plain, other) == (change == {})
 
 
-def test_one_shot_cuts_after_first_period(micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_shot_cuts_after_first_period(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At once everything is cut after the first period, and the others train."""
     seen: list[tuple[EncoderShape, float]] = []
     train = slenderize.train
 
-    def watched(model: EncoderModel, loss: Loss, rows: Split, score: None, schedule: Schedule, *arguments: object, **named: str) -> object:
+    def watched(
+        model: EncoderModel,
+        loss: Loss,
+        rows: Split,
+        score: None,
+        schedule: Schedule,
+        *arguments: object,
+        **named: str,
+    ) -> object:
         seen.append((model.config.shape, schedule.learning_rate))
         return train(model, loss, rows, score, schedule, *arguments, **named)
 
@@ -179,7 +276,12 @@ def test_one_shot_cuts_after_first_period(micro: Backbone, few_rows: TaskData, t
 
 @pytest.mark.parametrize(("allocation", "factor"), [("layer", 1 / 3), ("global", 1)])
 def test_importance_averages_within_layers(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocation: Allocation, factor: float
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allocation: Allocation,
+    factor: float,
 ) -> None:
     """Importance is measured with averaged gradients within layers, and without across them.
 
@@ -197,7 +299,9 @@ def test_importance_averages_within_layers(
 
         monkeypatch.setattr(slenderize, "taylor_importance", watched)
         slow = replace(PLAN, learning_rate=1e-9)
-        stage = replace(_stage(micro, rounds=1), equilibrium=equilibrium, schedule=slow, allocation=allocation)
+        stage = replace(
+            _stage(micro, rounds=1), equilibrium=equilibrium, schedule=slow, allocation=allocation
+        )
         _fit(stage, micro, few_rows, tmp_path / str(equilibrium))
     assert seen[True] == pytest.approx(seen[False] * factor, rel=0.02)
 
@@ -224,7 +328,14 @@ def test_second_loss_follows_the_first() -> None:
     """The second loss follows the first after so many steps."""
     one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
     loss = one_after_another(one, other, 3)
-    assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [1, 1, 1, 1, 2, 2]
+    assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])
@@ -241,7 +352,8 @@ def test_periods_continue_through_passes(few_rows: TaskData, period: float) -> N
     assert counts.max() - counts.min() <= 1
     first = period_rows(rows, period, 1)
     assert [row.tolist() for row in first.tokens.ids] == [
-        rows.tokens.ids[place].tolist() for place in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
+        rows.tokens.ids[place].tolist()
+        for place in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
     ]
 
 

@@ -14,7 +14,11 @@ from harness.models.shapes import EncoderShape, bert_shape
 SHAPE = bert_shape(3, 16, 4, 10, vocabulary=50, positions=32)
 
 
-@pytest.mark.parametrize("shape", [SHAPE, replace(SHAPE, heads=(2, 1, 3), ffn=(4, 9, 1), embedding_rank=5)], ids=["full", "slender"])
+@pytest.mark.parametrize(
+    "shape",
+    [SHAPE, replace(SHAPE, heads=(2, 1, 3), ffn=(4, 9, 1), embedding_rank=5)],
+    ids=["full", "slender"],
+)
 def test_encoder_macs_equal_fvcore(shape: EncoderShape) -> None:
     """The MACs of the encoder are those that fvcore counts."""
     costs = piece_costs(EncoderModel(ModelConfig(shape, "mean", 2, 1.0, (None, None, "plain"))))
@@ -35,7 +39,10 @@ def test_no_share_may_fit() -> None:
 
 
 def _scores(value: float = 0.1) -> Importance:
-    return Importance(tuple(torch.full((4,), value) for _ in range(3)), tuple(torch.full((10,), value) for _ in range(3)))
+    return Importance(
+        tuple(torch.full((4,), value) for _ in range(3)),
+        tuple(torch.full((10,), value) for _ in range(3)),
+    )
 
 
 def test_important_units_stay_anywhere() -> None:
@@ -57,7 +64,10 @@ def test_units_compete_by_mean_score() -> None:
     """
     budget = layer_macs(replace(SHAPE, heads=(1, 1, 1), ffn=(1, 1, 1))) + 1_280 * 128
     for score, kept in ((0.51, (1, 1, 1)), (0.49, (1, 1, 2))):
-        scores = Importance(tuple(torch.tensor([2.0, 0.5, 0.5, 0.5]) for _ in range(3)), tuple(torch.full((10,), score) for _ in range(3)))
+        scores = Importance(
+            tuple(torch.tensor([2.0, 0.5, 0.5, 0.5]) for _ in range(3)),
+            tuple(torch.full((10,), score) for _ in range(3)),
+        )
         scores.heads[2][1] = 1.0
         assert compete(scores, SHAPE, budget).heads == kept
 
@@ -77,13 +87,18 @@ def test_budget_is_nearly_used_up(seed: int) -> None:
     """The budget holds, and little of it is left."""
     generator = torch.Generator().manual_seed(seed)
     scores = Importance(
-        tuple(torch.rand(4, generator=generator) for _ in range(3)), tuple(torch.rand(10, generator=generator) for _ in range(3))
+        tuple(torch.rand(4, generator=generator) for _ in range(3)),
+        tuple(torch.rand(10, generator=generator) for _ in range(3)),
     )
     budget = layer_macs(SHAPE) // 2
     found = compete(scores, SHAPE, budget)
     assert min(found.heads + found.ffn) >= 1
     assert all(heads <= 4 and ffn <= 10 for heads, ffn in zip(found.heads, found.ffn, strict=True))
-    assert budget - layer_macs(replace(SHAPE, heads=(1, 0, 0), ffn=(0, 0, 0))) < layer_macs(found) <= budget
+    assert (
+        budget - layer_macs(replace(SHAPE, heads=(1, 0, 0), ffn=(0, 0, 0)))
+        < layer_macs(found)
+        <= budget
+    )
 
 
 def test_too_small_budget_is_refused() -> None:

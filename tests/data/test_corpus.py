@@ -23,7 +23,9 @@ from harness.store.results import ResultsStore
 
 
 def texts(corpus: Corpus) -> tuple[list[str], list[str]]:
-    return [text for (text,) in corpus.data.train.texts], [text for (text,) in corpus.data.selection.texts]
+    return [text for (text,) in corpus.data.train.texts], [
+        text for (text,) in corpus.data.selection.texts
+    ]
 
 
 def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
@@ -35,7 +37,10 @@ def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
 
 def lines(folder: Path, name: str, count: int, first: int = 0) -> Path:
     path = folder / name
-    path.write_text("".join(f"sentence number {number}\n" for number in range(first, first + count)), encoding="utf-8")
+    path.write_text(
+        "".join(f"sentence number {number}\n" for number in range(first, first + count)),
+        encoding="utf-8",
+    )
     return path
 
 
@@ -51,7 +56,9 @@ def test_file_order_never_matters(tmp_path: Path) -> None:
     """The order of files and empty lines do not matter."""
     one, other = lines(tmp_path, "a.txt", 60), lines(tmp_path, "b.txt", 60, first=60)
     plain = Corpus((one, other)).data
-    other.write_text("\ufeff\n" + other.read_text(encoding="utf-8").replace("\n", "  \r\n\r\n"), encoding="utf-8")
+    other.write_text(
+        "\ufeff\n" + other.read_text(encoding="utf-8").replace("\n", "  \r\n\r\n"), encoding="utf-8"
+    )
     again = Corpus((other, one)).data
     assert again.train.texts == plain.train.texts
     assert again.fingerprint == plain.fingerprint
@@ -63,7 +70,13 @@ def test_tasks_give_training_texts_alone() -> None:
     train, held = texts(Corpus())
     found = [load_data(TASKS[name], None) for name in GROUPS["demo"]]
     trained = {text for data in found for row in data.train.texts for text in row}
-    kept_away = {text for data in found for part in (data.selection, data.calibration, data.dev) for row in part.texts for text in row}
+    kept_away = {
+        text
+        for data in found
+        for part in (data.selection, data.calibration, data.dev)
+        for row in part.texts
+        for text in row
+    }
     left = trained - kept_away - set(train) - set(held)
     assert set(train) | set(held) <= trained - kept_away
     assert all(any(f" {text} " in f" {whole} " for whole in held) for text in left)
@@ -78,8 +91,12 @@ def test_held_out_sentences_are_never_taken(tmp_path: Path) -> None:
 
     def write(task: str, part: str, numbers: list[int], label: str) -> None:
         (tmp_path / task).mkdir(exist_ok=True)
-        rows = "".join(f"{number}\tpremise {number}\tclaim {number}\t{label}\n" for number in numbers)
-        (tmp_path / task / f"{part}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + rows, encoding="utf-8")
+        rows = "".join(
+            f"{number}\tpremise {number}\tclaim {number}\t{label}\n" for number in numbers
+        )
+        (tmp_path / task / f"{part}.tsv").write_text(
+            "index\tsentence1\tsentence2\tlabel\n" + rows, encoding="utf-8"
+        )
 
     write("RTE", "train", [*range(900), 5001], "entailment")
     write("RTE", "dev", [4000], "entailment")
@@ -102,13 +119,20 @@ def test_quick_look_takes_few_sentences() -> None:
 
 
 def sentences(count: int, words: int) -> Split:
-    return Split(np.arange(count), tuple((f"s{number}" + " word" * (words - 1),) for number in range(count)), np.zeros(count))
+    return Split(
+        np.arange(count),
+        tuple((f"s{number}" + " word" * (words - 1),) for number in range(count)),
+        np.zeros(count),
+    )
 
 
 def test_sentences_fill_rows_in_order() -> None:
     """Every sentence is in one row, in its order, and no row of several is too long."""
     rows = packed(sentences(2000, 5), encode, 64)
-    assert " ".join(text for row in rows.texts for text in row).split() == " ".join(t for (t,) in sentences(2000, 5).texts).split()
+    assert (
+        " ".join(text for row in rows.texts for text in row).split()
+        == " ".join(t for (t,) in sentences(2000, 5).texts).split()
+    )
     tokens = encode(rows.texts, 64)
     assert tokens.truncated == 0
     assert rows.ids.tolist() == list(range(len(rows)))
@@ -142,18 +166,34 @@ def test_rows_keep_to_their_part(micro: Backbone, tmp_path: Path) -> None:
     found, shorter = (corpus.encoded(micro.encode, length) for length in (64, 48))
     for part, whole in ((found.train, corpus.data.train), (found.selection, corpus.data.selection)):
         assert len(part) < len(whole)
-        assert sorted(" ".join(t for row in part.texts for t in row).split()) == sorted(" ".join(t for (t,) in whole.texts).split())
-        assert [row.tolist() for row in part.tokens.ids] == [row.tolist() for row in micro.encode(part.texts, 64).ids]
+        assert sorted(" ".join(t for row in part.texts for t in row).split()) == sorted(
+            " ".join(t for (t,) in whole.texts).split()
+        )
+        assert [row.tolist() for row in part.tokens.ids] == [
+            row.tolist() for row in micro.encode(part.texts, 64).ids
+        ]
         assert {int(row.max()) for row in part.tokens.types} == {0, 1}
     assert found.train.texts != shorter.train.texts
-    assert len({found.fingerprint, shorter.fingerprint, corpus.data.encoded(micro.encode, 64).fingerprint}) == 3
+    assert (
+        len(
+            {
+                found.fingerprint,
+                shorter.fingerprint,
+                corpus.data.encoded(micro.encode, 64).fingerprint,
+            }
+        )
+        == 3
+    )
     assert Corpus(corpus.files).encoded(micro.encode, 64).train.texts == found.train.texts
 
 
 def test_words_are_of_letters_alone(tmp_path: Path) -> None:
     """Words are what stands between spaces and is of letters."""
     path = tmp_path / "a.txt"
-    path.write_text("".join(f"The film n't was-it Good, {number} !\n" for number in range(100)), encoding="utf-8")
+    path.write_text(
+        "".join(f"The film n't was-it Good, {number} !\n" for number in range(100)),
+        encoding="utf-8",
+    )
     assert Corpus((path,)).words == {"the", "film"}
 
 
@@ -169,7 +209,9 @@ def test_words_are_of_letters_alone(tmp_path: Path) -> None:
         (b"", ["corpus.txt", (0, 40)]),
     ],
 )
-def test_unusable_corpus_is_refused(tmp_path: Path, content: bytes | None, names: list[object]) -> None:
+def test_unusable_corpus_is_refused(
+    tmp_path: Path, content: bytes | None, names: list[object]
+) -> None:
     path = tmp_path / "corpus.txt"
     if content is not None:
         path.write_bytes(content)
@@ -183,7 +225,18 @@ def test_unusable_corpus_is_refused(tmp_path: Path, content: bytes | None, names
 
 def identities(say: Say, *words: str) -> dict[str, str]:
     """Method -> run id, as --dry-run shows them."""
-    answer = say("run", "--methods", "bert,distilbert", "--tasks", "demo-pair", "--limit", "8", "--no-latency", "--dry-run", *words)
+    answer = say(
+        "run",
+        "--methods",
+        "bert,distilbert",
+        "--tasks",
+        "demo-pair",
+        "--limit",
+        "8",
+        "--no-latency",
+        "--dry-run",
+        *words,
+    )
     assert answer.code == 0
     return {line.split()[1]: line.split()[5] for line in answer.out.splitlines()[2:]}
 
@@ -191,32 +244,76 @@ def identities(say: Say, *words: str) -> dict[str, str]:
 def test_corpus_names_pretraining_runs_alone(say: Say, own_folders: None, tmp_path: Path) -> None:
     """The corpus names a run of a method that pre-trains, and no other."""
     plain = identities(say)
-    one, other = (identities(say, "--corpus", str(lines(tmp_path, name, 60, first))) for name, first in (("a.txt", 0), ("b.txt", 100)))
+    one, other = (
+        identities(say, "--corpus", str(lines(tmp_path, name, 60, first)))
+        for name, first in (("a.txt", 0), ("b.txt", 100))
+    )
     assert plain["bert"] == one["bert"] == other["bert"]
     assert len({plain["distilbert"], one["distilbert"], other["distilbert"]}) == 3
     assert identities(say, "--corpus", str(tmp_path / "a.txt")) == one
 
 
-def test_pretraining_run_records_its_corpus(say: Say, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretraining_run_records_its_corpus(
+    say: Say, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run that pre-trains tells its corpus and what it lacks; one that does not tells nothing."""
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 1.01)
-    words = ("--set", "distilbert.pretraining_epochs=1", "--epochs", "1", "--corpus", str(lines(tmp_path, "a.txt", 60)))
-    quick = ("--tasks", "demo-pair", "--limit", "8", "--no-latency", "--threads", "1", "--results-dir", "r", "--cache-dir", "c")
+    words = (
+        "--set",
+        "distilbert.pretraining_epochs=1",
+        "--epochs",
+        "1",
+        "--corpus",
+        str(lines(tmp_path, "a.txt", 60)),
+    )
+    quick = (
+        "--tasks",
+        "demo-pair",
+        "--limit",
+        "8",
+        "--no-latency",
+        "--threads",
+        "1",
+        "--results-dir",
+        "r",
+        "--cache-dir",
+        "c",
+    )
     answer = say("run", "--methods", "bert,distilbert", *quick, *words)
     assert answer.code == 0
     found = {record.spec.method: record for record in ResultsStore(Path("r")).records()[0]}
     assert found["bert"].data.sources == Sources()
-    assert found["distilbert"].data.sources == Sources(corpus=Corpus((tmp_path / "a.txt",), limit=8).data.data_fingerprint)
-    assert [use.report.name for use in found["distilbert"].stages] == ["masked-lm", "distil-cosine", "fine-tune"]
+    assert found["distilbert"].data.sources == Sources(
+        corpus=Corpus((tmp_path / "a.txt",), limit=8).data.data_fingerprint
+    )
+    assert [use.report.name for use in found["distilbert"].stages] == [
+        "masked-lm",
+        "distil-cosine",
+        "fine-tune",
+    ]
     (lacking,) = found["distilbert"].remarks
     assert_names(lacking, 1.01)
     assert 0 <= min(figures(lacking)) < 1, "the share that it gets right"
-    assert any(line.endswith(lacking) and names_all(line, "demo-pair", "distilbert") for line in answer.lines)
+    assert any(
+        line.endswith(lacking) and names_all(line, "demo-pair", "distilbert")
+        for line in answer.lines
+    )
     assert found["bert"].remarks == ()
 
 
 def test_missing_corpus_is_one_line(say: Say, own_folders: None) -> None:
-    answer = say("run", "--methods", "distilbert", "--tasks", "demo-pair", "--limit", "8", "--dry-run", "--corpus", "absent.txt")
+    answer = say(
+        "run",
+        "--methods",
+        "distilbert",
+        "--tasks",
+        "demo-pair",
+        "--limit",
+        "8",
+        "--dry-run",
+        "--corpus",
+        "absent.txt",
+    )
     assert_one_line(answer, 2, ["--corpus", "absent.txt", os.strerror(errno.ENOENT)])
 
 
@@ -231,11 +328,26 @@ def test_missing_corpus_is_one_line(say: Say, own_folders: None) -> None:
     ],
     ids=str,
 )
-def test_pretraining_inputs_are_checked_first(say: Say, own_folders: None, words: tuple[str, ...], names: list[object]) -> None:
+def test_pretraining_inputs_are_checked_first(
+    say: Say, own_folders: None, words: tuple[str, ...], names: list[object]
+) -> None:
     """What pre-training reads is checked before anything is fitted."""
     Path("a.txt").write_text("one sentence\n" * 50)
     Path("few.txt").write_text("one\ntwo\nthree\n")
-    quick = ("--tasks", "demo-pair", "--limit", "8", "--no-latency", "--threads", "1", "--results-dir", "r", "--cache-dir", "c", "-q")
+    quick = (
+        "--tasks",
+        "demo-pair",
+        "--limit",
+        "8",
+        "--no-latency",
+        "--threads",
+        "1",
+        "--results-dir",
+        "r",
+        "--cache-dir",
+        "c",
+        "-q",
+    )
     assert_one_line(say("run", *quick, *words), 2, names)
     assert not (Path("c") / "stages").exists()
 
@@ -247,10 +359,19 @@ def test_respelled_held_out_sentences_stay_out(tmp_path: Path) -> None:
 
     def write(task: str, part: str, rows: list[str]) -> None:
         (tmp_path / task).mkdir(exist_ok=True)
-        lines_ = [f"{number}\t{row}\tclaim {task} {number}\tentailment\n" for number, row in enumerate(rows)]
-        (tmp_path / task / f"{part}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(lines_), encoding="utf-8")
+        lines_ = [
+            f"{number}\t{row}\tclaim {task} {number}\tentailment\n"
+            for number, row in enumerate(rows)
+        ]
+        (tmp_path / task / f"{part}.tsv").write_text(
+            "index\tsentence1\tsentence2\tlabel\n" + "".join(lines_), encoding="utf-8"
+        )
 
-    write("RTE", "train", [*(f"premise {number}" for number in range(900)), "The firm 's shares , up 3 % ."])
+    write(
+        "RTE",
+        "train",
+        [*(f"premise {number}" for number in range(900)), "The firm 's shares , up 3 % ."],
+    )
     write("RTE", "dev", ["The firm's shares, up 3%."])
     train, held = texts(Corpus(data_dir=tmp_path, tasks=("rte",)))
     assert not any("shares" in text for text in train + held)

@@ -14,7 +14,14 @@ from support.custom_tasks import reviews, write_csv, write_task
 from support.messages import figures
 from support.synthetic import make_exit, make_record, one_line
 
-from harness.data.custom_tasks import KEYS, choose_tasks, read_task_file, read_task_files, summary, task_of
+from harness.data.custom_tasks import (
+    KEYS,
+    choose_tasks,
+    read_task_file,
+    read_task_files,
+    summary,
+    task_of,
+)
 from harness.data.dataset import TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import TASKS, Task
@@ -43,12 +50,19 @@ def test_plain_task_is_read_by_label(folder: Path) -> None:
     data = load(write_task(folder))
     assert data.dev.texts == tuple((text,) for text, _ in reviews(20, 900))
     assert data.dev.labels.tolist() == [float(number % 3 > 0) for number in range(900, 920)]
-    assert {name: len(part) for name, part in data.splits().items()} == {"train": 100, "selection": 100, "calibration": 300, "dev": 20}
+    assert {name: len(part) for name, part in data.splits().items()} == {
+        "train": 100,
+        "selection": 100,
+        "calibration": 300,
+        "dev": 20,
+    }
     (remark,) = data.remarks
     assert_names(remark, (100, 400))
 
 
-def test_paths_are_relative_to_task_file(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_paths_are_relative_to_task_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = write_task(folder)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert len(load(path).dev) == 20
@@ -65,11 +79,24 @@ def test_formats_hold_the_same_rows(tmp_path: Path, ending: str) -> None:
     elif ending == "csv":
         write_csv(path, [tuple(map(str, row)) for row in rows], names)
     elif ending == "jsonl":
-        path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows) + "\n\n")
+        path.write_text(
+            "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows) + "\n\n"
+        )
     else:
-        parquet.write_table(Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), path)
-    changes = {"train": f'"rows.{ending}"', "dev": f'"rows.{ending}"', "text": '["one", "other"]', "label": '"kind"'}
-    data = load(write_task(tmp_path, changes | {"labels": '["low", "middle", "high"]', "values": '["0", "1", "2"]'}))
+        parquet.write_table(
+            Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), path
+        )
+    changes = {
+        "train": f'"rows.{ending}"',
+        "dev": f'"rows.{ending}"',
+        "text": '["one", "other"]',
+        "label": '"kind"',
+    }
+    data = load(
+        write_task(
+            tmp_path, changes | {"labels": '["low", "middle", "high"]', "values": '["0", "1", "2"]'}
+        )
+    )
     assert data.dev.texts == tuple(row[:2] for row in rows)
     assert data.dev.labels.tolist() == [row[2] for row in rows]
     assert data.task.labels == ("low", "middle", "high")
@@ -92,12 +119,23 @@ def test_cells_may_hold_several_lines(tmp_path: Path) -> None:
         ({"range": "[1, 5]"}, ["1", "3", "5"], 5.0, 2),
     ],
 )
-def test_regression_has_scale_or_range(tmp_path: Path, changes: dict[str, str], labels: list[str], scale: float, third: int) -> None:
+def test_regression_has_scale_or_range(
+    tmp_path: Path, changes: dict[str, str], labels: list[str], scale: float, third: int
+) -> None:
     rows = [(f"text {number}", labels[number % 3]) for number in range(450)]
     for name in ("train", "dev"):
         write_csv(tmp_path / f"{name}.csv", rows)
-    data = load(write_task(tmp_path, {"labels": None, "regression": "true", "metrics": '["spearman", "pearson"]'} | changes))
-    assert (data.task.classes, data.task.scale, data.task.metrics) == (1, scale, ("spearman", "pearson"))
+    data = load(
+        write_task(
+            tmp_path,
+            {"labels": None, "regression": "true", "metrics": '["spearman", "pearson"]'} | changes,
+        )
+    )
+    assert (data.task.classes, data.task.scale, data.task.metrics) == (
+        1,
+        scale,
+        ("spearman", "pearson"),
+    )
     assert data.dev.labels[:3].tolist() == [float(label) for label in labels]
     held = np.unique(data.selection.labels, return_counts=True)[1]
     assert max(held) - min(held) <= 1  # three strata of 150 rows each
@@ -105,7 +143,10 @@ def test_regression_has_scale_or_range(tmp_path: Path, changes: dict[str, str], 
 
 def test_share_of_train_is_dev(tmp_path: Path) -> None:
     """A share of train is dev, and shares no text with it. Each second text stands in two rows."""
-    rows = [(f"claim {number}", f"premise {number // 2}", "yes" if number % 4 else "no") for number in range(1_000)]
+    rows = [
+        (f"claim {number}", f"premise {number // 2}", "yes" if number % 4 else "no")
+        for number in range(1_000)
+    ]
     write_csv(tmp_path / "train.csv", rows, ("claim", "premise", "liked"))
     changes = {"dev": None, "dev_share": "0.2", "text": '["claim", "premise"]'}
     data = load(write_task(tmp_path, changes))
@@ -146,7 +187,12 @@ def test_custom_tasks_replace_the_default(folder: Path) -> None:
     assert list(choose_tasks(None, [])) == ["demo-single", "demo-pair"]
     assert list(choose_tasks(None, [own])) == ["reviews"]
     assert list(choose_tasks(["rte"], [own])) == ["rte", "reviews"]
-    assert list(choose_tasks(["reviews", "demo", "rte", "demo"], [own])) == ["reviews", "demo-single", "demo-pair", "rte"]
+    assert list(choose_tasks(["reviews", "demo", "rte", "demo"], [own])) == [
+        "reviews",
+        "demo-single",
+        "demo-pair",
+        "rte",
+    ]
     with pytest.raises(HarnessError) as error:
         choose_tasks(["revews"], [own])
     assert_names(one_line(error), "revews")
@@ -199,10 +245,16 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
     ({"labels": None, "regression": "true", "range": "[5, 0]"}, ["range", "[5, 0]"]),
     ({"labels": None, "regression": "true", "range": "[0]"}, ["range", "[0]"]),
     ({"labels": None, "regression": "true", "range": "[nan, 1]"}, ["range", "nan"]),
-    ({"labels": None, "regression": "true", "scale": "5"}, ["metrics", "accuracy", "pearson", "spearman"]),
+    (
+        {"labels": None, "regression": "true", "scale": "5"},
+        ["metrics", "accuracy", "pearson", "spearman"],
+    ),
     ({"metrics": None}, ["metrics", "accuracy", "f1", "matthews"]),
     ({"metrics": '"acuracy"'}, [("metrics", "acuracy", "accuracy", "pearson")]),
-    ({"metrics": '["accuracy", "pearson"]'}, [("metrics", "pearson", 2, "accuracy", "f1", "matthews")]),
+    (
+        {"metrics": '["accuracy", "pearson"]'},
+        [("metrics", "pearson", 2, "accuracy", "f1", "matthews")],
+    ),
     ({"metrics": '"f1"', "labels": '["a", "b", "c"]'}, [("metrics", "f1", 3, "accuracy")]),
     ({"metrics": "[]"}, ["metrics", "[]"]),
     ({"metrics": '"evaluate:wer"'}, ["metrics", "evaluate:wer", "--allow-metric-code"]),
@@ -210,8 +262,12 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "names"), MISTAKES, ids=[str(changes) for changes, _ in MISTAKES])
-def test_task_file_mistake_names_the_key(folder: Path, changes: dict[str, str | None], names: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("changes", "names"), MISTAKES, ids=[str(changes) for changes, _ in MISTAKES]
+)
+def test_task_file_mistake_names_the_key(
+    folder: Path, changes: dict[str, str | None], names: list[object]
+) -> None:
     """A mistake in a task file is one line with file and key."""
     (folder / "train.txt").write_text("x")
     path = write_task(folder, changes)
@@ -229,7 +285,10 @@ def test_task_file_must_be_toml(tmp_path: Path) -> None:
         (None, ["--task-file", os.strerror(errno.ENOENT)]),
         (b'name = "a"\ntrain = file\n', ["TOML", 2]),
         (b"name = " + b"[" * 5000, ["TOML"]),
-        *((f"dev_share = {number}".encode(), []) for number in ("1" * 5000, "1" + "0" * 400, "inf")),
+        *(
+            (f"dev_share = {number}".encode(), [])
+            for number in ("1" * 5000, "1" + "0" * 400, "inf")
+        ),
         (b'name = "caf\xe9"', ["TOML"]),
     ]
     for content, names in contents:
@@ -249,7 +308,11 @@ ROWS: list[tuple[str, str, list[object]]] = [
     ("train.csv", "review,liked\n", []),
     ("train.csv", "", ["review"]),
     ("train.tsv", "review\tliked\na\tb\tyes\n", [(2, 3, 2)]),
-    ("train.jsonl", '{"review": "a", "liked": "yes"}\n{"review": 3, "liked": "yes"}\n', [2, "review", 3]),
+    (
+        "train.jsonl",
+        '{"review": "a", "liked": "yes"}\n{"review": 3, "liked": "yes"}\n',
+        [2, "review", 3],
+    ),
     ("train.jsonl", '{"review": "a", "liked": null}\n', [1, "liked"]),
     ("train.jsonl", '{"review": "a", "liked": ["yes"]}\n', [1, "liked", "['yes']"]),
     ("train.jsonl", '{"review": "a"}\n', [1, "liked", "review"]),
@@ -260,8 +323,14 @@ ROWS: list[tuple[str, str, list[object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "names"), ROWS, ids=[f"{name}-{content[:40]!r}" for name, content, _ in ROWS])
-def test_data_file_mistake_names_the_line(folder: Path, name: str, content: str, names: list[object]) -> None:
+@pytest.mark.parametrize(
+    ("name", "content", "names"),
+    ROWS,
+    ids=[f"{name}-{content[:40]!r}" for name, content, _ in ROWS],
+)
+def test_data_file_mistake_names_the_line(
+    folder: Path, name: str, content: str, names: list[object]
+) -> None:
     """A mistake in a data file is one line with file and line."""
     (folder / name).write_text(content)
     with pytest.raises(HarnessError) as error:
@@ -276,7 +345,13 @@ def test_data_must_fit_encoding_and_range(folder: Path) -> None:
         load(write_task(folder, {"train": '"latin.csv"'}))
     assert_names(one_line(error), folder / "latin.csv", "UTF-8")
     write_csv(folder / "numbers.csv", [("a", "0.5"), ("b", "-0.5")])
-    changes = {"train": '"numbers.csv"', "labels": None, "regression": "true", "metrics": '"pearson"', "range": "[0.25, 1.0]"}
+    changes = {
+        "train": '"numbers.csv"',
+        "labels": None,
+        "regression": "true",
+        "metrics": '"pearson"',
+        "range": "[0.25, 1.0]",
+    }
     with pytest.raises(HarnessError) as error:
         load(write_task(folder, changes))
     assert_names(one_line(error), folder / "numbers.csv", (3, "-0.5", 0.25, 1))
@@ -298,7 +373,9 @@ def test_rows_that_share_texts_are_counted(tmp_path: Path) -> None:
 
     A prompt in a second column links all rows: none of them can be dev's while others are train's.
     """
-    rows = "".join(f"a text {number}\tthe same question\t{'yn'[number % 2]}\n" for number in range(700))
+    rows = "".join(
+        f"a text {number}\tthe same question\t{'yn'[number % 2]}\n" for number in range(700)
+    )
     (tmp_path / "rows.tsv").write_text(f"one\tother\tlabel\n{rows}")
     changes = {"train": '"rows.tsv"', "dev": None, "dev_share": "0.1", "text": '["one", "other"]'}
     changes |= {"label": '"label"', "labels": '["y", "n"]'}
@@ -310,7 +387,10 @@ def test_rows_that_share_texts_are_counted(tmp_path: Path) -> None:
 
 def test_hidden_texts_may_be_anything(tmp_path: Path) -> None:
     """Texts that are not shown may hold anything; labels, which are, may not."""
-    write_csv(tmp_path / "train.csv", [(f"text {number}", "a\tx" if number % 2 else "b") for number in range(900)])
+    write_csv(
+        tmp_path / "train.csv",
+        [(f"text {number}", "a\tx" if number % 2 else "b") for number in range(900)],
+    )
     changes = {
         "about": '"""Two\nlines"""',
         "values": '["a\\tx", "b"]',
@@ -335,7 +415,9 @@ def test_remark_ignores_drawn_rows(tmp_path: Path) -> None:
 def test_class_without_row_is_remarked(tmp_path: Path) -> None:
     """A class without a row to train on is remarked on."""
     write_csv(tmp_path / "train.csv", [(f"text {number}", "yes") for number in range(900)])
-    (remark,) = load(write_task(tmp_path, {"dev": None, "dev_share": "0.1", "labels": '["nay", "yes"]'})).remarks
+    (remark,) = load(
+        write_task(tmp_path, {"dev": None, "dev_share": "0.1", "labels": '["nay", "yes"]'})
+    ).remarks
     assert_names(remark, "nay")
 
 

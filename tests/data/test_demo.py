@@ -38,7 +38,9 @@ def test_rows_are_stable_and_distinct(task: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_dev_shares_no_text_with_train(task: str) -> None:
-    train, dev = ({text for row in demo_rows(task, split) for text in row.texts} for split in ("train", "dev"))
+    train, dev = (
+        {text for row in demo_rows(task, split) for text in row.texts} for split in ("train", "dev")
+    )
     assert not train & dev
 
 
@@ -61,21 +63,32 @@ def test_words_decide_easy_rows_alone(task: str) -> None:
     bags = {hard: {words for kind, words, _ in counts if kind == hard} for hard in (False, True)}
     for words in bags[False]:
         assert len([label for label in demo.LABELS[task] if counts[False, words, label]]) == 1
-    best = sum(max(counts[True, words, label] for label in demo.LABELS[task]) for words in bags[True])
+    best = sum(
+        max(counts[True, words, label] for label in demo.LABELS[task]) for words in bags[True]
+    )
     assert best / sum(row.hard for row in rows) < 0.6
 
 
 @pytest.mark.slow
 def test_vocabulary_holds_every_word_once() -> None:
     vocabulary = demo_vocabulary()
-    words = {word for task in TASKS for split in ("train", "dev") for row in demo_rows(task, split) for word in " ".join(row.texts).split()}
+    words = {
+        word
+        for task in TASKS
+        for split in ("train", "dev")
+        for row in demo_rows(task, split)
+        for word in " ".join(row.texts).split()
+    }
     assert words <= set(vocabulary)
     assert len(vocabulary) == len(set(vocabulary))
 
 
 @pytest.mark.slow
 def test_unknown_task_or_split_is_refused() -> None:
-    for task, split, wrong, known in (("demo-trio", "train", "demo-trio", TASKS), ("demo-pair", "test", "test", demo.SPLIT_SIZES)):
+    for task, split, wrong, known in (
+        ("demo-trio", "train", "demo-trio", TASKS),
+        ("demo-pair", "test", "test", demo.SPLIT_SIZES),
+    ):
         with pytest.raises(ValueError, match=wrong) as caught:
             demo_rows(task, split)
         assert_names(str(caught.value), wrong, *known)
@@ -104,14 +117,18 @@ def accuracies(record: RunRecord) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", METHODS)
-def test_last_exit_learns_the_task(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
+def test_last_exit_learns_the_task(
+    runs: dict[tuple[str, str], RunRecord], task: str, method: str
+) -> None:
     assert accuracies(runs[task, method])[-1] >= 0.90
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", ["deebert", "pabee"])
-def test_first_exit_stays_below_the_last(runs: dict[tuple[str, str], RunRecord], task: str, method: str) -> None:
+def test_first_exit_stays_below_the_last(
+    runs: dict[tuple[str, str], RunRecord], task: str, method: str
+) -> None:
     first, *_, last = accuracies(runs[task, method])
     assert first <= last - 0.10
 
@@ -120,11 +137,19 @@ def test_first_exit_stays_below_the_last(runs: dict[tuple[str, str], RunRecord],
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(
     ("method", "policy", "thresholds"),
-    [("deebert", Entropy(), (0.3, 0.4, 0.5, 0.6)), ("pabee", Patience(), (1.0,))],  # nats, of ln 2 = 0.69; agreements
+    [
+        ("deebert", Entropy(), (0.3, 0.4, 0.5, 0.6)),
+        ("pabee", Patience(), (1.0,)),
+    ],  # nats, of ln 2 = 0.69; agreements
     ids=["deebert", "pabee"],
 )
 def test_easy_rows_leave_earlier(
-    store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str, method: str, policy: Policy, thresholds: tuple[float, ...]
+    store: ResultsStore,
+    runs: dict[tuple[str, str], RunRecord],
+    task: str,
+    method: str,
+    policy: Policy,
+    thresholds: tuple[float, ...],
 ) -> None:
     """By the method's own policy. Measured: deebert 1.21 (demo-pair) and 0.79 layers, pabee 0.24 and 0.45."""
     hard = np.array([row.hard for row in demo_rows(task, "dev")])
@@ -132,14 +157,19 @@ def test_easy_rows_leave_earlier(
     assert record.policy == policy.name
     trace = store.trace(record)
     left = leaving(policy, trace.logits, np.array(thresholds))
-    layers, macs = trace.exit_layers[left], exit_macs(record.costs, trace)[left, np.arange(len(hard))]
+    layers, macs = (
+        trace.exit_layers[left],
+        exit_macs(record.costs, trace)[left, np.arange(len(hard))],
+    )
     assert layers[:, ~hard].mean() < layers[:, hard].mean() - 0.1
     assert macs[:, ~hard].mean() < macs[:, hard].mean()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_methods_differ_but_for_shared_exit(store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str) -> None:
+def test_methods_differ_but_for_shared_exit(
+    store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str
+) -> None:
     """deebert shares its last exit with bert; all other exits differ."""
     bert, deebert, pabee = (store.trace(runs[task, method]).logits for method in METHODS)
     assert np.array_equal(bert[-1], deebert[-1])

@@ -27,13 +27,25 @@ def test_glue_has_its_nine_tasks() -> None:
     [
         ("qqp", "train", [(("How old?", "What age?"), "1"), (('A "', "B"), "0")], [1, 0]),
         ("qqp", "dev", [(("How old?", "What age?"), "0")], [0]),
-        ("qnli", "train", [(("Who?", "He did."), "entailment"), (("A", "B"), "not_entailment")], [0, 1]),
-        ("mnli", "train", [(("A", "B"), "neutral"), (("C", "D"), "entailment"), (("E", "F"), "contradiction")], [1, 0, 2]),
+        (
+            "qnli",
+            "train",
+            [(("Who?", "He did."), "entailment"), (("A", "B"), "not_entailment")],
+            [0, 1],
+        ),
+        (
+            "mnli",
+            "train",
+            [(("A", "B"), "neutral"), (("C", "D"), "entailment"), (("E", "F"), "contradiction")],
+            [1, 0, 2],
+        ),
         ("mnli", "dev_matched", [(("A", "B"), "contradiction"), (("C", "D"), "neutral")], [2, 1]),
         ("mnli", "dev_mismatched", [(("A", "B"), "entailment")], [0]),
     ],
 )
-def test_official_files_are_read_with_labels(tmp_path: Path, task: str, name: str, rows: list[Row], labels: list[float]) -> None:
+def test_official_files_are_read_with_labels(
+    tmp_path: Path, task: str, name: str, rows: list[Row], labels: list[float]
+) -> None:
     """The rows of each official file are read with their labels."""
     split = read_tsv(TASKS[task], write_glue(tmp_path, task, name, rows))
     assert split.texts == tuple(texts for texts, _ in rows)
@@ -63,11 +75,18 @@ def test_short_rows_of_qqp_are_dropped(tmp_path: Path) -> None:
 
 def mnli_rows(start: int, count: int) -> list[Row]:
     labels = ("entailment", "neutral", "contradiction")
-    return [((f"premise {number}", f"claim {number}"), labels[number % 3]) for number in range(start, start + count)]
+    return [
+        ((f"premise {number}", f"claim {number}"), labels[number % 3])
+        for number in range(start, start + count)
+    ]
 
 
 def write_mnli(folder: Path) -> Path:
-    for name, start, count in (("train", 0, 600), ("dev_matched", 1_000, 30), ("dev_mismatched", 2_000, 20)):
+    for name, start, count in (
+        ("train", 0, 600),
+        ("dev_matched", 1_000, 30),
+        ("dev_mismatched", 2_000, 20),
+    ):
         write_glue(folder, "mnli", name, mnli_rows(start, count))
     return folder
 
@@ -107,6 +126,11 @@ def test_unofficial_row_numbers_are_remarked(tmp_path: Path) -> None:
 
 def test_official_row_numbers_need_no_remark(tmp_path: Path) -> None:
     for name, count, start in (("train", 635, 0), ("dev", 71, 1_000)):
-        write_glue(tmp_path, "wnli", name, [((f"a {n}", f"b {n}"), str(n % 2)) for n in range(start, start + count)])
+        write_glue(
+            tmp_path,
+            "wnli",
+            name,
+            [((f"a {n}", f"b {n}"), str(n % 2)) for n in range(start, start + count)],
+        )
     assert load_data(TASKS["wnli"], tmp_path).remarks == ()
     assert load_data(TASKS["demo-pair"], None).remarks == ()

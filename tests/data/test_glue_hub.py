@@ -17,22 +17,38 @@ from harness.errors import HarnessError
 from harness.files import hub
 from harness.models.backbones import find_backbone
 
-SPLITS = {"train": "train", "dev": "validation", "dev_matched": "validation_matched", "dev_mismatched": "validation_mismatched"}
+SPLITS = {
+    "train": "train",
+    "dev": "validation",
+    "dev_matched": "validation_matched",
+    "dev_mismatched": "validation_mismatched",
+}
 
 
 @pytest.mark.parametrize("task", GROUPS["glue"])
 def test_hub_and_files_give_same_rows(task: str, tmp_path: Path, hub_cache: Path) -> None:
-    parts = {name: glue_rows(task, 1_000 * place, 450 if place == 0 else 9) for place, name in enumerate(TASKS[task].source.files)}
+    parts = {
+        name: glue_rows(task, 1_000 * place, 450 if place == 0 else 9)
+        for place, name in enumerate(TASKS[task].source.files)
+    }
     for name, rows in parts.items():
         write_glue(tmp_path / "tsv", task, name, rows)
-        spaced = [((*texts[:-1], texts[-1] + " "), label) for texts, label in rows] if task == "sst2" else rows
+        spaced = (
+            [((*texts[:-1], texts[-1] + " "), label) for texts, label in rows]
+            if task == "sst2"
+            else rows
+        )
         write_parquet(hub_cache, task, SPLITS[name], spaced)
     ours, hubs = load_data(TASKS[task], tmp_path / "tsv"), load_data(TASKS[task], None)
     assert hubs.data_fingerprint == ours.data_fingerprint
     assert hubs.split_fingerprint == ours.split_fingerprint
     for name, part in ours.splits().items():
         other = hubs.splits()[name]
-        assert (part.texts, part.labels.tolist(), part.ids.tolist()) == (other.texts, other.labels.tolist(), other.ids.tolist())
+        assert (part.texts, part.labels.tolist(), part.ids.tolist()) == (
+            other.texts,
+            other.labels.tolist(),
+            other.ids.tolist(),
+        )
     assert ("mismatched" in hubs.splits()) == (task == "mnli")
 
 
@@ -47,12 +63,24 @@ def test_labels_are_matched_by_name(hub_cache: Path) -> None:
 def test_foreign_classes_are_refused(hub_cache: Path) -> None:
     """The error names the hub's classes and the task's."""
     for split in ("train", "validation"):
-        write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 4), names=[*(HUB_NAMES["rte"] or ()), "neutral"])
+        write_parquet(
+            hub_cache,
+            "rte",
+            split,
+            glue_rows("rte", 0, 4),
+            names=[*(HUB_NAMES["rte"] or ()), "neutral"],
+        )
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["rte"], None)
     assert_names(one_line(error), "rte")
-    classes = [word.strip(",;.") for word in one_line(error).split() if word.startswith(("entailment", "not_entailment", "neutral"))]
-    assert classes == ["entailment", "not_entailment", "neutral", "entailment", "not_entailment"], "the hub's and the task's"
+    classes = [
+        word.strip(",;.")
+        for word in one_line(error).split()
+        if word.startswith(("entailment", "not_entailment", "neutral"))
+    ]
+    assert classes == ["entailment", "not_entailment", "neutral", "entailment", "not_entailment"], (
+        "the hub's and the task's"
+    )
 
 
 def test_damaged_parquet_is_one_line(hub_cache: Path) -> None:
@@ -89,7 +117,9 @@ def test_unreachable_hub_names_the_way_out(
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["mnli"], None)
     assert_names(one_line(error), "nyu-mll/glue", "--data-dir")
-    assert ("tests have no network" in one_line(error)) == (not offline), "the reason, where the network was asked"
+    assert ("tests have no network" in one_line(error)) == (not offline), (
+        "the reason, where the network was asked"
+    )
     assert time.monotonic() - started < 10
 
 
@@ -131,7 +161,9 @@ def test_silent_hub_is_asked_once(hub_cache: Path, monkeypatch: pytest.MonkeyPat
     assert len(asked) == 1
 
 
-def test_download_takes_the_pinned_revision(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_takes_the_pinned_revision(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is not cached is fetched in the pinned revision, once."""
     real, wanted = glue_hub.snapshot_download, []
 
@@ -146,7 +178,13 @@ def test_download_takes_the_pinned_revision(hub_cache: Path, monkeypatch: pytest
     monkeypatch.setattr(hub, "ask_hub", lambda *_, **__: None)
     monkeypatch.setattr(glue_hub, "snapshot_download", download)
     assert len(load_data(TASKS["rte"], None).dev) == 450
-    assert wanted == [("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", ["rte/train-*.parquet", "rte/validation-*.parquet"])]
+    assert wanted == [
+        (
+            "nyu-mll/glue",
+            "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
+            ["rte/train-*.parquet", "rte/validation-*.parquet"],
+        )
+    ]
     load_data(TASKS["rte"], None)
     assert len(wanted) == 1
 
@@ -154,7 +192,9 @@ def test_download_takes_the_pinned_revision(hub_cache: Path, monkeypatch: pytest
 def test_corpus_without_folder_is_the_cache(hub_cache: Path) -> None:
     """A corpus without a folder is of what the cache holds."""
     for split in ("train", "validation"):
-        write_parquet(hub_cache, "rte", split, glue_rows("rte", 0 if split == "train" else 1_000, 450))
+        write_parquet(
+            hub_cache, "rte", split, glue_rows("rte", 0 if split == "train" else 1_000, 450)
+        )
     found = Corpus(tasks=GROUPS["glue"]).data
     texts = {text for part in (found.train, found.selection) for (text,) in part.texts}
     training = load_data(TASKS["rte"], None).train

@@ -30,13 +30,19 @@ def inside(part: str, whole: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("count", "selection", "calibration"), [(1_200, 100, 300), (2_500, 125, 300), (8_551, 428, 855), (30_000, 1_000, 2_000)]
+    ("count", "selection", "calibration"),
+    [(1_200, 100, 300), (2_500, 125, 300), (8_551, 428, 855), (30_000, 1_000, 2_000)],
 )
-def test_held_out_parts_keep_label_shares(tmp_path: Path, count: int, selection: int, calibration: int) -> None:
+def test_held_out_parts_keep_label_shares(
+    tmp_path: Path, count: int, selection: int, calibration: int
+) -> None:
     """Held-out parts have their share within the bounds and the label shares of the file."""
     data = load_tsv(tmp_path, "cola", singles(count))
     assert (len(data.selection), len(data.calibration)) == (selection, calibration)
-    assert np.concatenate([part.ids for part in (data.train, data.selection, data.calibration)]).size == count
+    assert (
+        np.concatenate([part.ids for part in (data.train, data.selection, data.calibration)]).size
+        == count
+    )
     share = np.mean([label == "1" for _, label in singles(count)])
     for part in (data.train, data.selection, data.calibration):
         assert abs(part.labels.sum() - share * len(part)) <= 1
@@ -76,7 +82,10 @@ def claims(groups: int) -> list[Row]:
     """Groups of one to three claims about a premise, labels at random."""
     rng = random.Random(7)
     return [
-        ((f"shared {group}", f"claim {group} {place}"), rng.choice(["entailment", "not_entailment"]))
+        (
+            (f"shared {group}", f"claim {group} {place}"),
+            rng.choice(["entailment", "not_entailment"]),
+        )
         for group in range(groups)
         for place in range(rng.choice([1, 2, 3]))
     ]
@@ -84,7 +93,11 @@ def claims(groups: int) -> list[Row]:
 
 def repeated(count: int) -> list[Row]:
     """Sentences of which every second one occurs twice, with both labels."""
-    return [((f"w{number} x{number}",), label) for number in range(count) for label in ("01" if number % 2 else "1")]
+    return [
+        ((f"w{number} x{number}",), label)
+        for number in range(count)
+        for label in ("01" if number % 2 else "1")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -133,9 +146,15 @@ def test_linked_rows_are_never_split(tmp_path: Path) -> None:
     """Rows that share a text, directly or by a chain, are never split between parts."""
     rng = random.Random(3)
     pool = [f"text {number}" for number in range(2_400)]
-    rows: list[Row] = [((rng.choice(pool), rng.choice(pool)), str(rng.randrange(2))) for _ in range(1_100)]
+    rows: list[Row] = [
+        ((rng.choice(pool), rng.choice(pool)), str(rng.randrange(2))) for _ in range(1_100)
+    ]
     data = load_tsv(tmp_path, "mrpc", rows)
-    part_of = {int(row): name for name in ("train", "selection", "calibration") for row in data.splits()[name].ids}
+    part_of = {
+        int(row): name
+        for name in ("train", "selection", "calibration")
+        for row in data.splits()[name].ids
+    }
     found = components([texts for texts, _ in rows])
     assert max(map(len, found)) >= 5
     assert any(len(group) > 2 and part_of[min(group)] != "train" for group in found)
@@ -175,13 +194,20 @@ def phrases(seed: int, count: int, words: Sequence[str], longest: int) -> list[s
 def test_whole_sentences_equal_pairwise_comparison(seed: int) -> None:
     """Whole sentences are those of a pairwise comparison."""
     texts = phrases(seed, 60, ["a", "aa", "b", "ab", "c", "'s"], 7)
-    expected = {text: {other for other in texts if inside(other, text)} for text in texts if not any(inside(text, t) for t in texts)}
+    expected = {
+        text: {other for other in texts if inside(other, text)}
+        for text in texts
+        if not any(inside(text, t) for t in texts)
+    }
     assert whole_sentences(texts) == expected
 
 
 def test_word_part_is_no_phrase() -> None:
     """A word inside a longer word is not a phrase of it."""
-    assert whole_sentences(["art", "party", "the party", "heart of art"]) == {"the party": {"party"}, "heart of art": {"art"}}
+    assert whole_sentences(["art", "party", "the party", "heart of art"]) == {
+        "the party": {"party"},
+        "heart of art": {"art"},
+    }
 
 
 def test_long_text_costs_linear_time() -> None:
@@ -189,12 +215,17 @@ def test_long_text_costs_linear_time() -> None:
 
     All its runs of words are half of 20,000 squared."""
     long = " ".join(f"w{number % 977}" for number in range(20_000))
-    assert whole_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {long: {"w3 w4 w5 w6", "w4", "w976 w0"}, "w6 w5": set()}
+    assert whole_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {
+        long: {"w3 w4 w5 w6", "w4", "w976 w0"},
+        "w6 w5": set(),
+    }
 
 
 def test_whole_sentences_ignore_order_and_repetition() -> None:
     texts = phrases(1, 80, ["a", "b", "c"], 6)
-    assert list(whole_sentences(texts).items()) == list(whole_sentences([*reversed(texts), *texts]).items())
+    assert list(whole_sentences(texts).items()) == list(
+        whole_sentences([*reversed(texts), *texts]).items()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +272,9 @@ def test_sst2_training_never_repeats_held_out(treebank: tuple[list[Row], TaskDat
 def test_sst2_keeps_text_and_label_together(treebank: tuple[list[Row], TaskData]) -> None:
     rows, data = treebank
     for part in (data.train, data.selection, data.calibration):
-        assert [rows[row] for row in part.ids] == [(texts, f"{label:.0f}") for texts, label in zip(part.texts, part.labels, strict=True)]
+        assert [rows[row] for row in part.ids] == [
+            (texts, f"{label:.0f}") for texts, label in zip(part.texts, part.labels, strict=True)
+        ]
 
 
 # --- train_rows
@@ -262,8 +295,14 @@ def test_train_rows_draw_the_same_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["cola", "stsb"])
 def test_train_rows_are_stratified(tmp_path: Path, task: str, count: int) -> None:
     """The rows drawn are stratified to within one row."""
-    rows = singles(1_000) if task == "cola" else [((f"a {i}", f"b {i}"), f"{i % 7 * 5 / 7:.2f}") for i in range(1_000)]
-    whole, drawn = (load_tsv(tmp_path, task, rows, rows=number).train.labels for number in (None, count))
+    rows = (
+        singles(1_000)
+        if task == "cola"
+        else [((f"a {i}", f"b {i}"), f"{i % 7 * 5 / 7:.2f}") for i in range(1_000)]
+    )
+    whole, drawn = (
+        load_tsv(tmp_path, task, rows, rows=number).train.labels for number in (None, count)
+    )
     assert len(drawn) == count
     shares = Counter(np.minimum(whole.astype(int), 4).tolist())
     got = Counter(np.minimum(drawn.astype(int), 4).tolist())

@@ -34,7 +34,12 @@ def test_limit_keeps_first_rows_of_parts(tmp_path: Path) -> None:
     cut = load_tsv(tmp_path, "cola", rows, rows[:50], limit=120)
     for name, part in cut.splits().items():
         assert part.ids.tolist() == whole.splits()[name].ids[:120].tolist()
-    assert {name: len(part) for name, part in cut.splits().items()} == {"train": 120, "selection": 100, "calibration": 120, "dev": 50}
+    assert {name: len(part) for name, part in cut.splits().items()} == {
+        "train": 120,
+        "selection": 100,
+        "calibration": 120,
+        "dev": 50,
+    }
 
 
 # --- constant answers
@@ -42,7 +47,9 @@ def test_limit_keeps_first_rows_of_parts(tmp_path: Path) -> None:
 
 def test_constant_answer_is_train_majority(tmp_path: Path) -> None:
     """The constant answer is the majority of train, scored on dev."""
-    mostly = [(texts, "0" if number % 4 else "1") for number, (texts, _) in enumerate(singles(1_000))]
+    mostly = [
+        (texts, "0" if number % 4 else "1") for number, (texts, _) in enumerate(singles(1_000))
+    ]
     dev = [((f"dev {number}",), "0" if number < 3 else "1") for number in range(10)]
     assert load_tsv(tmp_path, "sst2", mostly, dev).constant_scores() == {"accuracy": 0.3}
     assert load_tsv(tmp_path, "cola", mostly, dev).constant_scores() == {"matthews": 0.0}
@@ -58,7 +65,10 @@ def test_constant_f1_of_mrpc_says_yes(tmp_path: Path) -> None:
 
 def test_constant_regression_answer_never_correlates(tmp_path: Path) -> None:
     rows = [((f"a {i}", f"b {i}"), f"{i % 50 / 10}") for i in range(1_000)]
-    assert load_tsv(tmp_path, "stsb", rows, rows[:30]).constant_scores() == {"pearson": 0.0, "spearman": 0.0}
+    assert load_tsv(tmp_path, "stsb", rows, rows[:30]).constant_scores() == {
+        "pearson": 0.0,
+        "spearman": 0.0,
+    }
 
 
 # --- fingerprints
@@ -66,7 +76,10 @@ def test_constant_regression_answer_never_correlates(tmp_path: Path) -> None:
 
 def characters(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
     """Letters as tokens: an encoder of the test's own."""
-    ids = tuple(np.array([ord(letter) for letter in " ".join(row)[:max_length]], dtype=np.int32) for row in texts)
+    ids = tuple(
+        np.array([ord(letter) for letter in " ".join(row)[:max_length]], dtype=np.int32)
+        for row in texts
+    )
     return Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0)
 
 
@@ -86,14 +99,25 @@ def test_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
     """The fingerprint changes with any text, label, part or length."""
     rows, dev = pairs(700), pairs(720)[700:]
 
-    def changed(some: list[Row], row: int, texts: tuple[str, ...] | None = None, label: str | None = None) -> list[Row]:
+    def changed(
+        some: list[Row], row: int, texts: tuple[str, ...] | None = None, label: str | None = None
+    ) -> list[Row]:
         old_texts, old_label = some[row]
         return [*some[:row], (texts or old_texts, label or old_label), *some[row + 1 :]]
 
     def fingerprint(
-        name: str, train: list[Row], dev: list[Row], length: int = 16, count: int | None = None, limit: int | None = None
+        name: str,
+        train: list[Row],
+        dev: list[Row],
+        length: int = 16,
+        count: int | None = None,
+        limit: int | None = None,
     ) -> str:
-        return load_tsv(tmp_path / name, "rte", train, dev, count, limit).encoded(characters, length).fingerprint
+        return (
+            load_tsv(tmp_path / name, "rte", train, dev, count, limit)
+            .encoded(characters, length)
+            .fingerprint
+        )
 
     found = [
         fingerprint("same", rows, dev),
@@ -121,7 +145,9 @@ def test_fingerprint_changes_with_the_part(tmp_path: Path) -> None:
 def test_fingerprint_sees_where_train_ends(tmp_path: Path) -> None:
     """The data fingerprint tells the end of train from the start of dev."""
     rows = pairs(720)
-    here, there = (load_tsv(tmp_path / str(cut), "rte", rows[:cut], rows[cut:]) for cut in (700, 701))
+    here, there = (
+        load_tsv(tmp_path / str(cut), "rte", rows[:cut], rows[cut:]) for cut in (700, 701)
+    )
     assert here.data_fingerprint != there.data_fingerprint
 
 
@@ -130,7 +156,9 @@ def test_encoded_rows_keep_their_order(tmp_path: Path) -> None:
     data = load_tsv(tmp_path, "cola", singles(700)).encoded(characters, 12)
     assert data.max_length == 12
     for part in data.splits().values():
-        assert ["".join(map(chr, row)) for row in part.tokens.ids] == [text[:12] for (text,) in part.texts]
+        assert ["".join(map(chr, row)) for row in part.tokens.ids] == [
+            text[:12] for (text,) in part.texts
+        ]
         assert part.tokens.lengths.tolist() == [12] * len(part)
 
 
@@ -144,7 +172,9 @@ def test_demo_tasks_hold_parts_out(task: str) -> None:
     assert len(data.dev) == demo.SPLIT_SIZES["dev"]
     for part, share, least in ((data.selection, 0.05, 100), (data.calibration, 0.1, 300)):
         wanted = max(share * demo.SPLIT_SIZES["train"], least)
-        assert abs(wanted - len(part)) <= 24  # demo-pair's groups have some 12 rows, and there are 2 labels
+        assert (
+            abs(wanted - len(part)) <= 24
+        )  # demo-pair's groups have some 12 rows, and there are 2 labels
     assert TASKS[task].labels == demo.LABELS[task]
 
 
@@ -168,11 +198,26 @@ def test_demo_fingerprints_stay(task: str, rows: str, parts: str, whole: str) ->
 def test_groups_become_members_each_once() -> None:
     glue = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
     assert [task.name for task in find_tasks(["glue"])] == glue
-    mixed = ["rte", "demo-single", "demo-pair", "cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "wnli"]
+    mixed = [
+        "rte",
+        "demo-single",
+        "demo-pair",
+        "cola",
+        "sst2",
+        "mrpc",
+        "stsb",
+        "qqp",
+        "mnli",
+        "qnli",
+        "wnli",
+    ]
     assert [task.name for task in find_tasks(["rte", "demo", "glue", "rte"])] == mixed
 
 
-@pytest.mark.parametrize(("name", "near"), [("mprc", "mrpc"), ("sst-2", "sst2"), ("gleu", "glue"), ("demo-pairs", "demo-pair")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("mprc", "mrpc"), ("sst-2", "sst2"), ("gleu", "glue"), ("demo-pairs", "demo-pair")],
+)
 def test_unknown_task_suggests_the_nearest(name: str, near: str) -> None:
     """An unknown task gets the near matches first, then all names."""
     with pytest.raises(HarnessError) as error:

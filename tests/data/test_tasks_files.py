@@ -23,7 +23,9 @@ from harness.errors import HarnessError
         ("wnli", [(("A", "B"), "0"), (("C", "D"), "1")], [0, 1]),
     ],
 )
-def test_glue_files_are_read_with_labels(tmp_path: Path, task: str, rows: list[Row], labels: list[float]) -> None:
+def test_glue_files_are_read_with_labels(
+    tmp_path: Path, task: str, rows: list[Row], labels: list[float]
+) -> None:
     """The rows of each GLUE file are read with their labels."""
     split = read_tsv(TASKS[task], write_tsv(tmp_path, task, "dev", rows))
     assert split.texts == tuple(texts for texts, _ in rows)
@@ -39,7 +41,9 @@ def test_unbalanced_quotes_alter_no_text(tmp_path: Path) -> None:
         (('a "quoted" word', 'half "" of it"'), "1"),
         (("plain", "rows"), "0"),
     ]
-    assert read_tsv(TASKS["mrpc"], write_tsv(tmp_path, "mrpc", "dev", rows)).texts == tuple(texts for texts, _ in rows)
+    assert read_tsv(TASKS["mrpc"], write_tsv(tmp_path, "mrpc", "dev", rows)).texts == tuple(
+        texts for texts, _ in rows
+    )
 
 
 def test_byte_order_mark_is_no_label(tmp_path: Path) -> None:
@@ -57,7 +61,15 @@ def test_sst2_trailing_space_is_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("newline", "end"), [("\n", ""), ("\n", "\n\n"), ("\r\n", "\r\n"), ("\r\n", ""), ("\r\n", "\r\n\r\n"), ("\n\n", "\n")]
+    ("newline", "end"),
+    [
+        ("\n", ""),
+        ("\n", "\n\n"),
+        ("\r\n", "\r\n"),
+        ("\r\n", ""),
+        ("\r\n", "\r\n\r\n"),
+        ("\n\n", "\n"),
+    ],
 )
 def test_line_ends_never_matter(tmp_path: Path, newline: str, end: str) -> None:
     """Line ends and empty lines do not matter."""
@@ -70,7 +82,9 @@ def test_line_ends_never_matter(tmp_path: Path, newline: str, end: str) -> None:
 def test_unicode_separators_end_no_row(tmp_path: Path) -> None:
     """Unicode's line separators inside a text do not end the row."""
     text = "one\u2028two\x85three\x0bfour"
-    assert read_tsv(TASKS["cola"], write_tsv(tmp_path, "cola", "dev", [((text,), "1")])).texts == ((text,),)
+    assert read_tsv(TASKS["cola"], write_tsv(tmp_path, "cola", "dev", [((text,), "1")])).texts == (
+        (text,),
+    )
 
 
 @pytest.mark.parametrize("task", ["sst2", "mrpc", "stsb", "rte", "wnli"])
@@ -81,12 +95,20 @@ def test_wrong_header_is_refused(task: str, tmp_path: Path) -> None:
     header = HEADERS[task]
     assert header is not None
     path = tmp_path / "train.tsv"
-    path.write_text("\t".join(f"cell{place}" for place in range(len(header.split("\t")))) + "\n", encoding="utf-8")
+    path.write_text(
+        "\t".join(f"cell{place}" for place in range(len(header.split("\t")))) + "\n",
+        encoding="utf-8",
+    )
     with pytest.raises(HarnessError) as caught:
         read_tsv(TASKS[task], path)
     layout, names = TASKS[task].source.layout, header.lstrip("\ufeff").split("\t")
     places = (*layout.texts, layout.label)
-    assert_names(one_line(caught), path, 1, (*(f"cell{place}" for place in places), *(names[place] for place in places)))
+    assert_names(
+        one_line(caught),
+        path,
+        1,
+        (*(f"cell{place}" for place in places), *(names[place] for place in places)),
+    )
 
 
 def test_headers_are_dropped_where_they_exist(tmp_path: Path) -> None:
@@ -97,7 +119,9 @@ def test_headers_are_dropped_where_they_exist(tmp_path: Path) -> None:
         assert len(read_tsv(TASKS[task], write_tsv(tmp_path, task, "dev", rows))) == 3
 
 
-@pytest.mark.parametrize(("line", "got"), [("1\tonly one text\tentailment", 3), ("1\tA\tB\tentailment\tmore", 5)])
+@pytest.mark.parametrize(
+    ("line", "got"), [("1\tonly one text\tentailment", 3), ("1\tA\tB\tentailment\tmore", 5)]
+)
 def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) -> None:
     """A row of another width is named with file, line and both widths."""
     path = write_tsv(tmp_path, "rte", "train", pairs(2))
@@ -120,7 +144,9 @@ def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) 
         ("stsb", "high", (0, 5)),
     ],
 )
-def test_foreign_label_names_allowed_ones(tmp_path: Path, task: str, label: str, wanted: tuple[object, ...]) -> None:
+def test_foreign_label_names_allowed_ones(
+    tmp_path: Path, task: str, label: str, wanted: tuple[object, ...]
+) -> None:
     """A label of another task is named with file and line, and with what is allowed."""
     texts = ("A", "B")[: len(TASKS[task].source.layout.texts)]
     good = {"cola": "1", "rte": "entailment", "stsb": "2.5"}[task]

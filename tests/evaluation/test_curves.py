@@ -19,7 +19,11 @@ from harness.records import Costs, Polynomial
 
 TOLERANCE = 0.25
 
-THRESHOLDS = {"entropy": [0.0, 0.05, 0.2, 0.4, 0.6, 2.0], "confidence": [0.0, 0.55, 0.7, 0.9, 1.0], "patience": [1.0, 2.0, 3.0, 7.0]}
+THRESHOLDS = {
+    "entropy": [0.0, 0.05, 0.2, 0.4, 0.6, 2.0],
+    "confidence": [0.0, 0.55, 0.7, 0.9, 1.0],
+    "patience": [1.0, 2.0, 3.0, 7.0],
+}
 
 
 def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
@@ -27,7 +31,9 @@ def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
     random = np.random.default_rng(0)
     gaps = np.exp(random.normal(2.2, 0.6, (exits, rows)) + 0.02 * np.arange(exits)[:, None])
     logits = np.stack([gaps, np.zeros_like(gaps)], axis=-1).astype(np.float32)
-    return Trace(np.arange(rows), logits, np.zeros(rows), np.full(rows, 20), np.arange(1, exits + 1))
+    return Trace(
+        np.arange(rows), logits, np.zeros(rows), np.full(rows, 20), np.arange(1, exits + 1)
+    )
 
 
 @pytest.mark.parametrize("exit_layers", [(1, 2, 3, 4), (2, 5), (1, 4, 6)])
@@ -40,12 +46,18 @@ def test_curve_equals_row_by_row_simulation(name: str, exit_layers: tuple[int, .
     curve = sweep(make_policy(Rule(name), 3), trace, costs, ("accuracy",), np.array(thresholds))
     for place, threshold in enumerate(thresholds):
         rows = simulate(name, trace, costs, threshold)
-        right = [row.answer == label for row, label in zip(rows, trace.labels.tolist(), strict=True)]
+        right = [
+            row.answer == label for row, label in zip(rows, trace.labels.tolist(), strict=True)
+        ]
         assert curve.scores["accuracy"][place] == pytest.approx(sum(right) / 60, abs=1e-12)
         assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
         assert curve.layers[place] == pytest.approx(sum(row.layers for row in rows) / 60, rel=1e-12)
-        assert curve.left[place].tolist() == [sum(row.exit == exit_ for row in rows) for exit_ in range(len(exit_layers))]
-    assert len(np.unique(curve.layers)) >= min(len(exit_layers) - 1, 2), "the thresholds differ in what they do"
+        assert curve.left[place].tolist() == [
+            sum(row.exit == exit_ for row in rows) for exit_ in range(len(exit_layers))
+        ]
+    assert len(np.unique(curve.layers)) >= min(len(exit_layers) - 1, 2), (
+        "the thresholds differ in what they do"
+    )
 
 
 def test_regression_curve_equals_simulation() -> None:
@@ -53,13 +65,19 @@ def test_regression_curve_equals_simulation() -> None:
     exit_layers = (1, 2, 3, 4, 6)
     trace = random_trace(2, exit_layers, rows=60, classes=1)
     costs = uneven_costs(exit_layers, 6)
-    curve = sweep(Patience(TOLERANCE), trace, costs, ("pearson", "spearman"), np.array([1.0, 2.0, 3.0, 4.0]))
+    curve = sweep(
+        Patience(TOLERANCE), trace, costs, ("pearson", "spearman"), np.array([1.0, 2.0, 3.0, 4.0])
+    )
     for place, threshold in enumerate(curve.thresholds):
         rows = simulate("patience", trace, costs, threshold, TOLERANCE)
         answers = [row.answer for row in rows]
-        assert curve.scores["pearson"][place] == pytest.approx(np.corrcoef(answers, trace.labels)[0, 1], abs=1e-12)
+        assert curve.scores["pearson"][place] == pytest.approx(
+            np.corrcoef(answers, trace.labels)[0, 1], abs=1e-12
+        )
         assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
-        assert curve.left[place].tolist() == [sum(row.exit == exit_ for row in rows) for exit_ in range(5)]
+        assert curve.left[place].tolist() == [
+            sum(row.exit == exit_ for row in rows) for exit_ in range(5)
+        ]
     assert len(np.unique(curve.layers)) > 2
 
 
@@ -94,15 +112,21 @@ def test_looser_threshold_never_exits_later(name: str) -> None:
 def test_grid_spans_all_early_to_none(name: str, scale: float) -> None:
     """The grid runs from everybody at the first exit to nobody early."""
     trace = random_trace(4, (1, 2, 3))
-    trace = Trace(trace.ids, trace.logits * np.float32(scale), trace.labels, trace.lengths, trace.exit_layers)
+    trace = Trace(
+        trace.ids, trace.logits * np.float32(scale), trace.labels, trace.lengths, trace.exit_layers
+    )
     policy = make_policy(Rule(name), 2)
     thresholds = thresholds_from(policy, trace)
     curve = sweep(policy, trace, flat_costs((1, 2, 3), 3), ("accuracy",), thresholds)
     assert curve.left[0].tolist() == [40, 0, 0]
     assert curve.left[-1].tolist() == [0, 0, 40]
     others = np.abs(trace.logits) * [-100, 100]
-    other = Trace(trace.ids, others.astype(np.float32), trace.labels, trace.lengths, trace.exit_layers)
-    assert (leaving(policy, other.logits, thresholds[-1:]) == 2).all(), "not even rows surer than all of these leave early"
+    other = Trace(
+        trace.ids, others.astype(np.float32), trace.labels, trace.lengths, trace.exit_layers
+    )
+    assert (leaving(policy, other.logits, thresholds[-1:]) == 2).all(), (
+        "not even rows surer than all of these leave early"
+    )
 
 
 def test_patience_grid_starts_at_one_agreement() -> None:
@@ -137,13 +161,19 @@ def test_thresholds_are_reached_entropies() -> None:
     trace = gap_trace((1, 2), [[0, 0, 0], [0, 0, 0]], gaps.tolist(), [0, 0, 0], 10)
     entropies = np.log1p(np.exp(-gaps)) + gaps * np.exp(-gaps) / (1 + np.exp(-gaps))
     thresholds = thresholds_from(Entropy(), trace)
-    np.testing.assert_allclose(thresholds, [entropies[0], entropies[0], entropies[1], 0.0], rtol=1e-12)
+    np.testing.assert_allclose(
+        thresholds, [entropies[0], entropies[0], entropies[1], 0.0], rtol=1e-12
+    )
     assert thresholds[0] > thresholds[1]
 
 
-def best_within(trace: Trace, costs: Costs, thresholds: NDArray[np.float64], budget: float) -> float | None:
+def best_within(
+    trace: Trace, costs: Costs, thresholds: NDArray[np.float64], budget: float
+) -> float | None:
     """The best threshold of entropy by accuracy for one budget of MACs."""
-    return best_thresholds(Entropy(), trace, exit_macs(costs, trace), "accuracy", thresholds, [budget])[0]
+    return best_thresholds(
+        Entropy(), trace, exit_macs(costs, trace), "accuracy", thresholds, [budget]
+    )[0]
 
 
 @settings(deadline=None, max_examples=20)
@@ -156,7 +186,9 @@ def test_budget_threshold_is_best_affordable(seed: int, share: float) -> None:
     affordable = {}
     for threshold in thresholds.tolist():
         rows = simulate("entropy", trace, costs, threshold)
-        wrong = sum(row.answer != label for row, label in zip(rows, trace.labels.tolist(), strict=True))
+        wrong = sum(
+            row.answer != label for row, label in zip(rows, trace.labels.tolist(), strict=True)
+        )
         macs = sum(row.macs for row in rows) / 12
         if macs <= budget:
             affordable[threshold] = (wrong, macs)
@@ -197,5 +229,11 @@ def test_single_exit_has_no_curve() -> None:
 def test_out_of_range_threshold_is_refused() -> None:
     """A threshold out of range is refused."""
     with pytest.raises(HarnessError) as caught:
-        sweep(Entropy(), random_trace(8, (1, 4)), flat_costs((1, 4)), ("accuracy",), np.array([0.1, -0.5]))
+        sweep(
+            Entropy(),
+            random_trace(8, (1, 4)),
+            flat_costs((1, 4)),
+            ("accuracy",),
+            np.array([0.1, -0.5]),
+        )
     assert_says(caught, "entropy", -0.5, 0)

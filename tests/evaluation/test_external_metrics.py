@@ -55,7 +55,9 @@ def test_integer_metric_refuses_regression() -> None:
     assert library.given[0] == [0.5, 0.0, 0.5]
 
 
-@pytest.mark.parametrize("found", [{}, {"a": 1.0, "b": 2.0}, {"wer": None}, {"wer": [1.0]}, {"wer": float("nan")}])
+@pytest.mark.parametrize(
+    "found", [{}, {"a": 1.0, "b": 2.0}, {"wer": None}, {"wer": [1.0]}, {"wer": float("nan")}]
+)
 def test_only_one_finite_score_is_taken(found: dict[str, object]) -> None:
     """Anything but one finite number is refused."""
     with pytest.raises(HarnessError) as error:
@@ -75,7 +77,9 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
     return install
 
 
-def test_folder_named_like_metric_never_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[str], None]) -> None:
+def test_folder_named_like_metric_never_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Callable[[str], None]
+) -> None:
     """A folder that happens to have a metric's name is not run.
 
     A data folder `glue` in the working directory would be taken for the hub's metric of that name.
@@ -127,15 +131,39 @@ def test_metric_script_runs_in_library(tmp_path: Path) -> None:
     write_csv(path.parent / "train.csv", reviews(500))
     write_csv(path.parent / "dev.csv", reviews(40, 900))
     (path.parent / "agreement.py").write_text(SCRIPT)
-    words = ["run", "--task-file", str(path), "--methods", "bert", "--epochs", "1", "--limit", "40", "--threads", "1", "--no-latency"]
+    words = [
+        "run",
+        "--task-file",
+        str(path),
+        "--methods",
+        "bert",
+        "--epochs",
+        "1",
+        "--limit",
+        "40",
+        "--threads",
+        "1",
+        "--no-latency",
+    ]
     places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
     command = [sys.executable, "-m", "harness", *words, *places]
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HARNESS_OFFLINE": "1"}
-    refused = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    refused = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     assert (refused.returncode, "--allow-metric-code" in refused.stderr) == (2, True)
-    child = subprocess.run([*command, "--allow-metric-code"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        [*command, "--allow-metric-code"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert child.returncode == 0, child.stderr
     (record,), _ = ResultsStore(tmp_path / "results").records()
     reached = record.exits[-1].scores
     assert reached["evaluate:./agreement.py"] == pytest.approx(reached["accuracy"])
-    assert record.constant_scores["evaluate:./agreement.py"] == pytest.approx(record.constant_scores["accuracy"])
+    assert record.constant_scores["evaluate:./agreement.py"] == pytest.approx(
+        record.constant_scores["accuracy"]
+    )

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from scipy.stats import pearsonr, rankdata, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from harness.evaluation.metrics import METRICS, accuracy, f1, matthews, pearson, ranks, scores, spearman
+from harness.evaluation.metrics import (
+    METRICS,
+    accuracy,
+    f1,
+    matthews,
+    pearson,
+    ranks,
+    scores,
+    spearman,
+)
 from harness.evaluation.statistics import bootstrap
 
 Array = NDArray[np.float64]
@@ -30,12 +39,18 @@ CORRELATION: dict[str, Callable[[Array, Array], float]] = {
 """Metric -> scipy's value."""
 
 
-def expect(name: str, answers: Array, labels: Array, oracle: Callable[[Array, Array], float]) -> None:
+def expect(
+    name: str, answers: Array, labels: Array, oracle: Callable[[Array, Array], float]
+) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one class only, constant input: the libraries warn and answer
+        warnings.simplefilter(
+            "ignore"
+        )  # one class only, constant input: the libraries warn and answer
         expected = oracle(answers, labels)
     got = METRICS[name](answers, labels)
-    np.testing.assert_allclose(got, np.nan_to_num(expected), rtol=0, atol=1e-12, err_msg=f"{name} {answers} {labels}")
+    np.testing.assert_allclose(
+        got, np.nan_to_num(expected), rtol=0, atol=1e-12, err_msg=f"{name} {answers} {labels}"
+    )
 
 
 def test_every_metric_has_independent_oracle() -> None:
@@ -72,7 +87,11 @@ def test_correlations_equal_scipy(name: str) -> None:
     for _ in range(60):
         rows = random.integers(2, 60)
         labels = random.random(rows) * 5
-        answers = random.choice([-1, 0, 0.5, 1]) * labels + random.normal(size=rows) * random.choice([1e-3, 1.0, 100.0]) + 2.5
+        answers = (
+            random.choice([-1, 0, 0.5, 1]) * labels
+            + random.normal(size=rows) * random.choice([1e-3, 1.0, 100.0])
+            + 2.5
+        )
         expect(name, answers, labels, CORRELATION[name])
 
 
@@ -89,12 +108,22 @@ def test_correlations_with_ties_equal_scipy(name: str) -> None:
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 30), st.integers(1, 30), st.integers(0, 10**6))
-def test_ranks_are_scipys_to_the_bit(curves: int, points: int, rows: int, distinct: int, seed: int) -> None:
+@given(
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.integers(0, 10**6),
+)
+def test_ranks_are_scipys_to_the_bit(
+    curves: int, points: int, rows: int, distinct: int, seed: int
+) -> None:
     for shape in ((rows,), (points, rows), (curves, points, rows)):
         values = np.random.default_rng(seed).integers(0, distinct, shape) / 7 - 1.0
         assert np.array_equal(ranks(values), rankdata(values, axis=-1))
-        assert np.array_equal(ranks(values.astype(np.float32)), rankdata(values.astype(np.float32), axis=-1))
+        assert np.array_equal(
+            ranks(values.astype(np.float32)), rankdata(values.astype(np.float32), axis=-1)
+        )
 
 
 @pytest.mark.parametrize("name", CORRELATION)
@@ -110,7 +139,9 @@ def test_constant_prediction_correlates_zero(name: str, value: float) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 4), st.integers(1, 5), st.integers(1, 12), st.integers(0, 10**6))
-def test_batched_predictions_score_as_single(curves: int, points: int, rows: int, seed: int) -> None:
+def test_batched_predictions_score_as_single(
+    curves: int, points: int, rows: int, seed: int
+) -> None:
     """Many predictions at once score as one by one."""
     random = np.random.default_rng(seed)
     answers = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
@@ -131,7 +162,9 @@ def test_two_class_scores_follow_counts(rows: list[tuple[int, int]]) -> None:
     hits, alarms = rows.count((1, 1)), rows.count((1, 0))
     misses, rejections = rows.count((0, 1)), rows.count((0, 0))
     assert accuracy(answers, labels) == pytest.approx((hits + rejections) / len(rows), abs=1e-12)
-    assert f1(answers, labels) == pytest.approx(2 * hits / max(2 * hits + alarms + misses, 1), abs=1e-12)
+    assert f1(answers, labels) == pytest.approx(
+        2 * hits / max(2 * hits + alarms + misses, 1), abs=1e-12
+    )
     margins = (hits + alarms) * (hits + misses) * (rejections + alarms) * (rejections + misses)
     expected = (hits * rejections - alarms * misses) / margins**0.5 if margins else 0.0
     assert matthews(answers, labels) == pytest.approx(expected, abs=1e-12)
@@ -146,7 +179,9 @@ def test_correlations_ignore_shift_and_scale(order: list[int], scale: float, shi
         expected = float(correlation(answers, labels))
         assert correlation(scale * answers + shift, labels) == pytest.approx(expected, abs=1e-12)
         assert correlation(-answers, labels) == pytest.approx(-expected, abs=1e-12)
-    assert spearman(np.exp(answers), labels) == pytest.approx(float(spearman(answers, labels)), abs=1e-12)
+    assert spearman(np.exp(answers), labels) == pytest.approx(
+        float(spearman(answers, labels)), abs=1e-12
+    )
 
 
 def test_scores_keep_requested_order() -> None:

@@ -15,11 +15,24 @@ from support.messages import assert_says
 from support.synthetic import random_trace
 
 from harness.errors import HarnessError
-from harness.evaluation.policies import POLICIES, Confidence, Entropy, Patience, Policy, Rule, exit_scores, make_policy
+from harness.evaluation.policies import (
+    POLICIES,
+    Confidence,
+    Entropy,
+    Patience,
+    Policy,
+    Rule,
+    exit_scores,
+    make_policy,
+)
 
 quick = settings(deadline=None, max_examples=60)
 
-LOGITS = arrays(np.float32, st.tuples(st.just(1), st.integers(1, 5), st.integers(2, 4)), elements=st.floats(-60, 60, width=32))
+LOGITS = arrays(
+    np.float32,
+    st.tuples(st.just(1), st.integers(1, 5), st.integers(2, 4)),
+    elements=st.floats(-60, 60, width=32),
+)
 """[1, n, c] of ordinary logits."""
 
 
@@ -37,11 +50,20 @@ def agreements_in_a_row(answers: list[float], tolerance: float | None) -> int:
     return counter
 
 
-def first_exit_past_the_cut(policy: Policy, logits: NDArray[np.float32], threshold: float) -> list[int]:
+def first_exit_past_the_cut(
+    policy: Policy, logits: NDArray[np.float32], threshold: float
+) -> list[int]:
     exits = []
     for row in range(logits.shape[1]):
-        seen = [policy.score(logits[: index + 1, row : row + 1])[0] for index in range(len(logits) - 1)]
-        exits.append(next((index for index, score in enumerate(seen) if score > policy.cut(threshold)), len(logits) - 1))
+        seen = [
+            policy.score(logits[: index + 1, row : row + 1])[0] for index in range(len(logits) - 1)
+        ]
+        exits.append(
+            next(
+                (index for index, score in enumerate(seen) if score > policy.cut(threshold)),
+                len(logits) - 1,
+            )
+        )
     return exits
 
 
@@ -90,7 +112,10 @@ def test_entropy_falls_far_into_saturation() -> None:
     gaps = np.arange(1.0, 300.0)
     scores = Entropy().score(np.stack([gaps, np.zeros_like(gaps)], axis=-1)[None])
     assert (np.diff(scores) > 0).all()
-    closed_form = [math.log1p(math.exp(-gap)) + gap * math.exp(-gap) / (1 + math.exp(-gap)) for gap in gaps[:20]]
+    closed_form = [
+        math.log1p(math.exp(-gap)) + gap * math.exp(-gap) / (1 + math.exp(-gap))
+        for gap in gaps[:20]
+    ]
     np.testing.assert_allclose(-scores[:20], closed_form, rtol=1e-6)
 
 
@@ -129,7 +154,9 @@ def test_patience_regression_uses_tolerance(tolerance: float) -> None:
     occurs: it is no agreement."""
     logits = random_trace(3, tuple(range(1, 9)), rows=100, classes=1).logits
     for seen in range(1, 9):
-        expected = [agreements_in_a_row(logits[:seen, row, 0].tolist(), tolerance) for row in range(100)]
+        expected = [
+            agreements_in_a_row(logits[:seen, row, 0].tolist(), tolerance) for row in range(100)
+        ]
         assert Patience(tolerance).score(logits[:seen]).tolist() == expected
 
 
@@ -147,7 +174,11 @@ def test_patience_p_needs_p_plus_one(patience: int) -> None:
     logits = np.stack([1.0 - answers, 1.0 * answers], axis=-1).astype(np.float32)
     exits = first_exit_past_the_cut(Patience(), logits, patience)
     for row, exit_ in zip(answers.T.tolist(), exits, strict=True):
-        runs = [index for index in range(patience, 5) if len(set(row[index - patience : index + 1])) == 1]
+        runs = [
+            index
+            for index in range(patience, 5)
+            if len(set(row[index - patience : index + 1])) == 1
+        ]
         assert exit_ == min(runs, default=5)
 
 
@@ -156,7 +187,9 @@ def test_first_exit_agrees_with_nothing() -> None:
     assert Patience().score(random_trace(5, (1,)).logits).tolist() == [0.0] * 40
 
 
-@pytest.mark.parametrize(("name", "threshold"), [("entropy", 0.35), ("confidence", 0.8), ("patience", 2)])
+@pytest.mark.parametrize(
+    ("name", "threshold"), [("entropy", 0.35), ("confidence", 0.8), ("patience", 2)]
+)
 def test_rows_decide_whatever_the_batch(name: str, threshold: float) -> None:
     """A row decides for itself, whatever its batch.
 
@@ -164,7 +197,9 @@ def test_rows_decide_whatever_the_batch(name: str, threshold: float) -> None:
     logits = random_trace(6, (1, 2, 3, 4, 5), rows=60, classes=3).logits
     policy = make_policy(Rule(name), 3)
     together = exit_scores(policy, logits)
-    alone = np.concatenate([exit_scores(policy, logits[:, row : row + 1]) for row in range(60)], axis=1)
+    alone = np.concatenate(
+        [exit_scores(policy, logits[:, row : row + 1]) for row in range(60)], axis=1
+    )
     reversed_ = exit_scores(policy, logits[:, ::-1])[:, ::-1]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
     np.testing.assert_allclose(together, reversed_, rtol=0, atol=1e-14)
@@ -223,7 +258,12 @@ def test_out_of_range_threshold_is_refused(policy: Policy, threshold: float) -> 
     """A threshold out of range is refused."""
     with pytest.raises(HarnessError) as caught:
         policy.cut(threshold)
-    assert_says(caught, policy.name, threshold, *{"entropy": (0,), "confidence": (0, 1), "patience": (1,)}[policy.name])
+    assert_says(
+        caught,
+        policy.name,
+        threshold,
+        *{"entropy": (0,), "confidence": (0, 1), "patience": (1,)}[policy.name],
+    )
 
 
 def test_range_ends_are_allowed_thresholds() -> None:

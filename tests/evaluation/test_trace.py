@@ -37,7 +37,9 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(("classes", "exit_layers"), [(2, (2, 4, 6)), (3, (12,)), (1, (1, 2))])
-def test_trace_survives_a_round_trip(classes: int, exit_layers: tuple[int, ...], path: Path) -> None:
+def test_trace_survives_a_round_trip(
+    classes: int, exit_layers: tuple[int, ...], path: Path
+) -> None:
     """A trace comes back as it was."""
     trace = random_trace(1, exit_layers, rows=17, classes=classes)
     path.write_bytes(trace_bytes(trace))
@@ -79,7 +81,9 @@ def test_disagreeing_shapes_are_refused(field: str, value: NDArray[np.generic], 
     exits, rows = (value if field == "logits" else trace.logits).shape[:2]
     with pytest.raises(ValueError, match=r"\d") as wrong:
         replace(trace, **{field: value})
-    assert names_in_order(str(wrong.value), exits, rows, *([value.shape] if field != "logits" else []))
+    assert names_in_order(
+        str(wrong.value), exits, rows, *([value.shape] if field != "logits" else [])
+    )
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays_of(trace) | {field: value}))
     assert_says(caught, path, code=ExitCode.INCOMPLETE)
@@ -151,7 +155,9 @@ def test_flipped_byte_is_noticed_or_harmless(path: Path) -> None:
     assert noticed > len(places) // 2
 
 
-@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 nearly", b"\x93NUMPY", b"\x00" * 1000])
+@pytest.mark.parametrize(
+    "content", [b"", b"not an archive", b"PK\x03\x04 nearly", b"\x93NUMPY", b"\x00" * 1000]
+)
 def test_other_files_are_no_traces(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(IncompleteError) as caught:
@@ -203,7 +209,9 @@ def test_pickled_arrays_run_nothing(path: Path) -> None:
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 def test_damage_is_noticed_whatever_compression(path: Path, method: int) -> None:
     """A byte that is another is a damaged trace or the same one, whatever compresses it."""
     trace, random = random_trace(1, (1, 2), rows=4), np.random.default_rng(method)
@@ -261,5 +269,7 @@ def test_zip_bomb_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert path.stat().st_size < 1_000
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    unpacked, limit = figures(assert_says(caught, path, code=ExitCode.INCOMPLETE).partition(str(path))[2])
+    unpacked, limit = figures(
+        assert_says(caught, path, code=ExitCode.INCOMPLETE).partition(str(path))[2]
+    )
     assert (40_000 < unpacked < 41_000, limit) == (True, 10_000)

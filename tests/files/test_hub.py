@@ -52,13 +52,28 @@ class Hub:
                 self.stopped.wait(60)
             if self.api != "whole":
                 return 429, b"", {}
-            tree = [{"type": "file", "path": name, "size": len(content), "oid": "b" * 40} for name, content in FILES.items()]
-            about = {"id": "somebody/theirs", "sha": COMMIT, "siblings": [{"rfilename": name} for name in FILES]}
-            return 200, json.dumps(tree if "/tree/" in path else about).encode(), {"Content-Type": "application/json"}
+            tree = [
+                {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
+                for name, content in FILES.items()
+            ]
+            about = {
+                "id": "somebody/theirs",
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name in FILES],
+            }
+            return (
+                200,
+                json.dumps(tree if "/tree/" in path else about).encode(),
+                {"Content-Type": "application/json"},
+            )
         name = path.partition("/resolve/")[2].partition("/")[2]
         if name not in FILES:
             return 404, b"", {"X-Error-Code": "EntryNotFound"}
-        return 200, FILES[name], {"ETag": f'"{hashlib.sha1(FILES[name]).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        return (
+            200,
+            FILES[name],
+            {"ETag": f'"{hashlib.sha1(FILES[name]).hexdigest()}"', "X-Repo-Commit": COMMIT},
+        )
 
 
 @pytest.fixture
@@ -93,9 +108,24 @@ def hub() -> Iterator[Hub]:
 
 def found(hub: Hub, home: Path) -> str:
     """What a process of its own says of the repository's pooling."""
-    clear = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HARNESS_")) and "proxy" not in name.lower()}
-    environment = clear | {"HF_ENDPOINT": hub.address, "HF_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
-    run = subprocess.run([sys.executable, "-c", CLIENT], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    clear = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HARNESS_")) and "proxy" not in name.lower()
+    }
+    environment = clear | {
+        "HF_ENDPOINT": hub.address,
+        "HF_HOME": str(home),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", CLIENT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
     return run.stdout.strip()
 
 

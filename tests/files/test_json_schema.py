@@ -19,7 +19,9 @@ from harness.records import Quartiles, RunRecord, RunSpec, Timing
 
 ROOT = Path(__file__).parents[2]
 
-RECORD = json.loads(to_json(timed(make_record("pabee", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)]), "bert", 1.0)))
+RECORD = json.loads(
+    to_json(timed(make_record("pabee", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)]), "bert", 1.0))
+)
 
 
 def validator(kind: type) -> Draft202012Validator:
@@ -63,7 +65,9 @@ def test_what_the_reader_refuses_fails(change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("missing", ["parameters", "spec"])
 def test_record_without_a_field_fails(missing: str) -> None:
-    assert not validator(RunRecord).is_valid({name: value for name, value in RECORD.items() if name != missing})
+    assert not validator(RunRecord).is_valid(
+        {name: value for name, value in RECORD.items() if name != missing}
+    )
 
 
 def test_default_fields_may_be_missing() -> None:

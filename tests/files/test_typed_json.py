@@ -29,7 +29,10 @@ class Held:
 
 
 def breaks_a_line(letter: str) -> bool:
-    return unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"} or unicodedata.bidirectional(letter) in TURNING
+    return (
+        unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}
+        or unicodedata.bidirectional(letter) in TURNING
+    )
 
 
 LETTERS = [chr(number) for number in range(sys.maxunicode + 1)]
@@ -52,7 +55,9 @@ def test_every_other_character_is_read() -> None:
 
 @pytest.mark.parametrize("place", ["text", "names", "key", "anything", "key of anything"])
 def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
-    for letter in [letter for letter in HIDDEN if ord(letter) < 0x10000][:: 1 if place == "text" else 50]:
+    for letter in [letter for letter in HIDDEN if ord(letter) < 0x10000][
+        :: 1 if place == "text" else 50
+    ]:
         text = f"a{letter}b"
         held: dict[str, object] = {
             "text": {"text": text},
@@ -114,13 +119,24 @@ def test_nothing_is_turned_into_another_type(field: str, value: object) -> None:
 
 
 def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
-    held = read(number=1, names=["a"], pair=[1, 2], by_name={"a": 1}, anything=[1, 1.5, "a", None, True])
-    assert held == Held(number=1.0, names=("a",), pair=(1, 2.0), by_name={"a": 1}, anything=[1, 1.5, "a", None, True])
+    held = read(
+        number=1, names=["a"], pair=[1, 2], by_name={"a": 1}, anything=[1, 1.5, "a", None, True]
+    )
+    assert held == Held(
+        number=1.0,
+        names=("a",),
+        pair=(1, 2.0),
+        by_name={"a": 1},
+        anything=[1, 1.5, "a", None, True],
+    )
     assert [type(number) for number in (held.number, *held.pair)] == [float, int, float]
 
 
 def test_several_wrong_fields_are_named_in_one_line() -> None:
     with pytest.raises(IncompleteError) as caught:
         read(whole="many", number=[], more=1)
-    assert all(name in str(caught.value) for name in ("x.json", ".whole", "'many'", ".number", "[]", ".more"))
+    assert all(
+        name in str(caught.value)
+        for name in ("x.json", ".whole", "'many'", ".number", "[]", ".more")
+    )
     assert "\n" not in str(caught.value)

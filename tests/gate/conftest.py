@@ -17,7 +17,15 @@ def judge(tmp_path: Path, baseline: str, say: Say) -> Judge:
     def call(run: RunRecord | None = None, dev: Trace | None = None, *words: str) -> Outcome:
         if run is not None and dev is not None:
             save(tmp_path / "new", run, dev)
-        command = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), "--format", "json")
+        command = (
+            "check",
+            "--baseline",
+            baseline,
+            "--results-dir",
+            str(tmp_path / "new"),
+            "--format",
+            "json",
+        )
         answer = say(*command, *words)
         assert answer.err == ""
         return outcome(answer)

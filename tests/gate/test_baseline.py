@@ -26,21 +26,33 @@ from harness.store.results import RECORD
         ('{"schema": 2, "runs": [{"run_id": "a"}]}', ["spec"]),
     ],
 )
-def test_file_must_be_a_baseline(tmp_path: Path, say: Say, text: str | None, names: list[object]) -> None:
+def test_file_must_be_a_baseline(
+    tmp_path: Path, say: Say, text: str | None, names: list[object]
+) -> None:
     path = tmp_path / "baseline.json"
     if text is not None:
         path.write_text(text)
-    assert_one_line(say("check", "--baseline", str(path), "--results-dir", str(tmp_path)), 2, [path, "--update", *names])
+    assert_one_line(
+        say("check", "--baseline", str(path), "--results-dir", str(tmp_path)),
+        2,
+        [path, "--update", *names],
+    )
 
 
 @pytest.mark.parametrize("text", ["{", '{"schema": 1, "runs": []}', '{"schema": caf'])
-def test_update_replaces_a_damaged_baseline(tmp_path: Path, baseline: str, say: Say, text: str) -> None:
+def test_update_replaces_a_damaged_baseline(
+    tmp_path: Path, baseline: str, say: Say, text: str
+) -> None:
     """And says which file it was."""
     whole = Path(baseline).read_bytes()
     Path(baseline).write_text(text)
-    answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
+    answer = say(
+        "check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old")
+    )
     assert answer.code == 0
-    assert [baseline in line for line in answer.out.splitlines()] == [True, True], "the old file and the new one"
+    assert [baseline in line for line in answer.out.splitlines()] == [True, True], (
+        "the old file and the new one"
+    )
     assert Path(baseline).read_bytes() == whole
 
 
@@ -49,12 +61,16 @@ def test_update_needs_every_run(tmp_path: Path, baseline: str, say: Say) -> None
     before = Path(baseline).read_bytes()
     (path,) = (tmp_path / "old").rglob(RECORD)
     path.write_text("{")
-    answer = say("check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old"))
+    answer = say(
+        "check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old")
+    )
     assert_one_line(answer, 3, [Path(baseline), path])
     assert Path(baseline).read_bytes() == before
 
 
-def test_update_tells_the_old_verdict(tmp_path: Path, judge: Judge, baseline: str, say: Say) -> None:
+def test_update_tells_the_old_verdict(
+    tmp_path: Path, judge: Judge, baseline: str, say: Say
+) -> None:
     """What the old baseline would have said comes first; then the check passes."""
     found = judge(record(), trace(wrong=60))
     assert found.code == 1
@@ -64,7 +80,9 @@ def test_update_tells_the_old_verdict(tmp_path: Path, judge: Judge, baseline: st
     assert answer.code == 0
     first, *lines, last = answer.out.splitlines()
     assert (first.endswith(old[0]), lines) == (True, old[1:])
-    assert names_all(first, Verdict.REGRESSION, "rte", "deebert", "tiny", "accuracy", 4, "0.9000", "0.7000")
+    assert names_all(
+        first, Verdict.REGRESSION, "rte", "deebert", "tiny", "accuracy", 4, "0.9000", "0.7000"
+    )
     assert {1, 24, 2} <= set(figures(lines[-1]))
     assert_names(last, Path(baseline), 1)
     assert len(read_baseline(Path(baseline)).runs) == 1
@@ -77,7 +95,9 @@ def test_update_leaves_other_files_alone(tmp_path: Path, check: Check, say: Say,
     check(record(), trace())
     other = tmp_path / "other.json"
     other.write_text(text)
-    answer = say("check", "--baseline", str(other), "--results-dir", str(tmp_path / "new"), "--update")
+    answer = say(
+        "check", "--baseline", str(other), "--results-dir", str(tmp_path / "new"), "--update"
+    )
     assert answer.code == 2
     assert_names(answer.err, other, "--baseline")
     assert other.read_text() == text
@@ -86,13 +106,25 @@ def test_update_leaves_other_files_alone(tmp_path: Path, check: Check, say: Say,
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_packed_answers_come_back_equal(classes: int) -> None:
     random = np.random.default_rng(classes)
-    answers = random.normal(size=30).astype(np.float32) if classes == 1 else random.integers(0, classes, 30).astype(np.float64)
+    answers = (
+        random.normal(size=30).astype(np.float32)
+        if classes == 1
+        else random.integers(0, classes, 30).astype(np.float64)
+    )
     assert np.array_equal(unpacked(packed(answers, classes), classes, 30), answers)
 
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("", [30]), ("?", []), ("AAAA", []), *((packed(np.zeros(rows), classes), [30]) for rows, classes in ((29, 2), (10**6, 2), (30, 1)))],
+    [
+        ("", [30]),
+        ("?", []),
+        ("AAAA", []),
+        *(
+            (packed(np.zeros(rows), classes), [30])
+            for rows, classes in ((29, 2), (10**6, 2), (30, 1))
+        ),
+    ],
 )
 def test_answers_must_fit_the_rows(text: str, names: list[int]) -> None:
     with pytest.raises(HarnessError) as caught:

@@ -8,7 +8,20 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from support.command_line import Say, assert_names
-from support.gate_runs import CELL, Check, Judge, Outcome, at_exit, charged, elsewhere, outcome, record, save, slower, trace
+from support.gate_runs import (
+    CELL,
+    Check,
+    Judge,
+    Outcome,
+    at_exit,
+    charged,
+    elsewhere,
+    outcome,
+    record,
+    save,
+    slower,
+    trace,
+)
 from support.messages import figures, names_all
 from support.synthetic import identified, make_exit, make_record, save_run
 
@@ -59,7 +72,11 @@ def test_drop_by_chance_passes(judge: Judge) -> None:
 
 def test_run_outside_baseline_is_ignored(tmp_path: Path, check: Check) -> None:
     other = record()
-    save(tmp_path / "new", replace(other, spec=replace(other.spec, seed=2), parameters=5), trace(wrong=150))
+    save(
+        tmp_path / "new",
+        replace(other, spec=replace(other.spec, seed=2), parameters=5),
+        trace(wrong=150),
+    )
     assert check(record(), trace())[0] == 0
 
 
@@ -97,7 +114,10 @@ def test_clock_noise_is_no_finding(judge: Judge) -> None:
 def test_batch_size_without_timing_is_named(judge: Judge) -> None:
     timed = record().latency
     assert timed is not None
-    ratios = {name: {size: of for size, of in getattr(timed, name).items() if size == "1"} for name in ("reference_ratio", "path_ratio")}
+    ratios = {
+        name: {size: of for size, of in getattr(timed, name).items() if size == "1"}
+        for name in ("reference_ratio", "path_ratio")
+    }
     found = judge(replace(record(), latency=replace(timed, **ratios)), trace())
     assert (found.code, found.verdicts) == (0, [Verdict.NOT_COMPARED])
     assert len(found.values(Verdict.NOT_COMPARED, 32)) == 1
@@ -128,7 +148,9 @@ def test_other_answers_of_same_run_fail(judge: Judge) -> None:
 def test_record_must_score_as_its_trace(tmp_path: Path, judge: Judge) -> None:
     save(tmp_path / "new", record(), trace())
     (path,) = (tmp_path / "new").rglob(RECORD)
-    path.write_text(path.read_text().replace('"scores":{"accuracy":0.8}', '"scores":{"accuracy":0.1}'))
+    path.write_text(
+        path.read_text().replace('"scores":{"accuracy":0.8}', '"scores":{"accuracy":0.1}')
+    )
     found = judge()
     assert (found.code, found.verdicts) == (3, [Verdict.MISSING])
     assert_names(found.findings[0].note, ("accuracy", 1, "0.1000", "0.8000"))
@@ -142,9 +164,20 @@ def test_job_is_compared_on_each_processor(tmp_path: Path, say: Say) -> None:
         save(tmp_path / folder, replace(there, created="2027-01-01T12:00:00+00:00"), trace())
     save(tmp_path / "old", record(), trace())
     path = str(tmp_path / "b.json")
-    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    assert (
+        say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code
+        == 0
+    )
     assert len(read_baseline(Path(path)).runs) == 2
-    command = ("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json")
+    command = (
+        "check",
+        "--baseline",
+        path,
+        "--results-dir",
+        str(tmp_path / "new"),
+        "--format",
+        "json",
+    )
     found = outcome(say(*command))
     assert (found.code, len(found.cells)) == (0, 2)
     save(tmp_path / "new", elsewhere(record()), trace(wrong=60))
@@ -164,8 +197,14 @@ def test_untimed_newer_run_is_compared_too(tmp_path: Path, judge: Judge) -> None
 
 def test_newest_run_elsewhere_counts(tmp_path: Path, check: Check) -> None:
     """Timed or not."""
-    save(tmp_path / "new", replace(elsewhere(record()), created="2026-12-01T12:00:00+00:00"), trace())
-    save(tmp_path / "new", replace(elsewhere(record(latency=False)), created="2027-01-01T12:00:00+00:00"), trace(wrong=60))
+    save(
+        tmp_path / "new", replace(elsewhere(record()), created="2026-12-01T12:00:00+00:00"), trace()
+    )
+    save(
+        tmp_path / "new",
+        replace(elsewhere(record(latency=False)), created="2027-01-01T12:00:00+00:00"),
+        trace(wrong=60),
+    )
     assert check(record(), trace())[0] == 1
 
 
@@ -176,18 +215,30 @@ def test_other_precision_is_another_job(tmp_path: Path, say: Say) -> None:
         for precision, wrong in (("float32", 20), ("bfloat16", 60)):
             where = replace(record().environment, precision=precision, versions={"torch": torch})
             save(tmp_path / folder, replace(record(), environment=where), trace(wrong=wrong))
-    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
-    found = outcome(say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json"))
+    assert (
+        say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code
+        == 0
+    )
+    found = outcome(
+        say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json")
+    )
     assert (found.code, found.compared, found.findings) == (0, [24, 24], [])
 
 
 def test_settings_alike_in_short_differ() -> None:
     """Those that are the same with few digits are given with all."""
-    found = list(_differences({"heads": 0.3212890625, "epochs": 3.0}, {"heads": 0.3212890626, "epochs": 4.0}))
-    assert [(one.what, one.old, one.new) for one in found] == [("epochs", "3", "4"), ("heads", "0.3212890625", "0.3212890626")]
+    found = list(
+        _differences({"heads": 0.3212890625, "epochs": 3.0}, {"heads": 0.3212890626, "epochs": 4.0})
+    )
+    assert [(one.what, one.old, one.new) for one in found] == [
+        ("epochs", "3", "4"),
+        ("heads", "0.3212890625", "0.3212890626"),
+    ]
 
 
-def test_later_run_elsewhere_is_compared_too(tmp_path: Path, judge: Judge, baseline: str, say: Say) -> None:
+def test_later_run_elsewhere_is_compared_too(
+    tmp_path: Path, judge: Judge, baseline: str, say: Say
+) -> None:
     """It does not hide behind the baseline's own."""
     later = replace(elsewhere(record()), created="2027-01-01T12:00:00+00:00")
     run = save(tmp_path / "new", later, trace(wrong=60))
@@ -205,15 +256,30 @@ def on_mnli(mismatched: float) -> tuple[RunRecord, dict[str, Trace]]:
     """A run whose last exit is right on all of dev and on this share of mismatched."""
     rows = 100
     labels = np.arange(rows) % 3
-    answers = {"dev": labels, "mismatched": np.where(np.arange(rows) < mismatched * rows, labels, (labels + 1) % 3)}
+    answers = {
+        "dev": labels,
+        "mismatched": np.where(np.arange(rows) < mismatched * rows, labels, (labels + 1) % 3),
+    }
     traces = {
-        split: Trace(np.arange(rows), np.eye(3, dtype=np.float32)[said][None], labels.astype(float), np.full(rows, 20), np.array([4]))
+        split: Trace(
+            np.arange(rows),
+            np.eye(3, dtype=np.float32)[said][None],
+            labels.astype(float),
+            np.full(rows, 20),
+            np.array([4]),
+        )
         for split, said in (answers | dict.fromkeys(("selection", "calibration"), labels)).items()
     }
     made = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)], task="mnli")
     further = SplitScores({"accuracy": 0.33}, ({"accuracy": mismatched},))
     made = replace(made, constant_scores={"accuracy": 0.34})
-    return identified(replace(made, mismatched=further, data=replace(made.data, rows=made.data.rows | {"mismatched": rows}))), traces
+    return identified(
+        replace(
+            made,
+            mismatched=further,
+            data=replace(made.data, rows=made.data.rows | {"mismatched": rows}),
+        )
+    ), traces
 
 
 def test_drop_on_mismatched_is_a_regression(tmp_path: Path, say: Say) -> None:
@@ -222,9 +288,14 @@ def test_drop_on_mismatched_is_a_regression(tmp_path: Path, say: Say) -> None:
     for name, mismatched in (("old", 0.6), ("new", 0.2)):
         run, traces = on_mnli(mismatched)
         save_run(ResultsStore(tmp_path / name), run, traces)
-    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
+    assert (
+        say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code
+        == 0
+    )
     assert say("check", "--baseline", path, "--results-dir", str(tmp_path / "old")).code == 0
-    found = outcome(say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json"))
+    found = outcome(
+        say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json")
+    )
     assert found.code == 1
     assert found.values(REGRESSION, "accuracy", 4, "mismatched") == [("0.6000", "0.2000")]
     (drop,) = [one for one in found.findings if names_all(one.what, "accuracy", "mismatched")]
@@ -233,19 +304,43 @@ def test_drop_on_mismatched_is_a_regression(tmp_path: Path, say: Say) -> None:
 
 @pytest.mark.parametrize(
     ("score", "code", "verdict"),
-    [(0.603, 0, CHANGED), (0.5, 4, Verdict.NOT_COMPARABLE), (0.7, 4, Verdict.NOT_COMPARABLE), (None, 3, Verdict.MISSING)],
+    [
+        (0.603, 0, CHANGED),
+        (0.5, 4, Verdict.NOT_COMPARABLE),
+        (0.7, 4, Verdict.NOT_COMPARABLE),
+        (None, 3, Verdict.MISSING),
+    ],
 )
-def test_external_metrics_have_two_sided_margin(tmp_path: Path, say: Say, score: float | None, code: int, verdict: Verdict) -> None:
+def test_external_metrics_have_two_sided_margin(
+    tmp_path: Path, say: Say, score: float | None, code: int, verdict: Verdict
+) -> None:
     """Whether more is better is not known of other people's metrics: of a word error rate it is worse."""
     path = str(tmp_path / "b.json")
     for name, value in (("old", 0.6), ("new", score)):
         (exit_,) = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)]).exits
-        measured = replace(exit_, scores={"accuracy": 1.0} | ({} if value is None else {"evaluate:theirs": value}))
+        measured = replace(
+            exit_, scores={"accuracy": 1.0} | ({} if value is None else {"evaluate:theirs": value})
+        )
         run = make_record("bert", 1, [measured])
-        ones = Trace(np.arange(9), np.ones((1, 9, 2), np.float32) * [0, 1], np.ones(9), np.full(9, 20), np.array([4]))
-        save_run(ResultsStore(tmp_path / name), replace(run, constant_scores={"accuracy": 1.0}), dict.fromkeys(TRACES, ones))
-    assert say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code == 0
-    found = outcome(say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json"))
+        ones = Trace(
+            np.arange(9),
+            np.ones((1, 9, 2), np.float32) * [0, 1],
+            np.ones(9),
+            np.full(9, 20),
+            np.array([4]),
+        )
+        save_run(
+            ResultsStore(tmp_path / name),
+            replace(run, constant_scores={"accuracy": 1.0}),
+            dict.fromkeys(TRACES, ones),
+        )
+    assert (
+        say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code
+        == 0
+    )
+    found = outcome(
+        say("check", "--baseline", path, "--results-dir", str(tmp_path / "new"), "--format", "json")
+    )
     assert found.code == code
     ((old, new),) = found.values(verdict, "evaluate:theirs", 4)
     assert (old, figures(new)) == ("0.6000", [] if score is None else [score])
@@ -258,15 +353,42 @@ def test_external_metrics_have_two_sided_margin(tmp_path: Path, say: Say, score:
         (charged(record(), 1, Polynomial(-20, 1, 0)), trace(), (128, 4), "51200", "51308"),
         (charged(record(), 0, Polynomial(128, -1, 0)), trace(), (1,), "2000.0", "2108.0"),
         (replace(record(), parameters=2_000_001), trace(), (), "2000000", "2000001"),
-        (at_exit(record(), 0, lambda exit_: replace(exit_, parameters=7)), trace(), (1,), "1250000", "7"),
+        (
+            at_exit(record(), 0, lambda exit_: replace(exit_, parameters=7)),
+            trace(),
+            (1,),
+            "1250000",
+            "7",
+        ),
         (record(), trace(early=101), (), "100/100", "101/99"),
         (elsewhere(record()), trace(early=105), (), "100/100", "105/95"),
-        (slower(record(), Quartiles(2.2, 2.4, 2.6)), trace(), (1,), "3.00 [2.70, 3.30]", "2.40 [2.20, 2.60]"),
+        (
+            slower(record(), Quartiles(2.2, 2.4, 2.6)),
+            trace(),
+            (1,),
+            "3.00 [2.70, 3.30]",
+            "2.40 [2.20, 2.60]",
+        ),
     ],
-    ids=["score", "macs-128", "macs", "parameters", "parameters of an exit", "exits", "exits elsewhere", "latency"],
+    ids=[
+        "score",
+        "macs-128",
+        "macs",
+        "parameters",
+        "parameters of an exit",
+        "exits",
+        "exits elsewhere",
+        "latency",
+    ],
 )
 def test_planted_regression_fails_with_both_values(
-    check: Check, judge: Judge, run: RunRecord, dev: Trace, names: tuple[object, ...], old: str, new: str
+    check: Check,
+    judge: Judge,
+    run: RunRecord,
+    dev: Trace,
+    names: tuple[object, ...],
+    old: str,
+    new: str,
 ) -> None:
     """In the text for people, too."""
     found = judge(run, dev)
@@ -274,21 +396,30 @@ def test_planted_regression_fails_with_both_values(
     assert (old, new) in found.values(REGRESSION, *names)
     code, said = check(run, dev)
     assert code == 1
-    assert any(names_all(line, *CELL, *names) and old in line and new in line for line in said.splitlines())
+    assert any(
+        names_all(line, *CELL, *names) and old in line and new in line for line in said.splitlines()
+    )
 
 
 @pytest.mark.parametrize(
     ("run", "dev", "note"),
-    [(record(), trace(early=101), [0.005, 0]), (elsewhere(record()), trace(early=105), [0.025, 0.02])],
+    [
+        (record(), trace(early=101), [0.005, 0]),
+        (elsewhere(record()), trace(early=105), [0.025, 0.02]),
+    ],
     ids=["same", "elsewhere"],
 )
-def test_moved_exits_tell_distance_and_margin(judge: Judge, run: RunRecord, dev: Trace, note: list[float]) -> None:
+def test_moved_exits_tell_distance_and_margin(
+    judge: Judge, run: RunRecord, dev: Trace, note: list[float]
+) -> None:
     found = [finding for finding in judge(run, dev).findings if finding.old == "100/100"]
     assert [figures(finding.note) for finding in found] == [note] * len(found)
     assert found
 
 
-@pytest.mark.parametrize("ratio", [Quartiles(2.2, 2.4, 2.8), Quartiles(2.6, 2.65, 2.69)], ids=["intervals meet", "small"])
+@pytest.mark.parametrize(
+    "ratio", [Quartiles(2.2, 2.4, 2.8), Quartiles(2.6, 2.65, 2.69)], ids=["intervals meet", "small"]
+)
 def test_ratio_below_interval_and_margin_fails(check: Check, ratio: Quartiles) -> None:
     """A latency ratio is worse only below the interval and beyond the margin."""
     if ratio.median > 2.5:
@@ -313,7 +444,9 @@ def other_data(run: RunRecord) -> RunRecord:
 
 
 def other_settings(run: RunRecord) -> RunRecord:
-    return replace(run, spec=replace(run.spec, settings={"epochs": 4, "teacher": {"rates": [0.1, 0.2]}}))
+    return replace(
+        run, spec=replace(run.spec, settings={"epochs": 4, "teacher": {"rates": [0.1, 0.2]}})
+    )
 
 
 def other_rows(run: RunRecord) -> RunRecord:
@@ -322,10 +455,18 @@ def other_rows(run: RunRecord) -> RunRecord:
 
 @pytest.mark.parametrize(
     ("change", "names", "old", "new"),
-    [(other_data, (), "d0", "d1"), (other_settings, ("epochs",), "3", "4"), (other_rows, ("limit",), "None", "64")],
+    [
+        (other_data, (), "d0", "d1"),
+        (other_settings, ("epochs",), "3", "4"),
+        (other_rows, ("limit",), "None", "64"),
+    ],
 )
 def test_other_job_is_not_comparable(
-    judge: Judge, change: Callable[[RunRecord], RunRecord], names: tuple[str, ...], old: str, new: str
+    judge: Judge,
+    change: Callable[[RunRecord], RunRecord],
+    names: tuple[str, ...],
+    old: str,
+    new: str,
 ) -> None:
     found = judge(change(record()), trace(wrong=100))
     assert (found.code, found.verdicts) == (4, [Verdict.NOT_COMPARABLE])
@@ -348,15 +489,22 @@ def test_worst_verdict_gives_the_code(tmp_path: Path, say: Say) -> None:
     assert answer.code == 1
     found = outcome(say("check", "--baseline", path, "--results-dir", str(new), "--format", "json"))
     assert found.verdicts == [REGRESSION, Verdict.NOT_COMPARABLE, Verdict.MISSING]
-    told = [next(cell.cell for cell in found.cells if cell.cell in line) for line in answer.out.splitlines()[:-1]]
-    assert list(dict.fromkeys(told)) == [cell.cell for cell in found.cells], "the worst stands first"
+    told = [
+        next(cell.cell for cell in found.cells if cell.cell in line)
+        for line in answer.out.splitlines()[:-1]
+    ]
+    assert list(dict.fromkeys(told)) == [cell.cell for cell in found.cells], (
+        "the worst stands first"
+    )
 
 
 def test_nothing_compared_never_passes(tmp_path: Path, say: Say) -> None:
     path = tmp_path / "baseline.json"
     path.write_text('{"schema": 2, "runs": []}')
     save(tmp_path / "new", record(), trace())
-    answer = say("check", "--baseline", str(path), "--results-dir", str(tmp_path / "new"), "--format", "json")
+    answer = say(
+        "check", "--baseline", str(path), "--results-dir", str(tmp_path / "new"), "--format", "json"
+    )
     assert outcome(answer) == Outcome(3, [])
 
 
@@ -369,7 +517,9 @@ def test_damaged_trace_is_missing_run(tmp_path: Path, judge: Judge) -> None:
     assert_names(found.findings[0].note, path)
 
 
-def test_unreadable_record_fails_the_check(tmp_path: Path, judge: Judge, baseline: str, say: Say) -> None:
+def test_unreadable_record_fails_the_check(
+    tmp_path: Path, judge: Judge, baseline: str, say: Say
+) -> None:
     """One that would pass without it."""
     assert judge(record(), trace()).code == 0
     broken = tmp_path / "new" / "rte" / "deebert" / "dead" / RECORD
@@ -380,7 +530,17 @@ def test_unreadable_record_fails_the_check(tmp_path: Path, judge: Judge, baselin
     (cell,) = [cell for cell in found.cells if cell.failures]
     assert cell.cell == "rte/deebert/dead"
     assert_names(cell.findings[0].note, broken)
-    suite = ElementTree.fromstring(say("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), "--format", "junit").out)
+    suite = ElementTree.fromstring(
+        say(
+            "check",
+            "--baseline",
+            baseline,
+            "--results-dir",
+            str(tmp_path / "new"),
+            "--format",
+            "junit",
+        ).out
+    )
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
 
 
@@ -391,7 +551,16 @@ def test_cells_are_named_by_their_differences() -> None:
     """Runs of one method are told apart by what sets them apart, and by nothing else."""
 
     def run(seed: int, **changed: object) -> PinnedRun:
-        spec = RunSpec("costeff", "rte", "tiny", seed, None, 128, None, {"rounds": "iterative", "effort": 1.0} | changed)
+        spec = RunSpec(
+            "costeff",
+            "rte",
+            "tiny",
+            seed,
+            None,
+            128,
+            None,
+            {"rounds": "iterative", "effort": 1.0} | changed,
+        )
         own = record()
         return PinnedRun("", spec, own.environment, own.data, 0, None, (), (), changed)
 

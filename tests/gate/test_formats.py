@@ -63,11 +63,23 @@ def test_json_and_markdown_hold_both_values(check: Check) -> None:
     code, said = check(record(), trace(wrong=40), "--format", "json")
     told = json.loads(said)
     assert told["code"] == code == 1
-    finding = next(one for one in told["cells"][0]["findings"] if names_all(one["what"], "accuracy", 4))
-    assert (finding["verdict"], finding["old"], finding["new"]) == (Verdict.REGRESSION, "0.9000", "0.8000")
+    finding = next(
+        one for one in told["cells"][0]["findings"] if names_all(one["what"], "accuracy", 4)
+    )
+    assert (finding["verdict"], finding["old"], finding["new"]) == (
+        Verdict.REGRESSION,
+        "0.9000",
+        "0.8000",
+    )
     _, said = check(record(), trace(wrong=40), "--format", "markdown")
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in said.splitlines() if line.startswith("|")][2:]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in said.splitlines()
+        if line.startswith("|")
+    ][2:]
     assert len(rows) == len(told["cells"][0]["findings"])
     assert all(row[0] == Verdict.REGRESSION and names_all(row[1], *CELL) for row in rows)
-    assert [row[3:5] for row in rows] == [[one["old"], one["new"]] for one in told["cells"][0]["findings"]]
+    assert [row[3:5] for row in rows] == [
+        [one["old"], one["new"]] for one in told["cells"][0]["findings"]
+    ]
     assert sorted(figures(said.splitlines()[-1])) == [1, len(rows), 24]

@@ -33,10 +33,17 @@ def _random_rows() -> Split:
     lengths = draw.integers(3, 21, 48)
     ids = tuple(draw.integers(0, 40, length).astype(np.int32) for length in lengths)
     types = tuple((np.arange(length) > length // 2).astype(np.int32) for length in lengths)
-    return Split(np.arange(100, 148), (("a text",),) * 48, draw.integers(0, 2, 48).astype(np.float64), Tokens(ids, types, 0))
+    return Split(
+        np.arange(100, 148),
+        (("a text",),) * 48,
+        draw.integers(0, 2, 48).astype(np.float64),
+        Tokens(ids, types, 0),
+    )
 
 
-def _spread(exits: tuple[Head | None, ...] = EVERY, classes: int = 2, scale: float = 1.0) -> EncoderModel:
+def _spread(
+    exits: tuple[Head | None, ...] = EVERY, classes: int = 2, scale: float = 1.0
+) -> EncoderModel:
     """A random model whose exits disagree: each exit's logits have mean 0 and deviation 1 (times scale) over the rows."""
     shape = bert_shape(LAYERS, 16, 2, 32, vocabulary=40, positions=32)
     model = EncoderModel(ModelConfig(shape, "mean", classes, scale, exits)).eval()
@@ -68,7 +75,11 @@ def _all(split: Split) -> Batch:
 
 def _permuted(split: Split, order: NDArray[np.int64]) -> Split:
     tokens = split.tokens
-    moved = Tokens(tuple(tokens.ids[row] for row in order), tuple(tokens.types[row] for row in order), tokens.truncated)
+    moved = Tokens(
+        tuple(tokens.ids[row] for row in order),
+        tuple(tokens.types[row] for row in order),
+        tokens.truncated,
+    )
     return replace(split.rows(order), tokens=moved)
 
 
@@ -132,7 +143,9 @@ def test_trace_names_its_exit_layers(dev: Split) -> None:
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("exits", [EVERY, SOME], ids=["every layer", "some layers"])
-def test_early_exit_equals_offline_choice(dev: Split, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+def test_early_exit_equals_offline_choice(
+    dev: Split, policy: Policy, exits: tuple[Head | None, ...]
+) -> None:
     """Early predictions equal those that are found offline on the trace."""
     model = _spread(exits)
     trace = collect(model, dev, 16, CPU)
@@ -141,7 +154,9 @@ def test_early_exit_equals_offline_choice(dev: Split, policy: Policy, exits: tup
         answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
-        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING)
+        np.testing.assert_allclose(
+            answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING
+        )
         reached |= set(offline.tolist())
     assert len(reached) >= len(trace.exit_layers) - 1
 
@@ -159,14 +174,18 @@ def test_regression_early_exit_equals_offline(dev: Split) -> None:
         answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
-        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING)
+        np.testing.assert_allclose(
+            answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING
+        )
         reached |= set(offline.tolist())
     assert reached == {1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("exits", [EVERY, SOME], ids=["every layer", "some layers"])
-def test_only_remaining_rows_enter_layers(dev: Split, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+def test_only_remaining_rows_enter_layers(
+    dev: Split, policy: Policy, exits: tuple[Head | None, ...]
+) -> None:
     """The rows that enter a layer are exactly those that have not left."""
     model = _spread(exits)
     trace = collect(model, dev, 16, CPU)
@@ -174,7 +193,10 @@ def test_only_remaining_rows_enter_layers(dev: Split, policy: Policy, exits: tup
     with torch.no_grad():
         expected = model(_all(dev)).hiddens
     entered: list[Tensor] = []
-    hooks = [layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0])) for layer in model.layers]
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
+        for layer in model.layers
+    ]
     answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
     for hook in hooks:
         hook.remove()
@@ -198,11 +220,20 @@ def test_hidden_states_identify_rows(model: EncoderModel, dev: Split) -> None:
         assert distances.min() > 1e-2
 
 
-@pytest.mark.parametrize(("policy", "threshold"), [(Entropy(), 1.0), (Confidence(), 0.0)], ids=lambda value: getattr(value, "name", value))
-def test_lowest_threshold_stops_at_first_exit(model: EncoderModel, dev: Split, policy: Policy, threshold: float) -> None:
+@pytest.mark.parametrize(
+    ("policy", "threshold"),
+    [(Entropy(), 1.0), (Confidence(), 0.0)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_lowest_threshold_stops_at_first_exit(
+    model: EncoderModel, dev: Split, policy: Policy, threshold: float
+) -> None:
     """Everybody leaves at the first exit, and nothing more runs."""
     ran: list[int] = []
-    hooks = [layer.register_forward_hook(lambda *_, index=index: ran.append(index)) for index, layer in enumerate(model.layers)]
+    hooks = [
+        layer.register_forward_hook(lambda *_, index=index: ran.append(index))
+        for index, layer in enumerate(model.layers)
+    ]
     answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
     for hook in hooks:
         hook.remove()
@@ -215,7 +246,9 @@ def test_lowest_threshold_stops_at_first_exit(model: EncoderModel, dev: Split, p
     [(Entropy(), 0.0), (Confidence(), 1.0), (Patience(), float(LAYERS))],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_highest_threshold_reaches_last_exit(model: EncoderModel, dev: Split, policy: Policy, threshold: float) -> None:
+def test_highest_threshold_reaches_last_exit(
+    model: EncoderModel, dev: Split, policy: Policy, threshold: float
+) -> None:
     """At the other end nobody leaves before the last exit."""
     answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
     assert set(answers.exits.tolist()) == {LAYERS - 1}
@@ -225,7 +258,9 @@ def test_highest_threshold_reaches_last_exit(model: EncoderModel, dev: Split, po
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
 def test_each_row_decides_for_itself(model: EncoderModel, dev: Split, policy: Policy) -> None:
-    threshold = _clear_thresholds(policy, collect(model, dev, 16, CPU))[0 if isinstance(policy, Patience) else 3]
+    threshold = _clear_thresholds(policy, collect(model, dev, 16, CPU))[
+        0 if isinstance(policy, Patience) else 3
+    ]
     cut = policy.cut(threshold)
     together = answer_early(model, _all(dev), policy, cut)
     assert len(set(together.exits.tolist())) >= 2
@@ -269,11 +304,15 @@ class Remembering(nn.Module):
 def test_lookback_exits_see_remaining_rows(dev: Split) -> None:
     """Exits that look back see the rows that are left."""
     encoder = _spread()
-    model = MultiExitModel(encoder.embedding, list(encoder.layers), [Remembering() for _ in range(LAYERS)]).eval()
+    model = MultiExitModel(
+        encoder.embedding, list(encoder.layers), [Remembering() for _ in range(LAYERS)]
+    ).eval()
     trace = collect(model, dev, 16, CPU)
     policy = Entropy()
     for threshold in _clear_thresholds(policy, trace):
         answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
-        np.testing.assert_allclose(answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING)
+        np.testing.assert_allclose(
+            answers.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING
+        )

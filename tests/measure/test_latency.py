@@ -30,7 +30,15 @@ from harness.evaluation.trace import Floats
 from harness.files.typed_json import from_json
 from harness.measure import latency
 from harness.measure.inference import answer_early
-from harness.measure.latency import LatencyJob, LatencySamples, measure_exits, paired_ratio, quartiles, run_job, timing_batches
+from harness.measure.latency import (
+    LatencyJob,
+    LatencySamples,
+    measure_exits,
+    paired_ratio,
+    quartiles,
+    run_job,
+    timing_batches,
+)
 from harness.models.backbones import Backbone
 from harness.models.batches import collate
 from harness.progress import Advance, Progress
@@ -55,9 +63,15 @@ def _model(backbone: Backbone, exits: tuple[Head | None, ...] = ("dense",) * 3) 
     return EncoderModel(ModelConfig(backbone.shape, "mean", 2, 1.0, exits)).eval()
 
 
-@pytest.mark.parametrize("policy", [Entropy(), Confidence(), Patience()], ids=lambda policy: policy.name)
-@pytest.mark.parametrize("exits", [("dense",) * 3, ("plain", None, "plain")], ids=["every layer", "some layers"])
-def test_path_pays_decisions_then_leaves(micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]) -> None:
+@pytest.mark.parametrize(
+    "policy", [Entropy(), Confidence(), Patience()], ids=lambda policy: policy.name
+)
+@pytest.mark.parametrize(
+    "exits", [("dense",) * 3, ("plain", None, "plain")], ids=["every layer", "some layers"]
+)
+def test_path_pays_decisions_then_leaves(
+    micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]
+) -> None:
     """Walking to an exit pays for the decisions on the way and leaves there."""
     model = _model(micro, exits)
     batch = collate(few_rows.dev.tokens, np.arange(6))
@@ -82,7 +96,14 @@ def folders(micro: Backbone, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 def job(folders: tuple[str, str], few_rows: TaskData) -> LatencyJob:
     batches = {str(size): timing_batches(few_rows.dev.tokens, size) for size in (1, 4)}
     own, reference = folders
-    return make_job(model=own, reference=reference, batches=batches, policy="entropy", min_rounds=2, max_rounds=2)
+    return make_job(
+        model=own,
+        reference=reference,
+        batches=batches,
+        policy="entropy",
+        min_rounds=2,
+        max_rounds=2,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +125,9 @@ def _measured(layers: Sequence[int]) -> list[ExitMeasurement]:
     return [ExitMeasurement(layer, {"accuracy": 0.5}, 1.0, 1, 1, {}, {}) for layer in layers]
 
 
-def test_exits_get_quartiles_and_ratios(monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples) -> None:
+def test_exits_get_quartiles_and_ratios(
+    monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples
+) -> None:
     """Exits get their quartiles, and the reference its ratios."""
     given: list[LatencyJob] = []
     monkeypatch.setattr(latency, "run_job", lambda asked, progress: given.append(asked) or samples)
@@ -120,19 +143,34 @@ def test_exits_get_quartiles_and_ratios(monkeypatch: pytest.MonkeyPatch, job: La
         assert conditions.reference_ratio[size] == tuple(
             paired_ratio(variants["reference"], variants[f"static/{layer}"]) for layer in (1, 3)
         )
-        assert conditions.path_ratio[size] == tuple(paired_ratio(variants["reference"], variants[f"path/{layer}"]) for layer in (1, 3))
-        assert conditions.tokens[size] == tuple(max(len(row) for row in batch) for batch in job.batches[size])
+        assert conditions.path_ratio[size] == tuple(
+            paired_ratio(variants["reference"], variants[f"path/{layer}"]) for layer in (1, 3)
+        )
+        assert conditions.tokens[size] == tuple(
+            max(len(row) for row in batch) for batch in job.batches[size]
+        )
     assert conditions.rounds == {"1": 2, "4": 2}
-    assert (conditions.reference, conditions.device, conditions.precision, conditions.threads) == ("bert", "cpu", "float32", 1)
+    assert (conditions.reference, conditions.device, conditions.precision, conditions.threads) == (
+        "bert",
+        "cpu",
+        "float32",
+        1,
+    )
 
 
 def test_path_equals_static_without_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model without a policy has the same path and static time."""
     milliseconds = {"1": {"static/3": (4.0, 2.0, 3.0)}}
     monkeypatch.setattr(latency, "run_job", lambda job, progress: LatencySamples(milliseconds))
-    (exit_,), conditions = measure_exits(_measured((3,)), make_job(batches={"1": (((1, 2),),)}), None, QUIET)
+    (exit_,), conditions = measure_exits(
+        _measured((3,)), make_job(batches={"1": (((1, 2),),)}), None, QUIET
+    )
     assert exit_.path_ms == exit_.static_ms == {"1": Quartiles(2.5, 3.0, 3.5)}
-    assert (conditions.reference, conditions.reference_ms, conditions.reference_ratio) == (None, {}, {})
+    assert (conditions.reference, conditions.reference_ms, conditions.reference_ratio) == (
+        None,
+        {},
+        {},
+    )
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -146,8 +184,18 @@ def test_live_exit_is_timed_against_reference(
     """Live early exit is timed against the reference."""
     own, reference = folders
     batches = {"4": timing_batches(few_rows.dev.tokens, 4)}
-    live = make_job(model=own, reference=reference, batches=batches, policy="entropy", threshold=0.5, min_rounds=3, max_rounds=3)
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asdict(replace(live, precision=precision)))))
+    live = make_job(
+        model=own,
+        reference=reference,
+        batches=batches,
+        policy="entropy",
+        threshold=0.5,
+        min_rounds=3,
+        max_rounds=3,
+    )
+    monkeypatch.setattr(
+        "sys.stdin", io.StringIO(json.dumps(asdict(replace(live, precision=precision))))
+    )
     latency.main()
     answer = from_json(LatencySamples, capsys.readouterr().out, "the answer").milliseconds["4"]
     assert {name: len(values) for name, values in answer.items()} == {"reference": 3, "live": 3}
@@ -169,13 +217,17 @@ def test_static_variant_runs_one_exit(micro: Backbone, few_rows: TaskData) -> No
     """Static variants run no other layer and no other exit."""
     model = _model(micro)
     ran: list[str] = []
-    names: dict[str, nn.Module] = {f"layer {i}": layer for i, layer in enumerate(model.layers, start=1)}
+    names: dict[str, nn.Module] = {
+        f"layer {i}": layer for i, layer in enumerate(model.layers, start=1)
+    }
     names |= {f"exit {int(place) + 1}": leave for place, leave in model.exits.items()}
     for name, module in names.items():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
     variants = latency._variants(model, None, make_job(policy="entropy"))
     batch = collate(few_rows.dev.tokens, np.arange(3))
-    assert set(variants) == {f"{kind}/{layer}" for kind in ("static", "path") for layer in (1, 2, 3)}
+    assert set(variants) == {
+        f"{kind}/{layer}" for kind in ("static", "path") for layer in (1, 2, 3)
+    }
     seen = {}
     with torch.no_grad():
         for name, variant in variants.items():
@@ -210,7 +262,9 @@ def _other_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     ],
     ids=["several lines, the last one says why", "killed without a word"],
 )
-def test_failing_child_reports_last_line(monkeypatch: pytest.MonkeyPatch, program: str, names: tuple[object, ...]) -> None:
+def test_failing_child_reports_last_line(
+    monkeypatch: pytest.MonkeyPatch, program: str, names: tuple[object, ...]
+) -> None:
     """A failing child is reported with its last line."""
     _other_child(monkeypatch, program)
     with pytest.raises(IncompleteError) as caught:
@@ -260,7 +314,9 @@ def test_waiting_timing_is_announced(job: LatencyJob) -> None:
 
 def test_child_needs_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The child fails when the model is not there."""
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asdict(make_job(model=str(tmp_path / "nothing"))))))
+    monkeypatch.setattr(
+        "sys.stdin", io.StringIO(json.dumps(asdict(make_job(model=str(tmp_path / "nothing")))))
+    )
     with pytest.raises(IncompleteError) as caught:
         latency.main()
     assert_says(caught, tmp_path / "nothing", code=ExitCode.INCOMPLETE)
@@ -275,7 +331,9 @@ def test_nonsense_from_child_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.slow
-def test_user_folder_gives_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob) -> None:
+def test_user_folder_gives_no_program(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob
+) -> None:
     """The user's folder gives the child no program.
 
     A harness.py, or a json.py, beside the user's data is not ours."""

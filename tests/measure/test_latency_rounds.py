@@ -94,7 +94,11 @@ class FakeClock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     fake = FakeClock()
-    monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter=fake.perf_counter, perf_counter_ns=fake.perf_counter_ns))
+    monkeypatch.setattr(
+        latency,
+        "time",
+        SimpleNamespace(perf_counter=fake.perf_counter, perf_counter_ns=fake.perf_counter_ns),
+    )
     return fake
 
 
@@ -133,7 +137,9 @@ def test_first_call_of_turn_is_untimed(clock: FakeClock) -> None:
 
         return call
 
-    samples = time_variants({name: cold(name) for name in "ab"}, _batches(4), make_job(min_rounds=3, max_rounds=3))
+    samples = time_variants(
+        {name: cold(name) for name in "ab"}, _batches(4), make_job(min_rounds=3, max_rounds=3)
+    )
     assert samples == {"a": (4.0,) * 3, "b": (4.0,) * 3}
 
 
@@ -147,18 +153,30 @@ def test_samples_exclude_the_warm_up(clock: FakeClock) -> None:
         warm["done"] = True
         plain(batch)
 
-    samples = time_variants({"a": slow_at_first, "b": clock.variant("b", 2.0)}, _batches(4, 8), make_job(min_rounds=3, max_rounds=3))
+    samples = time_variants(
+        {"a": slow_at_first, "b": clock.variant("b", 2.0)},
+        _batches(4, 8),
+        make_job(min_rounds=3, max_rounds=3),
+    )
     assert samples == {"a": (3.0, 3.0, 3.0), "b": (12.0, 12.0, 12.0)}
 
 
 def test_fewest_rounds_always_run(clock: FakeClock) -> None:
     """The fewest rounds are run, however long they take."""
-    samples = time_variants({"a": clock.variant("a", 10_000.0)}, _batches(5), make_job(min_rounds=5, max_rounds=40, seconds=4.0))
+    samples = time_variants(
+        {"a": clock.variant("a", 10_000.0)},
+        _batches(5),
+        make_job(min_rounds=5, max_rounds=40, seconds=4.0),
+    )
     assert samples == {"a": (50_000.0,) * 5}
 
 
 def test_timing_stops_after_given_seconds(clock: FakeClock) -> None:
-    samples = time_variants({"a": clock.variant("a", 100.0)}, _batches(5), make_job(min_rounds=2, max_rounds=40, seconds=4.2))
+    samples = time_variants(
+        {"a": clock.variant("a", 100.0)},
+        _batches(5),
+        make_job(min_rounds=2, max_rounds=40, seconds=4.2),
+    )
     assert len(samples["a"]) == 5
 
 
@@ -176,7 +194,9 @@ def test_noisy_timing_runs_longer(clock: FakeClock, swing: float, rounds: int) -
         if number % 4 == 2:
             clock.now_ns += round((swing - 1) * 1e6)
 
-    samples = time_variants({"a": swinging}, _batches(1), make_job(min_rounds=4, max_rounds=40, seconds=0.02))
+    samples = time_variants(
+        {"a": swinging}, _batches(1), make_job(min_rounds=4, max_rounds=40, seconds=0.02)
+    )
     assert len(samples["a"]) == pytest.approx(rounds, abs=6)
     assert (max(samples["a"]), min(samples["a"])) == pytest.approx((swing, 1.0))
 
@@ -201,5 +221,7 @@ def test_noisy_timing_is_reported() -> None:
 def test_rounds_never_exceed_the_maximum(clock: FakeClock) -> None:
     """No more than the most rounds are run."""
     variants = {name: clock.variant(name, 0.01) for name in "ab"}
-    samples = time_variants(variants, _batches(5), make_job(min_rounds=2, max_rounds=7, seconds=4.0))
+    samples = time_variants(
+        variants, _batches(5), make_job(min_rounds=2, max_rounds=7, seconds=4.0)
+    )
     assert {name: len(values) for name, values in samples.items()} == {"a": 7, "b": 7}

@@ -24,7 +24,9 @@ TINY = bert_shape(3, 24, 3, 40, vocabulary=50, positions=512)
 """Small, with no two widths alike."""
 
 
-def _attention_flops(query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: object, **__: object) -> int:
+def _attention_flops(
+    query: tuple[int, ...], key: tuple[int, ...], value: tuple[int, ...], *_: object, **__: object
+) -> int:
     return 2 * prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
@@ -33,7 +35,10 @@ CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _at
 
 
 def _model(
-    shape: EncoderShape, exits: tuple[Head | None, ...], pooling: Pooling = "cls", device: torch.device | None = None
+    shape: EncoderShape,
+    exits: tuple[Head | None, ...],
+    pooling: Pooling = "cls",
+    device: torch.device | None = None,
 ) -> EncoderModel:
     with torch.device(device or "cpu"):
         return EncoderModel(ModelConfig(shape, pooling, 2, 1.0, exits)).eval()
@@ -81,21 +86,34 @@ def test_bert_base_costs_published_macs() -> None:
     ],
     ids=["6/768", "TinyBERT4", "BERT-tiny", "BERT-mini", "BERT-small", "BERT-medium"],
 )
-def test_published_sizes_match_closed_forms(layers: int, hidden: int, heads: int, ffn: int, millions: float, gigamacs: float) -> None:
+def test_published_sizes_match_closed_forms(
+    layers: int, hidden: int, heads: int, ffn: int, millions: float, gigamacs: float
+) -> None:
     """Published sizes and closed forms agree at 128 tokens."""
     shape = bert_shape(layers, hidden, heads, ffn)
     model = _model(shape, _last(shape), device=META)
     one_layer_many_times = MultiExitModel(
-        model.embedding, [model.layers[0]] * layers, [None] * (layers - 1) + [model.exits[str(layers - 1)]]
+        model.embedding,
+        [model.layers[0]] * layers,
+        [None] * (layers - 1) + [model.exits[str(layers - 1)]],
     )
     macs = piece_costs(one_layer_many_times).static(layers - 1, 128)
-    assert macs == layers * (4 * 128 * hidden**2 + 2 * 128**2 * hidden + 2 * 128 * hidden * ffn) + hidden**2 + 2 * hidden
+    assert (
+        macs
+        == layers * (4 * 128 * hidden**2 + 2 * 128**2 * hidden + 2 * 128 * hidden * ffn)
+        + hidden**2
+        + 2 * hidden
+    )
     assert macs / 1e9 == pytest.approx(gigamacs, abs=6e-4)
     assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=6e-3)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize("shape", [TINY, replace(TINY, heads=(1, 3, 2), ffn=(7, 40, 1), embedding_rank=5)], ids=["plain", "compressed"])
+@pytest.mark.parametrize(
+    "shape",
+    [TINY, replace(TINY, heads=(1, 3, 2), ffn=(7, 40, 1), embedding_rank=5)],
+    ids=["plain", "compressed"],
+)
 def test_polynomials_equal_torch_count(shape: EncoderShape, pooling: Pooling) -> None:
     """The polynomials equal torch's own count at other lengths."""
     model = _model(shape, ("dense", None, "plain"), pooling)
@@ -114,7 +132,11 @@ def test_polynomials_equal_closed_form() -> None:
     costs = piece_costs(_model(shape, ("dense", "shared", "plain")))
     for layer, heads, ffn in zip(costs.layers, shape.heads, shape.ffn, strict=True):
         assert layer == Polynomial(0, 4 * 24 * 8 * heads + 2 * 24 * ffn, 2 * 8 * heads)
-    assert costs.exits == (Polynomial(24 * 24 + 48, 0, 0), Polynomial(24 * 24 + 48, 0, 0), Polynomial(48, 0, 0))
+    assert costs.exits == (
+        Polynomial(24 * 24 + 48, 0, 0),
+        Polynomial(24 * 24 + 48, 0, 0),
+        Polynomial(48, 0, 0),
+    )
 
 
 def test_shared_pooler_costs_every_exit() -> None:
@@ -127,7 +149,9 @@ def test_shared_pooler_costs_every_exit() -> None:
 def test_repeated_layer_costs_each_run() -> None:
     """A repeated layer is charged each time it runs."""
     model = _model(TINY, ("plain",) * 3)
-    repeated = MultiExitModel(model.embedding, [model.layers[0]] * 3, [None, None, model.exits["2"]])
+    repeated = MultiExitModel(
+        model.embedding, [model.layers[0]] * 3, [None, None, model.exits["2"]]
+    )
     costs = piece_costs(repeated)
     assert costs.layers == (piece_costs(model).layers[0],) * 3
     assert 2 * costs.static(2, 31) == _forward_flops(repeated, 31)
@@ -137,7 +161,9 @@ def test_repeated_layer_costs_each_run() -> None:
 def test_factorised_embedding_costs_its_projection(rank: int) -> None:
     """A factorised embedding is charged its projection, and a plain one nothing."""
     shape = bert_shape(1, 24, 3, 40, vocabulary=50)
-    factorised, plain = (piece_costs(_model(replace(shape, embedding_rank=r), ("plain",))) for r in (rank, None))
+    factorised, plain = (
+        piece_costs(_model(replace(shape, embedding_rank=r), ("plain",))) for r in (rank, None)
+    )
     assert factorised.embedding == Polynomial(0, rank * 24, 0)
     assert plain.embedding == Polynomial(0, 0, 0)
 
@@ -228,8 +254,15 @@ def test_live_run_costs_charged_macs(head: Head, pooling: Pooling) -> None:
 
 def test_compressed_live_run_costs_charged_macs() -> None:
     """A live run of a compressed model with exits at some layers costs what is charged."""
-    shape = replace(bert_shape(5, 24, 3, 40, vocabulary=50, positions=64), heads=(3, 1, 2, 3, 1), ffn=(40, 9, 17, 1, 30), embedding_rank=6)
-    flops, charged, exits = _mixed_run(_model(shape, (None, "shared", "dense", None, "shared"), "mean"), rows=24, length=17)
+    shape = replace(
+        bert_shape(5, 24, 3, 40, vocabulary=50, positions=64),
+        heads=(3, 1, 2, 3, 1),
+        ffn=(40, 9, 17, 1, 30),
+        embedding_rank=6,
+    )
+    flops, charged, exits = _mixed_run(
+        _model(shape, (None, "shared", "dense", None, "shared"), "mean"), rows=24, length=17
+    )
     assert set(exits) == {0, 1, 2}
     assert flops == charged
 
@@ -255,14 +288,18 @@ class ReadsAnswers(nn.Module):
         self.linear, self.mix = nn.Linear(hidden, 2), nn.Linear(2, 2)
 
     def forward(self, state: State) -> Tensor:
-        return self.linear(state.hiddens[-1][:, 0]) + sum(self.mix(logits) for logits in state.logits)
+        return self.linear(state.hiddens[-1][:, 0]) + sum(
+            self.mix(logits) for logits in state.logits
+        )
 
 
 @pytest.mark.parametrize("kind", [LooksBack, ReadsAnswers])
 def test_exit_pays_states_and_logits(kind: type[LooksBack] | type[ReadsAnswers]) -> None:
     """An exit is charged for the hidden states and logits that are there."""
     encoder = _model(bert_shape(5, 24, 3, 40, vocabulary=50, positions=64), ("plain",) * 5)
-    model = MultiExitModel(encoder.embedding, list(encoder.layers), [kind(24) for _ in range(5)]).eval()
+    model = MultiExitModel(
+        encoder.embedding, list(encoder.layers), [kind(24) for _ in range(5)]
+    ).eval()
     flops, charged, exits = _mixed_run(model, rows=24, length=13)
     assert len(set(exits)) >= 3
     assert flops == charged
@@ -277,5 +314,13 @@ def test_table_lists_exits_with_flops() -> None:
     whole, first = model.parameter_count(), model.truncated(1).parameter_count()
     assert numbers == [
         [1, first, first, layer + leave, 2 * (layer + leave), layer + leave, 2 * (layer + leave)],
-        [3, whole - 50, whole, 3 * layer + leave, 2 * (3 * layer + leave), 3 * layer + 2 * leave, 2 * (3 * layer + 2 * leave)],
+        [
+            3,
+            whole - 50,
+            whole,
+            3 * layer + leave,
+            2 * (3 * layer + leave),
+            3 * layer + 2 * leave,
+            2 * (3 * layer + 2 * leave),
+        ],
     ]

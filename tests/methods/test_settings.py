@@ -93,7 +93,9 @@ def test_setting_splits_into_path_and_value(text: str, setting: Setting) -> None
     assert str(setting) == f"--set {text}"
 
 
-@pytest.mark.parametrize("text", ["", "bert", "bert.epochs", "epochs=3", "=3", ".epochs=3", "bert.=3", "bert..epochs=3"])
+@pytest.mark.parametrize(
+    "text", ["", "bert", "bert.epochs", "epochs=3", "=3", ".epochs=3", "bert.=3", "bert..epochs=3"]
+)
 def test_malformed_setting_shows_the_form(text: str) -> None:
     """A setting of another form is an error that shows the form."""
     with pytest.raises(HarnessError) as error:
@@ -106,29 +108,42 @@ def test_malformed_setting_shows_the_form(text: str) -> None:
 
 def test_own_field_alone_is_set(grid: None) -> None:
     """The method's own field is set, and nothing else changes."""
-    assert with_settings(["outer", "preset"], "outer.rate=4") == {"outer": Outer(rate=4.0), "preset": Outer(rate=1.0)}
+    assert with_settings(["outer", "preset"], "outer.rate=4") == {
+        "outer": Outer(rate=4.0),
+        "preset": Outer(rate=1.0),
+    }
 
 
 def test_nested_field_is_set_by_path(grid: None) -> None:
     """A nested field is set by its path."""
-    assert with_settings(["outer"], "outer.inner.epochs=9") == {"outer": Outer(inner=Inner(epochs=9))}
+    assert with_settings(["outer"], "outer.inner.epochs=9") == {
+        "outer": Outer(inner=Inner(epochs=9))
+    }
 
 
 def test_family_reaches_nested_methods(grid: None) -> None:
     """The family of nested methods reaches each of them, and the method of that name."""
     changed = with_settings(["outer", "inner"], "inner.epochs=9")
-    assert changed == {"outer": Outer(inner=Inner(epochs=9), second=Inner(rate=0.25, epochs=9)), "inner": Inner(rate=2.0, epochs=9)}
+    assert changed == {
+        "outer": Outer(inner=Inner(epochs=9), second=Inner(rate=0.25, epochs=9)),
+        "inner": Inner(rate=2.0, epochs=9),
+    }
 
 
 def test_all_reaches_every_method(grid: None) -> None:
     """`all` reaches every method that has the field, nested ones too."""
     changed = with_settings(["outer", "inner"], "all.epochs=9", "all.note=x")
     nested = {"inner": Inner(epochs=9), "second": Inner(rate=0.25, epochs=9)}
-    assert changed == {"outer": Outer(epochs=9, note="x", **nested), "inner": Inner(rate=2.0, epochs=9)}
+    assert changed == {
+        "outer": Outer(epochs=9, note="x", **nested),
+        "inner": Inner(rate=2.0, epochs=9),
+    }
 
 
 def test_later_setting_wins_over_earlier(grid: None) -> None:
-    assert with_settings(["inner"], "all.epochs=5", "inner.epochs=6") == {"inner": Inner(rate=2.0, epochs=6)}
+    assert with_settings(["inner"], "all.epochs=5", "inner.epochs=6") == {
+        "inner": Inner(rate=2.0, epochs=6)
+    }
 
 
 def test_setting_equal_value_is_allowed(grid: None) -> None:
@@ -249,13 +264,22 @@ def test_bert_settings_need_a_target() -> None:
     """Settings of bert reach the teacher without bert in the grid, and are an error where there is
     none."""
     changed = configure(["deebert"], [parse_setting("bert.head=plain")])["deebert"]
-    assert changed == configure(["deebert"], [parse_setting("deebert.teacher.head=plain")])["deebert"]
-    assert names_all(refused(["pabee"], "bert.head=plain").removeprefix("--set bert.head=plain"), "bert", "pabee", "all")
+    assert (
+        changed == configure(["deebert"], [parse_setting("deebert.teacher.head=plain")])["deebert"]
+    )
+    assert names_all(
+        refused(["pabee"], "bert.head=plain").removeprefix("--set bert.head=plain"),
+        "bert",
+        "pabee",
+        "all",
+    )
 
 
 def test_all_settings_keep_stages_shared() -> None:
     """One stage of deebert keeps the key of bert when all are set."""
-    changed = configure(["bert", "deebert"], [parse_setting("all.batch_size=16"), parse_setting("all.head=plain")])
+    changed = configure(
+        ["bert", "deebert"], [parse_setting("all.batch_size=16"), parse_setting("all.head=plain")]
+    )
     assert changed["deebert"].teacher == changed["bert"]
 
 
@@ -264,7 +288,12 @@ OUT_OF_RANGE = [
     "learning_rates=0", "learning_rates=1e-5,-1e-5", "learning_rates=nan", "learning_rates=inf", "weight_decay=-1", "weight_decay=nan",
     "clip=0", "clip=-1", "clip=nan", "clip=inf", "tolerance=0", "tolerance=-1", "tolerance=nan", "tolerance=inf",
 ]  # fmt: skip
-CASES = [(name, text) for name in METHODS for text in OUT_OF_RANGE if hasattr(load_method(name), text.partition("=")[0])]
+CASES = [
+    (name, text)
+    for name in METHODS
+    for text in OUT_OF_RANGE
+    if hasattr(load_method(name), text.partition("=")[0])
+]
 
 
 @pytest.mark.parametrize(("name", "text"), CASES)
@@ -276,7 +305,9 @@ def test_out_of_range_parameter_repeats_setting(name: str, text: str) -> None:
 def test_nested_out_of_range_is_refused() -> None:
     """A nested hyper-parameter out of range is an error."""
     assert refused(["deebert"], "bert.epochs=0").startswith("--set bert.epochs=0: ")
-    assert refused(["deebert"], "deebert.teacher.clip=0").startswith("--set deebert.teacher.clip=0: ")
+    assert refused(["deebert"], "deebert.teacher.clip=0").startswith(
+        "--set deebert.teacher.clip=0: "
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -291,7 +322,10 @@ def test_methods_fulfil_their_protocol(name: str) -> None:
     assert method.tolerance > 0
     revisions = method.revisions()
     assert revisions
-    assert all(isinstance(stage, str) and isinstance(number, int) and number >= 1 for stage, number in revisions.items())
+    assert all(
+        isinstance(stage, str) and isinstance(number, int) and number >= 1
+        for stage, number in revisions.items()
+    )
     assert callable(method.fit)
     assert METHODS[name].about
     assert METHODS[name].source
@@ -306,7 +340,10 @@ def test_method_settings_survive_json(name: str) -> None:
 
 def test_methods_of_table_differ() -> None:
     """No two objects of the table are equal."""
-    loaded = [load_method(name) for name in {entry.target: name for name, entry in METHODS.items()}.values()]
+    loaded = [
+        load_method(name)
+        for name in {entry.target: name for name, entry in METHODS.items()}.values()
+    ]
     assert len({(type(method), json.dumps(asdict(method))) for method in loaded}) == len(loaded)
 
 
@@ -315,7 +352,9 @@ def test_methods_of_table_differ() -> None:
 def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbone) -> None:
     """An untrained model predicts for a classification and for a regression."""
     model = load_method(name).untrained(micro, TASKS[task]).eval()
-    batch = collate(micro.encode([("anna was happy", "anna smiled"), ("ben", "ben sang")], 16), np.arange(2))
+    batch = collate(
+        micro.encode([("anna was happy", "anna smiled"), ("ben", "ben sang")], 16), np.arange(2)
+    )
     with torch.inference_mode():
         logits = model(batch).logits
     exits = 1 if load_method(name).policy is None else len(model.exit_layers)
@@ -328,7 +367,9 @@ def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbo
 def test_policy_means_several_exits(name: str, micro: Backbone) -> None:
     """A method with a policy has several exits, and one without has one."""
     method = load_method(name)
-    assert (len(method.untrained(micro, TASKS["rte"]).exit_layers) > 1) == (method.policy is not None)
+    assert (len(method.untrained(micro, TASKS["rte"]).exit_layers) > 1) == (
+        method.policy is not None
+    )
 
 
 def method_classes(method: Method) -> set[type]:
@@ -338,18 +379,29 @@ def method_classes(method: Method) -> set[type]:
     return own.union(*(method_classes(value) for value in nested if is_dataclass(value)))
 
 
-CLASSES = sorted({kind for name in METHODS for kind in method_classes(load_method(name))}, key=lambda kind: kind.__name__)
+CLASSES = sorted(
+    {kind for name in METHODS for kind in method_classes(load_method(name))},
+    key=lambda kind: kind.__name__,
+)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_every_hyper_parameter_is_documented(kind: type) -> None:
     """Every hyper-parameter has a docstring."""
     tree = ast.parse(Path(inspect.getsourcefile(kind) or "").read_text(encoding="utf-8"))
-    (body,) = [node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name == kind.__name__]
+    (body,) = [
+        node.body
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name == kind.__name__
+    ]
     for place, node in enumerate(body):
         if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
             after = body[place + 1]
-            documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and isinstance(after.value.value, str)
+            documented = (
+                isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            )
             assert documented, f"{kind.__name__}.{ast.unparse(node.target)}"
 
 
@@ -370,8 +422,13 @@ def test_changed_settings_are_those_set_by_hand() -> None:
     for name in METHODS:
         if name != CHECKPOINT:
             assert changed_settings(name, load_method(name).settled(backbone), backbone) == {}
-    chosen = configure(["costeff", "deebert"], [parse_setting("all.epochs=7"), parse_setting("costeff.effort=0.3")])
-    own = [changed_settings(name, method.settled(backbone), backbone) for name, method in chosen.items()]
+    chosen = configure(
+        ["costeff", "deebert"], [parse_setting("all.epochs=7"), parse_setting("costeff.effort=0.3")]
+    )
+    own = [
+        changed_settings(name, method.settled(backbone), backbone)
+        for name, method in chosen.items()
+    ]
     assert own == [{"effort": 0.3, "teacher.epochs": 7}, {"epochs": 7, "teacher.epochs": 7}]
 
 

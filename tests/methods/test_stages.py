@@ -55,7 +55,13 @@ def test_second_call_reuses_the_stage(work: Work, few_rows: TaskData, micro: Bac
 def test_stage_keeps_its_training_report(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """A stage keeps what its training told."""
     report = work.fitted(Drawing(), few_rows, micro).stored.report
-    assert (report.name, report.rows, report.steps, report.seconds, report.final_loss) == ("drawing", 48, 4, 0.5, 0.25)
+    assert (report.name, report.rows, report.steps, report.seconds, report.final_loss) == (
+        "drawing",
+        48,
+        4,
+        0.5,
+        0.25,
+    )
     assert (report.selection, report.best_epoch) == ((0.5, 0.75), 2)
     assert report.key == work.key(Drawing(), few_rows, micro, ())
 
@@ -65,8 +71,15 @@ def test_stage_leaves_only_its_folder(work: Work, few_rows: TaskData, micro: Bac
     fitted = work.fitted(Drawing(), few_rows, micro)
     assert fitted.folder == work.cache / "stages" / fitted.key
     assert stage_folders(work.cache) == [fitted.key]
-    assert sorted(path.name for path in fitted.folder.iterdir()) == ["model", "stage.json", "wanted"]
-    assert sorted(path.name for path in fitted.model_folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in fitted.folder.iterdir()) == [
+        "model",
+        "stage.json",
+        "wanted",
+    ]
+    assert sorted(path.name for path in fitted.model_folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
     (call,) = Drawing.calls
     assert call.scratch_was_there
     assert not call.run.scratch.exists()
@@ -76,26 +89,50 @@ def _other_rows(data: TaskData) -> TaskData:
     return replace(data, train=replace(data.train.rows(np.arange(47)), tokens=data.train.tokens))
 
 
-KEY_CHANGES: dict[str, Callable[[Work, Drawing, TaskData, Backbone], tuple[Work, Drawing, TaskData, Backbone]]] = {
+KEY_CHANGES: dict[
+    str, Callable[[Work, Drawing, TaskData, Backbone], tuple[Work, Drawing, TaskData, Backbone]]
+] = {
     "settings": lambda w, s, d, b: (w, replace(s, setting=0.25), d, b),
     "name": lambda w, s, d, b: (w, replace(s, name="other"), d, b),
     "revision": lambda w, s, d, b: (w, Redrawing(), d, b),
     "seed": lambda w, s, d, b: (w.at_seed(2), s, d, b),
     "training rows": lambda w, s, d, b: (w, s, _other_rows(d), b),
-    "held-out rows": lambda w, s, d, b: (w, s, replace(d, selection=d.selection.rows(np.arange(40))), b),
+    "held-out rows": lambda w, s, d, b: (
+        w,
+        s,
+        replace(d, selection=d.selection.rows(np.arange(40))),
+        b,
+    ),
     "texts and labels": lambda w, s, d, b: (w, s, replace(d, data_fingerprint="other"), b),
     "task": lambda w, s, d, b: (w, s, replace(d, task=TASKS["demo-single"]), b),
     "maximum length": lambda w, s, d, b: (w, s, d.encoded(b.encode, 31), b),
-    "backbone shape": lambda w, s, d, b: (w, s, d, replace(b, shape=bert_shape(3, 32, 4, 65, b.shape.vocabulary, 64))),
+    "backbone shape": lambda w, s, d, b: (
+        w,
+        s,
+        d,
+        replace(b, shape=bert_shape(3, 32, 4, 65, b.shape.vocabulary, 64)),
+    ),
     "backbone pooling": lambda w, s, d, b: (w, s, d, replace(b, pooling="cls")),
-    "precision": lambda w, s, d, b: (replace(w, compute=replace(w.compute, precision="bfloat16")), s, d, b),
+    "precision": lambda w, s, d, b: (
+        replace(w, compute=replace(w.compute, precision="bfloat16")),
+        s,
+        d,
+        b,
+    ),
     "threads": lambda w, s, d, b: (replace(w, compute=replace(w.compute, threads=2)), s, d, b),
-    "device": lambda w, s, d, b: (replace(w, compute=replace(w.compute, device=torch.device("cuda"))), s, d, b),
+    "device": lambda w, s, d, b: (
+        replace(w, compute=replace(w.compute, device=torch.device("cuda"))),
+        s,
+        d,
+        b,
+    ),
 }
 
 
 @pytest.mark.parametrize("what", KEY_CHANGES)
-def test_key_changes_with_each_input(work: Work, few_rows: TaskData, micro: Backbone, what: str) -> None:
+def test_key_changes_with_each_input(
+    work: Work, few_rows: TaskData, micro: Backbone, what: str
+) -> None:
     """The key changes with everything that a result depends on."""
     stage = Drawing()
     other_work, other_stage, data, backbone = KEY_CHANGES[what](work, stage, few_rows, micro)
@@ -105,14 +142,22 @@ def test_key_changes_with_each_input(work: Work, few_rows: TaskData, micro: Back
 def test_key_changes_with_parents_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """The key changes with the parents and their order."""
     one, two = (work.fitted(Drawing(setting), few_rows, micro) for setting in (1.0, 2.0))
-    keys = [work.key(Drawing(), few_rows, micro, parents) for parents in ((), (one,), (two,), (one, two), (two, one))]
+    keys = [
+        work.key(Drawing(), few_rows, micro, parents)
+        for parents in ((), (one,), (two,), (one, two), (two, one))
+    ]
     assert len(set(keys)) == 5
 
 
 def test_key_ignores_irrelevant_inputs(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """The key does not change with what has no part in the result."""
     key = work.key(Drawing(), few_rows, micro, ())
-    elsewhere = replace(work, cache=work.cache / "elsewhere", label="another cell", compute=replace(work.compute, tracker="tensorboard"))
+    elsewhere = replace(
+        work,
+        cache=work.cache / "elsewhere",
+        label="another cell",
+        compute=replace(work.compute, tracker="tensorboard"),
+    )
     renamed = replace(micro, name="other", learning_rates=(1.0,), epochs=9, licence="other")
     assert elsewhere.key(Drawing(), few_rows, renamed, ()) == key
     unlabelled = replace(few_rows, dev=replace(few_rows.dev, labels=np.full(48, np.nan)))
@@ -120,7 +165,9 @@ def test_key_ignores_irrelevant_inputs(work: Work, few_rows: TaskData, micro: Ba
 
 
 @pytest.mark.parametrize("length", [8, 32, 64])
-def test_key_ignores_earlier_encoding(work: Work, few_rows: TaskData, micro: Backbone, length: int) -> None:
+def test_key_ignores_earlier_encoding(
+    work: Work, few_rows: TaskData, micro: Backbone, length: int
+) -> None:
     """The key does not change with what the backbone encoded before."""
     fresh, used = replace(micro), replace(micro)
     used.encode([("a film", "a book")], length)
@@ -135,9 +182,15 @@ def test_reloaded_data_gives_same_key(work: Work, few_rows: TaskData, micro: Bac
 
 def test_stage_seeds_itself_from_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """A stage is seeded from the run's seed and its own key."""
-    fits = [at.fitted(Drawing(setting), few_rows, micro) for at in (work, work.at_seed(2)) for setting in (1.0, 2.0)]
+    fits = [
+        at.fitted(Drawing(setting), few_rows, micro)
+        for at in (work, work.at_seed(2))
+        for setting in (1.0, 2.0)
+    ]
     assert len({call.run.seed for call in Drawing.calls}) == 4
-    assert not any(same_weights(weights_of(fits[0].model), weights_of(other.model)) for other in fits[1:])
+    assert not any(
+        same_weights(weights_of(fits[0].model), weights_of(other.model)) for other in fits[1:]
+    )
 
 
 def test_seeding_fixes_every_generator() -> None:
@@ -152,16 +205,22 @@ def test_seeding_fixes_every_generator() -> None:
     assert all(len({draw[place] for draw in draws}) == 3 for place in range(4))
 
 
-def test_result_ignores_earlier_draws(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+def test_result_ignores_earlier_draws(
+    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+) -> None:
     """A result does not depend on what was drawn before it."""
     first = work.fitted(Drawing(), few_rows, micro)
     torch.rand(17)
     other = replace(work, cache=tmp_path / "other")
     other.fitted(Drawing(9.0), few_rows, micro)
-    assert same_weights(weights_of(first.model), weights_of(other.fitted(Drawing(), few_rows, micro).model))
+    assert same_weights(
+        weights_of(first.model), weights_of(other.fitted(Drawing(), few_rows, micro).model)
+    )
 
 
-def _fits_of(methods: tuple[str, ...], work: Work, data: TaskData, backbone: Backbone) -> dict[str, Fitted]:
+def _fits_of(
+    methods: tuple[str, ...], work: Work, data: TaskData, backbone: Backbone
+) -> dict[str, Fitted]:
     return {name: load_method(name).fit(data, backbone, work) for name in methods}
 
 
@@ -176,12 +235,17 @@ def test_results_ignore_method_order(work: Work, few_rows: TaskData, micro: Back
         for name in order:
             assert fits[name].stage.key == reference[name].stage.key
             assert timeless(fits[name].trials) == timeless(reference[name].trials)
-            assert same_weights(weights_of(fits[name].stage.model), weights_of(reference[name].stage.model)), (order, name)
+            assert same_weights(
+                weights_of(fits[name].stage.model), weights_of(reference[name].stage.model)
+            ), (order, name)
 
 
 def test_methods_share_common_stages(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """Methods share the stages that they have in common."""
-    bert, deebert, pabee = (method.fit(few_rows, micro, work).stage for method in (Bert(), DeeBert(learning_rates=(1e-3,)), Pabee()))
+    bert, deebert, pabee = (
+        method.fit(few_rows, micro, work).stage
+        for method in (Bert(), DeeBert(learning_rates=(1e-3,)), Pabee())
+    )
     assert [use.report.name for use in deebert.uses()] == ["fine-tune", "deebert-exits"]
     assert [use.reused for use in deebert.uses()] == [True, False]
     assert deebert.uses()[0].report == bert.stored.report
@@ -197,14 +261,18 @@ def test_parents_are_copied_for_stage(work: Work, few_rows: TaskData, micro: Bac
     ((parent,),) = (call.parents for call in Drawing.calls if call.parents)
     assert parent is not model
     assert same_weights(weights_of(model), weights_of(parent))
-    assert {v.data_ptr() for v in parent.parameters()}.isdisjoint(v.data_ptr() for v in model.parameters())
+    assert {v.data_ptr() for v in parent.parameters()}.isdisjoint(
+        v.data_ptr() for v in model.parameters()
+    )
     assert last.parents == (first,)
 
 
 def test_uses_list_stages_in_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
     """The uses list every stage once, in the order in which they ran."""
     root = work.fitted(Drawing(1.0, "root"), few_rows, micro)
-    left, right = (work.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right"))
+    left, right = (
+        work.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right")
+    )
     last = work.fitted(Drawing(3.0, "last"), few_rows, micro, (left, right))
     assert [use.report.name for use in last.uses()] == ["root", "left", "right", "last"]
     assert last.uses()[-1] == StageUse(last.stored.report, reused=False)
@@ -258,7 +326,9 @@ def test_second_process_waits_for_stage(tmp_path: Path) -> None:
         give_up = time.monotonic() + 60
         while not started.exists() and child.poll() is None and time.monotonic() < give_up:
             time.sleep(0.01)
-        fitted = Setting(tmp_path / "cache", Drawing(touch=str(started), until=str(waited)), Told()).fitted()
+        fitted = Setting(
+            tmp_path / "cache", Drawing(touch=str(started), until=str(waited)), Told()
+        ).fitted()
         answer, _ = child.communicate(timeout=60)
     assert json.loads(answer) == [fitted.key, False, 1]
     assert fitted.reused

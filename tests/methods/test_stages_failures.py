@@ -27,12 +27,16 @@ from harness.models.shapes import bert_shape
 class Failing(Drawing):
     error: ClassVar[type[BaseException]] = ValueError
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         super().fit(parents, data, backbone, run)
         raise self.error("half way")
 
 
-def test_full_disk_stops_a_stage(work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_stops_a_stage(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk stops a stage before it begins."""
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     with pytest.raises(IncompleteError) as caught:
@@ -42,14 +46,18 @@ def test_full_disk_stops_a_stage(work: Work, few_rows: TaskData, micro: Backbone
     assert stage_folders(work.cache) == []
 
 
-def test_needed_room_follows_backbone_size(work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_needed_room_follows_backbone_size(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Room is asked for two states and the model of a large backbone.
 
     BERT-base: 23.4 million word and 84.9 million layer weights of 4 bytes, nine times 0.434 GB, and
     0.268 GB to spare: 4.169 GB."""
     base = replace(micro, shape=bert_shape(12, 768, 12, 3072))
     for free in (10**9, 4_168_000_000):
-        monkeypatch.setattr(stages.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        monkeypatch.setattr(
+            stages.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free)
+        )
         with pytest.raises(IncompleteError) as caught:
             work.fitted(Drawing(), few_rows, base)
         assert_says(caught, f"{free / 1e9:.1f}", "4.2", "--cache-dir", code=ExitCode.INCOMPLETE)
@@ -57,7 +65,9 @@ def test_needed_room_follows_backbone_size(work: Work, few_rows: TaskData, micro
     work._check_disk(base)
 
 
-def test_training_writes_within_needed_room(work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path) -> None:
+def test_training_writes_within_needed_room(
+    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+) -> None:
     """A training writes no more than the disk is asked for.
 
     A state holds four models; two states and the fitted model are what `MODELS_WRITTEN` counts."""
@@ -70,7 +80,9 @@ def test_training_writes_within_needed_room(work: Work, few_rows: TaskData, micr
     assert 2 * state + model == pytest.approx(stages.MODELS_WRITTEN * model, rel=0.02)
 
 
-def test_full_disk_allows_stage_reuse(work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_allows_stage_reuse(
+    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk does not keep a finished stage from being reused."""
     work.fitted(Drawing(), few_rows, micro)
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
@@ -135,7 +147,9 @@ def test_cache_may_be_deleted_anytime(work: Work, few_rows: TaskData, micro: Bac
 
 @dataclass(frozen=True)
 class Diverging(Drawing):
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         super().fit(parents, data, backbone, run)
         raise stages.DivergedError("drawing: the stage's words")
 
@@ -149,7 +163,10 @@ def test_diverged_stage_is_remembered(work: Work, few_rows: TaskData, micro: Bac
     assert len(Drawing.calls) == 1
     folder = work.cache / "stages" / work.key(Diverging(), few_rows, micro, ())
     assert [path.name for path in folder.iterdir()] == ["diverged"]
-    assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name, f"{folder.name}.lock"]
+    assert sorted(path.name for path in folder.parent.iterdir()) == [
+        folder.name,
+        f"{folder.name}.lock",
+    ]
 
 
 def test_used_model_is_never_dropped(work: Work, few_rows: TaskData, micro: Backbone) -> None:

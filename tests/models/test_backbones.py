@@ -43,12 +43,18 @@ def test_pooling_is_read_from_folder(tmp_path: Path, mean: bool, pooling: str) -
     """The pooling of a sentence encoder is read from its folder."""
     folder = write_bert(tmp_path / "sentences")
     (folder / "1_Pooling").mkdir()
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": mean, "pooling_mode_cls_token": not mean}))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"pooling_mode_mean_tokens": mean, "pooling_mode_cls_token": not mean})
+    )
     assert find_backbone(str(folder)).pooling == pooling
 
 
-@pytest.mark.parametrize("written", ["{folder}", "{folder}/", "./mine", "mine", ".", "../{name}/mine"])
-def test_folder_name_is_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+@pytest.mark.parametrize(
+    "written", ["{folder}", "{folder}/", "./mine", "mine", ".", "../{name}/mine"]
+)
+def test_folder_name_is_last_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
     """The name of a local folder is its last part and never a path."""
     folder = write_bert(tmp_path / "mine")
     monkeypatch.chdir(folder if written == "." else tmp_path)
@@ -72,7 +78,9 @@ def test_folder_name_is_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"max_position_embeddings": 31}, ["max_position_embeddings", 31, 32]),
     ],
 )
-def test_config_of_other_model_is_refused(tmp_path: Path, change: dict[str, object], names: list[object]) -> None:
+def test_config_of_other_model_is_refused(
+    tmp_path: Path, change: dict[str, object], names: list[object]
+) -> None:
     """A config of another model is an error."""
     folder = write_bert(tmp_path / "other", BERT_CONFIG | change)
     with pytest.raises(HarnessError) as error:
@@ -80,10 +88,21 @@ def test_config_of_other_model_is_refused(tmp_path: Path, change: dict[str, obje
     assert_says(error, folder / "config.json", *names)
 
 
-@pytest.mark.parametrize("key", ["hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "max_position_embeddings"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        "hidden_size",
+        "num_hidden_layers",
+        "intermediate_size",
+        "vocab_size",
+        "max_position_embeddings",
+    ],
+)
 def test_config_lacking_size_is_refused(tmp_path: Path, key: str) -> None:
     """A config without a size is an error that names it."""
-    folder = write_bert(tmp_path / "short", {name: value for name, value in BERT_CONFIG.items() if name != key})
+    folder = write_bert(
+        tmp_path / "short", {name: value for name, value in BERT_CONFIG.items() if name != key}
+    )
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder))
     assert_says(error, folder / "config.json", key)
@@ -114,7 +133,9 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
     first = find_backbone(str(write_bert(tmp_path / "a")))
     others = [
         find_backbone(str(write_bert(tmp_path / "weights", seed=1))),
-        find_backbone(str(write_bert(tmp_path / "vocabulary", vocabulary=[*BERT_WORDS[:-1], "##f"]))),
+        find_backbone(
+            str(write_bert(tmp_path / "vocabulary", vocabulary=[*BERT_WORDS[:-1], "##f"]))
+        ),
         find_backbone(str(write_bert(tmp_path / "shape", BERT_CONFIG | {"intermediate_size": 13}))),
         replace(first, pooling="mean"),
     ]
@@ -144,4 +165,7 @@ def test_random_backbone_fingerprint_is_stable() -> None:
     """A random backbone has no folder and a stable fingerprint."""
     assert replace(BACKBONES["tiny"]).folder is None
     assert replace(BACKBONES["tiny"]).fingerprint == replace(BACKBONES["tiny"]).fingerprint
-    assert replace(BACKBONES["tiny"], shape=replace(BACKBONES["tiny"].shape, dropout=0.5)).fingerprint != BACKBONES["tiny"].fingerprint
+    assert (
+        replace(BACKBONES["tiny"], shape=replace(BACKBONES["tiny"].shape, dropout=0.5)).fingerprint
+        != BACKBONES["tiny"].fingerprint
+    )

@@ -40,7 +40,9 @@ def closed_form(shape: EncoderShape, classes: int) -> int:
     d, width = shape.hidden, shape.embedding_size or shape.hidden
     attention = 4 * (d * d + d) + 2 * d
     feed_forward = (d * shape.ffn[0] + shape.ffn[0]) + (shape.ffn[0] * d + d) + 2 * d
-    embeddings = (shape.vocabulary + shape.first_position + shape.positions + shape.token_types) * width + 2 * width
+    embeddings = (
+        shape.vocabulary + shape.first_position + shape.positions + shape.token_types
+    ) * width + 2 * width
     projection = width * d + d if shape.embedding_size else 0
     layers = (1 if shape.shared_layers else shape.layers) * (attention + feed_forward)
     return embeddings + projection + layers + (d * d + d) + (d * classes + classes)
@@ -92,7 +94,9 @@ ROBERTA = RobertaConfig(**BASE, vocab_size=50_265, max_position_embeddings=514, 
         ("electra-base-discriminator", ElectraModel, ElectraConfig(**BASE, embedding_size=768)),
     ],
 )
-def test_parameters_match_library_models(name: str, kind: type[PreTrainedModel], config: PreTrainedConfig) -> None:
+def test_parameters_match_library_models(
+    name: str, kind: type[PreTrainedModel], config: PreTrainedConfig
+) -> None:
     """Parameters are those of the library's model. ELECTRA's have no pooler."""
     with torch.device("meta"):
         library = sum(parameter.numel() for parameter in kind(config).parameters())
@@ -104,7 +108,14 @@ def test_parameters_match_library_models(name: str, kind: type[PreTrainedModel],
 def test_table_shapes_are_published_ones() -> None:
     """The shapes of the table are the published ones."""
     shapes = {
-        name: (b.shape.layers, b.shape.hidden, b.shape.heads[0], b.shape.ffn[0], b.shape.vocabulary, b.shape.positions)
+        name: (
+            b.shape.layers,
+            b.shape.hidden,
+            b.shape.heads[0],
+            b.shape.ffn[0],
+            b.shape.vocabulary,
+            b.shape.positions,
+        )
         for name, b in BACKBONES.items()
         if not name.startswith("bert_uncased_L")
     }
@@ -138,7 +149,13 @@ def test_minilm_wheel_holds_expected_weights() -> None:
     folder = minilm.folder
     assert folder is not None
     assert find_backbone(str(folder)).shape == minilm.shape
-    assert minilm.encode([("hello world!",)], 16).ids[0].tolist() == [101, 7592, 2088, 999, 102]  # bert-base-uncased's published ids
+    assert minilm.encode([("hello world!",)], 16).ids[0].tolist() == [
+        101,
+        7592,
+        2088,
+        999,
+        102,
+    ]  # bert-base-uncased's published ids
 
 
 # --- Turc's miniatures
@@ -173,11 +190,18 @@ def test_miniature_parameters_are_published_ones(layers: int) -> None:
         count = on_meta(backbone, masked_lm=True).parameter_count()
         shape = backbone.shape
         config = BertConfig(
-            hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=shape.heads[0], intermediate_size=shape.ffn[0]
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=shape.heads[0],
+            intermediate_size=shape.ffn[0],
         )
         with torch.device("meta"):
-            assert count == sum(parameter.numel() for parameter in BertForPreTraining(config).parameters())
-        assert millions == (int(count / 1e5) / 10 if (layers, hidden) in CUT_OFF else round(count / 1e6, 1))
+            assert count == sum(
+                parameter.numel() for parameter in BertForPreTraining(config).parameters()
+            )
+        assert millions == (
+            int(count / 1e5) / 10 if (layers, hidden) in CUT_OFF else round(count / 1e6, 1)
+        )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +213,9 @@ def test_miniature_parameters_are_published_ones(layers: int) -> None:
         ("bert-medium", 8, 512, 41.37, 3.356),
     ],
 )
-def test_named_miniatures_match_published_costs(name: str, layers: int, hidden: int, millions: float, gigamacs: float) -> None:
+def test_named_miniatures_match_published_costs(
+    name: str, layers: int, hidden: int, millions: float, gigamacs: float
+) -> None:
     """The named miniatures have the published parameters and MACs at 128 tokens.
 
     With pooler and two classes."""
@@ -203,9 +229,19 @@ def test_named_miniatures_match_published_costs(name: str, layers: int, hidden: 
 def test_miniatures_have_authors_settings() -> None:
     """There are 24 miniatures, tried as their authors did."""
     found = [backbone for name, backbone in BACKBONES.items() if name.startswith("bert_uncased_L")]
-    assert len({(backbone.shape.layers, backbone.shape.hidden) for backbone in found}) == len(found) == 24
-    assert all(backbone.shape.head_size == 64 and backbone.shape.ffn[0] == 4 * backbone.shape.hidden for backbone in found)
-    assert all(backbone.epochs == 4 and backbone.learning_rates == (5e-5, 1e-4, 3e-4) and backbone.pickled for backbone in found)
+    assert (
+        len({(backbone.shape.layers, backbone.shape.hidden) for backbone in found})
+        == len(found)
+        == 24
+    )
+    assert all(
+        backbone.shape.head_size == 64 and backbone.shape.ffn[0] == 4 * backbone.shape.hidden
+        for backbone in found
+    )
+    assert all(
+        backbone.epochs == 4 and backbone.learning_rates == (5e-5, 1e-4, 3e-4) and backbone.pickled
+        for backbone in found
+    )
     assert MINIATURES.keys() <= known_backbones().keys()
 
 
@@ -219,7 +255,10 @@ def piece_by_piece(shape: EncoderShape, t: int) -> int:
     return t * (shape.embedding_size or 0) * d + shape.layers * layer + d**2 + 2 * d
 
 
-@pytest.mark.parametrize("name", ["roberta-base", "albert-base-v2", "electra-small-discriminator", "electra-base-discriminator"])
+@pytest.mark.parametrize(
+    "name",
+    ["roberta-base", "albert-base-v2", "electra-small-discriminator", "electra-base-discriminator"],
+)
 def test_macs_count_every_layer_run(name: str) -> None:
     """MACs are those of each layer each time it runs, and of the projection."""
     backbone = BACKBONES[name]
@@ -263,12 +302,16 @@ def test_later_fields_hash_when_set() -> None:
     """Fields that came later are not hashed where they say nothing."""
     shape = BACKBONES["tiny"].shape
     assert json.dumps(hashed(shape)) == json.dumps(TINY)
-    stage = DistilAnswers("prediction", shape, "dense", 0.5, 1.0, None, Schedule(1, 16, 1e-3, 0.0, 0.01, 1.0, 1))
+    stage = DistilAnswers(
+        "prediction", shape, "dense", 0.5, 1.0, None, Schedule(1, 16, 1e-3, 0.0, 0.01, 1.0, 1)
+    )
     plain = asdict(stage.schedule)
     steady = plain | {"decay": False}
     del plain["decay"]
     assert hashed(stage) == asdict(stage) | {"shape": TINY, "schedule": plain}
-    assert hashed(replace(stage, schedule=replace(stage.schedule, decay=False)))["schedule"] == steady
+    assert (
+        hashed(replace(stage, schedule=replace(stage.schedule, decay=False)))["schedule"] == steady
+    )
     others = {"embedding_size": 64, "first_position": 2, "shared_layers": True}
     for name, value in others.items():
         assert hashed(replace(shape, **{name: value})) == TINY | {name: value}

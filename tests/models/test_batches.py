@@ -16,7 +16,10 @@ def _padding_share(batches: list[NDArray[np.int64]]) -> float:
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 2_000])
 def test_batches_hold_every_row_once(batch_size: int) -> None:
     """Every row is in exactly one batch, which has at most the batch size."""
-    for batches in (sorted_batches(LENGTHS, batch_size), shuffled_batches(LENGTHS, batch_size, np.random.default_rng(1))):
+    for batches in (
+        sorted_batches(LENGTHS, batch_size),
+        shuffled_batches(LENGTHS, batch_size, np.random.default_rng(1)),
+    ):
         assert sorted(np.concatenate(batches).tolist()) == list(range(1_003))
         assert {len(rows) for rows in batches} <= {batch_size, 1_003 % batch_size or batch_size}
         assert len(batches) == -(-1_003 // batch_size)
@@ -38,14 +41,18 @@ def test_random_batches_have_similar_lengths() -> None:
 
 def test_random_batches_mix_length_order() -> None:
     """Random batches do not come in the order of their lengths."""
-    longest = [LENGTHS[rows].max() for rows in shuffled_batches(LENGTHS, 16, np.random.default_rng(1))]
+    longest = [
+        LENGTHS[rows].max() for rows in shuffled_batches(LENGTHS, 16, np.random.default_rng(1))
+    ]
     rises = np.mean(np.diff(longest) > 0)
     assert 0.3 < rises < 0.7
 
 
 def test_generator_fixes_random_batches() -> None:
     """Random batches are fixed by the generator."""
-    first, again, other = (shuffled_batches(LENGTHS, 16, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        shuffled_batches(LENGTHS, 16, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert [rows.tolist() for rows in first] == [rows.tolist() for rows in again]
     assert [rows.tolist() for rows in first] != [rows.tolist() for rows in other]
 
@@ -54,7 +61,10 @@ def test_random_batches_regroup_rows() -> None:
     """Random batches mix rows anew each time."""
     lengths = np.full(64, 10)
     generator = np.random.default_rng(1)
-    partners = [{frozenset(rows.tolist()) for rows in shuffled_batches(lengths, 2, generator)} for _ in range(2)]
+    partners = [
+        {frozenset(rows.tolist()) for rows in shuffled_batches(lengths, 2, generator)}
+        for _ in range(2)
+    ]
     assert len(partners[0] & partners[1]) < 16
 
 
@@ -62,7 +72,11 @@ def test_collate_pads_and_masks() -> None:
     """Collation pads ids and types with zero and masks the padding."""
     rows = ([5, 6, 7], [8], [9, 4])
     types = ([0, 1, 1], [1], [0, 1])
-    tokens = Tokens(tuple(np.array(row, np.int32) for row in rows), tuple(np.array(row, np.int32) for row in types), 0)
+    tokens = Tokens(
+        tuple(np.array(row, np.int32) for row in rows),
+        tuple(np.array(row, np.int32) for row in types),
+        0,
+    )
     batch = collate(tokens, np.array([2, 0]))
     assert batch.ids.tolist() == [[9, 4, 0], [5, 6, 7]]
     assert batch.types.tolist() == [[0, 1, 0], [0, 1, 1]]

@@ -91,17 +91,26 @@ def write_snapshot(cache: Path, revision: str, name: str = "google-bert/bert-bas
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_cached_repository_needs_no_network(empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+def test_cached_repository_needs_no_network(
+    empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
     """A hub repository is found in the cache without a network."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     snapshot = write_snapshot(empty_hub, "86b5e0934494bd15c9632b12f734a8a67f723594")
     bert = replace(BACKBONES["bert-base-uncased"])
     assert bert.folder == snapshot
-    assert pieces(bert, bert.encode([("the film",)], 16).ids[0].tolist()) == ["[CLS]", "the", "film", "[SEP]"]
+    assert pieces(bert, bert.encode([("the film",)], 16).ids[0].tolist()) == [
+        "[CLS]",
+        "the",
+        "film",
+        "[SEP]",
+    ]
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_repository_out_of_reach_is_named(empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool) -> None:
+def test_repository_out_of_reach_is_named(
+    empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
+) -> None:
     """A hub repository out of reach is an error that names it."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(HarnessError) as error:
@@ -207,7 +216,9 @@ def test_restored_backbone_needs_its_folder(empty_hub: Path) -> None:
     """A run on a hub repository is timed by its name, and one on a folder wants the folder."""
     write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
     record = make_record("deebert", 1, [make_exit(4, {"accuracy": 0.5}, 1.0, 1.0, 1.0)], "entropy")
-    options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, empty_hub)
+    options = LiveOptions(
+        None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, empty_hub
+    )
     run = replace(record, spec=replace(record.spec, backbone="somebody/theirs"))
     assert restore.run_backbone(run, options.backbone).name == "somebody/theirs"
     run = replace(record, spec=replace(record.spec, backbone="theirs"))
@@ -216,7 +227,9 @@ def test_restored_backbone_needs_its_folder(empty_hub: Path) -> None:
     assert_says(caught, "theirs", "--backbone")
 
 
-@pytest.mark.parametrize("name", ["./mine", "../mine", "/nowhere/mine", "a/b/c", "mine/", "some body/theirs"])
+@pytest.mark.parametrize(
+    "name", ["./mine", "../mine", "/nowhere/mine", "a/b/c", "mine/", "some body/theirs"]
+)
 def test_path_never_reaches_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A path is never asked of the hub."""
 

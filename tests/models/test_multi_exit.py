@@ -76,11 +76,16 @@ BATCH = Batch(
 
 
 def _layers(count: int, journal: list[str] | None = None) -> list[nn.Module]:
-    return [Multiply(f"layer {index}", 10.0, [] if journal is None else journal) for index in range(count)]
+    return [
+        Multiply(f"layer {index}", 10.0, [] if journal is None else journal)
+        for index in range(count)
+    ]
 
 
 def _model(exits: Sequence[nn.Module | None], journal: list[str] | None = None) -> MultiExitModel:
-    return MultiExitModel(TypesPlusIds([] if journal is None else journal), _layers(len(exits), journal), exits)
+    return MultiExitModel(
+        TypesPlusIds([] if journal is None else journal), _layers(len(exits), journal), exits
+    )
 
 
 def _encoder(backbone: Backbone, exits: tuple[Head | None, ...]) -> EncoderModel:
@@ -123,7 +128,9 @@ def test_forward_returns_logits_and_hiddens() -> None:
     assert torch.equal(answer.logits[:, :, 0], torch.stack([10 * sums, 1000 * sums]))
     start = torch.tensor([[1.0, 2, 4], [4, 6, 0]]).unsqueeze(-1)
     assert len(answer.hiddens) == 4
-    assert all(torch.equal(hidden, start * 10**power) for power, hidden in enumerate(answer.hiddens))
+    assert all(
+        torch.equal(hidden, start * 10**power) for power, hidden in enumerate(answer.hiddens)
+    )
 
 
 def test_exit_layers_count_from_one() -> None:
@@ -149,7 +156,10 @@ def test_lookback_shows_previous_hidden_states() -> None:
     assert model.lookback == 2
     for place, leave in enumerate(exits):
         (state,) = leave.seen
-        assert [hidden.data_ptr() for hidden in state.hiddens] == [hiddens[place].data_ptr(), hiddens[place + 1].data_ptr()]
+        assert [hidden.data_ptr() for hidden in state.hiddens] == [
+            hiddens[place].data_ptr(),
+            hiddens[place + 1].data_ptr(),
+        ]
 
 
 def test_exit_reads_earlier_logits() -> None:
@@ -160,7 +170,9 @@ def test_exit_reads_earlier_logits() -> None:
     assert logits[:, 0, 0].tolist() == [1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize("exits", [("dense", "dense", "dense"), ("shared", None, "shared"), ("plain", "dense", "plain")])
+@pytest.mark.parametrize(
+    "exits", [("dense", "dense", "dense"), ("shared", None, "shared"), ("plain", "dense", "plain")]
+)
 def test_truncated_model_equals_its_exit(micro: Backbone, exits: tuple[Head | None, ...]) -> None:
     """A truncated model predicts as the full model's exit, bit for bit."""
     model, batch = _encoder(micro, exits), _tokens(4, 9)
@@ -218,7 +230,10 @@ def test_repeated_layers_count_once() -> None:
 
 def test_shared_pooler_counts_once(micro: Backbone) -> None:
     """A pooler that all exits share counts once."""
-    counts = {head: _encoder(micro, (head, head, head)).parameter_count() for head in ("plain", "shared", "dense")}
+    counts = {
+        head: _encoder(micro, (head, head, head)).parameter_count()
+        for head in ("plain", "shared", "dense")
+    }
     pooler = micro.shape.hidden**2 + micro.shape.hidden
     assert counts["shared"] - counts["plain"] == pooler
     assert counts["dense"] - counts["plain"] == 3 * pooler

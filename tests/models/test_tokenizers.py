@@ -5,7 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.families import ALBERT_PIECES, PIECES, texts, write_byte_pairs, write_family, write_unigrams
+from support.families import (
+    ALBERT_PIECES,
+    PIECES,
+    texts,
+    write_byte_pairs,
+    write_family,
+    write_unigrams,
+)
 from support.messages import assert_says
 from transformers import PreTrainedTokenizerBase
 
@@ -25,14 +32,19 @@ TEXTS = [
 ]
 PAIRS = [(first, second) for first in TEXTS for second in TEXTS[:3]]
 LENGTH = 200
-MAKERS: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {"roberta": write_byte_pairs, "albert": write_unigrams}
+MAKERS: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {
+    "roberta": write_byte_pairs,
+    "albert": write_unigrams,
+}
 
 
 def made(folder: Path, family: str) -> tuple[Backbone, PreTrainedTokenizerBase]:
     """A model of many positions, and the library's tokenizer of its vocabulary."""
     write_family(folder, family)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": LENGTH + 2}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"max_position_embeddings": LENGTH + 2})
+    )
     return find_backbone(str(folder)), MAKERS[family](folder)
 
 
@@ -55,7 +67,11 @@ def test_roberta_pair_has_four_marks(tmp_path: Path) -> None:
     """RoBERTa's pair has four marks and one token type."""
     backbone, _ = made(tmp_path / "it", "roberta")
     row = backbone.encode([("the film", "she smiled")], LENGTH)
-    marks = [piece for piece in map(backbone.tokenizer.id_to_token, row.ids[0].tolist()) if piece in PIECES]
+    marks = [
+        piece
+        for piece in map(backbone.tokenizer.id_to_token, row.ids[0].tolist())
+        if piece in PIECES
+    ]
     assert marks == ["<s>", "</s>", "</s>", "</s>"]
     assert not row.types[0].any()
     assert backbone.encode([("the film " * 90, "she smiled")], 20).lengths.tolist() == [20]
@@ -67,7 +83,9 @@ def test_albert_pair_has_two_types(tmp_path: Path) -> None:
     row = backbone.encode([("the film", "she smiled")], LENGTH)
     pieces = [str(backbone.tokenizer.id_to_token(piece)) for piece in row.ids[0].tolist()]
     assert [piece for piece in pieces if piece in ALBERT_PIECES] == ["[CLS]", "[SEP]", "[SEP]"]
-    assert row.types[0].tolist() == [int(place > pieces.index("[SEP]")) for place in range(len(pieces))]
+    assert row.types[0].tolist() == [
+        int(place > pieces.index("[SEP]")) for place in range(len(pieces))
+    ]
 
 
 def test_tokenizer_file_equals_merges(tmp_path: Path) -> None:
@@ -109,7 +127,9 @@ def merges_of_another_vocabulary(folder: Path) -> None:
 
 def no_special_pieces(folder: Path) -> None:
     index = json.loads((folder / "vocab.json").read_text())
-    (folder / "vocab.json").write_text(json.dumps({piece: id_ for piece, id_ in index.items() if piece != "<mask>"}))
+    (folder / "vocab.json").write_text(
+        json.dumps({piece: id_ for piece, id_ in index.items() if piece != "<mask>"})
+    )
 
 
 @pytest.mark.parametrize(
@@ -122,7 +142,9 @@ def no_special_pieces(folder: Path) -> None:
         (no_special_pieces, "<mask>"),
     ],
 )
-def test_unusable_byte_pairs_are_named(tmp_path: Path, spoil: Callable[[Path], None], name: str) -> None:
+def test_unusable_byte_pairs_are_named(
+    tmp_path: Path, spoil: Callable[[Path], None], name: str
+) -> None:
     """Unusable byte pairs are one line."""
     folder = write_family(tmp_path / "it", "roberta")
     spoil(folder)

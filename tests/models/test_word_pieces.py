@@ -35,14 +35,32 @@ def small(tmp_path: Path) -> Backbone:
 def test_single_text_has_type_zero(small: Backbone) -> None:
     """A single text stands between [CLS] and [SEP], with types 0."""
     tokens = small.encode([("The film was unaffable!",)], 16)
-    assert pieces(small, tokens.ids[0].tolist()) == ["[CLS]", "the", "film", "was", "un", "##aff", "##able", "!", "[SEP]"]
+    assert pieces(small, tokens.ids[0].tolist()) == [
+        "[CLS]",
+        "the",
+        "film",
+        "was",
+        "un",
+        "##aff",
+        "##able",
+        "!",
+        "[SEP]",
+    ]
     assert tokens.types[0].tolist() == [0] * 9
 
 
 def test_pair_has_two_types(small: Backbone) -> None:
     """A pair has two separators, and type 1 from its second text on."""
     tokens = small.encode([("the film", "not good"), ("good", "the film was")], 16)
-    assert pieces(small, tokens.ids[0].tolist()) == ["[CLS]", "the", "film", "[SEP]", "not", "good", "[SEP]"]
+    assert pieces(small, tokens.ids[0].tolist()) == [
+        "[CLS]",
+        "the",
+        "film",
+        "[SEP]",
+        "not",
+        "good",
+        "[SEP]",
+    ]
     assert [row.tolist() for row in tokens.types] == [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
     assert tokens.lengths.tolist() == [7, 7]
 
@@ -66,9 +84,17 @@ def test_long_rows_are_cut_and_counted(small: Backbone) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "kept"),
-    [(9, 2, {(5, 2)}), (2, 9, {(2, 5)}), (9, 8, {(4, 3), (3, 4)}), (8, 9, {(4, 3), (3, 4)}), (3, 4, {(3, 4)})],
+    [
+        (9, 2, {(5, 2)}),
+        (2, 9, {(2, 5)}),
+        (9, 8, {(4, 3), (3, 4)}),
+        (8, 9, {(4, 3), (3, 4)}),
+        (3, 4, {(3, 4)}),
+    ],
 )
-def test_longer_text_is_cut_first(small: Backbone, first: int, second: int, kept: set[tuple[int, int]]) -> None:
+def test_longer_text_is_cut_first(
+    small: Backbone, first: int, second: int, kept: set[tuple[int, int]]
+) -> None:
     """The longer text of a pair is cut first.
 
     Seven pieces have room beside three marks; where both are cut the odd one may go to either."""
@@ -128,7 +154,11 @@ def test_word_pieces_equal_python_tokenizer(tmp_path: Path, lowercase: bool) -> 
         "naive",
         "facade",
     ]
-    folder = write_bert(tmp_path / "library", BERT_CONFIG | {"vocab_size": len(vocabulary), "max_position_embeddings": 512}, vocabulary)
+    folder = write_bert(
+        tmp_path / "library",
+        BERT_CONFIG | {"vocab_size": len(vocabulary), "max_position_embeddings": 512},
+        vocabulary,
+    )
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lowercase}))
     library = BertTokenizerLegacy(str(folder / "vocab.txt"), do_lower_case=lowercase)
     ours = find_backbone(str(folder)).encode([(text,) for text in TEXTS], 512)
@@ -138,12 +168,18 @@ def test_word_pieces_equal_python_tokenizer(tmp_path: Path, lowercase: bool) -> 
     for row, types, (first, second) in zip(both.ids, both.types, pairs, strict=True):
         expected = library(first, second)
         assert row.tolist() == expected["input_ids"]
-        assert types.tolist() == [0] * (len(library.tokenize(first)) + 2) + [1] * (len(library.tokenize(second)) + 1)
+        assert types.tolist() == [0] * (len(library.tokenize(first)) + 2) + [1] * (
+            len(library.tokenize(second)) + 1
+        )
 
 
 def test_unicode_separator_shifts_no_pieces(tmp_path: Path) -> None:
     """A line of the vocabulary with a Unicode line separator does not shift later pieces."""
-    folder = write_bert(tmp_path / "odd", BERT_CONFIG | {"vocab_size": len(BERT_WORDS) + 3}, [*BERT_WORDS, "a\u2028b", "c\x85d", "zebra"])
+    folder = write_bert(
+        tmp_path / "odd",
+        BERT_CONFIG | {"vocab_size": len(BERT_WORDS) + 3},
+        [*BERT_WORDS, "a\u2028b", "c\x85d", "zebra"],
+    )
     backbone = find_backbone(str(folder))
     assert backbone.encode([("zebra",)], 16).ids[0].tolist() == [2, len(BERT_WORDS) + 2, 3]
 
@@ -192,7 +228,9 @@ def more_pieces_than_rows_of_the_embedding(folder: Path) -> None:
         (more_pieces_than_rows_of_the_embedding, [len(BERT_WORDS) + 1, len(BERT_WORDS)]),
     ],
 )
-def test_unusable_vocabulary_is_refused(tmp_path: Path, spoil: Callable[[Path], None], names: list[object]) -> None:
+def test_unusable_vocabulary_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], None], names: list[object]
+) -> None:
     """An unusable vocabulary is an error."""
     folder = write_bert(tmp_path / "mine")
     spoil(folder)

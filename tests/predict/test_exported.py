@@ -33,7 +33,21 @@ from harness.predict.inputs import text_rows
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
-QUICK = ("run", "--tasks", "demo-pair", "--threads", "1", "--precision", "fp32", "--epochs", "2", "--limit", "64", "--no-latency", "-q")
+QUICK = (
+    "run",
+    "--tasks",
+    "demo-pair",
+    "--threads",
+    "1",
+    "--precision",
+    "fp32",
+    "--epochs",
+    "2",
+    "--limit",
+    "64",
+    "--no-latency",
+    "-q",
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +59,26 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     places = ["--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
     assert main([*QUICK, "--methods", "bert,deebert", *places]) == 0
     write_checkpoint(folder / "mine", "electra", LABELS)
-    words = ["--tasks", "demo-single", "--max-length", "24", "--limit", "16", "--threads", "1", "--no-latency", "-q"]
+    words = [
+        "--tasks",
+        "demo-single",
+        "--max-length",
+        "24",
+        "--limit",
+        "16",
+        "--threads",
+        "1",
+        "--no-latency",
+        "-q",
+    ]
     assert main(["run", "--checkpoint", str(folder / "mine"), *words, *places]) == 0
     return folder
 
 
 def record_of(done: Path, method: str) -> RunRecord:
-    return {record.spec.method: record for record in ResultsStore(done / "results").records()[0]}[method]
+    return {record.spec.method: record for record in ResultsStore(done / "results").records()[0]}[
+        method
+    ]
 
 
 @pytest.fixture
@@ -76,7 +103,9 @@ def dev_rows(task: str) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_predictions_are_those_of_the_trace(done: Path, export: Callable[..., Path], batch_size: int) -> None:
+def test_predictions_are_those_of_the_trace(
+    done: Path, export: Callable[..., Path], batch_size: int
+) -> None:
     """An exported model answers as its trace says at the threshold, whatever the batch.
 
     The threshold lies in the widest gap between the middle entropies of the first exit: some rows
@@ -99,20 +128,33 @@ def test_predictions_are_those_of_the_trace(done: Path, export: Callable[..., Pa
             assert answer.answer == model.card.labels[own.argmax()]
         assert answer.probability == pytest.approx(weights.max() / weights.sum(), abs=1e-4)
         assert answer.milliseconds > 0
-    right = [model.card.labels[int(label)] == answer.answer for label, answer in zip(trace.labels, answers, strict=True)]
+    right = [
+        model.card.labels[int(label)] == answer.answer
+        for label, answer in zip(trace.labels, answers, strict=True)
+    ]
     assert model.card.scores["accuracy"] == pytest.approx(np.mean(right))
 
 
-@pytest.mark.parametrize(("words", "budget"), [([], "1/2"), (["--budget-share", "0.75"], "3/4"), (["--budget-share", "1"], "1")])
-def test_threshold_is_chosen_within_budget(done: Path, export: Callable[..., Path], words: list[str], budget: str) -> None:
+@pytest.mark.parametrize(
+    ("words", "budget"),
+    [([], "1/2"), (["--budget-share", "0.75"], "3/4"), (["--budget-share", "1"], "1")],
+)
+def test_threshold_is_chosen_within_budget(
+    done: Path, export: Callable[..., Path], words: list[str], budget: str
+) -> None:
     """The threshold is chosen on calibration within the budget."""
     record, store = record_of(done, "deebert"), ResultsStore(done / "results")
     rule = load(export("deebert", *words)).card.rule
-    assert (rule.policy, rule.threshold) == ("entropy", chosen_thresholds(store, record, policy_of(record), record, BUDGETS)[budget])
+    assert (rule.policy, rule.threshold) == (
+        "entropy",
+        chosen_thresholds(store, record, policy_of(record), record, BUDGETS)[budget],
+    )
 
 
 @pytest.mark.parametrize("method", ["bert", "checkpoint"])
-def test_single_exit_model_uses_last_layer(done: Path, export: Callable[..., Path], method: str) -> None:
+def test_single_exit_model_uses_last_layer(
+    done: Path, export: Callable[..., Path], method: str
+) -> None:
     """A model with one exit answers at its last layer."""
     words = ["--backbone", str(done / "mine")] if method == "checkpoint" else []
     record, store = record_of(done, method), ResultsStore(done / "results")
@@ -120,7 +162,9 @@ def test_single_exit_model_uses_last_layer(done: Path, export: Callable[..., Pat
     trace = store.trace(record)
     answers = model.answer(dev_rows(record.spec.task)[: len(trace.ids)], 5)
     assert {answer.exit for answer in answers} == {trace.exit_layers[-1]}
-    assert [answer.answer for answer in answers] == [model.card.labels[int(place)] for place in trace.predictions()[-1]]
+    assert [answer.answer for answer in answers] == [
+        model.card.labels[int(place)] for place in trace.predictions()[-1]
+    ]
     assert model.card.scores == record.exits[-1].scores
 
 
@@ -133,13 +177,33 @@ def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_p
     """A fresh process with nothing but the folder gives the same answers."""
     folder = export("deebert")
     rows = dev_rows("demo-pair")[:9]
-    (tmp_path / "rows.tsv").write_text("".join("\t".join(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "rows.tsv").write_text(
+        "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8"
+    )
     (tmp_path / "empty").mkdir()
     places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(tmp_path / "empty"))
-    words = ["predict", str(folder), "--file", str(tmp_path / "rows.tsv"), "--format", "json", "--threads", "1", "--batch-size", "4"]
+    words = [
+        "predict",
+        str(folder),
+        "--file",
+        str(tmp_path / "rows.tsv"),
+        "--format",
+        "json",
+        "--threads",
+        "1",
+        "--batch-size",
+        "4",
+    ]
     command = [sys.executable, "-m", "harness", *words]
     environment = os.environ | places | {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
-    child = subprocess.run(command, cwd=tmp_path / "empty", env=environment, capture_output=True, text=True, check=False)
+    child = subprocess.run(
+        command,
+        cwd=tmp_path / "empty",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (child.returncode, child.stderr) == (0, "")
     here = load(folder).answer(rows)
     found = json.loads(child.stdout)
@@ -163,12 +227,23 @@ def test_formats_of_predict_agree(say: Say, export: Callable[..., Path]) -> None
 
 def test_texts_of_pairs_stand_together(say: Say, export: Callable[..., Path]) -> None:
     """Texts of a task of pairs stand in pairs."""
-    words = ("predict", str(export("deebert")), "--threads", "1", "--format", "json", "--batch-size", "1")
+    words = (
+        "predict",
+        str(export("deebert")),
+        "--threads",
+        "1",
+        "--format",
+        "json",
+        "--batch-size",
+        "1",
+    )
     texts = [("anna was happy", "anna smiled"), ("ben ran", "ben was slow")]
     found = json.loads(say(*words, *(text for row in texts for text in row)).out)
     alone = [json.loads(say(*words, *row).out)[0] for row in texts]
     assert [row["row"] for row in found] == [1, 2]
-    assert [(row["answer"], row["exit"]) for row in found] == [(row["answer"], row["exit"]) for row in alone]
+    assert [(row["answer"], row["exit"]) for row in found] == [
+        (row["answer"], row["exit"]) for row in alone
+    ]
 
 
 def test_cut_rows_are_counted(say: Say, export: Callable[..., Path]) -> None:
@@ -186,22 +261,42 @@ def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
     path = write_task(tmp_path / "task", {"dev": None, "dev_share": "0.1"})
     write_csv(tmp_path / "task" / "train.csv", reviews(500))
     places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
-    words = ["--methods", "bert", "--limit", "8", "--epochs", "1", "--threads", "1", "--no-latency", "-q"]
+    words = [
+        "--methods",
+        "bert",
+        "--limit",
+        "8",
+        "--epochs",
+        "1",
+        "--threads",
+        "1",
+        "--no-latency",
+        "-q",
+    ]
     assert say("run", "--task-file", str(path), *words, *places).code == 0
     shutil.rmtree(tmp_path / "task")
     (record,), _ = ResultsStore(tmp_path / "results").records()
     assert say("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
     model = load(tmp_path / "model")
     assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), 1)
-    (line,) = [line for line in (tmp_path / "model" / "README.md").read_text().splitlines() if line.startswith("harness predict ")]
+    (line,) = [
+        line
+        for line in (tmp_path / "model" / "README.md").read_text().splitlines()
+        if line.startswith("harness predict ")
+    ]
     assert (shlex.split(line)[2], len(shlex.split(line)[3:])) == (".", 1), "one text"
-    answers = json.loads(say("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out)
+    answers = json.loads(
+        say("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out
+    )
     assert [row["row"] for row in answers] == [1, 2, 3]
     with pytest.raises(HarnessError) as caught:
         model.answer([("fine", "dull")])
     assert_names(one_line(caught), "reviews", (1, 2, 1))
     older = replace(model, card=replace(model.card, texts=None))
-    assert {answer.answer for answer in older.answer([("fine",), ("fine", "dull")])} <= {"no", "yes"}
+    assert {answer.answer for answer in older.answer([("fine",), ("fine", "dull")])} <= {
+        "no",
+        "yes",
+    }
 
 
 # --- files of rows
@@ -219,7 +314,9 @@ def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rows_of_a_file(tmp_path: Path, name: str, text: str, rows: list[tuple[int, tuple[str, ...]]]) -> None:
+def test_rows_of_a_file(
+    tmp_path: Path, name: str, text: str, rows: list[tuple[int, tuple[str, ...]]]
+) -> None:
     (tmp_path / name).write_bytes(text.encode())
     assert text_rows(tmp_path / name) == rows
 
@@ -248,7 +345,9 @@ def test_file_of_rows_must_fit(tmp_path: Path, name: str, text: bytes, names: li
 # --- mistakes
 
 
-def test_predict_mistakes_are_one_line(say: Say, export: Callable[..., Path], tmp_path: Path) -> None:
+def test_predict_mistakes_are_one_line(
+    say: Say, export: Callable[..., Path], tmp_path: Path
+) -> None:
     folder = str(export("deebert"))
     (tmp_path / "one.txt").write_text("a\n")
     cases: list[tuple[list[str], list[object]]] = [
@@ -259,7 +358,10 @@ def test_predict_mistakes_are_one_line(say: Say, export: Callable[..., Path], tm
         ([folder, "a", "b\udcff"], [1, "UTF-8"]),
         ([folder, "--file", str(tmp_path / "nowhere.txt")], [tmp_path / "nowhere.txt"]),
         ([str(tmp_path), "a"], [tmp_path, "harness.json", "harness export"]),
-        ([str(tmp_path / "nowhere"), "a"], [tmp_path / "nowhere", "harness.json", "harness export"]),
+        (
+            [str(tmp_path / "nowhere"), "a"],
+            [tmp_path / "nowhere", "harness.json", "harness export"],
+        ),
     ]
     for words, names in cases:
         assert_one_line(say("predict", *words), 2, names)
@@ -274,18 +376,37 @@ def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     cases: list[tuple[list[str], int, list[object]]] = [
         ([bert, "--policy", "entropy"], 2, [bert]),
         ([deebert, "--threshold", "-1"], 2, [("entropy", "-1.0", 0)]),
-        ([deebert, "--threshold", "0.1", "--budget-share", "0.5"], 2, ["--threshold 0.1", "--budget-share 0.5"]),
+        (
+            [deebert, "--threshold", "0.1", "--budget-share", "0.5"],
+            2,
+            ["--threshold 0.1", "--budget-share 0.5"],
+        ),
         ([deebert, "--budget-share", "0.01"], 2, [deebert, "entropy", 0.01, "--budget-share"]),
         ([deebert, "--out", str(tmp_path / "there")], 2, [tmp_path / "there", "--out", "--force"]),
-        ([deebert, "--out", str(tmp_path / "there"), "--force"], 2, [tmp_path / "there", "--force"]),
+        (
+            [deebert, "--out", str(tmp_path / "there"), "--force"],
+            2,
+            [tmp_path / "there", "--force"],
+        ),
         ([deebert, "--out", str(tmp_path / "file" / "below")], 3, [tmp_path / "file" / "below"]),
-        ([deebert, "--cache-dir", str(tmp_path / "none")], 3, [deebert, tmp_path / "none", "harness run"]),
+        (
+            [deebert, "--cache-dir", str(tmp_path / "none")],
+            3,
+            [deebert, tmp_path / "none", "harness run"],
+        ),
         ([deebert, "--backbone", "minilm"], 4, [deebert, record_of(done, "deebert").data.backbone]),
         (["../../etc"], 2, [("../../etc", 4, 16)]),
     ]
     before = everything_under(tmp_path)
     for words, code, names in cases:
-        places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), "--out", str(tmp_path / "new")]
+        places = [
+            "--results-dir",
+            str(done / "results"),
+            "--cache-dir",
+            str(done / "cache"),
+            "--out",
+            str(tmp_path / "new"),
+        ]
         assert_one_line(say("export", words[0], *places, *words[1:]), code, names)
         assert everything_under(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -294,8 +415,16 @@ def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
 def test_force_replaces_the_whole_model(say: Say, done: Path, export: Callable[..., Path]) -> None:
     folder = export("deebert")
     (folder / "leftover").write_text("old")
-    names = set(everything_under(export("deebert", "--force", "--policy", "patience", "--threshold", "2")))
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "harness.json", "README.md"}
+    names = set(
+        everything_under(export("deebert", "--force", "--policy", "patience", "--threshold", "2"))
+    )
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "harness.json",
+        "README.md",
+    }
     assert (load(folder).card.rule.policy, load(folder).card.rule.threshold) == ("patience", 2.0)
     assert names_all((folder / "README.md").read_text(), "deebert", "demo-pair", "patience", 2)
 
@@ -337,8 +466,14 @@ HOSTILE: list[tuple[str, list[str], object]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "path", "value"), HOSTILE, ids=[f"{'.'.join(path)}={str(value)[:20]}" for _, path, value in HOSTILE])
-def test_wrong_config_is_one_line(export: Callable[..., Path], name: str, path: list[str], value: object) -> None:
+@pytest.mark.parametrize(
+    ("name", "path", "value"),
+    HOSTILE,
+    ids=[f"{'.'.join(path)}={str(value)[:20]}" for _, path, value in HOSTILE],
+)
+def test_wrong_config_is_one_line(
+    export: Callable[..., Path], name: str, path: list[str], value: object
+) -> None:
     """A folder with a wrong configuration is one line."""
     folder = export("deebert")
     change(folder, name, path, value)
@@ -354,9 +489,14 @@ def test_damaged_files_run_nothing(export: Callable[..., Path], tmp_path: Path) 
     tensors = load_file(folder / "model.safetensors")
     torch.save(TouchesAFile(tmp_path / "touched"), tmp_path / "pickle")
     save_file({**tensors, "more": torch.zeros(1)}, tmp_path / "more")
-    save_file({name: tensor.fill_(float("nan")) for name, tensor in tensors.items()}, tmp_path / "nan")
+    save_file(
+        {name: tensor.fill_(float("nan")) for name, tensor in tensors.items()}, tmp_path / "nan"
+    )
     wrong = [
-        *(("model.safetensors", (tmp_path / name).read_bytes()) for name in ("pickle", "more", "nan")),
+        *(
+            ("model.safetensors", (tmp_path / name).read_bytes())
+            for name in ("pickle", "more", "nan")
+        ),
         ("model.safetensors", whole["model.safetensors"][:-10]),
         ("tokenizer.json", b"{}"),
         ("harness.json", b"[" * 100_000),
@@ -380,10 +520,23 @@ def test_earlier_export_predicts_the_same(say: Say) -> None:
 
     The folder and its predictions were written at commit c906dcd."""
     folder = Path(__file__).parents[1] / "fixtures" / "exported_small"
-    answer = say("predict", str(folder), "--file", str(folder / "rows.txt"), "--format", "csv", "--threads", "1")
+    answer = say(
+        "predict",
+        str(folder),
+        "--file",
+        str(folder / "rows.txt"),
+        "--format",
+        "csv",
+        "--threads",
+        "1",
+    )
     with (folder / "predictions.csv").open(encoding="utf-8") as file:
         wanted = list(csv.DictReader(file))
     found = list(csv.DictReader(io.StringIO(answer.out)))
-    assert [(row["answer"], row["exit"]) for row in found] == [(row["answer"], row["exit"]) for row in wanted]
+    assert [(row["answer"], row["exit"]) for row in found] == [
+        (row["answer"], row["exit"]) for row in wanted
+    ]
     assert len({row["exit"] for row in wanted}) > 1
-    assert [float(row["probability"]) for row in found] == pytest.approx([float(row["probability"]) for row in wanted], abs=1e-4)
+    assert [float(row["probability"]) for row in found] == pytest.approx(
+        [float(row["probability"]) for row in wanted], abs=1e-4
+    )

@@ -40,7 +40,9 @@ BY_NAME = {entry.name: entry for entry in ENTRIES}
 TEXTS = [('the "film was', "it was not"), ("unaffable", "good 'un")]
 
 
-def write_test(folder: Path, entry: Entry, rows: Sequence[tuple[str, ...]] = TEXTS, first: int = 0) -> Path:
+def write_test(
+    folder: Path, entry: Entry, rows: Sequence[tuple[str, ...]] = TEXTS, first: int = 0
+) -> Path:
     """A test file as it is distributed."""
     names = HEADERS[entry.name].lstrip("\ufeff").split("\t")
     single = len(TASKS[entry.task].source.columns) == 1
@@ -103,11 +105,15 @@ def test_file_must_fit(tmp_path: Path, text: str, names: list[object]) -> None:
 def test_hub_gives_the_same_test_rows(tmp_path: Path, hub_cache: Path, name: str) -> None:
     entry = BY_NAME[name]
     columns = TASKS[entry.task].source.columns
-    held: dict[str, list[object]] = {column: [texts[place] for texts in TEXTS] for place, column in enumerate(columns)}
+    held: dict[str, list[object]] = {
+        column: [texts[place] for texts in TEXTS] for place, column in enumerate(columns)
+    }
     held |= {"label": [-1, -1], "idx": [7, 8]}
     folder = hub_cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / entry.hub[0]
     folder.mkdir(parents=True)
-    datasets.Dataset.from_dict(held).to_parquet(str(folder / f"{entry.hub[1]}-00000-of-00001.parquet"))
+    datasets.Dataset.from_dict(held).to_parquet(
+        str(folder / f"{entry.hub[1]}-00000-of-00001.parquet")
+    )
     write_test(tmp_path, entry, first=7)
     assert unlabelled(entry, None) == unlabelled(entry, tmp_path)
 
@@ -126,17 +132,27 @@ def test_unreachable_hub_rows_are_one_line(hub_cache: Path) -> None:
 def test_predictions_are_leaderboard_words() -> None:
     """Answers are the words of the leaderboard."""
     logits = np.array([[0.9, 0.1], [0.2, 0.3]], dtype=np.float32)
-    words = {task: words_of(TASKS[task], logits) for task in ("cola", "sst2", "mrpc", "qqp", "wnli", "rte", "qnli")}
+    words = {
+        task: words_of(TASKS[task], logits)
+        for task in ("cola", "sst2", "mrpc", "qqp", "wnli", "rte", "qnli")
+    }
     assert {words[task] for task in ("cola", "sst2", "mrpc", "qqp", "wnli")} == {("0", "1")}
     assert words["rte"] == words["qnli"] == ("entailment", "not_entailment")
-    assert words_of(TASKS["mnli"], np.eye(3, dtype=np.float32)) == ("entailment", "neutral", "contradiction")
+    assert words_of(TASKS["mnli"], np.eye(3, dtype=np.float32)) == (
+        "entailment",
+        "neutral",
+        "contradiction",
+    )
     values = np.array([[-0.2], [5.4], [3.14159], [0.0004]], dtype=np.float32)
     assert words_of(TASKS["stsb"], values) == ("0.000", "5.000", "3.142", "0.000")
 
 
 def test_written_zip_is_read_back(tmp_path: Path) -> None:
     """A written zip is what the leaderboard reads."""
-    files = [Answered(BY_NAME["RTE"], (0, 1), ("entailment", "not_entailment")), Answered(BY_NAME["STS-B"], (3,), ("4.250",))]
+    files = [
+        Answered(BY_NAME["RTE"], (0, 1), ("entailment", "not_entailment")),
+        Answered(BY_NAME["STS-B"], (3,), ("4.250",)),
+    ]
     write_zip(tmp_path / "below" / "it.zip", files)
     with zipfile.ZipFile(tmp_path / "below" / "it.zip") as archive:
         assert archive.namelist() == ["RTE.tsv", "STS-B.tsv"]
@@ -186,7 +202,9 @@ def test_altered_zip_is_refused(tmp_path: Path, files: dict[str, str], names: li
 
 def test_submission_needs_all_files_and_rows() -> None:
     """A submission is whole with every file and the official number of rows."""
-    files = [Answered(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows) for entry in ENTRIES]
+    files = [
+        Answered(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows) for entry in ENTRIES
+    ]
     assert Submitted(files, []).lacking() == []
     (reason,) = Submitted(files[:-1], [ENTRIES[-1]]).lacking()
     assert [entry.name for entry in ENTRIES if names_all(reason, entry.name)] == [ENTRIES[-1].name]
@@ -208,11 +226,40 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     for task in ("rte", "stsb", "mnli"):
         for name in TASKS[task].source.files:
-            write_glue(folder / "glue", task, name, glue_rows(task, 0 if name == "train" else 1_000, 450 if name == "train" else 12))
+            write_glue(
+                folder / "glue",
+                task,
+                name,
+                glue_rows(task, 0 if name == "train" else 1_000, 450 if name == "train" else 12),
+            )
     for name in ("RTE", "STS-B", "MNLI-m", "MNLI-mm", "AX"):
-        write_test(folder / "glue", BY_NAME[name], [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)])
-    words = ["--tasks", "rte,stsb,mnli", "--limit", "32", "--threads", "1", "--epochs", "1", "--no-latency", "--precision", "fp32", "-q"]
-    places = ["--data-dir", str(folder / "glue"), "--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
+        write_test(
+            folder / "glue",
+            BY_NAME[name],
+            [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)],
+        )
+    words = [
+        "--tasks",
+        "rte,stsb,mnli",
+        "--limit",
+        "32",
+        "--threads",
+        "1",
+        "--epochs",
+        "1",
+        "--no-latency",
+        "--precision",
+        "fp32",
+        "-q",
+    ]
+    places = [
+        "--data-dir",
+        str(folder / "glue"),
+        "--results-dir",
+        str(folder / "results"),
+        "--cache-dir",
+        str(folder / "cache"),
+    ]
     assert main(["run", "--methods", "deebert", *words, *places]) == 0
     return folder
 
@@ -222,12 +269,24 @@ def runs(done: Path) -> dict[str, RunRecord]:
 
 
 def places(done: Path) -> list[str]:
-    return ["--data-dir", str(done / "glue"), "--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), "--threads", "1"]
+    return [
+        "--data-dir",
+        str(done / "glue"),
+        "--results-dir",
+        str(done / "results"),
+        "--cache-dir",
+        str(done / "cache"),
+        "--threads",
+        "1",
+    ]
 
 
 def read_zip(path: Path) -> dict[str, list[list[str]]]:
     with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
-        return {name: [line.split("\t") for line in archive.read(name).decode().splitlines()] for name in archive.namelist()}
+        return {
+            name: [line.split("\t") for line in archive.read(name).decode().splitlines()]
+            for name in archive.namelist()
+        }
 
 
 def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
@@ -236,8 +295,21 @@ def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
     answer = say("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *places(done))
     assert answer.code == 3
     *short, missing = [[word.strip(":,;.") for word in line.split()] for line in answer.lines]
-    assert [word for word in missing if word in BY_NAME] == ["CoLA", "SST-2", "MRPC", "QQP", "QNLI", "WNLI"]
-    assert [word for line in short for word in line if word in BY_NAME] == ["STS-B", "MNLI-m", "MNLI-mm", "RTE", "AX"]  # of 20 rows each
+    assert [word for word in missing if word in BY_NAME] == [
+        "CoLA",
+        "SST-2",
+        "MRPC",
+        "QQP",
+        "QNLI",
+        "WNLI",
+    ]
+    assert [word for line in short for word in line if word in BY_NAME] == [
+        "STS-B",
+        "MNLI-m",
+        "MNLI-mm",
+        "RTE",
+        "AX",
+    ]  # of 20 rows each
     found = read_zip(tmp_path / "it.zip")
     assert list(found) == ["STS-B.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv", "AX.tsv"]
     for lines in found.values():
@@ -251,7 +323,9 @@ def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
 
 def test_other_test_row_numbers_are_named(say: Say, done: Path, tmp_path: Path) -> None:
     """Other numbers of test rows than the official ones are named."""
-    answer = say("submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *places(done))
+    answer = say(
+        "submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *places(done)
+    )
     assert answer.code == 3
     assert any(names_all(line, "RTE") and figures(line) == [20, 3_000] for line in answer.lines)
 
@@ -263,30 +337,54 @@ def test_last_exit_predicts_unless_told(say: Say, done: Path, tmp_path: Path) ->
     model's."""
     run_id = runs(done)["rte"].run_id
     outs = {}
-    for name, words in {"last": [], "none": ["--threshold", "0"], "all": ["--threshold", "9"]}.items():
+    for name, words in {
+        "last": [],
+        "none": ["--threshold", "0"],
+        "all": ["--threshold", "9"],
+    }.items():
         outs[name] = tmp_path / f"{name}.zip"
-        assert say("submit", run_id, "--out", str(outs[name]), "-q", *words, *places(done)).code == 3
+        assert (
+            say("submit", run_id, "--out", str(outs[name]), "-q", *words, *places(done)).code == 3
+        )
     assert outs["last"].read_bytes() == outs["none"].read_bytes()
-    words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), "--threshold", "9"]
+    words = [
+        "--results-dir",
+        str(done / "results"),
+        "--cache-dir",
+        str(done / "cache"),
+        "--threshold",
+        "9",
+    ]
     assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
     rows = [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)]
     answers = load(tmp_path / "model").answer(rows)
     assert {answer.exit for answer in answers} == {1}
-    assert [word for _, word in read_zip(outs["all"])["RTE.tsv"][1:]] == [answer.answer for answer in answers]
+    assert [word for _, word in read_zip(outs["all"])["RTE.tsv"][1:]] == [
+        answer.answer for answer in answers
+    ]
 
 
-def test_exported_regression_predicts_submission_numbers(say: Say, done: Path, tmp_path: Path) -> None:
+def test_exported_regression_predicts_submission_numbers(
+    say: Say, done: Path, tmp_path: Path
+) -> None:
     """An exported regression answers with the numbers of the submission."""
     run_id = runs(done)["stsb"].run_id
     early = ["--threshold", "1"]
-    assert say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *places(done)).code == 3
+    assert (
+        say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *places(done)).code
+        == 3
+    )
     words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), *early]
     assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
     model = load(tmp_path / "model")
     assert (model.card.labels, model.card.rule.policy) == ((), "patience")
-    answers = model.answer([(f"the film {number}", f"it was {number * 'not '}") for number in range(20)], 3)
+    answers = model.answer(
+        [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)], 3
+    )
     numbers = [min(max(float(answer.answer), 0.0), 5.0) for answer in answers]
-    assert [float(word) for _, word in read_zip(tmp_path / "it.zip")["STS-B.tsv"][1:]] == pytest.approx(numbers, abs=0.00051)
+    assert [
+        float(word) for _, word in read_zip(tmp_path / "it.zip")["STS-B.tsv"][1:]
+    ] == pytest.approx(numbers, abs=0.00051)
     assert {answer.probability for answer in answers} == {None}
     text = say("predict", str(tmp_path / "model"), "a", "b", "--threads", "1").out.split("\t")
     assert len(text) == 3
@@ -295,7 +393,18 @@ def test_exported_regression_predicts_submission_numbers(say: Say, done: Path, t
 def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
     """Mistakes of submit are one line and write nothing."""
     rte, stsb = runs(done)["rte"].run_id, runs(done)["stsb"].run_id
-    words = ["--methods", "bert", "--tasks", "demo-pair", "--limit", "8", "--epochs", "1", "--no-latency", "-q"]
+    words = [
+        "--methods",
+        "bert",
+        "--tasks",
+        "demo-pair",
+        "--limit",
+        "8",
+        "--epochs",
+        "1",
+        "--no-latency",
+        "-q",
+    ]
     assert say("run", *words, *places(done)).code == 0
     demo = runs(done)["demo-pair"].run_id
     (tmp_path / "there.zip").write_text("here")
@@ -306,7 +415,11 @@ def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
         ([], 2, ["RUN_ID"]),
         ([stsb, "--policy", "entropy", "--threshold", "0.1"], 2, [("entropy", "patience")]),
         ([rte, "--threshold", "-1"], 2, [("entropy", "-1.0", 0)]),
-        ([rte, "--out", str(tmp_path / "there.zip")], 2, [tmp_path / "there.zip", "--out", "--force"]),
+        (
+            [rte, "--out", str(tmp_path / "there.zip")],
+            2,
+            [tmp_path / "there.zip", "--out", "--force"],
+        ),
         ([rte, "--out", str(tmp_path / "it.tar")], 2, ["--out", tmp_path / "it.tar", ".zip"]),
         ([rte, "--data-dir", str(tmp_path)], 2, [tmp_path / "RTE" / "test.tsv", "--data-dir"]),
         ([rte, "--cache-dir", str(tmp_path / "none")], 3, [rte, tmp_path / "none", "harness run"]),
@@ -314,5 +427,9 @@ def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     ]
     before = everything_under(tmp_path)
     for words, code, names in cases:
-        assert_one_line(say("submit", *places(done), "-q", "--out", str(tmp_path / "it.zip"), *words), code, names)
+        assert_one_line(
+            say("submit", *places(done), "-q", "--out", str(tmp_path / "it.zip"), *words),
+            code,
+            names,
+        )
         assert everything_under(tmp_path) == before

@@ -58,7 +58,9 @@ def test_csv_columns_never_depend_on_runs(store: ResultsStore, tmp_path: Path) -
 
     one, other = header(store.records()[0], "bert"), header([single("pabee", 1, task="mrpc")], None)
     assert one == other
-    assert {"rows.train", "scores.pearson.mean", "latency_ratio.deviation", "composed"} <= set(one.split(","))
+    assert {"rows.train", "scores.pearson.mean", "latency_ratio.deviation", "composed"} <= set(
+        one.split(",")
+    )
 
 
 def test_csv_has_every_row_figure() -> None:
@@ -73,7 +75,9 @@ def test_csv_marks_composed_latency(store: ResultsStore) -> None:
     assert {(row["point"], row["composed"]) for row in rows if row["method"] == "deebert"} == {
         ("exit 4", "False"), ("MACs <= 3/4", "True"), ("MACs <= 1/2", "True"), ("MACs <= 1/4", "True"),
     }  # fmt: skip
-    assert {(row["rows.train"], row["rows.dev"], row["train_rows"]) for row in rows} == {("2000", "40", "")}
+    assert {(row["rows.train"], row["rows.dev"], row["train_rows"]) for row in rows} == {
+        ("2000", "40", "")
+    }
 
 
 def test_csv_ratios_need_a_reference(store: ResultsStore) -> None:
@@ -94,7 +98,11 @@ def test_json_holds_same_figures(store: ResultsStore) -> None:
     assert comparison["constant_scores"] == {"accuracy": 0.527}
     assert sorted(comparison["runs"]) == sorted(record.run_id for record in records)
     row = next(row for row in comparison["rows"] if row["point"] == "MACs <= 3/4")
-    assert row["scores"]["accuracy"] == {"mean": pytest.approx(0.625), "deviation": pytest.approx(0.25 / 2**0.5), "count": 2}
+    assert row["scores"]["accuracy"] == {
+        "mean": pytest.approx(0.625),
+        "deviation": pytest.approx(0.25 / 2**0.5),
+        "count": 2,
+    }
     assert comparison["curves"][0]["scores"]["1/8"] is None
     assert len(comparison["exits"]) == 3
 
@@ -123,7 +131,10 @@ def test_text_outside_markers_is_kept(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(END.encode() + after)
 
 
-@pytest.mark.parametrize("content", ["", "no markers", f"{BEGIN}\nonly", f"{END}\nonly", f"{END}\nin the wrong order\n{BEGIN}"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "no markers", f"{BEGIN}\nonly", f"{END}\nonly", f"{END}\nin the wrong order\n{BEGIN}"],
+)
 def test_file_without_markers_is_refused(content: str, tmp_path: Path) -> None:
     """A file without the markers is refused and stays as it is."""
     path = tmp_path / "README.md"
@@ -145,7 +156,9 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
         assert names_all(one_line(caught), path)
 
 
-def test_damaged_run_leaves_file_alone(store: ResultsStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_run_leaves_file_alone(
+    store: ResultsStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A damaged run leaves the file as it is.
 
     A report without that run would take the place of one that has it."""

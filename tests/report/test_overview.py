@@ -40,7 +40,18 @@ MAIN = (
 UNTIMED, TWO_METRICS = MAIN[:-3], ("method", "point", "n", "score", "second", *MAIN[4:-3])
 """Of runs that were not timed; and with a second metric."""
 CURVE = ("method", "policy", "figure", *BUDGETS)
-EXITS = ("method", "exit", "score", "parameters", "macs", "macs_128", "static_1", "path_1", "static_32", "path_32")
+EXITS = (
+    "method",
+    "exit",
+    "score",
+    "parameters",
+    "macs",
+    "macs_128",
+    "static_1",
+    "path_1",
+    "static_32",
+    "path_32",
+)
 LIVE = (
     "method", "seed", "policy", "threshold", "batch", "rows", "rounds", "tokens", "device", "precision", "threads",
     "score", "layers", "ms", "reference", "its_ms", "ratio",
@@ -52,7 +63,10 @@ def tables(markdown: str) -> list[list[list[str]]]:
     """The rows of the tables of a markdown text, headers first; every row must have as many cells as there are headers."""
     found = []
     for block in re.findall(r"(?:^\|.*\|\n?)+", markdown, re.MULTILINE):
-        header, rule, *rows = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.strip().splitlines()]
+        header, rule, *rows = [
+            [cell.strip() for cell in line.strip().strip("|").split("|")]
+            for line in block.strip().splitlines()
+        ]
         assert all(re.fullmatch(r":?-+:?", cell) for cell in rule)
         assert {len(row) for row in rows} == {len(header)}
         found.append([header, *rows])
@@ -65,7 +79,11 @@ def columns(table: list[list[str]], names: Sequence[str]) -> Table:
 
 
 def row_of(table: Table, method: str, **cells: str) -> dict[str, str]:
-    (row,) = [row for row in table if row["method"] == method and all(row[name] == value for name, value in cells.items())]
+    (row,) = [
+        row
+        for row in table
+        if row["method"] == method and all(row[name] == value for name, value in cells.items())
+    ]
     return row
 
 
@@ -128,7 +146,9 @@ def test_three_speedups_have_own_columns(markdown: str) -> None:
 
 
 def test_megaflops_are_twice_megamacs(tmp_path: Path) -> None:
-    (table, _) = tables(render(ResultsStore(tmp_path), [single("bert", 1, macs=8e6)], "bert", "markdown"))
+    (table, _) = tables(
+        render(ResultsStore(tmp_path), [single("bert", 1, macs=8e6)], "bert", "markdown")
+    )
     row = row_of(columns(table, UNTIMED), "bert")
     assert (row["macs"], row["flops"]) == ("8.0", "16.0")
 
@@ -175,7 +195,9 @@ def test_caption_names_rows_and_conditions(tmp_path: Path) -> None:
     """The caption has the figures that the table rests on."""
     records = [timed(single("bert", seed), "bert", 1.25) for seed in (1, 2)]
     rows = {"train": 2000, "selection": 101, "calibration": 301, "dev": 277}
-    records = [identified(replace(record, data=replace(record.data, rows=rows))) for record in records]
+    records = [
+        identified(replace(record, data=replace(record.data, rows=rows))) for record in records
+    ]
     text = render(ResultsStore(tmp_path), records, "bert", "markdown")
     said = text.split("\n\n")[1]
     assert names_in_order(said, "dev", 277)
@@ -183,7 +205,9 @@ def test_caption_names_rows_and_conditions(tmp_path: Path) -> None:
     assert names_in_order(said, "calibration", 301)
     # repeated rows, tokens on average, seeds, training rows, tokens at most, rows cut, threads
     assert names_all(said, 7, 20.5, "1, 2", 2000, 128, 6, "float32", "A processor", 2, "bert")
-    (one, thirty_two) = re.findall(r"(\d+) \D*(\d+) \D*(1|32)(?![.\d])", said.partition("A processor")[2])
+    (one, thirty_two) = re.findall(
+        r"(\d+) \D*(\d+) \D*(1|32)(?![.\d])", said.partition("A processor")[2]
+    )
     assert (one, thirty_two) == (("20", "20", "1"), ("10", "10", "32"))  # fewest and most rounds
     assert "train-rows" not in said
     (title,) = titles_of(text)
@@ -192,17 +216,34 @@ def test_caption_names_rows_and_conditions(tmp_path: Path) -> None:
 
 def test_regression_caption_has_patience_tolerances(tmp_path: Path, markdown: str) -> None:
     """The caption of a regression says what patience calls agreement."""
-    exits = [make_exit(layer, {"pearson": 0.5, "spearman": 0.5}, 4e6 * layer, 4.0, 4.0) for layer in (2, 4)]
-    store, runs = ResultsStore(tmp_path / "regression"), [make_record("bert", 1, exits[-1:], task="stsb")]
+    exits = [
+        make_exit(layer, {"pearson": 0.5, "spearman": 0.5}, 4e6 * layer, 4.0, 4.0)
+        for layer in (2, 4)
+    ]
+    store, runs = (
+        ResultsStore(tmp_path / "regression"),
+        [make_record("bert", 1, exits[-1:], task="stsb")],
+    )
     assert not names_all(prose_of(render(store, runs, "bert", "markdown")), 0.1)
     for tolerance in (0.25, 0.5):
         run = make_record("pabee", 1, exits, "patience", task="stsb")
         settings = {**run.spec.settings, "tolerance": tolerance}
-        runs.append(identified(replace(run, tolerance=tolerance, spec=replace(run.spec, settings=settings))))
+        runs.append(
+            identified(replace(run, tolerance=tolerance, spec=replace(run.spec, settings=settings)))
+        )
     for run in runs:
         layers = [exit_.layer for exit_ in run.exits]
-        save_run(store, run, {split: random_trace(1, layers, classes=1) for split in ("dev", "selection", "calibration")})
-    assert names_in_order(prose_of(render(store, store.records()[0], "bert", "markdown")), "bert", 0.25, 0.5)
+        save_run(
+            store,
+            run,
+            {
+                split: random_trace(1, layers, classes=1)
+                for split in ("dev", "selection", "calibration")
+            },
+        )
+    assert names_in_order(
+        prose_of(render(store, store.records()[0], "bert", "markdown")), "bert", 0.25, 0.5
+    )
     assert not names_all(prose_of(markdown), 0.1)  # no regression
 
 
@@ -218,7 +259,11 @@ def test_limited_runs_stand_apart(store: ResultsStore) -> None:
     assert [sum(names_all(title, rows) for title in titles) for rows in (64, 500)] == [1, 1]
     assert text.count("--train-rows 500") == 1
     mains = [columns(table, MAIN) for table in tables(text) if len(table[0]) == len(MAIN)]
-    assert sorted(row["n"] for table in mains for row in table if row["method"] == "bert") == ["1", "1", "2"]
+    assert sorted(row["n"] for table in mains for row in table if row["method"] == "bert") == [
+        "1",
+        "1",
+        "2",
+    ]
 
 
 @pytest.mark.parametrize("reference", [None, "bert"])
@@ -227,7 +272,12 @@ def test_ratios_without_reference_are_dashes(reference: str | None, store: Resul
     records = [record for record in store.records()[0] if record.spec.method == "deebert"]
     text = render(store, records, reference, "markdown")
     main = columns(tables(text)[0], MAIN)
-    assert [row["point"] for row in main[1:]] == ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
+    assert [row["point"] for row in main[1:]] == [
+        "exit 4",
+        "MACs <= 3/4",
+        "MACs <= 1/2",
+        "MACs <= 1/4",
+    ]
     for row in main:
         assert [row[name] for name in RATIOS] == ["-", "-", "-"], row["point"]
     assert main[1]["score"] == "76.5 ± 0.7"
@@ -237,11 +287,20 @@ def test_ratios_without_reference_are_dashes(reference: str | None, store: Resul
 def test_untimed_report_omits_latency(tmp_path: Path) -> None:
     """Runs that were not timed have no latency columns, and no prose about a clock."""
     with_latency = replace(single("bert", 1), latency=make_latency("bert", 4.0, [1.25]))
-    record = replace(with_latency, exits=(replace(with_latency.exits[0], static_ms={}, path_ms={}),), latency=None)
-    untimed, clocked = (render(ResultsStore(tmp_path), [identified(one)], "bert", "markdown") for one in (record, with_latency))
+    record = replace(
+        with_latency,
+        exits=(replace(with_latency.exits[0], static_ms={}, path_ms={}),),
+        latency=None,
+    )
+    untimed, clocked = (
+        render(ResultsStore(tmp_path), [identified(one)], "bert", "markdown")
+        for one in (record, with_latency)
+    )
     assert [len(table[0]) for table in tables(untimed)] == [len(UNTIMED), len(EXITS) - 4]
     assert [len(table[0]) for table in tables(clocked)] == [len(MAIN), len(EXITS)]
-    of_the_clock = set(re.findall(r"\w+", prose_of(clocked))) - set(re.findall(r"\w+", prose_of(untimed)))
+    of_the_clock = set(re.findall(r"\w+", prose_of(clocked))) - set(
+        re.findall(r"\w+", prose_of(untimed))
+    )
     assert {"10", "32"} < of_the_clock  # rounds at a batch size
     assert "harness time" in prose_of(clocked)
     assert "harness time" not in prose_of(untimed)
@@ -251,8 +310,12 @@ def test_untimed_rows_show_dashes(tmp_path: Path) -> None:
     """Of runs of which some were timed the others have dashes."""
     first = identified(replace(single("bert", 1), latency=make_latency("bert", 4.0, [1.25])))
     other = single("pabee", 1)
-    other = identified(replace(other, exits=(replace(other.exits[0], static_ms={}, path_ms={}),), latency=None))
-    main = columns(tables(render(ResultsStore(tmp_path), [first, other], "bert", "markdown"))[0], MAIN)
+    other = identified(
+        replace(other, exits=(replace(other.exits[0], static_ms={}, path_ms={}),), latency=None)
+    )
+    main = columns(
+        tables(render(ResultsStore(tmp_path), [first, other], "bert", "markdown"))[0], MAIN
+    )
     assert [(row_of(main, method)["ms"], row_of(main, method)["latency_ratio"]) for method in ("bert", "pabee")] == [
         ("4.00", "1.25"), ("-", "-"),
     ]  # fmt: skip
@@ -260,19 +323,31 @@ def test_untimed_rows_show_dashes(tmp_path: Path) -> None:
 
 def test_every_metric_has_its_column(tmp_path: Path) -> None:
     """Every metric of a task has its column."""
-    main, exits = tables(render(ResultsStore(tmp_path), [single("bert", 1, task="mrpc")], "bert", "markdown"))
+    main, exits = tables(
+        render(ResultsStore(tmp_path), [single("bert", 1, task="mrpc")], "bert", "markdown")
+    )
     row = row_of(columns(main, TWO_METRICS), "bert")
     assert (row["score"], row["second"]) == ("50.0", "25.0")
-    assert [names_all(main[0][place], metric) for place, metric in ((3, "f1"), (4, "accuracy"))] == [True, True]
+    assert [
+        names_all(main[0][place], metric) for place, metric in ((3, "f1"), (4, "accuracy"))
+    ] == [True, True]
     assert exits[2][2] == "50.0"
     assert names_all(exits[0][2], "f1")
 
 
 def test_variants_have_own_rows(tmp_path: Path) -> None:
     records = [single("bert", 1), single("bert", 1)]
-    records[1] = identified(replace(records[1], spec=replace(records[1].spec, settings={**records[1].spec.settings, "epochs": 5})))
+    records[1] = identified(
+        replace(
+            records[1],
+            spec=replace(records[1].spec, settings={**records[1].spec.settings, "epochs": 5}),
+        )
+    )
     (table, _) = tables(render(ResultsStore(tmp_path), records, "bert", "markdown"))
-    assert [row["method"] for row in columns(table, UNTIMED)[1:]] == ["bert (epochs=3)", "bert (epochs=5)"]
+    assert [row["method"] for row in columns(table, UNTIMED)[1:]] == [
+        "bert (epochs=3)",
+        "bert (epochs=5)",
+    ]
 
 
 def test_live_timings_are_listed(store: ResultsStore, markdown: str) -> None:
@@ -282,10 +357,25 @@ def test_live_timings_are_listed(store: ResultsStore, markdown: str) -> None:
     store.add_timing(record, make_timing(record.run_id, 0.25))
     text = render(store, store.records()[0], "bert", "markdown")
     row = row_of(columns(tables(text)[3], LIVE), "deebert")
-    assert (row["seed"], row["policy"], row["threshold"], row["batch"]) == (str(record.spec.seed), "entropy", "0.25", "8")
+    assert (row["seed"], row["policy"], row["threshold"], row["batch"]) == (
+        str(record.spec.seed),
+        "entropy",
+        "0.25",
+        "8",
+    )
     assert (row["precision"], row["threads"], row["layers"]) == ("float32", "2", "2.75")
-    assert (row["rows"], row["rounds"], row["tokens"], row["score"]) == ("4", "5", "22.5", "accuracy=62.5")
-    assert (row["ms"], row["reference"], row["its_ms"], row["ratio"]) == ("4.00", "bert", "8.00", "2.25 [1.75, 2.50]")
+    assert (row["rows"], row["rounds"], row["tokens"], row["score"]) == (
+        "4",
+        "5",
+        "22.5",
+        "accuracy=62.5",
+    )
+    assert (row["ms"], row["reference"], row["its_ms"], row["ratio"]) == (
+        "4.00",
+        "bert",
+        "8.00",
+        "2.25 [1.75, 2.50]",
+    )
     assert names_in_order(prose_of(text), "harness time", "accuracy", 52.7)
 
 
@@ -308,14 +398,21 @@ def test_caption_gives_clock_spread(tmp_path: Path) -> None:
 
     Quartiles 2 and 3 of one ratio are 1.5 times apart."""
     latency = make_latency("bert", 4.0, [1.25])
-    unsteady = {size: tuple(replace(ratio, q1=2.0, q3=3.0) for ratio in ratios) for size, ratios in latency.path_ratio.items()}
+    unsteady = {
+        size: tuple(replace(ratio, q1=2.0, q3=3.0) for ratio in ratios)
+        for size, ratios in latency.path_ratio.items()
+    }
     record = identified(replace(single("bert", 1), latency=replace(latency, path_ratio=unsteady)))
     text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
     assert names_in_order(prose_of(text), 20, 20, 1, "1.50", 10, 10, 32, "1.50")
     assert not names_all(prose_of(text), STEADY)
     assert "?" not in text  # the row's own ratio is the static exit's, which was steady
     static = {"1": tuple(replace(ratio, q1=1.0, q3=1.4) for ratio in latency.reference_ratio["1"])}
-    record = identified(replace(record, latency=replace(latency, reference_ratio={**latency.reference_ratio, **static})))
+    record = identified(
+        replace(
+            record, latency=replace(latency, reference_ratio={**latency.reference_ratio, **static})
+        )
+    )
     text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
     (table, *_) = tables(text)
     assert row_of(columns(table, MAIN), "bert")["latency_ratio"] == "? 1.25"
@@ -325,12 +422,23 @@ def test_caption_gives_clock_spread(tmp_path: Path) -> None:
 def test_titles_tell_tables_apart(tmp_path: Path) -> None:
     """Tables of one task are told apart by what differs."""
     record = single("bert", 1)
-    other = identified(replace(record, environment=replace(record.environment, precision="bf"), spec=replace(record.spec, max_length=64)))
-    text = render(ResultsStore(tmp_path), [record, other, single("bert", 1, task="mrpc")], "bert", "markdown")
+    other = identified(
+        replace(
+            record,
+            environment=replace(record.environment, precision="bf"),
+            spec=replace(record.spec, max_length=64),
+        )
+    )
+    text = render(
+        ResultsStore(tmp_path), [record, other, single("bert", 1, task="mrpc")], "bert", "markdown"
+    )
     *titles, average = titles_of(text)
     assert names_in_order(average, "GLUE", "tiny")  # of rte at 128 tokens and mrpc
     mrpc, long, short = sorted(titles, key=lambda title: (title.split()[0], names_all(title, 64)))
-    assert all(names_in_order(title, task, "tiny") for title, task in ((mrpc, "mrpc"), (long, "rte"), (short, "rte")))
+    assert all(
+        names_in_order(title, task, "tiny")
+        for title, task in ((mrpc, "mrpc"), (long, "rte"), (short, "rte"))
+    )
     assert figures(mrpc) == []
     assert names_all(long, 128, "float32")
     assert names_all(short, 64, "bf")
@@ -342,21 +450,33 @@ def test_caption_places_rows_by_processor(tmp_path: Path) -> None:
     alone = render(ResultsStore(tmp_path), [record, pabee], "bert", "markdown").split("\n\n")[1]
     assert names_in_order(alone, "float32", "A processor", 2, "bert")
     assert "pabee" not in alone
-    other = identified(replace(pabee, environment=replace(pabee.environment, device="Another", threads=1)))
-    text = render(ResultsStore(tmp_path), [record, other, pabee, single("pabee", 2)], "bert", "markdown")
+    other = identified(
+        replace(pabee, environment=replace(pabee.environment, device="Another", threads=1))
+    )
+    text = render(
+        ResultsStore(tmp_path), [record, other, pabee, single("pabee", 2)], "bert", "markdown"
+    )
     there = ("Another", 1, "pabee (device=Another, threads=1)")
     assert names_in_order(text.split("\n\n")[1], "A processor", 2, "bert, pabee", *there, "bert")
 
 
 def test_remarks_are_merged_over_methods(tmp_path: Path) -> None:
     """What methods could not do stands there once, with their names."""
-    plain, lacking = single("bert", 1), [replace(single(name, 1), remarks=("words are few",)) for name in ("tinybert", "distilbert")]
+    plain, lacking = (
+        single("bert", 1),
+        [
+            replace(single(name, 1), remarks=("words are few",))
+            for name in ("tinybert", "distilbert")
+        ],
+    )
     records = [plain, *(identified(record) for record in lacking)]
     text = render(ResultsStore(tmp_path), records, "bert", "markdown")
     (paragraph,) = [paragraph for paragraph in text.split("\n\n") if "words are few" in paragraph]
     assert names_in_order(paragraph, "distilbert", "tinybert", "words are few")
     assert text.count("words are few") == 1
-    (comparison,) = json.loads(render(ResultsStore(tmp_path), records, "bert", "json"))["comparisons"]
+    (comparison,) = json.loads(render(ResultsStore(tmp_path), records, "bert", "json"))[
+        "comparisons"
+    ]
     assert len(comparison["remarks"]) == 1
 
 
@@ -380,7 +500,9 @@ def test_damaged_runs_are_not_sound(store: ResultsStore) -> None:
     """A run whose trace or timing is damaged is not sound."""
     records = store.records()[0]
     torn, mistimed, *rest = records
-    (store.folder("rte", torn.spec.method, torn.run_id) / "trace.selection.npz").write_bytes(b"PK torn")
+    (store.folder("rte", torn.spec.method, torn.run_id) / "trace.selection.npz").write_bytes(
+        b"PK torn"
+    )
     store.add_timing(mistimed, make_timing(mistimed.run_id, 0.25)).write_text("{")
     sound, problems = store.sound(records)
     assert sound == rest
@@ -409,7 +531,9 @@ def test_every_form_is_deterministic(store: ResultsStore) -> None:
         (Mean(2.345678, 0.0, 2), 2, 1.0, "2.35"),
     ],
 )
-def test_figure_shows_deviation_over_seeds(value: Mean | None, digits: int, times: float, shown: str) -> None:
+def test_figure_shows_deviation_over_seeds(
+    value: Mean | None, digits: int, times: float, shown: str
+) -> None:
     """A figure shows its deviation when there are several seeds."""
     assert number(value, digits, times) == shown
 
@@ -424,7 +548,13 @@ def test_partial_ratio_gives_its_seeds(tmp_path: Path) -> None:
 
 def test_tasks_without_methods_are_omitted(store: ResultsStore) -> None:
     """Tasks without a row of the methods are left out."""
-    text = render(store, [*store.records()[0], single("bert", 1, task="mrpc")], "bert", "markdown", ["deebert"])
+    text = render(
+        store,
+        [*store.records()[0], single("bert", 1, task="mrpc")],
+        "bert",
+        "markdown",
+        ["deebert"],
+    )
     (title,) = titles_of(text)
     assert names_in_order(title, "rte", "tiny")
     assert "mrpc" not in text

@@ -73,7 +73,9 @@ def variants() -> list[RunRecord]:
     plain, other = single("tinybert", 1, 0.6), single("tinybert", 1, 0.65)
     changes = [{"epochs": 7}, {"epochs": 7, "general": False}]
     plain, other = (
-        identified(replace(record, spec=replace(record.spec, settings={"general": True} | of), changed=of))
+        identified(
+            replace(record, spec=replace(record.spec, settings={"general": True} | of), changed=of)
+        )
         for record, of in zip((plain, other), changes, strict=True)
     )
     there = replace(plain.environment, device="Another", threads=1)
@@ -91,18 +93,26 @@ def disturbed() -> RunRecord:
 
 def remarked() -> list[RunRecord]:
     remark = ("a remark of the method",)
-    return [identified(replace(single(name, 1, 0.4, "mrpc"), remarks=remark)) for name in ("bert", "tinybert")]
+    return [
+        identified(replace(single(name, 1, 0.4, "mrpc"), remarks=remark))
+        for name in ("bert", "tinybert")
+    ]
 
 
 def on_mnli() -> RunRecord:
-    record = make_record("bert", 1, [make_exit(4, {"accuracy": 0.8}, 8000.0, 4.0, 4.0)], task="mnli")
+    record = make_record(
+        "bert", 1, [make_exit(4, {"accuracy": 0.8}, 8000.0, 4.0, 4.0)], task="mnli"
+    )
     rows = record.data.rows | {"mismatched": 40}
     scores = SplitScores({"accuracy": 0.25}, ({"accuracy": 0.6},))
     return identified(replace(record, mismatched=scores, data=replace(record.data, rows=rows)))
 
 
 def save_regression(store: ResultsStore) -> None:
-    exits = [make_exit(layer, {"pearson": 0.5, "spearman": 0.5}, 2000.0 * layer, 4.0, 4.0) for layer in (2, 4)]
+    exits = [
+        make_exit(layer, {"pearson": 0.5, "spearman": 0.5}, 2000.0 * layer, 4.0, 4.0)
+        for layer in (2, 4)
+    ]
     record = replace(make_record("pabee", 1, exits, "patience", task="stsb"), tolerance=0.25)
     traces = {split: random_trace(place, (2, 4), classes=1) for place, split in enumerate(SPLITS)}
     save_run(store, identified(record), traces)
@@ -110,7 +120,9 @@ def save_regression(store: ResultsStore) -> None:
 
 def save_swapped(store: ResultsStore) -> None:
     """A model that was not trained here, with its labels in another order."""
-    record = make_record("bert", 1, [make_exit(4, {"accuracy": 0.1}, 8000.0, 4.0, 4.0)], task="sst2")
+    record = make_record(
+        "bert", 1, [make_exit(4, {"accuracy": 0.1}, 8000.0, 4.0, 4.0)], task="sst2"
+    )
     use = replace(record.stages[0], report=replace(record.stages[0].report, steps=0))
     labels = np.array([0, 1, 1, 0, 1, 0, 1, 1, 0, 1])
     answers = np.where(np.arange(10) < 9, 1 - labels, labels)
@@ -126,7 +138,11 @@ def shortened(text: str) -> str:
 
 def on_tasks(store: ResultsStore, *tasks: str) -> list[RunRecord]:
     """The runs on all rows of these tasks."""
-    return [record for record in store.records()[0] if record.spec.task in tasks and record.spec.limit is None]
+    return [
+        record
+        for record in store.records()[0]
+        if record.spec.task in tasks and record.spec.limit is None
+    ]
 
 
 def test_overview_matches_snapshot(store: ResultsStore, snapshot: SnapshotAssertion) -> None:
@@ -134,20 +150,30 @@ def test_overview_matches_snapshot(store: ResultsStore, snapshot: SnapshotAssert
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_glue_average_matches_snapshot(form: str, store: ResultsStore, snapshot: SnapshotAssertion) -> None:
+def test_glue_average_matches_snapshot(
+    form: str, store: ResultsStore, snapshot: SnapshotAssertion
+) -> None:
     """The report of one method on two tasks, with the average over them."""
     text = render(store, on_tasks(store, "cola", "mnli"), "bert", form, ["bert"])
     assert shortened(text) == snapshot
 
 
-@pytest.mark.parametrize(("budget", "form"), [*(("2.5KMAC", form) for form in FORMS), ("7ms", "markdown")])
-def test_budget_report_matches_snapshot(budget: str, form: str, store: ResultsStore, snapshot: SnapshotAssertion) -> None:
+@pytest.mark.parametrize(
+    ("budget", "form"), [*(("2.5KMAC", form) for form in FORMS), ("7ms", "markdown")]
+)
+def test_budget_report_matches_snapshot(
+    budget: str, form: str, store: ResultsStore, snapshot: SnapshotAssertion
+) -> None:
     text = render_budget(store, on_tasks(store, "rte"), parse_budget(budget), form)
     assert shortened(text) == snapshot
 
 
-@pytest.mark.parametrize(("against", "form"), [*(("bert", form) for form in FORMS), (PLAIN, "markdown")])
-def test_differences_match_snapshot(against: str, form: str, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+@pytest.mark.parametrize(
+    ("against", "form"), [*(("bert", form) for form in FORMS), (PLAIN, "markdown")]
+)
+def test_differences_match_snapshot(
+    against: str, form: str, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     store = ResultsStore(tmp_path / "few")
     save_trained(store, single("bert", 1), *variants()[:2])
     text = render_differences(store, store.records()[0], against, "bert", form)

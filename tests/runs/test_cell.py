@@ -67,7 +67,9 @@ def test_every_cell_has_record_and_traces(done: Path) -> None:
     found = records(done)
     assert set(found) == {"bert", "deebert", "pabee"}
     for record in found.values():
-        folder = ResultsStore(done / "results").folder("demo-pair", record.spec.method, record.run_id)
+        folder = ResultsStore(done / "results").folder(
+            "demo-pair", record.spec.method, record.run_id
+        )
         names = {path.name for path in folder.iterdir()}
         assert names == {"record.json", *TRACES.values()}
 
@@ -90,7 +92,9 @@ def test_latency_reaches_every_exit(done: Path) -> None:
         for measured in record.exits:
             assert set(measured.static_ms) == set(measured.path_ms) == {"1", "4"}
             assert all(q.q1 <= q.median <= q.q3 and q.q1 > 0 for q in measured.static_ms.values())
-        assert [len(ratios) for ratios in record.latency.reference_ratio.values()] == [len(record.exits)] * 2
+        assert [len(ratios) for ratios in record.latency.reference_ratio.values()] == [
+            len(record.exits)
+        ] * 2
 
 
 def test_last_deebert_exit_is_bert(done: Path) -> None:
@@ -113,7 +117,9 @@ def test_second_run_finds_everything_stored(done: Path, capsys: pytest.CaptureFi
     assert {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")} == before
 
 
-def test_cached_stages_take_no_step(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_stages_take_no_step(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run without its results takes no optimiser step."""
 
     def no_training(*_: object) -> None:
@@ -124,7 +130,10 @@ def test_cached_stages_take_no_step(done: Path, tmp_path: Path, monkeypatch: pyt
     assert harness(tmp_path, *QUICK, "--no-latency") == 0
     assert all(use.reused for record in records(tmp_path).values() for use in record.stages)
     for method, record in records(tmp_path).items():
-        first, again = (ResultsStore(folder / "results").trace(records(folder)[method]) for folder in (done, tmp_path))
+        first, again = (
+            ResultsStore(folder / "results").trace(records(folder)[method])
+            for folder in (done, tmp_path)
+        )
         assert np.array_equal(first.logits, again.logits)
         assert record.exits[-1].scores == records(done)[method].exits[-1].scores
 
@@ -134,9 +143,13 @@ def test_dry_run_tells_stored_cells(done: Path, capsys: pytest.CaptureFixture[st
     assert harness(done, *QUICK, "--seeds", "1,2", "--dry-run") == 0
     cells = planned(capsys.readouterr().out)
     assert {(cell.method, cell.seed, cell.stored) for cell in cells} == {
-        (method, seed, seed == "1") for method in ("bert", "deebert", "pabee") for seed in ("1", "2")
+        (method, seed, seed == "1")
+        for method in ("bert", "deebert", "pabee")
+        for seed in ("1", "2")
     }
-    assert {cell.run for cell in cells if cell.stored} == {record.run_id for record in records(done).values()}
+    assert {cell.run for cell in cells if cell.stored} == {
+        record.run_id for record in records(done).values()
+    }
     assert len(records(done)) == 3
 
 
@@ -156,14 +169,20 @@ def test_dry_run_tells_stored_cells(done: Path, capsys: pytest.CaptureFixture[st
         ("--set", "bert.learning_rates=1e-3"),
     ],
 )
-def test_result_changes_change_the_run(done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_result_changes_change_the_run(
+    done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whatever changes a result changes the run."""
     assert harness(done, *QUICK, "--methods", "bert", *change, "--dry-run") == 0
     assert [cell.stored for cell in planned(capsys.readouterr().out)] == [False]
 
 
-@pytest.mark.parametrize("same", [("--set", "bert.epochs=1"), ("--set", "bert.batch_size=16"), ("--reference", "bert")])
-def test_no_change_keeps_the_run(done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "same", [("--set", "bert.epochs=1"), ("--set", "bert.batch_size=16"), ("--reference", "bert")]
+)
+def test_no_change_keeps_the_run(
+    done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """What changes no result changes no run.
 
     Settings that say what holds anyway, also of the reference that pabee is timed against."""
@@ -187,7 +206,11 @@ def test_failing_cell_stops_no_grid(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(("failing", "code"), [({"bert"}, 3), ({"bert", "pabee"}, 2)])
 def test_codes_of_failing_cells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failing: set[str], code: int
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failing: set[str],
+    code: int,
 ) -> None:
     """A mistake that stops some cells is incomplete; one that stops all is the user's."""
 
@@ -206,10 +229,27 @@ def test_codes_of_failing_cells(
 def test_live_predictions_score_as_trace(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Live answers score as the trace says."""
     store, record = ResultsStore(done / "results"), records(done)["pabee"]
-    words = ("--policy", "patience", "--threshold", "1", "--batch-size", "8", "--rounds", "3", "--threads", "1")
+    words = (
+        "--policy",
+        "patience",
+        "--threshold",
+        "1",
+        "--batch-size",
+        "8",
+        "--rounds",
+        "3",
+        "--threads",
+        "1",
+    )
     assert harness(done, "time", record.run_id, *words) == 0
     (timing,) = store.timings(record)
-    curve = sweep(make_policy(Rule("patience"), 2), store.trace(record), record.costs, ("accuracy",), np.array([1.0]))
+    curve = sweep(
+        make_policy(Rule("patience"), 2),
+        store.trace(record),
+        record.costs,
+        ("accuracy",),
+        np.array([1.0]),
+    )
     assert timing.scores["accuracy"] == pytest.approx(curve.scores["accuracy"][0])
     assert timing.mean_layers == pytest.approx(curve.layers[0], abs=1e-4)
     assert timing.rows == 64
@@ -218,7 +258,9 @@ def test_live_predictions_score_as_trace(done: Path, capsys: pytest.CaptureFixtu
     assert_names(caption, "accuracy", round(100 * record.constant_scores["accuracy"], 1))
 
 
-def test_live_timing_reads_cached_rows(done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_live_timing_reads_cached_rows(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Live timing takes the rows that the run left in the cache.
 
     The task's files are not asked for; where the cache has lost the rows they are."""
@@ -227,11 +269,29 @@ def test_live_timing_reads_cached_rows(done: Path, monkeypatch: pytest.MonkeyPat
         raise HarnessError("the files were asked for")
 
     record = records(done)["deebert"]
-    words = ("time", record.run_id, "--threshold", "0.3", "--rounds", "3", "--limit", "5", "--threads", "1", "--precision", "bf16")
+    words = (
+        "time",
+        record.run_id,
+        "--threshold",
+        "0.3",
+        "--rounds",
+        "3",
+        "--limit",
+        "5",
+        "--threads",
+        "1",
+        "--precision",
+        "bf16",
+    )
     monkeypatch.setattr("harness.measure.live.load_data", no_files)
     assert harness(done, *words) == 0
     (timing,) = ResultsStore(done / "results").timings(record)
-    assert (timing.rows, timing.rounds, timing.precision, timing.reference) == (5, 3, "bfloat16", "bert")
+    assert (timing.rows, timing.rounds, timing.precision, timing.reference) == (
+        5,
+        3,
+        "bfloat16",
+        "bert",
+    )
     shutil.move(done / "cache" / "rows", done / "cache" / "away")
     assert harness(done, *words) == 2
     shutil.move(done / "cache" / "away", done / "cache" / "rows")
@@ -244,7 +304,21 @@ def test_timing_may_be_thrown_away(done: Path, capsys: pytest.CaptureFixture[str
     On the threads of the run unless others are asked for."""
     record, store = records(done)["deebert"], ResultsStore(done / "results")
     before = store.timings(record)
-    assert harness(done, "time", record.run_id, "--threshold", "0.2", "--rounds", "3", "--limit", "5", "--no-store") == 0
+    assert (
+        harness(
+            done,
+            "time",
+            record.run_id,
+            "--threshold",
+            "0.2",
+            "--rounds",
+            "3",
+            "--limit",
+            "5",
+            "--no-store",
+        )
+        == 0
+    )
     _, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     rows, threads = cells[5], cells[10]
@@ -261,7 +335,9 @@ assert main(["sweep", {records(done)["deebert"].run_id!r}, "--policy", "entropy"
              "--results-dir", {str(done / "results")!r}]) == 0
 assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
 """
-    child = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    child = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     curve = json.loads(child.stdout)
     assert curve[0]["layers"] < curve[-1]["layers"] == 4.0
 
@@ -293,10 +369,19 @@ def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
 
 def epochs_finished(cache: Path) -> int:
     """Epochs in the reports and states that stages have left."""
-    reports = [json.loads(path.read_text(encoding="utf-8"))["report"] for path in cache.glob("stages/*/stage.json")]
-    unfinished = [path for path in cache.glob("stages/*.scratch/train.pt") if not path.parent.with_suffix("").is_dir()]
+    reports = [
+        json.loads(path.read_text(encoding="utf-8"))["report"]
+        for path in cache.glob("stages/*/stage.json")
+    ]
+    unfinished = [
+        path
+        for path in cache.glob("stages/*.scratch/train.pt")
+        if not path.parent.with_suffix("").is_dir()
+    ]
     states = [torch.load(path, weights_only=True) for path in unfinished]
-    return sum(len(report["selection"]) for report in reports) + sum(len(state["losses"]) for state in states)
+    return sum(len(report["selection"]) for report in reports) + sum(
+        len(state["losses"]) for state in states
+    )
 
 
 def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
@@ -304,7 +389,16 @@ def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
 
     100 rows are 7 steps of 16 an epoch; what was finished before the kill is not trained again."""
     stages, epochs, steps = 2, 3, 7
-    words = [*QUICK, "--epochs", str(epochs), "--limit", "100", "--methods", "deebert", "--no-latency"]
+    words = [
+        *QUICK,
+        "--epochs",
+        str(epochs),
+        "--limit",
+        "100",
+        "--methods",
+        "deebert",
+        "--no-latency",
+    ]
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
     process = start(killed, words)
     deadline = time.monotonic() + 120
@@ -324,6 +418,9 @@ def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
     assert len(whole.rates) == stages * epochs * steps
     assert len(resumed.rates) == len(whole.rates) - finished * steps
     for split in TRACES:
-        first, second = (ResultsStore(folder / "results").trace(records(folder)["deebert"], split) for folder in (killed, undisturbed))
+        first, second = (
+            ResultsStore(folder / "results").trace(records(folder)["deebert"], split)
+            for folder in (killed, undisturbed)
+        )
         assert np.array_equal(first.logits, second.logits)
     assert not list((killed / "cache").glob("stages/*.scratch"))

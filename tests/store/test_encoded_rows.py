@@ -23,13 +23,20 @@ def test_rows_return_without_texts(tmp_path: Path, few_rows: TaskData) -> None:
     for one, other in ((back.ids, few_rows.dev.ids), (back.labels, few_rows.dev.labels)):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
-    for one, other in ((back.tokens.ids, few_rows.dev.tokens.ids), (back.tokens.types, few_rows.dev.tokens.types)):
+    for one, other in (
+        (back.tokens.ids, few_rows.dev.tokens.ids),
+        (back.tokens.types, few_rows.dev.tokens.types),
+    ):
         assert [row.tolist() for row in one] == [row.tolist() for row in other]
         assert {row.dtype for row in one} == {np.dtype(np.int32)}
 
 
-@pytest.mark.parametrize("changed", [{"data": "other"}, {"backbone": "other"}, {"max_length": 64}, {"limit": 5}])
-def test_other_keys_hold_no_rows(tmp_path: Path, few_rows: TaskData, changed: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"data": "other"}, {"backbone": "other"}, {"max_length": 64}, {"limit": 5}]
+)
+def test_other_keys_hold_no_rows(
+    tmp_path: Path, few_rows: TaskData, changed: dict[str, object]
+) -> None:
     """Rows of another key are not there."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     assert kept_rows(tmp_path, replace(KEY, **changed)) is None

@@ -24,7 +24,9 @@ from harness.store.results import RECORD, TRACES, ResultsStore
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-WITH_CLOCK = identified(replace(DYNAMIC, latency=make_latency("bert", 9.0, [3.0, 1.0][: len(DYNAMIC.exits)])))
+WITH_CLOCK = identified(
+    replace(DYNAMIC, latency=make_latency("bert", 9.0, [3.0, 1.0][: len(DYNAMIC.exits)]))
+)
 
 
 @pytest.fixture
@@ -36,7 +38,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def broken_in(folder: Path) -> Path:
-    return ResultsStore(folder).folder(WITH_CLOCK.spec.task, WITH_CLOCK.spec.method, WITH_CLOCK.run_id)
+    return ResultsStore(folder).folder(
+        WITH_CLOCK.spec.task, WITH_CLOCK.spec.method, WITH_CLOCK.run_id
+    )
 
 
 def all_commands(folder: Path) -> list[tuple[str, ...]]:
@@ -87,7 +91,13 @@ def drop_at(*path: str | int) -> Callable[[Any], None]:
 
 def nested(kind: type, depth: int) -> Any:
     """Lists in lists, or objects in objects."""
-    return kind() if depth == 0 else [nested(kind, depth - 1)] if kind is list else {"in": nested(kind, depth - 1)}
+    return (
+        kind()
+        if depth == 0
+        else [nested(kind, depth - 1)]
+        if kind is list
+        else {"in": nested(kind, depth - 1)}
+    )
 
 
 RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
@@ -114,7 +124,10 @@ RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
     (set_at("parameters", value=-5), ()),
     (set_at("stages", value=[]), ("stages",)),
     (set_at("spec", "settings", "epochs", value=10**400), ("epochs", str(10**39))),
-    (set_at("spec", "settings", "teacher", value={"rates": [10**40]}), ("teacher", str(10**40)[:40])),
+    (
+        set_at("spec", "settings", "teacher", value={"rates": [10**40]}),
+        ("teacher", str(10**40)[:40]),
+    ),
     (set_at("costs", "embedding", "c0", value=2**63), ("embedding", "c0", 2**63)),
     (set_at("spec", "settings", "epochs", value=float("inf")), ("Infinity",)),
     (set_at("spec", "settings", "epochs", value=nested(list, 500)), ("epochs", 20)),
@@ -123,15 +136,22 @@ RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
     (set_at("spec", "settings", "epochs", value="a\x1b[2Jb"), ("epochs", r"a\x1b[2Jb")),
     (set_at("spec", "settings", "a\x00b", value=1), ("settings", r"a\x00b")),
     (set_at("environment", "versions", "torch", value="\ud800"), ("torch", r"\ud800")),
-    (set_at("own_task", value={"labels": ["no", "yes"], "metrics": ["guess"], "scale": 1.0}), ("guess", "accuracy", "f1")),
+    (
+        set_at("own_task", value={"labels": ["no", "yes"], "metrics": ["guess"], "scale": 1.0}),
+        ("guess", "accuracy", "f1"),
+    ),
     (set_at("own_task", value={"labels": ["no", "yes"], "metrics": ["f1"], "scale": 1.0}), ("f1",)),
     (set_at("mismatched", value={"constant": {"accuracy": 0.5}, "exits": []}), ("mismatched",)),
 ]
 """What is changed, and what the message then names."""
 
 
-@pytest.mark.parametrize(("change", "names"), RECORDS, ids=lambda value: getattr(value, "__name__", ""))
-def test_inconsistent_record_is_named(say: Say, folder: Path, change: Callable[[Any], None], names: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    ("change", "names"), RECORDS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_inconsistent_record_is_named(
+    say: Say, folder: Path, change: Callable[[Any], None], names: tuple[object, ...]
+) -> None:
     """A record that does not fit together is named."""
     path = broken_in(folder) / RECORD
     whole = json.loads(path.read_text())
@@ -152,21 +172,43 @@ LAYERS = [measured.layer for measured in WITH_CLOCK.exits]
         ({"exit_layers": lambda a: a[::-1].copy()}, (LAYERS[::-1], LAYERS)),
         ({"exit_layers": lambda a: a - 99}, ([layer - 99 for layer in LAYERS], LAYERS)),
         ({"logits": lambda a: np.concatenate([a, a], -1)}, (4, 2)),
-        ({name: (lambda a: a[:0]) for name in ("ids", "labels", "lengths")} | {"logits": lambda a: a[:, :0]}, (0, 40)),
+        (
+            {name: (lambda a: a[:0]) for name in ("ids", "labels", "lengths")}
+            | {"logits": lambda a: a[:, :0]},
+            (0, 40),
+        ),
         ({"labels": lambda a: a * 0 + 9}, (9,)),
         ({"labels": lambda a: a * np.nan}, ("nan",)),
         ({"lengths": lambda a: -a}, (-3, 1, 128)),
         ({"lengths": lambda a: a * 1000}, (3000, 1, 128)),
     ],
-    ids=["one exit", "reversed", "negative layers", "classes", "no rows", "labels", "nan", "negative lengths", "long"],
+    ids=[
+        "one exit",
+        "reversed",
+        "negative layers",
+        "classes",
+        "no rows",
+        "labels",
+        "nan",
+        "negative lengths",
+        "long",
+    ],
 )
 def test_trace_of_another_record_is_named(
-    say: Say, folder: Path, split: str, change: dict[str, Callable[[Any], Any]], names: tuple[object, ...]
+    say: Say,
+    folder: Path,
+    split: str,
+    change: dict[str, Callable[[Any], Any]],
+    names: tuple[object, ...],
 ) -> None:
     """A trace that is not its record's is named."""
     path = broken_in(folder) / TRACES[split]
     trace = read_trace(path)
-    path.write_bytes(trace_bytes(replace(trace, **{name: with_(getattr(trace, name)) for name, with_ in change.items()})))
+    path.write_bytes(
+        trace_bytes(
+            replace(trace, **{name: with_(getattr(trace, name)) for name, with_ in change.items()})
+        )
+    )
     assert_named_and_the_other_shown(say, folder, TRACES[split], *names)
 
 
@@ -188,14 +230,23 @@ def first_exit(stored: RunRecord, **fields_: Any) -> dict[str, Any]:
     ("alter", "names"),
     [
         (swapped, ("accuracy", 4, "0.8500", "0.9000")),
-        (lambda store, run: rewritten(store, run, **first_exit(run, scores={"accuracy": 0.99})), ("accuracy", 1, "0.9900", "0.8000")),
+        (
+            lambda store, run: rewritten(store, run, **first_exit(run, scores={"accuracy": 0.99})),
+            ("accuracy", 1, "0.9900", "0.8000"),
+        ),
         (lambda store, run: rewritten(store, run, **first_exit(run, macs=7.0)), (7, 1, 2000)),
-        (lambda store, run: rewritten(store, run, constant_scores={"accuracy": 0.4}), ("accuracy", "0.4000")),
+        (
+            lambda store, run: rewritten(store, run, constant_scores={"accuracy": 0.4}),
+            ("accuracy", "0.4000"),
+        ),
     ],
     ids=["another trace", "score", "macs", "constant"],
 )
 def test_figures_unlike_traces_are_refused(
-    say: Say, tmp_path: Path, alter: Callable[[ResultsStore, RunRecord], None], names: tuple[object, ...]
+    say: Say,
+    tmp_path: Path,
+    alter: Callable[[ResultsStore, RunRecord], None],
+    names: tuple[object, ...],
 ) -> None:
     """Figures that are not those of the traces are neither checked nor pinned."""
     folder, path = tmp_path / "results", tmp_path / "baseline.json"
@@ -218,7 +269,13 @@ ANYTHING = (None, 0, -1, 0.5, 10**400, "", "patience", "entropy", [], {}, [[[]]]
 
 def leaves(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     """The path of every value inside, lists and objects too."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     return [at] * (at != ()) + [leaf for name, item in items for leaf in leaves(item, (*at, name))]
 
 

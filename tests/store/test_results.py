@@ -33,13 +33,21 @@ from harness.store.results import RECORD, TRACES, ResultsStore
 
 def a_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:
     """Of 40 rows a split, as `random_trace` has them."""
-    exits = [make_exit(layer, dict.fromkeys(TASKS[task].metrics, layer / 8), 100.0 * layer, 1.0, 1.0) for layer in (2, 4)]
+    exits = [
+        make_exit(layer, dict.fromkeys(TASKS[task].metrics, layer / 8), 100.0 * layer, 1.0, 1.0)
+        for layer in (2, 4)
+    ]
     made = make_record(method, seed, exits, policy="entropy", task=task)
-    return identified(replace(made, data=replace(made.data, rows={**made.data.rows, **dict.fromkeys(TRACES, 40)})))
+    return identified(
+        replace(made, data=replace(made.data, rows={**made.data.rows, **dict.fromkeys(TRACES, 40)}))
+    )
 
 
 def three_traces() -> dict[str, Trace]:
-    return {split: random_trace(place, (2, 4)) for place, split in enumerate(("dev", "selection", "calibration"))}
+    return {
+        split: random_trace(place, (2, 4))
+        for place, split in enumerate(("dev", "selection", "calibration"))
+    }
 
 
 def save(store: ResultsStore, record: RunRecord) -> RunRecord:
@@ -47,7 +55,9 @@ def save(store: ResultsStore, record: RunRecord) -> RunRecord:
     return record
 
 
-def failing_after(calls: int, write: Callable[..., object], error: BaseException) -> Callable[..., object]:
+def failing_after(
+    calls: int, write: Callable[..., object], error: BaseException
+) -> Callable[..., object]:
     """A write that works so many times, then puts half of its content on the disk and fails."""
     done = []
 
@@ -83,7 +93,9 @@ def test_run_lies_in_documented_place(store: ResultsStore) -> None:
     """A run lies in its documented place."""
     record = save(store, a_record())
     names = {"record.json", "trace.npz", "trace.selection.npz", "trace.calibration.npz"}
-    assert set(everything_under(store.root)) == {f"rte/deebert/{record.run_id}/{name}" for name in names}
+    assert set(everything_under(store.root)) == {
+        f"rte/deebert/{record.run_id}/{name}" for name in names
+    }
     assert store.folder("rte", "deebert", record.run_id).stat().st_mode & 0o777 == 0o755
 
 
@@ -108,7 +120,9 @@ def test_runs_are_sorted(store: ResultsStore) -> None:
     for task, method, seed in reversed(wanted):
         save(store, a_record(method, seed, task))
     records, problems = store.records()
-    assert [(record.spec.task, record.spec.method, record.spec.seed) for record in records] == wanted
+    assert [
+        (record.spec.task, record.spec.method, record.spec.seed) for record in records
+    ] == wanted
     assert not problems
 
 
@@ -129,7 +143,9 @@ def test_first_record_of_id_stays(store: ResultsStore) -> None:
 
 
 @pytest.mark.parametrize("written", [0, 1, 2, 3])
-def test_full_disk_leaves_nothing_behind(written: int, store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_nothing_behind(
+    written: int, store: ResultsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A full disk leaves nothing behind."""
     kept, record = save(store, a_record(seed=1)), a_record(seed=2)
     before = everything_under(store.root)
@@ -146,7 +162,9 @@ def test_full_disk_leaves_nothing_behind(written: int, store: ResultsStore, monk
     assert store.find(record.run_id) == record
 
 
-def test_unmakeable_folder_is_incomplete(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmakeable_folder_is_incomplete(
+    store: ResultsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk that is too full for a folder is incomplete."""
 
     def full(*_: object, **__: object) -> NoReturn:
@@ -158,7 +176,9 @@ def test_unmakeable_folder_is_incomplete(store: ResultsStore, monkeypatch: pytes
     assert_says(caught, a_record().run_id, "the system's words", code=ExitCode.INCOMPLETE)
 
 
-def test_interrupt_leaves_nothing_behind(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_leaves_nothing_behind(
+    store: ResultsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An interrupt leaves nothing behind."""
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", failing_after(2, Path.write_bytes, KeyboardInterrupt()))
@@ -199,7 +219,10 @@ def test_parallel_writers_leave_one_run(store: ResultsStore) -> None:
 
 def test_id_prefix_finds_run(store: ResultsStore) -> None:
     """A run is found by the beginning of its id."""
-    one, other = (replace(a_record(seed=seed), run_id=run_id) for seed, run_id in ((1, "abcd" * 4), (2, "abce" * 4)))
+    one, other = (
+        replace(a_record(seed=seed), run_id=run_id)
+        for seed, run_id in ((1, "abcd" * 4), (2, "abce" * 4))
+    )
     save(store, one)
     save(store, other)
     assert store.find("abcd") == one
@@ -262,7 +285,9 @@ def test_hostile_id_reaches_no_file(run_id: str, store: ResultsStore) -> None:
         (b"[" * 100_000, ()),
     ],
 )
-def test_corrupt_record_spares_others(content: bytes, names: tuple[object, ...], store: ResultsStore) -> None:
+def test_corrupt_record_spares_others(
+    content: bytes, names: tuple[object, ...], store: ResultsStore
+) -> None:
     """A corrupt record is a problem, and the others are still read."""
     good, bad = save(store, a_record(seed=1)), save(store, a_record(seed=2))
     (store.folder("rte", "deebert", bad.run_id) / RECORD).write_bytes(content)
@@ -286,7 +311,9 @@ def test_folder_as_record_is_problem(store: ResultsStore) -> None:
     assert not store.holds("rte", "deebert", "abcd0000")
 
 
-@pytest.mark.parametrize("moved_to", ["rte/pabee/{0}", "mrpc/deebert/{0}", "rte/deebert/0000111122223333"])
+@pytest.mark.parametrize(
+    "moved_to", ["rte/pabee/{0}", "mrpc/deebert/{0}", "rte/deebert/0000111122223333"]
+)
 def test_moved_run_is_problem(moved_to: str, store: ResultsStore) -> None:
     """A run that was moved to another folder is a problem."""
     good, moved = save(store, a_record(seed=1)), save(store, a_record(seed=2))
@@ -336,7 +363,11 @@ def test_timings_leave_their_run_alone(store: ResultsStore) -> None:
     paths = [store.add_timing(record, timing) for timing in (*timings, timings[0])]
     assert paths[0] == paths[2], "the same measurement is the same file"
     assert sorted(store.timings(record), key=lambda timing: timing.threshold) == timings
-    assert {name: content for name, content in everything_under(store.root).items() if "timings" not in name} == before
+    assert {
+        name: content
+        for name, content in everything_under(store.root).items()
+        if "timings" not in name
+    } == before
     assert store.records() == ([record], [])
 
 

@@ -17,7 +17,17 @@ from support.synthetic import everything_under, make_stage
 
 from harness.errors import ExitCode
 from harness.files.typed_json import to_json
-from harness.store.stage_cache import DIVERGED, MODEL, STORED, WANTED, Stored, entries, remove, stage_folder, stage_scratch
+from harness.store.stage_cache import (
+    DIVERGED,
+    MODEL,
+    STORED,
+    WANTED,
+    Stored,
+    entries,
+    remove,
+    stage_folder,
+    stage_scratch,
+)
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
@@ -60,10 +70,17 @@ def listed(say: Say, cache: Path) -> list[tuple[str, str, int]]:
 
 def test_entries_are_listed_largest_first(say: Say, cache: Path) -> None:
     """Everything is listed, the largest first."""
-    assert listed(say, cache) == [("unfinished stage", OPEN, 0), ("stage-a", USED, 1), ("stage-b", LOOSE, 0), ("rows", "e0", 0)]
+    assert listed(say, cache) == [
+        ("unfinished stage", OPEN, 0),
+        ("stage-a", USED, 1),
+        ("stage-b", LOOSE, 0),
+        ("rows", "e0", 0),
+    ]
     text = say("cache", "list", "--cache-dir", str(cache)).out
     assert "10" in next(line for line in text.splitlines() if LOOSE in line)
-    assert next(line for line in text.splitlines() if USED in line).endswith(f"{DYNAMIC.spec.task} {DYNAMIC.spec.method}")
+    assert next(line for line in text.splitlines() if USED in line).endswith(
+        f"{DYNAMIC.spec.task} {DYNAMIC.spec.method}"
+    )
 
 
 def test_empty_cache_holds_nothing(say: Say, tmp_path: Path) -> None:
@@ -83,7 +100,9 @@ def test_empty_cache_holds_nothing(say: Say, tmp_path: Path) -> None:
         (("--all",), set()),
     ],
 )
-def test_prune_removes_what_options_say(say: Say, cache: Path, words: tuple[str, ...], stay: set[str]) -> None:
+def test_prune_removes_what_options_say(
+    say: Say, cache: Path, words: tuple[str, ...], stay: set[str]
+) -> None:
     """What is asked for goes, and the rest stays."""
     where = ("--cache-dir", str(cache))
     before = everything_under(cache)
@@ -116,7 +135,11 @@ def test_killed_removal_is_finished_later(cache: Path) -> None:
     folder.rename(folder.with_name(f".removed-{LOOSE}"))
     (left,) = [entry for entry in entries(cache, []) if entry.kind == "leftover"]
     assert remove(left)
-    assert not any(path.name.startswith(".removed") for path in (cache / "stages").iterdir() if path.suffix != ".lock")
+    assert not any(
+        path.name.startswith(".removed")
+        for path in (cache / "stages").iterdir()
+        if path.suffix != ".lock"
+    )
     (cache / "stages" / f".removed-{LOOSE}.unfinished").mkdir()
     os.utime(cache / "stages" / f".removed-{LOOSE}.unfinished", (time.time() - 4000,) * 2)
     assert [entry.kind for entry in entries(cache, [])].count("leftover") == 1
@@ -136,7 +159,10 @@ def test_foreign_files_and_links_are_spared(say: Say, cache: Path, tmp_path: Pat
     answer = say("cache", "prune", "--all", "--cache-dir", str(cache))
     assert (answer.code, answer.err) == (0, "")
     assert listed(say, cache) == []
-    assert sorted(path.name for path in stages.iterdir() if path.suffix != ".lock") == ["e" * 16, "notes.txt"]
+    assert sorted(path.name for path in stages.iterdir() if path.suffix != ".lock") == [
+        "e" * 16,
+        "notes.txt",
+    ]
     assert (elsewhere / "mine.txt").read_text() == "mine"
 
 
@@ -152,7 +178,9 @@ def test_vanishing_stage_is_not_listed(cache: Path, monkeypatch: pytest.MonkeyPa
         return iter(found)
 
     monkeypatch.setattr(Path, "rglob", gone)
-    assert [entry.kind for entry in entries(cache, [])] == ["rows"]  # a file has nothing inside that could go
+    assert [entry.kind for entry in entries(cache, [])] == [
+        "rows"
+    ]  # a file has nothing inside that could go
 
 
 def test_old_unfinished_file_is_leftover(say: Say, cache: Path) -> None:
@@ -189,7 +217,9 @@ def test_nothing_is_unused_without_runs(say: Say, cache: Path) -> None:
 
     A results folder that is misspelt says nothing about what others use."""
     before = everything_under(cache)
-    answer = say("cache", "prune", "--unused", "--cache-dir", str(cache), "--results-dir", "resutls")
+    answer = say(
+        "cache", "prune", "--unused", "--cache-dir", str(cache), "--results-dir", "resutls"
+    )
     assert_one_line(answer, ExitCode.USER, ("resutls", "--results-dir", "--all"))
     assert everything_under(cache) == before
 

@@ -21,7 +21,14 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 def one_exit(run: RunRecord, seed: int) -> RunRecord:
     """The last exit alone, as a method without a policy has it."""
     costs = replace(run.costs, exits=(None,) * (len(run.costs.exits) - 1) + run.costs.exits[-1:])
-    return replace(run, spec=replace(run.spec, method="bert", seed=seed), policy=None, latency=None, costs=costs, exits=run.exits[-1:])
+    return replace(
+        run,
+        spec=replace(run.spec, method="bert", seed=seed),
+        policy=None,
+        latency=None,
+        costs=costs,
+        exits=run.exits[-1:],
+    )
 
 
 def last(of: Trace) -> Trace:
@@ -38,7 +45,10 @@ def folder(tmp_path: Path) -> Path:
     exits = (replace(single.exits[0], scores={"accuracy": reached}),)
     rows = {**single.data.rows, **dict.fromkeys(TRACES, 200)}
     data = replace(single.data, rows=rows)
-    store.save(replace(single, exits=exits, data=data, constant_scores={"accuracy": 1.0}), dict.fromkeys(TRACES, last(trace())))
+    store.save(
+        replace(single, exits=exits, data=data, constant_scores={"accuracy": 1.0}),
+        dict.fromkeys(TRACES, last(trace())),
+    )
     return tmp_path / "results"
 
 
@@ -66,13 +76,17 @@ def test_listing_runs_opens_no_trace(say: Say, folder: Path, opened: list[str]) 
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json"])
-def test_a_report_opens_once_what_a_policy_needs(say: Say, folder: Path, opened: list[str], form: str) -> None:
+def test_a_report_opens_once_what_a_policy_needs(
+    say: Say, folder: Path, opened: list[str], form: str
+) -> None:
     assert say("report", "--format", form, "--results-dir", str(folder)).code == 0
     assert sorted(opened) == sorted(f"deebert/{name}" for name in TRACES.values())
 
 
 @pytest.mark.parametrize("name", TRACES.values())
-def test_a_damaged_trace_that_no_figure_needs_is_not_opened(say: Say, folder: Path, name: str) -> None:
+def test_a_damaged_trace_that_no_figure_needs_is_not_opened(
+    say: Say, folder: Path, name: str
+) -> None:
     (files_of(folder, "bert") / name).write_bytes(b"PK torn")
     answer = say("report", "--results-dir", str(folder))
     assert (answer.code, answer.err) == (0, "")
@@ -81,7 +95,9 @@ def test_a_damaged_trace_that_no_figure_needs_is_not_opened(say: Say, folder: Pa
 
 @pytest.mark.parametrize("options", [(), ("--budget", "1MMAC"), ("--into", "page.md")])
 @pytest.mark.parametrize("name", TRACES.values())
-def test_a_damaged_trace_of_a_figure_is_named(say: Say, folder: Path, name: str, options: tuple[str, ...]) -> None:
+def test_a_damaged_trace_of_a_figure_is_named(
+    say: Say, folder: Path, name: str, options: tuple[str, ...]
+) -> None:
     (files_of(folder, "deebert") / name).write_bytes(b"PK torn")
     answer = say("report", *options, "--results-dir", str(folder))
     assert answer.code == 3
@@ -99,7 +115,9 @@ def test_all_runs_that_a_report_cannot_read_are_named(say: Say, folder: Path) ->
     store.add_timing(other, make_timing(other.run_id, 0.5)).write_text("{")
     answer = say("report", "--results-dir", str(folder))
     assert answer.code == 3
-    assert [line.split(": ")[1] for line in answer.lines] == [f"rte/deebert/{run.run_id}" for run in (one, other)]
+    assert [line.split(": ")[1] for line in answer.lines] == [
+        f"rte/deebert/{run.run_id}" for run in (one, other)
+    ]
     assert "| bert " in answer.out
 
 
@@ -107,12 +125,16 @@ def test_a_deep_check_opens_everything(say: Say, folder: Path, opened: list[str]
     answer = say("check", "--deep", "--results-dir", str(folder))
     assert (answer.code, answer.err) == (0, "")
     assert answer.out.startswith("passed: 2 cells, 6 figures")
-    assert sorted(opened) == sorted(f"{method}/{name}" for method in ("bert", "deebert") for name in TRACES.values())
+    assert sorted(opened) == sorted(
+        f"{method}/{name}" for method in ("bert", "deebert") for name in TRACES.values()
+    )
 
 
 @pytest.mark.parametrize("method", ["bert", "deebert"])
 @pytest.mark.parametrize("name", TRACES.values())
-def test_a_deep_check_names_every_damaged_trace(say: Say, folder: Path, method: str, name: str) -> None:
+def test_a_deep_check_names_every_damaged_trace(
+    say: Say, folder: Path, method: str, name: str
+) -> None:
     path = files_of(folder, method) / name
     path.write_bytes(path.read_bytes()[:-9])
     answer = say("check", "--deep", "--results-dir", str(folder))
@@ -139,7 +161,12 @@ def test_a_deep_check_names_a_damaged_timing_and_another_score(say: Say, folder:
 
 def test_a_deep_check_stands_beside_a_baseline(say: Say, folder: Path, tmp_path: Path) -> None:
     store, path = ResultsStore(folder), tmp_path / "baseline.json"
-    write_baseline(path, baseline_of(store, [record for record in store.records()[0] if record.spec.method == "deebert"]))
+    write_baseline(
+        path,
+        baseline_of(
+            store, [record for record in store.records()[0] if record.spec.method == "deebert"]
+        ),
+    )
     command = ("check", "--baseline", str(path), "--results-dir", str(folder))
     (files_of(folder, "bert") / TRACES["selection"]).write_bytes(b"PK torn")
     assert say(*command).code == 0

@@ -12,7 +12,13 @@ from transformers import AutoModelForSequenceClassification
 from harness.data.tasks import TASKS
 
 
-def write_checkpoint(folder: Path, case: str, names: Sequence[str] | None, count: int = 2, positions: int | None = None) -> nn.Module:
+def write_checkpoint(
+    folder: Path,
+    case: str,
+    names: Sequence[str] | None,
+    count: int = 2,
+    positions: int | None = None,
+) -> nn.Module:
     """A random classifier as the library saves it; it is returned."""
     config = type(LIBRARY[case][1])(**LIBRARY[case][1].to_dict())
     config.num_labels = count

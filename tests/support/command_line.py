@@ -10,7 +10,18 @@ from support.messages import figures, names_all, names_in_order
 # --- the command line
 
 
-RUN = ["run", "--methods", "bert", "--tasks", "demo-pair", "--limit", "8", "--threads", "1", "--no-latency"]
+RUN = [
+    "run",
+    "--methods",
+    "bert",
+    "--tasks",
+    "demo-pair",
+    "--limit",
+    "8",
+    "--threads",
+    "1",
+    "--no-latency",
+]
 
 
 class Answer(NamedTuple):
@@ -47,7 +58,11 @@ class Planned(NamedTuple):
 def planned(out: str) -> list[Planned]:
     """The cells of a dry run, read by the places of the columns."""
     lines = [line.split() for line in out.splitlines()[2:]]
-    return [Planned(*words[:6], words[-1] == "-") for words in lines if len(words) > 6 and RUN_ID.fullmatch(words[5])]
+    return [
+        Planned(*words[:6], words[-1] == "-")
+        for words in lines
+        if len(words) > 6 and RUN_ID.fullmatch(words[5])
+    ]
 
 
 def assert_one_line(answer: Answer, code: int, names: Sequence[object]) -> None:

@@ -16,7 +16,9 @@ ABLATED, OTHER_PROBLEMS = ABLATIONS.records()
 
 RUNS = [(STORE, record) for record in RECORDS] + [(ABLATIONS, record) for record in ABLATED]
 each_run = pytest.mark.parametrize(
-    ("store", "record"), RUNS, ids=[f"{r.spec.task}-{r.spec.method}-{r.spec.seed}-{r.run_id}" for _, r in RUNS]
+    ("store", "record"),
+    RUNS,
+    ids=[f"{r.spec.task}-{r.spec.method}-{r.spec.seed}-{r.run_id}" for _, r in RUNS],
 )
 
 

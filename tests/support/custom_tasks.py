@@ -23,10 +23,15 @@ def write_task(folder: Path, changes: dict[str, str | None] | None = None) -> Pa
     return path
 
 
-def write_csv(path: Path, rows: list[tuple[str, str]], names: tuple[str, ...] = ("review", "liked")) -> None:
+def write_csv(
+    path: Path, rows: list[tuple[str, str]], names: tuple[str, ...] = ("review", "liked")
+) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([names, *rows])
 
 
 def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:
-    return [(f"review {number}", "yes" if number % 3 else "no") for number in range(start, start + count)]
+    return [
+        (f"review {number}", "yes" if number % 3 else "no")
+        for number in range(start, start + count)
+    ]

@@ -26,7 +26,9 @@ class Drawing:
     revision: ClassVar[int] = 1
     calls: ClassVar[list["Call"]] = []
 
-    def fit(self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun) -> FreshFit:
+    def fit(
+        self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
+    ) -> FreshFit:
         Drawing.calls.append(Call(parents, run, run.scratch.is_dir()))
         if self.touch:
             Path(self.touch).touch()
@@ -34,7 +36,11 @@ class Drawing:
         while self.until and not Path(self.until).exists() and time.monotonic() < give_up:
             time.sleep(0.01)
         (run.scratch / "state").write_text("after an epoch")
-        model = EncoderModel(ModelConfig(backbone.shape, backbone.pooling, data.task.classes, 1.0, (None, None, "plain")))
+        model = EncoderModel(
+            ModelConfig(
+                backbone.shape, backbone.pooling, data.task.classes, 1.0, (None, None, "plain")
+            )
+        )
         weights = None if parents else WeightsReport(3, ("left",), ("fresh",))
         return FreshFit(model, Training(len(data.train), 4, 0.5, 0.25, (0.5, 0.75), 2), weights)
 

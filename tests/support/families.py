@@ -44,9 +44,21 @@ LIBRARY: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
     "bert": (BertModel, BertConfig(**SIZES)),
     "distilbert": (
         DistilBertModel,
-        DistilBertConfig(vocab_size=VOCABULARY, dim=HIDDEN, n_layers=3, n_heads=4, hidden_dim=48, max_position_embeddings=40),
+        DistilBertConfig(
+            vocab_size=VOCABULARY,
+            dim=HIDDEN,
+            n_layers=3,
+            n_heads=4,
+            hidden_dim=48,
+            max_position_embeddings=40,
+        ),
     ),
-    "roberta": (RobertaModel, RobertaConfig(**SIZES | {"max_position_embeddings": 42}, type_vocab_size=1, layer_norm_eps=1e-5)),
+    "roberta": (
+        RobertaModel,
+        RobertaConfig(
+            **SIZES | {"max_position_embeddings": 42}, type_vocab_size=1, layer_norm_eps=1e-5
+        ),
+    ),
     "electra": (ElectraModel, ElectraConfig(**SIZES, embedding_size=NARROW)),
     "electra of one width": (ElectraModel, ElectraConfig(**SIZES, embedding_size=HIDDEN)),
     "albert": (AlbertModel, AlbertConfig(**SIZES, embedding_size=NARROW)),
@@ -60,7 +72,9 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """Every parameter random and far from its starting value, biases and norms included."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2, generator=generator)
+        nn.init.normal_(
+            parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2, generator=generator
+        )
     return model.eval()
 
 
@@ -74,7 +88,10 @@ def write_family(folder: Path, case: str, model: nn.Module | None = None) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     made = library_model(case) if model is None else model
     (folder / "config.json").write_text(json.dumps(LIBRARY[case][1].to_dict()))
-    save_file({name: tensor.clone() for name, tensor in made.state_dict().items()}, folder / "model.safetensors")
+    save_file(
+        {name: tensor.clone() for name, tensor in made.state_dict().items()},
+        folder / "model.safetensors",
+    )
     writers = {"roberta": write_byte_pairs, "albert": write_unigrams}
     writers.get(case.partition(" ")[0], write_words)(folder)
     return folder
@@ -85,7 +102,9 @@ def write_words(folder: Path) -> None:
 
 
 def texts() -> Iterator[str]:
-    return (text for task in demo.LABELS for row in demo.demo_rows(task, "dev") for text in row.texts)
+    return (
+        text for task in demo.LABELS for row in demo.demo_rows(task, "dev") for text in row.texts
+    )
 
 
 def write_byte_pairs(folder: Path) -> RobertaTokenizer:
@@ -93,7 +112,12 @@ def write_byte_pairs(folder: Path) -> RobertaTokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=list(PIECES), initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(PIECES),
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(texts(), trainer)
     tokenizer.model.save(str(folder))
     return RobertaTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"))
@@ -103,10 +127,16 @@ def write_unigrams(folder: Path) -> AlbertTokenizer:
     """tokenizer.json; the library's tokenizer of it."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
-    trainer = trainers.UnigramTrainer(vocab_size=120, special_tokens=list(ALBERT_PIECES), unk_token="<unk>", show_progress=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
+    trainer = trainers.UnigramTrainer(
+        vocab_size=120, special_tokens=list(ALBERT_PIECES), unk_token="<unk>", show_progress=False
+    )
     tokenizer.train_from_iterator(texts(), trainer)
-    library = AlbertTokenizer(vocab=[(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]])
+    library = AlbertTokenizer(
+        vocab=[(piece, score) for piece, score in json.loads(tokenizer.to_str())["model"]["vocab"]]
+    )
     library.save_pretrained(folder / "tokenizer")
     (folder / "tokenizer" / "tokenizer.json").rename(folder / "tokenizer.json")
     return library

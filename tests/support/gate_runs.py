@@ -33,7 +33,10 @@ def trace(early: int = 100, wrong: int = 20) -> Trace:
 
 
 def record(latency: bool = True) -> RunRecord:
-    exits = [make_exit(1, {"accuracy": 0.8}, 2000.0, 3.0, 3.5), make_exit(4, {"accuracy": 0.9}, 8000.0, 9.0, 10.0)]
+    exits = [
+        make_exit(1, {"accuracy": 0.8}, 2000.0, 3.0, 3.5),
+        make_exit(4, {"accuracy": 0.9}, 8000.0, 9.0, 10.0),
+    ]
     made = make_record("deebert", 1, exits, "entropy")
     return replace(made, latency=make_latency("bert", 9.0, [3.0, 1.0]) if latency else None)
 
@@ -41,21 +44,32 @@ def record(latency: bool = True) -> RunRecord:
 def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
     """The run as it is stored, with the scores that its trace has."""
     reached = (dev.predictions() == dev.labels).mean(1)
-    exits = [replace(one, scores={"accuracy": float(score)}) for one, score in zip(run.exits, reached, strict=True)]
+    exits = [
+        replace(one, scores={"accuracy": float(score)})
+        for one, score in zip(run.exits, reached, strict=True)
+    ]
     stored = identified(replace(run, exits=tuple(exits), constant_scores={"accuracy": 1.0}))
-    return save_run(ResultsStore(folder), stored, dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()})
+    return save_run(
+        ResultsStore(folder),
+        stored,
+        dict.fromkeys(TRACES, dev) | {"selection": trace(), "calibration": trace()},
+    )
 
 
 def charged(run: RunRecord, place: int, exit_: Polynomial) -> RunRecord:
     """With an exit that costs so much, on rows of 20 tokens."""
     layer = run.exits[place].layer
-    exits = tuple(exit_ if number == layer else own for number, own in enumerate(run.costs.exits, start=1))
+    exits = tuple(
+        exit_ if number == layer else own for number, own in enumerate(run.costs.exits, start=1)
+    )
     costs = replace(run.costs, exits=exits)
     figures = {"macs": float(costs.static(layer - 1, 20)), "macs_128": costs.static(layer - 1, 128)}
     return at_exit(replace(run, costs=costs), place, lambda measured: replace(measured, **figures))
 
 
-def at_exit(run: RunRecord, place: int, change: Callable[[ExitMeasurement], ExitMeasurement]) -> RunRecord:
+def at_exit(
+    run: RunRecord, place: int, change: Callable[[ExitMeasurement], ExitMeasurement]
+) -> RunRecord:
     exits = list(run.exits)
     exits[place] = change(exits[place])
     return replace(run, exits=tuple(exits))
@@ -93,11 +107,19 @@ class Outcome(NamedTuple):
     @property
     def verdicts(self) -> list[Verdict]:
         """Those that occur, each once, in the order of what counts most."""
-        return [verdict for verdict in Verdict if verdict in {finding.verdict for finding in self.findings}]
+        return [
+            verdict
+            for verdict in Verdict
+            if verdict in {finding.verdict for finding in self.findings}
+        ]
 
     def values(self, verdict: Verdict, *names: object) -> list[tuple[str, str]]:
         """The baseline's value and the new one of each finding of this verdict whose figure names all of these."""
-        found = [finding for finding in self.findings if finding.verdict == verdict and names_all(finding.what, *names)]
+        found = [
+            finding
+            for finding in self.findings
+            if finding.verdict == verdict and names_all(finding.what, *names)
+        ]
         return [(finding.old, finding.new) for finding in found]
 
 
@@ -107,7 +129,9 @@ def outcome(answer: Answer) -> Outcome:
     assert told["code"] == answer.code
     cells = []
     for cell in told["cells"]:
-        findings = [Finding(**{**one, "verdict": Verdict(one["verdict"])}) for one in cell["findings"]]
+        findings = [
+            Finding(**{**one, "verdict": Verdict(one["verdict"])}) for one in cell["findings"]
+        ]
         cells.append(CellCheck(cell["cell"], cell["compared"], tuple(findings)))
     return Outcome(answer.code, cells)
 

@@ -21,18 +21,31 @@ HEADERS = {
     "rte": "index\tsentence1\tsentence2\tlabel",
     "wnli": "index\tsentence1\tsentence2\tlabel",
 }
-FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "rte": "RTE", "wnli": "WNLI"}
+FOLDERS = {
+    "cola": "CoLA",
+    "sst2": "SST-2",
+    "mrpc": "MRPC",
+    "stsb": "STS-B",
+    "rte": "RTE",
+    "wnli": "WNLI",
+}
 LINES: dict[str, Callable[[int, tuple[str, ...], str], str]] = {
     "cola": lambda number, texts, label: f"gj04\t{label}\t*\t{texts[0]}",
     "sst2": lambda number, texts, label: f"{texts[0]} \t{label}",
-    "mrpc": lambda number, texts, label: f"{label}\t{7000 + number}\t{8000 + number}\t{texts[0]}\t{texts[1]}",
-    "stsb": lambda number, texts, label: f"{number}\tcaptions\tMSRvid\t2012\t{number:04}\tnone\tnone\t{texts[0]}\t{texts[1]}\t{label}",
+    "mrpc": lambda number, texts, label: (
+        f"{label}\t{7000 + number}\t{8000 + number}\t{texts[0]}\t{texts[1]}"
+    ),
+    "stsb": lambda number, texts, label: (
+        f"{number}\tcaptions\tMSRvid\t2012\t{number:04}\tnone\tnone\t{texts[0]}\t{texts[1]}\t{label}"
+    ),
     "rte": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
     "wnli": lambda number, texts, label: f"{number}\t{texts[0]}\t{texts[1]}\t{label}",
 }
 
 
-def write_tsv(folder: Path, task: str, split: str, rows: Iterable[Row], newline: str = "\n", end: str = "\n") -> Path:
+def write_tsv(
+    folder: Path, task: str, split: str, rows: Iterable[Row], newline: str = "\n", end: str = "\n"
+) -> Path:
     """A file as the GLUE archive has it."""
     header = HEADERS[task]
     lines = [] if header is None else [header]
@@ -44,7 +57,12 @@ def write_tsv(folder: Path, task: str, split: str, rows: Iterable[Row], newline:
 
 
 def load_tsv(
-    folder: Path, task: str, train: Sequence[Row], dev: Sequence[Row] | None = None, rows: int | None = None, limit: int | None = None
+    folder: Path,
+    task: str,
+    train: Sequence[Row],
+    dev: Sequence[Row] | None = None,
+    rows: int | None = None,
+    limit: int | None = None,
 ) -> TaskData:
     """Both files written and read again; dev is the first two rows of train unless told."""
     write_tsv(folder, task, "train", train)
@@ -54,16 +72,37 @@ def load_tsv(
 
 def singles(count: int, share: float = 0.3) -> list[Row]:
     """Distinct sentences of which this share has label 1."""
-    return [((f"sentence {number} stands alone",), "1" if number * share % 1 < share else "0") for number in range(count)]
+    return [
+        ((f"sentence {number} stands alone",), "1" if number * share % 1 < share else "0")
+        for number in range(count)
+    ]
 
 
 def pairs(count: int) -> list[Row]:
-    return [((f"premise {number}", f"claim {number}"), "entailment" if number % 2 else "not_entailment") for number in range(count)]
+    return [
+        ((f"premise {number}", f"claim {number}"), "entailment" if number % 2 else "not_entailment")
+        for number in range(count)
+    ]
 
 
-PARSES = ["index", "promptID", "pairID", "genre", "sentence1_binary_parse", "sentence2_binary_parse", "sentence1_parse", "sentence2_parse"]
+PARSES = [
+    "index",
+    "promptID",
+    "pairID",
+    "genre",
+    "sentence1_binary_parse",
+    "sentence2_binary_parse",
+    "sentence1_parse",
+    "sentence2_parse",
+]
 MNLI_TRAIN = [*PARSES, "sentence1", "sentence2", "label1", "gold_label"]
-MNLI_DEV = [*PARSES, "sentence1", "sentence2", *(f"label{number}" for number in range(1, 6)), "gold_label"]
+MNLI_DEV = [
+    *PARSES,
+    "sentence1",
+    "sentence2",
+    *(f"label{number}" for number in range(1, 6)),
+    "gold_label",
+]
 
 
 def write_glue(folder: Path, task: str, name: str, rows: Sequence[Row]) -> Path:
@@ -78,10 +117,23 @@ def write_glue(folder: Path, task: str, name: str, rows: Sequence[Row]) -> Path:
     }[task]
     for number, (texts, label) in enumerate(rows):
         lines += {
-            "qqp": [f"{133273 + number}\t{213221 + number}\t{213222 + number}\t{texts[0]}\t{texts[1]}\t{label}"],
+            "qqp": [
+                f"{133273 + number}\t{213221 + number}\t{213222 + number}\t{texts[0]}\t{texts[1]}\t{label}"
+            ],
             "qnli": [f"{number}\t{texts[0]}\t{texts[1]}\t{label}"],
             "mnli": [
-                "\t".join([f"{number}", "31193", "31193n", "fiction", *["( parse )"] * 4, *texts, *["other"] * (len(mnli) - 11), label])
+                "\t".join(
+                    [
+                        f"{number}",
+                        "31193",
+                        "31193n",
+                        "fiction",
+                        *["( parse )"] * 4,
+                        *texts,
+                        *["other"] * (len(mnli) - 11),
+                        label,
+                    ]
+                )
             ],
         }[task]
     path = folder / {"qqp": "QQP", "qnli": "QNLI", "mnli": "MNLI"}[task] / f"{name}.tsv"
@@ -94,7 +146,10 @@ def glue_rows(task: str, first: int, count: int) -> list[Row]:
     """Every label in turn; a regression's numbers are such as float32 cannot hold."""
     values = TASKS[task].values or ("3.800", "0.25", "4.333", "1.2", "5.000")
     texts = TASKS[task].source.columns
-    return [(tuple(f'the "{column} {number}' for column in texts), values[number % len(values)]) for number in range(first, first + count)]
+    return [
+        (tuple(f'the "{column} {number}' for column in texts), values[number % len(values)])
+        for number in range(first, first + count)
+    ]
 
 
 HUB_NAMES = {
@@ -119,18 +174,34 @@ HUB_COLUMNS = {
 """Other tasks have sentence1 and sentence2."""
 
 
-def write_parquet(cache: Path, task: str, split: str, rows: Sequence[Row], names: Sequence[str] | None = None, shards: int = 1) -> Path:
+def write_parquet(
+    cache: Path,
+    task: str,
+    split: str,
+    rows: Sequence[Row],
+    names: Sequence[str] | None = None,
+    shards: int = 1,
+) -> Path:
     """A split's rows, their labels as the TSV files write them. `names`: other classes than the hub's."""
     folder = cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / task
     folder.mkdir(parents=True, exist_ok=True)
     columns, classes = HUB_COLUMNS.get(task, ["sentence1", "sentence2"]), names or HUB_NAMES[task]
-    label = datasets.Value("float32") if classes is None else datasets.ClassLabel(names=list(classes))
-    features = {column: datasets.Value("string") for column in columns} | {"label": label, "idx": datasets.Value("int32")}
+    label = (
+        datasets.Value("float32") if classes is None else datasets.ClassLabel(names=list(classes))
+    )
+    features = {column: datasets.Value("string") for column in columns} | {
+        "label": label,
+        "idx": datasets.Value("int32"),
+    }
     said = dict(zip(TASKS[task].values, TASKS[task].labels, strict=True))
     for shard in range(shards):
         part = rows[shard * len(rows) // shards : (shard + 1) * len(rows) // shards]
-        held: dict[str, list[object]] = {column: [texts[place] for texts, _ in part] for place, column in enumerate(columns)}
-        held["label"] = [float(word) if classes is None else classes.index(said[word]) for _, word in part]
+        held: dict[str, list[object]] = {
+            column: [texts[place] for texts, _ in part] for place, column in enumerate(columns)
+        }
+        held["label"] = [
+            float(word) if classes is None else classes.index(said[word]) for _, word in part
+        ]
         held["idx"] = list(range(len(part)))
         path = folder / f"{split}-{shard:05}-of-{shards:05}.parquet"
         datasets.Dataset.from_dict(held, features=datasets.Features(features)).to_parquet(str(path))

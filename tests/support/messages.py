@@ -25,7 +25,9 @@ def figures(text: str) -> list[float]:
     return [float(number.replace(",", "")) for number in found]
 
 
-def assert_says(caught: pytest.ExceptionInfo[HarnessError], *names: object, code: ExitCode = ExitCode.USER) -> str:
+def assert_says(
+    caught: pytest.ExceptionInfo[HarnessError], *names: object, code: ExitCode = ExitCode.USER
+) -> str:
     """The message, which is one line with each of these as a word of its own, in this order;
     `code` is what the command line would return."""
     said = one_line(caught)

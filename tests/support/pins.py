@@ -33,7 +33,10 @@ from harness.store.stage_cache import MODEL, STORED, Stored, unfinished_stage
 
 HERE = Path(__file__).parents[1]
 RESULTS = HERE.parent / "results"
-PINNED_DATA, PINNED_STAGES = HERE / "fixtures" / "pinned_data.json", HERE / "fixtures" / "pinned_stages.json"
+PINNED_DATA, PINNED_STAGES = (
+    HERE / "fixtures" / "pinned_data.json",
+    HERE / "fixtures" / "pinned_stages.json",
+)
 
 CASES = (
     *METHODS,
@@ -63,7 +66,9 @@ CASES = (
 def data_name(record: RunRecord) -> str:
     """What the rows of a record depend on beside the files."""
     spec = record.spec
-    return f"{spec.task} train_rows={spec.train_rows} max_length={spec.max_length} limit={spec.limit}"
+    return (
+        f"{spec.task} train_rows={spec.train_rows} max_length={spec.max_length} limit={spec.limit}"
+    )
 
 
 def pinned_data(glue: Path) -> dict[str, dict[str, str]]:
@@ -71,7 +76,9 @@ def pinned_data(glue: Path) -> dict[str, dict[str, str]]:
     found = {}
     for folder in (RESULTS, RESULTS / "ablations"):
         for record in ResultsStore(folder).records()[0]:
-            data = load_data(TASKS[record.spec.task], glue, record.spec.train_rows, record.spec.limit)
+            data = load_data(
+                TASKS[record.spec.task], glue, record.spec.train_rows, record.spec.limit
+            )
             data = replace(data, max_length=record.spec.max_length)
             assert data.data_fingerprint == record.data.data, data_name(record)
             found[data_name(record)] = {"rows": data.data_fingerprint, "all": data.fingerprint}
@@ -87,7 +94,9 @@ def micro_backbone(folder: Path) -> Backbone:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (folder / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
     (folder / "model.safetensors").write_bytes(b"no method reads these weights")
-    return Backbone("micro", shape, "mean", f"folder:{folder}", "none needed", (1e-3, 1e-4), epochs=1)
+    return Backbone(
+        "micro", shape, "mean", f"folder:{folder}", "none needed", (1e-3, 1e-4), epochs=1
+    )
 
 
 def pinned_stages(case: str, work: Work) -> list[str]:
@@ -97,14 +106,18 @@ def pinned_stages(case: str, work: Work) -> list[str]:
     method = configure([name], [parse_setting(setting) for setting in settings])[name]
     fitted: list[str] = []
 
-    def pretend(self: Work, stage: object, data: TaskData, backbone: Backbone, parents: object, folder: Path) -> None:
+    def pretend(
+        self: Work, stage: object, data: TaskData, backbone: Backbone, parents: object, folder: Path
+    ) -> None:
         fitted.append(f"{stage.name} {folder.name}")
         unfinished = unfinished_stage(folder)
         (unfinished / MODEL).mkdir(parents=True)
         torch.manual_seed(1)
         model_format().save_model(BERT.untrained(backbone, TASKS["demo-pair"]), unfinished / MODEL)
         report = StageReport(1, 1, 0.0, 0.0, (0.0,), 1, stage.name, folder.name)
-        (unfinished / STORED).write_text(to_json(Stored(report, WeightsReport(0, (), ()))), encoding="utf-8")
+        (unfinished / STORED).write_text(
+            to_json(Stored(report, WeightsReport(0, (), ()))), encoding="utf-8"
+        )
         unfinished.replace(folder)
 
     backbone = micro_backbone(work.cache / "backbone")
@@ -112,7 +125,9 @@ def pinned_stages(case: str, work: Work) -> list[str]:
     vectors.write_text("good 1 0\ngreat 0.9 0.1\nhappy 0 1\nglad 0.1 0.9\n", encoding="utf-8")
     data = load_data(TASKS["demo-pair"], None, limit=48).encoded(backbone.encode, 32)
     with patch.object(Work, "_fit", pretend):
-        method.settled(backbone).fit(data, backbone, replace(work, corpus=Corpus(limit=40), vectors=vectors))
+        method.settled(backbone).fit(
+            data, backbone, replace(work, corpus=Corpus(limit=40), vectors=vectors)
+        )
     return fitted
 
 
@@ -122,7 +137,12 @@ def main(glue: Path) -> None:
     stages = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            work = Work(1, Compute(torch.device("cpu"), "float32", threads=1), Path(folder) / "cache", model_format())
+            work = Work(
+                1,
+                Compute(torch.device("cpu"), "float32", threads=1),
+                Path(folder) / "cache",
+                model_format(),
+            )
             stages[case] = pinned_stages(case, work)
     PINNED_STAGES.write_text(json.dumps(stages, indent=1) + "\n", encoding="utf-8")
 

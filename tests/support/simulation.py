@@ -27,7 +27,10 @@ def is_sure(name: str, seen: list[list[float]], threshold: float, tolerance: flo
     if name == "patience":
         answers = [logits[0] if len(logits) == 1 else logits.index(max(logits)) for logits in seen]
         differences = [abs(now - before) for before, now in pairwise(answers)]
-        agree = [difference < tolerance if len(seen[0]) == 1 else difference == 0 for difference in differences]
+        agree = [
+            difference < tolerance if len(seen[0]) == 1 else difference == 0
+            for difference in differences
+        ]
         return len(agree) >= threshold and all(agree[len(agree) - int(threshold) :])
     powers = [math.exp(logit - max(seen[-1])) for logit in seen[-1]]
     probabilities = [power / sum(powers) for power in powers]
@@ -36,13 +39,17 @@ def is_sure(name: str, seen: list[list[float]], threshold: float, tolerance: flo
     return -sum(p * math.log(p) for p in probabilities if p > 0) < threshold
 
 
-def simulate(name: str, trace: Trace, costs: Costs, threshold: float, tolerance: float = 0.1) -> list[Left]:
+def simulate(
+    name: str, trace: Trace, costs: Costs, threshold: float, tolerance: float = 0.1
+) -> list[Left]:
     """Run the model for each row alone, paying for each piece when it runs."""
     outcome = []
     layers_of_exits = trace.exit_layers.tolist()
     for row, length in enumerate(trace.lengths.tolist()):
         paid, seen = value_at(costs.embedding, length), []
-        for layer, (piece, exit_piece) in enumerate(zip(costs.layers, costs.exits, strict=True), start=1):
+        for layer, (piece, exit_piece) in enumerate(
+            zip(costs.layers, costs.exits, strict=True), start=1
+        ):
             paid += value_at(piece, length)
             if exit_piece is None:
                 continue

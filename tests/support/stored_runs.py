@@ -10,16 +10,27 @@ from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
 SINGLE, DYNAMIC, REGRESSION = (
-    replace(make_record("bert", 1, [make_exit(4, {"accuracy": 0.75}, 400.0, 4.0, 4.0)]), run_id="51e0" + "0" * 12),
     replace(
-        make_record("deebert", 1, [make_exit(layer, {"accuracy": 0.7}, 100.0 * layer, layer, layer) for layer in (2, 4)], "entropy"),
+        make_record("bert", 1, [make_exit(4, {"accuracy": 0.75}, 400.0, 4.0, 4.0)]),
+        run_id="51e0" + "0" * 12,
+    ),
+    replace(
+        make_record(
+            "deebert",
+            1,
+            [make_exit(layer, {"accuracy": 0.7}, 100.0 * layer, layer, layer) for layer in (2, 4)],
+            "entropy",
+        ),
         run_id="d1e0" + "0" * 12,
     ),
     replace(
         make_record(
             "pabee",
             1,
-            [make_exit(layer, {"pearson": 0.7, "spearman": 0.6}, 100.0 * layer, layer, layer) for layer in (2, 4)],
+            [
+                make_exit(layer, {"pearson": 0.7, "spearman": 0.6}, 100.0 * layer, layer, layer)
+                for layer in (2, 4)
+            ],
             "patience",
             task="stsb",
         ),
@@ -30,7 +41,10 @@ SINGLE, DYNAMIC, REGRESSION = (
 
 def store_run(folder: Path, record: RunRecord, classes: int = 2) -> None:
     layers = [exit_.layer for exit_ in record.exits]
-    traces = {split: random_trace(seed, layers, classes=classes) for seed, split in enumerate(("dev", "selection", "calibration"))}
+    traces = {
+        split: random_trace(seed, layers, classes=classes)
+        for seed, split in enumerate(("dev", "selection", "calibration"))
+    }
     save_run(ResultsStore(folder), record, traces)
 
 

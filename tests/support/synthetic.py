@@ -58,8 +58,15 @@ def flat_costs(exit_layers: Sequence[int], layers: int = 4) -> Costs:
 
 def uneven_costs(exit_layers: Sequence[int], layers: int) -> Costs:
     """No two pieces cost the same; exits do cost."""
-    exits = tuple(Polynomial(50 * layer, layer, 0) if layer in exit_layers else None for layer in range(1, layers + 1))
-    return Costs(Polynomial(11, 3, 0), tuple(Polynomial(layer, 7 * layer, layer) for layer in range(1, layers + 1)), exits)
+    exits = tuple(
+        Polynomial(50 * layer, layer, 0) if layer in exit_layers else None
+        for layer in range(1, layers + 1)
+    )
+    return Costs(
+        Polynomial(11, 3, 0),
+        tuple(Polynomial(layer, 7 * layer, layer) for layer in range(1, layers + 1)),
+        exits,
+    )
 
 
 def random_trace(seed: int, exit_layers: Sequence[int], rows: int = 40, classes: int = 2) -> Trace:
@@ -72,7 +79,9 @@ def random_trace(seed: int, exit_layers: Sequence[int], rows: int = 40, classes:
     else:
         labels = random.integers(0, classes, rows).astype(np.float64)
         sharpness = np.arange(1, exits + 1)[:, None, None]
-        logits = sharpness * (random.normal(size=(exits, rows, classes)) + np.eye(classes)[labels.astype(int)])
+        logits = sharpness * (
+            random.normal(size=(exits, rows, classes)) + np.eye(classes)[labels.astype(int)]
+        )
     return Trace(
         ids=np.arange(rows),
         logits=logits.astype(np.float32),
@@ -83,7 +92,11 @@ def random_trace(seed: int, exit_layers: Sequence[int], rows: int = 40, classes:
 
 
 def gap_trace(
-    exit_layers: Sequence[int], answers: Sequence[Sequence[int]], gaps: Sequence[float], labels: Sequence[int], length: int
+    exit_layers: Sequence[int],
+    answers: Sequence[Sequence[int]],
+    gaps: Sequence[float],
+    labels: Sequence[int],
+    length: int,
 ) -> Trace:
     """Two classes. `answers[e][n]` is the answer of each exit on each row; the surer row of an exit has the larger `gaps[n]`."""
     half = np.array(gaps) / 2
@@ -101,7 +114,9 @@ def quartiles(median: float) -> Quartiles:
     return Quartiles(0.9 * median, median, 1.1 * median)
 
 
-def make_exit(layer: int, scores: dict[str, float], macs: float, static_ms: float, path_ms: float) -> ExitMeasurement:
+def make_exit(
+    layer: int, scores: dict[str, float], macs: float, static_ms: float, path_ms: float
+) -> ExitMeasurement:
     """Milliseconds at batch 1; at batch 32 twenty times as many."""
     return ExitMeasurement(
         layer=layer,
@@ -114,7 +129,9 @@ def make_exit(layer: int, scores: dict[str, float], macs: float, static_ms: floa
     )
 
 
-def make_latency(reference: str | None, reference_ms: float, ratios: Sequence[float]) -> LatencyConditions:
+def make_latency(
+    reference: str | None, reference_ms: float, ratios: Sequence[float]
+) -> LatencyConditions:
     """`ratios`: the paired static ratio at each exit, whatever the quotient of the medians is; the path's is 0.8 of it."""
     sizes = ("1", "32") if reference else ()
     return LatencyConditions(
@@ -124,7 +141,9 @@ def make_latency(reference: str | None, reference_ms: float, ratios: Sequence[fl
         rounds={"1": 20, "32": 10},
         tokens={"1": (10, 20, 30), "32": (12, 24, 36)},
         reference=reference,
-        reference_ms={size: quartiles(reference_ms * (20 if size == "32" else 1)) for size in sizes},
+        reference_ms={
+            size: quartiles(reference_ms * (20 if size == "32" else 1)) for size in sizes
+        },
         reference_ratio={size: tuple(quartiles(ratio) for ratio in ratios) for size in sizes},
         path_ratio={size: tuple(quartiles(0.8 * ratio) for ratio in ratios) for size in sizes},
     )
@@ -134,7 +153,13 @@ def make_stage(name: str) -> StageUse:
     return StageUse(StageReport(100, 30, 12.5, 0.25, (0.5, 0.75), 2, name, "c0ffee"), reused=False)
 
 
-def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy: str | None = None, task: str = "rte") -> RunRecord:
+def make_record(
+    method: str,
+    seed: int,
+    exits: Sequence[ExitMeasurement],
+    policy: str | None = None,
+    task: str = "rte",
+) -> RunRecord:
     """A run of four layers of `flat_costs` on a task, every other field filled; its run id follows from the content."""
     layers = [exit_.layer for exit_ in exits]
     return identified(
@@ -142,7 +167,16 @@ def make_record(method: str, seed: int, exits: Sequence[ExitMeasurement], policy
             schema=SCHEMA,
             run_id="",
             created="2026-11-22T12:00:00+00:00",
-            spec=RunSpec(method, task, "tiny", seed, None, 128, None, {"epochs": 3, "teacher": {"rates": [0.1, 0.2]}}),
+            spec=RunSpec(
+                method,
+                task,
+                "tiny",
+                seed,
+                None,
+                128,
+                None,
+                {"epochs": 3, "teacher": {"rates": [0.1, 0.2]}},
+            ),
             environment=Environment("A processor", "cpu", "float32", 2, {"torch": "2.6"}),
             data=DataSummary(
                 rows={"train": 2000, "selection": 100, "calibration": 300, "dev": 277},
@@ -176,7 +210,9 @@ def save_run(store: ResultsStore, record: RunRecord, traces: dict[str, Trace]) -
     return stored
 
 
-def single(method: str, seed: int, score: float = 0.5, task: str = "rte", macs: float = 8000.0) -> RunRecord:
+def single(
+    method: str, seed: int, score: float = 0.5, task: str = "rte", macs: float = 8000.0
+) -> RunRecord:
     """A run with one exit, whose second metric scores half of the first."""
     scores = {metric: score / 2**place for place, metric in enumerate(TASKS[task].metrics)}
     return make_record(method, seed, [make_exit(4, scores, macs, 4.0, 4.0)], task=task)
@@ -184,12 +220,16 @@ def single(method: str, seed: int, score: float = 0.5, task: str = "rte", macs: 
 
 def identified(record: RunRecord) -> RunRecord:
     """The record with a run id that no other content has."""
-    return replace(record, run_id=hashlib.sha256(to_json(replace(record, run_id="")).encode()).hexdigest()[:16])
+    return replace(
+        record, run_id=hashlib.sha256(to_json(replace(record, run_id="")).encode()).hexdigest()[:16]
+    )
 
 
 def timed(record: RunRecord, reference: str | None, ratio: float) -> RunRecord:
     """The run with a latency that is `ratio` times better than the reference's at every exit."""
-    return identified(replace(record, latency=make_latency(reference, 5.0, [ratio] * len(record.exits))))
+    return identified(
+        replace(record, latency=make_latency(reference, 5.0, [ratio] * len(record.exits)))
+    )
 
 
 def timeless(trials: Sequence[Trial]) -> list[Trial]:
@@ -226,7 +266,9 @@ def assert_same_trace(one: Trace, other: Trace) -> None:
         np.testing.assert_array_equal(left, right)
 
 
-def exit_1_or_4(gaps: Sequence[float], right_at_1: Sequence[bool], right_at_4: Sequence[bool], length: int) -> Trace:
+def exit_1_or_4(
+    gaps: Sequence[float], right_at_1: Sequence[bool], right_at_4: Sequence[bool], length: int
+) -> Trace:
     """Rows of class 1 on a model with exits after layers 1 and 4."""
     return gap_trace((1, 4), [right_at_1, right_at_4], gaps, [1] * len(gaps), length)
 
@@ -247,13 +289,20 @@ def save_bert_and_deebert(store: ResultsStore) -> None:
     }
     for seed, score, slow in ((1, 0.8, 1.0), (2, 0.7, 2.0)):
         own = make_exit(4, {"accuracy": score}, 8000.0, 8.0 * slow, 8.0 * slow)
-        bert = replace(make_record("bert", seed, [own]), latency=make_latency("bert", 8.0 * slow, [1.01]))
-        save_run(store, identified(bert), {split: random_trace(seed, (4,)) for split in ("dev", "selection", "calibration")})
+        bert = replace(
+            make_record("bert", seed, [own]), latency=make_latency("bert", 8.0 * slow, [1.01])
+        )
+        save_run(
+            store,
+            identified(bert),
+            {split: random_trace(seed, (4,)) for split in ("dev", "selection", "calibration")},
+        )
     for seed, scores, slow in ((1, (0.6, 0.76), 1.0), (2, (0.5, 0.77), 2.0)):
         first = make_exit(1, {"accuracy": scores[0]}, 2000.0, 3.0 * slow, 3.5 * slow)
         last = make_exit(4, {"accuracy": scores[1]}, 8400.0, 9.0 * slow, 10.0 * slow)
         deebert = replace(
-            make_record("deebert", seed, [first, last], "entropy"), latency=make_latency("bert", 9.0 * slow, [2.5, 0.9 + seed / 50])
+            make_record("deebert", seed, [first, last], "entropy"),
+            latency=make_latency("bert", 9.0 * slow, [2.5, 0.9 + seed / 50]),
         )
         traces = {"dev": dev[seed], "selection": selection, "calibration": calibration}
         save_run(store, identified(deebert), traces)
@@ -271,7 +320,11 @@ def one_line(error: pytest.ExceptionInfo[HarnessError]) -> str:
 
 def everything_under(root: Path) -> dict[str, bytes]:
     """Path below the folder -> content; nothing for a folder that is not there."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 class TouchesAFile:
@@ -306,7 +359,12 @@ BERT_CONFIG: dict[str, object] = {
 }
 
 
-def write_bert(folder: Path, config: dict[str, object] = BERT_CONFIG, vocabulary: list[str] = BERT_WORDS, seed: int = 0) -> Path:
+def write_bert(
+    folder: Path,
+    config: dict[str, object] = BERT_CONFIG,
+    vocabulary: list[str] = BERT_WORDS,
+    seed: int = 0,
+) -> Path:
     """A BERT in the library's format: config.json, vocab.txt and weights (here of one tensor)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
@@ -324,7 +382,9 @@ SMALL = bert_shape(2, 16, 2, 24, vocabulary=30, positions=12)
 BOTH: tuple[Head | None, ...] = ("dense", "dense")
 
 
-def small_config(pooling: Pooling = "mean", exits: tuple[Head | None, ...] = BOTH, shape: EncoderShape = SMALL) -> ModelConfig:
+def small_config(
+    pooling: Pooling = "mean", exits: tuple[Head | None, ...] = BOTH, shape: EncoderShape = SMALL
+) -> ModelConfig:
     """Two layers x 16, two classes."""
     return ModelConfig(shape, pooling, 2, 1.0, exits)
 

@@ -27,20 +27,36 @@ FREE = 1e9
 
 def make_schedule(**changes: float) -> Schedule:
     """One epoch without warm-up, accumulation or a bound on the gradient."""
-    plain = Schedule(epochs=1, batch_size=16, learning_rate=1e-3, warmup=0.0, weight_decay=0.01, clip=FREE, accumulation=1)
+    plain = Schedule(
+        epochs=1,
+        batch_size=16,
+        learning_rate=1e-3,
+        warmup=0.0,
+        weight_decay=0.01,
+        clip=FREE,
+        accumulation=1,
+    )
     return replace(plain, **changes)
 
 
 def make_run(scratch: Path, precision: str = "float32", seed: int = 5) -> StageRun:
     """On one thread of the CPU, in a scratch folder of its own."""
     scratch.mkdir(exist_ok=True)
-    return StageRun(Compute(torch.device("cpu"), precision, threads=1), "a cell", "a stage", seed, scratch)
+    return StageRun(
+        Compute(torch.device("cpu"), precision, threads=1), "a cell", "a stage", seed, scratch
+    )
 
 
-def make_model(backbone: Backbone, dropout: float = 0.0, exits: tuple[Head | None, ...] = (None, "dense", "dense")) -> EncoderModel:
+def make_model(
+    backbone: Backbone,
+    dropout: float = 0.0,
+    exits: tuple[Head | None, ...] = (None, "dense", "dense"),
+) -> EncoderModel:
     """The same random weights on every call."""
     torch.manual_seed(9)
-    return EncoderModel(ModelConfig(replace(backbone.shape, dropout=dropout), "mean", 2, 1.0, exits))
+    return EncoderModel(
+        ModelConfig(replace(backbone.shape, dropout=dropout), "mean", 2, 1.0, exits)
+    )
 
 
 def plain_loss(model: MultiExitModel, examples: Examples) -> Tensor:
@@ -57,7 +73,9 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[name]) for name, value in one.items()
+    )
 
 
 class Steps:
@@ -74,7 +92,9 @@ class Steps:
         self.rates.append([group["lr"] for group in groups])
         self.decays.append([group["weight_decay"] for group in groups])
         self.sizes.append([[parameter.ndim for parameter in group["params"]] for group in groups])
-        self.gradients.append([p.grad.clone() for group in groups for p in group["params"] if p.grad is not None])
+        self.gradients.append(
+            [p.grad.clone() for group in groups for p in group["params"] if p.grad is not None]
+        )
 
 
 @contextmanager

@@ -55,7 +55,11 @@ class Transcript:
         figures are those of a model that was trained here."""
         for line in lines:
             answer = self.say(*shlex.split(line.replace("RUN_ID", self.fitted)))
-            self._add(f"$ harness {line}".rstrip(), f"{answer.out}{answer.err}exit code {answer.code}", trained)
+            self._add(
+                f"$ harness {line}".rstrip(),
+                f"{answer.out}{answer.err}exit code {answer.code}",
+                trained,
+            )
 
     def show(self, path: str, trained: bool = False) -> None:
         """A text file that a command wrote or is going to read."""

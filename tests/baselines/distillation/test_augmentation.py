@@ -59,7 +59,12 @@ def test_content_words_may_be_replaced(bert: Backbone) -> None:
     "was", "not" and "the" are stop words, "!" is no word; "unaffable" has three pieces, "film" and
     "good" one, counted from [CLS]."""
     found = places_in("The film was not unaffable! Good film", bert)
-    assert [(place.word, place.piece) for place in found] == [("film", 2), ("unaffable", None), ("Good", 9), ("film", 10)]
+    assert [(place.word, place.piece) for place in found] == [
+        ("film", 2),
+        ("unaffable", None),
+        ("Good", 9),
+        ("film", 10),
+    ]
     assert found[1].text[found[1].start : found[1].end] == "unaffable"
 
 
@@ -86,7 +91,9 @@ class Fixed(EncoderModel):
     ORDER = ("good", "##aff", "film", "!", "the", "un")
 
     def __init__(self, bert: Backbone) -> None:
-        super().__init__(ModelConfig(bert.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True))
+        super().__init__(
+            ModelConfig(bert.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)
+        )
         assert self.masked_lm is not None
         torch.nn.init.zeros_(self.embedding.get_parameter("word.weight"))
         for rank, piece in enumerate(self.ORDER):
@@ -109,9 +116,15 @@ def test_one_word_is_masked_at_once(bert: Backbone, work: Work) -> None:
     """The model is asked about one masked word at a time, and its best whole words are taken."""
     model = Watched(bert)
     places = [place for place in places_in("the film was good", bert) if place.piece is not None]
-    assert by_words(places, model, bert, whole_words(bert, SEEN), 3, work) == [("good", "film", "the")] * 2
+    assert (
+        by_words(places, model, bert, whole_words(bert, SEEN), 3, work)
+        == [("good", "film", "the")] * 2
+    )
     words = [[BERT_WORDS[id_] for id_ in row] for row in model.asked]
-    assert sorted(words) == [["[CLS]", "the", "[MASK]", "was", "good", "[SEP]"], ["[CLS]", "the", "film", "was", "[MASK]", "[SEP]"]]
+    assert sorted(words) == [
+        ["[CLS]", "the", "[MASK]", "was", "good", "[SEP]"],
+        ["[CLS]", "the", "film", "was", "[MASK]", "[SEP]"],
+    ]
 
 
 def test_neighbours_are_nearest_by_angle(tmp_path: Path) -> None:
@@ -130,7 +143,9 @@ def test_split_word_uses_mean_embedding(bert: Backbone) -> None:
     film = un + ##aff + ##able by hand, so "film" is nearest to "unaffable"."""
     embedding = Embedding(bert.shape)
     table = embedding.word.weight.data
-    table[BERT_WORDS.index("film")] = sum(table[BERT_WORDS.index(piece)] for piece in ("un", "##aff", "##able"))
+    table[BERT_WORDS.index("film")] = sum(
+        table[BERT_WORDS.index(piece)] for piece in ("un", "##aff", "##able")
+    )
     vectors = own_vectors(embedding, bert, whole_words(bert, SEEN), {"unaffable"})
     assert neighbours({"unaffable"}, vectors, 1) == {"unaffable": ("film",)}
 
@@ -140,10 +155,21 @@ def test_own_pieces_never_replace_word(bert: Backbone) -> None:
     embedding = Embedding(bert.shape)
     table = embedding.word.weight.data
     table.fill_(1e-3)
-    for piece, direction in {"un": (1, 1), "##aff": (1, 0), "##able": (0, 1), "film": (1, 0.5), "good": (0, -1)}.items():
+    for piece, direction in {
+        "un": (1, 1),
+        "##aff": (1, 0),
+        "##able": (0, 1),
+        "film": (1, 0.5),
+        "good": (0, -1),
+    }.items():
         table[BERT_WORDS.index(piece), :2] = torch.tensor(direction)
-    vectors = own_vectors(embedding, bert, whole_words(bert, {"un", "film", "good"}), {"unaffable", "film"})
-    assert neighbours({"unaffable", "film"}, vectors, 3) == {"unaffable": ("film", "good"), "film": ("un", "good")}
+    vectors = own_vectors(
+        embedding, bert, whole_words(bert, {"un", "film", "good"}), {"unaffable", "film"}
+    )
+    assert neighbours({"unaffable", "film"}, vectors, 3) == {
+        "unaffable": ("film", "good"),
+        "film": ("un", "good"),
+    }
 
 
 def test_non_words_are_read_only(tmp_path: Path) -> None:
@@ -203,7 +229,12 @@ def test_pairs_change_and_keep_sources() -> None:
     choices = {Place("one", 0, 3, 1): ("won",), Place("two", 0, 3, 1): ("too",)}
     rows = alter(split(("plain", "plain"), ("one", "two")), choices, replace(HOW, copies=100))
     assert rows[0] == (0, ("plain", "plain"))
-    assert {copy for source, copy in rows if source == 1} == {("one", "two"), ("won", "two"), ("one", "too"), ("won", "too")}
+    assert {copy for source, copy in rows if source == 1} == {
+        ("one", "two"),
+        ("won", "two"),
+        ("one", "too"),
+        ("won", "too"),
+    }
     assert len(rows) == 5
 
 
@@ -223,17 +254,27 @@ def test_augmented_rows_are_made_once(
     assert 2 * len(few_rows.train) < len(data.train) <= 6 * len(few_rows.train)
     assert set(few_rows.train.texts) < set(data.train.texts)
     assert len(set(data.train.ids)) == len(data.train) == len(data.train.labels)
-    assert [row.tolist() for row in data.train.tokens.ids] == [row.tolist() for row in micro.encode(data.train.texts, 32).ids]
-    assert all(data.splits()[name] == few_rows.splits()[name] for name in ("selection", "calibration", "dev"))
+    assert [row.tolist() for row in data.train.tokens.ids] == [
+        row.tolist() for row in micro.encode(data.train.texts, 32).ids
+    ]
+    assert all(
+        data.splits()[name] == few_rows.splits()[name]
+        for name in ("selection", "calibration", "dev")
+    )
     assert data.fingerprint != few_rows.fingerprint
     monkeypatch.setattr(augmentation, "choices", lambda *_: pytest.fail("made again"))
     again = augmented(few_rows, micro, HOW, words, work)
     assert again.train.texts == data.train.texts
     assert again.fingerprint == data.fingerprint
-    assert [path.suffix for path in sorted((work.cache / "augmented").iterdir())] == [".json", ".lock"]
+    assert [path.suffix for path in sorted((work.cache / "augmented").iterdir())] == [
+        ".json",
+        ".lock",
+    ]
 
 
-def test_copies_keep_their_label(work: Work, few_rows: TaskData, micro: Backbone, words: Words) -> None:
+def test_copies_keep_their_label(
+    work: Work, few_rows: TaskData, micro: Backbone, words: Words
+) -> None:
     """Copies keep the label of their row."""
     data = augmented(few_rows, micro, HOW, words, work)
     (path,) = (work.cache / "augmented").glob("*.json")
@@ -243,18 +284,31 @@ def test_copies_keep_their_label(work: Work, few_rows: TaskData, micro: Backbone
 
 
 @pytest.mark.parametrize("change", [{"copies": 4}, {"replaced": 0.5}, {"candidates": 2}])
-def test_other_settings_make_other_rows(work: Work, few_rows: TaskData, micro: Backbone, words: Words, change: dict[str, float]) -> None:
-    one, other = (augmented(few_rows, micro, how, words, work) for how in (HOW, replace(HOW, **change)))
+def test_other_settings_make_other_rows(
+    work: Work, few_rows: TaskData, micro: Backbone, words: Words, change: dict[str, float]
+) -> None:
+    one, other = (
+        augmented(few_rows, micro, how, words, work) for how in (HOW, replace(HOW, **change))
+    )
     assert one.train.texts != other.train.texts
     assert one.fingerprint != other.fingerprint
 
 
-def test_vectors_file_replaces_own_embeddings(work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path) -> None:
+def test_vectors_file_replaces_own_embeddings(
+    work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
+) -> None:
     """A file of vectors takes the place of the backbone's own.
 
     The teacher of words knows too few here, so that every word is replaced by neighbours."""
     assert not words.teach
-    seen = sorted({place.word.lower() for row in few_rows.train.texts for text in row for place in places_in(text, micro)})
+    seen = sorted(
+        {
+            place.word.lower()
+            for row in few_rows.train.texts
+            for text in row
+            for place in places_in(text, micro)
+        }
+    )
     path = tmp_path / "vectors.txt"
     path.write_text(f"zebra 1 0\n{seen[0]} 1 0.1\n", encoding="utf-8")
     one = augmented(few_rows, micro, HOW, words, work)
@@ -263,7 +317,9 @@ def test_vectors_file_replaces_own_embeddings(work: Work, few_rows: TaskData, mi
     assert any("zebra" in text for row in other.train.texts for text in row)
 
 
-def test_vectors_of_other_language_are_refused(work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path) -> None:
+def test_vectors_of_other_language_are_refused(
+    work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
+) -> None:
     """Vectors of another language are refused.
 
     Without a copy that differs the rows would be those of augmentation=0, unmarked."""
@@ -282,23 +338,43 @@ def test_model_choices_fill_masked_text(work: Work, bert: Backbone) -> None:
     model = Fixed(bert)
     table = model.embedding.get_parameter("word.weight").data
     table[:, :3] = -1e-3
-    for piece, direction in {"un": (1, 0, 0), "##aff": (0, 1, 0), "##able": (0, 0, 1), "the": (1, 1, 1), "film": (1, 1, 0)}.items():
+    for piece, direction in {
+        "un": (1, 0, 0),
+        "##aff": (0, 1, 0),
+        "##able": (0, 0, 1),
+        "the": (1, 1, 1),
+        "film": (1, 1, 0),
+    }.items():
         table[BERT_WORDS.index(piece), :3] = 1e-3 * torch.tensor(direction)
     folder = work.cache / "words" / "model"
     folder.mkdir(parents=True)
     save_model(model, folder)
-    words = Words(FittedStage(folder.parent, True, (), Stored(make_stage("masked-lm").report, None), model_format()), accuracy=0.9)
+    words = Words(
+        FittedStage(
+            folder.parent, True, (), Stored(make_stage("masked-lm").report, None), model_format()
+        ),
+        accuracy=0.9,
+    )
     rows = split(("the film was unaffable",))
     found = choices(rows, bert, Augmentation(1, 1.0, 2), words, work)
-    assert {place.word: candidates for place, candidates in found.items()} == {"film": ("good", "film"), "unaffable": ("the", "film")}
+    assert {place.word: candidates for place, candidates in found.items()} == {
+        "film": ("good", "film"),
+        "unaffable": ("the", "film"),
+    }
     texts = {texts[0] for _, texts in alter(rows, found, Augmentation(60, 1.0, 2))}
-    assert texts == {"the film was unaffable", *(f"the {one} was {other}" for one in ("good", "film") for other in ("the", "film"))}
+    assert texts == {
+        "the film was unaffable",
+        *(f"the {one} was {other}" for one in ("good", "film") for other in ("the", "film")),
+    }
 
 
 def test_capital_vocabulary_order_is_irrelevant(bert: Backbone) -> None:
     """A vocabulary with capitals gives the same vectors in any order."""
     embedding = Embedding(bert.shape)
     usable = whole_words(bert, SEEN)
-    one, other = (own_vectors(embedding, bert, usable, wanted) for wanted in ({"Film", "film", "good"}, {"good", "film", "Film"}))
+    one, other = (
+        own_vectors(embedding, bert, usable, wanted)
+        for wanted in ({"Film", "film", "good"}, {"good", "film", "Film"})
+    )
     assert one.own.keys() == other.own.keys() == {"film", "good"}
     assert all(torch.equal(one.own[word], other.own[word]) for word in one.own)

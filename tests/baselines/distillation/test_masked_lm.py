@@ -12,7 +12,16 @@ from support.trainings import make_model, make_run, make_schedule
 from torch import Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from baselines.distillation.masked_lm import Masked, MaskedLm, Pieces, log_frequencies, maskable, masked, masked_accuracy, told
+from baselines.distillation.masked_lm import (
+    Masked,
+    MaskedLm,
+    Pieces,
+    log_frequencies,
+    maskable,
+    masked,
+    masked_accuracy,
+    told,
+)
 from baselines.encoders.encoder import Embedding, EncoderModel, MaskedLmHead
 from baselines.encoders.weights import load_model, save_model
 from harness.data.corpus import Corpus
@@ -83,11 +92,19 @@ def test_decoder_is_embedding_table(rank: int | None) -> None:
     head, embedding = MaskedLmHead(shape), Embedding(shape)
     torch.nn.init.normal_(head.bias)
     hidden = torch.randn(5, 8)
-    table = embedding.word.weight if embedding.projection is None else embedding.word.weight @ embedding.projection.weight.T
+    table = (
+        embedding.word.weight
+        if embedding.projection is None
+        else embedding.word.weight @ embedding.projection.weight.T
+    )
     x = hidden @ head.dense.weight.T + head.dense.bias
     x = x * 0.5 * (1 + torch.erf(x / 2**0.5))
-    x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + shape.layer_norm_eps).sqrt()
-    torch.testing.assert_close(head(hidden, embedding), x @ table.T + head.bias, atol=1e-5, rtol=1e-4)
+    x = (x - x.mean(-1, keepdim=True)) / (
+        x.var(-1, unbiased=False, keepdim=True) + shape.layer_norm_eps
+    ).sqrt()
+    torch.testing.assert_close(
+        head(hidden, embedding), x @ table.T + head.bias, atol=1e-5, rtol=1e-4
+    )
     names = {name for name, _ in head.named_parameters()}
     assert names == {"dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"}
 
@@ -106,18 +123,27 @@ def sentences(micro: Backbone) -> TaskData:
     return Corpus(limit=400).data.encoded(micro.encode, 32)
 
 
-def test_head_learns_on_frozen_encoder(micro: Backbone, sentences: TaskData, tmp_path: Path) -> None:
+def test_head_learns_on_frozen_encoder(
+    micro: Backbone, sentences: TaskData, tmp_path: Path
+) -> None:
     """A head learns on a frozen encoder."""
     torch.manual_seed(5)
-    fit = MaskedLm("masked-lm-head", 0.0, make_schedule(epochs=6, learning_rate=3e-3)).fit((), sentences, micro, make_run(tmp_path))
+    fit = MaskedLm("masked-lm-head", 0.0, make_schedule(epochs=6, learning_rate=3e-3)).fit(
+        (), sentences, micro, make_run(tmp_path)
+    )
     model, pieces = fit.model, Pieces.of(micro)
     assert isinstance(model, EncoderModel)
     torch.manual_seed(5)
     untouched = EncoderModel(model.config)
     for name, tensor in untouched.state_dict().items():
-        assert torch.equal(tensor, model.state_dict()[name]) == (not name.startswith("masked_lm.")), name
+        assert torch.equal(tensor, model.state_dict()[name]) == (
+            not name.startswith("masked_lm.")
+        ), name
     compute = make_run(tmp_path).compute
-    before, after = (masked_accuracy(each, maskable(sentences.selection, pieces), pieces, compute) for each in (untouched, model))
+    before, after = (
+        masked_accuracy(each, maskable(sentences.selection, pieces), pieces, compute)
+        for each in (untouched, model)
+    )
     assert after == max(fit.training.selection)
     assert after > before + 0.05
 
@@ -127,9 +153,14 @@ def test_masked_lm_head_is_saved(micro: Backbone, tmp_path: Path) -> None:
     model = EncoderModel(replace(make_model(micro).config, masked_lm=True)).eval()
     save_model(model, tmp_path)
     again = load_model(tmp_path)
-    given = masked(rows([9, 4], 9)._replace(ids=rows([9, 4], 9).ids % 100), Pieces(4, (0, 1, 2, 3, 4), 100))
+    given = masked(
+        rows([9, 4], 9)._replace(ids=rows([9, 4], 9).ids % 100), Pieces(4, (0, 1, 2, 3, 4), 100)
+    )
     with torch.no_grad():
-        assert torch.equal(told(model, model(given.batch).hiddens[-1], given), told(again, again(given.batch).hiddens[-1], given))
+        assert torch.equal(
+            told(model, model(given.batch).hiddens[-1], given),
+            told(again, again(given.batch).hiddens[-1], given),
+        )
 
 
 def test_checkpoint_head_equals_library(tmp_path: Path) -> None:
@@ -142,15 +173,24 @@ def test_checkpoint_head_equals_library(tmp_path: Path) -> None:
     backbone = find_backbone(str(folder))
     data = Corpus(limit=60).data.encoded(backbone.encode, 16)
     (tmp_path / "scratch").mkdir()
-    fit = MaskedLm("masked-lm-head", 0.0, make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    fit = MaskedLm("masked-lm-head", 0.0, make_schedule()).fit(
+        (), data, backbone, make_run(tmp_path / "scratch")
+    )
     assert fit.training.steps == 0
     batch = collate(data.train.tokens, np.arange(5))
     everywhere = Masked(batch, batch.mask, batch.ids[batch.mask])
     model = fit.model
     assert isinstance(model, EncoderModel)
     with torch.no_grad():
-        wanted = library(input_ids=batch.ids, token_type_ids=batch.types, attention_mask=batch.mask.long()).logits
-        torch.testing.assert_close(told(model, model(everywhere.batch).hiddens[-1], everywhere), wanted[batch.mask], atol=1e-5, rtol=1e-4)
+        wanted = library(
+            input_ids=batch.ids, token_type_ids=batch.types, attention_mask=batch.mask.long()
+        ).logits
+        torch.testing.assert_close(
+            told(model, model(everywhere.batch).hiddens[-1], everywhere),
+            wanted[batch.mask],
+            atol=1e-5,
+            rtol=1e-4,
+        )
 
 
 def test_poor_checkpoint_head_is_trained(tmp_path: Path) -> None:
@@ -162,12 +202,19 @@ def test_poor_checkpoint_head_is_trained(tmp_path: Path) -> None:
     library.save_pretrained(folder, safe_serialization=True)
     backbone = find_backbone(str(folder))
     data = Corpus(limit=200).data.encoded(backbone.encode, 16)
-    fit = MaskedLm("masked-lm-head", 1.0, make_schedule()).fit((), data, backbone, make_run(tmp_path / "scratch"))
+    fit = MaskedLm("masked-lm-head", 1.0, make_schedule()).fit(
+        (), data, backbone, make_run(tmp_path / "scratch")
+    )
     assert fit.training.steps > 0
     assert isinstance(fit.model, EncoderModel)
     assert fit.model.masked_lm is not None
-    assert not torch.equal(fit.model.masked_lm.dense.weight, library.cls.predictions.transform.dense.weight)
-    assert torch.equal(fit.model.embedding.get_parameter("word.weight"), library.bert.embeddings.word_embeddings.weight)
+    assert not torch.equal(
+        fit.model.masked_lm.dense.weight, library.cls.predictions.transform.dense.weight
+    )
+    assert torch.equal(
+        fit.model.embedding.get_parameter("word.weight"),
+        library.bert.embeddings.word_embeddings.weight,
+    )
 
 
 def test_head_starts_at_word_frequencies(micro: Backbone) -> None:
@@ -175,16 +222,33 @@ def test_head_starts_at_word_frequencies(micro: Backbone) -> None:
 
     Pieces 3 and 5 stand twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each.
     """
-    rows = Split(np.arange(2), (("a",), ("b",)), np.zeros(2), Tokens((np.array([3, 5]), np.array([3])), (), 0))
-    assert log_frequencies(rows, 6).exp().tolist() == pytest.approx([1 / 9, 1 / 9, 1 / 9, 3 / 9, 1 / 9, 2 / 9])
+    rows = Split(
+        np.arange(2),
+        (("a",), ("b",)),
+        np.zeros(2),
+        Tokens((np.array([3, 5]), np.array([3])), (), 0),
+    )
+    assert log_frequencies(rows, 6).exp().tolist() == pytest.approx(
+        [1 / 9, 1 / 9, 1 / 9, 3 / 9, 1 / 9, 2 / 9]
+    )
 
 
 def test_short_sentences_are_not_masked() -> None:
     """Sentences of too few words are left out of masking.
 
     Four words, three, four with an unknown one, five."""
-    texts = [[2, 10, 11, 12, 13, 3], [2, 10, 11, 12, 3], [2, 10, 1, 12, 13, 3], [2, 10, 11, 12, 13, 14, 3]]
-    rows = Split(np.arange(4), (("a",),) * 4, np.zeros(4), Tokens(tuple(map(np.array, texts)), tuple(map(np.zeros_like, texts)), 0))
+    texts = [
+        [2, 10, 11, 12, 13, 3],
+        [2, 10, 11, 12, 3],
+        [2, 10, 1, 12, 13, 3],
+        [2, 10, 11, 12, 13, 14, 3],
+    ]
+    rows = Split(
+        np.arange(4),
+        (("a",),) * 4,
+        np.zeros(4),
+        Tokens(tuple(map(np.array, texts)), tuple(map(np.zeros_like, texts)), 0),
+    )
     assert maskable(rows, PIECES).ids.tolist() == [0, 3]
     with pytest.raises(HarnessError) as caught:
         maskable(rows.rows(np.array([1, 2])), PIECES)

@@ -22,7 +22,9 @@ from harness.records import WeightsReport
 def _model(backbone: Backbone, seed: int, exits: int = 3) -> EncoderModel:
     torch.manual_seed(seed)
     layers = backbone.shape.layers
-    return EncoderModel(ModelConfig(backbone.shape, "mean", 2, 1.0, (None,) * (layers - exits) + ("plain",) * exits)).eval()
+    return EncoderModel(
+        ModelConfig(backbone.shape, "mean", 2, 1.0, (None,) * (layers - exits) + ("plain",) * exits)
+    ).eval()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,9 @@ def _model(backbone: Backbone, seed: int, exits: int = 3) -> EncoderModel:
     ids=str,
 )
 @pytest.mark.parametrize("teacher_exits", [1, 3])
-def test_loss_is_weighted_sum_of_parts(micro: Backbone, few_rows: TaskData, tmp_path: Path, targets: Targets, teacher_exits: int) -> None:
+def test_loss_is_weighted_sum_of_parts(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, targets: Targets, teacher_exits: int
+) -> None:
     """The loss is the weighted sum of its parts."""
     student, teacher = _model(micro, 1), _model(micro, 2, teacher_exits)
     examples = Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))
@@ -55,29 +59,53 @@ def test_loss_is_weighted_sum_of_parts(micro: Backbone, few_rows: TaskData, tmp_
     assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
-def test_self_taught_student_has_no_loss(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_self_taught_student_has_no_loss(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """A student that is its own teacher has no hidden loss."""
     model = _model(micro, 1)
-    loss = distillation(Targets(hidden=1.0), Teacher(model, few_rows.train, make_run(tmp_path), hiddens=True), 1.0)
+    loss = distillation(
+        Targets(hidden=1.0), Teacher(model, few_rows.train, make_run(tmp_path), hiddens=True), 1.0
+    )
     with torch.no_grad():
-        assert loss(model, Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))).item() == pytest.approx(0, abs=1e-9)
+        assert loss(
+            model, Examples.of(few_rows.train, np.arange(8), torch.device("cpu"))
+        ).item() == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(
-    "change", [{}, {"equilibrium": False}, {"targets": Targets(soft=1.0)}, {"exits": Exits("cls", 1, "average")}], ids=str
+    "change",
+    [
+        {},
+        {"equilibrium": False},
+        {"targets": Targets(soft=1.0)},
+        {"exits": Exits("cls", 1, "average")},
+    ],
+    ids=str,
 )
-def test_each_switch_changes_the_result(micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]) -> None:
+def test_each_switch_changes_the_result(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
+) -> None:
     """A switch changes what comes of the same seed. And nothing changed changes nothing."""
-    stage = Distil("a stage", Targets(soft=0.5, hard=0.5), Exits("mean", 1, "average"), True, make_schedule())
+    stage = Distil(
+        "a stage", Targets(soft=0.5, hard=0.5), Exits("mean", 1, "average"), True, make_schedule()
+    )
     trained = []
     for name, one in (("plain", stage), ("other", replace(stage, **change))):
         torch.manual_seed(3)
-        model = one.fit((_model(micro, 1, exits=1), _model(micro, 2, exits=1)), few_rows, micro, make_run(tmp_path / name)).model
+        model = one.fit(
+            (_model(micro, 1, exits=1), _model(micro, 2, exits=1)),
+            few_rows,
+            micro,
+            make_run(tmp_path / name),
+        ).model
         trained.append(torch.cat([tensor.flatten() for tensor in model.state_dict().values()]))
     assert torch.equal(*trained) == (change == {})
 
 
-def test_student_starts_at_pretrained_weights(micro: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_student_starts_at_pretrained_weights(
+    micro: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a teacher alone the student starts at the pretrained weights."""
     teacher, start, asked = _model(micro, 1, exits=1), _model(micro, 2), []
     report = WeightsReport(5, (), ())
@@ -101,4 +129,8 @@ def test_fresh_exits_keep_the_encoder(micro: Backbone, few_rows: TaskData) -> No
         for one, other in zip(start(batch).hiddens, made(batch).hiddens, strict=True):
             assert torch.equal(one, other)
     assert made.exit_layers == [1, 2, 3]
-    assert (made.config.pooling, made.config.last_states, made.config.combine) == ("cls", 2, "average")
+    assert (made.config.pooling, made.config.last_states, made.config.combine) == (
+        "cls",
+        2,
+        "average",
+    )

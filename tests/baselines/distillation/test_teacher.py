@@ -48,9 +48,13 @@ def test_teacher_predicts_in_evaluation_mode(
         assert len(got.hiddens) == len(wanted.hiddens)
         for one, other in zip(got.hiddens, wanted.hiddens, strict=True):
             assert one.shape == other.shape
-            torch.testing.assert_close(one[examples.batch.mask], other[examples.batch.mask], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                one[examples.batch.mask], other[examples.batch.mask], atol=1e-5, rtol=1e-5
+            )
             assert not one.requires_grad
-            assert one.isfinite().all(), "padding counts for nothing, but 0 times nothing is nothing only if it is finite"
+            assert one.isfinite().all(), (
+                "padding counts for nothing, but 0 times nothing is nothing only if it is finite"
+            )
     assert len(calls) == (3 if keep else 6), "3 are the test's own"
 
 
@@ -62,7 +66,9 @@ def test_partial_rows_get_kept_predictions(micro: Backbone, rows: Split, tmp_pat
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path), hiddens=False)
     whole = teacher(Examples.of(rows, np.arange(48), CPU))
     part = rows.rows(np.array([9, 3, 9, 20]))
-    assert torch.equal(teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, whole.logits[:, [20, 3, 9]])
+    assert torch.equal(
+        teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, whole.logits[:, [20, 3, 9]]
+    )
 
 
 def test_teacher_runs_once_per_rows(micro: Backbone, rows: Split, tmp_path: Path) -> None:
@@ -102,8 +108,13 @@ def test_teacher_uses_training_precision(micro: Backbone, rows: Split, tmp_path:
 def test_other_pooling_is_another_teacher(micro: Backbone, rows: Split, tmp_path: Path) -> None:
     """Equal tensors that are pooled in another way are another teacher."""
     model = make_model(micro)
-    other = EncoderModel(replace(model.config, pooling="cls" if model.config.pooling == "mean" else "mean"))
+    other = EncoderModel(
+        replace(model.config, pooling="cls" if model.config.pooling == "mean" else "mean")
+    )
     other.load_state_dict(model.state_dict())
     examples = Examples.of(rows, BATCHES[0], CPU)
-    one, two = (Teacher(each, rows, make_run(tmp_path), hiddens=False)(examples).logits for each in (model, other))
+    one, two = (
+        Teacher(each, rows, make_run(tmp_path), hiddens=False)(examples).logits
+        for each in (model, other)
+    )
     assert not torch.allclose(one, two)

@@ -11,7 +11,16 @@ from support.synthetic import needs_minilm
 from torch import Tensor, nn
 
 from baselines.encoders import encoder
-from baselines.encoders.encoder import Combine, Dropout, EncoderModel, ExitHead, Head, Layer, ModelConfig, pool
+from baselines.encoders.encoder import (
+    Combine,
+    Dropout,
+    EncoderModel,
+    ExitHead,
+    Head,
+    Layer,
+    ModelConfig,
+    pool,
+)
 from baselines.encoders.weights import pretrained
 from harness.data.demo import demo_vocabulary
 from harness.models.backbones import Pooling, find_backbone
@@ -33,7 +42,9 @@ def _batch(rows: int = 5, length: int = 11, vocabulary: int = 60) -> Batch:
     return Batch(ids, types, mask)
 
 
-def _config(shape: EncoderShape = SHAPE, pooling: Pooling = "mean", exits: tuple[Head | None, ...] = ALL) -> ModelConfig:
+def _config(
+    shape: EncoderShape = SHAPE, pooling: Pooling = "mean", exits: tuple[Head | None, ...] = ALL
+) -> ModelConfig:
     return ModelConfig(shape, pooling, 2, 1.0, exits)
 
 
@@ -41,7 +52,9 @@ def _randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """Every parameter random and far from its starting value, biases and norms included."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
-        nn.init.normal_(parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2, generator=generator)
+        nn.init.normal_(
+            parameter, mean=1.0 if parameter.ndim == 1 else 0.0, std=0.2, generator=generator
+        )
     return model.eval()
 
 
@@ -85,12 +98,23 @@ def test_encoder_equals_library_on_minilm() -> None:
 
     backbone = find_backbone("minilm")
     assert backbone.folder is not None
-    model, report = pretrained(backbone, ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, (None,) * 5 + ("dense",)))
+    model, report = pretrained(
+        backbone, ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, (None,) * 5 + ("dense",))
+    )
     library = BertModel.from_pretrained(backbone.folder).eval()
-    tokens = backbone.encode([("A man is playing a guitar.", "Nobody plays."), ("Rain.",), ("It was not a bad film, was it?",)], 32)
+    tokens = backbone.encode(
+        [
+            ("A man is playing a guitar.", "Nobody plays."),
+            ("Rain.",),
+            ("It was not a bad film, was it?",),
+        ],
+        32,
+    )
     batch = collate(tokens, np.arange(3))
     with torch.no_grad():
-        theirs = library(batch.ids, batch.mask.long(), batch.types, output_hidden_states=True).hidden_states
+        theirs = library(
+            batch.ids, batch.mask.long(), batch.types, output_hidden_states=True
+        ).hidden_states
         ours = model.eval()(batch).hiddens
     assert report.loaded == 5 + 6 * 16
     assert len(ours) == 7
@@ -115,7 +139,9 @@ def test_dropout_zeroes_its_share(probability: float) -> None:
     x = torch.linspace(1, 2, 1_000_003)
     y = Dropout(probability)(x)
     zero = y == 0
-    assert zero.float().mean().item() == pytest.approx(probability, abs=5 * math.sqrt(probability * (1 - probability) / 1e6))
+    assert zero.float().mean().item() == pytest.approx(
+        probability, abs=5 * math.sqrt(probability * (1 - probability) / 1e6)
+    )
     torch.testing.assert_close(y[~zero], x[~zero] / (1 - probability))
 
 
@@ -175,7 +201,13 @@ def test_uneven_layers_have_expected_parameters() -> None:
     model = EncoderModel(_config(shape)).eval()
     for layer, heads_here, ffn_here in zip(model.layers, heads, ffn, strict=True):
         width = 8 * heads_here
-        expected = 3 * (32 * width + width) + (width * 32 + 32) + (32 * ffn_here + ffn_here) + (ffn_here * 32 + 32) + 2 * 2 * 32
+        expected = (
+            3 * (32 * width + width)
+            + (width * 32 + 32)
+            + (32 * ffn_here + ffn_here)
+            + (ffn_here * 32 + 32)
+            + 2 * 2 * 32
+        )
         assert sum(parameter.numel() for parameter in layer.parameters()) == expected
     assert [tuple(hidden.shape) for hidden in model(_batch()).hiddens] == [(5, 11, 32)] * 4
 
@@ -185,8 +217,15 @@ def test_fewer_heads_equal_silent_heads() -> None:
     wide = _randomised(EncoderModel(_config())).layers[0]
     narrow = Layer(replace(SHAPE, heads=(2, 4, 4), ffn=(40, 64, 64)), 0).eval()
     state = wide.state_dict()
-    kept = {f"{name}.{kind}": state[f"{name}.{kind}"][:16] for name in ("query", "key", "value") for kind in ("weight", "bias")}
-    kept |= {"output.weight": state["output.weight"][:, :16], "narrow.weight": state["narrow.weight"][:, :40]}
+    kept = {
+        f"{name}.{kind}": state[f"{name}.{kind}"][:16]
+        for name in ("query", "key", "value")
+        for kind in ("weight", "bias")
+    }
+    kept |= {
+        "output.weight": state["output.weight"][:, :16],
+        "narrow.weight": state["narrow.weight"][:, :40],
+    }
     kept |= {f"widen.{kind}": state[f"widen.{kind}"][:40] for kind in ("weight", "bias")}
     narrow.load_state_dict(state | kept)
     with torch.no_grad():
@@ -205,10 +244,16 @@ def test_full_rank_factorisation_equals_plain() -> None:
     projection = factorised.projection.weight.double()
     nn.init.orthogonal_(projection)
     table = plain.word.weight.double() @ torch.linalg.inv(projection).T
-    rest = {name: value for name, value in plain.state_dict().items() if not name.startswith("word")}
-    factorised.load_state_dict(rest | {"word.weight": table.float(), "projection.weight": projection.float()})
+    rest = {
+        name: value for name, value in plain.state_dict().items() if not name.startswith("word")
+    }
+    factorised.load_state_dict(
+        rest | {"word.weight": table.float(), "projection.weight": projection.float()}
+    )
     batch = _batch()
-    torch.testing.assert_close(factorised(batch.ids, batch.types), plain(batch.ids, batch.types), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        factorised(batch.ids, batch.types), plain(batch.ids, batch.types), atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 5])
@@ -226,7 +271,11 @@ def test_logits_ignore_the_padding(pooling: Pooling, training: bool) -> None:
     """Logits do not depend on the padding."""
     model = _randomised(EncoderModel(_config(replace(SHAPE, dropout=0.0), pooling))).train(training)
     batch = _batch()
-    other = Batch(torch.where(batch.mask, batch.ids, 59 - batch.ids), torch.where(batch.mask, batch.types, 1 - batch.types), batch.mask)
+    other = Batch(
+        torch.where(batch.mask, batch.ids, 59 - batch.ids),
+        torch.where(batch.mask, batch.types, 1 - batch.types),
+        batch.mask,
+    )
     longer = Batch(*(nn.functional.pad(tensor, (0, 6)) for tensor in batch))
     with torch.no_grad():
         logits = model(batch).logits
@@ -234,7 +283,9 @@ def test_logits_ignore_the_padding(pooling: Pooling, training: bool) -> None:
             torch.testing.assert_close(model(changed).logits, logits, atol=1e-5, rtol=0)
         for row, length in enumerate(batch.mask.sum(1).tolist()):
             alone = Batch(*(tensor[row : row + 1, :length] for tensor in batch))
-            torch.testing.assert_close(model(alone).logits, logits[:, row : row + 1], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                model(alone).logits, logits[:, row : row + 1], atol=1e-5, rtol=0
+            )
 
 
 def test_pooling_computed_by_hand() -> None:
@@ -258,7 +309,9 @@ def test_attention_scores_are_scaled_products() -> None:
         expected = torch.einsum("nqs,nks->nqk", query[..., own], key[..., own]) / math.sqrt(8)
         for row in range(5):
             length = int(mask[row].sum())
-            torch.testing.assert_close(scores[row, head, :, :length], expected[row, :, :length], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                scores[row, head, :, :length], expected[row, :, :length], atol=1e-5, rtol=1e-5
+            )
             assert (scores[row, head, :, length:] == -torch.inf).all()
 
 
@@ -290,7 +343,9 @@ def test_attention_scores_drive_the_layer() -> None:
     ],
 )
 @pytest.mark.parametrize("classes", [1, 3])
-def test_heads_have_expected_parameters(exits: tuple[Head | None, ...], poolers: int, classes: int) -> None:
+def test_heads_have_expected_parameters(
+    exits: tuple[Head | None, ...], poolers: int, classes: int
+) -> None:
     """Heads have the parameters that they should."""
     model = EncoderModel(ModelConfig(SHAPE, "mean", classes, 1.0, exits))
     heads = 3 - exits.count(None)
@@ -339,11 +394,17 @@ def test_exits_must_match_layers() -> None:
 def test_fresh_weights_scale_with_width() -> None:
     """Fresh weights are BERT's normal ones, scaled to the hidden size."""
     torch.manual_seed(0)
-    model = EncoderModel(_config(bert_shape(2, 128, 4, 256, vocabulary=900), exits=("dense", "shared")))
+    model = EncoderModel(
+        _config(bert_shape(2, 128, 4, 256, vocabulary=900), exits=("dense", "shared"))
+    )
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
-            assert parameter.std().item() == pytest.approx(0.02 * math.sqrt(768 / 128), rel=0.15), name
-            assert parameter.mean().item() == pytest.approx(0.0, abs=0.05 * 5 / math.sqrt(parameter.numel())), name
+            assert parameter.std().item() == pytest.approx(0.02 * math.sqrt(768 / 128), rel=0.15), (
+                name
+            )
+            assert parameter.mean().item() == pytest.approx(
+                0.0, abs=0.05 * 5 / math.sqrt(parameter.numel())
+            ), name
         else:
             norm = "norm" in name and name.endswith("weight")
             assert (parameter == (1.0 if norm else 0.0)).all(), name
@@ -357,7 +418,12 @@ def test_every_named_activation_exists() -> None:
 @pytest.mark.parametrize(("combine", "width"), [("concatenate", 2), ("average", 1)])
 def test_exit_pools_several_states(combine: Combine, width: int) -> None:
     """An exit that looks at several states pools each."""
-    config = replace(_config(replace(SHAPE, dropout=0.0)), exits=("plain",) * SHAPE.layers, last_states=2, combine=combine)
+    config = replace(
+        _config(replace(SHAPE, dropout=0.0)),
+        exits=("plain",) * SHAPE.layers,
+        last_states=2,
+        combine=combine,
+    )
     model = _randomised(EncoderModel(config)).eval()
     batch = _batch()
     walked = model(batch)
@@ -366,10 +432,14 @@ def test_exit_pools_several_states(combine: Combine, width: int) -> None:
     assert last.classifier.in_features == width * SHAPE.hidden
     vectors = [pool(hidden, batch.mask, config.pooling) for hidden in walked.hiddens[-2:]]
     vector = torch.cat(vectors, -1) if combine == "concatenate" else (vectors[0] + vectors[1]) / 2
-    torch.testing.assert_close(walked.logits[-1], last.classifier(torch.tanh(vector)) * config.scale)
+    torch.testing.assert_close(
+        walked.logits[-1], last.classifier(torch.tanh(vector)) * config.scale
+    )
 
 
 def test_dense_pooler_needs_one_state() -> None:
     """A dense pooler looks at one state."""
     with pytest.raises(ValueError, match=r"\bdense\b"):
-        EncoderModel(replace(_config(SHAPE), exits=(None,) * (SHAPE.layers - 1) + ("dense",), last_states=2))
+        EncoderModel(
+            replace(_config(SHAPE), exits=(None,) * (SHAPE.layers - 1) + ("dense",), last_states=2)
+        )

@@ -30,12 +30,20 @@ from harness.models.checkpoint_files import PICKLED, WEIGHTS
 from harness.models.multi_exit import Batch
 
 EVERY: tuple[Head | None, ...] = ("dense", "dense", "dense")
-TEXTS = [("anna found the film good , not long and not bad", "she smiled"), ("he sang",), ("well , it was Loud", "i think so")]
+TEXTS = [
+    ("anna found the film good , not long and not bad", "she smiled"),
+    ("he sang",),
+    ("well , it was Loud", "i think so"),
+]
 
 
-def read(folder: Path, exits: tuple[Head | None, ...] = EVERY, masked_lm: bool = False) -> tuple[Backbone, EncoderModel]:
+def read(
+    folder: Path, exits: tuple[Head | None, ...] = EVERY, masked_lm: bool = False
+) -> tuple[Backbone, EncoderModel]:
     backbone = find_backbone(str(folder))
-    model, _ = pretrained(backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, exits, masked_lm=masked_lm))
+    model, _ = pretrained(
+        backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, exits, masked_lm=masked_lm)
+    )
     return backbone, model.eval()
 
 
@@ -46,7 +54,11 @@ def padded_with_words(batch: Batch) -> Batch:
 
 def inputs(library: PreTrainedModel, batch: Batch) -> dict[str, torch.Tensor]:
     given = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
-    return given if library.config.model_type == "distilbert" else given | {"token_type_ids": batch.types}
+    return (
+        given
+        if library.config.model_type == "distilbert"
+        else given | {"token_type_ids": batch.types}
+    )
 
 
 @pytest.mark.parametrize("case", LIBRARY)
@@ -66,7 +78,9 @@ def test_encoders_equal_library_families(tmp_path: Path, case: str) -> None:
         torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
     if "pooler_output" in theirs:
         assert last is not None
-        torch.testing.assert_close(ours.logits[-1], last.classifier(theirs.pooler_output), atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            ours.logits[-1], last.classifier(theirs.pooler_output), atol=1e-5, rtol=0
+        )
 
 
 HEADS: dict[str, type[PreTrainedModel]] = {
@@ -92,12 +106,26 @@ def test_checkpoint_tensors_are_accounted_for(tmp_path: Path, family: str) -> No
     config = ModelConfig(backbone.shape, "cls", 2, 1.0, EVERY, masked_lm=True)
     _, report = pretrained(backbone, config)
     fresh = ["exits.*.classifier.bias (3)", "exits.*.classifier.weight (3)"]
-    fresh += [] if any("pooler" in name for name in held) else ["exits.*.pooler.bias (3)", "exits.*.pooler.weight (3)"]
-    fresh += ["masked_lm.bias", "masked_lm.dense.bias", "masked_lm.dense.weight", "masked_lm.norm.bias", "masked_lm.norm.weight"] * (
-        family == "electra"
+    fresh += (
+        []
+        if any("pooler" in name for name in held)
+        else ["exits.*.pooler.bias (3)", "exits.*.pooler.weight (3)"]
     )
+    fresh += [
+        "masked_lm.bias",
+        "masked_lm.dense.bias",
+        "masked_lm.dense.weight",
+        "masked_lm.norm.bias",
+        "masked_lm.norm.weight",
+    ] * (family == "electra")
     assert report.fresh == tuple(sorted(fresh))
-    unused = ("decoder.", "projector.weight", "seq_relationship", "sop_classifier", "discriminator_predictions")
+    unused = (
+        "decoder.",
+        "projector.weight",
+        "seq_relationship",
+        "sop_classifier",
+        "discriminator_predictions",
+    )
     assert report.loaded == sum(not any(part in name for part in unused) for name in held)
 
 
@@ -118,7 +146,9 @@ def test_masked_lm_head_equals_library(tmp_path: Path, family: str) -> None:
 
 
 def test_electra_has_no_masked_lm_head(tmp_path: Path) -> None:
-    assert not has_masked_lm_head(find_backbone(str(write_family(tmp_path / "it", "electra", with_head("electra")))))
+    assert not has_masked_lm_head(
+        find_backbone(str(write_family(tmp_path / "it", "electra", with_head("electra"))))
+    )
 
 
 @pytest.mark.parametrize("name", ["electra-small-discriminator", "bert_uncased_L-2_H-128_A-2"])
@@ -130,7 +160,10 @@ def test_table_pickle_uses_family_names(tmp_path: Path, name: str) -> None:
     shape = find_backbone(str(folder)).shape
     (folder / WEIGHTS).unlink()
     torch.save(head.state_dict(), folder / PICKLED)
-    _, report = pretrained(replace(entry, shape=shape, source=f"folder:{folder}"), ModelConfig(shape, "cls", 2, 1.0, EVERY))
+    _, report = pretrained(
+        replace(entry, shape=shape, source=f"folder:{folder}"),
+        ModelConfig(shape, "cls", 2, 1.0, EVERY),
+    )
     assert report.loaded == 3 + 2 + 3 * 16 + 2  # tables, norm, layers, pooler or projection
     heads = {"bert": "cls.", "electra": "discriminator_predictions."}
     assert all(left.startswith(heads[entry.family]) for left in report.left_out)
@@ -190,7 +223,9 @@ def test_unfitting_tensor_is_named(tmp_path: Path, family: str, wrong: str) -> N
         ("roberta", {"pad_token_id": None}, ["pad_token_id", None]),
     ],
 )
-def test_unsupported_config_is_named(tmp_path: Path, case: str, change: dict[str, object], names: list[object]) -> None:
+def test_unsupported_config_is_named(
+    tmp_path: Path, case: str, change: dict[str, object], names: list[object]
+) -> None:
     """A config that is not served is one line."""
     folder = write_family(tmp_path / "it", case)
     config = json.loads((folder / "config.json").read_text())
@@ -210,8 +245,12 @@ def test_config_defaults_equal_library(tmp_path: Path, family: str) -> None:
     (folder / "config.json").write_text(json.dumps(written))
     library = type(LIBRARY[family][1])(**written)
     shape = find_backbone(str(folder)).shape
-    assert shape.activation == (library.activation if family == "distilbert" else library.hidden_act)
-    assert shape.dropout == (library.dropout if family == "distilbert" else library.hidden_dropout_prob)
+    assert shape.activation == (
+        library.activation if family == "distilbert" else library.hidden_act
+    )
+    assert shape.dropout == (
+        library.dropout if family == "distilbert" else library.hidden_dropout_prob
+    )
     assert shape.layer_norm_eps == getattr(library, "layer_norm_eps", 1e-12)
     assert shape.token_types == getattr(library, "type_vocab_size", 0)
     assert shape.embedding_width == getattr(library, "embedding_size", shape.hidden)
@@ -231,5 +270,7 @@ def test_repeated_layers_are_saved_once(tmp_path: Path) -> None:
     batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
     with torch.no_grad():
         assert torch.equal(again(batch).logits, model(batch).logits)
-    written = sum(tensor.numel() for tensor in load_file(tmp_path / "saved" / "model.safetensors").values())
+    written = sum(
+        tensor.numel() for tensor in load_file(tmp_path / "saved" / "model.safetensors").values()
+    )
     assert written == model.parameter_count() == again.parameter_count()

@@ -59,14 +59,24 @@ def with_biases(modules: Shapes, prefix: str) -> Shapes:
 
 def tinybert(layers: int) -> Shapes:
     """What pytorch_model.bin of huawei-noah's general models holds: BERT, its pre-training heads, and a projection for each state."""
-    heads = {"cls.predictions.transform.dense": (HIDDEN, HIDDEN), "cls.predictions.transform.LayerNorm": (HIDDEN,)}
+    heads = {
+        "cls.predictions.transform.dense": (HIDDEN, HIDDEN),
+        "cls.predictions.transform.LayerNorm": (HIDDEN,),
+    }
     shapes = {f"bert.{name}": shape for name, shape in EMBEDDINGS.items()}
     shapes |= {"bert.embeddings.token_type_embeddings.weight": (2, HIDDEN)}
     for layer in range(layers):
         shapes |= with_biases(BERT_LAYER, f"bert.encoder.layer.{layer}.")
-    shapes |= with_biases({"bert.pooler.dense": (HIDDEN, HIDDEN), **heads, "cls.seq_relationship": (2, HIDDEN)}, "")
-    shapes |= {"cls.predictions.bias": (len(BERT_WORDS),), "cls.predictions.decoder.weight": (len(BERT_WORDS), HIDDEN)}
-    return shapes | with_biases({f"fit_denses.{state}": (2 * HIDDEN, HIDDEN) for state in range(layers + 1)}, "")
+    shapes |= with_biases(
+        {"bert.pooler.dense": (HIDDEN, HIDDEN), **heads, "cls.seq_relationship": (2, HIDDEN)}, ""
+    )
+    shapes |= {
+        "cls.predictions.bias": (len(BERT_WORDS),),
+        "cls.predictions.decoder.weight": (len(BERT_WORDS), HIDDEN),
+    }
+    return shapes | with_biases(
+        {f"fit_denses.{state}": (2 * HIDDEN, HIDDEN) for state in range(layers + 1)}, ""
+    )
 
 
 def distilbert(layers: int) -> Shapes:
@@ -104,11 +114,15 @@ def laid_out(name: str, cache: Path) -> tuple[Backbone, Path]:
     """A narrow backbone of that name, and its snapshot in the cache, still without weights."""
     backbone = BACKBONES[name]
     repository = backbone.source.removeprefix("hub:")
-    snapshot = cache / f"models--{repository.replace('/', '--')}" / "snapshots" / str(backbone.revision)
+    snapshot = (
+        cache / f"models--{repository.replace('/', '--')}" / "snapshots" / str(backbone.revision)
+    )
     snapshot.mkdir(parents=True)
     (snapshot / "vocab.txt").write_text("\n".join(BERT_WORDS) + "\n", encoding="utf-8")
     narrow = bert_shape(backbone.shape.layers, HIDDEN, 3, FFN, len(BERT_WORDS), POSITIONS)
-    return replace(backbone, shape=replace(narrow, token_types=backbone.shape.token_types), sha256=None), snapshot
+    return replace(
+        backbone, shape=replace(narrow, token_types=backbone.shape.token_types), sha256=None
+    ), snapshot
 
 
 def write_weights(backbone: Backbone, snapshot: Path, tensors: dict[str, Tensor]) -> None:
@@ -118,24 +132,39 @@ def write_weights(backbone: Backbone, snapshot: Path, tensors: dict[str, Tensor]
         save_file(tensors, snapshot / WEIGHTS)
 
 
-@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in CHECKPOINTS), ("distilbert-base-uncased", PROJECTOR)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [*((name, {}) for name in CHECKPOINTS), ("distilbert-base-uncased", PROJECTOR)],
+    ids=str,
+)
 def test_published_tensors_are_accounted_for(name: str, more: Shapes, cache: Path) -> None:
     """Every tensor of a published checkpoint is loaded or left out on purpose."""
     backbone, snapshot = laid_out(name, cache)
     tensors = drawn(CHECKPOINTS[name] | more)
     write_weights(backbone, snapshot, tensors)
     layers = backbone.shape.layers
-    config = ModelConfig(backbone.shape, "mean", 2, 1.0, (None,) * (layers - 1) + ("plain",), masked_lm=True)
+    config = ModelConfig(
+        backbone.shape, "mean", 2, 1.0, (None,) * (layers - 1) + ("plain",), masked_lm=True
+    )
     model, report = pretrained(backbone, config)
     assert backbone.folder == snapshot
     assert has_masked_lm_head(backbone)
-    assert report.fresh == (f"exits.{layers - 1}.classifier.bias", f"exits.{layers - 1}.classifier.weight")
+    assert report.fresh == (
+        f"exits.{layers - 1}.classifier.bias",
+        f"exits.{layers - 1}.classifier.weight",
+    )
     unused = ("pooler", "fit_dense", "seq_relationship", "decoder.weight", "projector.weight")
     left = sum(any(part in tensor for part in unused) for tensor in tensors)
     assert report.loaded == len(tensors) - left
-    query = "transformer.layer.3.attention.q_lin" if name.startswith("distil") else "encoder.layer.3.attention.self.query"
+    query = (
+        "transformer.layer.3.attention.q_lin"
+        if name.startswith("distil")
+        else "encoder.layer.3.attention.self.query"
+    )
     family = "distilbert" if name.startswith("distil") else "bert"
-    assert torch.equal(model.state_dict()["layers.3.query.weight"], tensors[f"{family}.{query}.weight"])
+    assert torch.equal(
+        model.state_dict()["layers.3.query.weight"], tensors[f"{family}.{query}.weight"]
+    )
 
 
 def test_pickle_is_kept_as_safetensors(cache: Path) -> None:
@@ -151,14 +180,20 @@ def test_pickle_is_kept_as_safetensors(cache: Path) -> None:
     second, _ = pretrained(again, config)
     assert again.fingerprint == before
     (snapshot / WEIGHTS).write_bytes(b"of another hand")
-    write_weights(backbone, snapshot, {name: value + 1 for name, value in drawn(CHECKPOINTS[name]).items()})
+    write_weights(
+        backbone, snapshot, {name: value + 1 for name, value in drawn(CHECKPOINTS[name]).items()}
+    )
     other = replace(backbone)
     third, _ = pretrained(other, config)
     assert other.fingerprint != before
-    assert not torch.equal(first.state_dict()["layers.0.query.weight"], third.state_dict()["layers.0.query.weight"])
+    assert not torch.equal(
+        first.state_dict()["layers.0.query.weight"], third.state_dict()["layers.0.query.weight"]
+    )
     assert len(list(snapshot.glob("*.safetensors"))) == 3
     assert kept.is_file()
-    assert torch.equal(first.state_dict()["layers.0.query.weight"], second.state_dict()["layers.0.query.weight"])
+    assert torch.equal(
+        first.state_dict()["layers.0.query.weight"], second.state_dict()["layers.0.query.weight"]
+    )
 
 
 @pytest.mark.parametrize("content", ["code", "no tensors", "half"])
@@ -174,7 +209,9 @@ def test_unsafe_pickle_is_refused_unrun(content: str, cache: Path, tmp_path: Pat
         torch.save(drawn({"a": (50, 50)}), snapshot / PICKLED)
         (snapshot / PICKLED).write_bytes((snapshot / PICKLED).read_bytes()[:500])
     with pytest.raises(HarnessError) as caught:
-        pretrained(backbone, ModelConfig(backbone.shape, "mean", 2, 1.0, (None, None, None, "plain")))
+        pretrained(
+            backbone, ModelConfig(backbone.shape, "mean", 2, 1.0, (None, None, None, "plain"))
+        )
     assert_says(caught, backbone.name, snapshot / PICKLED)
     assert not trace.exists()
     assert sorted(path.name for path in snapshot.iterdir()) == [PICKLED, "vocab.txt"]

@@ -37,8 +37,18 @@ def _expected(loaded: int, left_out: Sequence[str], fresh: Sequence[str]) -> Wei
     """A report of these names, those that differ in their numbers alone said once with how many they are."""
 
     def said(names: Sequence[str]) -> tuple[str, ...]:
-        alike = {name: [other for other in names if re.sub("[0-9]+", "", other) == re.sub("[0-9]+", "", name)] for name in names}
-        words = {re.sub("[0-9]+", "*", name) + f" ({len(group)})" if len(group) > 1 else name for name, group in alike.items()}
+        alike = {
+            name: [
+                other
+                for other in names
+                if re.sub("[0-9]+", "", other) == re.sub("[0-9]+", "", name)
+            ]
+            for name in names
+        }
+        words = {
+            re.sub("[0-9]+", "*", name) + f" ({len(group)})" if len(group) > 1 else name
+            for name, group in alike.items()
+        }
         return tuple(sorted(words))
 
     return WeightsReport(loaded, said(left_out), said(fresh))
@@ -55,17 +65,31 @@ def _bert_names() -> dict[str, tuple[str, tuple[int, ...]]]:
     }
     for layer in range(2):
         for theirs, (ours, shape) in LAYER_NAMES.items():
-            names[f"encoder.layer.{layer}.{theirs}.weight"] = (f"layers.{layer}.{ours}.weight", shape)
-            names[f"encoder.layer.{layer}.{theirs}.bias"] = (f"layers.{layer}.{ours}.bias", shape[:1])
+            names[f"encoder.layer.{layer}.{theirs}.weight"] = (
+                f"layers.{layer}.{ours}.weight",
+                shape,
+            )
+            names[f"encoder.layer.{layer}.{theirs}.bias"] = (
+                f"layers.{layer}.{ours}.bias",
+                shape[:1],
+            )
     return names
 
 
 NAMES = _bert_names()
 POOLER = {"pooler.dense.weight": (16, 16), "pooler.dense.bias": (16,)}
-HEADS = {"cls.predictions.bias": (30,), "cls.predictions.transform.dense.weight": (16, 16), "cls.seq_relationship.bias": (2,)}
+HEADS = {
+    "cls.predictions.bias": (30,),
+    "cls.predictions.transform.dense.weight": (16, 16),
+    "cls.seq_relationship.bias": (2,),
+}
 
-FRESH_CLASSIFIERS = tuple(f"exits.{layer}.classifier.{kind}" for layer in (0, 1) for kind in ("bias", "weight"))
-FRESH_POOLERS = tuple(f"exits.{layer}.pooler.{kind}" for layer in (0, 1) for kind in ("bias", "weight"))
+FRESH_CLASSIFIERS = tuple(
+    f"exits.{layer}.classifier.{kind}" for layer in (0, 1) for kind in ("bias", "weight")
+)
+FRESH_POOLERS = tuple(
+    f"exits.{layer}.pooler.{kind}" for layer in (0, 1) for kind in ("bias", "weight")
+)
 
 
 def _tensors(*more: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -81,7 +105,9 @@ def _backbone(folder: Path, tensors: dict[str, Tensor], pooling: Pooling = "mean
     return Backbone("small", SMALL, pooling, f"folder:{folder}", "none", (1e-3,))
 
 
-def _load(folder: Path, tensors: dict[str, Tensor], config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
+def _load(
+    folder: Path, tensors: dict[str, Tensor], config: ModelConfig
+) -> tuple[EncoderModel, WeightsReport]:
     return pretrained(_backbone(folder, tensors, config.pooling), config)
 
 
@@ -96,7 +122,9 @@ def test_every_tensor_reaches_its_place(tmp_path: Path) -> None:
     assert {ours for ours, _ in NAMES.values()} | {*FRESH_CLASSIFIERS, *FRESH_POOLERS} == set(state)
 
 
-@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "encoder.layer.1.output.LayerNorm.bias"])
+@pytest.mark.parametrize(
+    "name", ["embeddings.word_embeddings.weight", "encoder.layer.1.output.LayerNorm.bias"]
+)
 def test_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
     """A missing tensor is named."""
     tensors = _tensors()
@@ -106,7 +134,10 @@ def test_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
     assert_says(caught, "small", 1, name)
 
 
-@pytest.mark.parametrize("name", ["encoder.layer.2.output.dense.bias", "classifier.weight", "encoder.layer.0.adapter.weight"])
+@pytest.mark.parametrize(
+    "name",
+    ["encoder.layer.2.output.dense.bias", "classifier.weight", "encoder.layer.0.adapter.weight"],
+)
 def test_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
     """An unexpected tensor is named."""
     with pytest.raises(HarnessError) as caught:
@@ -116,10 +147,15 @@ def test_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "got", "wanted"),
-    [("encoder.layer.1.attention.self.key.weight", (8, 16), [16, 16]), ("embeddings.LayerNorm.bias", (1,), [16])],
+    [
+        ("encoder.layer.1.attention.self.key.weight", (8, 16), [16, 16]),
+        ("embeddings.LayerNorm.bias", (1,), [16]),
+    ],
     ids=["smaller", "it would broadcast"],
 )
-def test_wrong_shape_names_both_shapes(tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]) -> None:
+def test_wrong_shape_names_both_shapes(
+    tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]
+) -> None:
     """A tensor of another shape is named with both shapes."""
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, _tensors({name: got}), small_config())
@@ -132,7 +168,11 @@ def test_all_faults_share_one_line(tmp_path: Path) -> None:
     del tensors["encoder.layer.0.attention.self.query.bias"]
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, tensors, small_config())
-    missing, unexpected, another_shape = "encoder.layer.0.attention.self.query.bias", "stranger", "embeddings.LayerNorm.bias"
+    missing, unexpected, another_shape = (
+        "encoder.layer.0.attention.self.query.bias",
+        "stranger",
+        "embeddings.LayerNorm.bias",
+    )
     assert_says(caught, "small", 1, missing, 1, unexpected, 1, another_shape, [3], [16])
 
 
@@ -141,14 +181,20 @@ def _with_prefix(name: str) -> str:
 
 
 def _old_norms(name: str) -> str:
-    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+        "LayerNorm.bias", "LayerNorm.beta"
+    )
 
 
-@pytest.mark.parametrize("rename", [_with_prefix, _old_norms, lambda name: _with_prefix(_old_norms(name))])
+@pytest.mark.parametrize(
+    "rename", [_with_prefix, _old_norms, lambda name: _with_prefix(_old_norms(name))]
+)
 def test_older_tensor_names_are_read(tmp_path: Path, rename: Callable[[str], str]) -> None:
     """The names of other versions of the library are read."""
     tensors = _tensors(POOLER)
-    model, report = _load(tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls"))
+    model, report = _load(
+        tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls")
+    )
     state = model.state_dict()
     assert all(torch.equal(state[ours], tensors[theirs]) for theirs, (ours, _) in NAMES.items())
     assert torch.equal(state["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
@@ -184,8 +230,12 @@ def test_pooler_starts_the_only_exit(tmp_path: Path) -> None:
     assert report.fresh == ("exits.1.classifier.bias", "exits.1.classifier.weight")
 
 
-@pytest.mark.parametrize(("pooling", "exits"), [("mean", ("dense", "dense")), ("cls", ("plain", "plain"))])
-def test_unusable_pooler_is_left_out(tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]) -> None:
+@pytest.mark.parametrize(
+    ("pooling", "exits"), [("mean", ("dense", "dense")), ("cls", ("plain", "plain"))]
+)
+def test_unusable_pooler_is_left_out(
+    tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]
+) -> None:
     """The pooler is left out when no exit can use it."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config(pooling, exits))

@@ -39,11 +39,22 @@ def _scattered(config: ModelConfig) -> EncoderModel:
         ModelConfig(SMALL, "cls", 3, 1.0, (None, "plain")),
         ModelConfig(replace(SMALL, heads=(1, 2), ffn=(5, 24)), "cls", 3, 1.0, ("plain", "shared")),
         ModelConfig(
-            replace(SMALL, embedding_rank=3, dropout=0.0, activation="relu", layer_norm_eps=1e-5), "cls", 3, 1.0, ("dense", "plain")
+            replace(SMALL, embedding_rank=3, dropout=0.0, activation="relu", layer_norm_eps=1e-5),
+            "cls",
+            3,
+            1.0,
+            ("dense", "plain"),
         ),
         ModelConfig(SMALL, "mean", 1, 5.0, BOTH),
     ],
-    ids=["dense", "shared pooler", "one exit", "uneven widths", "factorised embedding", "regression with its scale"],
+    ids=[
+        "dense",
+        "shared pooler",
+        "one exit",
+        "uneven widths",
+        "factorised embedding",
+        "regression with its scale",
+    ],
 )
 def test_saved_model_predicts_the_same(tmp_path: Path, config: ModelConfig) -> None:
     """A saved model predicts the same to the last bit."""
@@ -77,7 +88,9 @@ def test_model_without_config_is_refused(tmp_path: Path) -> None:
     """A model without a config cannot be saved."""
     model = EncoderModel(small_config())
     with pytest.raises(TypeError, match="MultiExitModel"):
-        save_model(MultiExitModel(model.embedding, list(model.layers), [None, model.exits["1"]]), tmp_path)
+        save_model(
+            MultiExitModel(model.embedding, list(model.layers), [None, model.exits["1"]]), tmp_path
+        )
 
 
 def _cut_weights(folder: Path) -> None:
@@ -92,7 +105,10 @@ def _drop_tensor(folder: Path) -> None:
 
 
 def _add_tensor(folder: Path) -> None:
-    save_file(load_file(folder / "model.safetensors") | {"stranger": torch.ones(1)}, folder / "model.safetensors")
+    save_file(
+        load_file(folder / "model.safetensors") | {"stranger": torch.ones(1)},
+        folder / "model.safetensors",
+    )
 
 
 def _reshape_tensor(folder: Path) -> None:
@@ -160,14 +176,21 @@ def test_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Pa
 
 def test_copying_encoder_spares_exits() -> None:
     """Copying an encoder copies the embedding and the layers, and no exit."""
-    source, target = _scattered(small_config(exits=(None, "dense"))), _scattered(small_config(exits=("plain", "plain")))
+    source, target = (
+        _scattered(small_config(exits=(None, "dense"))),
+        _scattered(small_config(exits=("plain", "plain"))),
+    )
     before = {name: value.clone() for name, value in target.exits.state_dict().items()}
     copy_encoder(source, target)
     with torch.no_grad():
         pairs = zip(source(_batch()).hiddens, target(_batch()).hiddens, strict=True)
         assert all(torch.equal(*pair) for pair in pairs)
-    assert all(torch.equal(before[name], value) for name, value in target.exits.state_dict().items())
-    assert {value.data_ptr() for value in source.state_dict().values()}.isdisjoint(v.data_ptr() for v in target.state_dict().values())
+    assert all(
+        torch.equal(before[name], value) for name, value in target.exits.state_dict().items()
+    )
+    assert {value.data_ptr() for value in source.state_dict().values()}.isdisjoint(
+        v.data_ptr() for v in target.state_dict().values()
+    )
 
 
 @pytest.mark.parametrize("change", [{"ffn": (24, 23)}, {"embedding_rank": 4}, {"dropout": 0.2}])

@@ -35,7 +35,9 @@ def _chain(layers: int) -> MultiExitModel:
         def forward(self, state: State) -> Tensor:
             return state.hiddens[-1].sum((1, 2))[:, None]
 
-    return MultiExitModel(First(), [Doubling() for _ in range(layers)], [Total() for _ in range(layers)])
+    return MultiExitModel(
+        First(), [Doubling() for _ in range(layers)], [Total() for _ in range(layers)]
+    )
 
 
 def test_equilibrium_averages_exits_above() -> None:
@@ -46,7 +48,9 @@ def test_equilibrium_averages_exits_above() -> None:
     these gradients are averaged along with the exits'."""
     model, layers, tokens = _chain(4), 4, 3
     batch = Batch(
-        torch.ones(1, tokens, dtype=torch.long), torch.zeros(1, tokens, dtype=torch.long), torch.ones(1, tokens, dtype=torch.bool)
+        torch.ones(1, tokens, dtype=torch.long),
+        torch.zeros(1, tokens, dtype=torch.long),
+        torch.ones(1, tokens, dtype=torch.bool),
     )
     with gradient_equilibrium(model):
         walked = model(batch)
@@ -59,7 +63,11 @@ def test_equilibrium_averages_exits_above() -> None:
 def test_hooks_vanish_after_equilibrium() -> None:
     """Without equilibrium a layer receives the sum, and the hooks are gone."""
     model = _chain(3)
-    batch = Batch(torch.ones(1, 1, dtype=torch.long), torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool))
+    batch = Batch(
+        torch.ones(1, 1, dtype=torch.long),
+        torch.zeros(1, 1, dtype=torch.long),
+        torch.ones(1, 1, dtype=torch.bool),
+    )
     with gradient_equilibrium(model):
         pass
     model(batch).logits.sum().backward()
@@ -68,13 +76,17 @@ def test_hooks_vanish_after_equilibrium() -> None:
 
 def test_equilibrium_keeps_forward_pass(micro: Backbone, few_rows: TaskData) -> None:
     """The forward pass under equilibrium is the same, to the last bit."""
-    model = EncoderModel(ModelConfig(replace(micro.shape, dropout=0.0), "mean", 2, 1.0, ("plain",) * 3)).train()
+    model = EncoderModel(
+        ModelConfig(replace(micro.shape, dropout=0.0), "mean", 2, 1.0, ("plain",) * 3)
+    ).train()
     batch = collate(few_rows.train.tokens, np.arange(8))
     plain = model(batch)
     with gradient_equilibrium(model):
         balanced = model(batch)
     assert torch.equal(plain.logits, balanced.logits)
-    assert all(torch.equal(one, other) for one, other in zip(plain.hiddens, balanced.hiddens, strict=True))
+    assert all(
+        torch.equal(one, other) for one, other in zip(plain.hiddens, balanced.hiddens, strict=True)
+    )
 
 
 def test_repeated_layers_refuse_equilibrium() -> None:

@@ -12,7 +12,16 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from support.messages import assert_says, names_in_order
-from support.trainings import make_model, make_run, make_schedule, no_score, plain_loss, same_weights, watched_steps, weights_of
+from support.trainings import (
+    make_model,
+    make_run,
+    make_schedule,
+    no_score,
+    plain_loss,
+    same_weights,
+    watched_steps,
+    weights_of,
+)
 from torch import Tensor, nn
 
 from baselines.encoders.encoder import EncoderModel
@@ -44,19 +53,32 @@ class ScriptedScore:
 
 
 @pytest.mark.parametrize(
-    ("scores", "best"), [((0.2, 0.9, 0.5), 2), ((0.9, 0.2, 0.5), 1), ((0.1, 0.2, 0.5), 3), ((0.5, 0.7, 0.7), 2), ((-1.0, -0.5, -2.0), 2)]
+    ("scores", "best"),
+    [
+        ((0.2, 0.9, 0.5), 2),
+        ((0.9, 0.2, 0.5), 1),
+        ((0.1, 0.2, 0.5), 3),
+        ((0.5, 0.7, 0.7), 2),
+        ((-1.0, -0.5, -2.0), 2),
+    ],
 )
-def test_best_epoch_keeps_its_weights(micro: Backbone, few_rows: TaskData, tmp_path: Path, scores: tuple[float, ...], best: int) -> None:
+def test_best_epoch_keeps_its_weights(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, scores: tuple[float, ...], best: int
+) -> None:
     """The weights of the best epoch are kept, the first of equals."""
     model, score = make_model(micro), ScriptedScore(scores)
-    training = train(model, plain_loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path))
+    training = train(
+        model, plain_loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path)
+    )
     assert training.best_epoch == best
     assert training.selection == scores
     assert same_weights(weights_of(model), score.weights[best - 1])
     assert not same_weights(score.weights[0], score.weights[1])
 
 
-def test_trained_model_evaluates_on_cpu(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_trained_model_evaluates_on_cpu(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """The trained model is in evaluation mode on the CPU."""
     model = make_model(micro)
     train(model, plain_loss, few_rows.train, no_score, make_schedule(), make_run(tmp_path))
@@ -64,7 +86,9 @@ def test_trained_model_evaluates_on_cpu(micro: Backbone, few_rows: TaskData, tmp
     assert {parameter.device.type for parameter in model.parameters()} == {"cpu"}
 
 
-def test_every_epoch_runs_in_training_mode(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_every_epoch_runs_in_training_mode(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """Every epoch trains in training mode, even after a score in evaluation mode."""
     modes = []
 
@@ -76,7 +100,9 @@ def test_every_epoch_runs_in_training_mode(micro: Backbone, few_rows: TaskData, 
         model.eval()
         return 0.0
 
-    train(make_model(micro), loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path))
+    train(
+        make_model(micro), loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path)
+    )
     assert modes == [True] * 9
 
 
@@ -100,7 +126,9 @@ def test_epochs_see_every_row_once(micro: Backbone, few_rows: TaskData, tmp_path
     assert epochs[0] != epochs[1]
 
 
-def test_loss_gets_step_after_interruption(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_loss_gets_step_after_interruption(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """A loss gets the step, also after an interruption.
 
     Two epochs of 3 steps of 2 forward passes; interrupted in the second."""
@@ -114,11 +142,20 @@ def test_loss_gets_step_after_interruption(micro: Backbone, few_rows: TaskData, 
 
     for _ in range(2):
         with suppress(StopHereError):
-            train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2, accumulation=2), make_run(tmp_path))
+            train(
+                make_model(micro),
+                loss,
+                few_rows.train,
+                no_score,
+                make_schedule(epochs=2, accumulation=2),
+                make_run(tmp_path),
+            )
     assert steps == [0, 0, 1, 1, 2, 2, 3, 3, 3, 4, 4, 5, 5]
 
 
-def test_final_loss_averages_last_epoch(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_final_loss_averages_last_epoch(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """The final loss is the mean over the last epoch."""
     told = iter((9.0, 8.0, 7.0, 4.0, 3.0, 5.0))
 
@@ -126,25 +163,45 @@ def test_final_loss_averages_last_epoch(micro: Backbone, few_rows: TaskData, tmp
         value = plain_loss(model, examples)
         return value - value.detach() + next(told)
 
-    training = train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2), make_run(tmp_path))
+    training = train(
+        make_model(micro),
+        loss,
+        few_rows.train,
+        no_score,
+        make_schedule(epochs=2),
+        make_run(tmp_path),
+    )
     assert training.final_loss == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK torn", None])
 def test_damaged_state_restarts_training(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    content: bytes | None,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A damaged state is named, and training begins again.
 
     None: a state of another version, which lacks a part."""
-    whole = train(make_model(micro), plain_loss, few_rows.train, no_score, make_schedule(epochs=2), make_run(tmp_path / "whole"))
+    whole = train(
+        make_model(micro),
+        plain_loss,
+        few_rows.train,
+        no_score,
+        make_schedule(epochs=2),
+        make_run(tmp_path / "whole"),
+    )
     run = make_run(tmp_path / "torn")
     run = replace(run, compute=replace(run.compute, progress=Progress()))
     if content is None:
         torch.save({"losses": [1.0]}, run.scratch / "train.pt")
     else:
         (run.scratch / "train.pt").write_bytes(content)
-    again = train(make_model(micro), plain_loss, few_rows.train, no_score, make_schedule(epochs=2), run)
+    again = train(
+        make_model(micro), plain_loss, few_rows.train, no_score, make_schedule(epochs=2), run
+    )
     assert again.final_loss == whole.final_loss
     assert str(run.scratch / "train.pt") in capsys.readouterr().err
 
@@ -164,7 +221,9 @@ def test_infinite_logits_are_a_divergence(micro: Backbone, few_rows: TaskData) -
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_infinite_loss_stops_with_step(micro: Backbone, few_rows: TaskData, tmp_path: Path, value: float) -> None:
+def test_infinite_loss_stops_with_step(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, value: float
+) -> None:
     """A loss that is not finite stops with the step and the learning rate."""
     calls = []
 
@@ -173,9 +232,25 @@ def test_infinite_loss_stops_with_step(micro: Backbone, few_rows: TaskData, tmp_
         return plain_loss(model, examples) * (value if len(calls) == 5 else 1.0)
 
     with pytest.raises(IncompleteError) as caught:
-        train(make_model(micro), loss, few_rows.train, no_score, make_schedule(epochs=2, learning_rate=3e-4), make_run(tmp_path))
+        train(
+            make_model(micro),
+            loss,
+            few_rows.train,
+            no_score,
+            make_schedule(epochs=2, learning_rate=3e-4),
+            make_run(tmp_path),
+        )
     epoch, batch = 2, 2
-    assert_says(caught, "a stage", value, epoch, batch, 0.0003, "--set all.learning_rates", code=ExitCode.INCOMPLETE)
+    assert_says(
+        caught,
+        "a stage",
+        value,
+        epoch,
+        batch,
+        0.0003,
+        "--set all.learning_rates",
+        code=ExitCode.INCOMPLETE,
+    )
 
 
 def test_training_learns_simple_rule(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
@@ -187,7 +262,12 @@ def test_training_learns_simple_rule(micro: Backbone, few_rows: TaskData, tmp_pa
     rows = replace(few_rows.train, tokens=replace(few_rows.train.tokens, ids=ids))
     model, later_is_better = make_model(micro), ScriptedScore(range(8))
     training = train(
-        model, plain_loss, rows, later_is_better, make_schedule(epochs=8, batch_size=8, learning_rate=5e-3), make_run(tmp_path)
+        model,
+        plain_loss,
+        rows,
+        later_is_better,
+        make_schedule(epochs=8, batch_size=8, learning_rate=5e-3),
+        make_run(tmp_path),
     )
     assert training.final_loss < 0.3
     assert (collect(model, rows, 16, CPU).predictions() == rows.labels).all()
@@ -210,10 +290,14 @@ def _interrupt_in(epoch: int) -> Callable[[MultiExitModel], float]:
     return score
 
 
-def _train_again(model: EncoderModel, rows: Split, folder: Path, score: Callable[[MultiExitModel], float]) -> Training:
+def _train_again(
+    model: EncoderModel, rows: Split, folder: Path, score: Callable[[MultiExitModel], float]
+) -> Training:
     quiet = make_run(folder)
     run = replace(quiet, compute=replace(quiet.compute, progress=Progress()))
-    return train(model, plain_loss, rows, score, make_schedule(epochs=3, warmup=0.3, accumulation=2), run)
+    return train(
+        model, plain_loss, rows, score, make_schedule(epochs=3, warmup=0.3, accumulation=2), run
+    )
 
 
 def test_interrupted_training_resumes_exactly(
@@ -223,7 +307,9 @@ def test_interrupted_training_resumes_exactly(
     straight, watched = make_model(micro, dropout=0.1), ScriptedScore((1.0, 2.0, 3.0))
     undisturbed = _train_again(straight, few_rows.train, tmp_path / "straight", watched)
     with pytest.raises(StopHereError):
-        _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", _interrupt_in(2))
+        _train_again(
+            make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", _interrupt_in(2)
+        )
     torch.manual_seed(12345)
     assert "a stage" not in capsys.readouterr().err
     resumed, after = EncoderModel(straight.config), ScriptedScore((2.0, 3.0))
@@ -235,7 +321,9 @@ def test_interrupted_training_resumes_exactly(
     assert same_weights(weights_of(resumed), weights_of(straight))
 
 
-def test_best_epoch_survives_interruption(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_best_epoch_survives_interruption(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """The best epoch before an interruption is not forgotten."""
     control = ScriptedScore((5.0, 1.0, 2.0))
     _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "control", control)
@@ -248,14 +336,21 @@ def test_best_epoch_survives_interruption(micro: Backbone, few_rows: TaskData, t
         return 5.0
 
     with pytest.raises(StopHereError):
-        _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", best_then_interrupted)
+        _train_again(
+            make_model(micro, dropout=0.1),
+            few_rows.train,
+            tmp_path / "broken",
+            best_then_interrupted,
+        )
     resumed = make_model(micro, dropout=0.1)
     training = _train_again(resumed, few_rows.train, tmp_path / "broken", ScriptedScore((1.0, 2.0)))
     assert training.best_epoch == 1
     assert same_weights(weights_of(resumed), control.weights[0])
 
 
-def test_finished_training_is_not_repeated(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_finished_training_is_not_repeated(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """A finished training is not repeated."""
     first, second = make_model(micro), EncoderModel(make_model(micro).config)
     _train_again(first, few_rows.train, tmp_path, ScriptedScore((1.0, 2.0, 3.0)))
@@ -271,7 +366,14 @@ def test_seed_fixes_the_weights(micro: Backbone, few_rows: TaskData, tmp_path: P
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         model = make_model(micro, dropout=0.1)
-        train(model, plain_loss, few_rows.train, no_score, make_schedule(), make_run(tmp_path / name, seed=seed))
+        train(
+            model,
+            plain_loss,
+            few_rows.train,
+            no_score,
+            make_schedule(),
+            make_run(tmp_path / name, seed=seed),
+        )
         weights.append(weights_of(model))
     assert same_weights(weights[0], weights[1])
     assert not same_weights(weights[0], weights[2])
@@ -292,9 +394,18 @@ def test_bfloat16_training_stays_close(micro: Backbone, few_rows: TaskData, tmp_
     trained = {}
     for precision, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         kinds.clear()
-        AcceleratorState._reset_state(reset_partial_state=True)  # it keeps the first precision it was given
+        AcceleratorState._reset_state(
+            reset_partial_state=True
+        )  # it keeps the first precision it was given
         trained[precision] = model = make_model(micro)
-        train(model, loss, few_rows.train, score, make_schedule(epochs=2), make_run(tmp_path / precision, precision))
+        train(
+            model,
+            loss,
+            few_rows.train,
+            score,
+            make_schedule(epochs=2),
+            make_run(tmp_path / precision, precision),
+        )
         assert kinds == {kind}
         assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     start = make_model(micro).state_dict()
@@ -305,13 +416,17 @@ def test_bfloat16_training_stays_close(micro: Backbone, few_rows: TaskData, tmp_
 
 
 @pytest.mark.parametrize("exits", [[0], [1], [0, 1]])
-def test_selection_score_averages_exits(micro: Backbone, few_rows: TaskData, exits: list[int]) -> None:
+def test_selection_score_averages_exits(
+    micro: Backbone, few_rows: TaskData, exits: list[int]
+) -> None:
     """The selection score is the mean of the main metric over the exits."""
     model = make_model(micro)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.5)
-    right = collect(model, few_rows.selection, 7, CPU).logits.argmax(-1) == few_rows.selection.labels
+    right = (
+        collect(model, few_rows.selection, 7, CPU).logits.argmax(-1) == few_rows.selection.labels
+    )
     assert 0 < right.mean() < 1
     reached = selection_score(model.train(), few_rows.selection, few_rows.task, exits, CPU)
     assert reached == pytest.approx(right[exits].mean())
@@ -325,7 +440,11 @@ def test_selection_score_keeps_row_labels(micro: Backbone, few_rows: TaskData) -
             nn.init.normal_(parameter, std=0.5)
     rows = few_rows.selection
     order = np.random.default_rng(1).integers(0, len(rows), 200)
-    tokens = Tokens(tuple(rows.tokens.ids[row] for row in order), tuple(rows.tokens.types[row] for row in order), 0)
+    tokens = Tokens(
+        tuple(rows.tokens.ids[row] for row in order),
+        tuple(rows.tokens.types[row] for row in order),
+        0,
+    )
     answers = collect(model, replace(rows.rows(order), tokens=tokens), 64, CPU).predictions()[1]
     perfect = replace(rows.rows(order), tokens=tokens, labels=answers.astype(np.float64))
     assert selection_score(model, perfect, few_rows.task, [1], CPU) == 1.0

@@ -7,7 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.trainings import FREE, make_model, make_run, make_schedule, no_score, plain_loss, watched_steps, weights_of
+from support.trainings import (
+    FREE,
+    make_model,
+    make_run,
+    make_schedule,
+    no_score,
+    plain_loss,
+    watched_steps,
+    weights_of,
+)
 from torch import Tensor, nn
 
 from baselines.training.loop import Examples, train
@@ -33,12 +42,21 @@ def _first(rows: Split, count: int) -> Split:
     ],
 )
 def test_rate_warms_up_then_decays(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, warmup: float, decay: bool, factors: list[float]
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    warmup: float,
+    decay: bool,
+    factors: list[float],
 ) -> None:
     """The learning rate rises over the warm-up, and falls to zero or stays."""
-    schedule = make_schedule(epochs=2, batch_size=10, warmup=warmup, learning_rate=1e-4, decay=decay)
+    schedule = make_schedule(
+        epochs=2, batch_size=10, warmup=warmup, learning_rate=1e-4, decay=decay
+    )
     with watched_steps() as steps:
-        training = train(make_model(micro), plain_loss, few_rows.train, no_score, schedule, make_run(tmp_path))
+        training = train(
+            make_model(micro), plain_loss, few_rows.train, no_score, schedule, make_run(tmp_path)
+        )
     assert training.steps == 10
     assert [rate for rate, _ in steps.rates] == pytest.approx([1e-4 * factor for factor in factors])
     assert all(one == other for one, other in steps.rates)
@@ -46,21 +64,45 @@ def test_rate_warms_up_then_decays(
 
 @pytest.mark.parametrize(
     ("rows", "batch_size", "accumulation", "expected"),
-    [(48, 16, 1, 3), (48, 32, 1, 2), (48, 64, 1, 1), (48, 32, 2, 2), (48, 16, 4, 3), (45, 16, 4, 3), (41, 16, 4, 3), (7, 16, 4, 1)],
+    [
+        (48, 16, 1, 3),
+        (48, 32, 1, 2),
+        (48, 64, 1, 1),
+        (48, 32, 2, 2),
+        (48, 16, 4, 3),
+        (45, 16, 4, 3),
+        (41, 16, 4, 3),
+        (7, 16, 4, 1),
+    ],
 )
 def test_schedule_counts_optimiser_steps(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, rows: int, batch_size: int, accumulation: int, expected: int
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    rows: int,
+    batch_size: int,
+    accumulation: int,
+    expected: int,
 ) -> None:
     """The steps of an epoch are those that the optimiser makes."""
     schedule = make_schedule(batch_size=batch_size, accumulation=accumulation)
     assert schedule.steps(rows) == expected
     with watched_steps() as steps:
-        training = train(make_model(micro), plain_loss, _first(few_rows.train, rows), no_score, schedule, make_run(tmp_path))
+        training = train(
+            make_model(micro),
+            plain_loss,
+            _first(few_rows.train, rows),
+            no_score,
+            schedule,
+            make_run(tmp_path),
+        )
     assert len(steps.rates) == training.steps == expected
     assert training.rows == rows
 
 
-def _gradients_of_one_step(backbone: Backbone, rows: Split, schedule: Schedule, folder: Path) -> list[Tensor]:
+def _gradients_of_one_step(
+    backbone: Backbone, rows: Split, schedule: Schedule, folder: Path
+) -> list[Tensor]:
     with watched_steps() as steps:
         train(make_model(backbone), plain_loss, rows, no_score, schedule, make_run(folder))
     (gradients,) = steps.gradients
@@ -70,16 +112,29 @@ def _gradients_of_one_step(backbone: Backbone, rows: Split, schedule: Schedule, 
 @pytest.mark.parametrize(
     ("rows", "batch_size", "accumulation"),
     [(48, 48, 2), (48, 48, 3), (40, 48, 2), (24, 48, 4), (29, 48, 4)],
-    ids=["two halves", "three thirds", "a short batch at the end", "fewer batches than are accumulated", "both"],
+    ids=[
+        "two halves",
+        "three thirds",
+        "a short batch at the end",
+        "fewer batches than are accumulated",
+        "both",
+    ],
 )
 def test_accumulated_gradients_equal_one_batch(
-    micro: Backbone, few_rows: TaskData, tmp_path: Path, rows: int, batch_size: int, accumulation: int
+    micro: Backbone,
+    few_rows: TaskData,
+    tmp_path: Path,
+    rows: int,
+    batch_size: int,
+    accumulation: int,
 ) -> None:
     """Accumulated gradients equal those of one batch."""
     split = _first(few_rows.train, rows)
     whole = make_schedule(batch_size=batch_size)
     expected = _gradients_of_one_step(micro, split, whole, tmp_path / "whole")
-    reached = _gradients_of_one_step(micro, split, replace(whole, accumulation=accumulation), tmp_path / "parts")
+    reached = _gradients_of_one_step(
+        micro, split, replace(whole, accumulation=accumulation), tmp_path / "parts"
+    )
     largest = max(gradient.abs().max().item() for gradient in expected)
     for got, wanted in zip(reached, expected, strict=True):
         torch.testing.assert_close(got, wanted, atol=1e-5 * largest, rtol=1e-4)
@@ -90,14 +145,21 @@ def test_batch_gradient_averages_rows(micro: Backbone, few_rows: TaskData, tmp_p
     reached = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48), tmp_path)
     model = make_model(micro)
     for row in range(48):
-        (plain_loss(model, Examples.of(few_rows.train, np.array([row]), torch.device("cpu"))) / 48).backward()
-    parameters = [p for p in model.parameters() if p.ndim > 1] + [p for p in model.parameters() if p.ndim <= 1]
+        (
+            plain_loss(model, Examples.of(few_rows.train, np.array([row]), torch.device("cpu")))
+            / 48
+        ).backward()
+    parameters = [p for p in model.parameters() if p.ndim > 1] + [
+        p for p in model.parameters() if p.ndim <= 1
+    ]
     for got, parameter in zip(reached, parameters, strict=True):
         assert parameter.grad is not None
         torch.testing.assert_close(got, parameter.grad, atol=1e-6, rtol=1e-3)
 
 
-def test_weight_decay_shrinks_matrices_only(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_weight_decay_shrinks_matrices_only(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """Weight decay shrinks matrices, and leaves biases and norms."""
     model = make_model(micro)
     for parameter in model.parameters():
@@ -116,10 +178,16 @@ def test_weight_decay_shrinks_matrices_only(micro: Backbone, few_rows: TaskData,
 
 
 @pytest.mark.parametrize("clip", [0.01, FREE])
-def test_gradients_are_clipped_in_direction(micro: Backbone, few_rows: TaskData, tmp_path: Path, clip: float) -> None:
+def test_gradients_are_clipped_in_direction(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path, clip: float
+) -> None:
     """Gradients are cut to the largest norm, in their own direction."""
-    free = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48), tmp_path / "free")
-    cut = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48, clip=clip), tmp_path / "cut")
+    free = _gradients_of_one_step(
+        micro, few_rows.train, make_schedule(batch_size=48), tmp_path / "free"
+    )
+    cut = _gradients_of_one_step(
+        micro, few_rows.train, make_schedule(batch_size=48, clip=clip), tmp_path / "cut"
+    )
     norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in free))
     assert norm > 0.05
     factor = min(clip / norm, 1.0)
@@ -127,14 +195,23 @@ def test_gradients_are_clipped_in_direction(micro: Backbone, few_rows: TaskData,
         torch.testing.assert_close(got, factor * whole, atol=1e-7, rtol=1e-3)
 
 
-def test_frozen_parameters_stay_unchanged(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
+def test_frozen_parameters_stay_unchanged(
+    micro: Backbone, few_rows: TaskData, tmp_path: Path
+) -> None:
     """Frozen parameters stay as they are, and the others move."""
     model = make_model(micro, dropout=0.1)
     model.requires_grad_(False)
     model.exits["1"].requires_grad_(True)
     before = weights_of(model)
     with watched_steps() as steps:
-        train(model, plain_loss, few_rows.train, no_score, make_schedule(epochs=2, weight_decay=0.5), make_run(tmp_path))
+        train(
+            model,
+            plain_loss,
+            few_rows.train,
+            no_score,
+            make_schedule(epochs=2, weight_decay=0.5),
+            make_run(tmp_path),
+        )
     trained = len(list(model.exits["1"].parameters()))
     assert {sum(len(group) for group in groups) for groups in steps.sizes} == {trained}
     for name, value in model.state_dict().items():

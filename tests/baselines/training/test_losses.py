@@ -3,7 +3,14 @@ from math import log
 import pytest
 import torch
 
-from baselines.training.losses import attention_loss, cosine_loss, exit_losses, hidden_loss, soft_losses, weighted
+from baselines.training.losses import (
+    attention_loss,
+    cosine_loss,
+    exit_losses,
+    hidden_loss,
+    soft_losses,
+    weighted,
+)
 
 QUARTER = [0.0, log(3.0)]
 """Logits of the probabilities 1/4 and 3/4."""
@@ -92,9 +99,16 @@ def test_soft_regression_uses_scale_units() -> None:
 
 
 def test_teacher_gets_no_gradient() -> None:
-    student, teacher = torch.zeros(2, 3, 2, requires_grad=True), torch.randn(3, 2, requires_grad=True)
+    student, teacher = (
+        torch.zeros(2, 3, 2, requires_grad=True),
+        torch.randn(3, 2, requires_grad=True),
+    )
     soft_losses(student, teacher, 1.0).sum().backward()
-    hidden_loss([torch.zeros(3, 4, 2, requires_grad=True)], [torch.randn(3, 4, 2, requires_grad=True)], torch.ones(3, 4, dtype=torch.bool))
+    hidden_loss(
+        [torch.zeros(3, 4, 2, requires_grad=True)],
+        [torch.randn(3, 4, 2, requires_grad=True)],
+        torch.ones(3, 4, dtype=torch.bool),
+    )
     assert student.grad is not None
     assert teacher.grad is None
 
@@ -108,7 +122,9 @@ def test_hidden_loss_by_hand() -> None:
     mask = torch.tensor([[True, False], [True, True]])
     one = hidden_loss([student], [torch.zeros_like(student)], mask)
     assert one.item() == pytest.approx((5 + 2) / 2)
-    assert hidden_loss([student, student], [torch.zeros_like(student), student], mask).item() == pytest.approx((5 + 2) / 2)
+    assert hidden_loss(
+        [student, student], [torch.zeros_like(student), student], mask
+    ).item() == pytest.approx((5 + 2) / 2)
 
 
 def test_hidden_loss_needs_equal_states() -> None:
@@ -156,7 +172,9 @@ def test_temperature_softens_and_rescales(temperature: float) -> None:
     teacher = temperature * torch.tensor([[0.0, log(3)]])
     student = temperature * torch.tensor([[log(3), 0.0]])
     crossed = -0.25 * log(0.75) - 0.75 * log(0.25)
-    assert soft_losses(student[None], teacher[None], 1.0, temperature).tolist() == pytest.approx([temperature**2 * crossed])
+    assert soft_losses(student[None], teacher[None], 1.0, temperature).tolist() == pytest.approx(
+        [temperature**2 * crossed]
+    )
     student.requires_grad_(True)
     soft_losses(student[None], teacher[None], 1.0, temperature).sum().backward()
     assert student.grad is not None

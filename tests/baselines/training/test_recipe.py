@@ -31,8 +31,17 @@ def test_out_of_range_settings_are_refused(change: dict[str, object], allowed: l
 def test_recipe_defaults_to_backbone(micro: Backbone) -> None:
     """A recipe takes what it does not set from the backbone."""
     backbone = replace(micro, learning_rates=(1e-4, 1e-5), epochs=7)
-    assert [(s.learning_rate, s.epochs) for s in Recipe().schedules(backbone)] == [(1e-4, 7), (1e-5, 7)]
-    (own,) = Recipe(epochs=2, learning_rates=(3e-3,), batch_size=8, accumulation=2, warmup=0.2, weight_decay=0.3, clip=0.4).schedules(
-        backbone
-    )
+    assert [(s.learning_rate, s.epochs) for s in Recipe().schedules(backbone)] == [
+        (1e-4, 7),
+        (1e-5, 7),
+    ]
+    (own,) = Recipe(
+        epochs=2,
+        learning_rates=(3e-3,),
+        batch_size=8,
+        accumulation=2,
+        warmup=0.2,
+        weight_decay=0.3,
+        clip=0.4,
+    ).schedules(backbone)
     assert own == Schedule(2, 8, 3e-3, 0.2, 0.3, 0.4, 2)
