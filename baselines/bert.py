@@ -9,7 +9,7 @@ from baselines.training.recipe import Recipe, Schedule
 from baselines.training.search import fit_best_rate
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
-from harness.methods.stages import Fitted, Work
+from harness.methods.stages import FitContext, Fitted
 from harness.models.backbones import Backbone
 
 
@@ -29,17 +29,17 @@ class Bert(Recipe):
         """The one stage."""
         return {"fine-tune": FineTune.revision}
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with one exit."""
         return EncoderModel(model_config(backbone, task, last_only(backbone.shape, self.head)))
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Fine-tune at the learning rate that `selection` prefers."""
 
         def stage(schedule: Schedule) -> FineTune:
             return FineTune("fine-tune", last_only(backbone.shape, self.head), (1.0,), schedule)
 
-        return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, work))
+        return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, context))
 
 
 BERT = Bert()

@@ -9,10 +9,10 @@ from baselines.training.finetune import last_only
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods.protocol import Reads
-from harness.methods.stages import Fitted, FreshFit, StageRun, Work
+from harness.methods.protocol import ExternalInputs
+from harness.methods.stages import FitContext, Fitted, FreshFit, StageRun
 from harness.models.backbones import Backbone
-from harness.models.label_names import class_names, places_of
+from harness.models.label_names import class_names, label_positions
 from harness.models.multi_exit import MultiExitModel
 from harness.records import Training
 
@@ -58,11 +58,11 @@ class Checkpoint:
         """The one stage, which trains nothing."""
         return {"read": Read.revision}
 
-    def reads(self) -> Reads:
+    def external_inputs(self) -> ExternalInputs:
         """Nothing beside the backbone, which is the checkpoint."""
-        return Reads()
+        return ExternalInputs()
 
-    def settled(self, backbone: Backbone) -> Self:
+    def resolved(self, backbone: Backbone) -> Self:
         """With the checkpoint's own class names, and its fingerprint.
 
         Raises: HarnessError for a backbone without weights.
@@ -74,23 +74,25 @@ class Checkpoint:
         labels = class_names(backbone.folder) if self.labels is None else self.labels
         return replace(self, labels=labels, fingerprint=backbone.fingerprint)
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The checkpoint's shape.
 
         Raises: HarnessError when the classes that it is known to have are not the task's.
         """
         if self.labels is not None:
-            places_of(self.labels, task)
+            label_positions(self.labels, task)
         return EncoderModel(checkpoint_config(backbone, task))
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Read it.
 
         Raises: HarnessError when its classes are not the task's, or its weights not a classifier's.
         """
-        labels = self.settled(backbone).labels
+        labels = self.resolved(backbone).labels
         assert labels is not None
-        return Fitted(work.fitted(Read("read", places_of(labels, data.task)), data, backbone))
+        return Fitted(
+            context.fitted(Read("read", label_positions(labels, data.task)), data, backbone)
+        )
 
 
 @dataclass(frozen=True)

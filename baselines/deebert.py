@@ -10,7 +10,7 @@ from baselines.training.recipe import Recipe, Schedule
 from baselines.training.search import fit_best_rate
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
-from harness.methods.stages import Fitted, FittedStage, Work
+from harness.methods.stages import FitContext, Fitted, FittedStage
 from harness.models.backbones import Backbone
 
 
@@ -39,31 +39,37 @@ class DeeBert(Recipe):
         """Both stages."""
         return self.teacher.revisions() | {"deebert-exits": AddExits.revision}
 
-    def settled(self, backbone: Backbone) -> Self:
+    def resolved(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in both stages."""
         rates = self.learning_rates or backbone.head_learning_rates
         return replace(
-            super().settled(backbone), learning_rates=rates, teacher=self.teacher.settled(backbone)
+            super().resolved(backbone),
+            learning_rates=rates,
+            teacher=self.teacher.resolved(backbone),
         )
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with an exit after every layer."""
         exits = added_exits(backbone.shape.layers, self.head, self.teacher.head)
         return EncoderModel(model_config(backbone, task, exits))
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Stage 1, then stage 2 at the learning rate that `selection` prefers."""
-        first = self.teacher.fit(data, backbone, work)
+        first = self.teacher.fit(data, backbone, context)
 
-        def parents(at: Work) -> tuple[FittedStage, ...]:
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
             return (
-                first.stage if at.seed == work.seed else self.teacher.fit(data, backbone, at).stage,
+                first.stage
+                if at.seed == context.seed
+                else self.teacher.fit(data, backbone, at).stage,
             )
 
         def stage(schedule: Schedule) -> AddExits:
             return AddExits("deebert-exits", self.head, schedule)
 
-        last, trials = fit_best_rate(stage, self.schedules(backbone), data, backbone, work, parents)
+        last, trials = fit_best_rate(
+            stage, self.schedules(backbone), data, backbone, context, parents
+        )
         return Fitted(last, first.trials + trials)
 
 

@@ -18,12 +18,12 @@ from baselines.distillation.masked_lm import (
     masked_lm,
     told,
 )
-from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.stages import PredictionDistillation
 from baselines.distillation.students import (
     Start,
-    begun,
     check_published,
     every_other,
+    initial_student,
     published,
     shape_of,
     take_layers,
@@ -37,8 +37,8 @@ from baselines.training.search import fit_best_rate
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods.protocol import Reads
-from harness.methods.stages import Fitted, FittedStage, FreshFit, StageRun, Work
+from harness.methods.protocol import ExternalInputs
+from harness.methods.stages import FitContext, Fitted, FittedStage, FreshFit, StageRun
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
@@ -110,49 +110,53 @@ class DistilBert(Recipe):
         if not 0 <= self.task_soft <= 1:
             raise ValueError(f"task_soft {self.task_soft}: wanted a share from 0 to 1")
 
-    def reads(self) -> Reads:
+    def external_inputs(self) -> ExternalInputs:
         """The corpus, unless pre-training is off or done by others."""
-        return Reads(
+        return ExternalInputs(
             corpus=self.pretraining and self.checkpoint is None, checkpoint=self.checkpoint
         )
 
-    def settled(self, backbone: Backbone) -> Self:
+    def resolved(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in the teacher too."""
         return replace(
-            super().settled(backbone), teacher=self.teacher and self.teacher.settled(backbone)
+            super().resolved(backbone), teacher=self.teacher and self.teacher.resolved(backbone)
         )
 
     def revisions(self) -> dict[str, int]:
         """The stages of `fit`."""
         start = (
-            {"masked-lm": MaskedLm.revision, "distil": DistilWords.revision}
-            if self.reads().corpus
+            {"masked-lm": MaskedLm.revision, "distil": MaskedLmDistillation.revision}
+            if self.external_inputs().corpus
             else {"start": Start.revision}
         )
         if self.teacher is None:
             return start | {"fine-tune": FineTune.revision}
-        return start | self.teacher.revisions() | {"fine-tune-taught": DistilAnswers.revision}
+        return (
+            start | self.teacher.revisions() | {"fine-tune-taught": PredictionDistillation.revision}
+        )
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The student with one exit."""
-        return begun((), self._shape(backbone), self.head, task, backbone)[0]
+        return initial_student((), self._shape(backbone), self.head, task, backbone)[0]
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Pre-train once, then fine-tune at the learning rate that `selection` prefers."""
         self._check(backbone)
         teacher = self.teacher
-        taught = teacher.fit(data, backbone, work) if teacher is not None else None
-        words = masked_lm(backbone, data.max_length, work) if self.reads().corpus else None
+        taught = teacher.fit(data, backbone, context) if teacher is not None else None
+        words = (
+            masked_lm(backbone, data.max_length, context) if self.external_inputs().corpus else None
+        )
         shape = self._shape(backbone)
 
-        def parents(at: Work) -> tuple[FittedStage, ...]:
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
             start = self._start(words, data, backbone, at)
             return (start,) if teacher is None else (start, teacher.fit(data, backbone, at).stage)
 
-        def stage(schedule: Schedule) -> FineTune | DistilAnswers:
+        def stage(schedule: Schedule) -> FineTune | PredictionDistillation:
             if teacher is None:
                 return FineTune("fine-tune", last_only(shape, self.head), (1.0,), schedule)
-            return DistilAnswers(
+            return PredictionDistillation(
                 "fine-tune-taught",
                 shape,
                 self.head,
@@ -163,7 +167,7 @@ class DistilBert(Recipe):
             )
 
         fitted, trials = fit_best_rate(
-            stage, self.schedules(backbone), data, backbone, work, parents
+            stage, self.schedules(backbone), data, backbone, context, parents
         )
         remarks = (
             words.remarks("pre-training learns hidden states alone") if words is not None else ()
@@ -188,14 +192,14 @@ class DistilBert(Recipe):
         )
 
     def _start(
-        self, words: Words | None, data: TaskData, backbone: Backbone, work: Work
+        self, words: Words | None, data: TaskData, backbone: Backbone, context: FitContext
     ) -> FittedStage:
         """The student before it has seen the task; `words`: who pre-trains it."""
         kept = every_other(backbone.shape.layers, self.layers)
         if self.checkpoint is not None:
-            return work.fitted(published(self.checkpoint, backbone), data, backbone)
+            return context.fitted(published(self.checkpoint, backbone), data, backbone)
         if words is None:
-            return work.fitted(Start("start", kept), data, backbone)
+            return context.fitted(Start("start", kept), data, backbone)
         if not words.teach and not self.cosine:
             raise HarnessError(
                 f"backbone {backbone.name} tells {words.accuracy:.2f} of masked words: give distilbert.cosine a weight"
@@ -209,12 +213,12 @@ class DistilBert(Recipe):
         )
         weights = (self.soft, self.masked) if words.teach else (0.0, 0.0)
         name = "distil" if words.teach else "distil-cosine"
-        stage = DistilWords(name, kept, *weights, self.cosine, self.temperature, schedule)
-        return work.pretrained(stage, backbone, data.max_length, (words.stage,))
+        stage = MaskedLmDistillation(name, kept, *weights, self.cosine, self.temperature, schedule)
+        return context.pretrained(stage, backbone, data.max_length, (words.stage,))
 
 
 @dataclass(frozen=True)
-class DistilWords:
+class MaskedLmDistillation:
     """Distil a student of some layers of the parent, a model with a masked-LM head, on masked sentences (section 2: "triple loss")."""
 
     name: str

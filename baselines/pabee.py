@@ -9,7 +9,7 @@ from baselines.training.recipe import Recipe, Schedule
 from baselines.training.search import fit_best_rate
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
-from harness.methods.stages import Fitted, Work
+from harness.methods.stages import FitContext, Fitted
 from harness.models.backbones import Backbone
 
 
@@ -30,11 +30,11 @@ class Pabee(Recipe):
         """The one stage."""
         return {"pabee-joint": FineTune.revision}
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The backbone's shape with an exit after every layer."""
         return EncoderModel(model_config(backbone, task, (self.head,) * backbone.shape.layers))
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Joint training at the learning rate that `selection` prefers."""
         layers = backbone.shape.layers
         weights = tuple(2 * exit_ / (layers * (layers + 1)) for exit_ in range(1, layers + 1))
@@ -42,7 +42,7 @@ class Pabee(Recipe):
         def stage(schedule: Schedule) -> FineTune:
             return FineTune("pabee-joint", (self.head,) * layers, weights, schedule)
 
-        return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, work))
+        return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, context))
 
 
 PABEE = Pabee()

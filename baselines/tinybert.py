@@ -14,8 +14,8 @@ from baselines.distillation.augmentation import (
     check_vocabulary,
 )
 from baselines.distillation.masked_lm import MaskedLm, Pieces, masked_lm
-from baselines.distillation.stages import DistilAnswers
-from baselines.distillation.students import Start, begun, check_published, published
+from baselines.distillation.stages import PredictionDistillation
+from baselines.distillation.students import Start, check_published, initial_student, published
 from baselines.encoders.encoder import EncoderModel, Head
 from baselines.encoders.layer import EncoderLayer
 from baselines.encoders.weights import pretrained
@@ -28,15 +28,15 @@ from baselines.training.steps import bounded
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods.protocol import Reads
-from harness.methods.stages import Fitted, FittedStage, FreshFit, StageRun, Work
+from harness.methods.protocol import ExternalInputs
+from harness.methods.stages import FitContext, Fitted, FittedStage, FreshFit, StageRun
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import LayerContext, MultiExitModel
 from harness.models.shapes import EncoderShape
 
 
 @dataclass(frozen=True)
-class Inside:
+class IntermediateLosses:
     """Which of a teacher's inner states a student learns (section 3.1)."""
 
     attention: bool = True
@@ -139,13 +139,13 @@ class TinyBert(Recipe):
             )
         check_published(self.checkpoint)
 
-    def reads(self) -> Reads:
+    def external_inputs(self) -> ExternalInputs:
         """The corpus for general distillation and for the words that augmentation puts in, word vectors for these alone."""
-        return Reads(
+        return ExternalInputs(
             self._distils_on_corpus or self.augmentation > 0, self.augmentation > 0, self.checkpoint
         )
 
-    def settled(self, backbone: Backbone) -> Self:
+    def resolved(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, in the teacher too, and `general` as it comes out.
 
         Raises: HarnessError for a published student with another number of heads.
@@ -156,9 +156,9 @@ class TinyBert(Recipe):
                 f"attention is compared head by head: the student has {heads} heads, backbone {backbone.name} has {own}"
             )
         return replace(
-            super().settled(backbone),
+            super().resolved(backbone),
             general=self._distils_on_corpus,
-            teacher=self.teacher.settled(backbone),
+            teacher=self.teacher.resolved(backbone),
         )
 
     def revisions(self) -> dict[str, int]:
@@ -167,27 +167,27 @@ class TinyBert(Recipe):
             "masked-lm": MaskedLm.revision if self.augmentation else 0,
             "augmentation": AUGMENTATION_REVISION if self.augmentation else 0,
             "start": Start.revision if self.checkpoint else 0,
-            "general": DistilInside.revision if self._distils_on_corpus else 0,
-            "intermediate": 0 if self._inside.nothing else DistilInside.revision,
-            "prediction": DistilAnswers.revision,
+            "general": IntermediateDistillation.revision if self._distils_on_corpus else 0,
+            "intermediate": 0 if self._inside.nothing else IntermediateDistillation.revision,
+            "prediction": PredictionDistillation.revision,
         }
         return self.teacher.revisions() | {
             name: revision for name, revision in used.items() if revision
         }
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """The student with one exit."""
-        return begun((), self._shape(backbone), self.head, task, backbone)[0]
+        return initial_student((), self._shape(backbone), self.head, task, backbone)[0]
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """General distillation once, then both parts on the task, the last at the learning rate that `selection` prefers."""
         self._check(backbone)
-        taught = self.teacher.fit(data, backbone, work)
-        words = masked_lm(backbone, data.max_length, work) if self.augmentation else None
+        taught = self.teacher.fit(data, backbone, context)
+        words = masked_lm(backbone, data.max_length, context) if self.augmentation else None
         how = Augmentation(self.augmentation, self.replaced, self.candidates)
-        rows = augmented(data, backbone, how, words, work) if words is not None else data
+        rows = augmented(data, backbone, how, words, context) if words is not None else data
 
-        def parents(at: Work) -> tuple[FittedStage, ...]:
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
             teacher = self.teacher.fit(data, backbone, at).stage
             start = self._start(data, backbone, at)
             if not self._inside.nothing:
@@ -200,7 +200,7 @@ class TinyBert(Recipe):
                     warmup=0.0,
                     decay=False,
                 )
-                inside = DistilInside(
+                inside = IntermediateDistillation(
                     "intermediate",
                     self._shape(backbone),
                     self._inside,
@@ -210,9 +210,9 @@ class TinyBert(Recipe):
                 start = (at.fitted(inside, rows, backbone, (*start, teacher)),)
             return *start, teacher
 
-        def stage(schedule: Schedule) -> DistilAnswers:
+        def stage(schedule: Schedule) -> PredictionDistillation:
             soft = float(self.prediction)
-            return DistilAnswers(
+            return PredictionDistillation(
                 "prediction",
                 self._shape(backbone),
                 self.head,
@@ -223,7 +223,7 @@ class TinyBert(Recipe):
             )
 
         fitted, trials = fit_best_rate(
-            stage, self.schedules(backbone), rows, backbone, work, parents
+            stage, self.schedules(backbone), rows, backbone, context, parents
         )
         if words is None:
             return Fitted(fitted, taught.trials + trials)
@@ -235,8 +235,10 @@ class TinyBert(Recipe):
         )
 
     @property
-    def _inside(self) -> Inside:
-        return Inside(attention=self.attention, hidden=self.hidden, embedding=self.embedding)
+    def _inside(self) -> IntermediateLosses:
+        return IntermediateLosses(
+            attention=self.attention, hidden=self.hidden, embedding=self.embedding
+        )
 
     @property
     def _distils_on_corpus(self) -> bool:
@@ -255,10 +257,12 @@ class TinyBert(Recipe):
             check_vocabulary(backbone)
             Pieces.of(backbone)
 
-    def _start(self, data: TaskData, backbone: Backbone, work: Work) -> tuple[FittedStage, ...]:
+    def _start(
+        self, data: TaskData, backbone: Backbone, context: FitContext
+    ) -> tuple[FittedStage, ...]:
         """The student before it has seen the task; nothing where it begins with random weights."""
         if self.checkpoint is not None:
-            return (work.fitted(published(self.checkpoint, backbone), data, backbone),)
+            return (context.fitted(published(self.checkpoint, backbone), data, backbone),)
         if not self._distils_on_corpus:
             return ()
         plain = self.schedules(backbone)[0]
@@ -268,8 +272,10 @@ class TinyBert(Recipe):
             batch_size=self.general_batch,
             learning_rate=self.general_rate,
         )
-        stage = DistilInside("general", self._shape(backbone), self._inside, None, schedule)
-        return (work.pretrained(stage, backbone, data.max_length),)
+        stage = IntermediateDistillation(
+            "general", self._shape(backbone), self._inside, None, schedule
+        )
+        return (context.pretrained(stage, backbone, data.max_length),)
 
 
 def smaller(shape: EncoderShape, layers: float, width: float, ffn: float) -> EncoderShape:
@@ -305,13 +311,13 @@ class Pupil(nn.Module):
 
 
 @dataclass(frozen=True)
-class DistilInside:
+class IntermediateDistillation:
     """Train a student on its teacher's inner states. Parents: where the student begins, and the teacher; without the first the student is
     random, without both the teacher is the backbone with its pretrained weights."""
 
     name: str
     shape: EncoderShape
-    inside: Inside
+    inside: IntermediateLosses
     steps: int | None
     """Bound on optimiser steps; None: the schedule's epochs."""
     schedule: Schedule
@@ -322,13 +328,13 @@ class DistilInside:
     ) -> FreshFit:
         """Fit on train and keep the last epoch: there is no score for hidden states."""
         teacher = _teacher(parents, data.task, backbone)
-        student, report = begun(parents[:-1], self.shape, "plain", data.task, backbone)
+        student, report = initial_student(parents[:-1], self.shape, "plain", data.task, backbone)
         teacher = teacher.to(run.compute.device).eval().requires_grad_(False)
         pupil = Pupil(student, teacher.config.shape.hidden)
         learned = bounded(data.train, self.schedule, self.steps)
 
         def loss(pupil: Pupil, examples: Examples) -> Tensor:
-            return inside_loss(pupil, teacher, self.inside, examples)
+            return intermediate_loss(pupil, teacher, self.inside, examples)
 
         training = train(pupil, loss, learned.parts, None, learned.schedule, run)
         return FreshFit(student, training, report)
@@ -344,7 +350,9 @@ def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone
     return teacher
 
 
-def inside_loss(pupil: Pupil, teacher: EncoderModel, inside: Inside, examples: Examples) -> Tensor:
+def intermediate_loss(
+    pupil: Pupil, teacher: EncoderModel, inside: IntermediateLosses, examples: Examples
+) -> Tensor:
     """Sum of the losses on the embedding's output, on hidden states and on attention scores of the layers that are compared."""
     student, mask = pupil.student, examples.batch.mask
     own = student(examples.batch).hiddens

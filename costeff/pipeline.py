@@ -18,8 +18,8 @@ from costeff.width_budget import encoder_macs, largest_share
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError
-from harness.methods.protocol import Reads
-from harness.methods.stages import SEARCH_SEED, Fitted, FittedStage, Work
+from harness.methods.protocol import ExternalInputs
+from harness.methods.stages import SEARCH_SEED, FitContext, Fitted, FittedStage
 from harness.models.backbones import Backbone, Pooling
 from harness.models.shapes import EncoderShape
 from harness.records import Trial
@@ -132,11 +132,11 @@ class CostEff:
             if count is not None and count < 1:
                 raise ValueError(f"{name} {count}: wanted 1 or more")
 
-    def reads(self) -> Reads:
+    def external_inputs(self) -> ExternalInputs:
         """Nothing: no stage pre-trains."""
-        return Reads()
+        return ExternalInputs()
 
-    def settled(self, backbone: Backbone) -> Self:
+    def resolved(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None, and the widths that a ratio asks for.
 
         Raises: HarnessError when the backbone has a single layer or cannot be pruned, or no width reaches the ratio.
@@ -156,7 +156,7 @@ class CostEff:
             pooling=self.pooling or backbone.pooling,
             batch_size=self.batch_size or backbone.batch_size,
             learning_rates=self.learning_rates or backbone.learning_rates,
-            teacher=self.teacher.settled(backbone),
+            teacher=self.teacher.resolved(backbone),
         )
 
     def revisions(self) -> dict[str, int]:
@@ -173,37 +173,39 @@ class CostEff:
         """The encoder at the end; with global allocation the layers then differ, within the MACs of this one."""
         return smaller(backbone.shape, *self._shares(backbone))
 
-    def untrained(self, backbone: Backbone, task: Task) -> EncoderModel:
+    def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """A model of the final shape with an exit after every layer."""
         start = model_config(backbone, task, last_only(backbone.shape, self.teacher.head))
         return EncoderModel(replace(self._exits().config(start), shape=self.shape(backbone)))
 
-    def fit(self, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Teacher, assistant, pruning, recovery; each stage is cached, so a second width reuses what comes before pruning."""
-        ready = self.settled(backbone)
+        ready = self.resolved(backbone)
         epochs = ready.epochs_table or epochs_for(data.task.name, len(data.train))
-        done = ready._recovered(epochs, data, backbone, work)
+        done = ready._recovered(epochs, data, backbone, context)
         if ready.exits_from != "recovery":
             return done
 
-        def parents(at: Work) -> tuple[FittedStage, ...]:
-            before = done if at is work else ready._recovered(epochs, data, backbone, at)
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
+            before = done if at is context else ready._recovered(epochs, data, backbone, at)
             return before.stage, ready.teacher.fit(data, backbone, at).stage
 
         def exits(schedule: Schedule) -> Distil:
             return Distil("exits", ANSWERS, ready._exits(), ready.equilibrium, schedule)
 
         stage, trials = fit_best_rate(
-            exits, ready._assistant_schedules(epochs), data, backbone, work, parents
+            exits, ready._assistant_schedules(epochs), data, backbone, context, parents
         )
         return Fitted(stage, done.trials + trials)
 
-    def _recovered(self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work) -> Fitted:
+    def _recovered(
+        self, epochs: Epochs, data: TaskData, backbone: Backbone, context: FitContext
+    ) -> Fitted:
         """The compressed model after recovery on hidden states and answers."""
-        done = self._compressed(epochs, data, backbone, work)
+        done = self._compressed(epochs, data, backbone, context)
 
-        def parents(at: Work) -> tuple[FittedStage, ...]:
-            before = done if at is work else self._compressed(epochs, data, backbone, at)
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
+            before = done if at is context else self._compressed(epochs, data, backbone, at)
             return before.student, before.guide
 
         def recovery(schedule: Schedule) -> Distil:
@@ -214,19 +216,19 @@ class CostEff:
             self._schedule(done.rate * share, passes)
             for share in dict.fromkeys(self.prediction_rates)
         )
-        stage, trials = fit_best_rate(recovery, schedules, data, backbone, work, parents)
+        stage, trials = fit_best_rate(recovery, schedules, data, backbone, context, parents)
         return Fitted(stage, done.trials + trials)
 
     def _compressed(
-        self, epochs: Epochs, data: TaskData, backbone: Backbone, work: Work
+        self, epochs: Epochs, data: TaskData, backbone: Backbone, context: FitContext
     ) -> "Compressed":
         """Teacher, assistant, pruning, and recovery on hidden states alone."""
-        taught = self.teacher.fit(data, backbone, work)
+        taught = self.teacher.fit(data, backbone, context)
         if self.exits_from == "assistant":
-            assistant = self._assistant(epochs, taught, data, backbone, work)
+            assistant = self._assistant(epochs, taught, data, backbone, context)
             guide = assistant.stage
         else:
-            search = work.at_seed(SEARCH_SEED)  # for its rate alone
+            search = context.at_seed(SEARCH_SEED)  # for its rate alone
             assistant = self._assistant(
                 epochs, self.teacher.fit(data, backbone, search), data, backbone, search
             )
@@ -235,7 +237,7 @@ class CostEff:
             _chosen_rate(self.learning_rates, assistant),
             taught.trials + assistant.trials,
         )
-        student = work.fitted(
+        student = context.fitted(
             self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide)
         )
         passes = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
@@ -247,7 +249,7 @@ class CostEff:
             self._schedule(rate * self.hidden_rate, passes),
         )
         return Compressed(
-            work.fitted(hidden, data, backbone, (student, guide)), guide, rate, trials
+            context.fitted(hidden, data, backbone, (student, guide)), guide, rate, trials
         )
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
@@ -295,7 +297,12 @@ class CostEff:
         return self.equilibrium and self.exits_from != "recovery"
 
     def _assistant(
-        self, epochs: Epochs, taught: Fitted, data: TaskData, backbone: Backbone, work: Work
+        self,
+        epochs: Epochs,
+        taught: Fitted,
+        data: TaskData,
+        backbone: Backbone,
+        context: FitContext,
     ) -> Fitted:
         """From the pretrained weights: hidden states alone for a third of the epochs (a whole number, as in run.sh), then the teacher's
         last answers and the labels by halves, at the rate that `selection` prefers."""
@@ -305,8 +312,8 @@ class CostEff:
         )
         hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, first)
 
-        def parents(at: Work) -> tuple[FittedStage, ...]:
-            teacher = taught.stage if at is work else self.teacher.fit(data, backbone, at).stage
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
+            teacher = taught.stage if at is context else self.teacher.fit(data, backbone, at).stage
             return at.fitted(hidden, data, backbone, (teacher,)), teacher
 
         def answers(schedule: Schedule) -> Distil:
@@ -314,7 +321,7 @@ class CostEff:
 
         return Fitted(
             *fit_best_rate(
-                answers, self._assistant_schedules(epochs), data, backbone, work, parents
+                answers, self._assistant_schedules(epochs), data, backbone, context, parents
             )
         )
 

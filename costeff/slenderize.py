@@ -149,7 +149,7 @@ class Slenderize:
         targets = replace(IMPORTANCE, last_exit_only=self.last_exit_only)
         batches = taylor_batches(data.train, self.taylor_share, self.schedule.batch_size, run.seed)
         loss = distillation(targets, teacher, data.task.scale)
-        with run.compute.progress.work(
+        with run.compute.progress.track(
             f"{run.label}: importance {number}/{self.rounds}", len(batches)
         ) as advance:
             return taylor_importance(

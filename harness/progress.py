@@ -28,18 +28,18 @@ class Progress:
         self.console = Console(stderr=True, highlight=False)
         self.bars = self.console.is_terminal and verbosity >= 0
 
-    def say(self, line: str) -> None:
+    def info(self, line: str) -> None:
         """A line about the work."""
         if self.verbosity >= 0:
             self.console.print(line, markup=False, soft_wrap=True)
 
-    def detail(self, line: str) -> None:
+    def debug(self, line: str) -> None:
         """A line for those who asked for more (-v)."""
         if self.verbosity > 0:
-            self.say(line)
+            self.info(line)
 
     @contextmanager
-    def work(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
+    def track(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
         """A piece of work of so many steps, None when nobody knows; call what is yielded after each."""
         if self.bars:
             columns = (
@@ -71,7 +71,7 @@ class Progress:
                     if steps is None
                     else f"/{steps}, {duration((steps - state['done']) * pace)} left"
                 )
-                self.say(f"{label}: {state['done']:.0f}{of} {note}".rstrip())
+                self.info(f"{label}: {state['done']:.0f}{of} {note}".rstrip())
 
         return advance
 

@@ -137,7 +137,7 @@ class Costs:
         return sum((piece.at(length) for piece in on_the_way), self.static(layer, length))
 
 
-STEADY = 1.3
+STABLE_SPREAD = 1.3
 """A clock is disturbed whose third quartile is more than so many times the first."""
 
 

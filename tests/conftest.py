@@ -23,7 +23,7 @@ from harness.evaluation.trace import Trace
 from harness.files import hub
 from harness.methods.compute import Compute
 from harness.methods.registry import model_format
-from harness.methods.stages import Work
+from harness.methods.stages import FitContext
 from harness.models.backbones import Backbone
 from harness.models.shapes import bert_shape
 from harness.records import RunRecord
@@ -78,10 +78,10 @@ def few_rows(micro: Backbone) -> TaskData:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
+def context(tmp_path: Path) -> FitContext:
     """float32 on one thread of the CPU, seed 1, an empty cache."""
     compute = Compute(torch.device("cpu"), "float32", threads=1)
-    return Work(1, compute, tmp_path / "cache", model_format())
+    return FitContext(1, compute, tmp_path / "cache", model_format())
 
 
 @pytest.fixture

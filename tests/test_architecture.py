@@ -65,7 +65,7 @@ TABLES = {
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 60, 400
+LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 70, 460
 
 ALLOWED_AT_THE_TOP = {
     "harness", "baselines", "costeff", "results", "tests", "docs",

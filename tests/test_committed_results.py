@@ -58,9 +58,7 @@ def test_exit_scores_follow_from_trace(store: ResultsStore, record: RunRecord) -
 @each_run
 def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> None:
     with torch.device("meta"):
-        model = method_of(record).untrained(
-            BACKBONES[record.spec.backbone], TASKS[record.spec.task]
-        )
+        model = method_of(record).build(BACKBONES[record.spec.backbone], TASKS[record.spec.task])
         assert piece_costs(model) == record.costs
     lengths = store.trace(record).lengths
     for measured in record.exits:

@@ -17,7 +17,7 @@ from harness.data.loading import load_data
 from harness.data.tasks import TASKS
 from harness.methods.compute import Compute
 from harness.methods.registry import METHODS, reference_named
-from harness.methods.stages import Work
+from harness.methods.stages import FitContext
 from harness.models.backbones import BACKBONES
 from harness.records import RunRecord
 from harness.runs.cell import Cell, Options, run_id
@@ -65,9 +65,11 @@ def test_pinned_data_match_the_records() -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_stage_keys_match_pinned_ones(case: str, work: Work) -> None:
+def test_stage_keys_match_pinned_ones(case: str, context: FitContext) -> None:
     """The keys of the stages are the pinned ones."""
-    assert pinned_stages(case, work) == json.loads(PINNED_STAGES.read_text(encoding="utf-8"))[case]
+    assert (
+        pinned_stages(case, context) == json.loads(PINNED_STAGES.read_text(encoding="utf-8"))[case]
+    )
 
 
 def test_every_method_has_pinned_stages() -> None:

@@ -23,7 +23,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(Progress, "say", lambda self, line: lines.append(line))
+    monkeypatch.setattr(Progress, "info", lambda self, line: lines.append(line))
     return lines
 
 
@@ -31,7 +31,7 @@ def test_lines_come_every_twenty_seconds(clock: SimpleNamespace, said: list[str]
     """Lines come every twenty seconds, with steps and time left.
 
     A step takes 5 s, and 40 of 100 were done before: after 4 more the other 56 take 280 s."""
-    with Progress().work("mrpc bert seed 1: fine-tune", 100, done=40) as advance:
+    with Progress().track("mrpc bert seed 1: fine-tune", 100, done=40) as advance:
         for number in range(8):
             clock.now += 5
             advance(f"loss {number}")
@@ -42,7 +42,7 @@ def test_lines_come_every_twenty_seconds(clock: SimpleNamespace, said: list[str]
 
 def test_unknown_length_counts_steps(clock: SimpleNamespace, said: list[str]) -> None:
     """Work of unknown length counts what is done."""
-    with Progress().work("reading", None) as advance:
+    with Progress().track("reading", None) as advance:
         clock.now += 30
         advance()
     (line,) = said

@@ -22,7 +22,7 @@ from harness.errors import HarnessError
 from harness.files.atomic import whole
 from harness.files.digests import digest, file_digest
 from harness.files.locks import held
-from harness.methods.stages import Work
+from harness.methods.stages import FitContext
 from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
 
@@ -80,7 +80,7 @@ Choices = dict[Place, tuple[str, ...]]
 
 
 def augmented(
-    data: TaskData, backbone: Backbone, how: Augmentation, words: Words, work: Work
+    data: TaskData, backbone: Backbone, how: Augmentation, words: Words, context: FitContext
 ) -> TaskData:
     """The task with its training rows and their altered copies; made once for all seeds and kept in the cache folder.
 
@@ -98,16 +98,17 @@ def augmented(
         words.stage.key,
         words.teach,
     ]
-    parts.append(file_digest(work.vectors) if work.vectors else None)
+    parts.append(file_digest(context.vectors) if context.vectors else None)
     key = digest([json.dumps(parts)])
-    path = work.cache / "augmented" / f"{key}.json"
+    path = context.cache / "augmented" / f"{key}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = partial(
-        work.compute.progress.say, f"{work.label}: another process is altering the rows; waiting"
+        context.compute.progress.info,
+        f"{context.label}: another process is altering the rows; waiting",
     )
     with held(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
-            rows = alter(data.train, choices(data.train, backbone, how, words, work), how)
+            rows = alter(data.train, choices(data.train, backbone, how, words, context), how)
             with whole(path) as beside:
                 beside.write_text(json.dumps(rows), encoding="utf-8")
     rows = [
@@ -164,7 +165,7 @@ def _altered(
 
 
 def choices(
-    rows: Split, backbone: Backbone, how: Augmentation, words: Words, work: Work
+    rows: Split, backbone: Backbone, how: Augmentation, words: Words, context: FitContext
 ) -> Choices:
     """The candidates for every word that may be replaced.
 
@@ -176,19 +177,19 @@ def choices(
     assert isinstance(model, EncoderModel)
     assert isinstance(model.embedding, Embedding)
     masked = [place for place in places if place.piece is not None] if words.teach else []
-    usable = whole_words(backbone, work.corpus.words)
+    usable = whole_words(backbone, context.corpus.words)
     found = dict(
-        zip(masked, by_words(masked, model, backbone, usable, how.candidates, work), strict=True)
+        zip(masked, by_words(masked, model, backbone, usable, how.candidates, context), strict=True)
     )
     rest = [place for place in places if place not in found]
-    if work.vectors is not None:
-        known = vectors_of(read_vectors(work.vectors))
+    if context.vectors is not None:
+        known = vectors_of(read_vectors(context.vectors))
     else:
         known = own_vectors(model.embedding, backbone, usable, {place.word for place in rest})
     near = neighbours({place.word.lower() for place in rest}, known, how.candidates)
-    if work.vectors is not None and rest and not any(near.values()):
+    if context.vectors is not None and rest and not any(near.values()):
         raise HarnessError(
-            f"--glove {work.vectors}: not one of the task's words has a vector there (such as {rest[0].word.lower()!r}): "
+            f"--glove {context.vectors}: not one of the task's words has a vector there (such as {rest[0].word.lower()!r}): "
             "wanted vectors of its language, or tinybert's augmentation=0"
         )
     return found | {place: near.get(place.word.lower(), ()) for place in rest}
@@ -218,12 +219,12 @@ def by_words(
     backbone: Backbone,
     usable: "WholeWords",
     count: int,
-    work: Work,
+    context: FitContext,
 ) -> list[tuple[str, ...]]:
     """For each place the whole words that the model finds most probable there, most probable first."""
     if not places:
         return []
-    compute, pieces = work.compute, Pieces.of(backbone)
+    compute, pieces = context.compute, Pieces.of(backbone)
     model.to(compute.device).eval()
     texts = list(dict.fromkeys(place.text for place in places))
     number = {text: row for row, text in enumerate(texts)}
@@ -238,7 +239,7 @@ def by_words(
     found: list[tuple[str, ...]] = [()] * len(places)
     batches = sorted_batches(tokens.lengths, BATCH)
     with (
-        compute.progress.work(f"{work.label}: words for augmentation", len(batches)) as advance,
+        compute.progress.track(f"{context.label}: words for augmentation", len(batches)) as advance,
         compute.autocast(),
     ):
         for index in batches:

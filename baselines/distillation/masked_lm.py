@@ -16,7 +16,7 @@ from baselines.training.recipe import Schedule
 from harness.data.dataset import Split, TaskData
 from harness.errors import HarnessError
 from harness.methods.compute import Compute
-from harness.methods.stages import FittedStage, FreshFit, StageRun, Work
+from harness.methods.stages import FitContext, FittedStage, FreshFit, StageRun
 from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
 from harness.models.multi_exit import Batch, MultiExitModel
@@ -218,9 +218,9 @@ class Words(NamedTuple):
         )
 
 
-def masked_lm(backbone: Backbone, max_length: int, work: Work) -> Words:
+def masked_lm(backbone: Backbone, max_length: int, context: FitContext) -> Words:
     """The backbone with a masked-LM head, its own or one trained on the corpus, once for all tasks and seeds."""
-    stage = work.pretrained(
+    stage = context.pretrained(
         MaskedLm("masked-lm", FEWEST_RIGHT, HEAD_SCHEDULE), backbone, max_length
     )
     return Words(stage, max(stage.stored.report.selection))

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from baselines.distillation.students import begun
+from baselines.distillation.students import initial_student
 from baselines.distillation.teacher import Teacher
 from baselines.encoders.encoder import Combine, EncoderModel, Head, ModelConfig
 from baselines.encoders.weights import copy_encoder, pretrained
@@ -160,7 +160,7 @@ class Distil:
 
 
 @dataclass(frozen=True)
-class DistilAnswers:
+class PredictionDistillation:
     """Train a student with one fresh exit on its teacher's answers and on the labels. Parents: where its encoder begins, and the teacher;
     with the teacher alone the encoder is random."""
 
@@ -179,7 +179,7 @@ class DistilAnswers:
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
         """Fit on train, choose the epoch on selection."""
-        student, report = begun(parents[:-1], self.shape, self.head, data.task, backbone)
+        student, report = initial_student(parents[:-1], self.shape, self.head, data.task, backbone)
         learned = bounded(data.train, self.schedule, self.steps)
         teacher = Teacher(parents[-1], learned.rows, run, hiddens=False) if self.soft else None
         loss = distillation(

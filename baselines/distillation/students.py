@@ -49,7 +49,7 @@ def take_layers(teacher: EncoderModel, kept: tuple[int, ...]) -> EncoderModel:
 RANDOM = WeightsReport(0, (), ("all: a student with random weights",))
 
 
-def begun(
+def initial_student(
     parents: tuple[MultiExitModel, ...],
     shape: EncoderShape,
     head: Head,

@@ -19,7 +19,7 @@ KEPT_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
-class Answers:
+class TeacherOutputs:
     """What a model says of all rows of a split, in the order in which it was asked: shortest first."""
 
     logits: Tensor
@@ -28,7 +28,7 @@ class Answers:
     """The embedding's output and each layer's [tokens, d], one row's tokens after another's; none where nobody asked for them."""
 
 
-_latest: dict[str, Answers] = {}
+_latest: dict[str, TeacherOutputs] = {}
 """Fingerprint -> answers, of one model: the stages of a method that share a teacher follow one another."""
 
 
@@ -51,13 +51,13 @@ class Teacher:
         self.firsts = np.cumsum(lengths) - lengths
         """[n] where the tokens at each place begin."""
         too_large = hiddens and _state_bytes(model, rows, run.compute) > KEPT_BYTES
-        self.source: Answers | MultiExitModel = (
+        self.source: TeacherOutputs | MultiExitModel = (
             model if too_large else _answers(model, rows, run, hiddens)
         )
 
     def __call__(self, examples: Examples) -> AllExits:
         """Logits [e, n, c] and hidden states [n, t, d] (any finite value at padding), without gradients."""
-        if not isinstance(self.source, Answers):
+        if not isinstance(self.source, TeacherOutputs):
             return _ask(self.source, examples.batch, self.compute)
         mask = examples.batch.mask
         places = np.array([self.places[int(id_)] for id_ in examples.ids])
@@ -83,7 +83,7 @@ def _state_bytes(model: MultiExitModel, rows: Split, compute: Compute) -> int:
     return sum(hidden[0, 0].nbytes for hidden in answer.hiddens) * int(rows.tokens.lengths.sum())
 
 
-def _answers(model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -> Answers:
+def _answers(model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -> TeacherOutputs:
     """The answers on all rows, found again where the last teacher was this one."""
     key = _fingerprint(model, rows, run.compute)
     if key in _latest and (_latest[key].hiddens or not hiddens):
@@ -92,7 +92,7 @@ def _answers(model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -
     batches = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
     logits: list[Tensor] = []
     states: list[list[Tensor]] = []
-    with run.compute.progress.work(f"{run.label}: the teacher's answers", len(batches)) as advance:
+    with run.compute.progress.track(f"{run.label}: the teacher's answers", len(batches)) as advance:
         for index in batches:
             batch = collate(rows.tokens, index).to(run.compute.device)
             answer = _ask(model, batch, run.compute)
@@ -104,7 +104,7 @@ def _answers(model: MultiExitModel, rows: Split, run: StageRun, hiddens: bool) -
     joined = tuple(
         torch.cat([state.pop(0) for state in states]) for _ in range(len(states[0]))
     )  # a layer's parts go as they are joined
-    _latest[key] = Answers(torch.cat(logits, 1), joined)
+    _latest[key] = TeacherOutputs(torch.cat(logits, 1), joined)
     return _latest[key]
 
 

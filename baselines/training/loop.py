@@ -88,9 +88,9 @@ def train(
     state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
     label = f"{run.label} at rate {schedule.learning_rate:g}"
     if state.epoch:
-        progress.say(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
+        progress.info(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
     with (
-        progress.work(label, steps * schedule.epochs, done=state.epoch * steps) as advance,
+        progress.track(label, steps * schedule.epochs, done=state.epoch * steps) as advance,
         _tracking(accelerator),
     ):
         for epoch in range(state.epoch, schedule.epochs):
@@ -122,7 +122,7 @@ def train(
             state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
             told = {"loss": state.losses[-1]} | ({} if reached is None else {"selection": reached})
             accelerator.log(told, step=epoch + 1)
-            progress.detail(
+            progress.debug(
                 f"{label}: epoch {epoch + 1}: "
                 + ", ".join(f"{what} {value:.4f}" for what, value in told.items())
             )
@@ -166,7 +166,7 @@ class _State:
         if kept is not None:
             self._restore(kept)
         elif path.is_file():
-            compute.progress.say(f"{path} is damaged or of another version: training begins again")
+            compute.progress.info(f"{path} is damaged or of another version: training begins again")
 
     @property
     def epoch(self) -> int:

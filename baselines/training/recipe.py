@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from harness.errors import HarnessError
-from harness.methods.protocol import Reads
+from harness.methods.protocol import ExternalInputs
 from harness.models.backbones import Backbone
 
 
@@ -53,11 +53,11 @@ class Recipe:
         if any(rate <= 0 for rate in self.learning_rates or ()):
             raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
 
-    def reads(self) -> Reads:
+    def external_inputs(self) -> ExternalInputs:
         """Nothing: fine-tuning knows the task's rows alone."""
-        return Reads()
+        return ExternalInputs()
 
-    def settled(self, backbone: Backbone) -> Self:
+    def resolved(self, backbone: Backbone) -> Self:
         """With the backbone's own values where a field is None.
 
         Raises: HarnessError when the method needs exits before the last and the backbone has a single layer.
@@ -75,7 +75,7 @@ class Recipe:
 
     def schedules(self, backbone: Backbone) -> tuple["Schedule", ...]:
         """One schedule for each learning rate to try."""
-        ready = self.settled(backbone)
+        ready = self.resolved(backbone)
         assert ready.epochs and ready.batch_size and ready.learning_rates
         return tuple(
             Schedule(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from baselines.training.recipe import Schedule
 from harness.data.dataset import TaskData
 from harness.errors import IncompleteError
-from harness.methods.stages import SEARCH_SEED, FittedStage, Stage, Work
+from harness.methods.stages import SEARCH_SEED, FitContext, FittedStage, Stage
 from harness.models.backbones import Backbone
 from harness.records import Trial
 
@@ -17,8 +17,8 @@ def fit_best_rate(
     schedules: tuple[Schedule, ...],
     data: TaskData,
     backbone: Backbone,
-    work: Work,
-    parents: Callable[[Work], tuple[FittedStage, ...]] = lambda work: (),
+    context: FitContext,
+    parents: Callable[[FitContext], tuple[FittedStage, ...]] = lambda context: (),
 ) -> tuple[FittedStage, tuple[Trial, ...]]:
     """Fit the stage with the schedule whose best epoch scores highest on `selection`, tried with one fixed seed.
 
@@ -27,7 +27,7 @@ def fit_best_rate(
     Raises: IncompleteError when no schedule gives a finite loss.
     """
     chosen, trials, fresh = schedules[0], tuple[Trial, ...](), set[str]()
-    search = work.at_seed(SEARCH_SEED) if len(schedules) > 1 else work
+    search = context.at_seed(SEARCH_SEED) if len(schedules) > 1 else context
     before = parents(search)
     if len(schedules) > 1:
         fits = [search.tried(stage(schedule), data, backbone, before) for schedule in schedules]
@@ -47,7 +47,9 @@ def fit_best_rate(
         for fit in fits[:best] + fits[best + 1 :]:
             if fit is not None:
                 fit.drop_model()
-    fitted = work.fitted(stage(chosen), data, backbone, before if search is work else parents(work))
+    fitted = context.fitted(
+        stage(chosen), data, backbone, before if search is context else parents(context)
+    )
     return replace(fitted, reused=fitted.reused and fitted.key not in fresh), trials
 
 

@@ -17,7 +17,7 @@ BETTER_BY = 0.05
 """Another order of the labels is named when it scores better by more than this."""
 
 
-def doubts(store: ResultsStore, record: RunRecord) -> list[str]:
+def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     """Sentences about the last exit on dev; none for a model that a stage of ours has trained: its labels cannot be in another order.
 
     Raises: IncompleteError when the trace cannot be read.

@@ -19,7 +19,7 @@ BUDGET_SHARE = 0.5
 """Of the run's own full MACs: the budget for which a threshold is chosen where nothing is said."""
 
 
-def run_rule(
+def exit_rule(
     store: ResultsStore,
     record: RunRecord,
     policy: str | None,
@@ -55,7 +55,7 @@ def run_rule(
                 f"give --budget-share {smallest_share(store, record, chosen):.3f} or more, or --threshold"
             )
         threshold = found[budget]
-    chosen.cut(threshold)
+    chosen.score_threshold(threshold)
     return Rule(name, threshold, record.tolerance)
 
 

@@ -204,7 +204,7 @@ def flops_command(
             f"--length {length}: backbone {found.name} takes up to {found.shape.positions} tokens"
         )
     with torch.device("meta"):
-        model = configured.untrained(found, chosen[0])
+        model = configured.build(found, chosen[0])
         text = flops_table(model, length, form)
     click.echo(text, nl=False)
     return ExitCode.OK

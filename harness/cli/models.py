@@ -72,7 +72,7 @@ def export_command(
     Example:
       harness export 3f2a --out my-model --budget-share 0.5
     """
-    from harness.analysis.operating_points import run_rule
+    from harness.analysis.operating_points import exit_rule
     from harness.methods.restore import model_folder, run_backbone
     from harness.predict.export import check_free, export
     from harness.store.results import ResultsStore
@@ -82,7 +82,7 @@ def export_command(
     record = store.find(run_id)
     check_free(out, force)
     model_folder(record, cache_folder(cache_dir))
-    rule = run_rule(store, record, policy, threshold, budget_share)
+    rule = exit_rule(store, record, policy, threshold, budget_share)
     found = run_backbone(record, backbone or record.spec.backbone)
     card = export(store, record, rule, found, cache_folder(cache_dir), out, force)
     leaves = "" if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
@@ -216,7 +216,7 @@ def predict_command(
     rows = rows or rows_of(texts, loaded.card.texts)
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
-        compute.progress.say(
+        compute.progress.info(
             f"harness: warning: {tokens.truncated} of {len(rows)} rows were cut at {loaded.card.max_length} tokens"
         )
     answers = loaded.answer_tokens(tokens, batch_size)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 from tabulate import tabulate
 
-from harness.analysis.diagnostics import doubts
+from harness.analysis.diagnostics import sanity_checks
 from harness.errors import ExitCode, IncompleteError
 from harness.measure.macs import piece_costs
 from harness.methods.compute import device_name
@@ -108,11 +108,11 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
             f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})"
         )
         for said in (*record.remarks, *_doubts(record, options)):
-            options.compute.progress.say(f"harness: warning: {cell.label}: {said}")
+            options.compute.progress.info(f"harness: warning: {cell.label}: {said}")
         left = len(cells) - finished
         if spent and left:
             pace = sum(spent) / len(spent)
-            options.compute.progress.say(
+            options.compute.progress.info(
                 f"harness: cells left: {left}, about {duration(left * pace)} at the pace of those that ran"
             )
 
@@ -130,14 +130,16 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
             err=True,
         )
         return _failed(failures, some_done=lost < len(cells))
-    options.compute.progress.say(f"harness: records of {len(cells)} cells in {options.results_dir}")
+    options.compute.progress.info(
+        f"harness: records of {len(cells)} cells in {options.results_dir}"
+    )
     return ExitCode.OK
 
 
 def _doubts(record: RunRecord, options: Options) -> list[str]:
     """What looks wrong about a run; of a stored one whose trace is damaged that alone."""
     try:
-        return doubts(ResultsStore(options.results_dir), record)
+        return sanity_checks(ResultsStore(options.results_dir), record)
     except IncompleteError as error:
         return [str(error)]
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness.data.sources import OwnFiles, Row
+from harness.data.sources import CustomFiles, Row
 from harness.errors import HarnessError, first_line, reason, unknown
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -15,7 +15,7 @@ Cells = tuple[int, Sequence[object]]
 """A line's number, and its texts and label."""
 
 
-def file_rows(path: Path, own: OwnFiles) -> list[Row]:
+def file_rows(path: Path, own: CustomFiles) -> list[Row]:
     """The rows of a file, labels as it writes them.
 
     Raises: HarnessError with file, line and column for whatever does not fit.

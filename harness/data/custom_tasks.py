@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.custom_files import FORMATS
-from harness.data.sources import OwnFiles
+from harness.data.sources import CustomFiles
 from harness.data.tasks import Task, find_task, find_tasks, known_tasks, task_groups
 from harness.errors import HarnessError, IncompleteError, unknown
-from harness.evaluation.external_metrics import PREFIX, MetricCode, check_evaluate
+from harness.evaluation.external_metrics import PREFIX, ExternalMetric, check_evaluate
 from harness.evaluation.metrics import METRICS
 from harness.files.digests import file_digest
 from harness.files.toml import read_toml
@@ -219,7 +219,7 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
 
 def _metrics(
     table: _Table, classes: int, allow_code: bool
-) -> tuple[tuple[str, ...], tuple[MetricCode, ...]]:
+) -> tuple[tuple[str, ...], tuple[ExternalMetric, ...]]:
     """Ours, the first of which chooses epochs and thresholds, and other people's code. Where only code is named, accuracy (on a regression
     Pearson's correlation) chooses."""
     fitting = [name for name in METRICS if (name in REGRESSION_METRICS) == (classes == 0)]
@@ -244,19 +244,19 @@ def _metrics(
     return ours or (usable[0],), tuple(_code(table, name) for name in code)
 
 
-def _code(table: _Table, name: str) -> MetricCode:
+def _code(table: _Table, name: str) -> ExternalMetric:
     check_evaluate(name)
     place = name.removeprefix(PREFIX)
     if not place.startswith("."):
-        return MetricCode(name, "")
+        return ExternalMetric(name, "")
     given = table.path.parent / place
     script = given / f"{given.name}.py" if given.is_dir() else given
     if not script.is_file():
         raise HarnessError(f"{table.path}: key metrics: {name}: there is no file {script}")
-    return MetricCode(name, file_digest(script))
+    return ExternalMetric(name, file_digest(script))
 
 
-def _files(table: _Table) -> OwnFiles:
+def _files(table: _Table) -> CustomFiles:
     texts = table.texts("text", "the name of the text's column, or of two")
     if len(texts) > 2:
         raise table.wrong("text", "one or two columns")
@@ -276,7 +276,7 @@ def _files(table: _Table) -> OwnFiles:
         )
     if share is not None and not 0 < share < 1:
         raise table.wrong("dev_share", "a number between 0 and 1")
-    return OwnFiles(table.path.parent, _file(table, "train"), dev, share, texts, label)
+    return CustomFiles(table.path.parent, _file(table, "train"), dev, share, texts, label)
 
 
 def _file(table: _Table, key: str) -> Path:

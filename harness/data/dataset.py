@@ -119,7 +119,7 @@ class TaskData:
             max_length=max_length,
         )
 
-    def constant_answers(self, part: Split) -> NDArray[np.float64]:
+    def majority_predictions(self, part: Split) -> NDArray[np.float64]:
         """Train's majority class (or its mean value) for every row."""
         train = self.train.labels
         constant = train.mean() if self.task.regression else np.bincount(train.astype(int)).argmax()
@@ -131,6 +131,6 @@ class TaskData:
         return {
             name: float(score)
             for name, score in scores(
-                self.task.metrics, self.constant_answers(part), part.labels
+                self.task.metrics, self.majority_predictions(part), part.labels
             ).items()
         }

@@ -11,7 +11,7 @@ from harness.data.custom_files import file_rows
 from harness.data.dataset import Split, TaskData
 from harness.data.glue import tsv_rows
 from harness.data.glue_hub import hub_rows
-from harness.data.sources import OwnFiles, Row
+from harness.data.sources import CustomFiles, Row
 from harness.data.splits import draw, hold_out_groups, hold_out_sentences, largest_group, part_off
 from harness.data.tasks import Task
 from harness.errors import HarnessError
@@ -106,7 +106,7 @@ def read_tsv(task: Task, path: Path) -> Split:
     return _make_split(task, tsv_rows(layout, path), task.values, str(path))
 
 
-def _read_own(task: Task, own: OwnFiles) -> list[Split]:
+def _read_own(task: Task, own: CustomFiles) -> list[Split]:
     """Train and dev; without a dev file a share of train is dev, by groups of rows that share a text."""
     train = _make_split(task, file_rows(own.train, own), task.values, str(own.train))
     if own.dev is not None:

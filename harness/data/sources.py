@@ -56,7 +56,7 @@ class GlueSource:
 
 
 @dataclass(frozen=True)
-class OwnFiles:
+class CustomFiles:
     """Where the rows of a user's own task are."""
 
     folder: Path

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from harness.data import demo
 from harness.data.glue import GLUE
-from harness.data.sources import GlueSource, OwnFiles
+from harness.data.sources import CustomFiles, GlueSource
 from harness.errors import unknown
-from harness.evaluation.external_metrics import MetricCode
+from harness.evaluation.external_metrics import ExternalMetric
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class Task:
     phrases: bool = False
     """The train file holds the phrases of its sentences: whole sentences are held out, with all that occurs inside them."""
     about: str = ""
-    own: OwnFiles | None = None
+    own: CustomFiles | None = None
     """The files of a user's own task."""
     bounds: tuple[float, float] | None = None
     """Regression: the smallest and the largest label; None: 0 to `scale`."""
-    code: tuple[MetricCode, ...] = ()
+    code: tuple[ExternalMetric, ...] = ()
     """Metrics of other people's code, for the scores of exits alone."""
 
     @property

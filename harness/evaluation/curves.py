@@ -49,7 +49,7 @@ def thresholds_from(policy: Policy, selection: Trace, points: int = CURVE_POINTS
 
 def leaving(policy: Policy, logits: NDArray[np.float32], thresholds: Array) -> NDArray[np.int64]:
     """[k, n] index of the exit at which each row leaves, for each threshold."""
-    cuts = np.array([policy.cut(float(threshold)) for threshold in thresholds])
+    cuts = np.array([policy.score_threshold(float(threshold)) for threshold in thresholds])
     surest = np.maximum.accumulate(exit_scores(policy, logits), axis=0)
     return (surest[None] <= cuts[:, None, None]).sum(1)
 

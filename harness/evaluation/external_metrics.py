@@ -16,7 +16,7 @@ PREFIX = "evaluate:"
 
 
 @dataclass(frozen=True)
-class MetricCode:
+class ExternalMetric:
     """A metric of the hub, or a script of the user's."""
 
     name: str
@@ -29,7 +29,7 @@ class MetricCode:
         return f"MetricCode(name={self.name!r}, digest={self.digest!r})"
 
 
-class Evaluated(Protocol):
+class LoadedMetric(Protocol):
     """What `evaluate.load` returns, as far as it is used here."""
 
     features: dict[str, object]
@@ -47,7 +47,7 @@ def check_evaluate(name: str) -> None:
         )
 
 
-def load_metric(code: MetricCode, folder: Path) -> Evaluated:
+def load_external_metric(code: ExternalMetric, folder: Path) -> LoadedMetric:
     """The metric, whose code runs from here on; a script's path is relative to the task file's folder.
 
     Raises: HarnessError when the library or the metric is not to be had.
@@ -62,16 +62,16 @@ def load_metric(code: MetricCode, folder: Path) -> Evaluated:
         import evaluate  # 7 s and all of transformers, for those alone who ask for it
 
         return cast(
-            Evaluated,
+            LoadedMetric,
             evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place),
         )
     except Exception as error:  # the metric's own code runs here, and may raise anything; so may a library that lacks another
         raise HarnessError(f"metric {code.name} cannot be loaded: {first_line(error)}") from None
 
 
-def code_score(
-    code: MetricCode,
-    metric: Evaluated,
+def external_score(
+    code: ExternalMetric,
+    metric: LoadedMetric,
     predictions: NDArray[np.float64],
     labels: NDArray[np.float64],
     whole: bool,

@@ -1,6 +1,6 @@
 """Exit policies: how sure an example is at an exit, from the logits of the exits it has seen.
 
-The same lines run offline on a trace and live in `inference.answer_early`. An example leaves at the first exit whose score
+The same lines run offline on a trace and live in `inference.predict_early`. An example leaves at the first exit whose score
 exceeds the cut, else at the last exit; each example decides for itself, whatever its batch (the authors' codes decide for the
 whole batch).
 """
@@ -32,7 +32,7 @@ class Policy(Protocol):
         """Sureness [n] at the last of the exits seen [e', n, c]."""
         ...
 
-    def cut(self, threshold: float) -> float:
+    def score_threshold(self, threshold: float) -> float:
         """The bound that a score must exceed, for a threshold in the policy's unit.
 
         Raises: HarnessError for a threshold outside the policy's range.
@@ -71,7 +71,7 @@ class Entropy:
         total = weights.sum(-1)
         return -np.maximum(np.log(total) - (weights * logits).sum(-1) / total, 0.0)
 
-    def cut(self, threshold: float) -> float:
+    def score_threshold(self, threshold: float) -> float:
         """Minus the entropy in nats; from 0 (nobody leaves early) upwards (above ln c everybody does)."""
         if not 0 <= threshold < np.inf:
             raise HarnessError(
@@ -97,7 +97,7 @@ class Confidence:
         _, weights = _shifted(seen[-1])
         return 1.0 / weights.sum(-1)
 
-    def cut(self, threshold: float) -> float:
+    def score_threshold(self, threshold: float) -> float:
         """The probability itself, 0 to 1."""
         if not 0 <= threshold <= 1:
             raise HarnessError(
@@ -130,7 +130,7 @@ class Patience:
         agree = change < self.tolerance if seen.shape[-1] == 1 else change == 0
         return np.cumprod(agree[::-1], axis=0).sum(0).astype(np.float64)
 
-    def cut(self, threshold: float) -> float:
+    def score_threshold(self, threshold: float) -> float:
         """A whole number of agreements, 1 or more: the counter must exceed threshold - 1."""
         if not (threshold >= 1 and float(threshold).is_integer()):
             raise HarnessError(
@@ -216,4 +216,4 @@ class Rule:
         if self.threshold is None:
             raise HarnessError(f"policy {self.policy} has no threshold: wanted a number")
         policy = make_policy(self, classes)
-        return policy, policy.cut(self.threshold)
+        return policy, policy.score_threshold(self.threshold)

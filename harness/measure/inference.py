@@ -30,7 +30,7 @@ def collect(
     lengths = split.tokens.lengths
     batches = sorted_batches(lengths, batch_size)
     logits: NDArray[np.float32] | None = None
-    with (progress or Progress(-1)).work("tracing", len(batches)) as advance:
+    with (progress or Progress(-1)).track("tracing", len(batches)) as advance:
         for rows in batches:
             answers = model(collate(split.tokens, rows).to(device)).logits.float().cpu().numpy()
             if logits is None:
@@ -43,7 +43,7 @@ def collect(
     )
 
 
-class Sureness(Protocol):
+class ExitScore(Protocol):
     """What early answering needs of a policy."""
 
     def score(self, seen: Floats) -> NDArray[np.float64]:
@@ -51,7 +51,7 @@ class Sureness(Protocol):
         ...
 
 
-class Answers(NamedTuple):
+class EarlyPredictions(NamedTuple):
     """What early exit answered."""
 
     logits: Tensor
@@ -61,8 +61,10 @@ class Answers(NamedTuple):
 
 
 @torch.inference_mode()
-def answer_early(model: MultiExitModel, batch: Batch, policy: Sureness, cut: float) -> Answers:
-    """Answer each row at the first exit where the policy's score exceeds `cut`; rows that have left run no further layer.
+def predict_early(
+    model: MultiExitModel, batch: Batch, policy: ExitScore, cut: float
+) -> EarlyPredictions:
+    """Answer each row at the first exit where the policy's score exceeds `score_threshold`; rows that have left run no further layer.
 
     Decisions are the policy's numpy lines, the same that run on a trace. Each row decides for itself.
     """
@@ -92,10 +94,10 @@ def answer_early(model: MultiExitModel, batch: Batch, policy: Sureness, cut: flo
             answers[open_rows[gone]], exits[open_rows[gone]] = logits[gone], len(state.logits) - 1
             state, open_rows = state.rows(stays), open_rows[stays]
     assert answers is not None, "the last layer has an exit"
-    return Answers(answers, exits)
+    return EarlyPredictions(answers, exits)
 
 
-def _leaving(state: State, policy: Sureness, cut: float) -> NDArray[np.bool_]:
+def _leaving(state: State, policy: ExitScore, cut: float) -> NDArray[np.bool_]:
     """[n] whether each row is sure enough at the exit that has just answered."""
     seen = torch.stack(state.logits).float().cpu().numpy()
     sure: NDArray[np.bool_] = policy.score(seen) > cut

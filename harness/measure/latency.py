@@ -26,19 +26,19 @@ from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
 from harness.files.locks import held
 from harness.files.typed_json import from_json
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.methods.registry import Reference, model_format
 from harness.models.backbones import Backbone
 from harness.models.batches import collate
 from harness.models.multi_exit import Batch, MultiExitModel
 from harness.progress import Progress
-from harness.records import STEADY, ExitMeasurement, LatencyConditions, Quartiles
+from harness.records import STABLE_SPREAD, ExitMeasurement, LatencyConditions, Quartiles
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Where in the dev split's lengths the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
 LONGEST = 3.0
-"""A timing that is not `STEADY` goes on, up to so many times the seconds asked for."""
+"""A timing that is not `STABLE_SPREAD` goes on, up to so many times the seconds asked for."""
 ROUND, WAITING = "harness.measure.latency: round", "harness.measure.latency: waiting"
 """How the child process begins the line that it says after a round, and when another child is timing."""
 
@@ -97,7 +97,7 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
         if job.min_rounds < job.max_rounds
         else str(job.max_rounds)
     )
-    work = progress.work(f"timing, {rounds} rounds a batch size", None)
+    work = progress.track(f"timing, {rounds} rounds a batch size", None)
     with (
         work as advance,
         tempfile.TemporaryFile("w+") as told,
@@ -118,7 +118,7 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
             assert child.stderr is not None
             for line in child.stderr:
                 if line.startswith(WAITING):
-                    progress.say("waiting for another timing on this machine")
+                    progress.info("waiting for another timing on this machine")
                 elif line.startswith(ROUND):
                     advance(line.removeprefix(ROUND).strip())
                 elif line.strip():
@@ -188,10 +188,10 @@ def _warn_of_disturbance(
     disturbed = [
         f"{spread:.2f} times at batch size {size}"
         for size, spread in worst.items()
-        if spread > STEADY
+        if spread > STABLE_SPREAD
     ]
     if disturbed:
-        progress.say(
+        progress.info(
             f"the clock was disturbed: quartiles of one variant lie apart {', '.join(disturbed)}; "
             "ratios are paired and suffer less; keep other work off the machine"
         )
@@ -256,7 +256,7 @@ def time_variants(
 
 
 def _steady(samples: dict[str, list[float]]) -> bool:
-    return all(quartiles(values).spread <= STEADY for values in samples.values())
+    return all(quartiles(values).spread <= STABLE_SPREAD for values in samples.values())
 
 
 def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torch.device) -> float:
@@ -279,14 +279,14 @@ def _variants(
     policy = None if job.policy is None else make_policy(job, None)
     if job.threshold is not None:
         assert policy is not None
-        cut = policy.cut(job.threshold)
+        cut = policy.score_threshold(job.threshold)
         variants.setdefault("reference", model.truncated(len(model.layers)))
-        return variants | {"live": partial(answer_early, model, policy=policy, cut=cut)}
+        return variants | {"live": partial(predict_early, model, policy=policy, cut=cut)}
     for place, layer in enumerate(model.exit_layers):
         variants[f"static/{layer}"] = model.truncated(layer)
         if policy is not None:
             variants[f"path/{layer}"] = partial(
-                answer_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0
+                predict_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0
             )
     return variants
 
@@ -341,5 +341,5 @@ def save_reference(
     """A model of the reference's shape in a folder, for the clock: its weights are random."""
     if reference is None:
         return None
-    model_format().save_model(reference.method.untrained(backbone, task), folder)
+    model_format().save_model(reference.method.build(backbone, task), folder)
     return str(folder)

@@ -16,7 +16,7 @@ from harness.errors import HarnessError, IncompleteError
 from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import predictions
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.measure.latency import (
     LatencyJob,
     paired_ratio,
@@ -71,7 +71,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         )
     task = task_of(record)
     policy = make_policy(record, task.classes, options.policy)
-    cut = policy.cut(options.threshold)
+    cut = policy.score_threshold(options.threshold)
     folder = model_folder(record, options.cache_dir)
     backbone = run_backbone(record, options.backbone)
     dev = _dev_rows(record, backbone, options)
@@ -161,7 +161,7 @@ def _answer(
     model = model_format().load_model(folder).to(compute.device)
     with torch.autocast(compute.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
         answers = [
-            answer_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut)
+            predict_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut)
             for batch in batches
         ]
     logits = torch.cat([answer.logits for answer in answers]).float().cpu().numpy()

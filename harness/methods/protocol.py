@@ -7,13 +7,13 @@ from harness.data.tasks import Task
 
 if TYPE_CHECKING:
     from harness.data.dataset import TaskData
-    from harness.methods.stages import Fitted, Work
+    from harness.methods.stages import FitContext, Fitted
     from harness.models.backbones import Backbone
     from harness.models.multi_exit import MultiExitModel
 
 
 @dataclass(frozen=True)
-class Reads:
+class ExternalInputs:
     """What a method learns from beside the task and the backbone."""
 
     corpus: bool = False
@@ -40,21 +40,21 @@ class Method(Protocol):
         """Stage name -> revision of every stage that `fit` uses; a raised revision makes new runs of old ones."""
         ...
 
-    def reads(self) -> Reads:
+    def external_inputs(self) -> ExternalInputs:
         """What `fit` reads beside the task and the backbone; it is part of what names a run."""
         ...
 
-    def settled(self, backbone: "Backbone") -> Self:
+    def resolved(self, backbone: "Backbone") -> Self:
         """The method, nested ones too, with the backbone's own values (epochs, learning rates, ...) where a field is None.
 
         So a record's settings name every hyper-parameter that was used, and a changed table makes new runs.
         """
         ...
 
-    def untrained(self, backbone: "Backbone", task: Task) -> "MultiExitModel":
+    def build(self, backbone: "Backbone", task: Task) -> "MultiExitModel":
         """A model of the final shape with random weights: what `harness flops` counts."""
         ...
 
-    def fit(self, data: "TaskData", backbone: "Backbone", work: "Work") -> "Fitted":
+    def fit(self, data: "TaskData", backbone: "Backbone", context: "FitContext") -> "Fitted":
         """Train, or reuse what is cached."""
         ...

@@ -75,7 +75,7 @@ def changed_settings(name: str, method: Method, backbone: "Backbone") -> dict[st
     """
     own = load_method(name)
     try:
-        known = flat(_json_ready(own.settled(backbone)))
+        known = flat(_json_ready(own.resolved(backbone)))
     except HarnessError:
         known = {
             field: value for field, value in flat(_json_ready(own)).items() if value is not None

@@ -170,7 +170,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class Work:
+class FitContext:
     """The circumstances of a run: seed and device come from outside."""
 
     seed: int
@@ -185,7 +185,7 @@ class Work:
     vectors: Path | None = None
     """A file of word vectors for augmentation, in GloVe's format; None: the backbone's own input embeddings."""
 
-    def at_seed(self, seed: int) -> "Work":
+    def at_seed(self, seed: int) -> "FitContext":
         """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""
         return (
             self
@@ -231,7 +231,7 @@ class Work:
         try:
             return self._reached(stage, data, backbone, parents, wanted=False)
         except DivergedError as error:
-            self.compute.progress.detail(f"{self.label}: {error}")
+            self.compute.progress.debug(f"{self.label}: {error}")
             return None
 
     def _reached(
@@ -246,7 +246,7 @@ class Work:
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
         waiting = partial(
-            self.compute.progress.say,
+            self.compute.progress.info,
             f"{self.label}: {stage.name}: another process is fitting it; waiting",
         )
         with held(stage_lock(folder), waiting):

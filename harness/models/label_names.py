@@ -39,7 +39,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
 
-def places_of(labels: Sequence[str], task: Task) -> tuple[int, ...]:
+def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
     """Where each of the task's labels stands among a checkpoint's classes of these names; (0,) for a regression.
 
     Names are a label's, or what the files write for it; case, `-`, `_` and spaces make no difference.

@@ -86,7 +86,7 @@ class MultiExitModel(nn.Module):
     `embedding(ids, types) -> [n, t, d]`, `layers[i](hidden, context) -> [n, t, d]`,
     `exit_after(i)(state) -> [n, c]`. For a regression c is 1 and exits answer in label units. Two
     walks exist: `forward`, through all exits, for training and tracing, and
-    `inference.answer_early`. Both hand each layer the state's `LayerContext`.
+    `inference.predict_early`. Both hand each layer the state's `LayerContext`.
     """
 
     def __init__(

@@ -27,7 +27,7 @@ from harness.models.backbones import Backbone
 from harness.models.checkpoint_files import CONFIG
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
-from harness.predict.predictions import answer_rows
+from harness.predict.predictions import predict_rows
 
 CARD, TOKENIZER, ABOUT = "harness.json", "tokenizer.json", "README.md"
 
@@ -73,7 +73,7 @@ class Card:
         return len(self.labels) or 1
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What the model says of a row."""
 
     answer: str | float
@@ -96,7 +96,7 @@ class Exported:
     """Its tokenizer."""
     device: torch.device
 
-    def answer(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Answer]:
+    def answer(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Prediction]:
         """The answers to rows of one or two texts, in their order; they do not depend on the batch.
 
         Raises: HarnessError for a row that is not the task's; IncompleteError when the files do not fit each other.
@@ -121,9 +121,9 @@ class Exported:
             [tuple(text.strip() for text in row) for row in rows], self.card.max_length
         )
 
-    def answer_tokens(self, tokens: Tokens, batch_size: int) -> list[Answer]:
+    def answer_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
         """The same of rows that are encoded already."""
-        found = answer_rows(
+        found = predict_rows(
             self.model, tokens, self.card.classes, self.card.rule, batch_size, self.device
         )
         answers = predictions(found.logits)
@@ -139,7 +139,7 @@ class Exported:
             ]
         timed = zip(said, found.layers, found.milliseconds, strict=True)
         return [
-            Answer(answer, int(layer), probability, round(float(ms), 4))
+            Prediction(answer, int(layer), probability, round(float(ms), 4))
             for (answer, probability), layer, ms in timed
         ]
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from harness.data.dataset import Tokens
 from harness.errors import IncompleteError, first_line
 from harness.evaluation.policies import Rule
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.models.batches import collate, sorted_batches
 from harness.models.multi_exit import MultiExitModel
 
 
-class RowAnswers(NamedTuple):
+class RowPredictions(NamedTuple):
     """In the order of the rows."""
 
     logits: NDArray[np.float32]
@@ -26,14 +26,14 @@ class RowAnswers(NamedTuple):
     """[n] the wall-clock time of each row's batch in the model, shared equally by its rows."""
 
 
-def answer_rows(
+def predict_rows(
     model: MultiExitModel,
     tokens: Tokens,
     classes: int,
     rule: Rule,
     batch_size: int,
     device: torch.device,
-) -> RowAnswers:
+) -> RowPredictions:
     """Each row decides for itself: the answers do not depend on the batches beyond float rounding.
 
     Raises: HarnessError for a rule that cannot serve; IncompleteError when the model cannot read the rows, or an answer is not finite.
@@ -42,7 +42,7 @@ def answer_rows(
     model = (model.truncated(len(model.layers)) if rule.policy is None else model).to(device).eval()
     run = np.array(model.exit_layers, dtype=np.int64)
     count = len(tokens.ids)
-    found = RowAnswers(
+    found = RowPredictions(
         np.empty((count, classes), np.float32),
         np.empty(count, np.int64),
         np.empty(count, np.float64),
@@ -50,7 +50,7 @@ def answer_rows(
     for rows in sorted_batches(tokens.lengths, batch_size):
         started = time.perf_counter()
         try:
-            answers = answer_early(model, collate(tokens, rows).to(device), policy, cut)
+            answers = predict_early(model, collate(tokens, rows).to(device), policy, cut)
             found.logits[rows] = answers.logits.float().cpu().numpy()
         except (IndexError, RuntimeError, ValueError) as error:
             raise IncompleteError(

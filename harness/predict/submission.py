@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.analysis.operating_points import run_rule
+from harness.analysis.operating_points import exit_rule
 from harness.data.glue_test import ENTRIES, Entry, unlabelled
 from harness.data.tasks import Task, find_task, task_groups
 from harness.errors import HarnessError, IncompleteError, reason
@@ -19,7 +19,7 @@ from harness.files.atomic import check_writable, whole
 from harness.methods.compute import Compute
 from harness.methods.registry import model_format
 from harness.methods.restore import check_same, model_folder, run_backbone
-from harness.predict.predictions import answer_rows
+from harness.predict.predictions import predict_rows
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
@@ -125,7 +125,7 @@ def rule_of(store: ResultsStore, record: RunRecord, options: SubmitOptions) -> R
     """When rows of this run leave: at the last exit unless a policy, a threshold or a budget is named and the run has several exits."""
     if record.policy is None or not options.early:
         return Rule(tolerance=record.tolerance)
-    return run_rule(store, record, options.policy, options.threshold, options.budget_share)
+    return exit_rule(store, record, options.policy, options.threshold, options.budget_share)
 
 
 def _answer(
@@ -140,7 +140,7 @@ def _answer(
     tokens = backbone.encode([row.texts for row in rows], record.spec.max_length)
     model = model_format().load_model(model_folder(record, options.cache_dir))
     task = find_task(entry.task)
-    found = answer_rows(model, tokens, task.classes, rule, options.batch_size, compute.device)
+    found = predict_rows(model, tokens, task.classes, rule, options.batch_size, compute.device)
     return [Answered(entry, tuple(row.number for row in rows), words_of(task, found.logits))]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.analysis.comparison import Comparison, Row, compare
 from harness.analysis.conditions import Condition, title
-from harness.analysis.diagnostics import doubts
+from harness.analysis.diagnostics import sanity_checks
 from harness.analysis.glue_average import glue_averages
 from harness.analysis.operating_points import BUDGETS
 from harness.analysis.points import BudgetShare
@@ -17,7 +17,7 @@ from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.statistics import Mean
 from harness.files.atomic import whole
-from harness.records import STEADY, RunRecord
+from harness.records import STABLE_SPREAD, RunRecord
 from harness.report.average import average_section, plain_average
 from harness.report.document import CONSTANT, MACS_SAID, Part, Section, Table, number
 from harness.report.formats import as_latex, as_markdown, csv_text, json_ready
@@ -45,7 +45,10 @@ CLOCKED = (
 )
 """Said of runs that were timed."""
 
-DISTURBED = f" Latency with ? was taken while something else ran: quartiles of the ratio lie more than {STEADY} times apart; time it again."
+DISTURBED = (
+    " Latency with ? was taken while something else ran: quartiles of the ratio lie more than "
+    f"{STABLE_SPREAD} times apart; time it again."
+)
 
 
 def render(
@@ -382,7 +385,7 @@ def _constant_row(comparison: Comparison) -> dict[str, object]:
 
 def _disturbed(row: Row) -> bool:
     """Whether something else ran on the processor while the clock did."""
-    return row.clock_spread is not None and row.clock_spread > STEADY
+    return row.clock_spread is not None and row.clock_spread > STABLE_SPREAD
 
 
 def _composed(row: Row) -> bool:
@@ -392,7 +395,7 @@ def _composed(row: Row) -> bool:
 
 def report_doubts(store: ResultsStore, records: Sequence[RunRecord]) -> list[str]:
     """A paragraph for each run that there are doubts of."""
-    found = [(record, doubts(store, record)) for record in records]
+    found = [(record, sanity_checks(store, record)) for record in records]
     return [
         f"**Warning**, {record.spec.method} (run {record.run_id}): {'; '.join(said)}."
         for record, said in found

@@ -21,7 +21,7 @@ from harness.data.custom_tasks import summary
 from harness.data.dataset import Split, TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import Task
-from harness.evaluation.external_metrics import code_score, load_metric
+from harness.evaluation.external_metrics import external_score, load_external_metric
 from harness.evaluation.metrics import scores
 from harness.evaluation.trace import Trace
 from harness.files.digests import file_digest
@@ -33,7 +33,7 @@ from harness.methods.compute import Compute, device_name
 from harness.methods.protocol import Method
 from harness.methods.registry import Reference, model_format
 from harness.methods.settings import changed_settings
-from harness.methods.stages import Fitted, Work
+from harness.methods.stages import FitContext, Fitted
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import MultiExitModel
 from harness.records import (
@@ -139,14 +139,14 @@ def sources(method: Method, options: Options) -> Sources:
 
     Raises: HarnessError for what cannot be read.
     """
-    reads = method.reads()
+    external_inputs = method.external_inputs()
     return Sources(
-        corpus=options.corpus.data.data_fingerprint if reads.corpus else None,
+        corpus=options.corpus.data.data_fingerprint if external_inputs.corpus else None,
         vectors=file_digest(options.vectors)
-        if reads.vectors and options.vectors is not None
+        if external_inputs.vectors and options.vectors is not None
         else None,
-        checkpoint=find_backbone(reads.checkpoint).fingerprint
-        if reads.checkpoint is not None
+        checkpoint=find_backbone(external_inputs.checkpoint).fingerprint
+        if external_inputs.checkpoint is not None
         else None,
     )
 
@@ -156,7 +156,7 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
     if reference is None:
         return []
     with torch.device("meta"):
-        tensors = reference.method.untrained(cell.backbone, cell.task).state_dict()
+        tensors = reference.method.build(cell.backbone, cell.task).state_dict()
     shapes = [[name, list(tensor.shape)] for name, tensor in tensors.items()]
     return [reference.name, hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]]
 
@@ -171,7 +171,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     if store.holds(cell.spec.task, cell.spec.method, identity):
         return store.find(identity), True
     started = time.perf_counter()
-    work = Work(
+    context = FitContext(
         cell.spec.seed,
         options.compute,
         options.cache_dir,
@@ -180,14 +180,14 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         options.corpus,
         options.vectors,
     )
-    fitted = cell.method.fit(data, cell.backbone, work)
+    fitted = cell.method.fit(data, cell.backbone, context)
     model = fitted.stage.model
     keep_rows(
         options.cache_dir,
         RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit),
         data.dev,
     )
-    progress.detail(f"{label}: tracing")
+    progress.debug(f"{label}: tracing")
     traces = {
         name: collect(model, split, options.batch_size, options.compute.device, progress)
         for name, split in data.splits().items()
@@ -197,10 +197,10 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     exits = with_code_scores(
         static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task
     )
-    policy = own_policy(cell.method, data.task.classes)
+    policy = policy_name(cell.method, data.task.classes)
     latency = None
     if options.latency_s > 0:
-        progress.detail(f"{label}: timing")
+        progress.debug(f"{label}: timing")
         exits, latency = _timed(exits, cell, data, fitted, policy, options)
     record = RunRecord(
         schema=SCHEMA,
@@ -210,7 +210,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         environment=environment(options.compute),
         data=_summary(data, cell.backbone, sources(cell.method, options)),
         constant_scores=data.constant_scores()
-        | code_scores(data.task, data.constant_answers(data.dev)[None], data.dev.labels)[0],
+        | code_scores(data.task, data.majority_predictions(data.dev)[None], data.dev.labels)[0],
         policy=policy,
         tolerance=cell.method.tolerance,
         parameters=model.parameter_count(),
@@ -232,7 +232,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     return record, False
 
 
-def own_policy(method: Method, classes: int) -> str | None:
+def policy_name(method: Method, classes: int) -> str | None:
     """The method's exit policy; on a regression patience, the only one that can serve it."""
     return "patience" if method.policy is not None and classes == 1 else method.policy
 
@@ -272,14 +272,14 @@ def code_scores(
 ) -> list[dict[str, float]]:
     """Other people's metrics of answers [e, n], for each exit."""
     metrics = (
-        {code: load_metric(code, task.own.folder) for code in task.code}
+        {code: load_external_metric(code, task.own.folder) for code in task.code}
         if task.own is not None
         else {}
     )
     whole = not task.regression
     return [
         {
-            code.name: code_score(code, metric, own, labels, whole)
+            code.name: external_score(code, metric, own, labels, whole)
             for code, metric in metrics.items()
         }
         for own in answers

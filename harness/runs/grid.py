@@ -12,7 +12,7 @@ from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.data.word_vectors import read_vectors
 from harness.errors import ExitCode, HarnessError, first_line
-from harness.evaluation.external_metrics import load_metric
+from harness.evaluation.external_metrics import load_external_metric
 from harness.files.atomic import check_writable
 from harness.methods.protocol import Method
 from harness.methods.registry import CHECKPOINT
@@ -34,7 +34,7 @@ def plan(
     limit: int | None,
 ) -> list[Cell]:
     """The cells of a grid, task by task, seed by seed."""
-    ready = {name: method.settled(backbone) for name, method in methods.items()}
+    ready = {name: method.resolved(backbone) for name, method in methods.items()}
     return [
         Cell(
             RunSpec(
@@ -67,7 +67,7 @@ def plan_checkpoint(
     cells = plan({CHECKPOINT: method}, tasks, find_backbone(place), [seed], max_length, {}, limit)
     with torch.device("meta"):
         for cell in cells:
-            cell.method.untrained(cell.backbone, cell.task)
+            cell.method.build(cell.backbone, cell.task)
     return cells
 
 
@@ -97,7 +97,7 @@ def run_grid(
     keep_freed_memory()
     data, failures = load_grid_data(cells, options)
     check_sources(cells, options)
-    check_code(cells)
+    check_external_metrics(cells)
     for failure in failures:
         failed(failure)
     for number, cell in enumerate(cells, start=1):
@@ -108,7 +108,7 @@ def run_grid(
                 cell, data[cell.rows], options, f"[{number}/{len(cells)}] {cell.label}"
             )
         except Exception as error:  # whatever it is, the other cells still run
-            options.compute.progress.detail(traceback.format_exc())
+            options.compute.progress.debug(traceback.format_exc())
             failed(_failure(cell, error))
         else:
             done(cell, record, stored)
@@ -119,8 +119,11 @@ def check_sources(cells: Sequence[Cell], options: Options) -> None:
 
     Raises: HarnessError for what cannot be read, or is given and read by no method.
     """
-    reads = [cell.method.reads() for cell in cells]
-    corpus, vectors = any(read.corpus for read in reads), any(read.vectors for read in reads)
+    external_inputs = [cell.method.external_inputs() for cell in cells]
+    corpus, vectors = (
+        any(read.corpus for read in external_inputs),
+        any(read.vectors for read in external_inputs),
+    )
     if options.corpus.files and not corpus:
         raise HarnessError("--corpus: no method of this grid pre-trains")
     if options.vectors is not None:
@@ -131,7 +134,7 @@ def check_sources(cells: Sequence[Cell], options: Options) -> None:
         _ = options.corpus.data
 
 
-def check_code(cells: Sequence[Cell]) -> None:
+def check_external_metrics(cells: Sequence[Cell]) -> None:
     """Load other people's metrics before anything is fitted.
 
     Raises: HarnessError for one that is not to be had.
@@ -140,7 +143,7 @@ def check_code(cells: Sequence[Cell]) -> None:
     for task in tasks.values():
         if task.own is not None:
             for code in task.code:
-                load_metric(code, task.own.folder)
+                load_external_metric(code, task.own.folder)
 
 
 def keep_freed_memory() -> None:
@@ -181,7 +184,7 @@ def load_grid_data(
         try:
             data[rows] = load_cell_data(cell, options.data_dir)
             for remark in data[rows].remarks:
-                options.compute.progress.say(f"harness: warning: {rows.task}: {remark}")
+                options.compute.progress.info(f"harness: warning: {rows.task}: {remark}")
         except HarnessError as error:
             mine = sum(other.rows == rows for other in cells)
             failures.append(Failure(rows.task, str(error), ExitCode.INCOMPLETE, mine))

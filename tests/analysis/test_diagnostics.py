@@ -9,7 +9,7 @@ import pytest
 from support.messages import names_all, names_in_order
 from support.synthetic import identified, make_exit, make_record, save_run
 
-from harness.analysis.diagnostics import doubts
+from harness.analysis.diagnostics import sanity_checks
 from harness.data.tasks import TASKS
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.trace import Trace
@@ -63,16 +63,18 @@ def store(tmp_path: Path) -> ResultsStore:
 def test_swapped_labels_get_would_be_score(store: ResultsStore) -> None:
     """Swapped labels are named with the score that they would give."""
     wrong = [1 - answer for answer in RIGHT[:-1]] + [1]
-    below, swapped = doubts(store, save(store, "sst2", wrong, RIGHT, 0.6))
+    below, swapped = sanity_checks(store, save(store, "sst2", wrong, RIGHT, 0.6))
     assert names_in_order(below, "accuracy", "0.100", "0.600")
     assert names_all(swapped, "0.90", "--labels")
 
 
 def test_good_or_trained_models_raise_none(store: ResultsStore) -> None:
     """Good predictions raise no doubts, and neither do those of a model that was trained here."""
-    assert doubts(store, save(store, "sst2", RIGHT, RIGHT, 0.6)) == []
+    assert sanity_checks(store, save(store, "sst2", RIGHT, RIGHT, 0.6)) == []
     assert (
-        doubts(store, save(store, "sst2", [1 - answer for answer in RIGHT], RIGHT, 0.6, steps=30))
+        sanity_checks(
+            store, save(store, "sst2", [1 - answer for answer in RIGHT], RIGHT, 0.6, steps=30)
+        )
         == []
     )
 
@@ -81,13 +83,13 @@ def test_three_label_order_is_spelled_out(store: ResultsStore) -> None:
     """Three labels in another order are named one by one."""
     labels = [0, 1, 2, 0, 1, 2, 0, 1, 2]
     turned = [(label + 1) % 3 for label in labels]
-    *_, other_order = doubts(store, save(store, "mnli", turned, labels, 1 / 3))
+    *_, other_order = sanity_checks(store, save(store, "mnli", turned, labels, 1 / 3))
     assert labels_in(other_order) == [
         ("entailment", "contradiction"), ("neutral", "entailment"), ("contradiction", "neutral"),
     ]  # fmt: skip
     assert names_in_order(other_order, "1.00", "--labels")
     exchanged = [{0: 2, 1: 1, 2: 0}[label] for label in labels]
-    (swapped,) = doubts(store, save(store, "mnli", exchanged, labels, 0.3))
+    (swapped,) = sanity_checks(store, save(store, "mnli", exchanged, labels, 0.3))
     assert labels_in(swapped) == [("entailment", "contradiction"), ("contradiction", "entailment")]
     assert names_in_order(swapped, "1.00", "--labels")
 
@@ -100,7 +102,7 @@ def labels_in(doubt: str) -> list[tuple[str, str]]:
 
 def test_single_predicted_class_is_named(store: ResultsStore) -> None:
     """A single predicted class is named, or given as the number of a regression."""
-    (named,) = doubts(store, save(store, "sst2", [1] * 10, RIGHT, 0.6))
+    (named,) = sanity_checks(store, save(store, "sst2", [1] * 10, RIGHT, 0.6))
     assert names_in_order(named, "10", "positive")
-    (numbered,) = doubts(store, save(store, "stsb", [3] * 10, RIGHT, 0.0))
+    (numbered,) = sanity_checks(store, save(store, "stsb", [3] * 10, RIGHT, 0.0))
     assert names_in_order(numbered, "10", "3")

@@ -19,10 +19,10 @@ from harness.data.loading import load_data
 from harness.data.tasks import TASKS, Task
 from harness.errors import HarnessError
 from harness.measure.macs import piece_costs
-from harness.methods.stages import Work
+from harness.methods.stages import FitContext
 from harness.models.backbones import find_backbone
 from harness.models.batches import collate
-from harness.models.label_names import class_names, places_of
+from harness.models.label_names import class_names, label_positions
 
 TEXTS = [
     ("anna was happy", "anna smiled"),
@@ -76,7 +76,7 @@ def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) ->
 )
 def test_classes_are_matched_by_name(task: str, names: list[str], places: tuple[int, ...]) -> None:
     """Classes are found by their names."""
-    assert places_of(names, TASKS[task]) == places
+    assert label_positions(names, TASKS[task]) == places
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_classes_are_matched_by_name(task: str, names: list[str], places: tuple[
 def test_unmatched_class_names_are_refused(task: str, names: list[str], said: list[object]) -> None:
     """Names that do not fit are one line."""
     with pytest.raises(HarnessError) as caught:
-        places_of(names, TASKS[task])
+        label_positions(names, TASKS[task])
     assert_says(caught, *said)
 
 
@@ -147,19 +147,19 @@ def rows_of(folder: Path) -> TaskData:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_checkpoint_method_trains_nothing(tmp_path: Path, work: Work, family: str) -> None:
+def test_checkpoint_method_trains_nothing(tmp_path: Path, context: FitContext, family: str) -> None:
     """The method trains nothing and counts the head."""
     labels = TASKS["demo-pair"].labels
     write_checkpoint(tmp_path / "it", family, labels[::-1])
     backbone, data = find_backbone(str(tmp_path / "it")), rows_of(tmp_path / "it")
-    fitted = CHECKPOINT.fit(data, backbone, work)
+    fitted = CHECKPOINT.fit(data, backbone, context)
     (use,) = fitted.uses()
     assert (use.report.rows, use.report.steps, use.report.seconds) == (0, 0, 0.0)
     (head,) = [exit_ for exit_ in piece_costs(fitted.stage.model).exits if exit_ is not None]
     assert head.at(10) == 32 * 32 + 32 * 2
-    settled = CHECKPOINT.settled(backbone)
-    assert (settled.labels, settled.fingerprint) == (labels[::-1], backbone.fingerprint)
-    named = replace(CHECKPOINT, labels=labels).fit(data, backbone, work)
+    resolved = CHECKPOINT.resolved(backbone)
+    assert (resolved.labels, resolved.fingerprint) == (labels[::-1], backbone.fingerprint)
+    named = replace(CHECKPOINT, labels=labels).fit(data, backbone, context)
     assert named.stage.key != fitted.stage.key
     batch = collate(data.dev.tokens, np.arange(4))
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_checkpoint_method_trains_nothing(tmp_path: Path, work: Work, family: st
         )
 
 
-def test_weights_without_classifier_are_refused(tmp_path: Path, work: Work) -> None:
+def test_weights_without_classifier_are_refused(tmp_path: Path, context: FitContext) -> None:
     """Weights that are no classifier are one line."""
     write_checkpoint(tmp_path / "it", "bert", TASKS["demo-pair"].labels)
     weights = tmp_path / "it" / "model.safetensors"
@@ -177,9 +177,9 @@ def test_weights_without_classifier_are_refused(tmp_path: Path, work: Work) -> N
         {name: tensor for name, tensor in tensors.items() if "classifier" not in name}, weights
     )
     with pytest.raises(HarnessError) as caught:
-        CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), work)
+        CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), context)
     assert_says(caught, "it", 2, "classifier.bias", "classifier.weight")
     save_file({**tensors, "classifier.weight": torch.zeros(3, 32)}, weights)
     with pytest.raises(HarnessError) as caught:
-        CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), work)
+        CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), context)
     assert_says(caught, "it", 1, "classifier.weight", [3, 32], [2, 32])

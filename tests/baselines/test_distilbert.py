@@ -17,10 +17,10 @@ from transformers import DistilBertConfig, DistilBertForMaskedLM
 
 from baselines import distilbert
 from baselines.bert import Bert
-from baselines.distilbert import DistilBert, DistilWords
+from baselines.distilbert import DistilBert, MaskedLmDistillation
 from baselines.distillation import masked_lm, stages
 from baselines.distillation.masked_lm import Masked, MaskedLm, masked, told
-from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.stages import PredictionDistillation
 from baselines.distillation.students import every_other, take_layers
 from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.encoders.weights import pretrained
@@ -31,8 +31,8 @@ from harness.data.dataset import TaskData
 from harness.data.tasks import TASKS
 from harness.errors import HarnessError
 from harness.measure.macs import piece_costs
-from harness.methods.protocol import Reads
-from harness.methods.stages import Fitted, FittedStage, Stage, Work
+from harness.methods.protocol import ExternalInputs
+from harness.methods.stages import FitContext, Fitted, FittedStage, Stage
 from harness.models.backbones import BACKBONES, Backbone, find_backbone
 from harness.models.batches import collate
 from harness.models.multi_exit import Batch
@@ -43,9 +43,9 @@ QUICK = DistilBert(pretraining_epochs=1, learning_rates=(1e-3,))
 
 
 @pytest.fixture
-def small_work(work: Work) -> Work:
+def small_work(context: FitContext) -> FitContext:
     """With the fewest sentences that there may be."""
-    return replace(work, corpus=Corpus(limit=40))
+    return replace(context, corpus=Corpus(limit=40))
 
 
 def names(fit: Fitted) -> list[str]:
@@ -78,7 +78,7 @@ def test_student_of_bert_base_matches_paper() -> None:
     66.36 M without pooler and classifier; a layer of BERT-base is 931,135,488 MACs at 128 tokens.
     """
     with torch.device("meta"):
-        model = DistilBert(head="plain").untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+        model = DistilBert(head="plain").build(BACKBONES["bert-base-uncased"], TASKS["sst2"])
     assert model.parameter_count() - (2 * 768 + 2) == 66_362_880
     costs = piece_costs(model)
     assert costs.static(5, 128) == 6 * 931_135_488 + 2 * 768
@@ -173,7 +173,7 @@ def test_word_loss_is_weighted_sum(
     teacher = EncoderModel(
         ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)
     ).eval()
-    fit = DistilWords("distil", (0, 2), *weights, 2.0, make_schedule()).fit(
+    fit = MaskedLmDistillation("distil", (0, 2), *weights, 2.0, make_schedule()).fit(
         (teacher,), few_rows, micro, make_run(tmp_path / "s")
     )
     student = fit.model
@@ -210,9 +210,9 @@ def test_taught_loss_mixes_teacher_predictions(
     teacher = EncoderModel(
         ModelConfig(micro.shape, "mean", classes, scale, (None, None, "dense"))
     ).eval()
-    fit = DistilAnswers("taught", micro.shape, "dense", 0.25, 2.0, None, make_schedule()).fit(
-        (start, teacher), data, micro, make_run(tmp_path / "s")
-    )
+    fit = PredictionDistillation(
+        "taught", micro.shape, "dense", 0.25, 2.0, None, make_schedule()
+    ).fit((start, teacher), data, micro, make_run(tmp_path / "s"))
     student, index = fit.model.eval(), torch.arange(8).numpy()
     assert isinstance(student, EncoderModel)
     examples = Examples.of(data.train, index, CPU)
@@ -241,7 +241,7 @@ def test_taught_loss_mixes_teacher_predictions(
 
 
 def test_pretraining_runs_once_for_all(
-    small_work: Work, few_rows: TaskData, micro: Backbone
+    small_work: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """Pre-training runs once for all tasks and seeds."""
     other_task = replace(few_rows, data_fingerprint="other")
@@ -257,7 +257,7 @@ def test_pretraining_runs_once_for_all(
 
 
 def test_poor_word_teacher_teaches_none(
-    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A teacher that knows few words teaches none.
 
@@ -279,21 +279,21 @@ def test_poor_word_teacher_teaches_none(
 
 
 def test_settings_set_weights_and_temperature(
-    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights and temperature are those of the settings.
 
     None of them equal to another, and the teachers never train."""
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
-    made: list[DistilWords | DistilAnswers] = []
+    made: list[MaskedLmDistillation | PredictionDistillation] = []
 
-    def watched(work: Work, stage: Stage, *words: Any) -> FittedStage:
-        if isinstance(stage, DistilWords | DistilAnswers):
+    def watched(context: FitContext, stage: Stage, *words: Any) -> FittedStage:
+        if isinstance(stage, MaskedLmDistillation | PredictionDistillation):
             made.append(stage)
-        return reached(work, stage, *words)
+        return reached(context, stage, *words)
 
-    reached = Work.fitted
-    monkeypatch.setattr(Work, "fitted", watched)
+    reached = FitContext.fitted
+    monkeypatch.setattr(FitContext, "fitted", watched)
     teacher = Bert(learning_rates=(1e-3,))
     method = replace(
         QUICK,
@@ -307,7 +307,7 @@ def test_settings_set_weights_and_temperature(
     )
     method.fit(few_rows, micro, small_work)
     words, answers = made
-    assert isinstance(words, DistilWords)
+    assert isinstance(words, MaskedLmDistillation)
     assert (words.soft, words.masked, words.cosine, words.temperature, words.kept) == (
         3.0,
         0.5,
@@ -320,12 +320,12 @@ def test_settings_set_weights_and_temperature(
         16,
         2e-4,
     )
-    assert isinstance(answers, DistilAnswers)
+    assert isinstance(answers, PredictionDistillation)
     assert (answers.soft, answers.temperature, answers.steps) == (0.2, 1.5, None)
 
 
 def test_word_teacher_never_trains(
-    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher of words never trains. Drop-out is for the student alone."""
     states: set[tuple[bool, bool]] = set()
@@ -350,12 +350,15 @@ def test_word_teacher_never_trains(
 
 
 def test_no_pretraining_reads_no_corpus(
-    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+    context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
     """Without pre-training no sentence is read."""
     method = replace(QUICK, pretraining=False)
-    assert (method.reads(), QUICK.reads()) == (Reads(), Reads(corpus=True))
-    unreadable = replace(work, corpus=Corpus((tmp_path / "absent",)))
+    assert (method.external_inputs(), QUICK.external_inputs()) == (
+        ExternalInputs(),
+        ExternalInputs(corpus=True),
+    )
+    unreadable = replace(context, corpus=Corpus((tmp_path / "absent",)))
     fit = method.fit(few_rows, micro, unreadable)
     assert names(fit) == ["start", "fine-tune"]
     assert fit.stage.model.exit_layers == [2]
@@ -363,28 +366,32 @@ def test_no_pretraining_reads_no_corpus(
 
 
 def test_taught_student_shares_reference_stage(
-    work: Work, few_rows: TaskData, micro: Backbone
+    context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """A taught student has the reference's own stage for a teacher."""
     plain = replace(QUICK, pretraining=False)
     bert = Bert(learning_rates=(1e-3,))
-    taught = replace(plain, teacher=bert).fit(few_rows, micro, work)
+    taught = replace(plain, teacher=bert).fit(few_rows, micro, context)
     assert names(taught) == ["start", "fine-tune", "fine-tune-taught"]
-    assert bert.fit(few_rows, micro, work).stage.key in [
+    assert bert.fit(few_rows, micro, context).stage.key in [
         use.report.key for use in taught.stage.uses()
     ]
-    alone = plain.fit(few_rows, micro, work)
+    alone = plain.fit(few_rows, micro, context)
     assert not same_weights(weights_of(alone.stage.model), weights_of(taught.stage.model))
 
 
 def test_fixed_run_keeps_its_numbers(
-    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The numbers of one small fixed run are our own. They move only when a stage's revision is
     raised, or with the demo's texts."""
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
     fit = replace(QUICK, teacher=Bert(learning_rates=(1e-3,))).fit(few_rows, micro, small_work)
-    assert (MaskedLm.revision, DistilWords.revision, DistilAnswers.revision) == (2, 2, 1)
+    assert (MaskedLm.revision, MaskedLmDistillation.revision, PredictionDistillation.revision) == (
+        2,
+        2,
+        1,
+    )
     reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
     assert reached == pytest.approx(
         {
@@ -423,7 +430,11 @@ def test_out_of_range_values_are_refused(change: dict[str, float]) -> None:
 
 
 def test_published_student_is_only_fine_tuned(
-    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: FitContext,
+    few_rows: TaskData,
+    micro: Backbone,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A published student is fine-tuned as it is.
 
@@ -434,14 +445,14 @@ def test_published_student_is_only_fine_tuned(
         shape=replace(micro.shape, heads=(2,), ffn=(16,), head_size=16, token_types=0),
     )
     monkeypatch.setitem(BACKBONES, "small", small)
-    unreadable = replace(work, corpus=Corpus((tmp_path / "absent",)))
+    unreadable = replace(context, corpus=Corpus((tmp_path / "absent",)))
     method = replace(QUICK, checkpoint="small")
     fit = method.fit(few_rows, micro, unreadable)
     assert names(fit) == ["start", "fine-tune"]
     model = fit.stage.model
     assert isinstance(model, EncoderModel)
     assert model.config.shape == small.shape
-    assert method.untrained(micro, few_rows.task).parameter_count() == model.parameter_count()
+    assert method.build(micro, few_rows.task).parameter_count() == model.parameter_count()
     foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
     with pytest.raises(HarnessError) as caught:
         method.fit(few_rows, foreign, unreadable)

@@ -31,11 +31,11 @@ from harness.data.loading import load_data
 from harness.data.tasks import TASKS
 from harness.errors import HarnessError
 from harness.evaluation.policies import Entropy
-from harness.measure.inference import answer_early, collect
+from harness.measure.inference import collect, predict_early
 from harness.measure.macs import piece_costs
 from harness.methods.compute import Compute
 from harness.methods.registry import load_method, model_format
-from harness.methods.stages import Work
+from harness.methods.stages import FitContext
 from harness.models.backbones import BACKBONES, Backbone, find_backbone
 from harness.models.batches import collate
 from harness.models.multi_exit import Batch
@@ -61,9 +61,9 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> FitContext:
     """One cache, where a teacher is fitted once."""
-    return Work(
+    return FitContext(
         1,
         Compute(torch.device("cpu"), "float32", threads=1),
         tmp_path_factory.mktemp("cache"),
@@ -86,7 +86,7 @@ def closed_form(shape: EncoderShape, length: int) -> tuple[int, int]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", METHODS)
 def test_families_run_under_every_method(
-    backbones: dict[str, Backbone], shared: Work, family: str, name: str
+    backbones: dict[str, Backbone], shared: FitContext, family: str, name: str
 ) -> None:
     """A method is fitted, traced, counted and read back."""
     backbone = backbones[family]
@@ -104,9 +104,9 @@ def test_families_run_under_every_method(
     assert [piece.at(LENGTH) for piece in costs.layers] == [layer] * 3
     again = model_format().load_model(fitted.stage.model_folder)
     batch = collate(data.dev.tokens, np.arange(6))
-    live = answer_early(again, batch, Entropy(), 0.0)  # nobody leaves
+    live = predict_early(again, batch, Entropy(), 0.0)  # nobody leaves
     assert live.logits.numpy() == pytest.approx(trace.logits[-1, :6], abs=1e-4)
-    before = METHODS[name].untrained(backbone, data.task)
+    before = METHODS[name].build(backbone, data.task)
     assert before.parameter_count() == model.parameter_count()
 
 
@@ -184,7 +184,7 @@ def test_full_student_equals_its_teacher(backbones: dict[str, Backbone], family:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tinybert_fits_without_augmentation(
-    backbones: dict[str, Backbone], shared: Work, family: str
+    backbones: dict[str, Backbone], shared: FitContext, family: str
 ) -> None:
     """TinyBERT without augmentation is fitted."""
     backbone = backbones[family]
@@ -198,26 +198,24 @@ def test_tinybert_fits_without_augmentation(
         teacher=METHODS["bert"],
     )
     model = method.fit(rows_of(backbone), backbone, shared).stage.model
-    assert (
-        model.parameter_count() == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
-    )
+    assert model.parameter_count() == method.build(backbone, TASKS["demo-pair"]).parameter_count()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_student_pretrains_on_masked_words(
-    backbones: dict[str, Backbone], shared: Work, family: str
+    backbones: dict[str, Backbone], shared: FitContext, family: str
 ) -> None:
     """A student is pre-trained on masked words.
 
     The corpus, the head on the frozen encoder, the distillation: the special pieces are each
     family's own."""
-    backbone, work = backbones[family], replace(shared, corpus=Corpus(limit=40))
+    backbone, context = backbones[family], replace(shared, corpus=Corpus(limit=40))
     method = DistilBert(layers=2 / 3, pretraining_epochs=1, epochs=1, learning_rates=RATES)
-    fitted = method.fit(rows_of(backbone), backbone, work).stage
+    fitted = method.fit(rows_of(backbone), backbone, context).stage
     assert [use.report.name for use in fitted.uses()] == ["masked-lm", "distil-cosine", "fine-tune"]
     assert (
         fitted.model.parameter_count()
-        == method.untrained(backbone, TASKS["demo-pair"]).parameter_count()
+        == method.build(backbone, TASKS["demo-pair"]).parameter_count()
     )
 
 
@@ -244,16 +242,16 @@ def test_costeff_refuses_repeated_layers() -> None:
     """COST-EFF refuses layers that repeat."""
     albert = BACKBONES["albert-base-v2"]
     for ask in (
-        WHOLE.settled,
+        WHOLE.resolved,
         WHOLE.shape,
-        lambda backbone: WHOLE.untrained(backbone, TASKS["rte"]),
+        lambda backbone: WHOLE.build(backbone, TASKS["rte"]),
     ):
         with pytest.raises(HarnessError) as error:
             ask(albert)
         assert_says(error, "CostEff", "albert-base-v2")
     with (
         pytest.raises(ValueError, match="equilibrium"),
-        gradient_equilibrium(load_method("pabee").untrained(albert, TASKS["rte"])),
+        gradient_equilibrium(load_method("pabee").build(albert, TASKS["rte"])),
     ):
         pass
 
@@ -266,7 +264,7 @@ def test_costeff_refuses_repeated_layers() -> None:
 def test_costeff_refuses_factorised_embedding(method: CostEff) -> None:
     """COST-EFF factorises no embedding that is so already."""
     with pytest.raises(HarnessError) as error:
-        method.settled(BACKBONES["electra-small-discriminator"])
+        method.resolved(BACKBONES["electra-small-discriminator"])
     assert_says(error, "CostEff", "electra-small-discriminator", "rank=1")
 
 
@@ -275,7 +273,7 @@ def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:
     electra = BACKBONES["electra-small-discriminator"]
     with torch.device("meta"):
         whole, half = (
-            method.untrained(electra, TASKS["rte"])
+            method.build(electra, TASKS["rte"])
             for method in (CostEff(1, 1, 1), CostEff(1 / 2, 1 / 2, 1))
         )
     layer = (
@@ -283,7 +281,7 @@ def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:
     )  # what is halved; output and narrowing biases and norms stay
     assert whole.parameter_count() - half.parameter_count() == 12 * layer // 2
     shape = CostEff(rank=1, mac_ratio=2.0).shape(electra)
-    costs = piece_costs(CostEff(rank=1, mac_ratio=2.0).untrained(electra, TASKS["rte"]))
+    costs = piece_costs(CostEff(rank=1, mac_ratio=2.0).build(electra, TASKS["rte"]))
     assert encoder_macs(shape) == costs.embedding.at(128) + sum(
         piece.at(128) for piece in costs.layers
     )

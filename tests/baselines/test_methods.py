@@ -28,7 +28,7 @@ from harness.evaluation.policies import Patience
 from harness.measure.inference import collect
 from harness.methods.compute import Compute
 from harness.methods.registry import model_format
-from harness.methods.stages import SEARCH_SEED, FreshFit, StageRun, Work, seed_all
+from harness.methods.stages import SEARCH_SEED, FitContext, FreshFit, StageRun, seed_all
 from harness.models.backbones import Backbone
 from harness.models.multi_exit import MultiExitModel
 from harness.records import Training
@@ -57,15 +57,15 @@ def _tensors(model: MultiExitModel, beginning: str = "") -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> FitContext:
     """One cache for the tests that only look at fitted models."""
-    return Work(
+    return FitContext(
         2, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("shared"), model_format()
     )
 
 
-def _model(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> EncoderModel:
-    model = method.fit(data, backbone, work).stage.model
+def _model(context: FitContext, method: Recipe, data: TaskData, backbone: Backbone) -> EncoderModel:
+    model = method.fit(data, backbone, context).stage.model
     assert isinstance(model, EncoderModel)
     return model
 
@@ -75,19 +75,23 @@ def _model(work: Work, method: Recipe, data: TaskData, backbone: Backbone) -> En
     [("bert", (None, None, "dense")), ("deebert", ("dense",) * 3), ("pabee", ("shared",) * 3)],
 )
 def test_fitted_model_has_method_exits(
-    shared: Work, few_rows: TaskData, micro: Backbone, name: str, exits: tuple[str | None, ...]
+    shared: FitContext,
+    few_rows: TaskData,
+    micro: Backbone,
+    name: str,
+    exits: tuple[str | None, ...],
 ) -> None:
     """A fitted model has the exits of its method and of the untrained one."""
     model = _model(shared, ONE_RATE[name], few_rows, micro)
-    untrained = ONE_RATE[name].untrained(micro, few_rows.task)
-    assert model.config == untrained.config
+    build = ONE_RATE[name].build(micro, few_rows.task)
+    assert model.config == build.config
     assert model.config.exits == exits
-    assert not same_weights(_tensors(model), _tensors(untrained))
+    assert not same_weights(_tensors(model), _tensors(build))
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
 def test_fit_uses_named_stages(
-    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+    shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
     """The stages of a fit are those whose revisions the method names."""
     fitted = ONE_RATE[name].fit(few_rows, micro, shared)
@@ -95,7 +99,9 @@ def test_fit_uses_named_stages(
     assert fitted.trials == ()
 
 
-def test_deebert_last_exit_equals_bert(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_deebert_last_exit_equals_bert(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """DeeBERT's last exit predicts as BERT, to the last bit."""
     bert = collect(_model(shared, ONE_RATE["bert"], few_rows, micro), few_rows.dev, 16, CPU)
     deebert = collect(_model(shared, ONE_RATE["deebert"], few_rows, micro), few_rows.dev, 16, CPU)
@@ -103,7 +109,9 @@ def test_deebert_last_exit_equals_bert(shared: Work, few_rows: TaskData, micro: 
     assert not np.array_equal(deebert.logits[0], bert.logits[0])
 
 
-def test_deebert_trains_new_exits_only(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_deebert_trains_new_exits_only(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """DeeBERT trains only the new exits."""
     first, second = (
         _model(shared, ONE_RATE[name], few_rows, micro) for name in ("bert", "deebert")
@@ -153,10 +161,10 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 
 
 def test_deebert_poolers_start_from_last(
-    work: Work, few_rows: TaskData, micro: Backbone, seen: Seen
+    context: FitContext, few_rows: TaskData, micro: Backbone, seen: Seen
 ) -> None:
     """DeeBERT's new poolers start from the last exit's, and its classifiers afresh."""
-    ONE_RATE["deebert"].fit(few_rows, micro, work)
+    ONE_RATE["deebert"].fit(few_rows, micro, context)
     _, start = seen.start
     for kind in ("weight", "bias"):
         assert all(
@@ -171,16 +179,16 @@ def test_deebert_poolers_start_from_last(
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
 def test_methods_train_on_training_rows(
-    work: Work, few_rows: TaskData, micro: Backbone, seen: Seen, name: str
+    context: FitContext, few_rows: TaskData, micro: Backbone, seen: Seen, name: str
 ) -> None:
     """Methods train on the training rows alone."""
-    ONE_RATE[name].fit(few_rows, micro, work)
+    ONE_RATE[name].fit(few_rows, micro, context)
     assert all(rows is few_rows.train for rows in seen.rows)
 
 
 @pytest.mark.parametrize(("name", "weights"), [("bert", (1.0,)), ("pabee", (1 / 6, 2 / 6, 3 / 6))])
 def test_exit_loss_weights_match_papers(
-    work: Work,
+    context: FitContext,
     few_rows: TaskData,
     micro: Backbone,
     monkeypatch: pytest.MonkeyPatch,
@@ -202,17 +210,17 @@ def test_exit_loss_weights_match_papers(
         return plain(self, parents, data, backbone, run)
 
     monkeypatch.setattr(FineTune, "fit", watched)
-    ONE_RATE[name].fit(few_rows, micro, work)
+    ONE_RATE[name].fit(few_rows, micro, context)
     (stage,) = stages
     assert stage.weights == pytest.approx(weights)
 
 
 def _first_loss(
-    work: Work, method: Recipe, data: TaskData, backbone: Backbone
+    context: FitContext, method: Recipe, data: TaskData, backbone: Backbone
 ) -> tuple[float, np.ndarray, np.ndarray]:
     """The loss of an epoch in which nothing moves, with the exits' logits and the labels of the training rows."""
     still = replace(backbone, shape=replace(backbone.shape, dropout=0.0))
-    fitted = method.fit(data, still, work)
+    fitted = method.fit(data, still, context)
     trace = collect(fitted.stage.model, data.train, 16, CPU)
     return fitted.stage.stored.report.final_loss, trace.logits.astype(np.float64), trace.labels
 
@@ -223,7 +231,7 @@ def _cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return -np.log(probabilities[:, np.arange(len(labels)), labels.astype(int)]).mean(-1)
 
 
-def test_losses_match_the_papers(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_losses_match_the_papers(context: FitContext, few_rows: TaskData, micro: Backbone) -> None:
     """The losses that are minimised are those of the papers.
 
     At a learning rate of 1e-12 the mean loss over an epoch of equal batches is that of the model at
@@ -231,19 +239,19 @@ def test_losses_match_the_papers(work: Work, few_rows: TaskData, micro: Backbone
     still = {"learning_rates": (1e-12,), "epochs": 1, "batch_size": 16}
     spread = replace(micro, name="spread")
     bert = Bert(**still)
-    loss, logits, labels = _first_loss(work, bert, few_rows, spread)
+    loss, logits, labels = _first_loss(context, bert, few_rows, spread)
     assert loss == pytest.approx(_cross_entropies(logits, labels)[0], abs=1e-6)
-    loss, logits, labels = _first_loss(work, Pabee(**still), few_rows, spread)
+    loss, logits, labels = _first_loss(context, Pabee(**still), few_rows, spread)
     assert loss == pytest.approx(
         float(np.average(_cross_entropies(logits, labels), weights=(1, 2, 3))), abs=1e-6
     )
-    loss, logits, labels = _first_loss(work, DeeBert(**still, teacher=bert), few_rows, spread)
+    loss, logits, labels = _first_loss(context, DeeBert(**still, teacher=bert), few_rows, spread)
     assert loss == pytest.approx(_cross_entropies(logits, labels)[:2].sum(), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
 def test_selection_chooses_learning_rate(
-    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+    shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
     """The learning rate is the one whose best epoch scores highest on selection."""
     method = TWO_RATES[name]
@@ -266,32 +274,32 @@ def test_selection_chooses_learning_rate(
 
 
 def test_chosen_rate_is_fitted(
-    work: Work, shared: Work, few_rows: TaskData, micro: Backbone
+    context: FitContext, shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """The chosen rate is the one that is fitted."""
     fitted = TWO_RATES["bert"].fit(few_rows, micro, shared)
     (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
     alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(
-        few_rows, micro, work.at_seed(shared.seed)
+        few_rows, micro, context.at_seed(shared.seed)
     )
     assert fitted.stage.key == alone.stage.key
     assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
 
 
 def test_search_keeps_one_model(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only the chosen rate keeps its model, and the search is not repeated."""
-    first = TWO_RATES["bert"].fit(few_rows, micro, work)
-    models = list((work.cache / "stages").glob("*/model"))
+    first = TWO_RATES["bert"].fit(few_rows, micro, context)
+    models = list((context.cache / "stages").glob("*/model"))
     assert models == [first.stage.model_folder]
-    assert len(list((work.cache / "stages").glob("*/stage.json"))) == 2
+    assert len(list((context.cache / "stages").glob("*/stage.json"))) == 2
     monkeypatch.setattr("baselines.training.finetune.train", None)
-    again = TWO_RATES["bert"].fit(few_rows, micro, work)
+    again = TWO_RATES["bert"].fit(few_rows, micro, context)
     assert (again.trials, again.stage.reused) == (first.trials, True)
     monkeypatch.undo()
     (loser,) = [trial.value for trial in first.trials if not trial.chosen]
-    alone = replace(TWO_RATES["bert"], learning_rates=(loser,)).fit(few_rows, micro, work)
+    alone = replace(TWO_RATES["bert"], learning_rates=(loser,)).fit(few_rows, micro, context)
     assert not alone.stage.reused
     assert alone.stage.model_folder.is_dir()
 
@@ -301,15 +309,17 @@ def test_single_layer_has_no_early_exit(micro: Backbone, name: str) -> None:
     """A backbone of one layer has no exit before the last."""
     single = replace(micro, shape=replace(micro.shape, heads=(4,), ffn=(64,)))
     with pytest.raises(HarnessError) as caught:
-        ONE_RATE[name].settled(single)
+        ONE_RATE[name].resolved(single)
     assert_says(caught, type(ONE_RATE[name]).__name__, "micro")
-    Bert().settled(single)
+    Bert().resolved(single)
 
 
-def test_diverging_rate_is_failed_trial(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_diverging_rate_is_failed_trial(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A rate that diverges is a failed trial."""
     fitted = replace(TWO_RATES["bert"], learning_rates=(1e30, 1e-3), clip=1e30).fit(
-        few_rows, micro, work
+        few_rows, micro, context
     )
     lost, won = fitted.trials
     assert (lost.value, lost.score, lost.seconds, lost.chosen) == (1e30, None, None, False)
@@ -317,18 +327,20 @@ def test_diverging_rate_is_failed_trial(work: Work, few_rows: TaskData, micro: B
     assert won.score is not None
 
 
-def test_all_diverging_rates_are_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_all_diverging_rates_are_named(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """When every rate diverges all are named."""
     with pytest.raises(IncompleteError) as caught:
         replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(
-            few_rows, micro, work
+            few_rows, micro, context
         )
     assert_says(caught, "fine-tune", "1e+30", "1e+29", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
 def test_seeds_share_one_search(
-    shared: Work, few_rows: TaskData, micro: Backbone, name: str
+    shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
     """All seeds use the trials of one fixed seed."""
     fits = {
@@ -341,7 +353,7 @@ def test_seeds_share_one_search(
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
 def test_fitting_ignores_dev_and_calibration(
-    work: Work, shared: Work, few_rows: TaskData, micro: Backbone, name: str
+    context: FitContext, shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
     """Fitting never looks at dev or calibration.
 
@@ -353,7 +365,7 @@ def test_fitting_ignores_dev_and_calibration(
 
     blanked = replace(few_rows, dev=blank(few_rows.dev), calibration=blank(few_rows.calibration))
     plain = TWO_RATES[name].fit(few_rows, micro, shared)
-    blind = TWO_RATES[name].fit(blanked, micro, work.at_seed(shared.seed))
+    blind = TWO_RATES[name].fit(blanked, micro, context.at_seed(shared.seed))
     assert timeless(blind.trials) == timeless(plain.trials)
     assert same_weights(_tensors(blind.stage.model), _tensors(plain.stage.model))
 
@@ -377,21 +389,23 @@ def similarity(few_rows: TaskData) -> TaskData:
     return replace(few_rows, task=task, data_fingerprint="similarity", **splits)
 
 
-def test_pabee_scales_squared_errors(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_pabee_scales_squared_errors(
+    context: FitContext, similarity: TaskData, micro: Backbone
+) -> None:
     """PABEE minimises squared errors in units of the scale."""
     method = Pabee(learning_rates=(1e-12,), epochs=1, batch_size=16)
-    loss, logits, labels = _first_loss(work, method, similarity, micro)
+    loss, logits, labels = _first_loss(context, method, similarity, micro)
     assert logits.shape == (3, 48, 1)
     errors = ((logits[..., 0] / 5 - labels / 5) ** 2).mean(-1)
     assert loss == pytest.approx(float(np.average(errors, weights=(1, 2, 3))), abs=1e-6)
 
 
 def test_pabee_regression_exits_by_patience(
-    work: Work, similarity: TaskData, micro: Backbone
+    context: FitContext, similarity: TaskData, micro: Backbone
 ) -> None:
     """PABEE learns a regression in label units, and its rows leave by patience."""
     method = Pabee(learning_rates=(5e-3,), epochs=5, batch_size=8)
-    fitted = method.fit(similarity, micro, work)
+    fitted = method.fit(similarity, micro, context)
     trace = collect(fitted.stage.model, similarity.train, 16, CPU)
     answers = trace.predictions()[-1]
     assert pearson(answers.astype(np.float64), trace.labels) > 0.9
@@ -407,10 +421,10 @@ def test_pabee_regression_exits_by_patience(
 
 
 def test_regression_selection_uses_first_metric(
-    work: Work, similarity: TaskData, micro: Backbone
+    context: FitContext, similarity: TaskData, micro: Backbone
 ) -> None:
     """The selection of a regression is scored by its first metric."""
-    fitted = Bert(learning_rates=(1e-3,), epochs=2).fit(similarity, micro, work)
+    fitted = Bert(learning_rates=(1e-3,), epochs=2).fit(similarity, micro, context)
     report = fitted.stage.stored.report
     trace = collect(fitted.stage.model, similarity.selection, 16, CPU)
     expected = np.corrcoef(trace.predictions()[0], trace.labels)[0, 1]
@@ -421,13 +435,17 @@ def test_regression_selection_uses_first_metric(
     )
 
 
-def test_deebert_fits_a_regression(work: Work, similarity: TaskData, micro: Backbone) -> None:
+def test_deebert_fits_a_regression(
+    context: FitContext, similarity: TaskData, micro: Backbone
+) -> None:
     """DeeBERT and BERT fit a regression too."""
-    trace = collect(_model(work, ONE_RATE["deebert"], similarity, micro), similarity.dev, 16, CPU)
+    trace = collect(
+        _model(context, ONE_RATE["deebert"], similarity, micro), similarity.dev, 16, CPU
+    )
     assert trace.logits.shape == (3, 48, 1)
 
 
-def test_fixed_run_keeps_its_numbers(work: Work, tmp_path: Path) -> None:
+def test_fixed_run_keeps_its_numbers(context: FitContext, tmp_path: Path) -> None:
     """The numbers of one small fixed run are our own. They move only when the stage's revision is
     raised, which makes new stages and runs of old ones."""
     data, backbone = fixed_data(), FIXED
@@ -446,7 +464,7 @@ def test_fixed_run_keeps_its_numbers(work: Work, tmp_path: Path) -> None:
         scratch = tmp_path / stage.name
         scratch.mkdir()
         return stage.fit(
-            parents, data, backbone, StageRun(work.compute, "a cell", stage.name, seed, scratch)
+            parents, data, backbone, StageRun(context.compute, "a cell", stage.name, seed, scratch)
         )
 
     bert = fit(FineTune("fine-tune", (None, None, "dense"), (1.0,), schedule))

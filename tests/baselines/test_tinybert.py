@@ -18,18 +18,18 @@ from baselines import tinybert
 from baselines.bert import Bert
 from baselines.distillation import masked_lm, stages
 from baselines.distillation.augmentation import AUGMENTATION_REVISION
-from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.stages import PredictionDistillation
 from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.tinybert import (
     TINYBERT,
     TINYBERT_6L,
     TINYBERT_HALF,
     TINYBERT_PAPER,
-    DistilInside,
-    Inside,
+    IntermediateDistillation,
+    IntermediateLosses,
     Pupil,
     TinyBert,
-    inside_loss,
+    intermediate_loss,
     layer_map,
     smaller,
 )
@@ -41,8 +41,8 @@ from harness.data.dataset import TaskData
 from harness.data.tasks import TASKS
 from harness.errors import HarnessError
 from harness.measure.macs import piece_costs
-from harness.methods.protocol import Reads
-from harness.methods.stages import Fitted, Work
+from harness.methods.protocol import ExternalInputs
+from harness.methods.stages import FitContext, Fitted
 from harness.models.backbones import BACKBONES, Backbone, find_backbone
 from harness.models.shapes import bert_shape
 from harness.records import Training
@@ -61,9 +61,9 @@ QUICK = TinyBert(
 
 
 @pytest.fixture
-def small_work(work: Work) -> Work:
+def small_work(context: FitContext) -> FitContext:
     """With the fewest sentences that there may be."""
-    return replace(work, corpus=Corpus(limit=40))
+    return replace(context, corpus=Corpus(limit=40))
 
 
 def names(fit: Fitted) -> list[str]:
@@ -105,7 +105,7 @@ def test_bert_base_presets_match_paper(method: TinyBert, millions: float, gmacs:
 
     Two labels, with the pooler, at 128 tokens."""
     with torch.device("meta"):
-        model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+        model = method.build(BACKBONES["bert-base-uncased"], TASKS["sst2"])
     assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.006)
     layers = len(model.layers)
     assert piece_costs(model).static(layers - 1, 128) / 1e9 == pytest.approx(gmacs, abs=0.0006)
@@ -157,9 +157,9 @@ def test_last_part_learns_predictions(
         micro.shape, "mean", data.task.classes, data.task.scale, (None, None, "dense")
     )
     teacher = EncoderModel(config).eval()
-    fit = DistilAnswers("prediction", shape, "dense", float(soft), 1.0, None, make_schedule()).fit(
-        (teacher,), data, micro, make_run(tmp_path / "s")
-    )
+    fit = PredictionDistillation(
+        "prediction", shape, "dense", float(soft), 1.0, None, make_schedule()
+    ).fit((teacher,), data, micro, make_run(tmp_path / "s"))
     student = fit.model.eval()
     assert isinstance(student, EncoderModel)
     examples = Examples.of(data.train, torch.arange(8).numpy(), CPU)
@@ -211,7 +211,7 @@ def test_unbounded_epochs_have_all_rows(few_rows: TaskData) -> None:
 
 
 def test_parts_chain_and_pretraining_is_shared(
-    small_work: Work, few_rows: TaskData, micro: Backbone
+    small_work: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """Every part stands on the one before, and pre-training runs once."""
     fits = [QUICK.fit(few_rows, micro, replace(small_work, seed=seed)) for seed in (2, 3)]
@@ -251,7 +251,7 @@ def test_parts_chain_and_pretraining_is_shared(
     ids=str,
 )
 def test_each_switch_changes_its_part(
-    small_work: Work,
+    small_work: FitContext,
     few_rows: TaskData,
     micro: Backbone,
     change: dict[str, bool],
@@ -277,7 +277,7 @@ def test_each_switch_changes_its_part(
 class Lesson:
     """What a loss on a teacher's inside was asked with."""
 
-    inside: Inside
+    inside: IntermediateLosses
     training: tuple[bool, bool]
     """Whether the student and the teacher were."""
     rows: list[tuple[int, ...]]
@@ -288,31 +288,33 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Lesson]:
     """Those of every step."""
     found: list[Lesson] = []
 
-    def watched(pupil: Pupil, teacher: EncoderModel, inside: Inside, examples: Examples) -> Tensor:
+    def watched(
+        pupil: Pupil, teacher: EncoderModel, inside: IntermediateLosses, examples: Examples
+    ) -> Tensor:
         batch = examples.batch
         rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.ids, batch.mask, strict=True)]
         found.append(Lesson(inside, (pupil.student.training, teacher.training), rows))
-        return inside_loss(pupil, teacher, inside, examples)
+        return intermediate_loss(pupil, teacher, inside, examples)
 
-    monkeypatch.setattr(tinybert, "inside_loss", watched)
+    monkeypatch.setattr(tinybert, "intermediate_loss", watched)
     return found
 
 
 @pytest.mark.parametrize("term", ["attention", "hidden", "embedding"])
 def test_disabled_term_is_never_learned(
-    term: str, lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone
+    term: str, lessons: list[Lesson], small_work: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """A term that is off is learned in no part, and the teacher never trains."""
     replace(QUICK, **{term: False}).fit(few_rows, micro, small_work)
     assert {lesson.inside for lesson in lessons} == {
-        Inside(**{name: name != term for name in ("attention", "hidden", "embedding")})
+        IntermediateLosses(**{name: name != term for name in ("attention", "hidden", "embedding")})
     }
     assert {lesson.training for lesson in lessons} == {(True, False)}
 
 
 @pytest.mark.slow
 def test_altered_rows_reach_the_loss(
-    lessons: list[Lesson], small_work: Work, few_rows: TaskData, micro: Backbone
+    lessons: list[Lesson], small_work: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     own = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
     reached = []
@@ -327,7 +329,7 @@ def test_altered_rows_reach_the_loss(
 
 
 def test_learning_rates_follow_authors(
-    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The inside of the task is learned at one rate, and all else at a falling one.
 
@@ -374,13 +376,13 @@ def test_paper_preset_has_papers_schedule() -> None:
         (1e-5, 2e-5, 3e-5),
     )
     assert (method.augmentation, method.replaced, method.candidates) == (20, 0.4, 15)
-    assert replace(TINYBERT, head="plain").untrained(BACKBONES["minilm"], TASKS["sst2"]).config == (
-        replace(method, head="plain").untrained(BACKBONES["minilm"], TASKS["sst2"]).config
+    assert replace(TINYBERT, head="plain").build(BACKBONES["minilm"], TASKS["sst2"]).config == (
+        replace(method, head="plain").build(BACKBONES["minilm"], TASKS["sst2"]).config
     )
 
 
 def test_poor_word_head_is_remarked(
-    small_work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A head that knows few words is named in the record, and only where words are put in."""
     poor, none = (
@@ -396,20 +398,22 @@ def test_poor_word_head_is_remarked(
 
 
 def test_unneeded_corpus_is_not_read(
-    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+    context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
     """Without corpus and augmentation no sentence is read."""
     method = replace(QUICK, general=False, augmentation=0)
-    assert [each.reads() for each in (method, QUICK, replace(QUICK, general=False))] == [
-        Reads(),
-        Reads(True, True),
-        Reads(True, True),
+    assert [each.external_inputs() for each in (method, QUICK, replace(QUICK, general=False))] == [
+        ExternalInputs(),
+        ExternalInputs(True, True),
+        ExternalInputs(True, True),
     ]
-    fit = method.fit(few_rows, micro, replace(work, corpus=Corpus((tmp_path / "absent",))))
+    fit = method.fit(few_rows, micro, replace(context, corpus=Corpus((tmp_path / "absent",))))
     assert fit.stage.model.exit_layers == [2]
 
 
-def test_regression_runs_to_its_end(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_regression_runs_to_its_end(
+    small_work: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A regression runs to its end."""
     labels = torch.arange(48).numpy() / 10
     data = replace(
@@ -423,7 +427,7 @@ def test_regression_runs_to_its_end(small_work: Work, few_rows: TaskData, micro:
 
 
 def test_published_student_replaces_general_part(
-    small_work: Work,
+    small_work: FitContext,
     few_rows: TaskData,
     micro: Backbone,
     tmp_path: Path,
@@ -443,7 +447,7 @@ def test_published_student_replaces_general_part(
         replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)),
     )
     with pytest.raises(HarnessError) as caught:
-        method.settled(micro)
+        method.resolved(micro)
     assert_says(caught, 2, "micro", 4)
     foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
     monkeypatch.setitem(
@@ -456,14 +460,20 @@ def test_published_student_replaces_general_part(
     assert_says(caught, "small", "foreign")
 
 
-def test_fixed_run_keeps_its_numbers(small_work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_fixed_run_keeps_its_numbers(
+    small_work: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The numbers of one small fixed run are our own. They move only when a stage's revision is
     raised, or with the demo's texts."""
     method = replace(
         QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,))
     )
     fit = method.fit(few_rows, micro, small_work)
-    assert (DistilInside.revision, DistilAnswers.revision, AUGMENTATION_REVISION) == (2, 1, 2)
+    assert (
+        IntermediateDistillation.revision,
+        PredictionDistillation.revision,
+        AUGMENTATION_REVISION,
+    ) == (2, 1, 2)
     reached = {use.report.name: use.report.final_loss for use in fit.uses()}
     assert reached == pytest.approx(
         {

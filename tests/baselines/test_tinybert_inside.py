@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
-from baselines.tinybert import DistilInside, Inside, Pupil, inside_loss, smaller
+from baselines.tinybert import (
+    IntermediateDistillation,
+    IntermediateLosses,
+    Pupil,
+    intermediate_loss,
+    smaller,
+)
 from baselines.training.loop import Examples
 from harness.data.dataset import TaskData
 from harness.models.backbones import Backbone
@@ -88,12 +94,14 @@ def test_inside_loss_sums_mapped_layers(
     terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
 ) -> None:
     """The loss is the sum of its terms over the mapped layers."""
-    inside = Inside(**{name: name in terms for name in ("attention", "hidden", "embedding")})
+    inside = IntermediateLosses(
+        **{name: name in terms for name in ("attention", "hidden", "embedding")}
+    )
     examples = eight(few_rows)
     with torch.no_grad():
         found = by_hand(*pair, examples)
         torch.testing.assert_close(
-            inside_loss(*pair, inside, examples),
+            intermediate_loss(*pair, inside, examples),
             sum((found[name] for name in terms), torch.zeros(())),
         )
 
@@ -103,7 +111,7 @@ def test_student_and_projections_alone_learn(
 ) -> None:
     """Only the student and its projections learn."""
     pupil, teacher = pair
-    inside_loss(pupil, teacher, Inside(), eight(few_rows)).backward()
+    intermediate_loss(pupil, teacher, IntermediateLosses(), eight(few_rows)).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
     untouched = {name for name, parameter in pupil.named_parameters() if parameter.grad is None}
     assert untouched == {"student.exits.1.classifier.weight", "student.exits.1.classifier.bias"}
@@ -121,8 +129,12 @@ def test_student_approaches_teacher_inside(
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
     losses = []
     for epochs in (1, 12):
-        stage = DistilInside(
-            "general", shape, Inside(), None, make_schedule(epochs=epochs, learning_rate=3e-3)
+        stage = IntermediateDistillation(
+            "general",
+            shape,
+            IntermediateLosses(),
+            None,
+            make_schedule(epochs=epochs, learning_rate=3e-3),
         )
         torch.manual_seed(1)
         fresh = stage.fit((), few_rows, micro, make_run(tmp_path / str(epochs)))

@@ -28,7 +28,7 @@ from harness.evaluation.trace import predictions
 from harness.measure.inference import collect
 from harness.methods.compute import make_compute
 from harness.methods.registry import model_format
-from harness.methods.stages import FittedStage, Stage, Work
+from harness.methods.stages import FitContext, FittedStage, Stage
 from harness.models.backbones import BACKBONES, Backbone
 from harness.runs.grid import keep_freed_memory
 
@@ -50,7 +50,7 @@ METHOD = CostEff(
 
 
 @dataclass(frozen=True)
-class MeasuredWork(Work):
+class MeasuredWork(FitContext):
     """Notes what each stage cost."""
 
     costs: list[list[str | int]] = field(default_factory=list)
@@ -80,12 +80,12 @@ def main(data_dir: str) -> int:
     compute = make_compute("auto", "auto", threads=1, verbosity=0)
     torch.set_num_threads(compute.threads)
     with tempfile.TemporaryDirectory() as cache:
-        work = MeasuredWork(1, compute, Path(cache), model_format(), "rte")
-        model = METHOD.fit(data, backbone, work).stage.model
+        context = MeasuredWork(1, compute, Path(cache), model_format(), "rte")
+        model = METHOD.fit(data, backbone, context).stage.model
     logits = collect(model, data.dev, 64, compute.device).logits
     reached = METRICS["accuracy"](predictions(logits).astype(np.float64), data.dev.labels)
     total, mean, wanted = _cpu_s(), float(np.mean(reached)), float(np.mean(AUTHORS_EXITS))
-    print(tabulate(work.costs, headers=["stage", "steps", "CPU s", "peak MB"]))
+    print(tabulate(context.costs, headers=["stage", "steps", "CPU s", "peak MB"]))
     print(
         f"whole process: {total:.0f} CPU s (bar {BAR_CPU_S}, authors {AUTHORS_CPU_S}: {AUTHORS_CPU_S / total:.2f} times as many)"
     )

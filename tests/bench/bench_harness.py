@@ -14,7 +14,7 @@ from harness.data.loading import load_data
 from harness.data.tasks import TASKS
 from harness.evaluation.curves import sweep, thresholds_from
 from harness.evaluation.policies import Entropy
-from harness.measure.inference import answer_early, collect
+from harness.measure.inference import collect, predict_early
 from harness.measure.macs import piece_costs
 from harness.models.backbones import BACKBONES
 from harness.models.batches import collate
@@ -75,7 +75,7 @@ def test_answer_early_never_leaving(
     benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData, rows: int
 ) -> None:
     batch = collate(data.dev.tokens, np.arange(rows))
-    answers = benchmark(answer_early, model, batch, Entropy(), 0.0)
+    answers = benchmark(predict_early, model, batch, Entropy(), 0.0)
     assert answers.exits.tolist() == [3] * rows
 
 

@@ -57,7 +57,7 @@ class Bad(NamedTuple):
     names: list[object]
     """What the line must name."""
     code: int = 2
-    begun: bool = False
+    initial_student: bool = False
     """The cell had begun: a last line counts the cells without a record."""
 
 
@@ -343,13 +343,19 @@ WEIGHTS_FILES = [
         ["mine/tokenizer.json"],
     ),
     Bad("folder without weights", bert(WEIGHTS, None), ON_BERT, ["mine", WEIGHTS]),
-    Bad("weights that are cut", bert(WEIGHTS, b"\x80"), ON_BERT, ["mine", WEIGHTS], begun=True),
+    Bad(
+        "weights that are cut",
+        bert(WEIGHTS, b"\x80"),
+        ON_BERT,
+        ["mine", WEIGHTS],
+        initial_student=True,
+    ),
     Bad(
         "weights that lack tensors",
         lambda: write_bert(Path("mine"), CONFIG),
         ON_BERT,
         ["mine", 52],
-        begun=True,
+        initial_student=True,
     ),
     Bad("weights that are a pickle", pickled_weights, ON_BERT, ["mine", WEIGHTS]),
     Bad(
@@ -477,7 +483,7 @@ def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
     bad.make()
     before = everything_under(tmp_path)
     answer = say(*bad.words)
-    if bad.begun:
+    if bad.initial_student:
         assert figures(answer.lines[-1]) == [1, 1]
         answer = answer._replace(err="".join(answer.lines[:-1]))
     assert_one_line(answer, bad.code, bad.names)

@@ -26,7 +26,7 @@ from harness.measure.inference import collect
 from harness.measure.macs import piece_costs
 from harness.methods.compute import Compute
 from harness.methods.registry import model_format
-from harness.methods.stages import Fitted, FittedStage, Stage, Work
+from harness.methods.stages import FitContext, Fitted, FittedStage, Stage
 from harness.models.backbones import BACKBONES, Backbone
 
 SMALL = CostEff(
@@ -41,14 +41,14 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Work:
-    return Work(
+def shared(tmp_path_factory: pytest.TempPathFactory) -> FitContext:
+    return FitContext(
         1, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("cache"), model_format()
     )
 
 
 @pytest.fixture(scope="module")
-def fitted(shared: Work, few_rows: TaskData, micro: Backbone) -> Fitted:
+def fitted(shared: FitContext, few_rows: TaskData, micro: Backbone) -> Fitted:
     return SMALL.fit(few_rows, micro, shared)
 
 
@@ -60,7 +60,7 @@ def fitted(shared: Work, few_rows: TaskData, micro: Backbone) -> Fitted:
 def test_bert_base_sizes_match_paper(method: CostEff, millions: float, giga: float) -> None:
     """The sizes on BERT-base are the published ones."""
     with torch.device("meta"):
-        model = method.untrained(BACKBONES["bert-base-uncased"], TASKS["sst2"])
+        model = method.build(BACKBONES["bert-base-uncased"], TASKS["sst2"])
         costs = piece_costs(model)
     macs = (
         costs.embedding.at(128)
@@ -87,7 +87,7 @@ def test_stages_follow_papers_order(fitted: Fitted, micro: Backbone) -> None:
     assert isinstance(model, EncoderModel)
     assert model.config.shape == SMALL.shape(micro)
     assert model.exit_layers == [1, 2, 3]
-    assert model.parameter_count() == SMALL.untrained(micro, TASKS["demo-pair"]).parameter_count()
+    assert model.parameter_count() == SMALL.build(micro, TASKS["demo-pair"]).parameter_count()
 
 
 def test_fitted_model_survives_saving(fitted: Fitted, few_rows: TaskData, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_fitted_model_survives_saving(fitted: Fitted, few_rows: TaskData, tmp_pa
 
 
 def test_second_width_reuses_teacher(
-    fitted: Fitted, shared: Work, few_rows: TaskData, micro: Backbone
+    fitted: Fitted, shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """A second width reuses teacher and assistant."""
     other = replace(SMALL, heads=1 / 4, ffn=1 / 4, rank=1 / 4).fit(few_rows, micro, shared)
@@ -118,8 +118,8 @@ def test_fixed_run_keeps_its_numbers(tmp_path: Path) -> None:
         effort=0.25,
         taylor_share=0.5,
     )
-    work = Work(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
-    fit = method.fit(fixed_data(), FIXED, work)
+    context = FitContext(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
+    fit = method.fit(fixed_data(), FIXED, context)
     reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
     assert (Distil.revision, Slenderize.revision) == (1, 1)
     assert reached == pytest.approx(
@@ -143,7 +143,7 @@ Plan = dict[str, tuple[Stage, tuple[str, ...]]]
 
 
 @dataclass(frozen=True)
-class Recorder(Work):
+class Recorder(FitContext):
     """Fits the teacher, and of the other stages notes what they are and what they stand on."""
 
     stages: Plan = field(default_factory=dict)
@@ -164,11 +164,11 @@ class Recorder(Work):
         return replace(parents[0], stored=stored)
 
 
-def _plan(method: CostEff, data: TaskData, backbone: Backbone, shared: Work) -> Plan:
-    work = Recorder(shared.seed, shared.compute, shared.cache, shared.formats)
-    method.fit(data, backbone, work)
-    assert {*work.stages, "fine-tune"} == set(method.revisions())
-    return work.stages
+def _plan(method: CostEff, data: TaskData, backbone: Backbone, shared: FitContext) -> Plan:
+    context = Recorder(shared.seed, shared.compute, shared.cache, shared.formats)
+    method.fit(data, backbone, context)
+    assert {*context.stages, "fine-tune"} == set(method.revisions())
+    return context.stages
 
 
 ORDER = {
@@ -191,7 +191,7 @@ ORDER = {
     ids=["no equilibrium", "importance of the last exit", "global allocation", "one shot"],
 )
 def test_switch_changes_named_fields(
-    shared: Work,
+    shared: FitContext,
     few_rows: TaskData,
     micro: Backbone,
     change: dict[str, str],
@@ -212,7 +212,7 @@ def test_switch_changes_named_fields(
 
 
 def test_full_effort_follows_authors_plan(
-    shared: Work, few_rows: TaskData, micro: Backbone
+    shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """At full effort the plan is the authors' for MRPC.
 
@@ -264,7 +264,7 @@ def test_full_effort_follows_authors_plan(
 
 
 def test_assistant_rate_is_searched_first(
-    shared: Work, few_rows: TaskData, micro: Backbone
+    shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """The assistant's rate is searched, and the later ones follow it."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3))
@@ -277,13 +277,15 @@ def test_assistant_rate_is_searched_first(
 
 
 def test_recovery_rate_search_shares_seed(
-    shared: Work, few_rows: TaskData, micro: Backbone
+    shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """The last part's rate is searched with one seed for all.
 
     Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
     method = replace(SMALL, prediction_rates=(1e-4, 3.0))
-    first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
+    first, second = (
+        method.fit(few_rows, micro, context) for context in (shared, shared.at_seed(2))
+    )
     for fit in (first, second):
         trials = {trial.value: trial for trial in fit.trials if trial.stage == "recover"}
         assert sorted(trials) == pytest.approx([1e-7, 3e-3])
@@ -299,7 +301,7 @@ FASTER = replace(SMALL, learning_rates=(2e-3,))
 
 
 def test_teacher_replaces_missing_assistant(
-    shared: Work, few_rows: TaskData, micro: Backbone
+    shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """Without an assistant the teacher teaches a student with fresh exits.
 
@@ -317,7 +319,9 @@ def test_teacher_replaces_missing_assistant(
     }
 
 
-def test_late_exits_learn_like_assistant(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_late_exits_learn_like_assistant(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """Exits after compression learn as the assistant's do.
 
     At the same rates; what a single exit gives is not averaged."""
@@ -339,17 +343,23 @@ def test_late_exits_learn_like_assistant(shared: Work, few_rows: TaskData, micro
     }
 
 
-def test_late_exit_search_shares_seed(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_late_exit_search_shares_seed(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The rate of late exits is searched with one seed for all."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3), exits_from="recovery")
-    first, second = (method.fit(few_rows, micro, work) for work in (shared, shared.at_seed(2)))
+    first, second = (
+        method.fit(few_rows, micro, context) for context in (shared, shared.at_seed(2))
+    )
     for fit in (first, second):
         trials = {trial.value: trial for trial in fit.trials if trial.stage == "exits"}
         assert set(trials) == {1e-6, 3e-3}
     assert [trial.score for trial in first.trials] == [trial.score for trial in second.trials]
 
 
-def test_every_setting_reaches_its_stage(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_every_setting_reaches_its_stage(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """Every setting reaches the stage that it is of.
 
     12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
@@ -397,7 +407,9 @@ def test_every_setting_reaches_its_stage(shared: Work, few_rows: TaskData, micro
     assert CostEff.policy == "entropy"
 
 
-def test_epochs_table_replaces_authors(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_epochs_table_replaces_authors(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A table of epochs takes the place of the authors'."""
     own = Epochs(assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8))
     stages = {
@@ -422,8 +434,8 @@ def test_irrelevant_settings_share_a_run(micro: Backbone) -> None:
 
     One hidden state is the same however it is combined, and there are no more than the layers' and
     the embedding's."""
-    assert CostEff(combine="average").settled(micro) == CostEff().settled(micro)
-    assert CostEff(last_states=9).settled(micro) == CostEff(last_states=4).settled(micro)
+    assert CostEff(combine="average").resolved(micro) == CostEff().resolved(micro)
+    assert CostEff(last_states=9).resolved(micro) == CostEff(last_states=4).resolved(micro)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +452,7 @@ def test_irrelevant_settings_share_a_run(micro: Backbone) -> None:
     ids=str,
 )
 def test_every_variant_runs_to_end(
-    shared: Work, few_rows: TaskData, micro: Backbone, change: dict[str, str]
+    shared: FitContext, few_rows: TaskData, micro: Backbone, change: dict[str, str]
 ) -> None:
     """Every variant runs to its end.
 
@@ -454,7 +466,9 @@ def test_every_variant_runs_to_end(
     assert np.isfinite(collect(fit.stage.model, few_rows.dev, 16, CPU).logits).all()
 
 
-def test_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_regression_runs_to_its_end(
+    shared: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A regression runs to its end.
 
     Answers in label units; losses of both kinds are mean squared errors."""
@@ -478,9 +492,9 @@ def test_regression_runs_to_its_end(shared: Work, few_rows: TaskData, micro: Bac
 def test_widths_reach_parameter_ratio(micro: Backbone, ratio: float) -> None:
     """Widths reach the ratio of parameters, and hardly more."""
     task = TASKS["mrpc"]
-    full = CostEff(heads=1, ffn=1, rank=1).untrained(micro, task)
+    full = CostEff(heads=1, ffn=1, rank=1).build(micro, task)
     whole = EncoderModel(replace(full.config, shape=micro.shape)).parameter_count()
-    small = CostEff(parameter_ratio=ratio).untrained(micro, task).parameter_count()
+    small = CostEff(parameter_ratio=ratio).build(micro, task).parameter_count()
     assert ratio <= whole / small < 1.35 * ratio  # micro has only 4 heads: steps are coarse
 
 
@@ -491,13 +505,13 @@ def test_widths_reach_mac_ratio(rank: float) -> None:
     shape = CostEff(mac_ratio=4.0, rank=rank).shape(base)
     assert 4.0 <= encoder_macs(base.shape) / encoder_macs(shape) < 4.03
     assert shape.embedding_rank == (192 if rank < 1 else None)
-    assert CostEff(mac_ratio=4.0, rank=rank).settled(base).shape(base) == shape
+    assert CostEff(mac_ratio=4.0, rank=rank).resolved(base).shape(base) == shape
 
 
 def test_unreachable_ratio_is_refused(micro: Backbone) -> None:
     """A ratio that width cannot reach is refused."""
     with pytest.raises(HarnessError) as caught:
-        CostEff(parameter_ratio=1000).settled(micro)
+        CostEff(parameter_ratio=1000).resolved(micro)
     assert_says(caught, "micro", 1000)
 
 

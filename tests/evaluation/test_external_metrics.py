@@ -12,10 +12,10 @@ from support.custom_tasks import reviews, write_csv, write_task
 from support.messages import assert_says
 
 from harness.errors import HarnessError
-from harness.evaluation.external_metrics import MetricCode, code_score, load_metric
+from harness.evaluation.external_metrics import ExternalMetric, external_score, load_external_metric
 from harness.store.results import ResultsStore
 
-CODE = MetricCode("evaluate:wer", "")
+CODE = ExternalMetric("evaluate:wer", "")
 
 
 class Library:
@@ -37,10 +37,10 @@ ANSWERS, LABELS = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0])
 def test_classes_are_given_as_integers() -> None:
     """Classes are given as whole numbers, and the score is taken by its name."""
     library = Library({"wer": np.float64(0.25), "other": 3})
-    assert code_score(CODE, library, ANSWERS, LABELS, whole=True) == 0.25
+    assert external_score(CODE, library, ANSWERS, LABELS, whole=True) == 0.25
     assert library.given == [[1, 0, 1], [1, 1, 1]]
     assert all(type(value) is int for values in library.given for value in values)
-    assert code_score(CODE, Library({"anything": 2}), ANSWERS, LABELS, whole=True) == 2.0
+    assert external_score(CODE, Library({"anything": 2}), ANSWERS, LABELS, whole=True) == 2.0
 
 
 def test_integer_metric_refuses_regression() -> None:
@@ -48,10 +48,10 @@ def test_integer_metric_refuses_regression() -> None:
 
     The library's features would turn .9 into 0 without a word."""
     with pytest.raises(HarnessError) as caught:
-        code_score(CODE, Library({"wer": 1.0}), ANSWERS / 2, LABELS, whole=False)
+        external_score(CODE, Library({"wer": 1.0}), ANSWERS / 2, LABELS, whole=False)
     assert_says(caught, "evaluate:wer", "int64")
     library = Library({"wer": 1.0}, "Value('float32')")
-    code_score(CODE, library, ANSWERS / 2, LABELS, whole=False)
+    external_score(CODE, library, ANSWERS / 2, LABELS, whole=False)
     assert library.given[0] == [0.5, 0.0, 0.5]
 
 
@@ -61,7 +61,7 @@ def test_integer_metric_refuses_regression() -> None:
 def test_only_one_finite_score_is_taken(found: dict[str, object]) -> None:
     """Anything but one finite number is refused."""
     with pytest.raises(HarnessError) as error:
-        code_score(CODE, Library(found), ANSWERS, LABELS, whole=True)
+        external_score(CODE, Library(found), ANSWERS, LABELS, whole=True)
     assert_says(error, "evaluate:wer", found)
 
 
@@ -88,7 +88,7 @@ def test_folder_named_like_metric_never_runs(
     (tmp_path / "glue").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HarnessError) as caught:
-        load_metric(MetricCode("evaluate:glue", ""), tmp_path)
+        load_external_metric(ExternalMetric("evaluate:glue", ""), tmp_path)
     assert_says(caught, "evaluate:glue", "./glue", "evaluate:./glue")
 
 
@@ -96,7 +96,7 @@ def test_unloadable_metric_is_one_line(tmp_path: Path, library: Callable[[str], 
     """A metric that cannot be loaded is one line."""
     library("raise FileNotFoundError('no module script\\nat all')")
     with pytest.raises(HarnessError) as error:
-        load_metric(CODE, tmp_path)
+        load_external_metric(CODE, tmp_path)
     assert "at all" not in assert_says(error, "evaluate:wer", "no module script")
 
 
@@ -105,7 +105,7 @@ def test_missing_dependency_is_one_line(tmp_path: Path, library: Callable[[str],
     library("pass")
     (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
     with pytest.raises(HarnessError) as caught:
-        load_metric(CODE, tmp_path)
+        load_external_metric(CODE, tmp_path)
     assert_says(caught, "evaluate:wer", "a_library_that_is_not_there")
 
 

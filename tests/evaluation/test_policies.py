@@ -60,7 +60,11 @@ def first_exit_past_the_cut(
         ]
         exits.append(
             next(
-                (index for index, score in enumerate(seen) if score > policy.cut(threshold)),
+                (
+                    index
+                    for index, score in enumerate(seen)
+                    if score > policy.score_threshold(threshold)
+                ),
                 len(logits) - 1,
             )
         )
@@ -100,7 +104,7 @@ def test_saturated_logits_score_and_leave(top: float) -> None:
     for policy, threshold in ((Entropy(), 1e-9), (Confidence(), 0.999_999)):
         scores = policy.score(logits)
         assert np.isfinite(scores).all()
-        assert (scores > policy.cut(threshold)).all()
+        assert (scores > policy.score_threshold(threshold)).all()
     np.testing.assert_array_equal(Entropy().score(logits), 0.0)
     np.testing.assert_array_equal(Confidence().score(logits), 1.0)
 
@@ -203,9 +207,9 @@ def test_rows_decide_whatever_the_batch(name: str, threshold: float) -> None:
     reversed_ = exit_scores(policy, logits[:, ::-1])[:, ::-1]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
     np.testing.assert_allclose(together, reversed_, rtol=0, atol=1e-14)
-    left = (together > policy.cut(threshold)).any(0)
+    left = (together > policy.score_threshold(threshold)).any(0)
     assert 0 < left.sum() < 60
-    np.testing.assert_array_equal(left, (alone > policy.cut(threshold)).any(0))
+    np.testing.assert_array_equal(left, (alone > policy.score_threshold(threshold)).any(0))
 
 
 def test_exit_scores_skip_last_exit() -> None:
@@ -257,7 +261,7 @@ def test_unknown_policy_lists_known_ones() -> None:
 def test_out_of_range_threshold_is_refused(policy: Policy, threshold: float) -> None:
     """A threshold out of range is refused."""
     with pytest.raises(HarnessError) as caught:
-        policy.cut(threshold)
+        policy.score_threshold(threshold)
     assert_says(
         caught,
         policy.name,
@@ -269,11 +273,11 @@ def test_out_of_range_threshold_is_refused(policy: Policy, threshold: float) -> 
 def test_range_ends_are_allowed_thresholds() -> None:
     """Thresholds at the ends of the range are allowed."""
     logits = random_trace(8, (1,)).logits
-    assert not (Entropy().score(logits) > Entropy().cut(0.0)).any()
-    assert (Entropy().score(logits) > Entropy().cut(0.7)).all(), "ln 2 = 0.693"
-    assert (Confidence().score(logits) > Confidence().cut(0.0)).all()
-    assert not (Confidence().score(logits) > Confidence().cut(1.0)).any()
-    assert Patience().cut(1) == 0
+    assert not (Entropy().score(logits) > Entropy().score_threshold(0.0)).any()
+    assert (Entropy().score(logits) > Entropy().score_threshold(0.7)).all(), "ln 2 = 0.693"
+    assert (Confidence().score(logits) > Confidence().score_threshold(0.0)).all()
+    assert not (Confidence().score(logits) > Confidence().score_threshold(1.0)).any()
+    assert Patience().score_threshold(1) == 0
 
 
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
@@ -282,7 +286,7 @@ def test_grid_spans_early_to_never(name: str, scale: float) -> None:
     """A grid runs from leaving early to never leaving early, in allowed thresholds."""
     policy = make_policy(Rule(name), 2)
     scores = exit_scores(policy, random_trace(9, (1, 2, 3, 4)).logits * np.float32(scale))
-    cuts = [policy.cut(float(threshold)) for threshold in policy.grid(scores, 10)]
+    cuts = [policy.score_threshold(float(threshold)) for threshold in policy.grid(scores, 10)]
     assert cuts == sorted(set(cuts))
     assert len(cuts) <= 12
     assert not (scores > cuts[-1]).any()

@@ -11,7 +11,7 @@ from harness.data.dataset import Split, Tokens
 from harness.evaluation.curves import leaving
 from harness.evaluation.policies import Confidence, Entropy, Patience, Policy, exit_scores
 from harness.evaluation.trace import Trace
-from harness.measure.inference import answer_early, collect
+from harness.measure.inference import collect, predict_early
 from harness.models.batches import collate
 from harness.models.multi_exit import Batch, MultiExitModel, State
 from harness.models.shapes import bert_shape
@@ -151,7 +151,7 @@ def test_early_exit_equals_offline_choice(
     trace = collect(model, dev, 16, CPU)
     reached = set()
     for threshold in _clear_thresholds(policy, trace):
-        answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
+        answers = predict_early(model, _all(dev), policy, policy.score_threshold(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
         np.testing.assert_allclose(
@@ -171,7 +171,7 @@ def test_regression_early_exit_equals_offline(dev: Split) -> None:
     policy = Patience(tolerance=float(changes[middle] + changes[middle + 1]) / 2)
     reached = set()
     for threshold in (1.0, 2.0, 3.0):
-        answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
+        answers = predict_early(model, _all(dev), policy, policy.score_threshold(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
         np.testing.assert_allclose(
@@ -197,7 +197,7 @@ def test_only_remaining_rows_enter_layers(
         layer.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
         for layer in model.layers
     ]
-    answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
+    answers = predict_early(model, _all(dev), policy, policy.score_threshold(threshold))
     for hook in hooks:
         hook.remove()
     left_after = trace.exit_layers[leaving(policy, trace.logits, np.array([threshold]))[0]]
@@ -234,7 +234,7 @@ def test_lowest_threshold_stops_at_first_exit(
         layer.register_forward_hook(lambda *_, index=index: ran.append(index))
         for index, layer in enumerate(model.layers)
     ]
-    answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
+    answers = predict_early(model, _all(dev), policy, policy.score_threshold(threshold))
     for hook in hooks:
         hook.remove()
     assert ran == [0]
@@ -250,7 +250,7 @@ def test_highest_threshold_reaches_last_exit(
     model: EncoderModel, dev: Split, policy: Policy, threshold: float
 ) -> None:
     """At the other end nobody leaves before the last exit."""
-    answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
+    answers = predict_early(model, _all(dev), policy, policy.score_threshold(threshold))
     assert set(answers.exits.tolist()) == {LAYERS - 1}
     with torch.no_grad():
         assert torch.equal(answers.logits, model(_all(dev)).logits[-1])
@@ -261,11 +261,11 @@ def test_each_row_decides_for_itself(model: EncoderModel, dev: Split, policy: Po
     threshold = _clear_thresholds(policy, collect(model, dev, 16, CPU))[
         0 if isinstance(policy, Patience) else 3
     ]
-    cut = policy.cut(threshold)
-    together = answer_early(model, _all(dev), policy, cut)
+    cut = policy.score_threshold(threshold)
+    together = predict_early(model, _all(dev), policy, cut)
     assert len(set(together.exits.tolist())) >= 2
     for rows in ([row] for row in range(len(dev))):
-        alone = answer_early(model, collate(dev.tokens, np.array(rows)), policy, cut)
+        alone = predict_early(model, collate(dev.tokens, np.array(rows)), policy, cut)
         assert alone.exits.tolist() == together.exits[rows].tolist()
         torch.testing.assert_close(alone.logits, together.logits[rows], atol=ROUNDING, rtol=0)
 
@@ -277,14 +277,14 @@ def test_saturated_logits_leave_first(dev: Split) -> None:
     with torch.no_grad():
         margin = model(_all(dev)).logits[0].diff(dim=-1).abs()
     assert margin.min() > 200
-    answers = answer_early(model, _all(dev), Entropy(), Entropy().cut(0.01))
+    answers = predict_early(model, _all(dev), Entropy(), Entropy().score_threshold(0.01))
     assert set(answers.exits.tolist()) == {0}
 
 
 def test_single_exit_model_predicts_there(dev: Split) -> None:
     """A model with one exit predicts there."""
     model = _spread((None,) * (LAYERS - 1) + ("dense",))
-    answers = answer_early(model, _all(dev), Entropy(), Entropy().cut(10.0))
+    answers = predict_early(model, _all(dev), Entropy(), Entropy().score_threshold(10.0))
     assert set(answers.exits.tolist()) == {0}
     with torch.no_grad():
         assert torch.equal(answers.logits, model(_all(dev)).logits[-1])
@@ -310,7 +310,7 @@ def test_lookback_exits_see_remaining_rows(dev: Split) -> None:
     trace = collect(model, dev, 16, CPU)
     policy = Entropy()
     for threshold in _clear_thresholds(policy, trace):
-        answers = answer_early(model, _all(dev), policy, policy.cut(threshold))
+        answers = predict_early(model, _all(dev), policy, policy.score_threshold(threshold))
         (offline,) = leaving(policy, trace.logits, np.array([threshold]))
         assert answers.exits.tolist() == offline.tolist()
         np.testing.assert_allclose(

@@ -29,7 +29,7 @@ from harness.evaluation.policies import Confidence, Entropy, Patience, Policy
 from harness.evaluation.trace import Floats
 from harness.files.typed_json import from_json
 from harness.measure import latency
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.measure.latency import (
     LatencyJob,
     LatencySamples,
@@ -78,7 +78,7 @@ def test_path_pays_decisions_then_leaves(
     for place in range(len(model.exit_layers)):
         counting = Counting(policy, [])
         leave: Policy = latency._LeaveAt(counting, place + 1)
-        assert answer_early(model, batch, leave, 0.0).exits.tolist() == [place] * 6
+        assert predict_early(model, batch, leave, 0.0).exits.tolist() == [place] * 6
         last = place == len(model.exit_layers) - 1
         assert counting.asked == list(range(1, place + 1 if last else place + 2))
 
@@ -282,7 +282,7 @@ def test_child_rounds_advance_progress(job: LatencyJob) -> None:
 
     class Told(Progress):
         @contextmanager
-        def work(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
+        def track(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
             began.append((figures(label), steps))
             yield lambda note="": notes.append(note)
 
@@ -297,7 +297,7 @@ def test_waiting_timing_is_announced(job: LatencyJob) -> None:
     said, lines = threading.Event(), []
 
     class Told(Progress):
-        def say(self, line: str) -> None:
+        def info(self, line: str) -> None:
             lines.append(line)
             said.set()
 

@@ -206,7 +206,7 @@ def test_noisy_timing_is_reported() -> None:
     said: list[str] = []
 
     class Told(Progress):
-        def say(self, line: str) -> None:
+        def info(self, line: str) -> None:
             said.append(line)
 
     steady, disturbed = (4.0, 4.4, 4.8), (4.0, 5.0, 8.0)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from harness.cli.output import flops_table
 from harness.evaluation.policies import Entropy, exit_scores
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.measure.macs import count_macs, piece_costs
 from harness.models.backbones import Pooling
 from harness.models.multi_exit import Batch, LayerContext, MultiExitModel, State
@@ -51,7 +51,7 @@ def _last(shape: EncoderShape, head: Head = "dense") -> tuple[Head | None, ...]:
 def _live_flops(model: MultiExitModel, batch: Batch, cut: float) -> tuple[int, list[int]]:
     """FLOPs of a run in which rows leave, by torch's counter, and the exit of each row."""
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        answers = answer_early(model, batch, Entropy(), cut)
+        answers = predict_early(model, batch, Entropy(), cut)
     return counter.get_total_flops(), answers.exits.tolist()
 
 

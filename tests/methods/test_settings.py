@@ -351,7 +351,7 @@ def test_methods_of_table_differ() -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbone) -> None:
     """An untrained model predicts for a classification and for a regression."""
-    model = load_method(name).untrained(micro, TASKS[task]).eval()
+    model = load_method(name).build(micro, TASKS[task]).eval()
     batch = collate(
         micro.encode([("anna was happy", "anna smiled"), ("ben", "ben sang")], 16), np.arange(2)
     )
@@ -367,9 +367,7 @@ def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbo
 def test_policy_means_several_exits(name: str, micro: Backbone) -> None:
     """A method with a policy has several exits, and one without has one."""
     method = load_method(name)
-    assert (len(method.untrained(micro, TASKS["rte"]).exit_layers) > 1) == (
-        method.policy is not None
-    )
+    assert (len(method.build(micro, TASKS["rte"]).exit_layers) > 1) == (method.policy is not None)
 
 
 def method_classes(method: Method) -> set[type]:
@@ -421,12 +419,12 @@ def test_changed_settings_are_those_set_by_hand() -> None:
     backbone = BACKBONES["tiny"]
     for name in METHODS:
         if name != CHECKPOINT:
-            assert changed_settings(name, load_method(name).settled(backbone), backbone) == {}
+            assert changed_settings(name, load_method(name).resolved(backbone), backbone) == {}
     chosen = configure(
         ["costeff", "deebert"], [parse_setting("all.epochs=7"), parse_setting("costeff.effort=0.3")]
     )
     own = [
-        changed_settings(name, method.settled(backbone), backbone)
+        changed_settings(name, method.resolved(backbone), backbone)
         for name, method in chosen.items()
     ]
     assert own == [{"effort": 0.3, "teacher.epochs": 7}, {"epochs": 7, "teacher.epochs": 7}]
@@ -434,7 +432,7 @@ def test_changed_settings_are_those_set_by_hand() -> None:
 
 def test_changed_settings_depend_on_the_backbone() -> None:
     """What a backbone brings with it is the method's own; another backbone's value is not, and a list stands for a tuple."""
-    method = load_method("costeff").settled(BACKBONES["minilm"])
+    method = load_method("costeff").resolved(BACKBONES["minilm"])
     assert changed_settings("costeff", method, BACKBONES["minilm"]) == {}
     other = changed_settings("costeff", method, BACKBONES["tiny"])
     assert (other["pooling"], other["learning_rates"]) == ("mean", [5e-5, 1e-4, 2e-4])
@@ -443,7 +441,7 @@ def test_changed_settings_depend_on_the_backbone() -> None:
 def test_changed_settings_of_a_method_that_needs_them() -> None:
     """On a backbone whose embedding is factorised already CostEff runs with a setting alone: the others are still compared."""
     backbone = replace(BACKBONES["tiny"], shape=replace(BACKBONES["tiny"].shape, embedding_size=32))
-    method = configure(["costeff"], [parse_setting("costeff.rank=1")])["costeff"].settled(backbone)
+    method = configure(["costeff"], [parse_setting("costeff.rank=1")])["costeff"].resolved(backbone)
     changed = changed_settings("costeff", method, backbone)
     assert changed["rank"] == 1
     assert "heads" not in changed

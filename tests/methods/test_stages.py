@@ -26,7 +26,7 @@ from harness.data.loading import load_data
 from harness.data.tasks import TASKS
 from harness.methods.compute import Compute
 from harness.methods.registry import load_method, model_format
-from harness.methods.stages import Fitted, FittedStage, Work, seed_all
+from harness.methods.stages import FitContext, Fitted, FittedStage, seed_all
 from harness.models.backbones import Backbone
 from harness.models.shapes import bert_shape
 from harness.progress import Progress
@@ -41,9 +41,11 @@ class Redrawing(Drawing):
     revision: ClassVar[int] = 2
 
 
-def test_second_call_reuses_the_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_second_call_reuses_the_stage(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A second call reuses the stage without fitting."""
-    first, second = (work.fitted(Drawing(), few_rows, micro) for _ in range(2))
+    first, second = (context.fitted(Drawing(), few_rows, micro) for _ in range(2))
     assert len(Drawing.calls) == 1
     assert (first.reused, second.reused) == (False, True)
     assert first.key == second.key
@@ -52,9 +54,11 @@ def test_second_call_reuses_the_stage(work: Work, few_rows: TaskData, micro: Bac
     assert not second.model.training
 
 
-def test_stage_keeps_its_training_report(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_stage_keeps_its_training_report(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A stage keeps what its training told."""
-    report = work.fitted(Drawing(), few_rows, micro).stored.report
+    report = context.fitted(Drawing(), few_rows, micro).stored.report
     assert (report.name, report.rows, report.steps, report.seconds, report.final_loss) == (
         "drawing",
         48,
@@ -63,14 +67,16 @@ def test_stage_keeps_its_training_report(work: Work, few_rows: TaskData, micro: 
         0.25,
     )
     assert (report.selection, report.best_epoch) == ((0.5, 0.75), 2)
-    assert report.key == work.key(Drawing(), few_rows, micro, ())
+    assert report.key == context.key(Drawing(), few_rows, micro, ())
 
 
-def test_stage_leaves_only_its_folder(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_stage_leaves_only_its_folder(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A stage leaves its folder and nothing else."""
-    fitted = work.fitted(Drawing(), few_rows, micro)
-    assert fitted.folder == work.cache / "stages" / fitted.key
-    assert stage_folders(work.cache) == [fitted.key]
+    fitted = context.fitted(Drawing(), few_rows, micro)
+    assert fitted.folder == context.cache / "stages" / fitted.key
+    assert stage_folders(context.cache) == [fitted.key]
     assert sorted(path.name for path in fitted.folder.iterdir()) == [
         "model",
         "stage.json",
@@ -90,7 +96,10 @@ def _other_rows(data: TaskData) -> TaskData:
 
 
 KEY_CHANGES: dict[
-    str, Callable[[Work, Drawing, TaskData, Backbone], tuple[Work, Drawing, TaskData, Backbone]]
+    str,
+    Callable[
+        [FitContext, Drawing, TaskData, Backbone], tuple[FitContext, Drawing, TaskData, Backbone]
+    ],
 ] = {
     "settings": lambda w, s, d, b: (w, replace(s, setting=0.25), d, b),
     "name": lambda w, s, d, b: (w, replace(s, name="other"), d, b),
@@ -131,60 +140,70 @@ KEY_CHANGES: dict[
 
 @pytest.mark.parametrize("what", KEY_CHANGES)
 def test_key_changes_with_each_input(
-    work: Work, few_rows: TaskData, micro: Backbone, what: str
+    context: FitContext, few_rows: TaskData, micro: Backbone, what: str
 ) -> None:
     """The key changes with everything that a result depends on."""
     stage = Drawing()
-    other_work, other_stage, data, backbone = KEY_CHANGES[what](work, stage, few_rows, micro)
-    assert other_work.key(other_stage, data, backbone, ()) != work.key(stage, few_rows, micro, ())
+    other_work, other_stage, data, backbone = KEY_CHANGES[what](context, stage, few_rows, micro)
+    assert other_work.key(other_stage, data, backbone, ()) != context.key(
+        stage, few_rows, micro, ()
+    )
 
 
-def test_key_changes_with_parents_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_key_changes_with_parents_order(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The key changes with the parents and their order."""
-    one, two = (work.fitted(Drawing(setting), few_rows, micro) for setting in (1.0, 2.0))
+    one, two = (context.fitted(Drawing(setting), few_rows, micro) for setting in (1.0, 2.0))
     keys = [
-        work.key(Drawing(), few_rows, micro, parents)
+        context.key(Drawing(), few_rows, micro, parents)
         for parents in ((), (one,), (two,), (one, two), (two, one))
     ]
     assert len(set(keys)) == 5
 
 
-def test_key_ignores_irrelevant_inputs(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_key_ignores_irrelevant_inputs(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The key does not change with what has no part in the result."""
-    key = work.key(Drawing(), few_rows, micro, ())
+    key = context.key(Drawing(), few_rows, micro, ())
     elsewhere = replace(
-        work,
-        cache=work.cache / "elsewhere",
+        context,
+        cache=context.cache / "elsewhere",
         label="another cell",
-        compute=replace(work.compute, tracker="tensorboard"),
+        compute=replace(context.compute, tracker="tensorboard"),
     )
     renamed = replace(micro, name="other", learning_rates=(1.0,), epochs=9, licence="other")
     assert elsewhere.key(Drawing(), few_rows, renamed, ()) == key
     unlabelled = replace(few_rows, dev=replace(few_rows.dev, labels=np.full(48, np.nan)))
-    assert work.key(Drawing(), unlabelled, micro, ()) == key
+    assert context.key(Drawing(), unlabelled, micro, ()) == key
 
 
 @pytest.mark.parametrize("length", [8, 32, 64])
 def test_key_ignores_earlier_encoding(
-    work: Work, few_rows: TaskData, micro: Backbone, length: int
+    context: FitContext, few_rows: TaskData, micro: Backbone, length: int
 ) -> None:
     """The key does not change with what the backbone encoded before."""
     fresh, used = replace(micro), replace(micro)
     used.encode([("a film", "a book")], length)
-    assert work.key(Drawing(), few_rows, used, ()) == work.key(Drawing(), few_rows, fresh, ())
+    assert context.key(Drawing(), few_rows, used, ()) == context.key(Drawing(), few_rows, fresh, ())
 
 
-def test_reloaded_data_gives_same_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_reloaded_data_gives_same_key(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The same data loaded again gives the same key."""
     again = load_data(TASKS["demo-pair"], None, limit=48).encoded(micro.encode, 32)
-    assert work.key(Drawing(), again, micro, ()) == work.key(Drawing(), few_rows, micro, ())
+    assert context.key(Drawing(), again, micro, ()) == context.key(Drawing(), few_rows, micro, ())
 
 
-def test_stage_seeds_itself_from_key(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_stage_seeds_itself_from_key(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A stage is seeded from the run's seed and its own key."""
     fits = [
         at.fitted(Drawing(setting), few_rows, micro)
-        for at in (work, work.at_seed(2))
+        for at in (context, context.at_seed(2))
         for setting in (1.0, 2.0)
     ]
     assert len({call.run.seed for call in Drawing.calls}) == 4
@@ -206,12 +225,12 @@ def test_seeding_fixes_every_generator() -> None:
 
 
 def test_result_ignores_earlier_draws(
-    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+    context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
     """A result does not depend on what was drawn before it."""
-    first = work.fitted(Drawing(), few_rows, micro)
+    first = context.fitted(Drawing(), few_rows, micro)
     torch.rand(17)
-    other = replace(work, cache=tmp_path / "other")
+    other = replace(context, cache=tmp_path / "other")
     other.fitted(Drawing(9.0), few_rows, micro)
     assert same_weights(
         weights_of(first.model), weights_of(other.fitted(Drawing(), few_rows, micro).model)
@@ -219,15 +238,19 @@ def test_result_ignores_earlier_draws(
 
 
 def _fits_of(
-    methods: tuple[str, ...], work: Work, data: TaskData, backbone: Backbone
+    methods: tuple[str, ...], context: FitContext, data: TaskData, backbone: Backbone
 ) -> dict[str, Fitted]:
-    return {name: load_method(name).fit(data, backbone, work) for name in methods}
+    return {name: load_method(name).fit(data, backbone, context) for name in methods}
 
 
-def test_results_ignore_method_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_results_ignore_method_order(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """Results do not depend on the order of methods or on the cache."""
     caches = {
-        order: _fits_of(order, replace(work, cache=work.cache / "-".join(order)), few_rows, micro)
+        order: _fits_of(
+            order, replace(context, cache=context.cache / "-".join(order)), few_rows, micro
+        )
         for order in (("bert", "deebert", "pabee"), ("pabee", "deebert", "bert"), ("deebert",))
     }
     reference = caches["bert", "deebert", "pabee"]
@@ -240,24 +263,28 @@ def test_results_ignore_method_order(work: Work, few_rows: TaskData, micro: Back
             ), (order, name)
 
 
-def test_methods_share_common_stages(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_methods_share_common_stages(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """Methods share the stages that they have in common."""
     bert, deebert, pabee = (
-        method.fit(few_rows, micro, work).stage
+        method.fit(few_rows, micro, context).stage
         for method in (Bert(), DeeBert(learning_rates=(1e-3,)), Pabee())
     )
     assert [use.report.name for use in deebert.uses()] == ["fine-tune", "deebert-exits"]
     assert [use.reused for use in deebert.uses()] == [True, False]
     assert deebert.uses()[0].report == bert.stored.report
     assert [use.report.name for use in pabee.uses()] == ["pabee-joint"]
-    assert len(stage_folders(work.cache)) == 3
+    assert len(stage_folders(context.cache)) == 3
 
 
-def test_parents_are_copied_for_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_parents_are_copied_for_stage(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """Parents reach a stage as copies of its own."""
-    first = work.fitted(Drawing(1.0), few_rows, micro)
+    first = context.fitted(Drawing(1.0), few_rows, micro)
     model = first.model
-    last = work.fitted(Drawing(2.0), few_rows, micro, (first,))
+    last = context.fitted(Drawing(2.0), few_rows, micro, (first,))
     ((parent,),) = (call.parents for call in Drawing.calls if call.parents)
     assert parent is not model
     assert same_weights(weights_of(model), weights_of(parent))
@@ -267,21 +294,25 @@ def test_parents_are_copied_for_stage(work: Work, few_rows: TaskData, micro: Bac
     assert last.parents == (first,)
 
 
-def test_uses_list_stages_in_order(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_uses_list_stages_in_order(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The uses list every stage once, in the order in which they ran."""
-    root = work.fitted(Drawing(1.0, "root"), few_rows, micro)
+    root = context.fitted(Drawing(1.0, "root"), few_rows, micro)
     left, right = (
-        work.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right")
+        context.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right")
     )
-    last = work.fitted(Drawing(3.0, "last"), few_rows, micro, (left, right))
+    last = context.fitted(Drawing(3.0, "last"), few_rows, micro, (left, right))
     assert [use.report.name for use in last.uses()] == ["root", "left", "right", "last"]
     assert last.uses()[-1] == StageUse(last.stored.report, reused=False)
 
 
-def test_weights_come_from_first_stage(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_weights_come_from_first_stage(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """The weights are those that the first stage loaded."""
-    root = work.fitted(Drawing(1.0), few_rows, micro)
-    last = work.fitted(Drawing(2.0), few_rows, micro, (root,))
+    root = context.fitted(Drawing(1.0), few_rows, micro)
+    last = context.fitted(Drawing(2.0), few_rows, micro, (root,))
     assert last.stored.weights is None
     assert last.weights() == root.weights() == WeightsReport(3, ("left",), ("fresh",))
 
@@ -298,8 +329,10 @@ class Setting:
         shape = bert_shape(3, 8, 1, 8, vocabulary=len(demo.demo_vocabulary()), positions=64)
         backbone = Backbone("own", shape, "mean", "random", "none", (1e-3,))
         data = load_data(TASKS["demo-pair"], None, limit=4).encoded(backbone.encode, 16)
-        work = Work(1, Compute(CPU, "float32", 1, self.progress), self.cache, model_format())
-        return work.fitted(self.stage, data, backbone)
+        context = FitContext(
+            1, Compute(CPU, "float32", 1, self.progress), self.cache, model_format()
+        )
+        return context.fitted(self.stage, data, backbone)
 
 
 def fit_in_a_child(cache: str, touch: str, until: str) -> None:
@@ -314,7 +347,7 @@ def test_second_process_waits_for_stage(tmp_path: Path) -> None:
     started, waited, said = tmp_path / "started", tmp_path / "waited", []
 
     class Told(Progress):
-        def say(self, line: str) -> None:
+        def info(self, line: str) -> None:
             said.append(line)
             waited.touch()
 

@@ -17,7 +17,7 @@ from harness.data.dataset import TaskData
 from harness.errors import ExitCode, IncompleteError
 from harness.methods import stages
 from harness.methods.registry import model_format
-from harness.methods.stages import FreshFit, StageRun, Work
+from harness.methods.stages import FitContext, FreshFit, StageRun
 from harness.models.backbones import Backbone
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import bert_shape
@@ -35,19 +35,19 @@ class Failing(Drawing):
 
 
 def test_full_disk_stops_a_stage(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk stops a stage before it begins."""
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     with pytest.raises(IncompleteError) as caught:
-        work.fitted(Drawing(), few_rows, micro)
+        context.fitted(Drawing(), few_rows, micro)
     assert_says(caught, "0.1", "0.3", "--cache-dir", code=ExitCode.INCOMPLETE)
     assert Drawing.calls == []
-    assert stage_folders(work.cache) == []
+    assert stage_folders(context.cache) == []
 
 
 def test_needed_room_follows_backbone_size(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Room is asked for two states and the model of a large backbone.
 
@@ -59,21 +59,21 @@ def test_needed_room_follows_backbone_size(
             stages.shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free)
         )
         with pytest.raises(IncompleteError) as caught:
-            work.fitted(Drawing(), few_rows, base)
+            context.fitted(Drawing(), few_rows, base)
         assert_says(caught, f"{free / 1e9:.1f}", "4.2", "--cache-dir", code=ExitCode.INCOMPLETE)
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_172_000_000))
-    work._check_disk(base)
+    context._check_disk(base)
 
 
 def test_training_writes_within_needed_room(
-    work: Work, few_rows: TaskData, micro: Backbone, tmp_path: Path
+    context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
     """A training writes no more than the disk is asked for.
 
     A state holds four models; two states and the fitted model are what `MODELS_WRITTEN` counts."""
     (schedule,) = Bert(epochs=1).schedules(micro)
     small = replace(micro, shape=bert_shape(2, 128, 4, 512, micro.shape.vocabulary, 64))
-    run = StageRun(work.compute, "", "fine-tune", 1, tmp_path)
+    run = StageRun(context.compute, "", "fine-tune", 1, tmp_path)
     fresh = FineTune("fine-tune", (None, "plain"), (1.0,), schedule).fit((), few_rows, small, run)
     state, model = (tmp_path / "train.pt").stat().st_size, 4 * fresh.model.parameter_count()
     assert state / model == pytest.approx(4, abs=0.1)
@@ -81,29 +81,33 @@ def test_training_writes_within_needed_room(
 
 
 def test_full_disk_allows_stage_reuse(
-    work: Work, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk does not keep a finished stage from being reused."""
-    work.fitted(Drawing(), few_rows, micro)
+    context.fitted(Drawing(), few_rows, micro)
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
-    assert work.fitted(Drawing(), few_rows, micro).reused
+    assert context.fitted(Drawing(), few_rows, micro).reused
 
 
-def test_failed_stage_keeps_its_state(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_failed_stage_keeps_its_state(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A stage that fails leaves no folder, and its state for the next try."""
-    key = work.key(Failing(), few_rows, micro, ())
-    assert key == work.key(Drawing(), few_rows, micro, ())
+    key = context.key(Failing(), few_rows, micro, ())
+    assert key == context.key(Drawing(), few_rows, micro, ())
     with pytest.raises(ValueError, match="half way"):
-        work.fitted(Failing(), few_rows, micro)
-    assert not (work.cache / "stages" / key).exists()
+        context.fitted(Failing(), few_rows, micro)
+    assert not (context.cache / "stages" / key).exists()
     assert (Drawing.calls[0].run.scratch / "state").is_file()
-    fitted = work.fitted(Drawing(), few_rows, micro)
+    fitted = context.fitted(Drawing(), few_rows, micro)
     assert not fitted.reused
     assert Drawing.calls[1].run.scratch == Drawing.calls[0].run.scratch
-    assert stage_folders(work.cache) == [key]
+    assert stage_folders(context.cache) == [key]
 
 
-def test_unwritable_model_leaves_no_folder(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_unwritable_model_leaves_no_folder(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A stage whose model cannot be written leaves no folder."""
 
     def full(model: MultiExitModel, folder: Path) -> None:
@@ -112,35 +116,41 @@ def test_unwritable_model_leaves_no_folder(work: Work, few_rows: TaskData, micro
 
     formats = SimpleNamespace(save_model=full, load_model=model_format().load_model)
     with pytest.raises(OSError, match="the system's words"):
-        replace(work, formats=formats).fitted(Drawing(), few_rows, micro)
-    assert not (work.cache / "stages" / work.key(Drawing(), few_rows, micro, ())).exists()
-    assert not work.fitted(Drawing(), few_rows, micro).reused
+        replace(context, formats=formats).fitted(Drawing(), few_rows, micro)
+    assert not (context.cache / "stages" / context.key(Drawing(), few_rows, micro, ())).exists()
+    assert not context.fitted(Drawing(), few_rows, micro).reused
 
 
-def test_damaged_stage_report_is_named(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_damaged_stage_report_is_named(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A damaged report of a stage is incomplete and named."""
-    fitted = work.fitted(Drawing(), few_rows, micro)
+    fitted = context.fitted(Drawing(), few_rows, micro)
     (fitted.folder / "stage.json").write_text("{")
     with pytest.raises(IncompleteError) as caught:
-        work.fitted(Drawing(), few_rows, micro)
+        context.fitted(Drawing(), few_rows, micro)
     assert_says(caught, fitted.key, code=ExitCode.INCOMPLETE)
 
 
-def test_missing_stage_model_is_incomplete(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_missing_stage_model_is_incomplete(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A stage whose model is gone is incomplete."""
-    fitted = work.fitted(Drawing(), few_rows, micro)
+    fitted = context.fitted(Drawing(), few_rows, micro)
     (fitted.model_folder / "model.safetensors").unlink()
     with pytest.raises(IncompleteError) as caught:
         _ = fitted.model
     assert_says(caught, fitted.key, code=ExitCode.INCOMPLETE)
 
 
-def test_cache_may_be_deleted_anytime(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_cache_may_be_deleted_anytime(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A cache may be deleted at any time."""
-    first = work.fitted(Drawing(), few_rows, micro)
+    first = context.fitted(Drawing(), few_rows, micro)
     model = first.model
-    shutil.rmtree(work.cache)
-    again = work.fitted(Drawing(), few_rows, micro)
+    shutil.rmtree(context.cache)
+    again = context.fitted(Drawing(), few_rows, micro)
     assert not again.reused
     assert same_weights(weights_of(again.model), weights_of(model))
 
@@ -154,14 +164,16 @@ class Diverging(Drawing):
         raise stages.DivergedError("drawing: the stage's words")
 
 
-def test_diverged_stage_is_remembered(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_diverged_stage_is_remembered(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A diverged stage is remembered and leaves nothing else."""
     for _ in range(2):
-        assert work.tried(Diverging(), few_rows, micro) is None
+        assert context.tried(Diverging(), few_rows, micro) is None
         with pytest.raises(stages.DivergedError, match="the stage's words"):
-            work.fitted(Diverging(), few_rows, micro)
+            context.fitted(Diverging(), few_rows, micro)
     assert len(Drawing.calls) == 1
-    folder = work.cache / "stages" / work.key(Diverging(), few_rows, micro, ())
+    folder = context.cache / "stages" / context.key(Diverging(), few_rows, micro, ())
     assert [path.name for path in folder.iterdir()] == ["diverged"]
     assert sorted(path.name for path in folder.parent.iterdir()) == [
         folder.name,
@@ -169,28 +181,32 @@ def test_diverged_stage_is_remembered(work: Work, few_rows: TaskData, micro: Bac
     ]
 
 
-def test_used_model_is_never_dropped(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_used_model_is_never_dropped(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """A model that some run uses is not dropped.
 
     A search tries a stage, another run then uses its model: the end of the search must not take it
     away."""
-    tried = work.tried(Drawing(), few_rows, micro)
-    used = work.fitted(Drawing(), few_rows, micro)
+    tried = context.tried(Drawing(), few_rows, micro)
+    used = context.fitted(Drawing(), few_rows, micro)
     assert tried is not None
     tried.drop_model()
     assert used.model_folder.is_dir()
 
 
-def test_dropped_model_keeps_its_report(work: Work, few_rows: TaskData, micro: Backbone) -> None:
+def test_dropped_model_keeps_its_report(
+    context: FitContext, few_rows: TaskData, micro: Backbone
+) -> None:
     """Of a dropped model the report stays until somebody wants the model."""
-    tried = work.tried(Drawing(), few_rows, micro)
+    tried = context.tried(Drawing(), few_rows, micro)
     assert tried is not None
     tried.drop_model()
     assert [path.name for path in tried.folder.iterdir()] == ["stage.json"]
-    again = work.tried(Drawing(), few_rows, micro)
+    again = context.tried(Drawing(), few_rows, micro)
     assert again is not None
     assert again.reused
     assert len(Drawing.calls) == 1
-    wanted = work.fitted(Drawing(), few_rows, micro)
+    wanted = context.fitted(Drawing(), few_rows, micro)
     assert not wanted.reused
     assert wanted.model_folder.is_dir()

@@ -19,7 +19,7 @@ from transformers import (
     RobertaModel,
 )
 
-from baselines.distillation.stages import DistilAnswers
+from baselines.distillation.stages import PredictionDistillation
 from baselines.encoders.encoder import EncoderModel
 from baselines.encoders.tensor_names import NAMES
 from baselines.training.finetune import last_only, model_config
@@ -70,7 +70,7 @@ def test_parameters_match_closed_form(name: str) -> None:
     """The parameters of the table are those of the closed form and of the published models."""
     shape = BACKBONES[name].shape
     with torch.device("meta"):
-        model = load_method("bert").untrained(BACKBONES[name], TASKS["rte"])
+        model = load_method("bert").build(BACKBONES[name], TASKS["rte"])
     assert model.parameter_count() == closed_form(shape, 2)
     if name in PUBLISHED:
         assert closed_form(shape, 0) == PUBLISHED[name]
@@ -271,7 +271,7 @@ def test_macs_count_every_layer_run(name: str) -> None:
 def test_repeated_layers_are_one() -> None:
     """Layers that repeat are one, whatever their number."""
     with torch.device("meta"):
-        model = load_method("pabee").untrained(BACKBONES["albert-base-v2"], TASKS["rte"])
+        model = load_method("pabee").build(BACKBONES["albert-base-v2"], TASKS["rte"])
     whole, first = (model.truncated(layers).parameter_count() for layers in (12, 1))
     assert whole == first == 11_683_584 + 2 * 768 + 2
     assert len(set(model.layers)) == 1
@@ -302,7 +302,7 @@ def test_later_fields_hash_when_set() -> None:
     """Fields that came later are not hashed where they say nothing."""
     shape = BACKBONES["tiny"].shape
     assert json.dumps(hashed(shape)) == json.dumps(TINY)
-    stage = DistilAnswers(
+    stage = PredictionDistillation(
         "prediction", shape, "dense", 0.5, 1.0, None, Schedule(1, 16, 1e-3, 0.0, 0.01, 1.0, 1)
     )
     plain = asdict(stage.schedule)

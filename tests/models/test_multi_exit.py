@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from harness.evaluation.trace import Floats
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.models.backbones import Backbone
 from harness.models.multi_exit import Batch, LayerContext, MultiExitModel, State
 
@@ -275,7 +275,7 @@ def test_both_walks_hand_layers_the_context_of_the_rows_that_are_left() -> None:
     for layer in model.layers:
         layer.register_forward_pre_hook(lambda _, inputs: told.append(inputs[1]))
     model(BATCH)
-    answer_early(model, BATCH, SecondRowLeaves(), 0.5)
+    predict_early(model, BATCH, SecondRowLeaves(), 0.5)
     masks = [context.mask.tolist() for context in told]
     assert masks == [*[BATCH.mask.tolist()] * 3, [[True, True, True]]]
     assert [context.positions.tolist() for context in told] == [[[0, 1, 2]]] * 4

@@ -25,7 +25,7 @@ from support.synthetic import (
 from harness.analysis.operating_points import BUDGETS
 from harness.errors import ExitCode, IncompleteError
 from harness.evaluation.statistics import Mean
-from harness.records import STEADY, Quartiles
+from harness.records import STABLE_SPREAD, Quartiles
 from harness.report.document import CONSTANT, number
 from harness.report.overview import render
 from harness.store.results import ResultsStore
@@ -405,7 +405,7 @@ def test_caption_gives_clock_spread(tmp_path: Path) -> None:
     record = identified(replace(single("bert", 1), latency=replace(latency, path_ratio=unsteady)))
     text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
     assert names_in_order(prose_of(text), 20, 20, 1, "1.50", 10, 10, 32, "1.50")
-    assert not names_all(prose_of(text), STEADY)
+    assert not names_all(prose_of(text), STABLE_SPREAD)
     assert "?" not in text  # the row's own ratio is the static exit's, which was steady
     static = {"1": tuple(replace(ratio, q1=1.0, q3=1.4) for ratio in latency.reference_ratio["1"])}
     record = identified(
@@ -416,7 +416,7 @@ def test_caption_gives_clock_spread(tmp_path: Path) -> None:
     text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
     (table, *_) = tables(text)
     assert row_of(columns(table, MAIN), "bert")["latency_ratio"] == "? 1.25"
-    assert names_in_order(prose_of(text).replace("?", " QUESTION "), "QUESTION", STEADY)
+    assert names_in_order(prose_of(text).replace("?", " QUESTION "), "QUESTION", STABLE_SPREAD)
 
 
 def test_titles_tell_tables_apart(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from harness.files.typed_json import to_json
 from harness.methods.compute import Compute
 from harness.methods.registry import METHODS, model_format
 from harness.methods.settings import configure, parse_setting
-from harness.methods.stages import Work
+from harness.methods.stages import FitContext
 from harness.models.backbones import Backbone
 from harness.models.shapes import bert_shape
 from harness.records import RunRecord, StageReport, WeightsReport
@@ -99,7 +99,7 @@ def micro_backbone(folder: Path) -> Backbone:
     )
 
 
-def pinned_stages(case: str, work: Work) -> list[str]:
+def pinned_stages(case: str, context: FitContext) -> list[str]:
     """Name and key of every stage that a method fits, in their order. Nothing is trained: each stage is a random model, all scores are
     equal, so that the keys are the same on every processor."""
     name, *settings = shlex.split(case)
@@ -107,26 +107,31 @@ def pinned_stages(case: str, work: Work) -> list[str]:
     fitted: list[str] = []
 
     def pretend(
-        self: Work, stage: object, data: TaskData, backbone: Backbone, parents: object, folder: Path
+        self: FitContext,
+        stage: object,
+        data: TaskData,
+        backbone: Backbone,
+        parents: object,
+        folder: Path,
     ) -> None:
         fitted.append(f"{stage.name} {folder.name}")
         unfinished = unfinished_stage(folder)
         (unfinished / MODEL).mkdir(parents=True)
         torch.manual_seed(1)
-        model_format().save_model(BERT.untrained(backbone, TASKS["demo-pair"]), unfinished / MODEL)
+        model_format().save_model(BERT.build(backbone, TASKS["demo-pair"]), unfinished / MODEL)
         report = StageReport(1, 1, 0.0, 0.0, (0.0,), 1, stage.name, folder.name)
         (unfinished / STORED).write_text(
             to_json(Stored(report, WeightsReport(0, (), ()))), encoding="utf-8"
         )
         unfinished.replace(folder)
 
-    backbone = micro_backbone(work.cache / "backbone")
-    vectors = work.cache / "vectors.txt"
+    backbone = micro_backbone(context.cache / "backbone")
+    vectors = context.cache / "vectors.txt"
     vectors.write_text("good 1 0\ngreat 0.9 0.1\nhappy 0 1\nglad 0.1 0.9\n", encoding="utf-8")
     data = load_data(TASKS["demo-pair"], None, limit=48).encoded(backbone.encode, 32)
-    with patch.object(Work, "_fit", pretend):
-        method.settled(backbone).fit(
-            data, backbone, replace(work, corpus=Corpus(limit=40), vectors=vectors)
+    with patch.object(FitContext, "_fit", pretend):
+        method.resolved(backbone).fit(
+            data, backbone, replace(context, corpus=Corpus(limit=40), vectors=vectors)
         )
     return fitted
 
@@ -137,13 +142,13 @@ def main(glue: Path) -> None:
     stages = {}
     for case in CASES:
         with tempfile.TemporaryDirectory() as folder:
-            work = Work(
+            context = FitContext(
                 1,
                 Compute(torch.device("cpu"), "float32", threads=1),
                 Path(folder) / "cache",
                 model_format(),
             )
-            stages[case] = pinned_stages(case, work)
+            stages[case] = pinned_stages(case, context)
     PINNED_STAGES.write_text(json.dumps(stages, indent=1) + "\n", encoding="utf-8")
 
 

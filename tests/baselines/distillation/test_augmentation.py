@@ -32,7 +32,7 @@ from harness.data.dataset import Split, TaskData
 from harness.data.word_vectors import read_vectors
 from harness.errors import HarnessError
 from harness.methods.registry import model_format
-from harness.methods.stages import FittedStage, Work
+from harness.methods.stages import FitContext, FittedStage
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import AllExits, Batch
 from harness.store.stage_cache import Stored
@@ -112,12 +112,12 @@ class Watched(Fixed):
         return super().forward(batch)
 
 
-def test_one_word_is_masked_at_once(bert: Backbone, work: Work) -> None:
+def test_one_word_is_masked_at_once(bert: Backbone, context: FitContext) -> None:
     """The model is asked about one masked word at a time, and its best whole words are taken."""
     model = Watched(bert)
     places = [place for place in places_in("the film was good", bert) if place.piece is not None]
     assert (
-        by_words(places, model, bert, whole_words(bert, SEEN), 3, work)
+        by_words(places, model, bert, whole_words(bert, SEEN), 3, context)
         == [("good", "film", "the")] * 2
     )
     words = [[BERT_WORDS[id_] for id_ in row] for row in model.asked]
@@ -242,15 +242,19 @@ def test_pairs_change_and_keep_sources() -> None:
 
 
 @pytest.fixture
-def words(work: Work, micro: Backbone) -> Words:
-    return masked_lm(micro, 32, replace(work, corpus=Corpus(limit=40)))
+def words(context: FitContext, micro: Backbone) -> Words:
+    return masked_lm(micro, 32, replace(context, corpus=Corpus(limit=40)))
 
 
 def test_augmented_rows_are_made_once(
-    work: Work, few_rows: TaskData, micro: Backbone, words: Words, monkeypatch: pytest.MonkeyPatch
+    context: FitContext,
+    few_rows: TaskData,
+    micro: Backbone,
+    words: Words,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The task's rows and their copies are made once and kept."""
-    data = augmented(few_rows, micro, HOW, words, work)
+    data = augmented(few_rows, micro, HOW, words, context)
     assert 2 * len(few_rows.train) < len(data.train) <= 6 * len(few_rows.train)
     assert set(few_rows.train.texts) < set(data.train.texts)
     assert len(set(data.train.ids)) == len(data.train) == len(data.train.labels)
@@ -263,21 +267,21 @@ def test_augmented_rows_are_made_once(
     )
     assert data.fingerprint != few_rows.fingerprint
     monkeypatch.setattr(augmentation, "choices", lambda *_: pytest.fail("made again"))
-    again = augmented(few_rows, micro, HOW, words, work)
+    again = augmented(few_rows, micro, HOW, words, context)
     assert again.train.texts == data.train.texts
     assert again.fingerprint == data.fingerprint
-    assert [path.suffix for path in sorted((work.cache / "augmented").iterdir())] == [
+    assert [path.suffix for path in sorted((context.cache / "augmented").iterdir())] == [
         ".json",
         ".lock",
     ]
 
 
 def test_copies_keep_their_label(
-    work: Work, few_rows: TaskData, micro: Backbone, words: Words
+    context: FitContext, few_rows: TaskData, micro: Backbone, words: Words
 ) -> None:
     """Copies keep the label of their row."""
-    data = augmented(few_rows, micro, HOW, words, work)
-    (path,) = (work.cache / "augmented").glob("*.json")
+    data = augmented(few_rows, micro, HOW, words, context)
+    (path,) = (context.cache / "augmented").glob("*.json")
     sources = [source for source, _ in json.loads(path.read_text())]
     assert data.train.labels.tolist() == few_rows.train.labels[sources].tolist()
     assert sorted(set(sources)) == list(range(len(few_rows.train)))
@@ -285,17 +289,17 @@ def test_copies_keep_their_label(
 
 @pytest.mark.parametrize("change", [{"copies": 4}, {"replaced": 0.5}, {"candidates": 2}])
 def test_other_settings_make_other_rows(
-    work: Work, few_rows: TaskData, micro: Backbone, words: Words, change: dict[str, float]
+    context: FitContext, few_rows: TaskData, micro: Backbone, words: Words, change: dict[str, float]
 ) -> None:
     one, other = (
-        augmented(few_rows, micro, how, words, work) for how in (HOW, replace(HOW, **change))
+        augmented(few_rows, micro, how, words, context) for how in (HOW, replace(HOW, **change))
     )
     assert one.train.texts != other.train.texts
     assert one.fingerprint != other.fingerprint
 
 
 def test_vectors_file_replaces_own_embeddings(
-    work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
+    context: FitContext, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
 ) -> None:
     """A file of vectors takes the place of the backbone's own.
 
@@ -311,14 +315,14 @@ def test_vectors_file_replaces_own_embeddings(
     )
     path = tmp_path / "vectors.txt"
     path.write_text(f"zebra 1 0\n{seen[0]} 1 0.1\n", encoding="utf-8")
-    one = augmented(few_rows, micro, HOW, words, work)
-    other = augmented(few_rows, micro, HOW, words, replace(work, vectors=path))
+    one = augmented(few_rows, micro, HOW, words, context)
+    other = augmented(few_rows, micro, HOW, words, replace(context, vectors=path))
     assert not any("zebra" in text for row in one.train.texts for text in row)
     assert any("zebra" in text for row in other.train.texts for text in row)
 
 
 def test_vectors_of_other_language_are_refused(
-    work: Work, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
+    context: FitContext, few_rows: TaskData, micro: Backbone, words: Words, tmp_path: Path
 ) -> None:
     """Vectors of another language are refused.
 
@@ -326,11 +330,11 @@ def test_vectors_of_other_language_are_refused(
     path = tmp_path / "vectors.txt"
     path.write_text("zebra 1 0\nquagga 1 0.1\n", encoding="utf-8")
     with pytest.raises(HarnessError) as caught:
-        augmented(few_rows, micro, HOW, words, replace(work, vectors=path))
+        augmented(few_rows, micro, HOW, words, replace(context, vectors=path))
     assert_says(caught, "--glove", path, "augmentation=0")
 
 
-def test_model_choices_fill_masked_text(work: Work, bert: Backbone) -> None:
+def test_model_choices_fill_masked_text(context: FitContext, bert: Backbone) -> None:
     """Where the model knows words it is asked, and a masked text takes what it predicts.
 
     The whole way: "film" is one piece and gets the model's words, "unaffable" several and gets its
@@ -346,7 +350,7 @@ def test_model_choices_fill_masked_text(work: Work, bert: Backbone) -> None:
         "film": (1, 1, 0),
     }.items():
         table[BERT_WORDS.index(piece), :3] = 1e-3 * torch.tensor(direction)
-    folder = work.cache / "words" / "model"
+    folder = context.cache / "words" / "model"
     folder.mkdir(parents=True)
     save_model(model, folder)
     words = Words(
@@ -356,7 +360,7 @@ def test_model_choices_fill_masked_text(work: Work, bert: Backbone) -> None:
         accuracy=0.9,
     )
     rows = split(("the film was unaffable",))
-    found = choices(rows, bert, Augmentation(1, 1.0, 2), words, work)
+    found = choices(rows, bert, Augmentation(1, 1.0, 2), words, context)
     assert {place.word: candidates for place, candidates in found.items()} == {
         "film": ("good", "film"),
         "unaffable": ("the", "film"),

@@ -13,14 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
 from baselines.encoders.layer import EncoderLayer, Part, Prunable, Units
-from baselines.tinybert import Inside, Pupil, inside_loss
+from baselines.tinybert import IntermediateLosses, Pupil, intermediate_loss
 from baselines.training.loop import Examples
 from baselines.training.losses import exit_losses
 from costeff.importance import Importance, taylor_importance
 from costeff.prune import best, pruned
 from costeff.width_budget import compete, layer_macs
 from harness.evaluation.trace import Floats
-from harness.measure.inference import answer_early
+from harness.measure.inference import predict_early
 from harness.measure.macs import piece_costs
 from harness.methods.compute import Compute
 from harness.models.multi_exit import Batch, LayerContext, MultiExitModel
@@ -151,7 +151,7 @@ def test_early_answers_equal_the_trace_at_each_batch_size() -> None:
     cut = (logits[1, :, 0] - logits[1, :, 1]).abs().quantile(0.5).item()  # between two rows
     for size in (24, 5, 1):
         parts = [Batch(*(tensor[at : at + size] for tensor in batch)) for at in range(0, 24, size)]
-        found = [answer_early(model, part, Margin(), cut) for part in parts]
+        found = [predict_early(model, part, Margin(), cut) for part in parts]
         exits = torch.cat([answers.exits for answers in found])
         assert set(exits.tolist()) == {0, 1, 2}
         expected = logits[exits, torch.arange(24)]
@@ -245,10 +245,13 @@ def test_units_compete_by_what_the_layer_says_they_cost() -> None:
 
 def test_attention_scores_can_be_distilled() -> None:
     teacher, copy, other = make_model(), make_model(), make_model(seed=6)
-    inside, rows = Inside(attention=True, hidden=False, embedding=False), fixed_data().train
+    inside, rows = (
+        IntermediateLosses(attention=True, hidden=False, embedding=False),
+        fixed_data().train,
+    )
     examples = Examples.of(rows, np.arange(8), CPU.device)
-    assert inside_loss(Pupil(copy, 16), teacher, inside, examples).item() == 0
-    loss = inside_loss(Pupil(other, 16), teacher, inside, examples)
+    assert intermediate_loss(Pupil(copy, 16), teacher, inside, examples).item() == 0
+    loss = intermediate_loss(Pupil(other, 16), teacher, inside, examples)
     loss.backward()
     near = other.get_parameter("layers.0.near").grad
     assert loss.item() > 0
