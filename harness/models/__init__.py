@@ -1,1 +1,1 @@
-"""Multi-exit models and the encoders that they start from."""
+"""Multi-exit models and the encoders they start from."""

@@ -1,4 +1,4 @@
-"""Backbones: encoders to start from, those of the table and those of any folder or hub repository of a family that is known."""
+"""Backbones: pre-trained encoders, listed here or found in a local folder or hub repository."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ from harness.models.checkpoint_files import (
     package_folder,
     read_json,
 )
-from harness.models.families import described
+from harness.models.families import read_encoder_config
 from harness.models.shapes import EncoderShape, bert_shape, hashed
 from harness.models.tokenizers import read_tokenizer, word_pieces
 
@@ -34,47 +34,48 @@ Pooling = Literal["cls", "mean"]
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder to start from."""
+    """A pre-trained or random encoder from which methods start."""
 
     name: str
     shape: EncoderShape
     pooling: Pooling
-    """How the encoder was trained to give one vector: its first token, or the mean over real tokens."""
+    """How the encoder was trained to represent a text: by its first token or the mean over real
+    tokens."""
     source: str
-    """random, package:NAME (of an installed package), hub:ID, or folder:PATH."""
+    """random, package:NAME (an installed package), hub:ID, or folder:PATH."""
     licence: str
     learning_rates: tuple[float, ...]
-    """Tried on `selection` by methods that train the encoder and are not told a rate."""
+    """Candidates compared on `selection` by methods that train the encoder and set no rate."""
     head_learning_rates: tuple[float, ...] = (1e-4, 1e-3, 3e-3)
-    """The same where exit heads alone are trained."""
+    """Candidates for methods that train only exit heads."""
     epochs: int = 3
-    """Of a method that is not told a number."""
+    """Default number of epochs for methods that set none."""
     batch_size: int = 32
-    """Rows per optimiser step of a method that is not told a number."""
+    """Default number of examples per optimiser step for methods that set none."""
     sha256: str | None = None
-    """Of the weights file, checked when it is opened."""
+    """Hash of the weights file, checked when it is opened."""
     revision: str | None = None
-    """Of a hub repository; None: its newest."""
+    """Commit of the hub repository; None for the latest."""
     family: str = "bert"
-    """Whose names the checkpoint's tensors have (`shapes.FAMILIES`)."""
+    """Model family, which determines the checkpoint's tensor names (`families.FAMILIES`)."""
     pickled: bool = False
-    """The repository holds pytorch_model.bin alone. It is read as tensors and nothing else, and kept as safetensors; only for repositories
-    of the table."""
+    """The repository has pytorch_model.bin but no safetensors. The file is read as tensors only and
+    saved as safetensors. Only for repositories listed in `BACKBONES`."""
 
     @cached_property
     def folder(self) -> Path | None:
         """The local folder with the weights and the vocabulary; None for a random backbone.
 
-        Raises: HarnessError when the weights are not to be had or not the expected ones.
+        Raises: HarnessError if the weights are missing, cannot be downloaded, or have another hash.
         """
-        kind, _, place = self.source.partition(":")
+        kind, _, location = self.source.partition(":")
         if kind == "random":
             return None
         folders = {"package": package_folder, "folder": Path}
         folder = (
-            folders[kind](place)
+            folders[kind](location)
             if kind in folders
-            else hub_folder(place, self.revision, self.weights_name)
+            else hub_folder(location, self.revision, self.weights_name)
         )
         weights = folder / self.weights_name
         if not weights.is_file():
@@ -83,20 +84,21 @@ class Backbone:
             )
         if self.sha256 is not None and file_digest(weights) != self.sha256:
             raise HarnessError(
-                f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, wanted {self.sha256}"
+                f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, "
+                f"expected {self.sha256}"
             )
         return folder
 
     @property
     def weights_name(self) -> str:
-        """Of the file with the weights."""
+        """Name of the file with the weights."""
         return PICKLED if self.pickled else WEIGHTS
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The backbone's own tokenizer, without padding or truncation.
 
-        Raises: HarnessError when the folder has none.
+        Raises: HarnessError if the folder has none, or its vocabulary exceeds the embedding.
         """
         if self.folder is None:
             return word_pieces(demo.demo_vocabulary(), lowercase=True)
@@ -106,47 +108,51 @@ class Backbone:
         if tokenizer.get_vocab_size() > self.shape.vocabulary:
             pieces, rows = tokenizer.get_vocab_size(), self.shape.vocabulary
             raise HarnessError(
-                f"backbone {self.name}: the vocabulary has {pieces} pieces, the embedding {rows} rows"
+                f"backbone {self.name}: the vocabulary has {pieces} word pieces, "
+                f"but the embedding has {rows} rows"
             )
         return tokenizer
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of shape, pooling, weights and vocabulary."""
+        """Hash of shape, pooling, weights and tokenizer."""
         weights = "random" if self.folder is None else file_digest(self.folder / self.weights_name)
         parts = (json.dumps(hashed(self.shape)), self.pooling, weights, self.tokenizer.to_str())
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
     def vocabulary_fingerprint(self) -> str:
-        """Hash of the word pieces and their numbers."""
+        """Hash of the word pieces and their ids."""
         return hashlib.sha256(
             json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
         ).hexdigest()[:16]
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
-        """Word-piece ids of each row; the longer text of a pair is cut first.
+        """Return the word-piece ids of each example; the longer text of a pair is truncated first.
 
-        Raises: HarnessError when max_length is outside the backbone's positions, or the tokenizer gives a token type without a row.
+        Raises: HarnessError if max_length is outside the backbone's range, or if the tokenizer uses
+        a token type that the embedding lacks.
         """
         if not 4 <= max_length <= self.shape.positions:
             raise HarnessError(
-                f"--max-length {max_length}: backbone {self.name} takes 4 to {self.shape.positions} tokens"
+                f"--max-length {max_length}: backbone {self.name} accepts "
+                f"4 to {self.shape.positions} tokens"
             )
         tokenizer = self.tokenizer
         tokenizer.enable_truncation(max_length, strategy="longest_first")
-        rows = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
-        tokenizer.no_truncation()  # the fingerprint is of the vocabulary, not of what was encoded last
-        types = tuple(np.array(row.type_ids, dtype=np.int32) for row in rows)
-        kinds = self.shape.token_types
-        if kinds and any(row.max(initial=0) >= kinds for row in types):
+        encodings = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
+        tokenizer.no_truncation()  # the fingerprint must not depend on the last call
+        types = tuple(np.array(encoding.type_ids, dtype=np.int32) for encoding in encodings)
+        count = self.shape.token_types
+        if count and any(ids.max(initial=0) >= count for ids in types):
             raise HarnessError(
-                f"backbone {self.name}: the tokenizer gives more token types than the {kinds} of the embedding"
+                f"backbone {self.name}: the tokenizer uses more token types than the {count} "
+                "of the embedding"
             )
         return Tokens(
-            ids=tuple(np.array(row.ids, dtype=np.int32) for row in rows),
+            ids=tuple(np.array(encoding.ids, dtype=np.int32) for encoding in encodings),
             types=types,
-            truncated=sum(bool(row.overflowing) for row in rows),
+            truncated=sum(bool(encoding.overflowing) for encoding in encodings),
         )
 
 
@@ -290,8 +296,8 @@ BACKBONES: dict[str, Backbone] = {
         ),
     )
 }
-"""Learning rates are about those of the papers (ELECTRA's without its decay from layer to layer). The last are the miniatures of Turc et
-al., 2019."""
+"""Backbones by name. Learning rates are close to those of the papers (ELECTRA without its
+layer-wise decay). The last entries are the miniatures of Turc et al., 2019."""
 
 MINIATURES = {
     "bert-tiny": (2, 128),
@@ -299,16 +305,16 @@ MINIATURES = {
     "bert-small": (4, 512),
     "bert-medium": (8, 512),
 }
-"""Layers and hidden size of those that have a name of their own."""
+"""Layers and hidden size of the miniatures that have a short name."""
 
 
 def listed_backbones() -> Mapping[str, Backbone]:
-    """Return the backbones of the table by their own names."""
+    """Return the listed backbones by their main names."""
     return BACKBONES
 
 
 def known_backbones() -> dict[str, Backbone]:
-    """The table, those of the hub by their repository's name too, and some of Turc's by names of their own."""
+    """Return the listed backbones by all their names: main name, hub repository, and short name."""
     hub = {
         b.source.removeprefix("hub:"): b for b in BACKBONES.values() if b.source.startswith("hub:")
     }
@@ -323,10 +329,13 @@ def known_backbones() -> dict[str, Backbone]:
 
 
 def find_backbone(name: str) -> Backbone:
-    """A backbone of the table, by its name or its hub repository's; or one in the library's format (config.json, model.safetensors,
-    vocabulary) in a local folder, or in any hub repository OWNER/NAME.
+    """Return a listed backbone, or read one from a local folder or hub repository OWNER/NAME.
 
-    Raises: HarnessError for an unknown name, for what is not an encoder of a family that is known, and for a hub out of reach.
+    Folders and repositories must have the library's format: config.json, model.safetensors and a
+    vocabulary.
+
+    Raises: HarnessError for an unknown name, for a model that is not an encoder of a supported
+    family, and if the hub cannot be reached.
     """
     known = known_backbones()
     if name in known:
@@ -335,15 +344,13 @@ def find_backbone(name: str) -> Backbone:
         return _read_backbone(Path(name).resolve().name, f"folder:{name}", Path(name))
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
         return _read_backbone(name, f"hub:{name}", hub_folder(name, None, CONFIG))
-    hint = (
-        "or the path of a local folder (there is none of this name), or a hub repository OWNER/NAME"
-    )
+    hint = "or give the path of a local folder (none has this name) or a hub repository OWNER/NAME"
     raise HarnessError(f"{unknown('backbone', name, (*BACKBONES, *MINIATURES))}; {hint}")
 
 
 def _read_backbone(name: str, source: str, folder: Path) -> Backbone:
-    """Of a folder that is not in the table. Only safetensors are read of it."""
-    family, shape = described(folder)
+    """Return the backbone in a folder. Its weights must be safetensors."""
+    family, shape = read_encoder_config(folder)
     mean = (folder / POOLING).is_file() and bool(
         read_json(folder / POOLING).get("pooling_mode_mean_tokens")
     )

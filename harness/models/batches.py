@@ -1,4 +1,4 @@
-"""Rows of a split as padded batches of similar length."""
+"""Batches of examples of similar length, padded."""
 
 import numpy as np
 import torch
@@ -8,23 +8,23 @@ from harness.data.dataset import Tokens
 from harness.models.multi_exit import Batch
 
 BUCKET_BATCHES = 50
-"""Batches in a bucket: shuffled rows are sorted by length within buckets of this many batches."""
+"""Number of batches per bucket; shuffled examples are sorted by length within each bucket."""
 
 
-def collate(tokens: Tokens, rows: NDArray[np.int64]) -> Batch:
-    """The rows at these positions, padded to the longest of them."""
-    lengths = [len(tokens.ids[row]) for row in rows]
-    ids = np.zeros((len(rows), max(lengths)), dtype=np.int64)
+def collate(tokens: Tokens, indices: NDArray[np.int64]) -> Batch:
+    """Return the examples at these indices, padded to the longest of them."""
+    lengths = [len(tokens.ids[index]) for index in indices]
+    ids = np.zeros((len(indices), max(lengths)), dtype=np.int64)
     types = np.zeros_like(ids)
-    for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        ids[place, :length] = tokens.ids[row]
-        types[place, :length] = tokens.types[row]
+    for row, (index, length) in enumerate(zip(indices, lengths, strict=True)):
+        ids[row, :length] = tokens.ids[index]
+        types[row, :length] = tokens.types[index]
     mask = np.arange(ids.shape[1]) < np.array(lengths)[:, None]
     return Batch(torch.from_numpy(ids), torch.from_numpy(types), torch.from_numpy(mask))
 
 
 def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Positions of all rows, shortest first, in batches: the least padding."""
+    """Return the indices of all examples in batches, shortest first, for the least padding."""
     order = np.argsort(lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -32,7 +32,10 @@ def sorted_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[
 def shuffled_batches(
     lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator
 ) -> list[NDArray[np.int64]]:
-    """Positions of all rows in random batches of similar length: shuffled, sorted within buckets, batches shuffled."""
+    """Return the indices of all examples in random batches of similar length.
+
+    Examples are shuffled and sorted by length within buckets; then the batches are shuffled.
+    """
     order = generator.permutation(len(lengths))
     size = batch_size * BUCKET_BATCHES
     buckets = [order[start : start + size] for start in range(0, len(order), size)]
@@ -42,4 +45,4 @@ def shuffled_batches(
         batches += [
             ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)
         ]
-    return [batches[place] for place in generator.permutation(len(batches))]
+    return [batches[index] for index in generator.permutation(len(batches))]

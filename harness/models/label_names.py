@@ -1,4 +1,4 @@
-"""What a checkpoint that others have fine-tuned calls its classes, and which of a task's labels they are."""
+"""Class names of fine-tuned checkpoints, and how they correspond to a task's labels."""
 
 import re
 from collections.abc import Sequence
@@ -8,23 +8,25 @@ from harness.data.tasks import Task
 from harness.errors import HarnessError
 from harness.models.checkpoint_files import CONFIG, read_json
 
-MANY_LABELS = "multi_label_classification"
+MULTI_LABEL = "multi_label_classification"
 
-_NAMELESS = re.compile(r"label_?\d+")
+_GENERIC_NAME = re.compile(r"label_?\d+")
 
 
 def class_names(folder: Path) -> tuple[str, ...]:
-    """The names of a checkpoint's classes in the order of its outputs, as its config.json has them; one for a regression.
+    """Return the class names in config.json in output order; a regression has one.
 
-    Raises: HarnessError for a config.json that cannot be read, whose classes are not numbered from 0, or of a row that may have several.
+    Raises: HarnessError if config.json cannot be read, does not number its classes from 0, or
+    describes a multi-label classifier.
     """
     file = folder / CONFIG
     config: dict[str, object] = {**read_json(file)}
-    if config.get("problem_type") == MANY_LABELS:
+    if config.get("problem_type") == MULTI_LABEL:
         raise HarnessError(
-            f"{file}: problem_type {MANY_LABELS}: wanted a checkpoint that gives a row one label"
+            f"{file}: problem_type {MULTI_LABEL}, expected a checkpoint that predicts one label "
+            "per example"
         )
-    count = config.get("num_labels", 2)  # the library's own number where the file says nothing
+    count = config.get("num_labels", 2)  # 2 is the library's default
     named = config.get("id2label") or {
         str(number): f"LABEL_{number}" for number in range(count if isinstance(count, int) else 0)
     }
@@ -34,50 +36,55 @@ def class_names(folder: Path) -> tuple[str, ...]:
         or set(named) != {str(number) for number in range(len(named))}
     ):
         raise HarnessError(
-            f"{file}: id2label {str(named)[:60]}: wanted a name for each class, numbered from 0"
+            f"{file}: id2label {str(named)[:60]}, expected a name for each class, numbered from 0"
         )
     return tuple(str(named[str(number)]) for number in range(len(named)))
 
 
 def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
-    """Where each of the task's labels stands among a checkpoint's classes of these names; (0,) for a regression.
+    """Return the index of each of the task's labels among a checkpoint's class names.
 
-    Names are a label's, or what the files write for it; case, `-`, `_` and spaces make no difference.
-    Raises: HarnessError for another number of classes, for names without meaning (LABEL_0, ...), and for those of another task.
+    For a regression return (0,). A class may be named as the label or as its value in the data
+    files; case, `-`, `_` and spaces are ignored.
+
+    Raises: HarnessError for a wrong number of classes, for generic names (LABEL_0, ...), and for
+    names of another task.
     """
     if len(labels) != task.classes:
-        wanted = (
-            "1 output: it is a regression"
+        expected = (
+            "1 output for a regression"
             if task.regression
             else f"{task.classes}: {', '.join(task.labels)}"
         )
         got = f"{len(labels)} class{'es' * (len(labels) != 1)}"
         raise HarnessError(
-            f"the checkpoint has {got} ({_short(labels)}), task {task.name} wants {wanted}"
+            f"the checkpoint has {got} ({_abbreviated(labels)}), "
+            f"task {task.name} expects {expected}"
         )
     if task.regression:
         return (0,)
-    given = [plain(label) for label in labels]
+    given = [normalized(label) for label in labels]
     for known in (task.labels, task.values):
-        wanted_names = [plain(name) for name in known]
-        if sorted(given) == sorted(wanted_names):
-            return tuple(given.index(name) for name in wanted_names)
+        expected_names = [normalized(name) for name in known]
+        if sorted(given) == sorted(expected_names):
+            return tuple(given.index(name) for name in expected_names)
     why = (
-        "have no names of their own"
-        if all(map(_NAMELESS.fullmatch, given))
+        "have only generic names"
+        if all(map(_GENERIC_NAME.fullmatch, given))
         else f"are not those of task {task.name}"
     )
     order = ",".join(task.labels)
     raise HarnessError(
-        f"the checkpoint's classes {_short(labels)} {why}: name them in the checkpoint's order, such as --labels {order} (of these names)"
+        f"the checkpoint's classes {_abbreviated(labels)} {why}: "
+        f"give the task's labels in the checkpoint's order, such as --labels {order}"
     )
 
 
-def plain(name: str) -> str:
-    """A name as it is compared."""
+def normalized(name: str) -> str:
+    """Return a name in the form in which names are compared."""
     return re.sub(r"[-_\s]+", "_", name.strip().casefold())
 
 
-def _short(labels: Sequence[str]) -> str:
+def _abbreviated(labels: Sequence[str]) -> str:
     shown = ", ".join(label[:40] for label in labels[:4])
     return f"{shown}, ..." if len(labels) > 4 else shown

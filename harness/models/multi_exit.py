@@ -1,4 +1,4 @@
-"""The multi-exit model: an embedding, a list of layers, and an exit (or none) after each layer."""
+"""The multi-exit model: an embedding, a list of layers, and an optional exit after each layer."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Batch(NamedTuple):
-    """Padded rows."""
+    """A padded batch of examples."""
 
     ids: Tensor
     """[n, t] word-piece ids."""
@@ -18,36 +18,36 @@ class Batch(NamedTuple):
     """[n, t] bool, True at real tokens."""
 
     def to(self, device: torch.device) -> "Batch":
-        """The same rows on a device."""
+        """Return the batch on a device."""
         return Batch(self.ids.to(device), self.types.to(device), self.mask.to(device))
 
 
 class LayerContext(NamedTuple):
-    """What a layer is told of its rows beside their hidden states."""
+    """Mask and positions that a layer receives along with the hidden states."""
 
     mask: Tensor
     """[n, t] bool, True at real tokens."""
     positions: Tensor
-    """[n, t] long, the position of each token in its text; [1, t] where all rows have the same."""
+    """[n, t] long, the position of each token in its text; [1, t] if all examples share them."""
 
     @classmethod
     def of(cls, mask: Tensor) -> "LayerContext":
-        """The context of rows that all begin at position 0."""
+        """Return the context of examples that all start at position 0."""
         return cls(mask, torch.arange(mask.shape[1], device=mask.device).unsqueeze(0))
 
     def rows(self, index: Tensor) -> "LayerContext":
-        """The rows at these indices."""
+        """Return the context of the examples at these indices."""
         shared = len(self.positions) == 1
         return LayerContext(self.mask[index], self.positions if shared else self.positions[index])
 
 
 class State(NamedTuple):
-    """What an exit may look at."""
+    """The inputs that an exit may read."""
 
     hiddens: tuple[Tensor, ...]
-    """The last hidden states [n, t, d], the newest at the end; as many as the model's exits look back."""
+    """The latest hidden states [n, t, d], newest last; their number is the model's lookback."""
     context: LayerContext
-    """The mask and the positions of the rows; layers are told the same."""
+    """Mask and positions of the examples; layers receive the same."""
     logits: tuple[Tensor, ...] = ()
     """Logits [n, c] of the exits so far."""
 
@@ -57,46 +57,48 @@ class State(NamedTuple):
         return self.context.mask
 
     def rows(self, index: Tensor) -> "State":
-        """The rows at these indices."""
-        kept = tuple(hidden[index] for hidden in self.hiddens)
+        """Return the state of the examples at these indices."""
+        hiddens = tuple(hidden[index] for hidden in self.hiddens)
         logits = tuple(logits[index] for logits in self.logits)
-        return State(kept, self.context.rows(index), logits)
+        return State(hiddens, self.context.rows(index), logits)
 
     def after(self, hidden: Tensor, lookback: int) -> "State":
-        """The state once another layer has run."""
+        """Return the state after another layer."""
         return self._replace(hiddens=(*self.hiddens, hidden)[-lookback:])
 
-    def answered(self, logits: Tensor) -> "State":
-        """The state once another exit has answered."""
+    def with_logits(self, logits: Tensor) -> "State":
+        """Return the state after another exit."""
         return self._replace(logits=(*self.logits, logits))
 
 
 class AllExits(NamedTuple):
-    """What the walk through all exits gives."""
+    """Outputs of a forward pass through all exits."""
 
     logits: Tensor
     """[e, n, c]"""
     hiddens: tuple[Tensor, ...]
-    """The embedding's output and each layer's, l + 1 tensors [n, t, d]."""
+    """Outputs of the embedding and of each layer: l + 1 tensors [n, t, d]."""
 
 
 class MultiExitModel(nn.Module):
-    """A model with one exit or many; the last layer always has one.
+    """A model with one or more exits; the last layer always has one.
 
     `embedding(ids, types) -> [n, t, d]`, `layers[i](hidden, context) -> [n, t, d]`,
-    `exit_after(i)(state) -> [n, c]`. For a regression c is 1 and exits answer in label units. Two
-    walks exist: `forward`, through all exits, for training and tracing, and
-    `inference.predict_early`. Both hand each layer the state's `LayerContext`.
+    `exit_after(i)(state) -> [n, c]`. For a regression c is 1 and exits predict in label units.
+    There are two ways to run the model: `forward` runs all exits, for training and tracing;
+    `inference.predict_early` lets each example exit early. Both give each layer the state's
+    `LayerContext`.
     """
 
     def __init__(
         self, embedding: nn.Module, layers: Sequence[nn.Module], exits: Sequence[nn.Module | None]
     ) -> None:
-        """Raises: ValueError when the lists differ in length or the last layer has no exit."""
+        """Raises: ValueError if the lists differ in length or the last layer has no exit."""
         super().__init__()
         if len(layers) != len(exits) or not exits or exits[-1] is None:
             raise ValueError(
-                f"{len(layers)} layers and {len(exits)} exits: wanted one entry a layer, the last not None"
+                f"{len(layers)} layers and {len(exits)} exits: "
+                "expected an exit or None for each layer, and an exit for the last"
             )
         self.embedding = embedding
         self.layers = nn.ModuleList(layers)
@@ -107,36 +109,37 @@ class MultiExitModel(nn.Module):
 
     @property
     def exit_layers(self) -> list[int]:
-        """Layers run before each exit, from 1."""
+        """Number of layers run before each exit, counted from 1."""
         return [layer + 1 for layer in range(len(self.layers)) if str(layer) in self.exits]
 
     def exit_after(self, layer: int) -> nn.Module | None:
-        """The exit after a layer (from 0), or None."""
+        """Return the exit after a layer (counted from 0), or None."""
         module: nn.Module | None = self.exits[str(layer)] if str(layer) in self.exits else None
         return module
 
     def embed(self, batch: Batch) -> State:
-        """The state before the first layer."""
+        """Return the state before the first layer."""
         return State((self.embedding(batch.ids, batch.types),), LayerContext.of(batch.mask))
 
     def forward(self, batch: Batch) -> AllExits:
-        """Run every layer and every exit on every row."""
+        """Run every layer and every exit on every example."""
         state = self.embed(batch)
         hiddens = [state.hiddens[-1]]
         for index, layer in enumerate(self.layers):
             state = state.after(layer(state.hiddens[-1], state.context), self.lookback)
             hiddens.append(state.hiddens[-1])
-            leave = self.exit_after(index)
-            if leave is not None:
-                state = state.answered(leave(state))
+            exit_head = self.exit_after(index)
+            if exit_head is not None:
+                state = state.with_logits(exit_head(state))
         return AllExits(torch.stack(state.logits), tuple(hiddens))
 
     def truncated(self, layers: int) -> "MultiExitModel":
-        """The static model of the first `layers` layers with the exit after them alone; modules are shared, not copied.
+        """Return the static model of the first `layers` layers with only the exit after them.
 
-        Only for exits that read hidden states: one that reads earlier answers has none to read here.
+        Modules are shared, not copied. Exits that read the logits of earlier exits cannot be used,
+        since a truncated model has no earlier exits.
 
-        Raises: ValueError when that layer has no exit.
+        Raises: ValueError if that layer has no exit.
         """
         exits = [*[None] * (layers - 1), self.exit_after(layers - 1)]
         model = MultiExitModel(self.embedding, list(self.layers)[:layers], exits)
@@ -144,5 +147,5 @@ class MultiExitModel(nn.Module):
         return model.train(self.training)
 
     def parameter_count(self) -> int:
-        """Parameters; shared ones count once."""
+        """Return the number of parameters; shared ones count once."""
         return sum(parameter.numel() for parameter in self.parameters())

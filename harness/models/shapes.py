@@ -1,4 +1,4 @@
-"""Shapes of encoders, and the families of the library whose config.json describes one. They need no weights and no hub."""
+"""Shapes of encoders, independent of weights and hub."""
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -13,32 +13,37 @@ Size = Annotated[int, Ge(1)]
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """Everything that fixes the tensors of a BERT-type encoder. Widths are per layer, so a pruned encoder has one too."""
+    """Everything that determines the tensors of a BERT-type encoder.
+
+    Widths are given per layer, so that the shape can also describe a pruned encoder.
+    """
 
     vocabulary: Size
     hidden: Size
     head_size: Size
     heads: tuple[int, ...]
-    """Attention heads of each layer."""
+    """Number of attention heads in each layer."""
     ffn: tuple[int, ...]
-    """Neurons of each layer's feed-forward block."""
+    """Number of neurons in each layer's feed-forward block."""
     positions: Size = 512
-    """Tokens that a text may have."""
+    """Maximum number of tokens in a text."""
     token_types: int = 2
-    """0: texts of a pair are told apart by the separator alone (DistilBERT)."""
+    """0 if only the separator distinguishes the texts of a pair (DistilBERT)."""
     embedding_rank: int | None = None
-    """Rank of a word embedding factorised by COST-EFF, whose product has the hidden size; None is a plain one."""
+    """Rank of a word embedding factorised by COST-EFF into a product of the hidden size; None if
+    it is not factorised."""
     activation: str = "gelu"
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
-    """Drop-out of hidden states and attention probabilities in training."""
+    """Dropout rate of hidden states and attention probabilities in training."""
     embedding_size: Size | None = None
-    """Width of an embedding factorised from the start: words, positions, token types and the norm have it, a projection with a bias follows
-    (ELECTRA, ALBERT). None: all have the hidden size, and nothing follows."""
+    """Width of an embedding factorised from the start (ELECTRA, ALBERT): words, positions, token
+    types and the norm have this width, and a projection with a bias follows. If None, all have
+    the hidden size and there is no projection."""
     first_position: int = 0
-    """Row of the position table that a text's first token takes (RoBERTa: 2); those before it are there and unused."""
+    """Row of the position table for a text's first token (RoBERTa: 2); earlier rows are unused."""
     shared_layers: bool = False
-    """One layer's tensors serve all (ALBERT); their widths are equal."""
+    """All layers share the tensors of one (ALBERT); their widths are equal."""
 
     @property
     def layers(self) -> int:
@@ -47,26 +52,31 @@ class EncoderShape:
 
     @property
     def embedding_width(self) -> int:
-        """Of positions, token types and the embedding's norm."""
+        """Width of positions, token types and the embedding's norm."""
         return self.hidden if self.embedding_size is None else self.embedding_size
 
 
-LATER: dict[str, object] = {
+LATER_FIELDS: dict[str, object] = {
     "embedding_size": None,
     "first_position": 0,
     "shared_layers": False,
     "at_once": False,
     "decay": True,
 }
-"""Fields of shapes and stages that came after the first results, and what they are where nothing is said of them."""
+"""Fields of shapes and stages added after the first results, with their default values."""
 
 
 def hashed(value: "DataclassInstance") -> dict[str, object]:
-    """The fields of a frozen dataclass as they enter a hash: without those of `LATER` that say nothing, so that older hashes stay."""
+    """Return the fields of a frozen dataclass that enter a hash.
+
+    Fields of `LATER_FIELDS` are left out at their default values, so that older hashes stay valid.
+    """
     return asdict(
         value,
         dict_factory=lambda items: {
-            name: item for name, item in items if name not in LATER or item != LATER[name]
+            name: item
+            for name, item in items
+            if name not in LATER_FIELDS or item != LATER_FIELDS[name]
         },
     )
 
@@ -80,7 +90,7 @@ def bert_shape(
     positions: int = 512,
     dropout: float = 0.1,
 ) -> EncoderShape:
-    """The shape of an uncompressed BERT: equal layers, head size = hidden / heads."""
+    """Return the shape of an uncompressed BERT: equal layers, head size = hidden / heads."""
     return EncoderShape(
         vocabulary,
         hidden,
