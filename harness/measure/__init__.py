@@ -1,1 +1,1 @@
-"""What needs the model: traces, MACs, latency."""
+"""Measurements that run the model: traces, MACs and latency."""

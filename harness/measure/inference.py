@@ -1,4 +1,8 @@
-"""Running a fitted model: one pass for the trace, and early answers with rows that really leave."""
+"""Inference with a fitted model.
+
+`collect` records the logits of all exits in one pass. `predict_early` removes examples from the
+batch as they exit.
+"""
 
 from typing import NamedTuple, Protocol
 
@@ -22,83 +26,86 @@ def collect(
     device: torch.device,
     progress: Progress | None = None,
 ) -> Trace:
-    """The logits of every exit on every row, in the data's order, computed in float32 in one pass.
+    """Return the logits of every exit for every example, in the data's order.
 
-    Batches hold rows of similar length; the result does not depend on them beyond float rounding.
+    They are computed in float32 in one pass over batches of examples of similar length; batching
+    affects only float rounding.
     """
     model = model.to(device).eval()
     lengths = split.tokens.lengths
     batches = sorted_batches(lengths, batch_size)
     logits: NDArray[np.float32] | None = None
     with (progress or Progress(-1)).track("tracing", len(batches)) as advance:
-        for rows in batches:
-            answers = model(collate(split.tokens, rows).to(device)).logits.float().cpu().numpy()
+        for indices in batches:
+            outputs = model(collate(split.tokens, indices).to(device)).logits.float().cpu().numpy()
             if logits is None:
-                logits = np.empty((len(answers), len(split), answers.shape[-1]), dtype=np.float32)
-            logits[:, rows] = answers
+                logits = np.empty((len(outputs), len(split), outputs.shape[-1]), dtype=np.float32)
+            logits[:, indices] = outputs
             advance()
-    assert logits is not None, "a split has at least one row"
+    assert logits is not None, "a split has at least one example"
     return Trace(
         split.ids, logits, split.labels, lengths, np.array(model.exit_layers, dtype=np.int64)
     )
 
 
 class ExitScore(Protocol):
-    """What early answering needs of a policy."""
+    """The part of an exit policy that early exit needs."""
 
     def score(self, seen: Floats) -> NDArray[np.float64]:
-        """Sureness [n] at the last of the exits seen [e', n, c]."""
+        """Return the score [n] at the last of the exits whose logits [e', n, c] are given."""
         ...
 
 
 class EarlyPredictions(NamedTuple):
-    """What early exit answered."""
+    """Predictions of early exit."""
 
     logits: Tensor
-    """[n, c] of the exit at which each row left."""
+    """[n, c] logits at the exit that each example took."""
     exits: Tensor
     """[n] index of that exit, from 0."""
 
 
 @torch.inference_mode()
 def predict_early(
-    model: MultiExitModel, batch: Batch, policy: ExitScore, cut: float
+    model: MultiExitModel, batch: Batch, policy: ExitScore, score_threshold: float
 ) -> EarlyPredictions:
-    """Answer each row at the first exit where the policy's score exceeds `score_threshold`; rows that have left run no further layer.
+    """Predict each example at the first exit where the policy's score exceeds `score_threshold`.
 
-    Decisions are the policy's numpy lines, the same that run on a trace. Each row decides for itself.
+    Examples that have exited run no further layers, and each example's decision is independent of
+    the others. Decisions use the same numpy code as on a trace.
     """
     state = model.embed(batch)
-    open_rows = torch.arange(len(batch.ids), device=batch.ids.device)
-    exits = torch.empty_like(open_rows)
-    answers: Tensor | None = None
+    active = torch.arange(len(batch.ids), device=batch.ids.device)
+    exits = torch.empty_like(active)
+    predicted: Tensor | None = None
     last = len(model.layers) - 1
     for index, layer in enumerate(model.layers):
         state = state.after(layer(state.hiddens[-1], state.context), model.lookback)
-        leave = model.exit_after(index)
-        if leave is None:
+        exit_head = model.exit_after(index)
+        if exit_head is None:
             continue
-        logits = leave(state)
-        state = state.answered(logits)
-        if answers is None:
-            answers = torch.empty_like(logits)
-        leaving = _leaving(state, policy, cut) if index < last else None
-        if leaving is None or leaving.all():
-            answers[open_rows], exits[open_rows] = logits, len(state.logits) - 1
+        logits = exit_head(state)
+        state = state.with_logits(logits)
+        if predicted is None:
+            predicted = torch.empty_like(logits)
+        exiting = _exiting(state, policy, score_threshold) if index < last else None
+        if exiting is None or exiting.all():
+            predicted[active], exits[active] = logits, len(state.logits) - 1
             break
-        if leaving.any():
-            gone, stays = (
-                torch.from_numpy(np.flatnonzero(part)).to(open_rows.device)
-                for part in (leaving, ~leaving)
+        if exiting.any():
+            exited, remaining = (
+                torch.from_numpy(np.flatnonzero(part)).to(active.device)
+                for part in (exiting, ~exiting)
             )
-            answers[open_rows[gone]], exits[open_rows[gone]] = logits[gone], len(state.logits) - 1
-            state, open_rows = state.rows(stays), open_rows[stays]
-    assert answers is not None, "the last layer has an exit"
-    return EarlyPredictions(answers, exits)
+            predicted[active[exited]] = logits[exited]
+            exits[active[exited]] = len(state.logits) - 1
+            state, active = state.rows(remaining), active[remaining]
+    assert predicted is not None, "the last layer has an exit"
+    return EarlyPredictions(predicted, exits)
 
 
-def _leaving(state: State, policy: ExitScore, cut: float) -> NDArray[np.bool_]:
-    """[n] whether each row is sure enough at the exit that has just answered."""
+def _exiting(state: State, policy: ExitScore, score_threshold: float) -> NDArray[np.bool_]:
+    """Return [n] whether each example exits at the exit that has just run."""
     seen = torch.stack(state.logits).float().cpu().numpy()
-    sure: NDArray[np.bool_] = policy.score(seen) > cut
-    return sure
+    exceeded: NDArray[np.bool_] = policy.score(seen) > score_threshold
+    return exceeded

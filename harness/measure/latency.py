@@ -1,7 +1,8 @@
-"""Wall-clock latency: to each exit (static and path) and of live early exit, against a reference model in the same rounds.
+"""Wall-clock latency to each exit and of live early exit, next to a reference model.
 
-Everything is timed in one fresh child process under a machine-wide lock. Variants take turns within each round (on a shared machine
-one after the other is wrong by up to 30 %), ratios are paired round by round, and the median and quartiles are kept.
+All timing happens in one fresh child process under a machine-wide lock. Variants take turns within
+each round, because timing them one after another on a shared machine is wrong by up to 30 %. Ratios
+are paired round by round, and medians and quartiles are kept.
 """
 
 import json
@@ -35,114 +36,129 @@ from harness.progress import Progress
 from harness.records import STABLE_SPREAD, ExitMeasurement, LatencyConditions, Quartiles
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
-"""Where in the dev split's lengths the timed batches are taken."""
+"""Quantiles of the dev split's lengths at which the timed batches are taken."""
 MIN_ROUNDS, MAX_ROUNDS = 5, 40
-LONGEST = 3.0
-"""A timing that is not `STABLE_SPREAD` goes on, up to so many times the seconds asked for."""
-ROUND, WAITING = "harness.measure.latency: round", "harness.measure.latency: waiting"
-"""How the child process begins the line that it says after a round, and when another child is timing."""
+NOISY_TIME_FACTOR = 3.0
+"""A timing with a spread above `STABLE_SPREAD` may take this many times the requested seconds."""
+ROUND_PREFIX = "harness.measure.latency: round"
+"""Start of the line that the child process prints after each round."""
+WAITING_PREFIX = "harness.measure.latency: waiting"
+"""Start of the line that it prints while another process is timing."""
 
 
 @dataclass(frozen=True)
 class LatencyJob:
-    """What the child process is told. Models are folders; the reference's weights do not matter to the clock, only its shape."""
+    """Input of the child process.
+
+    Models are given as folders. Only the reference's shape affects its latency, not its weights.
+    """
 
     model: str
     reference: str | None
     batches: dict[str, tuple[tuple[tuple[int, ...], ...], ...]]
-    """Batch size -> batches -> rows -> word-piece ids."""
+    """Batch size -> batches -> examples -> word-piece ids."""
     device: str
     precision: str
     threads: int
     policy: str | None
-    """One that can serve the model's task."""
+    """Name of a policy that fits the model's task."""
     tolerance: float
     threshold: float | None
-    """None: time each exit. A number: time live early exit at this threshold."""
+    """Threshold at which live early exit is timed; None to time each exit instead."""
     seconds: float
-    """Timing of one batch size stops after this long, once there are min_rounds and every variant is steady."""
+    """Time after which the timing of one batch size stops, if min_rounds are done and every variant
+    is stable."""
     min_rounds: int = MIN_ROUNDS
     max_rounds: int = MAX_ROUNDS
 
 
 @dataclass(frozen=True)
 class LatencySamples:
-    """What the child process answers: batch size -> variant -> milliseconds per batch, one a round."""
+    """Output of the child process."""
 
     milliseconds: dict[str, dict[str, tuple[float, ...]]]
+    """Batch size -> variant -> milliseconds per batch, one value per round."""
 
 
 def timing_batches(tokens: Tokens, batch_size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
-    """Real rows at the quartiles of the split's lengths, neighbours in length together."""
+    """Return batches of real examples around the quartiles of the split's lengths."""
     order = np.argsort(tokens.lengths, kind="stable")
     size = min(batch_size, len(order))
     starts = [round(quantile * (len(order) - 1)) - size // 2 for quantile in LENGTH_QUANTILES]
-    picked = [order[max(0, min(start, len(order) - size)) :][:size] for start in starts]
-    return tuple(rows_of(tokens, rows) for rows in picked)
+    batches = [order[max(0, min(start, len(order) - size)) :][:size] for start in starts]
+    return tuple(token_ids(tokens, batch) for batch in batches)
 
 
-def rows_of(tokens: Tokens, rows: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
-    """Word-piece ids of the rows at these positions."""
-    return tuple(tuple(int(piece) for piece in tokens.ids[row]) for row in rows)
+def token_ids(tokens: Tokens, indices: NDArray[np.int64]) -> tuple[tuple[int, ...], ...]:
+    """Return the word-piece ids of the examples at these indices."""
+    return tuple(tuple(int(piece) for piece in tokens.ids[index]) for index in indices)
 
 
 def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
-    """Run a job in a fresh process, one timing at a time on this machine. Keep other work off it: trainings do not wait.
+    """Run a job in a fresh process, with only one timing at a time on this machine.
 
-    Raises: IncompleteError with the child's last line when it fails.
+    Other work on the machine is not kept out: training does not wait for a timing.
+
+    Raises: IncompleteError with the child's last line if the child fails.
     """
-    torch.cuda.empty_cache()  # what training left reserved would be missing to the child
+    torch.cuda.empty_cache()  # frees memory that training left reserved, for the child
     rounds = (
         f"{job.min_rounds} to {job.max_rounds}"
         if job.min_rounds < job.max_rounds
         else str(job.max_rounds)
     )
-    work = progress.track(f"timing, {rounds} rounds a batch size", None)
+    tracking = progress.track(f"timing, {rounds} rounds per batch size", None)
+    # -P keeps a harness.py in the current folder from being run
+    command = [sys.executable, "-P", "-m", "harness.measure.latency"]
+    messages = ["no message"]
     with (
-        work as advance,
-        tempfile.TemporaryFile("w+") as told,
-        tempfile.TemporaryFile("w+") as answer,
+        tracking as advance,
+        tempfile.TemporaryFile("w+") as job_file,
+        tempfile.TemporaryFile("w+") as output,
     ):
-        told.write(json.dumps(asdict(job)))
-        told.seek(0)
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "harness.measure.latency",
-        ]  # -P: a harness.py in the current folder is not ours
-        said = ["no message"]
+        job_file.write(json.dumps(asdict(job)))
+        job_file.seek(0)
         with subprocess.Popen(
-            command, stdin=told, stdout=answer, stderr=subprocess.PIPE, text=True
+            command, stdin=job_file, stdout=output, stderr=subprocess.PIPE, text=True
         ) as child:
             assert child.stderr is not None
             for line in child.stderr:
-                if line.startswith(WAITING):
+                if line.startswith(WAITING_PREFIX):
                     progress.info("waiting for another timing on this machine")
-                elif line.startswith(ROUND):
-                    advance(line.removeprefix(ROUND).strip())
+                elif line.startswith(ROUND_PREFIX):
+                    advance(line.removeprefix(ROUND_PREFIX).strip())
                 elif line.strip():
-                    said.append(line.strip())
+                    messages.append(line.strip())
         if child.returncode:
-            raise IncompleteError(f"timing failed with status {child.returncode}: {said[-1]}")
-        answer.seek(0)
-        return from_json(LatencySamples, answer.read(), "the timing process's answer")
+            raise IncompleteError(f"timing failed with status {child.returncode}: {messages[-1]}")
+        output.seek(0)
+        return from_json(LatencySamples, output.read(), "the timing process's output")
+
+
+def save_reference(
+    reference: Reference | None, backbone: Backbone, task: Task, folder: Path
+) -> str | None:
+    """Save a model of the reference's shape with random weights, and return its folder."""
+    if reference is None:
+        return None
+    model_format().save_model(reference.method.build(backbone, task), folder)
+    return str(folder)
 
 
 def measure_exits(
     exits: Sequence[ExitMeasurement], job: LatencyJob, reference: str | None, progress: Progress
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
-    """The exits with their milliseconds, and how these were measured."""
+    """Return the exits with their latencies, and the conditions of measurement."""
     samples = run_job(job, progress).milliseconds
-    walked = "path" if job.policy is not None else "static"
-    _warn_of_disturbance(samples, progress)
+    path_kind = "path" if job.policy is not None else "static"
+    _report_noise(samples, progress)
     timed = []
     for exit_ in exits:
         static = {
             size: quartiles(variants[f"static/{exit_.layer}"]) for size, variants in samples.items()
         }
         path = {
-            size: quartiles(variants[f"{walked}/{exit_.layer}"])
+            size: quartiles(variants[f"{path_kind}/{exit_.layer}"])
             for size, variants in samples.items()
         }
         timed.append(replace(exit_, static_ms=static, path_ms=path))
@@ -169,7 +185,7 @@ def measure_exits(
         },
         path_ratio={
             size: tuple(
-                paired_ratio(variants["reference"], variants[f"{walked}/{exit_.layer}"])
+                paired_ratio(variants["reference"], variants[f"{path_kind}/{exit_.layer}"])
                 for exit_ in exits
             )
             for size, variants in with_reference.items()
@@ -178,38 +194,36 @@ def measure_exits(
     return tuple(timed), conditions
 
 
-def _warn_of_disturbance(
-    samples: dict[str, dict[str, tuple[float, ...]]], progress: Progress
-) -> None:
-    worst = {
+def _report_noise(samples: dict[str, dict[str, tuple[float, ...]]], progress: Progress) -> None:
+    largest = {
         size: max(quartiles(values).spread for values in variants.values())
         for size, variants in samples.items()
     }
-    disturbed = [
-        f"{spread:.2f} times at batch size {size}"
-        for size, spread in worst.items()
+    noisy = [
+        f"{spread:.2f} at batch size {size}"
+        for size, spread in largest.items()
         if spread > STABLE_SPREAD
     ]
-    if disturbed:
+    if noisy:
         progress.info(
-            f"the clock was disturbed: quartiles of one variant lie apart {', '.join(disturbed)}; "
-            "ratios are paired and suffer less; keep other work off the machine"
+            f"noisy timing: Q3/Q1 is {', '.join(noisy)}; "
+            "latency ratios are paired and less affected; keep other work off the machine"
         )
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles:
-    """Median and quartiles, to four digits."""
+    """Return the quartiles, rounded to four significant digits."""
     return Quartiles(*(float(f"{value:.4g}") for value in np.quantile(samples, (0.25, 0.5, 0.75))))
 
 
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Quartiles:
-    """Quartiles of the ratios round by round."""
+    """Return the quartiles of the ratios of each round."""
     return quartiles([a / b for a, b in zip(numerator, denominator, strict=True)])
 
 
 @dataclass(frozen=True)
-class _LeaveAt:
-    """Makes a policy's decision at each exit, pays for it, and leaves at one given exit all the same."""
+class _ExitAt:
+    """A policy that pays for another policy's score at each exit, but exits at a fixed one."""
 
     policy: Policy
     exits: int
@@ -223,12 +237,12 @@ def time_variants(
     variants: dict[str, Callable[[Batch], object]],
     batches: Sequence[Batch],
     job: LatencyJob,
-    finished: Callable[[], None] = lambda: None,
+    after_round: Callable[[], None] = lambda: None,
 ) -> dict[str, tuple[float, ...]]:
-    """Milliseconds per batch of each variant in each round, after a warm-up.
+    """Return the milliseconds per batch of each variant in each round, after a warm-up.
 
-    Every round has an order of its own, and a variant runs once untimed before it is timed, so that none profits from its predecessor.
-    `finished` is called after each round.
+    The variants are shuffled in each round, and each runs once untimed before it is timed, so that
+    none benefits from its predecessor. `after_round` is called after each round.
     """
     device = torch.device(job.device)
     names = list(variants)
@@ -238,11 +252,11 @@ def time_variants(
             _milliseconds(variants[name], batch, device)
     started, generator = time.perf_counter(), np.random.default_rng(0)
     for number in range(job.max_rounds):
-        spent = time.perf_counter() - started
+        elapsed = time.perf_counter() - started
         if (
             number >= job.min_rounds
-            and spent > job.seconds
-            and (_steady(samples) or spent > LONGEST * job.seconds)
+            and elapsed > job.seconds
+            and (_stable(samples) or elapsed > NOISY_TIME_FACTOR * job.seconds)
         ):
             break
         for name in generator.permutation(names).tolist():
@@ -251,11 +265,11 @@ def time_variants(
                 sum(_milliseconds(variants[name], batch, device) for batch in batches)
                 / len(batches)
             )
-        finished()
+        after_round()
     return {name: tuple(values) for name, values in samples.items()}
 
 
-def _steady(samples: dict[str, list[float]]) -> bool:
+def _stable(samples: dict[str, list[float]]) -> bool:
     return all(quartiles(values).spread <= STABLE_SPREAD for values in samples.values())
 
 
@@ -272,21 +286,22 @@ def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torc
 def _variants(
     model: MultiExitModel, reference: MultiExitModel | None, job: LatencyJob
 ) -> dict[str, Callable[[Batch], object]]:
-    """Name -> what is timed: static/LAYER, path/LAYER, live, reference."""
+    """Return what is timed, by name: static/LAYER, path/LAYER, live, reference."""
     variants: dict[str, Callable[[Batch], object]] = {}
     if reference is not None:
         variants["reference"] = reference.truncated(len(reference.layers))
     policy = None if job.policy is None else make_policy(job, None)
     if job.threshold is not None:
         assert policy is not None
-        cut = policy.score_threshold(job.threshold)
+        score_threshold = policy.score_threshold(job.threshold)
         variants.setdefault("reference", model.truncated(len(model.layers)))
-        return variants | {"live": partial(predict_early, model, policy=policy, cut=cut)}
-    for place, layer in enumerate(model.exit_layers):
+        live = partial(predict_early, model, policy=policy, score_threshold=score_threshold)
+        return variants | {"live": live}
+    for index, layer in enumerate(model.exit_layers):
         variants[f"static/{layer}"] = model.truncated(layer)
         if policy is not None:
             variants[f"path/{layer}"] = partial(
-                predict_early, model, policy=_LeaveAt(policy, place + 1), cut=0.0
+                predict_early, model, policy=_ExitAt(policy, index + 1), score_threshold=0.0
             )
     return variants
 
@@ -296,50 +311,40 @@ def _load(folder: str, device: torch.device) -> MultiExitModel:
 
 
 def main() -> None:
-    """The child process: a job on standard input, samples on standard output."""
+    """Time the job on standard input and print its samples; runs in the child process."""
     job = from_json(LatencyJob, sys.stdin.read(), "the timing job")
     lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
-    with held(
-        lock, lambda: print(WAITING, file=sys.stderr, flush=True)
-    ):  # no other child times meanwhile; the lock goes with the process
+    # only one process times at once; the lock is released when the process ends
+    with held(lock, lambda: print(WAITING_PREFIX, file=sys.stderr, flush=True)):
         print(json.dumps({"milliseconds": _time_all(job)}))
 
 
 def _time_all(job: LatencyJob) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Batch size -> variant -> milliseconds per batch, one a round."""
+    """Return the milliseconds per batch by batch size and variant, one value per round."""
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     model = _load(job.model, device)
     reference = None if job.reference is None else _load(job.reference, device)
     variants = _variants(model, reference, job)
     samples = {}
-    half = torch.autocast(device.type, torch.bfloat16, enabled=job.precision == "bfloat16")
-    with torch.inference_mode(), half:
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=job.precision == "bfloat16")
+    with torch.inference_mode(), autocast:
         for size, batches in job.batches.items():
-            padded = [_batch(rows).to(device) for rows in batches]
-            samples[size] = time_variants(variants, padded, job, partial(_say_round, size))
+            padded = [_batch(ids).to(device) for ids in batches]
+            samples[size] = time_variants(variants, padded, job, partial(_report_round, size))
     return samples
 
 
-def _say_round(size: str) -> None:
-    print(f"{ROUND} at batch size {size}", file=sys.stderr, flush=True)
+def _report_round(size: str) -> None:
+    print(f"{ROUND_PREFIX} at batch size {size}", file=sys.stderr, flush=True)
 
 
-def _batch(rows: tuple[tuple[int, ...], ...]) -> Batch:
-    """Token types do not change the clock: all are 0."""
-    ids = tuple(np.array(row, dtype=np.int32) for row in rows)
-    return collate(Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0), np.arange(len(rows)))
+def _batch(examples: tuple[tuple[int, ...], ...]) -> Batch:
+    """Return a padded batch. Token types do not affect latency and are all 0."""
+    ids = tuple(np.array(example, dtype=np.int32) for example in examples)
+    types = tuple(np.zeros_like(example) for example in ids)
+    return collate(Tokens(ids, types, 0), np.arange(len(examples)))
 
 
 if __name__ == "__main__":
     main()
-
-
-def save_reference(
-    reference: Reference | None, backbone: Backbone, task: Task, folder: Path
-) -> str | None:
-    """A model of the reference's shape in a folder, for the clock: its weights are random."""
-    if reference is None:
-        return None
-    model_format().save_model(reference.method.build(backbone, task), folder)
-    return str(folder)

@@ -1,4 +1,4 @@
-"""Live timing of early exit on the dev rows of a stored run (`harness time`)."""
+"""Live timing of early exit on the dev examples of a stored run (`harness time`)."""
 
 import tempfile
 from dataclasses import dataclass, replace
@@ -21,9 +21,9 @@ from harness.measure.latency import (
     LatencyJob,
     paired_ratio,
     quartiles,
-    rows_of,
     run_job,
     save_reference,
+    token_ids,
 )
 from harness.methods.compute import Compute, device_name
 from harness.methods.registry import Reference, model_format
@@ -36,58 +36,63 @@ from harness.store.encoded_rows import RowsKey, kept_rows
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """How a run is timed."""
+    """Settings of one timing."""
 
     policy: str | None
-    """None: the method's own."""
+    """None for the method's own policy."""
     threshold: float
     batch_size: int
     rounds: int
     limit: int | None
-    """Dev rows to time, from the first; None is all."""
+    """Number of dev examples to time, from the first; None for all."""
     precision: str
     reference: Reference | None
     backbone: str
-    """Name or folder, as given."""
+    """Name or folder, as given by the user."""
     data_dir: Path | None
     cache_dir: Path
 
 
 def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timing:
-    """Early exit against the reference on the same batches, rows really leaving.
+    """Time early exit and the reference on the same batches.
 
-    Raises: HarnessError for a run with one exit; IncompleteError when its model is no longer cached; NotComparableError when the data
-    or the backbone are not those of the run.
+    Examples that exit early are removed from the batch.
+
+    Raises: HarnessError for a run with one exit; IncompleteError if its model is no longer cached;
+    NotComparableError if the data or the backbone differ from the run's.
     """
     name = options.policy or record.policy
     if name is None or record.policy is None:
-        where = (
+        advice = (
             "its latency is in the record"
             if record.latency is not None
-            else "its latency is measured by run --latency"
+            else "measure its latency with run --latency"
         )
         raise HarnessError(
-            f"run {record.run_id} ({record.spec.method}) has a single exit, where no row leaves early: {where}"
+            f"run {record.run_id} ({record.spec.method}) has a single exit and cannot exit early: "
+            f"{advice}"
         )
     task = task_of(record)
     policy = make_policy(record, task.classes, options.policy)
-    cut = policy.score_threshold(options.threshold)
+    score_threshold = policy.score_threshold(options.threshold)
     folder = model_folder(record, options.cache_dir)
     backbone = run_backbone(record, options.backbone)
-    dev = _dev_rows(record, backbone, options)
-    rows = np.arange(min(options.limit or len(dev), len(dev)))
-    batches = sorted_batches(dev.tokens.lengths[rows], options.batch_size)
+    dev = _dev_split(record, backbone, options)
+    count = min(options.limit or len(dev), len(dev))
+    batches = sorted_batches(dev.tokens.lengths[:count], options.batch_size)
     torch.set_num_threads(compute.threads)
-    logits, exits = _answer(folder, dev, batches, policy, cut, compute, options.precision)
+    logits, exits = _predict_live(
+        folder, dev, batches, policy, score_threshold, compute, options.precision
+    )
     order = np.concatenate(batches)
-    reached = scores(task.metrics, predictions(logits).astype(np.float64), dev.labels[order])
+    metric_values = scores(task.metrics, predictions(logits).astype(np.float64), dev.labels[order])
     with tempfile.TemporaryDirectory() as reference_folder:
         reference = save_reference(options.reference, backbone, task, Path(reference_folder))
         job = LatencyJob(
             model=str(folder),
             reference=reference,
             batches={
-                str(options.batch_size): tuple(rows_of(dev.tokens, batch) for batch in batches)
+                str(options.batch_size): tuple(token_ids(dev.tokens, batch) for batch in batches)
             },
             device=compute.device.type,
             precision=options.precision,
@@ -110,11 +115,11 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         device=device_name(compute.device),
         precision=options.precision,
         threads=compute.threads,
-        rows=len(rows),
+        rows=count,
         rounds=options.rounds,
         tokens=round(float(np.mean([dev.tokens.lengths[batch].max() for batch in batches])), 2),
         mean_layers=round(float(np.array(layers)[exits].mean()), 4),
-        scores={metric: float(value) for metric, value in reached.items()},
+        scores={metric: float(value) for metric, value in metric_values.items()},
         early_ms=quartiles(samples["live"]),
         reference=options.reference.name if options.reference else None,
         reference_ms=quartiles(samples["reference"]),
@@ -122,25 +127,26 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     )
 
 
-def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:
-    """The run's dev rows, encoded: those that the run left in the cache, or with a data folder the files'.
+def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:
+    """Return the run's encoded dev split, from the cache or, given a data folder, from its files.
 
-    Raises: NotComparableError when they, or the backbone, are not the run's.
+    Raises: IncompleteError if a custom task's split is no longer cached; NotComparableError if the
+    data or the backbone differ from the run's.
     """
     spec = record.spec
     if options.data_dir is None or record.own_task is not None:
-        kept = kept_rows(
+        cached = kept_rows(
             options.cache_dir,
             RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit),
         )
-        if kept is not None:
+        if cached is not None:
             if options.reference is not None:
                 check_same("backbone", backbone.fingerprint, record.data.backbone, record)
-            return kept
+            return cached
     if record.own_task is not None:
-        advice = "harness run with its task file, this --cache-dir and another --results-dir keeps them again"
         raise IncompleteError(
-            f"the dev rows of run {record.run_id} are not in {options.cache_dir}: {advice}"
+            f"the dev examples of run {record.run_id} are not in {options.cache_dir}: "
+            "repeat harness run with its task file, this --cache-dir and another --results-dir"
         )
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
     check_same("data", data.data_fingerprint, record.data.data, record)
@@ -148,21 +154,23 @@ def _dev_rows(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Sp
     return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))
 
 
-def _answer(
+def _predict_live(
     folder: Path,
     dev: Split,
     batches: list[NDArray[np.int64]],
     policy: Policy,
-    cut: float,
+    score_threshold: float,
     compute: Compute,
     precision: str,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Live logits [n, c] and exits [n] of the rows, in the order of the batches."""
+    """Return logits [n, c] and exits [n] of early exit, in the order of the batches."""
     model = model_format().load_model(folder).to(compute.device)
     with torch.autocast(compute.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        answers = [
-            predict_early(model, collate(dev.tokens, batch).to(compute.device), policy, cut)
+        outputs = [
+            predict_early(
+                model, collate(dev.tokens, batch).to(compute.device), policy, score_threshold
+            )
             for batch in batches
         ]
-    logits = torch.cat([answer.logits for answer in answers]).float().cpu().numpy()
-    return logits, torch.cat([answer.exits for answer in answers]).cpu().numpy()
+    logits = torch.cat([output.logits for output in outputs]).float().cpu().numpy()
+    return logits, torch.cat([output.exits for output in outputs]).cpu().numpy()

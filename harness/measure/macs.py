@@ -1,9 +1,11 @@
-"""MACs of each piece of a model by fvcore, as an exact polynomial in the sequence length.
+"""MACs of each piece of a model, counted with fvcore, as an exact polynomial in sequence length.
 
-A MAC is one multiply-add of a matrix product; FLOPs are twice as many. Element-wise work (normalisation, soft-max, activations,
-sums) is not counted, as in the field's figures. fvcore alone is not exact: it counts fused attention as nothing and a layer norm as
-5 an element, charges a shared module to its first owner, and drops exit heads that only steer control flow. So handles mend the
-first two, every piece is counted on its own, and an operator that nobody accounts for is an error.
+A MAC is one multiply-add of a matrix product; FLOPs are twice as many. Element-wise operations
+(normalisation, softmax, activations, sums) are not counted, as is usual in the literature. fvcore
+alone is not exact: it counts fused attention as zero and a layer norm as 5 per element, charges a
+shared module to its first owner, and omits exit heads that affect only control flow. Handles
+therefore correct the first two, each piece is counted separately, and an operator without a rule is
+an error.
 """
 
 import logging
@@ -24,54 +26,56 @@ LENGTHS = (8, 16, 32)
 CHECK_LENGTH = 24
 
 ELEMENTWISE = (
-    "add", "sub", "rsub", "mul", "div", "softmax", "gelu", "relu", "tanh", "where", "embedding", "sum", "mean", "new_ones",
-    "index_select", "masked_fill", "clamp", "clamp_min", "unflatten", "cat", "stack",
-    "neg", "cos", "sin",
+    "add", "sub", "rsub", "mul", "div", "softmax", "gelu", "relu", "tanh", "where", "embedding",
+    "sum", "mean", "new_ones", "index_select", "masked_fill", "clamp", "clamp_min", "unflatten",
+    "cat", "stack", "neg", "cos", "sin",
 )  # fmt: skip
 """Operators without a matrix product, by their ATen names."""
 
 
 def _attention_macs(inputs: list[torch.Value], outputs: list[torch.Value]) -> Counter[str]:
-    """scaled_dot_product_attention: query [.., q, k] times key, then weights times value [.., s, v]."""
+    """Count query [.., q, k] times key, then attention weights times value [.., s, v]."""
     query, key, value = (_sizes(item) for item in inputs[:3])
     return Counter(attention=prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 
 
 def _sizes(value: torch.Value) -> list[int]:
-    """The shape that a traced tensor had."""
-    kind = value.type()
-    assert isinstance(kind, torch.TensorType)
-    return list(kind.sizes() or ())
+    """Return the shape of a traced tensor."""
+    type_ = value.type()
+    assert isinstance(type_, torch.TensorType)
+    return list(type_.sizes() or ())
 
 
-def _nothing(inputs: list[object], outputs: list[object]) -> Counter[str]:
+def _no_macs(inputs: list[object], outputs: list[object]) -> Counter[str]:
     return Counter()
 
 
 def count_macs(module: nn.Module, inputs: tuple[Tensor, ...]) -> int:
-    """Matrix-product MACs of one call.
+    """Return the matrix-product MACs of one call.
 
-    Raises: RuntimeError naming an operator that is neither a matrix product nor known to be without one.
+    Raises: RuntimeError naming any operator that is neither a counted matrix product nor listed in
+    `ELEMENTWISE`.
     """
-    with _evaluating(module), torch.no_grad():
+    with _counting_mode(module), torch.no_grad():
         counter = FlopCountAnalysis(module, inputs)
         counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
             "none"
         )
         counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-        counter.set_op_handle("aten::layer_norm", _nothing)
+        counter.set_op_handle("aten::layer_norm", _no_macs)
         for name in ELEMENTWISE:
-            counter.set_op_handle(f"aten::{name}", _nothing)
+            counter.set_op_handle(f"aten::{name}", _no_macs)
         total, unknown = counter.total(), counter.unsupported_ops()
     if unknown:
         raise RuntimeError(
-            f"operators without a rule for MACs: {dict(unknown)}; add them to flops.ELEMENTWISE or count them"
+            f"operators without a rule for MACs: {dict(unknown)}; "
+            "add them to macs.ELEMENTWISE or count them"
         )
     return int(total)
 
 
 def piece_costs(model: MultiExitModel) -> Costs:
-    """The MACs of the embedding, of each layer and of each exit, for one row."""
+    """Return the MACs of the embedding, each layer and each exit, for one example."""
     shared: dict[int, Polynomial] = {}
 
     def layer_macs(layer: nn.Module) -> Polynomial:
@@ -89,7 +93,7 @@ def piece_costs(model: MultiExitModel) -> Costs:
             if piece is None
             else _polynomial(
                 _ExitCall(
-                    piece, min(model.lookback, index + 2), _answers_before(model, index), classes
+                    piece, min(model.lookback, index + 2), _exits_before(model, index), classes
                 ),
                 model,
                 "exit",
@@ -100,7 +104,7 @@ def piece_costs(model: MultiExitModel) -> Costs:
 
 
 class _LayerCall(nn.Module):
-    """A layer as a function of plain tensors: fvcore hands on a named tuple as a plain one."""
+    """A layer as a function of tensors, because fvcore turns a named tuple into a plain one."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -112,33 +116,35 @@ class _LayerCall(nn.Module):
 
 
 class _ExitCall(nn.Module):
-    """An exit as a function of plain tensors, which is what fvcore can trace."""
+    """An exit as a function of tensors, which fvcore can trace."""
 
-    def __init__(self, leave: nn.Module, hiddens: int, answers: int, classes: int) -> None:
+    def __init__(self, leave: nn.Module, hiddens: int, earlier_exits: int, classes: int) -> None:
         super().__init__()
-        self.leave, self.hiddens, self.answers, self.classes = leave, hiddens, answers, classes
+        self.leave, self.hiddens = leave, hiddens
+        self.earlier_exits, self.classes = earlier_exits, classes
 
     def forward(self, mask: Tensor, positions: Tensor, *tensors: Tensor) -> Tensor:
-        hiddens, answers = tensors[: self.hiddens], tensors[self.hiddens :]
-        logits: Tensor = self.leave(State(hiddens, LayerContext(mask, positions), answers))
+        hiddens, earlier_logits = tensors[: self.hiddens], tensors[self.hiddens :]
+        context = LayerContext(mask, positions)
+        logits: Tensor = self.leave(State(hiddens, context, earlier_logits))
         return logits
 
 
 def _classes(model: MultiExitModel) -> int:
-    """The width of the model's answers, as they come out."""
+    """Return the number of outputs, from a forward pass."""
     ids = torch.zeros(1, LENGTHS[0], dtype=torch.long, device=next(model.parameters()).device)
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), _counting_mode(model):
         return model(Batch(ids, ids, torch.ones_like(ids, dtype=torch.bool))).logits.shape[-1]
 
 
-def _answers_before(model: MultiExitModel, layer: int) -> int:
+def _exits_before(model: MultiExitModel, layer: int) -> int:
     return sum(exit_layer <= layer for exit_layer in model.exit_layers)
 
 
 def _polynomial(piece: nn.Module, model: MultiExitModel, kind: str) -> Polynomial:
-    """The exact polynomial through three counts, checked on a fourth.
+    """Return the quadratic through three counts, checked against a fourth.
 
-    Raises: RuntimeError when the counts do not lie on a quadratic with whole coefficients.
+    Raises: RuntimeError if the counts do not lie on a quadratic with integer coefficients.
     """
     counts = {
         length: count_macs(piece, _inputs(piece, model, kind, length))
@@ -151,36 +157,34 @@ def _polynomial(piece: nn.Module, model: MultiExitModel, kind: str) -> Polynomia
     c0 = y0 - x0 * (c1 + x0 * c2)
     if any(coefficient.denominator != 1 for coefficient in (c0, c1, c2)):
         raise RuntimeError(
-            f"MACs of the {kind} are no polynomial with whole coefficients: {counts}"
+            f"MACs of the {kind} are not a polynomial with integer coefficients: {counts}"
         )
     polynomial = Polynomial(int(c0), int(c1), int(c2))
     if polynomial.at(CHECK_LENGTH) != counts[CHECK_LENGTH]:
-        raise RuntimeError(f"MACs of the {kind} are not quadratic in the length: {counts}")
+        raise RuntimeError(f"MACs of the {kind} are not quadratic in sequence length: {counts}")
     return polynomial
 
 
 def _inputs(piece: nn.Module, model: MultiExitModel, kind: str, length: int) -> tuple[Tensor, ...]:
-    """Arguments of one call of a piece for one row of so many tokens."""
+    """Return arguments for one call of a piece on one example of the given length."""
     device = next(model.parameters()).device
     ids = torch.zeros(1, length, dtype=torch.long, device=device)
     if kind == "embedding":
         return ids, ids
     context = LayerContext.of(torch.ones(1, length, dtype=torch.bool, device=device))
-    with torch.no_grad(), _evaluating(model.embedding):
+    with torch.no_grad(), _counting_mode(model.embedding):
         hidden = model.embedding(ids, ids)
     if not isinstance(piece, _ExitCall):
         return hidden, *context
-    answer = torch.zeros(1, piece.classes, device=device)
-    return *context, *[hidden] * piece.hiddens, *[answer] * piece.answers
+    logits = torch.zeros(1, piece.classes, device=device)
+    return *context, *[hidden] * piece.hiddens, *[logits] * piece.earlier_exits
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode and a quiet fvcore for the time of a count."""
-    modes, logger = (
-        [(part, part.training) for part in module.modules()],
-        logging.getLogger("fvcore"),
-    )
+def _counting_mode(module: nn.Module) -> Iterator[None]:
+    """Switch the module to evaluation mode and silence fvcore within the context."""
+    modes = [(part, part.training) for part in module.modules()]
+    logger = logging.getLogger("fvcore")
     level = logger.level
     logger.setLevel(logging.ERROR)
     module.eval()
