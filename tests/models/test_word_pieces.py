@@ -1,4 +1,5 @@
-"""Word pieces: special tokens, the maximum length, the vocabulary's file; equal to the library's Python tokenizer."""
+"""Word pieces: special tokens, maximum length and vocabulary file, compared with the library's
+Python tokenizer."""
 
 import json
 from collections.abc import Callable
@@ -33,40 +34,24 @@ def small(tmp_path: Path) -> Backbone:
 
 
 def test_single_text_has_type_zero(small: Backbone) -> None:
-    """A single text stands between [CLS] and [SEP], with types 0."""
+    """A single text is enclosed by [CLS] and [SEP] and has token type 0."""
     tokens = small.encode([("The film was unaffable!",)], 16)
-    assert pieces(small, tokens.ids[0].tolist()) == [
-        "[CLS]",
-        "the",
-        "film",
-        "was",
-        "un",
-        "##aff",
-        "##able",
-        "!",
-        "[SEP]",
-    ]
+    expected = ["[CLS]", "the", "film", "was", "un", "##aff", "##able", "!", "[SEP]"]
+    assert pieces(small, tokens.ids[0].tolist()) == expected
     assert tokens.types[0].tolist() == [0] * 9
 
 
 def test_pair_has_two_types(small: Backbone) -> None:
-    """A pair has two separators, and type 1 from its second text on."""
+    """A pair has two separators, and token type 1 from its second text on."""
     tokens = small.encode([("the film", "not good"), ("good", "the film was")], 16)
-    assert pieces(small, tokens.ids[0].tolist()) == [
-        "[CLS]",
-        "the",
-        "film",
-        "[SEP]",
-        "not",
-        "good",
-        "[SEP]",
-    ]
+    expected = ["[CLS]", "the", "film", "[SEP]", "not", "good", "[SEP]"]
+    assert pieces(small, tokens.ids[0].tolist()) == expected
     assert [row.tolist() for row in tokens.types] == [[0, 0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1]]
     assert tokens.lengths.tolist() == [7, 7]
 
 
 def test_rows_ignore_earlier_encoding(small: Backbone) -> None:
-    """Rows are neither padded nor cut by what was encoded before."""
+    """Earlier calls affect neither padding nor truncation."""
     short, long = ("the",), ("the film was not good !",)
     assert small.encode([short, long], 16).lengths.tolist() == [3, 8]
     assert small.encode([long], 5).lengths.tolist() == [5]
@@ -74,7 +59,7 @@ def test_rows_ignore_earlier_encoding(small: Backbone) -> None:
 
 
 def test_long_rows_are_cut_and_counted(small: Backbone) -> None:
-    """Rows over the maximum are cut and counted."""
+    """Examples above the maximum length are truncated and counted."""
     texts = [("the " * length,) for length in (1, 4, 5, 12)]
     tokens = small.encode(texts, 6)
     assert tokens.lengths.tolist() == [3, 6, 6, 6]
@@ -95,9 +80,10 @@ def test_long_rows_are_cut_and_counted(small: Backbone) -> None:
 def test_longer_text_is_cut_first(
     small: Backbone, first: int, second: int, kept: set[tuple[int, int]]
 ) -> None:
-    """The longer text of a pair is cut first.
+    """The longer text of a pair is truncated first.
 
-    Seven pieces have room beside three marks; where both are cut the odd one may go to either."""
+    Seven pieces fit beside three special tokens; if both texts are truncated, either may get the
+    odd piece."""
     tokens = small.encode([("the " * first, "film " * second)], 10)
     row = pieces(small, tokens.ids[0].tolist())
     assert (row.count("the"), row.count("film")) in kept
@@ -107,7 +93,7 @@ def test_longer_text_is_cut_first(
 
 @pytest.mark.parametrize("length", [-1, 0, 3, 49, 512])
 def test_length_outside_positions_is_refused(small: Backbone, length: int) -> None:
-    """A maximum length outside the positions is an error with both numbers."""
+    """A maximum length outside the allowed range is an error that names the range."""
     with pytest.raises(HarnessError) as error:
         small.encode([("the",)], length)
     assert_says(error, f"--max-length {length}", "small", 4, 48)
@@ -143,16 +129,7 @@ def test_word_pieces_equal_python_tokenizer(tmp_path: Path, lowercase: bool) -> 
     vocabulary = [
         *BERT_WORDS,
         *"abcdefgnopstwx3,.%()[]{}—“”…",
-        "##x",
-        "##n",
-        "##t",
-        "Café",
-        "The",
-        "STOP",
-        "\u4e2d",
-        "\u6587",
-        "naive",
-        "facade",
+        *("##x", "##n", "##t", "Café", "The", "STOP", "\u4e2d", "\u6587", "naive", "facade"),
     ]
     folder = write_bert(
         tmp_path / "library",
@@ -161,8 +138,8 @@ def test_word_pieces_equal_python_tokenizer(tmp_path: Path, lowercase: bool) -> 
     )
     (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lowercase}))
     library = BertTokenizerLegacy(str(folder / "vocab.txt"), do_lower_case=lowercase)
-    ours = find_backbone(str(folder)).encode([(text,) for text in TEXTS], 512)
-    assert [row.tolist() for row in ours.ids] == [library.encode(text) for text in TEXTS]
+    encoded = find_backbone(str(folder)).encode([(text,) for text in TEXTS], 512)
+    assert [row.tolist() for row in encoded.ids] == [library.encode(text) for text in TEXTS]
     pairs = [(first, second) for first in TEXTS for second in TEXTS[:3]]
     both = find_backbone(str(folder)).encode(pairs, 512)
     for row, types, (first, second) in zip(both.ids, both.types, pairs, strict=True):
@@ -185,7 +162,7 @@ def test_unicode_separator_shifts_no_pieces(tmp_path: Path) -> None:
 
 
 def test_tokenizer_file_is_preferred(tmp_path: Path) -> None:
-    """A tokenizer file is preferred, and its own padding and truncation are dropped."""
+    """A tokenizer file is preferred; its padding and truncation settings are ignored."""
     folder = write_bert(tmp_path / "with-file")
     tokenizer = replace(find_backbone(str(folder))).tokenizer
     tokenizer.enable_padding(length=12)
@@ -219,7 +196,7 @@ def more_pieces_than_rows_of_the_embedding(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "names"),
+    ("damage", "names"),
     [
         (no_vocabulary, ["tokenizer.json", "vocab.txt"]),
         (broken_tokenizer, ["tokenizer.json"]),
@@ -229,11 +206,11 @@ def more_pieces_than_rows_of_the_embedding(folder: Path) -> None:
     ],
 )
 def test_unusable_vocabulary_is_refused(
-    tmp_path: Path, spoil: Callable[[Path], None], names: list[object]
+    tmp_path: Path, damage: Callable[[Path], None], names: list[object]
 ) -> None:
     """An unusable vocabulary is an error."""
-    folder = write_bert(tmp_path / "mine")
-    spoil(folder)
+    folder = write_bert(tmp_path / "local")
+    damage(folder)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder)).encode([("the zebra",)], 16)
     assert_says(error, *names)
