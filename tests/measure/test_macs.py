@@ -258,7 +258,7 @@ def test_live_run_costs_charged_macs(head: Head, pooling: Pooling) -> None:
 
 
 def test_compressed_live_run_costs_charged_macs() -> None:
-    """So it does in a compressed model with exits at some layers."""
+    """Early exit of a compressed model with exits at some layers costs the MACs charged."""
     shape = replace(
         bert_shape(5, 24, 3, 40, vocabulary=50, positions=64),
         heads=(3, 1, 2, 3, 1),
