@@ -1,4 +1,4 @@
-"""Sentences to pre-train on: a user's files, or the training parts of the tasks at hand."""
+"""Sentences for pre-training: a user's files, or the training parts of the available tasks."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,48 +10,61 @@ import numpy as np
 
 from harness.data import demo
 from harness.data.dataset import Encode, Split, TaskData
-from harness.data.glue_hub import is_cached
 from harness.data.loading import load_data
-from harness.data.splits import whole_sentences
+from harness.data.sources import Unavailable
+from harness.data.splits import complete_sentences
 from harness.data.tasks import Task, find_task, task_groups
 from harness.errors import HarnessError
 from harness.files.digests import digest
 from harness.files.text import lines_of
 
-CORPUS = Task("corpus", ("text",), ("text",), ("accuracy",), None, about="sentences without labels")
+CORPUS = Task(
+    "corpus",
+    ("text",),
+    ("text",),
+    ("accuracy",),
+    Unavailable(texts=1),
+    about="sentences without labels",
+)
 
 HELD_OUT_SHARE, HELD_OUT_ROWS = 0.05, (20, 2_000)
-"""Part of the sentences that pre-training is judged by, and the fewest and most."""
+"""Share of the sentences held out to evaluate pre-training, and the fewest and most sentences."""
 
 SHORTEST_ROW = 8
-"""Tokens that the shortest rows have room for; room is drawn from there to the maximum length, its logarithm uniformly."""
+"""Fewest tokens of a packed row.
+
+The length of a row is drawn log-uniformly from here to the maximum length.
+"""
 
 PACKING_SEED = 1
 
 PACKING_REVISION = 1
-"""Raised when the same sentences may give other rows."""
+"""Raised if the same sentences may be packed into other rows."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Where sentences come from; they are read when somebody asks for them."""
+    """Source of sentences, which are read on first use."""
 
     files: tuple[Path, ...] = ()
-    """One sentence a line."""
+    """Text files with one sentence per line."""
     data_dir: Path | None = None
-    """Without files: GLUE's folder; None: what the hub's cache holds of GLUE."""
+    """Without files: GLUE's folder, or None for the tasks in the hub's cache."""
     tasks: tuple[str, ...] = tuple(demo.LABELS)
-    """Without files: the training parts of those of these tasks whose files are there give their texts, but for those that also stand in
-    a part that is held out, of whatever task."""
+    """Without files: tasks whose training parts give their texts, as far as their files are local.
+
+    Texts that also occur in a held-out part of any of the tasks are left out.
+    """
     limit: int | None = None
-    """A quick look at so many sentences (or the fewest that there must be)."""
+    """Number of sentences to use for a quick try; at least the fewest allowed."""
 
     @cached_property
     def data(self) -> TaskData:
-        """Distinct sentences in an order of their own (not the files'), without labels: `train`, and `selection` to judge by.
+        """Distinct sentences without labels, in an order that does not depend on the files' order.
 
-        Held out are whole sentences, that occur inside no other; what occurs inside them leaves training.
-        Raises: HarnessError for a file that cannot be read, or too few sentences.
+        `train` is for training and `selection` for evaluation. Only complete sentences, which occur
+        inside no other, are held out; the phrases inside them are removed from training.
+        Raises: HarnessError if a file cannot be read, or there are too few sentences.
         """
         sentences = dict.fromkeys(
             _lines(self.files) if self.files else _training_texts(self.data_dir, self.tasks)
@@ -60,21 +73,22 @@ class Corpus:
         if self.limit is not None:
             order = order[: max(self.limit, 2 * HELD_OUT_ROWS[0])]
         wanted = min(max(round(HELD_OUT_SHARE * len(order)), HELD_OUT_ROWS[0]), HELD_OUT_ROWS[1])
-        whole = whole_sentences(order)
-        held = [text for text in order if text in whole][:wanted]
-        gone = set(held).union(*(whole[text] for text in held))
-        train = [text for text in order if text not in gone]
-        if len(held) < wanted or len(train) < wanted:
+        complete = complete_sentences(order)
+        held_out = [text for text in order if text in complete][:wanted]
+        excluded = set(held_out).union(*(complete[text] for text in held_out))
+        train = [text for text in order if text not in excluded]
+        if len(held_out) < wanted or len(train) < wanted:
             least = 2 * HELD_OUT_ROWS[0]
             of = f" ({', '.join(map(str, self.files))})" if self.files else ""
             raise HarnessError(
-                f"the corpus{of} has {len(order)} distinct sentences, {len(whole)} of them whole: wanted {least} or more"
+                f"the corpus{of} has {len(order)} distinct sentences, of which {len(complete)} "
+                f"occur inside no other: wanted {least} or more"
             )
-        trained, judged = ([(text,) for text in part] for part in (train, held))
+        training, evaluation = ([(text,) for text in part] for part in (train, held_out))
         return TaskData(
             CORPUS,
-            _split(trained),
-            _split(judged),
+            _split(training),
+            _split(evaluation),
             _split([]),
             _split([]),
             digest(order),
@@ -83,7 +97,7 @@ class Corpus:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """What stands between spaces in its training sentences and is of letters alone, in small letters."""
+        """Lower-case words of the training sentences that consist of letters alone."""
         return frozenset(
             word
             for (text,) in self.data.train.texts
@@ -92,10 +106,11 @@ class Corpus:
         )
 
     def encoded(self, encode: Encode, max_length: int) -> TaskData:
-        """Rows of one sentence or of several, with their tokens: of several calls in a row with the same words made once.
+        """Return packed rows with their tokens; the last result is cached.
 
-        So that a student meets what its tasks have: single texts and pairs, of all lengths up to `max_length`. Sentences that share a row
-        are strangers to one another; a row of several is a pair as often as not, cut between any two.
+        A student thereby sees what its tasks have: single texts and pairs of all lengths up to
+        `max_length`. The sentences of a row are unrelated. Half of the rows with several sentences
+        are pairs, divided between any two of them.
         """
         return _encoded(self, encode, max_length)
 
@@ -103,39 +118,33 @@ class Corpus:
 @lru_cache(maxsize=1)
 def _encoded(corpus: Corpus, encode: Encode, max_length: int) -> TaskData:
     data = corpus.data
-    train, held = (packed(part, encode, max_length) for part in (data.train, data.selection))
-    made = f"{data.data_fingerprint} packed {PACKING_REVISION}"
-    return replace(data, train=train, selection=held, data_fingerprint=made).encoded(
-        encode, max_length
-    )
+    train, held_out = (packed(part, encode, max_length) for part in (data.train, data.selection))
+    fingerprint = f"{data.data_fingerprint} packed {PACKING_REVISION}"
+    rows = replace(data, train=train, selection=held_out, data_fingerprint=fingerprint)
+    return rows.encoded(encode, max_length)
 
 
 def packed(sentences: Split, encode: Encode, max_length: int) -> Split:
-    """The sentences, each once and in their order, in rows of one text or two."""
+    """Pack sentences, each once and in order, into rows of one or two texts."""
     random = np.random.default_rng(PACKING_SEED)
     texts = [text for (text,) in sentences.texts]
-    lengths = encode(
-        sentences.texts, max_length
-    ).lengths  # each with special tokens, which a row has once: no row of several is too long
+    # Each length includes special tokens, which a row has once, so no packed row is too long.
+    lengths = encode(sentences.texts, max_length).lengths
     rows: list[tuple[str, ...]] = []
-    place = 0
-    while place < len(texts):
+    start = 0
+    while start < len(texts):
         room = np.exp(random.uniform(np.log(min(SHORTEST_ROW, max_length)), np.log(max_length)))
-        count = max(
-            int(
-                np.searchsorted(np.cumsum(lengths[place : place + max_length]), room, side="right")
-            ),
-            1,
-        )
-        row = texts[place : place + count]
-        cut = int(random.integers(1, count)) if count > 1 and random.random() < 1 / 2 else count
-        rows.append(tuple(" ".join(part) for part in (row[:cut], row[cut:]) if part))
-        place += count
+        ends = np.cumsum(lengths[start : start + max_length])
+        count = max(int(np.searchsorted(ends, room, side="right")), 1)
+        row = texts[start : start + count]
+        middle = int(random.integers(1, count)) if count > 1 and random.random() < 1 / 2 else count
+        rows.append(tuple(" ".join(part) for part in (row[:middle], row[middle:]) if part))
+        start += count
     return _split(rows)
 
 
 def corpus_tasks(tasks: Sequence[str]) -> tuple[str, ...]:
-    """The tasks that a grid of these tasks takes its corpus from: their groups' members."""
+    """Return the tasks whose texts are the corpus of a grid: all members of the grid's groups."""
     return tuple(
         dict.fromkeys(
             member
@@ -160,30 +169,24 @@ def _lines(files: Sequence[Path]) -> Iterator[str]:
 
 
 def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:
-    def has_files(task: Task) -> bool:
-        if task.source is None:
-            return True
-        if data_dir is None:
-            return is_cached(task.name, task.source.hub_splits)
-        return (data_dir / task.source.layout.folder / "train.tsv").is_file()
-
+    tasks = [find_task(name) for name in names]
     try:
-        found = [load_data(task, data_dir) for task in map(find_task, names) if has_files(task)]
+        found = [load_data(task, data_dir) for task in tasks if task.source_in(data_dir).is_local()]
     except HarnessError as error:
         raise HarnessError(
-            f"the corpus is made of all tasks in the data folder: {error}; or give --corpus FILE"
+            f"the corpus comes from all tasks in the data folder: {error}; or give --corpus FILE"
         ) from None
     parts = [part for data in found for name, part in data.splits().items() if name != "train"]
-    held = {_letters(text) for part in parts for texts in part.texts for text in texts}
+    held_out = {_letters(text) for part in parts for texts in part.texts for text in texts}
     return [
         text
         for data in found
         for texts in data.train.texts
         for text in texts
-        if _letters(text) not in held
+        if _letters(text) not in held_out
     ]
 
 
 def _letters(text: str) -> str:
-    """What is left when spelling and spaces do not count: STS-B has sentences of MRPC in another hand."""
+    """Return the letters and digits of a text: STS-B repeats MRPC with other punctuation."""
     return re.sub(r"[\W_]+", "", text.lower())

@@ -1,30 +1,66 @@
-"""The rows of a user's own task: TSV, CSV, JSON lines or Parquet."""
+"""Files of a custom task: TSV, CSV, JSON lines or Parquet."""
 
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.sources import CustomFiles, Row
+from harness.data.sources import Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line, reason, unknown
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
-"""A file's ending says how it is read: tabs without quoting, commas with quoting (both with a line of names), an object a line, Parquet."""
+"""File endings and thereby formats.
+
+TSV has tabs without quoting, CSV has commas with quoting, and both begin with a line of names. JSON
+lines have an object per line.
+"""
 
 Cells = tuple[int, Sequence[object]]
-"""A line's number, and its texts and label."""
+"""A line number, and the texts and the label of that line."""
 
 
-def file_rows(path: Path, own: CustomFiles) -> list[Row]:
-    """The rows of a file, labels as it writes them.
+@dataclass(frozen=True)
+class CustomFiles:
+    """Files of a custom task."""
+
+    train: Path
+    dev: Path | None
+    dev_share: float | None
+    """Share of train that becomes dev if there is no dev file."""
+    columns: tuple[str, ...]
+    """Names of the one or two text columns."""
+    label: str
+    """Name of the label column."""
+
+    @property
+    def texts(self) -> int:
+        """Number of texts in a row, 1 or 2."""
+        return len(self.columns)
+
+    def is_local(self) -> bool:
+        """Return True: they are the user's files."""
+        return True
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Read train, and dev if it has a file.
+
+        Raises: HarnessError with file, line and column for whatever does not fit.
+        """
+        paths = [path for path in (self.train, self.dev) if path is not None]
+        names = (*self.columns, self.label)
+        return [RawSplit(file_rows(path, names), task.values, str(path)) for path in paths]
+
+
+def file_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+    """Read the text columns and, last, the label column of a file.
 
     Raises: HarnessError with file, line and column for whatever does not fit.
     """
-    wanted = (*own.texts, own.label)
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
     try:
         rows = [
-            _row(path, line, cells, wanted) for line, cells in readers[path.suffix](path, wanted)
+            _row(path, line, cells, columns) for line, cells in readers[path.suffix](path, columns)
         ]
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {reason(error)}") from None
@@ -35,22 +71,23 @@ def file_rows(path: Path, own: CustomFiles) -> list[Row]:
     return rows
 
 
-def _row(path: Path, line: int, cells: Sequence[object], names: Sequence[str]) -> Row:
-    """Raises: HarnessError for a text that is none, or a missing label."""
+def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str]) -> Row:
+    """Raise HarnessError if a text is not a string, or the label is missing."""
     *texts, label = cells
-    for name, text in zip(names, texts, strict=False):
+    for name, text in zip(columns, texts, strict=False):
         if not isinstance(text, str):
             raise HarnessError(
-                f"{path} line {line}: column {name!r} holds {_said(text)}, wanted a text"
+                f"{path} line {line}: column {name!r} holds {_shown(text)}, wanted a text"
             )
     if not isinstance(label, str | int | float):
         raise HarnessError(
-            f"{path} line {line}: column {names[-1]!r} holds {_said(label)}, wanted a label"
+            f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, wanted a label"
         )
-    for name, text in zip(names, cells, strict=True):
+    for name, text in zip(columns, cells, strict=True):
         if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise HarnessError(
-                f"{path} line {line}: column {name!r} holds {text[:40]!r}, half of a character: wanted Unicode text"
+                f"{path} line {line}: column {name!r} holds {text[:40]!r}, which has half of a "
+                "surrogate pair: wanted Unicode text"
             )
     return Row(
         tuple(str(text).strip() for text in texts),
@@ -59,21 +96,22 @@ def _row(path: Path, line: int, cells: Sequence[object], names: Sequence[str]) -
     )
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
+    """Return the type and the beginning of a value, for messages."""
     return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _places(path: Path, names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Where the wanted columns are.
+def _positions(path: Path, names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    """Return the positions of the wanted columns.
 
-    Raises: HarnessError for one that is missing or there twice.
+    Raises: HarnessError if one is missing or occurs twice.
     """
     for name in wanted:
         if name not in names:
             raise HarnessError(f"{path}: {unknown('column', name, names)}")
         if list(names).count(name) > 1:
             raise HarnessError(
-                f"{path}: column {name!r} is there {list(names).count(name)} times, wanted once"
+                f"{path}: column {name!r} occurs {list(names).count(name)} times, wanted once"
             )
     return [list(names).index(name) for name in wanted]
 
@@ -88,15 +126,16 @@ def _separated(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
         )
         try:
             names = next(reader, [])
-            places = _places(path, names, wanted)
+            positions = _positions(path, names, wanted)
             for cells in reader:
                 if not cells:
                     continue
                 if len(cells) != len(names):
                     raise HarnessError(
-                        f"{path} line {reader.line_num}: got {len(cells)} columns, wanted {len(names)}"
+                        f"{path} line {reader.line_num}: got {len(cells)} columns, "
+                        f"wanted {len(names)}"
                     )
-                yield reader.line_num, [cells[place] for place in places]
+                yield reader.line_num, [cells[position] for position in positions]
         except csv.Error as error:
             raise HarnessError(f"{path} line {reader.line_num}: {error}") from None
 
@@ -111,7 +150,7 @@ def _json_lines(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
             except (ValueError, RecursionError) as error:
                 raise HarnessError(f"{path} line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
-                raise HarnessError(f"{path} line {number}: got {_said(row)}, wanted an object")
+                raise HarnessError(f"{path} line {number}: got {_shown(row)}, wanted an object")
             for name in wanted:
                 if name not in row:
                     raise HarnessError(f"{path} line {number}: {unknown('column', name, row)}")
@@ -119,15 +158,12 @@ def _json_lines(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
-    from pyarrow import (
-        ArrowException,
-        parquet,
-    )  # 0.2 s to import, for those alone who have such files
+    from pyarrow import ArrowException, parquet  # takes 0.2 s
 
     try:
         with path.open("rb") as file:
             names = parquet.read_schema(file).names
-        _places(path, names, wanted)
+        _positions(path, names, wanted)
         table = parquet.read_table(path, columns=list(wanted), partitioning=None)
         columns = [table.column(name).to_pylist() for name in wanted]
     except ArrowException as error:

@@ -1,12 +1,12 @@
-"""A user's own task, described by a TOML file; nothing in it runs. And what a record keeps of it."""
+"""Custom tasks: a TOML file describes them, and a record keeps a summary. No code in them runs."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.custom_files import FORMATS
-from harness.data.sources import CustomFiles
+from harness.data.custom_files import FORMATS, CustomFiles
+from harness.data.sources import Unavailable
 from harness.data.tasks import Task, find_task, find_tasks, known_tasks, task_groups
 from harness.errors import HarnessError, IncompleteError, unknown
 from harness.evaluation.external_metrics import PREFIX, ExternalMetric, check_evaluate
@@ -17,7 +17,8 @@ from harness.files.typed_json import shows
 from harness.records import RunRecord, TaskSummary
 
 KEYS = (
-    "name", "about", "train", "dev", "dev_share", "text", "label", "labels", "values", "regression", "scale", "range", "metrics",
+    "name", "about", "train", "dev", "dev_share", "text", "label", "labels", "values",
+    "regression", "scale", "range", "metrics",
 )  # fmt: skip
 
 REGRESSION_METRICS = ("pearson", "spearman")
@@ -26,94 +27,98 @@ TWO_CLASS_METRICS = ("f1", "matthews")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
 
-def choose_tasks(names: Sequence[str] | None, own: Sequence[Task]) -> dict[str, Task]:
-    """Name -> task: those of these names, and the user's own, which may stand among the names. With neither, the demo's.
+def choose_tasks(names: Sequence[str] | None, custom: Sequence[Task]) -> dict[str, Task]:
+    """Return the tasks of these names and all custom tasks; without either, the demo tasks.
 
-    Raises: HarnessError for an unknown name.
+    Raises: HarnessError if a name is unknown.
     """
-    mine = {task.name: task for task in own}
-    found: dict[str, Task] = {}
-    for name in names if names is not None else [] if own else ["demo"]:
-        found |= (
-            {name: mine[name]} if name in mine else {task.name: task for task in find_tasks([name])}
-        )
-    return found | mine
+    by_name = {task.name: task for task in custom}
+    chosen: dict[str, Task] = {}
+    for name in names if names is not None else [] if custom else ["demo"]:
+        tasks = [by_name[name]] if name in by_name else find_tasks([name])
+        chosen |= {task.name: task for task in tasks}
+    return chosen | by_name
 
 
 def read_task_files(paths: Sequence[Path], allow_code: bool) -> tuple[Task, ...]:
-    """The tasks of several files.
+    """Read several task files.
 
-    Raises: HarnessError for a mistake in one of them, or a name that two have.
+    Raises: HarnessError if one has a mistake, or two have the same name.
     """
     tasks = tuple(read_task_file(path, allow_code) for path in paths)
     names = [task.name for task in tasks]
     for path, name in zip(paths, names, strict=True):
         if names.count(name) > 1:
-            raise HarnessError(f"{path}: name {name!r} is also another task file's")
+            raise HarnessError(f"{path}: name {name!r} is also the name of another task file")
     return tasks
 
 
 def read_task_file(path: Path, allow_code: bool = False) -> Task:
-    """The task that a file describes; paths in it are relative to its folder.
+    """Read a task file; the paths in it are relative to its folder.
 
-    Raises: HarnessError naming file, key, got and wanted.
+    Raises: HarnessError with file, key, and what was got and wanted.
     """
     values = read_toml(path, "--task-file")
     table = _Table(path, values)
     for key in values:
         if key not in KEYS:
             raise HarnessError(f"{path}: {unknown('key', key, KEYS)}")
-    labels, written = _labels(table)
+    labels, values_in_files = _labels(table)
     scale, bounds = _range(table, regression=not labels)
-    metrics, code = _metrics(table, len(labels), allow_code)
+    metrics, external_metrics = _metrics(table, len(labels), allow_code)
     return Task(
         _name(table),
         labels,
-        written,
+        values_in_files,
         metrics,
-        None,
+        _files(table),
         scale=scale,
         about=table.text("about") if "about" in values else "a task of your own",
-        own=_files(table),
         bounds=bounds,
-        code=code,
+        external_metrics=external_metrics,
     )
 
 
 def summary(task: Task) -> TaskSummary | None:
-    """What a record keeps of a user's own task; None for the others, which every reader knows."""
-    return (
-        TaskSummary(task.labels, task.metrics, task.scale, len(task.own.texts))
-        if task.own is not None
-        else None
-    )
+    """Return what a record keeps of a custom task; None for a built-in one."""
+    if not task.custom:
+        return None
+    return TaskSummary(task.labels, task.metrics, task.scale, task.source.texts)
 
 
 def task_of(record: RunRecord) -> Task:
-    """The task of a record: of the table, or as its record describes it.
+    """Return the task of a record: a built-in one, or a custom one as the record describes it.
 
-    Raises: IncompleteError for an own task of unknown metrics; HarnessError for a task that is neither here nor described.
+    Raises: IncompleteError if a custom task has unknown metrics; HarnessError if the task is
+        neither built in nor described.
     """
-    own = record.own_task
-    if own is None:
+    described = record.own_task
+    if described is None:
         return find_task(record.spec.task)
-    wrong = [name for name in own.metrics if name not in METRICS]
-    if wrong or not own.metrics:
+    strange = [name for name in described.metrics if name not in METRICS]
+    if strange or not described.metrics:
         raise IncompleteError(
-            f"run {record.run_id}: {unknown('metric', ', '.join(wrong), METRICS)}"
+            f"run {record.run_id}: {unknown('metric', ', '.join(strange), METRICS)}"
         )
-    return Task(record.spec.task, own.labels, own.labels, own.metrics, None, scale=own.scale)
+    return Task(
+        record.spec.task,
+        described.labels,
+        described.labels,
+        described.metrics,
+        Unavailable(described.texts),
+        scale=described.scale,
+    )
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A task file's keys."""
+    """Values of a task file, read key by key."""
 
     path: Path
     values: dict[str, object]
 
-    def wrong(self, key: str, wanted: str) -> HarnessError:
-        """The error for a value of another kind, or a key that is not there."""
+    def error(self, key: str, wanted: str) -> HarnessError:
+        """Return the error for a value of another kind, or for a missing key."""
         if key not in self.values:
             return HarnessError(f"{self.path}: key {key} is missing, wanted {wanted}")
         return HarnessError(
@@ -121,14 +126,14 @@ class _Table:
         )
 
     def text(self, key: str, wanted: str = "a text") -> str:
-        """A text that is not empty."""
+        """Return a text that is not empty."""
         value = self.values.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise self.wrong(key, wanted)
+            raise self.error(key, wanted)
         return value
 
     def texts(self, key: str, wanted: str) -> tuple[str, ...]:
-        """One text, or a list of different ones."""
+        """Return a list of distinct texts; one text may stand for a list."""
         value = self.values.get(key)
         found = [value] if isinstance(value, str) else value
         if (
@@ -136,73 +141,74 @@ class _Table:
             or not found
             or not all(isinstance(one, str) and one.strip() for one in found)
         ):
-            raise self.wrong(key, wanted)
+            raise self.error(key, wanted)
         if len(set(found)) != len(found):
-            raise self.wrong(key, "each once")
+            raise self.error(key, "each once")
         return tuple(found)
 
     def number(self, key: str, wanted: str) -> float:
-        """A number."""
+        """Return a number."""
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.wrong(key, wanted)
+            raise self.error(key, wanted)
         return float(value)
 
 
 def _name(table: _Table) -> str:
     name = table.text("name", "a name for the results folder")
     if not _NAME.fullmatch(name):
-        raise table.wrong("name", "up to 40 of a-z, 0-9, - and _, the first a letter or digit")
+        raise table.error("name", "up to 40 of a-z, 0-9, - and _, the first a letter or digit")
     if name in known_tasks() or name in task_groups():
-        raise table.wrong("name", "one that is not a built-in task's or group's")
+        raise table.error("name", "a name other than those of built-in tasks and groups")
     return name
 
 
 def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of the classes, and what the files write for them; nothing for a regression."""
+    """Return the class names and their spelling in the files; both are empty for a regression."""
     regression = table.values.get("regression", False)
     if not isinstance(regression, bool):
-        raise table.wrong("regression", "true or false")
+        raise table.error("regression", "true or false")
     if regression:
         for key in ("labels", "values"):
             if key in table.values:
-                raise table.wrong(key, "none: regression = true says that labels are numbers")
+                raise table.error(key, "no such key: with regression = true labels are numbers")
         return (), ()
     labels = table.texts(
         "labels", 'the names of the classes, such as ["no", "yes"], or regression = true'
     )
     if len(labels) < 2:
-        raise table.wrong("labels", "two or more")
+        raise table.error("labels", "two or more")
     if not all(map(shows, labels)):
-        raise table.wrong(
-            "labels", "names that show on a line; values says what the files write for each"
+        raise table.error(
+            "labels", "names of visible characters; values may give their spelling in the files"
         )
     values = (
-        table.texts("values", "what the files write for each label")
+        table.texts("values", "the spelling of each label in the files")
         if "values" in table.values
         else labels
     )
     if len(values) != len(labels):
-        raise table.wrong("values", f"{len(labels)}, one for each of labels")
+        raise table.error("values", f"{len(labels)}, one for each of labels")
     return labels, values
 
 
 def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] | None]:
-    """What labels are divided by in training, and the smallest and largest label."""
+    """Return the divisor of labels in training, and the smallest and the largest label."""
     given = [key for key in ("scale", "range") if key in table.values]
     if not regression:
         if given:
-            raise table.wrong(given[0], "none: it is for regression = true")
+            raise table.error(given[0], "no such key: it belongs to regression = true")
         return 1.0, None
     if len(given) != 1:
         got = " and ".join(given) or "neither scale nor range"
         raise HarnessError(
-            f"{table.path}: got {got}, wanted scale = 5.0 (labels from 0 to 5) or range = [1.0, 5.0]"
+            f"{table.path}: got {got}, wanted scale = 5.0 (labels from 0 to 5) "
+            "or range = [1.0, 5.0]"
         )
     if "scale" in given:
         scale = table.number("scale", "the largest label (the smallest is 0)")
         if not 0 < scale < float("inf"):
-            raise table.wrong("scale", "a number above 0")
+            raise table.error("scale", "a number above 0")
         return scale, None
     limits = table.values["range"]
     if (
@@ -210,18 +216,21 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
         or len(limits) != 2
         or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in limits)
     ):
-        raise table.wrong("range", "two numbers, the smallest and the largest label")
+        raise table.error("range", "two numbers, the smallest and the largest label")
     low, high = map(float, limits)
     if not -float("inf") < low < high < float("inf"):
-        raise table.wrong("range", "the smaller number first")
+        raise table.error("range", "the smaller number first")
     return max(abs(low), abs(high)), (low, high)
 
 
 def _metrics(
     table: _Table, classes: int, allow_code: bool
 ) -> tuple[tuple[str, ...], tuple[ExternalMetric, ...]]:
-    """Ours, the first of which chooses epochs and thresholds, and other people's code. Where only code is named, accuracy (on a regression
-    Pearson's correlation) chooses."""
+    """Return the built-in metrics and the external ones.
+
+    The first built-in metric selects epochs and thresholds. If only external metrics are named, it
+    is accuracy, or Pearson's correlation on a regression.
+    """
     fitting = [name for name in METRICS if (name in REGRESSION_METRICS) == (classes == 0)]
     usable = [name for name in fitting if classes == 2 or name not in TWO_CLASS_METRICS]
     names = table.texts("metrics", f"one or more of {', '.join(usable)}, or {PREFIX}NAME")
@@ -233,36 +242,38 @@ def _metrics(
         if name in METRICS and name not in usable:
             kind = f"{classes} classes" if classes else "a regression"
             raise HarnessError(
-                f"{table.path}: key metrics: {name} is not for {kind}, wanted one or more of {', '.join(usable)}"
+                f"{table.path}: key metrics: {name} does not suit {kind}, "
+                f"wanted one or more of {', '.join(usable)}"
             )
-    code = [name for name in names if name.startswith(PREFIX)]
-    if code and not allow_code:
+    external = [name for name in names if name.startswith(PREFIX)]
+    if external and not allow_code:
         raise HarnessError(
-            f"{table.path}: key metrics: {code[0]} runs code that is not this program's: allow it by --allow-metric-code"
+            f"{table.path}: key metrics: {external[0]} runs code from outside the harness: "
+            "allow it with --allow-metric-code"
         )
-    ours = tuple(name for name in names if name in METRICS)
-    return ours or (usable[0],), tuple(_code(table, name) for name in code)
+    built_in = tuple(name for name in names if name in METRICS)
+    return built_in or (usable[0],), tuple(_external_metric(table, name) for name in external)
 
 
-def _code(table: _Table, name: str) -> ExternalMetric:
+def _external_metric(table: _Table, name: str) -> ExternalMetric:
     check_evaluate(name)
-    place = name.removeprefix(PREFIX)
-    if not place.startswith("."):
+    location = name.removeprefix(PREFIX)
+    if not location.startswith("."):
         return ExternalMetric(name, "")
-    given = table.path.parent / place
-    script = given / f"{given.name}.py" if given.is_dir() else given
+    path = table.path.parent / location
+    script = path / f"{path.name}.py" if path.is_dir() else path
     if not script.is_file():
         raise HarnessError(f"{table.path}: key metrics: {name}: there is no file {script}")
-    return ExternalMetric(name, file_digest(script))
+    return ExternalMetric(name, file_digest(script), table.path.parent)
 
 
 def _files(table: _Table) -> CustomFiles:
-    texts = table.texts("text", "the name of the text's column, or of two")
-    if len(texts) > 2:
-        raise table.wrong("text", "one or two columns")
-    label = table.text("label", "the name of the label's column")
-    if label in texts:
-        raise table.wrong("label", "a column that is not the text's")
+    columns = table.texts("text", "the name of the text column, or of two")
+    if len(columns) > 2:
+        raise table.error("text", "one or two columns")
+    label = table.text("label", "the name of the label column")
+    if label in columns:
+        raise table.error("label", "a column other than the text columns")
     dev = _file(table, "dev") if "dev" in table.values else None
     share = (
         table.number("dev_share", "a number between 0 and 1")
@@ -272,17 +283,18 @@ def _files(table: _Table) -> CustomFiles:
     if (dev is None) == (share is None):
         both = "both dev and dev_share" if dev is not None else "neither dev nor dev_share"
         raise HarnessError(
-            f"{table.path}: got {both}, wanted a file as dev, or dev_share = 0.1, the share of train that is dev"
+            f"{table.path}: got {both}, wanted a file as dev, or dev_share = 0.1, "
+            "the share of train that becomes dev"
         )
     if share is not None and not 0 < share < 1:
-        raise table.wrong("dev_share", "a number between 0 and 1")
-    return CustomFiles(table.path.parent, _file(table, "train"), dev, share, texts, label)
+        raise table.error("dev_share", "a number between 0 and 1")
+    return CustomFiles(_file(table, "train"), dev, share, columns, label)
 
 
 def _file(table: _Table, key: str) -> Path:
     path = table.path.parent / table.text(key, f"a file ({', '.join(FORMATS)})")
     if path.suffix not in FORMATS:
-        raise table.wrong(key, f"a file that ends in {', '.join(FORMATS)}")
+        raise table.error(key, f"a file that ends in {', '.join(FORMATS)}")
     if not path.is_file():
         raise HarnessError(f"{table.path}: key {key}: there is no file {path}")
     return path

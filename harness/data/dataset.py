@@ -1,4 +1,4 @@
-"""The rows of a task, their tokens, and the parts that they are divided into."""
+"""Rows of a task, their tokens, and the parts that they are divided into."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from harness.files.digests import digest
 
 @dataclass(frozen=True)
 class Tokens:
-    """Word-piece ids of every row of a split."""
+    """Token ids of every row of a split."""
 
     ids: tuple[NDArray[np.int32], ...]
-    """One array [t] a row, special tokens included, no padding."""
+    """One array [t] per row, with special tokens and without padding."""
     types: tuple[NDArray[np.int32], ...]
-    """Token type: 0 for the first text, 1 for the second."""
+    """Token types: 0 for the first text, 1 for the second."""
     truncated: int
-    """Rows that were longer than the maximum length."""
+    """Number of rows that exceeded the maximum length."""
 
     def rows(self, index: NDArray[np.int64]) -> "Tokens":
-        """The rows at these positions; nothing of rows that are not encoded yet."""
+        """Return the rows at these positions; nothing if the rows are not encoded yet."""
         if not self.ids:
             return self
         return Tokens(
@@ -32,24 +32,24 @@ class Tokens:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """[n] tokens of each row."""
+        """Number of tokens of each row [n]."""
         return np.array([len(row) for row in self.ids], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of a task with their labels, and their tokens once a backbone has encoded them."""
+    """Rows of a task with their labels, and with tokens once they are encoded."""
 
     ids: NDArray[np.int64]
-    """[n] number of each row in its file, from 0."""
+    """Index of each row in its file [n], from 0."""
     texts: tuple[tuple[str, ...], ...]
-    """One or two texts a row."""
+    """One or two texts per row."""
     labels: NDArray[np.float64]
-    """[n] class index, or the value in label units."""
+    """Class index, or the value in label units [n]."""
     tokens: Tokens = Tokens((), (), 0)
 
     def rows(self, index: NDArray[np.int64]) -> "Split":
-        """The rows at these positions, which may repeat; with their tokens where they have some."""
+        """Return the rows at these positions, which may repeat, with any tokens."""
         return Split(
             self.ids[index],
             tuple(self.texts[i] for i in index),
@@ -66,35 +66,35 @@ Encode = Callable[[Sequence[tuple[str, ...]], int], Tokens]
 
 @dataclass(frozen=True)
 class TaskData:
-    """The parts of a task. Training never sees the others; dev only scores."""
+    """Parts of a task. Training sees `train` alone; dev is only scored."""
 
     task: Task
     train: Split
     selection: Split
-    """Held out of train: best epoch, hyper-parameters, threshold grids."""
+    """Held out of train to select epochs, hyper-parameters and threshold grids."""
     calibration: Split
-    """Held out of train: touched only when a threshold is chosen for a quoted number."""
+    """Held out of train to choose the thresholds of reported operating points."""
     dev: Split
     data_fingerprint: str
-    """Of all rows of the files."""
+    """Hash of all rows of the files."""
     split_fingerprint: str
-    """Of the held-out rows' ids."""
+    """Hash of the ids of the held-out rows."""
     max_length: int = 0
-    """Tokens after which rows were cut; 0 before they are encoded."""
+    """Number of tokens that rows are truncated to; 0 before they are encoded."""
     mismatched: Split | None = None
-    """MNLI's second dev split, of genres that train does not have; it only scores, too."""
+    """MNLI's second dev split, of genres that train lacks; it is only scored."""
     remarks: tuple[str, ...] = ()
-    """What a user should know of the rows, though they can be used."""
+    """Warnings about rows that can be used all the same."""
 
     @property
     def fingerprint(self) -> str:
-        """Of everything that a fit can see: the files' rows, which of them are in which part, and the maximum length."""
+        """Hash of everything that training depends on: rows, parts, and the maximum length."""
         ids = [str(part.ids.tolist()) for part in self.splits().values()]
         task = f"{self.task.name} {self.task.scale} {self.task.metrics}"
         return digest([task, self.data_fingerprint, str(self.max_length), *ids])
 
     def splits(self) -> dict[str, Split]:
-        """Name -> split."""
+        """Return the parts by name."""
         parts = {
             "train": self.train,
             "selection": self.selection,
@@ -104,7 +104,7 @@ class TaskData:
         return parts if self.mismatched is None else {**parts, "mismatched": self.mismatched}
 
     def encoded(self, encode: Encode, max_length: int) -> "TaskData":
-        """The same rows with their tokens, at most `max_length` a row."""
+        """Return the same rows with tokens, at most `max_length` per row."""
 
         def with_tokens(part: Split) -> Split:
             return replace(part, tokens=encode(part.texts, max_length))
@@ -120,13 +120,13 @@ class TaskData:
         )
 
     def majority_predictions(self, part: Split) -> NDArray[np.float64]:
-        """Train's majority class (or its mean value) for every row."""
+        """Return the majority class of train for every row; for a regression, its mean."""
         train = self.train.labels
-        constant = train.mean() if self.task.regression else np.bincount(train.astype(int)).argmax()
-        return np.full(len(part), constant, dtype=np.float64)
+        value = train.mean() if self.task.regression else np.bincount(train.astype(int)).argmax()
+        return np.full(len(part), value, dtype=np.float64)
 
     def constant_scores(self, part: Split | None = None) -> dict[str, float]:
-        """Scores of always giving the constant answer, on dev unless told."""
+        """Return the scores of the majority-class baseline on `part`, by default dev."""
         part = self.dev if part is None else part
         return {
             name: float(score)

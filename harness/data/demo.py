@@ -1,17 +1,20 @@
 """Two small demo tasks, generated in code, so that the benchmark runs without any download.
 
-`demo-single` asks whether the verdict on a film, a book, ... is positive. `demo-pair` asks whether a sentence about somebody's mood entails
-the second one, which reports a glad deed. Both are deterministic: the same rows come out on every machine.
+`demo-single` asks whether the verdict on a film, a book or the like is positive. `demo-pair` asks
+whether a sentence about somebody's mood entails a second one, which reports a happy action. Both
+are deterministic: every machine generates the same rows.
 
-Some rows are *easy*: the words alone decide, all of them point one way. The others are *hard*: they hold one good word, one bad one, a
-neutral one and two "not", one before the neutral word and one before the good or the bad one. Each bag of words occurs with both labels::
+In an *easy* row the words alone decide, because all of them point one way. A *hard* row has one
+good word, one bad word, a neutral word and two "not": one precedes the neutral word, the other the
+good or the bad word. Each bag of words occurs with both labels::
 
     the film was good , not long and not bad      -> positive
     the film was not good , bad and not long      -> negative
 
-A model has to bind each "not" to the word after it before it can weigh the evidence. For an exit that looks at the first token that takes
-two layers: in the first one that token sees unbound words and where they stand, and beginnings of different length and the "not" of the
-neutral word keep the places from giving the label away.
+A model has to bind each "not" to the word after it before it can weigh the evidence. An exit that
+reads the first token needs two layers for that: in the first layer this token sees unbound words
+and their positions. Positions alone do not reveal the label, because sentences begin with phrases
+of different length and the neutral word has a "not" as well.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.data.sources import Labelled, RawSplit, Row
+
 LABELS: dict[str, tuple[str, str]] = {
     "demo-single": ("negative", "positive"),
     "demo-pair": ("not_entailment", "entailment"),
@@ -29,13 +34,16 @@ LABELS: dict[str, tuple[str, str]] = {
 """Task name -> label names in index order."""
 
 SPLIT_SIZES: dict[str, int] = {"train": 2800, "dev": 500}
-"""Rows per split; multiples of twenty keep both labels balanced in the easy and in the hard part."""
+"""Rows per split.
+
+Multiples of twenty balance the labels among the easy and among the hard rows.
+"""
 
 EASY_EVERY = 5
-"""One row in so many is easy."""
+"""One row in this many is easy."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_DEV_SHARE = 6  # a text belongs to dev when its CRC-32 is divisible by this number, else to train
+_DEV_SHARE = 6  # a text belongs to dev if its CRC-32 is divisible by this number, else to train
 
 _NAMES = (
     "anna", "ben", "carla", "david", "emma", "frank", "grace", "henry",
@@ -64,11 +72,38 @@ class DemoRow:
     """One labelled example."""
 
     texts: tuple[str, ...]
-    """One or two texts, lower case words separated by single spaces."""
+    """One or two texts of lower-case words separated by single spaces."""
     label: str
-    """Label name, one of `LABELS[task]`."""
+    """One of `LABELS[task]`."""
     hard: bool
-    """True: the order of the words decides; False: the words alone do."""
+    """Whether the label depends on the order of the words."""
+
+
+@dataclass(frozen=True)
+class DemoSource:
+    """Rows of a demo task, generated on each call."""
+
+    task: str
+
+    @property
+    def texts(self) -> int:
+        """Number of texts in a row, 1 or 2."""
+        return len(_MAKERS[self.task](random.Random(0), True, False))
+
+    def is_local(self) -> bool:
+        """Return True: nothing is downloaded."""
+        return True
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Generate train and dev."""
+        return [
+            RawSplit(
+                [Row(row.texts, row.label, 0) for row in demo_rows(self.task, split)],
+                task.values,
+                "demo",
+            )
+            for split in SPLIT_SIZES
+        ]
 
 
 def _join(*parts: str) -> str:
@@ -83,7 +118,7 @@ def _claims(
     neutral: Sequence[str],
     hard: bool,
 ) -> str:
-    """Claims that say the same: two plain ones; if `hard`, a plain one, a negated one and a negated neutral one."""
+    """Return claims that agree: two without negation or, if `hard`, one without and two negated."""
     if not hard:
         return " and ".join(rng.sample(right, 2))
     claims = [rng.choice(right), f"not {rng.choice(wrong)}", f"not {rng.choice(neutral)}"]
@@ -92,7 +127,7 @@ def _claims(
 
 
 def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
-    """One text of `demo-single`."""
+    """Generate the text of a row of `demo-single`."""
     right, wrong = (_GOOD, _BAD) if positive else (_BAD, _GOOD)
     name, work = rng.choice(_NAMES), rng.choice(_WORKS)
     if not hard and rng.random() < 0.3:
@@ -110,7 +145,7 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
 
 
 def _pair(rng: random.Random, entailed: bool, hard: bool) -> tuple[str, ...]:
-    """The two texts of one row of `demo-pair`."""
+    """Generate the two texts of a row of `demo-pair`."""
     right, wrong = (_GLAD, _SAD) if entailed else (_SAD, _GLAD)
     name = rng.choice(_NAMES)
     mood = rng.choice(_MOODS).format(name=name, claims=_claims(rng, right, wrong, _CALM, hard))
@@ -126,15 +161,16 @@ _MAKERS: dict[str, Callable[[random.Random, bool, bool], tuple[str, ...]]] = {
 
 
 def _split_of(text: str) -> str:
-    """The only split in which `text` may occur."""
+    """Return the only split in which `text` may occur."""
     return "train" if zlib.crc32(text.encode("ascii")) % _DEV_SHARE else "dev"
 
 
 def demo_rows(task: str, split: str) -> list[DemoRow]:
-    """The rows of one split, train or dev, the same on every call.
+    """Generate the rows of a split, train or dev; they are the same on every call.
 
-    No text of one split occurs in the other, no row occurs twice, and both labels are equally frequent among easy and hard rows.
-    Raises: ValueError for an unknown task or split.
+    No text occurs in both splits and no row occurs twice. Both labels are equally frequent among
+    the easy and among the hard rows.
+    Raises: ValueError if the task or the split is unknown.
     """
     if task not in LABELS:
         raise ValueError(f"unknown demo task {task!r}, expected one of {', '.join(LABELS)}")
@@ -155,10 +191,13 @@ def demo_rows(task: str, split: str) -> list[DemoRow]:
 
 
 def demo_vocabulary() -> list[str]:
-    """Word pieces of both tasks: special tokens, letters and their continuations (so that any other word can be spelt), words."""
+    """Return the word pieces of both tasks: special tokens, letters, and words.
+
+    Letters and their continuations spell any other word.
+    """
     lexicon = (
-        _NAMES + _WORKS + _GOOD + _BAD + _NEUTRAL + _LIKED + _DISLIKED + _GLAD + _SAD + _CALM + _DEEDS
-        + _TIMES + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _GLUE
+        _NAMES + _WORKS + _GOOD + _BAD + _NEUTRAL + _LIKED + _DISLIKED + _GLAD + _SAD + _CALM
+        + _DEEDS + _TIMES + _OPENINGS + _OPINIONS + _MOODS + _VERDICTS + _GLUE
     )  # fmt: skip
     words = {word for phrase in lexicon for word in phrase.split() if not word.startswith("{")}
     letters = list(string.ascii_lowercase)

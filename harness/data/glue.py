@@ -1,54 +1,161 @@
-"""GLUE's nine tasks as their owners and the hub distribute them: files, columns, numbers of rows, and reading the files."""
+"""GLUE's nine tasks: layout of their official TSV files, their copy on the hub, and row counts."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.sources import GlueSource, Row, TsvLayout
+from harness.data.sources import Labelled, RawSplit, Row, Source
 from harness.errors import HarnessError
 from harness.files.text import lines_of
 
+
+@dataclass(frozen=True)
+class TsvLayout:
+    """Columns of a task's official files."""
+
+    folder: str
+    columns: int
+    """Number of columns of every line."""
+    texts: tuple[int, ...]
+    """Positions of the one or two text columns, from 0."""
+    label: int
+    """Position of the label column."""
+    header: tuple[str, ...] | None
+    """Names of the text columns and the label column; None if the files have no header."""
+    dev: "TsvLayout | None" = None
+    """Layout of the dev files where it differs from that of train."""
+    short_rows: bool = False
+    """Whether rows that lack cells are skipped, as in the hub's copy (QQP has three)."""
+
+
+@dataclass(frozen=True)
+class GlueFiles:
+    """Official TSV files of a GLUE task."""
+
+    layout: TsvLayout
+    names: tuple[str, ...]
+    """File names without .tsv: train, then the dev files."""
+    data_dir: Path
+
+    @property
+    def texts(self) -> int:
+        """Number of texts in a row, 1 or 2."""
+        return len(self.layout.texts)
+
+    def is_local(self) -> bool:
+        """Return whether the train file exists."""
+        return self._path("train").is_file()
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Read all files.
+
+        Raises: HarnessError with file, line and columns if a row does not fit the layout.
+        """
+        return [self.read_file(task, self._path(name)) for name in self.names]
+
+    def read_file(self, task: Labelled, path: Path) -> RawSplit:
+        """Read one file, whose name tells whether it has the layout of train or of dev."""
+        layout = self.layout if path.stem == "train" else self.layout.dev or self.layout
+        return RawSplit(tsv_rows(layout, path), task.values, str(path))
+
+    def _path(self, name: str) -> Path:
+        return self.data_dir / self.layout.folder / f"{name}.tsv"
+
+
+@dataclass(frozen=True)
+class Glue:
+    """A GLUE task: its official files and the hub's copy hold the same rows."""
+
+    config: str
+    """Configuration name in the hub's copy."""
+    layout: TsvLayout
+    columns: tuple[str, ...]
+    """Names of the text columns in the hub's copy."""
+    rows: tuple[int, ...]
+    """Official row counts of train, dev and, for MNLI, the mismatched dev split."""
+
+    @property
+    def texts(self) -> int:
+        """Number of texts in a row, 1 or 2."""
+        return len(self.columns)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """File names without .tsv, in the order of `rows`."""
+        mismatched = len(self.rows) > 2
+        return ("train", "dev_matched", "dev_mismatched") if mismatched else ("train", "dev")
+
+    @property
+    def hub_splits(self) -> tuple[str, ...]:
+        """Names of the same splits in the hub's copy."""
+        return tuple(name.replace("dev", "validation") for name in self.files)
+
+    def at(self, data_dir: Path | None) -> Source:
+        """Return the files in `data_dir`, or the hub's copy if it is None."""
+        if data_dir is None:
+            from harness.data.glue_hub import GlueHub  # loads the hub's client
+
+            return GlueHub(self.config, self.columns, self.hub_splits)
+        return GlueFiles(self.layout, self.files, data_dir)
+
+
 _SENTENCES = ("sentence1", "sentence2")
+_QUESTIONS = ("question1", "question2")
 _PAIR = (*_SENTENCES, "label")
 _MNLI = (*_SENTENCES, "gold_label")
 
-GLUE: dict[str, GlueSource] = {
-    "cola": GlueSource(TsvLayout("CoLA", 4, (3,), 1, None), ("sentence",), (8_551, 1_043)),
-    "sst2": GlueSource(
-        TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")), ("sentence",), (67_349, 872)
-    ),
-    "mrpc": GlueSource(
-        TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")),
-        _SENTENCES,
-        (3_668, 408),
-    ),
-    "stsb": GlueSource(
-        TsvLayout("STS-B", 10, (7, 8), 9, (*_SENTENCES, "score")), _SENTENCES, (5_749, 1_500)
-    ),
-    "qqp": GlueSource(
-        TsvLayout("QQP", 6, (3, 4), 5, ("question1", "question2", "is_duplicate"), short_rows=True),
-        ("question1", "question2"),
-        (363_846, 40_430),
-    ),
-    "mnli": GlueSource(
-        TsvLayout(
-            "MNLI", 12, (8, 9), 11, _MNLI, dev=TsvLayout("MNLI", 16, (8, 9), 15, _MNLI)
-        ),  # dev has five annotators' labels
-        ("premise", "hypothesis"),
-        (392_702, 9_815, 9_832),
-    ),
-    "qnli": GlueSource(
-        TsvLayout("QNLI", 4, (1, 2), 3, ("question", "sentence", "label")),
-        ("question", "sentence"),
-        (104_743, 5_463),
-    ),
-    "rte": GlueSource(TsvLayout("RTE", 4, (1, 2), 3, _PAIR), _SENTENCES, (2_490, 277)),
-    "wnli": GlueSource(TsvLayout("WNLI", 4, (1, 2), 3, _PAIR), _SENTENCES, (635, 71)),
+GLUE: dict[str, Glue] = {
+    glue.config: glue
+    for glue in (
+        Glue("cola", TsvLayout("CoLA", 4, (3,), 1, None), ("sentence",), (8_551, 1_043)),
+        Glue(
+            "sst2",
+            TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")),
+            ("sentence",),
+            (67_349, 872),
+        ),
+        Glue(
+            "mrpc",
+            TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")),
+            _SENTENCES,
+            (3_668, 408),
+        ),
+        Glue(
+            "stsb",
+            TsvLayout("STS-B", 10, (7, 8), 9, (*_SENTENCES, "score")),
+            _SENTENCES,
+            (5_749, 1_500),
+        ),
+        Glue(
+            "qqp",
+            TsvLayout("QQP", 6, (3, 4), 5, (*_QUESTIONS, "is_duplicate"), short_rows=True),
+            _QUESTIONS,
+            (363_846, 40_430),
+        ),
+        Glue(
+            "mnli",
+            # The dev files have the labels of five annotators.
+            TsvLayout("MNLI", 12, (8, 9), 11, _MNLI, dev=TsvLayout("MNLI", 16, (8, 9), 15, _MNLI)),
+            ("premise", "hypothesis"),
+            (392_702, 9_815, 9_832),
+        ),
+        Glue(
+            "qnli",
+            TsvLayout("QNLI", 4, (1, 2), 3, ("question", "sentence", "label")),
+            ("question", "sentence"),
+            (104_743, 5_463),
+        ),
+        Glue("rte", TsvLayout("RTE", 4, (1, 2), 3, _PAIR), _SENTENCES, (2_490, 277)),
+        Glue("wnli", TsvLayout("WNLI", 4, (1, 2), 3, _PAIR), _SENTENCES, (635, 71)),
+    )
 }
 
 
 def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
-    """The rows of an official file: tab-separated, no quoting (the texts hold unbalanced quotes), a byte-order mark allowed.
+    """Read an official file.
 
-    Raises: HarnessError with file, line and columns when a row does not fit.
+    It is tab-separated without quoting (the texts hold unbalanced quotes) and may begin with a
+    byte-order mark.
+    Raises: HarnessError with file, line and columns if a row does not fit the layout.
     """
     rows: list[Row] = []
     for number, line in enumerate(lines_of(path, "; check --data-dir"), start=1):
@@ -79,8 +186,9 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
 
 
 def _check_header(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> None:
-    """Raises: HarnessError when the columns that are read have other names."""
+    """Raise HarnessError if the columns that are read have other names."""
     if names != wanted:
         raise HarnessError(
-            f"{path} line 1: the columns of texts and label are named {', '.join(names)}, wanted {', '.join(wanted)}"
+            f"{path} line 1: the text and label columns are named {', '.join(names)}, "
+            f"wanted {', '.join(wanted)}"
         )

@@ -1,8 +1,9 @@
-"""GLUE from the hub: found in its cache or fetched there, and read through `datasets`."""
+"""GLUE's copy on the hub: found in the cache or downloaded, and read through `datasets`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -10,133 +11,171 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from harness.data.sources import GlueSource, Row
+from harness.data.sources import Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line
 from harness.files.hub import PROBE_S, out_of_reach
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
 SMALLEST = "wnli/validation-00000-of-00001.parquet"
-"""Of its files: where it is to be had, so are the others."""
+"""Smallest file, which tells whether the others can be downloaded."""
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
+@dataclass(frozen=True)
+class GlueHub:
+    """A GLUE task in the hub's copy."""
+
+    config: str
+    columns: tuple[str, ...]
+    """Names of the text columns."""
+    splits: tuple[str, ...]
+    """Names of train and the dev splits, which are downloaded together."""
+
+    @property
+    def texts(self) -> int:
+        """Number of texts in a row, 1 or 2."""
+        return len(self.columns)
+
+    def is_local(self) -> bool:
+        """Return whether the cache holds every file."""
+        return is_cached(self.config, self.splits)
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Read all splits, each row with the name of its class or its number.
+
+        Raises: HarnessError, within seconds, if they are neither cached nor can be downloaded, or
+            if the copy has other columns or classes.
+        """
+        return [
+            RawSplit(self._rows(task, split), task.labels, f"the hub's {self.config} {split}")
+            for split in self.splits
+        ]
+
+    def _rows(self, task: Labelled, split: str) -> list[Row]:
+        files = _files(self.config, self.splits, split)
+        try:
+            return _read(files, self.columns, task.labels)
+        # The library's exception for a damaged file differs between its versions.
+        except Exception as error:
+            raise _unreadable(self.config, split, error) from None
+
+
 def is_cached(config: str, splits: Sequence[str]) -> bool:
-    """Whether the hub's cache holds every file of these splits."""
+    """Return whether the hub's cache holds every file of these splits."""
     folder = _cached_folder(config, splits)
     return folder is not None and all(_shards(folder / config, split) for split in splits)
-
-
-def hub_rows(config: str, source: GlueSource, labels: Sequence[str], split: str) -> list[Row]:
-    """The rows of one split, each with the name of its class, or with its number.
-
-    Raises: HarnessError, within seconds, when they are neither cached nor to be had; or when the copy has other columns or classes.
-    """
-    files = _files(config, source.hub_splits, split)
-    try:
-        return _read(files, source.columns, labels)
-    except (
-        Exception
-    ) as error:  # what the library raises for a damaged file differs between its versions
-        advice = "see to the hub's cache, or give --data-dir"
-        raise HarnessError(
-            f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}"
-        ) from None
 
 
 def hub_unlabelled(
     config: str, columns: Sequence[str], split: str
 ) -> list[tuple[int, tuple[str, ...]]]:
-    """The number and the texts of each row of a split whose labels are secret.
+    """Read the index and the texts of each row of a split without public labels.
 
-    Raises: HarnessError, within seconds, when they are neither cached nor to be had, or the copy has other columns.
+    Raises: HarnessError, within seconds, if they are neither cached nor can be downloaded, or if
+        the copy has other columns.
     """
     files = _files(config, (split,), split)
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        held = datasets.Dataset.from_parquet([str(file) for file in files])[:]
-        texts = zip(*([text.strip() for text in held[column]] for column in columns), strict=True)
-        return [(int(index), row) for index, row in zip(held["idx"], texts, strict=True)]
-    except Exception as error:  # as in hub_rows
-        advice = "see to the hub's cache, or give --data-dir"
-        raise HarnessError(
-            f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; {advice}"
-        ) from None
+        table = datasets.Dataset.from_parquet([str(file) for file in files])[:]
+        return [
+            (int(index), row)
+            for index, row in zip(table["idx"], _texts(table, columns), strict=True)
+        ]
+    except Exception as error:  # as in GlueHub
+        raise _unreadable(config, split, error) from None
+
+
+def _unreadable(config: str, split: str, error: Exception) -> HarnessError:
+    return HarnessError(
+        f"{REPOSITORY}: {config} {split} cannot be read: {first_line(error)}; "
+        "check the hub's cache, or give --data-dir"
+    )
 
 
 def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
-    """Those of one of the splits, which are had together.
+    """Return the files of `split`, one of the `splits` that are downloaded together.
 
-    Raises: HarnessError when they are neither cached nor to be had.
+    Raises: HarnessError if they are neither cached nor can be downloaded.
     """
-    folder = (
-        _cached_folder(config, splits)
-        if is_cached(config, splits)
-        else _fetched_folder(config, splits)
-    )
+    cached = is_cached(config, splits)
+    folder = _cached_folder(config, splits) if cached else _fetched_folder(config, splits)
     files = _shards(folder / config, split) if folder is not None else []
     if not files:
         raise HarnessError(
-            f"{REPOSITORY} at {REVISION[:7]} has no whole {config}/{split}-*.parquet; give --data-dir"
+            f"{REPOSITORY} at {REVISION[:7]} lacks files {config}/{split}-*.parquet; "
+            "give --data-dir"
         )
     return files
 
 
 def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) -> list[Row]:
-    """Raises: ValueError for other classes; KeyError for a missing column."""
-    import datasets  # 1 s to import, for those alone who read from the hub
+    """Raise ValueError for other classes, KeyError for a missing column."""
+    import datasets  # takes 1 s, which only those pay who read from the hub
 
-    datasets.disable_progress_bars()  # what is read lies on the disk already
-    table = datasets.Dataset.from_parquet([str(file) for file in files])
-    names = list(getattr(table.features["label"], "names", ()))
+    datasets.disable_progress_bars()  # the files are local by now
+    data = datasets.Dataset.from_parquet([str(file) for file in files])
+    names = list(getattr(data.features["label"], "names", ()))
     if set(names) != set(labels):
         raise ValueError(
             f"classes {', '.join(names) or '(none)'}, wanted {', '.join(labels) or '(none)'}"
         )
-    held = table[:]
-    if names and min(held["label"]) < 0:
+    table = data[:]
+    if names and min(table["label"]) < 0:
         raise ValueError("a row has no label")
-    # a regression's float32 in the fewest digits that say it: 3.8, as the TSV files have it, not 3.7999999523
-    said = [names[value] if names else str(np.float32(value)) for value in held["label"]]
-    texts = zip(*([text.strip() for text in held[column]] for column in columns), strict=True)
+    # A float32 is written in the fewest digits: 3.8 as in the TSV files, not 3.7999999523.
+    written = [names[value] if names else str(np.float32(value)) for value in table["label"]]
     return [
         Row(row, label, number)
-        for number, (row, label) in enumerate(zip(texts, said, strict=True), start=1)
+        for number, (row, label) in enumerate(
+            zip(_texts(table, columns), written, strict=True), start=1
+        )
     ]
 
 
+def _texts(table: Mapping[str, list[str]], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield the one or two texts of each row, without surrounding spaces."""
+    return zip(*([text.strip() for text in table[column]] for column in columns), strict=True)
+
+
 def _cached_folder(config: str, splits: Sequence[str]) -> Path | None:
-    """The cached snapshot, whole or not; None where there is none."""
+    """Return the cached snapshot, complete or not; None if there is none."""
     with suppress(LocalEntryNotFoundError):
         return Path(_snapshot(config, splits)(local_files_only=True))
     return None
 
 
 def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
-    why = out_of_reach(REPOSITORY, SMALLEST, REVISION, "dataset")
+    problem = out_of_reach(REPOSITORY, SMALLEST, REVISION, "dataset")
     try:
-        if why is None:
+        if problem is None:
             return Path(_snapshot(config, splits)(etag_timeout=PROBE_S))
-    except Exception as error:  # the client also lets the errors of its HTTP library through
-        why = first_line(error)
+    except Exception as error:  # the client also raises the errors of its HTTP library
+        problem = first_line(error)
     raise HarnessError(
-        f"GLUE comes from the hub where no --data-dir is given, and {REPOSITORY} is neither cached nor to be had: {why}; "
-        "give --data-dir, a folder of GLUE's TSV files (MRPC/, SST-2/, ...)"
+        f"GLUE is read from the hub unless --data-dir is given, but {REPOSITORY} is not cached and "
+        f"cannot be downloaded: {problem}; give --data-dir, a folder of GLUE's TSV files (MRPC/, "
+        "SST-2/, ...)"
     )
 
 
 def _snapshot(config: str, splits: Sequence[str]) -> "partial[str]":
-    wanted = [f"{config}/{split}-*.parquet" for split in splits]
+    patterns = [f"{config}/{split}-*.parquet" for split in splits]
     return partial(
-        snapshot_download, REPOSITORY, repo_type="dataset", revision=REVISION, allow_patterns=wanted
+        snapshot_download,
+        REPOSITORY,
+        repo_type="dataset",
+        revision=REVISION,
+        allow_patterns=patterns,
     )
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
-    """The parquet files of a split in their order; none where one is missing."""
+    """Return the parquet files of a split in order; none if one is missing."""
     found = {path: _SHARD.search(path.name) for path in sorted(folder.glob(f"{split}-*.parquet"))}
-    whole = all(match is not None and int(match[1]) == len(found) for match in found.values())
-    return list(found) if whole else []
+    complete = all(match is not None and int(match[1]) == len(found) for match in found.values())
+    return list(found) if complete else []

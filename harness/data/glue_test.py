@@ -1,43 +1,43 @@
-"""GLUE's leaderboard: its test rows, which have no labels, and the zip file that it takes."""
+"""GLUE's test rows, which have no labels and are scored by the leaderboard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.data.glue import GLUE
 from harness.data.glue_hub import hub_unlabelled
-from harness.data.tasks import find_task
 from harness.errors import HarnessError
 from harness.files.text import lines_of
 
 INDEX_COLUMNS = ("index", "id")
-"""What the test files call the number of a row (QQP's: id)."""
+"""Names of the index column in test files; QQP calls it id."""
 
 
 class Unlabelled(NamedTuple):
-    """A test row."""
+    """Test row."""
 
     number: int
-    """What the file calls it, which the leaderboard wants back."""
+    """Index in the file, which the leaderboard expects with the prediction."""
     texts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the submission."""
+    """File of a submission."""
 
     name: str
-    """Without .tsv."""
+    """File name without .tsv."""
     task: str
-    """Whose model answers."""
+    """Task whose model predicts."""
     files: tuple[str, ...]
-    """Places of the test rows in a data folder."""
+    """Possible paths of the test rows in a data folder."""
     hub: tuple[str, str]
-    """Configuration and split of the hub's copy."""
+    """Configuration and split in the hub's copy."""
     rows: int
-    """How many there are officially."""
+    """Official row count."""
     diagnostic: bool = False
-    """Is left out where its file is not there."""
+    """Whether a submission may lack the file."""
 
 
 ENTRIES = (
@@ -63,20 +63,19 @@ ENTRIES = (
 
 
 def unlabelled(entry: Entry, data_dir: Path | None) -> list[Unlabelled] | None:
-    """The test rows, of the data folder or of the hub; None where a diagnostic file is not there.
+    """Read the test rows from the data folder or the hub; None if a diagnostic file is missing.
 
-    Raises: HarnessError when they are not to be had, or do not fit.
+    Raises: HarnessError if other rows are missing, or if rows are malformed.
     """
-    source = find_task(entry.task).source
-    assert source is not None
+    source = GLUE[entry.task]
     if data_dir is not None:
-        places = [data_dir / file for file in entry.files]
-        there = [place for place in places if place.is_file()]
-        if not there and entry.diagnostic:
+        paths = [data_dir / file for file in entry.files]
+        existing = [path for path in paths if path.is_file()]
+        if not existing and entry.diagnostic:
             return None
         header = source.layout.header
         return read_unlabelled(
-            (there or places)[0], source.columns if header is None else header[:-1]
+            (existing or paths)[0], source.columns if header is None else header[:-1]
         )
     try:
         rows = hub_unlabelled(entry.hub[0], source.columns, entry.hub[1])
@@ -88,9 +87,10 @@ def unlabelled(entry: Entry, data_dir: Path | None) -> list[Unlabelled] | None:
 
 
 def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
-    """The rows of a test file, its columns found by the names in its first line; tab-separated, no quoting, a byte-order mark allowed.
+    """Read a test file, whose first line names the columns.
 
-    Raises: HarnessError with file, line and columns for what does not fit.
+    It is tab-separated without quoting and may begin with a byte-order mark.
+    Raises: HarnessError with file, line and columns for whatever does not fit.
     """
     lines = lines_of(path, "; check --data-dir")
     names = lines[0].split("\t")
@@ -99,7 +99,7 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
     if missing or not numbers:
         wanted = ", ".join((INDEX_COLUMNS[0], *columns))
         raise HarnessError(f"{path} line 1: got columns {', '.join(names)[:200]}, wanted {wanted}")
-    places = [names.index(name) for name in (numbers[0], *columns)]
+    positions = [names.index(name) for name in (numbers[0], *columns)]
     rows: list[Unlabelled] = []
     seen: dict[int, int] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -110,7 +110,7 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
             raise HarnessError(
                 f"{path} line {number}: got {len(cells)} columns, wanted {len(names)}"
             )
-        index, *texts = (cells[place] for place in places)
+        index, *texts = (cells[position] for position in positions)
         if not (index.isascii() and index.isdecimal() and len(index) <= 9):
             raise HarnessError(
                 f"{path} line {number}: {numbers[0]} {index[:40]!r}, wanted a number"
@@ -118,7 +118,7 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
         first = seen.setdefault(int(index), number)
         if first != number:
             raise HarnessError(
-                f"{path} line {number}: {numbers[0]} {index} stands in line {first} too"
+                f"{path} line {number}: {numbers[0]} {index} already occurs in line {first}"
             )
         rows.append(Unlabelled(int(index), tuple(text.strip() for text in texts)))
     if not rows:

@@ -1,4 +1,4 @@
-"""Reading the rows of a task and holding out its parts."""
+"""Loading a task: reading its rows and holding out its parts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,45 +6,46 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data import demo
-from harness.data.custom_files import file_rows
+from harness.data.custom_files import CustomFiles
 from harness.data.dataset import Split, TaskData
-from harness.data.glue import tsv_rows
-from harness.data.glue_hub import hub_rows
-from harness.data.sources import CustomFiles, Row
+from harness.data.glue import Glue
+from harness.data.sources import RawSplit, Row
 from harness.data.splits import draw, hold_out_groups, hold_out_sentences, largest_group, part_off
 from harness.data.tasks import Task
 from harness.errors import HarnessError
 from harness.files.digests import digest
 
 REGRESSION_STRATA = 5
+"""Number of equal parts of a regression's label range that serve as strata."""
 
 
 def load_data(
     task: Task, data_dir: Path | None, train_rows: int | None = None, limit: int | None = None
 ) -> TaskData:
-    """Read a task's train and dev rows and hold out `selection` and `calibration`.
+    """Read the train and dev rows of a task and hold out `selection` and `calibration`.
 
-    `train_rows` rows are drawn from the training part, by the data alone; `limit` cuts every part to its first rows.
-    Raises: HarnessError for a missing or malformed file, an unknown label, or more train_rows than there are.
+    `train_rows` rows are drawn from the training part, by the data alone. `limit` truncates every
+    part to its first rows.
+    Raises: HarnessError if a file is missing or malformed, a label is unknown, or there are fewer
+        rows than train_rows.
     """
-    read = _read(task, data_dir)
-    fingerprint = _fingerprint(task, read)
-    train, dev, *further = read
+    splits = _read(task, data_dir)
+    fingerprint = _fingerprint(task, splits)
+    train, dev, *further = splits
     hold_out = hold_out_sentences if task.phrases else hold_out_groups
     try:
         parts = hold_out(train.texts, _strata(task, train.labels))
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
-    remarks = [
-        *_unofficial(task, read),
-        *(_lopsided(task, train, len(selection) + len(calibration)) if limit is None else ()),
-    ]
+    remarks = list(_unofficial(task, splits))
+    if task.custom and limit is None:
+        remarks += _lopsided(task, train, len(selection) + len(calibration))
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(
-                f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, the rows of the training part"
+                f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, "
+                "the number of rows of the training part"
             )
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
@@ -52,8 +53,6 @@ def load_data(
             _first(part, limit) for part in (train, selection, calibration, dev)
         )
         further = [_first(part, limit) for part in further]
-    splits = digest(str(part.ids.tolist()) for part in (selection, calibration))
-    mismatched = further[0] if further else None
     return TaskData(
         task,
         train,
@@ -61,8 +60,8 @@ def load_data(
         calibration,
         dev,
         fingerprint,
-        splits,
-        mismatched=mismatched,
+        digest(str(part.ids.tolist()) for part in (selection, calibration)),
+        mismatched=further[0] if further else None,
         remarks=tuple(remarks),
     )
 
@@ -72,108 +71,87 @@ def _first(part: Split, limit: int) -> Split:
 
 
 def _read(task: Task, data_dir: Path | None) -> list[Split]:
-    """Train, dev, and what further splits there are."""
-    if task.own is not None:
-        return _read_own(task, task.own)
-    if task.source is None:
-        made = (
-            [Row(row.texts, row.label, 0) for row in demo.demo_rows(task.name, split)]
-            for split in ("train", "dev")
-        )
-        return [_make_split(task, rows, task.values, "demo") for rows in made]
-    if data_dir is not None:
-        return [
-            read_tsv(task, data_dir / task.source.layout.folder / f"{name}.tsv")
-            for name in task.source.files
-        ]
-    kept = (
-        (name, hub_rows(task.name, task.source, task.labels, name))
-        for name in task.source.hub_splits
-    )
-    return [
-        _make_split(task, rows, task.labels, f"the hub's {task.name} {name}") for name, rows in kept
-    ]
+    """Return train, dev, and any further dev split."""
+    source = task.source_in(data_dir)
+    splits = [make_split(task, raw) for raw in source.read(task)]
+    if isinstance(source, CustomFiles) and source.dev_share is not None:
+        return _part_off_dev(task, splits[0], source.dev_share)
+    return splits
 
 
-def read_tsv(task: Task, path: Path) -> Split:
-    """Read an official GLUE file, train's or dev's by its name.
-
-    Raises: HarnessError with file, line and columns when a row does not fit.
-    """
-    source = task.source
-    assert source is not None
-    layout = source.layout if path.stem == "train" else source.layout.dev or source.layout
-    return _make_split(task, tsv_rows(layout, path), task.values, str(path))
-
-
-def _read_own(task: Task, own: CustomFiles) -> list[Split]:
-    """Train and dev; without a dev file a share of train is dev, by groups of rows that share a text."""
-    train = _make_split(task, file_rows(own.train, own), task.values, str(own.train))
-    if own.dev is not None:
-        return [train, _make_split(task, file_rows(own.dev, own), task.values, str(own.dev))]
-    assert own.dev_share is not None
-    parts = part_off(train.texts, _strata(task, train.labels), own.dev_share)
+def _part_off_dev(task: Task, train: Split, share: float) -> list[Split]:
+    """Divide train into train and dev, which gets about this share of the rows."""
+    parts = part_off(train.texts, _strata(task, train.labels), share)
     if not all(map(len, parts)):
         raise HarnessError(
-            f"task {task.name}: dev_share {own.dev_share:g} of {len(train)} rows leaves no row for dev or for train: rows that share a "
-            f"text stay together, here up to {largest_group(train.texts)}, and where they are more than a tenth of dev in train"
+            f"task {task.name}: dev_share {share:g} of {len(train)} rows leaves no row for dev or "
+            "for train: rows that share a text stay together, and a group larger than a tenth of "
+            f"dev stays in train; the largest has {largest_group(train.texts)} rows"
         )
     return [train.rows(part) for part in parts]
 
 
-def _make_split(task: Task, rows: Sequence[Row], names: Sequence[str], where: str) -> Split:
-    """`names`: how the labels are written where the rows come from.
+def make_split(task: Task, raw: RawSplit) -> Split:
+    """Check the labels of a split and turn them into numbers.
 
-    Raises: HarnessError with file and line for another label.
+    Raises: HarnessError with file and line if a label is unknown.
     """
-    labels = [_label(task, row, names, where) for row in rows]
+    labels = [_label(task, row, raw) for row in raw.rows]
     return Split(
-        np.arange(len(rows)), tuple(row.texts for row in rows), np.array(labels, dtype=np.float64)
+        np.arange(len(raw.rows)),
+        tuple(row.texts for row in raw.rows),
+        np.array(labels, dtype=np.float64),
     )
 
 
-def _label(task: Task, row: Row, names: Sequence[str], where: str) -> float:
-    """The class index, or the value of a regression."""
+def _label(task: Task, row: Row, raw: RawSplit) -> float:
+    """Return the class index, or the value of a regression."""
     if not task.regression:
-        if row.label not in names:
+        if row.label not in raw.labels:
             raise HarnessError(
-                f"{where} line {row.line}: label {row.label!r}, wanted one of {', '.join(names)}"
+                f"{raw.name} line {row.line}: label {row.label!r}, "
+                f"wanted one of {', '.join(raw.labels)}"
             )
-        return names.index(row.label)
+        return raw.labels.index(row.label)
     low, high = task.bounds or (0.0, task.scale)
     try:
-        score = float(row.label)
+        value = float(row.label)
     except ValueError:
-        score = float("nan")
-    if not low <= score <= high:
+        value = float("nan")
+    if not low <= value <= high:
         raise HarnessError(
-            f"{where} line {row.line}: label {row.label!r}, wanted a number from {low:g} to {high:g}"
+            f"{raw.name} line {row.line}: label {row.label!r}, "
+            f"wanted a number from {low:g} to {high:g}"
         )
-    return score
+    return value
 
 
 def _lopsided(task: Task, train: Split, held_out: int) -> Iterator[str]:
-    """Where a task of the user's has little to train on, or nothing of a class."""
-    if task.own is None:
-        return
+    """Yield remarks on a training part that is small or lacks a class."""
     if len(train) < held_out:
-        yield f"{len(train):,} rows are left to train on, {held_out:,} of train are held out to select and to calibrate"
-    lacking = [label for place, label in enumerate(task.labels) if place not in train.labels]
-    if lacking:
-        yield f"no row to train on has label {', '.join(lacking)}"
+        yield (
+            f"{len(train):,} rows are left for training; {held_out:,} rows of train are held out "
+            "for selection and calibration"
+        )
+    missing = [label for index, label in enumerate(task.labels) if index not in train.labels]
+    if missing:
+        yield f"no training row has label {', '.join(missing)}"
 
 
-def _unofficial(task: Task, read: Sequence[Split]) -> Iterator[str]:
-    """Where a GLUE task has another number of rows than GLUE."""
-    if task.source is None:
+def _unofficial(task: Task, splits: Sequence[Split]) -> Iterator[str]:
+    """Yield remarks on splits of a GLUE task whose row counts are not GLUE's."""
+    if not isinstance(task.source, Glue):
         return
-    for name, part, official in zip(task.source.files, read, task.source.rows, strict=True):
+    for name, part, official in zip(task.source.files, splits, task.source.rows, strict=True):
         if len(part) != official:
-            yield f"{name} has {len(part):,} rows, officially {official:,}: scores are not comparable with others' on GLUE"
+            yield (
+                f"{name} has {len(part):,} rows, officially {official:,}: "
+                "scores are not comparable with published ones on GLUE"
+            )
 
 
 def _fingerprint(task: Task, splits: Sequence[Split]) -> str:
-    """Of all rows; for a user's own task of what its file says of them, too."""
+    """Return a hash of all rows and, for a custom task, of the description in its file."""
     rows = (
         (
             "\t".join((*texts, str(label)))
@@ -181,19 +159,17 @@ def _fingerprint(task: Task, splits: Sequence[Split]) -> str:
         )
         for split in splits
     )
-    found = digest(digest(part) for part in rows)
-    return (
-        found
-        if task.own is None
-        else digest([found, repr((task.labels, task.metrics, task.scale, task.bounds, task.code))])
-    )
+    of_rows = digest(digest(part) for part in rows)
+    if not task.custom:
+        return of_rows
+    description = (task.labels, task.metrics, task.scale, task.bounds, task.external_metrics)
+    return digest([of_rows, repr(description)])
 
 
 def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
-    """[n] the class, or for a regression the fifth of the label range."""
+    """Return the class [n], or for a regression the fifth of the label range."""
     if not task.regression:
         return labels.astype(np.int64)
     low, high = task.bounds or (0.0, task.scale)
-    return np.minimum(
-        (labels - low) / (high - low) * REGRESSION_STRATA, REGRESSION_STRATA - 1
-    ).astype(np.int64)
+    scaled = (labels - low) / (high - low) * REGRESSION_STRATA
+    return np.minimum(scaled, REGRESSION_STRATA - 1).astype(np.int64)

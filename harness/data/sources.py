@@ -1,71 +1,82 @@
-"""Where the rows of a task come from."""
+"""Sources of a task's rows: GLUE's files, GLUE's copy on the hub, files of a custom task, code."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from harness.errors import HarnessError
 
 
 class Row(NamedTuple):
-    """A row as a file holds it."""
+    """Row of a file."""
 
     texts: tuple[str, ...]
-    """One or two, without the spaces around them."""
+    """One or two texts, without surrounding spaces."""
     label: str
     line: int
-    """Where it stands in its file, from 1."""
+    """Line number in the file, from 1."""
 
 
-@dataclass(frozen=True)
-class TsvLayout:
-    """Where a task's texts and labels stand in its official files."""
+class RawSplit(NamedTuple):
+    """Rows of a split before their labels are checked."""
 
-    folder: str
-    columns: int
-    texts: tuple[int, ...]
-    """Columns of the one or two texts, from 0."""
-    label: int
-    header: tuple[str, ...] | None
-    """Names that the first line gives the text columns and the label's; None: the first line is a row."""
-    dev: "TsvLayout | None" = None
-    """Of the dev files, where it differs from train's."""
-    short_rows: bool = False
-    """Rows that lack cells are left out, as the hub's copy leaves them out (three in QQP's train file)."""
+    rows: Sequence[Row]
+    labels: Sequence[str]
+    """Spelling of each class in these rows, in index order; empty for a regression."""
+    name: str
+    """File or split, named in messages."""
 
 
-@dataclass(frozen=True)
-class GlueSource:
-    """Where a task's rows come from: the folder of its TSV files, or its configuration of the hub's copy."""
-
-    layout: TsvLayout
-    columns: tuple[str, ...]
-    """Names of the text columns in the hub's copy."""
-    rows: tuple[int, ...]
-    """How many there are officially: train, dev, and mismatched where there is one."""
+class Labelled(Protocol):
+    """The part of a task that its source needs."""
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """Names of the TSV files without their ending, in the order of `rows`."""
-        return (
-            ("train", "dev") if len(self.rows) == 2 else ("train", "dev_matched", "dev_mismatched")
-        )
+    def name(self) -> str:
+        """Name of the task."""
+        ...
 
     @property
-    def hub_splits(self) -> tuple[str, ...]:
-        """What the hub's copy calls them."""
-        return tuple(name.replace("dev", "validation") for name in self.files)
+    def labels(self) -> tuple[str, ...]:
+        """Class names in index order; empty for a regression."""
+        ...
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Spelling of each class in the task's files."""
+        ...
+
+
+class Source(Protocol):
+    """Place that the rows of a task are read from."""
+
+    @property
+    def texts(self) -> int | None:
+        """Number of texts in a row, 1 or 2; None if the description of a task does not tell."""
+        ...
+
+    def is_local(self) -> bool:
+        """Return whether the rows can be read without a download."""
+        ...
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Read train, dev, and any further dev split, in this order.
+
+        A custom task without a dev file has train alone.
+        Raises: HarnessError if the rows are missing or malformed.
+        """
+        ...
 
 
 @dataclass(frozen=True)
-class CustomFiles:
-    """Where the rows of a user's own task are."""
+class Unavailable:
+    """Source of a task that is only described, for example by the record of a run."""
 
-    folder: Path
-    """Of the task file."""
-    train: Path
-    dev: Path | None
-    dev_share: float | None
-    """Without a dev file: the share of train that is dev."""
-    texts: tuple[str, ...]
-    """Names of the one or two text columns."""
-    label: str
-    """Name of the label's column."""
+    texts: int | None
+
+    def is_local(self) -> bool:
+        """Return False: there are no rows."""
+        return False
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Raise HarnessError: the description does not say where the rows are."""
+        raise HarnessError(f"the rows of task {task.name} are not available: give its --task-file")

@@ -1,4 +1,4 @@
-"""Which training rows are held out: by the data alone, the same for every method and seed."""
+"""Held-out training rows: chosen by the data alone, the same for every method and seed."""
 
 import hashlib
 from collections import defaultdict
@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 
 SELECTION_SHARE, SELECTION_ROWS = 0.05, (100, 1_000)
 CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
-"""Share of the independent rows, and the fewest and most rows."""
+"""Share of the independent rows that is held out, and the fewest and most rows."""
 
 FIRST_WORDS = 3
-"""By so many texts are looked up that may occur inside another: few share them, and a long text takes time in proportion to its length."""
+"""Number of first words by which texts are looked up that may occur inside another text.
+
+Few texts share them, so that the search takes time in proportion to the length of a text.
+"""
 
 Positions = NDArray[np.int64]
 Texts = Sequence[tuple[str, ...]]
-"""One or two texts a row."""
+"""One or two texts per row."""
 
 
 class Parts(NamedTuple):
@@ -29,17 +32,19 @@ class Parts(NamedTuple):
 
 
 def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
-    """Hold out groups of rows that share a text, in either place: a group is never split. `strata` [n] are kept in proportion.
+    """Hold out whole groups of rows that share a text, with `strata` [n] in proportion.
 
-    Raises: ValueError when there are too few rows to hold some out.
+    Raises: ValueError if there are too few rows.
     """
     selection, calibration = _hold_out(texts, strata, _sharing_a_text(texts))
     return _parts(len(texts), selection, calibration, dropped=set())
 
 
 def part_off(texts: Texts, strata: Positions, share: float) -> tuple[Positions, Positions]:
-    """The positions of the other rows and of about this share of the rows, in file order: whole groups of rows that share a text, `strata`
-    [n] in proportion."""
+    """Return the positions of the remaining rows and of about this share, in file order.
+
+    Groups of rows that share a text stay together, and `strata` [n] are kept in proportion.
+    """
     groups = _in_order(texts, strata, _sharing_a_text(texts))
     taken = sorted(
         row for group in _take(groups, strata, round(share * len(texts))) for row in group
@@ -49,12 +54,12 @@ def part_off(texts: Texts, strata: Positions, share: float) -> tuple[Positions, 
 
 
 def largest_group(texts: Texts) -> int:
-    """Rows of the largest group that share a text."""
+    """Return the size of the largest group of rows that share a text."""
     return max(map(len, _sharing_a_text(texts)))
 
 
 def _sharing_a_text(texts: Texts) -> list[list[int]]:
-    """Groups of rows that share a text, in either place, directly or through others."""
+    """Return the groups of rows that share a text, directly or through other rows."""
     parent: dict[str, str] = {}
 
     def root(text: str) -> str:
@@ -73,39 +78,42 @@ def _sharing_a_text(texts: Texts) -> list[list[int]]:
 
 
 def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
-    """SST-2's rule, whose train file holds every phrase of each sentence: hold out whole sentences (texts that occur inside no other),
-    and take out of training every row that occurs inside a held-out one.
+    """Hold out complete sentences, for SST-2, whose train file has every phrase of each sentence.
 
-    Raises: ValueError as `hold_out_groups` does.
+    A complete sentence is a text that occurs inside no other. Every row that occurs inside a
+    held-out sentence is removed from training.
+    Raises: ValueError if there are too few rows.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for number, (text,) in enumerate(texts):
         rows_of[text].append(number)
-    whole = whole_sentences(rows_of)
-    groups = [[min(rows_of[text], key=lambda row: int(strata[row]))] for text in whole]
+    complete = complete_sentences(rows_of)
+    groups = [[min(rows_of[text], key=lambda row: int(strata[row]))] for text in complete]
     selection, calibration = _hold_out(texts, strata, groups)
-    held = [texts[group[0]][0] for group in selection + calibration]
-    dropped = {row for text in held for part in {text, *whole[text]} for row in rows_of[part]}
+    held_out = [texts[group[0]][0] for group in selection + calibration]
+    dropped = {
+        row for text in held_out for part in {text, *complete[text]} for row in rows_of[part]
+    }
     return _parts(len(texts), selection, calibration, dropped)
 
 
-def whole_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
-    """The distinct texts that occur inside no other one, each with the other texts that occur inside it."""
+def complete_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
+    """Return the texts that occur inside no other, each with the texts that occur inside it."""
     distinct = set(texts)
     starting: dict[str, list[str]] = defaultdict(list)
     for text in distinct:
         starting[" ".join(text.split(" ")[:FIRST_WORDS])].append(text)
     inside: set[str] = set()
-    whole: dict[str, set[str]] = {}
+    complete: dict[str, set[str]] = {}
     for text in sorted(distinct, key=lambda text: (-text.count(" "), text)):
         if text not in inside:
-            whole[text] = _contained(text, starting)
-            inside |= whole[text]
-    return whole
+            complete[text] = _contained(text, starting)
+            inside |= complete[text]
+    return complete
 
 
 def draw(texts: Texts, strata: Positions, rows: int) -> Positions:
-    """Positions of `rows` rows, strata in proportion, in file order."""
+    """Draw `rows` rows with strata in proportion; return their positions in file order."""
     ordered = sorted(range(len(texts)), key=lambda row: (_order(texts[row]), int(strata[row]), row))
     shares = [[row for row in ordered if strata[row] == stratum] for stratum in np.unique(strata)]
     counts = _apportion([len(share) for share in shares], rows)
@@ -114,7 +122,10 @@ def draw(texts: Texts, strata: Positions, rows: int) -> Positions:
 
 
 def _contained(text: str, starting: Mapping[str, Sequence[str]]) -> set[str]:
-    """The other texts that occur inside a text as a run of its words. `starting`: first words -> the texts that begin with them."""
+    """Return the other texts that occur inside a text as consecutive words of it.
+
+    `starting` maps first words to the texts that begin with them.
+    """
     words = text.split(" ")
     found: set[str] = set()
     for start in range(len(words)):
@@ -133,7 +144,10 @@ def _contained(text: str, starting: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _order(texts: tuple[str, ...]) -> str:
-    """A position in a pseudo-random order that depends on the text alone: not on the file's order, nor on a library's generator."""
+    """Return a sort key for a pseudo-random order that depends on the texts alone.
+
+    It depends neither on the order of the file nor on a library's random generator.
+    """
     return hashlib.sha256("\t".join(texts).encode()).hexdigest()
 
 
@@ -142,7 +156,7 @@ def _size(share: float, bounds: tuple[int, int], rows: int) -> int:
 
 
 def _apportion(sizes: Sequence[int], wanted: int) -> list[int]:
-    """`wanted` rows shared out in proportion to these sizes, to within one row (largest remainders)."""
+    """Apportion `wanted` rows to strata of these sizes by the method of largest remainders."""
     exact = np.array(sizes) * min(wanted / sum(sizes), 1.0)
     counts = np.floor(exact).astype(int)
     for stratum in np.argsort(counts - exact, kind="stable")[
@@ -155,12 +169,15 @@ def _apportion(sizes: Sequence[int], wanted: int) -> list[int]:
 def _hold_out(
     texts: Texts, strata: Positions, groups: list[list[int]]
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """Groups of selection and of calibration, disjoint. A group counts for the stratum of its first row in `_order`."""
+    """Return the groups of selection and of calibration.
+
+    A group counts for the stratum of its first row in `_order`.
+    """
     rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
     if rows <= least:
         raise ValueError(
-            f"train has {rows} independent rows, wanted more than {least}: at least {SELECTION_ROWS[0]} are held out to select, "
-            f"{CALIBRATION_ROWS[0]} to calibrate"
+            f"train has {rows} independent rows, wanted more than {least}: at least "
+            f"{SELECTION_ROWS[0]} are held out for selection, {CALIBRATION_ROWS[0]} for calibration"
         )
     ordered = _in_order(texts, strata, groups)
     selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
@@ -170,18 +187,18 @@ def _hold_out(
 
 
 def _in_order(texts: Texts, strata: Positions, groups: Iterable[list[int]]) -> list[list[int]]:
-    """The groups, and the rows within each, in `_order`."""
+    """Sort the groups, and the rows within each, by `_order`."""
 
-    def place(row: int) -> tuple[str, int]:
+    def key(row: int) -> tuple[str, int]:
         return _order(texts[row]), int(strata[row])
 
-    return sorted((sorted(group, key=place) for group in groups), key=lambda group: place(group[0]))
+    return sorted((sorted(group, key=key) for group in groups), key=lambda group: key(group[0]))
 
 
 def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[int]]:
-    """Whole groups from the front, until each stratum has its share of `wanted` rows.
+    """Take groups from the front until each stratum has its share of `wanted` rows.
 
-    A group larger than a tenth of `wanted` stays in train: one cluster must not fill a held-out part.
+    A group larger than a tenth of `wanted` stays in train, so that no cluster dominates a part.
     """
     shares = [
         [group for group in groups if strata[group[0]] == stratum] for stratum in np.unique(strata)
@@ -200,7 +217,9 @@ def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[
 def _parts(
     rows: int, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]
 ) -> Parts:
-    held = [sorted(row for group in groups for row in group) for groups in (selection, calibration)]
-    gone = dropped.union(*held)
-    train = [row for row in range(rows) if row not in gone]
-    return Parts(*(np.array(part, dtype=np.int64) for part in (train, *held)))
+    held_out = [
+        sorted(row for group in groups for row in group) for groups in (selection, calibration)
+    ]
+    excluded = dropped.union(*held_out)
+    train = [row for row in range(rows) if row not in excluded]
+    return Parts(*(np.array(part, dtype=np.int64) for part in (train, *held_out)))

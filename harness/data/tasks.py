@@ -1,49 +1,61 @@
-"""Tasks, their files, and the splits that every method and seed shares."""
+"""Tasks by name: labels, metrics, and the source of their rows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.data import demo
-from harness.data.glue import GLUE
-from harness.data.sources import CustomFiles, GlueSource
+from harness.data.custom_files import CustomFiles
+from harness.data.glue import GLUE, Glue
+from harness.data.sources import Source
 from harness.errors import unknown
 from harness.evaluation.external_metrics import ExternalMetric
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task: its labels, its metrics, and where its rows come from."""
+    """A classification or regression task."""
 
     name: str
     labels: tuple[str, ...]
     """Class names in index order; empty for a regression."""
     values: tuple[str, ...]
-    """What the files write for each label, in the same order."""
+    """Spelling of each class in the files, in the same order."""
     metrics: tuple[str, ...]
-    """The first is the main one."""
-    source: GlueSource | None
-    """None for the demo tasks, which are made in code, and for a user's own."""
+    """Metric names; the first is the main one."""
+    source: Source | Glue
     scale: float = 1.0
-    """Regression: labels are divided by it in training, so that they lie in [0, 1]."""
+    """Regression: divisor that brings labels into [0, 1] for training."""
     phrases: bool = False
-    """The train file holds the phrases of its sentences: whole sentences are held out, with all that occurs inside them."""
+    """Whether the train file holds the phrases of its sentences.
+
+    Whole sentences are then held out, together with every phrase that occurs inside them.
+    """
     about: str = ""
-    own: CustomFiles | None = None
-    """The files of a user's own task."""
+    """Description in a few words."""
     bounds: tuple[float, float] | None = None
-    """Regression: the smallest and the largest label; None: 0 to `scale`."""
-    code: tuple[ExternalMetric, ...] = ()
-    """Metrics of other people's code, for the scores of exits alone."""
+    """Regression: smallest and largest label; None means 0 to `scale`."""
+    external_metrics: tuple[ExternalMetric, ...] = ()
+    """Metrics from outside the harness; they only score exits."""
 
     @property
     def classes(self) -> int:
-        """Outputs of a model for this task; 1 is a regression."""
+        """Number of outputs of a model for this task; 1 for a regression."""
         return len(self.labels) or 1
 
     @property
     def regression(self) -> bool:
         """Whether labels are numbers."""
         return not self.labels
+
+    @property
+    def custom(self) -> bool:
+        """Whether a user's task file describes the task."""
+        return isinstance(self.source, CustomFiles)
+
+    def source_in(self, data_dir: Path | None) -> Source:
+        """Return the source; `data_dir` is GLUE's folder, or None for the hub's copy."""
+        return self.source.at(data_dir) if isinstance(self.source, Glue) else self.source
 
 
 _ENTAILMENT = ("entailment", "not_entailment")
@@ -122,7 +134,14 @@ TASKS: dict[str, Task] = {
             about="coreference as entailment",
         ),
         *(
-            Task(name, labels, labels, ("accuracy",), None, about="made in code, for a first look")
+            Task(
+                name,
+                labels,
+                labels,
+                ("accuracy",),
+                demo.DemoSource(name),
+                about="made in code, for a first look",
+            )
             for name, labels in demo.LABELS.items()
         ),
     )
@@ -135,19 +154,19 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 def known_tasks() -> Mapping[str, Task]:
-    """Return the tasks that can be named, without those of a user's own files."""
+    """Return the built-in tasks by name."""
     return TASKS
 
 
 def task_groups() -> Mapping[str, tuple[str, ...]]:
-    """Return the groups of tasks that can be named, with the names of their members."""
+    """Return the groups of built-in tasks: name -> names of the members."""
     return GROUPS
 
 
 def find_task(name: str) -> Task:
-    """Return the task of that name.
+    """Return the built-in task of this name.
 
-    Raises: HarnessError for an unknown name.
+    Raises: HarnessError if a name is unknown.
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
@@ -155,12 +174,12 @@ def find_task(name: str) -> Task:
 
 
 def find_tasks(names: Iterable[str]) -> list[Task]:
-    """Tasks by name, groups (glue, demo) replaced by their members, each once.
+    """Return the tasks of these names, each once; a group (glue, demo) stands for its members.
 
-    Raises: HarnessError for an unknown name.
+    Raises: HarnessError if a name is unknown.
     """
     expanded = [member for name in names for member in GROUPS.get(name, (name,))]
-    wrong = [name for name in expanded if name not in TASKS]
-    if wrong:
-        raise unknown("task", wrong[0], [*TASKS, *GROUPS])
+    for name in expanded:
+        if name not in TASKS:
+            raise unknown("task", name, [*TASKS, *GROUPS])
     return [TASKS[name] for name in dict.fromkeys(expanded)]

@@ -1,4 +1,4 @@
-"""Word vectors in a text file, in the format of GloVe and word2vec."""
+"""Word vectors from a text file in the format of GloVe and word2vec."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,24 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError, reason
 
 VECTORS_READ = 100_000
-"""Lines of a file of word vectors that count, from its beginning (TinyBERT's authors' number)."""
+"""Number of lines that are read of a file of word vectors, as in TinyBERT's code."""
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Vectors of words, as a file in GloVe's format holds them."""
+    """Words and their vectors."""
 
     words: tuple[str, ...]
     table: NDArray[np.float32]
-    """[w, v]"""
+    """Vectors [w, v], in the order of the words."""
 
 
 @lru_cache(maxsize=1)
 def read_vectors(path: Path) -> WordVectors:
-    """A word and its numbers a line, between spaces; the first `VECTORS_READ` lines. A word may hold spaces itself.
+    """Read the first `VECTORS_READ` lines: a word and its numbers, separated by spaces.
 
-    Raises: HarnessError naming file and line.
+    A word may contain spaces itself.
+    Raises: HarnessError with file and line if a line is malformed.
     """
     words: list[str] = []
     rows: list[NDArray[np.float32]] = []
@@ -41,7 +42,8 @@ def read_vectors(path: Path) -> WordVectors:
                 if row is None or (rows and len(row) != len(rows[0])):
                     wanted = f"{len(rows[0])} finite numbers" if rows else "finite numbers"
                     raise HarnessError(
-                        f"--glove: {path} line {number}: wanted a word and {wanted}, got {line[:40].rstrip()!r}"
+                        f"--glove: {path} line {number}: wanted a word and {wanted}, "
+                        f"got {line[:40].rstrip()!r}"
                     )
                 words.append(word)
                 rows.append(row)

@@ -22,7 +22,9 @@ class ExternalMetric:
     name: str
     """As the task file has it: evaluate:NAME or evaluate:./NAME."""
     digest: str
-    """Hash of the user's script; empty for one of the hub."""
+    """Hash of the user's script; empty for a metric of the hub."""
+    folder: Path = Path()
+    """Folder that the script's path is relative to."""
 
     def __repr__(self) -> str:
         """The text that stands for the metric in the fingerprint of a task: it must not change, whatever the class is called."""
@@ -47,8 +49,8 @@ def check_evaluate(name: str) -> None:
         )
 
 
-def load_external_metric(code: ExternalMetric, folder: Path) -> LoadedMetric:
-    """The metric, whose code runs from here on; a script's path is relative to the task file's folder.
+def load_external_metric(code: ExternalMetric) -> LoadedMetric:
+    """Load the metric, whose code runs from here on.
 
     Raises: HarnessError when the library or the metric is not to be had.
     """
@@ -63,7 +65,7 @@ def load_external_metric(code: ExternalMetric, folder: Path) -> LoadedMetric:
 
         return cast(
             LoadedMetric,
-            evaluate.load(str((folder / place).resolve()) if place.startswith(".") else place),
+            evaluate.load(str((code.folder / place).resolve()) if place.startswith(".") else place),
         )
     except Exception as error:  # the metric's own code runs here, and may raise anything; so may a library that lacks another
         raise HarnessError(f"metric {code.name} cannot be loaded: {first_line(error)}") from None

@@ -6,9 +6,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.analysis.operating_points import evaluate
-from harness.data import demo
 from harness.data.custom_tasks import task_of
-from harness.data.tasks import Task
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.policies import Rule, make_policy
 from harness.files.atomic import UNFINISHED
@@ -89,7 +87,7 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
         task=task.name,
         backbone=record.spec.backbone,
         labels=task.labels,
-        texts=record.own_task.texts if record.own_task is not None else texts_of(task),
+        texts=task.source.texts,
         metrics=task.metrics,
         max_length=record.spec.max_length,
         shape=backbone.shape,
@@ -98,15 +96,6 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
         constant_scores={name: record.constant_scores[name] for name in task.metrics},
         macs=round(macs, 1),
         layers=round(layers, 4),
-    )
-
-
-def texts_of(task: Task) -> int:
-    """Texts of a row of a task of the table."""
-    return len(
-        demo.demo_rows(task.name, "dev")[0].texts
-        if task.source is None
-        else task.source.layout.texts
     )
 
 

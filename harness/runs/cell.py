@@ -271,11 +271,7 @@ def code_scores(
     task: Task, answers: NDArray[np.float64], labels: NDArray[np.float64]
 ) -> list[dict[str, float]]:
     """Other people's metrics of answers [e, n], for each exit."""
-    metrics = (
-        {code: load_external_metric(code, task.own.folder) for code in task.code}
-        if task.own is not None
-        else {}
-    )
+    metrics = {metric: load_external_metric(metric) for metric in task.external_metrics}
     whole = not task.regression
     return [
         {

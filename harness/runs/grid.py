@@ -141,9 +141,8 @@ def check_external_metrics(cells: Sequence[Cell]) -> None:
     """
     tasks = {cell.task.name: cell.task for cell in cells}
     for task in tasks.values():
-        if task.own is not None:
-            for code in task.code:
-                load_external_metric(code, task.own.folder)
+        for metric in task.external_metrics:
+            load_external_metric(metric)
 
 
 def keep_freed_memory() -> None:

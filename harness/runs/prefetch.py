@@ -2,7 +2,8 @@
 
 from huggingface_hub import try_to_load_from_cache
 
-from harness.data.glue_hub import hub_rows, is_cached
+from harness.data.glue import Glue
+from harness.data.glue_hub import is_cached
 from harness.data.glue_test import ENTRIES, unlabelled
 from harness.data.tasks import Task
 from harness.models.backbones import Backbone
@@ -13,7 +14,7 @@ def fetch_task(task: Task) -> str:
 
     Raises: HarnessError when it is neither cached nor to be had.
     """
-    if task.source is None:
+    if not isinstance(task.source, Glue):
         return "made in code, nothing to fetch"
     asked = [entry for entry in ENTRIES if entry.task == task.name]
     needed = [
@@ -21,10 +22,8 @@ def fetch_task(task: Task) -> str:
         *((entry.hub[0], entry.hub[1:]) for entry in asked),
     ]
     cached = all(is_cached(config, splits) for config, splits in needed)
-    said = [
-        f"{split} {len(hub_rows(task.name, task.source, task.labels, split)):,}"
-        for split in task.source.hub_splits
-    ]
+    splits = zip(task.source.hub_splits, task.source.at(None).read(task), strict=True)
+    said = [f"{name} {len(split.rows):,}" for name, split in splits]
     for entry in asked:
         name, rows = "ax" if entry.diagnostic else entry.hub[1], unlabelled(entry, None)
         said.append(f"{name} not to be had" if rows is None else f"{name} {len(rows):,}")

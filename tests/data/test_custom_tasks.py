@@ -441,6 +441,17 @@ def test_record_describes_custom_tasks_alone(folder: Path) -> None:
     assert_names(one_line(error), record.run_id, "evaluate:wer", *METRICS)
 
 
-def test_custom_task_has_no_source(folder: Path) -> None:
+def test_custom_task_reads_its_files(folder: Path) -> None:
     task: Task = read_task_file(write_task(folder))
-    assert (task.source, task.code, task.phrases) == (None, (), False)
+    assert (task.custom, task.source.texts, task.source.is_local()) == (True, 1, True)
+    assert (task.external_metrics, task.phrases) == ((), False)
+
+
+def test_recorded_task_has_no_rows() -> None:
+    """The record of a custom task says how many texts a row has, but not where the rows are."""
+    record = make_record("bert", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)], task="reviews")
+    task = task_of(replace(record, own_task=TaskSummary(("no", "yes"), ("f1",), 1.0, texts=2)))
+    assert (task.source.texts, task.source.is_local()) == (2, False)
+    with pytest.raises(HarnessError) as error:
+        load_data(task, None)
+    assert_names(one_line(error), "reviews", "--task-file")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from support.command_line import assert_names
-from support.glue_files import Row, write_glue
+from support.glue_files import Row, read_tsv, write_glue
 from support.synthetic import one_line
 
-from harness.data.loading import load_data, read_tsv
+from harness.data.loading import load_data
 from harness.data.tasks import GROUPS, TASKS
 from harness.errors import HarnessError
 
@@ -47,7 +47,7 @@ def test_official_files_are_read_with_labels(
     tmp_path: Path, task: str, name: str, rows: list[Row], labels: list[float]
 ) -> None:
     """The rows of each official file are read with their labels."""
-    split = read_tsv(TASKS[task], write_glue(tmp_path, task, name, rows))
+    split = read_tsv(task, write_glue(tmp_path, task, name, rows))
     assert split.texts == tuple(texts for texts, _ in rows)
     assert split.labels.tolist() == labels
 
@@ -57,7 +57,7 @@ def test_mnli_dev_is_wider_than_train(tmp_path: Path) -> None:
     path = write_glue(tmp_path, "mnli", "train", [(("A", "B"), "neutral")])
     path.rename(path.with_name("dev_matched.tsv"))
     with pytest.raises(HarnessError) as caught:
-        read_tsv(TASKS["mnli"], path.with_name("dev_matched.tsv"))
+        read_tsv("mnli", path.with_name("dev_matched.tsv"))
     assert_names(one_line(caught), path.with_name("dev_matched.tsv"), (1, 12, 16))
 
 
@@ -66,10 +66,10 @@ def test_short_rows_of_qqp_are_dropped(tmp_path: Path) -> None:
     rows = [(("A", "B"), "1"), (("C", "D"), "0")]
     path = write_glue(tmp_path, "qqp", "train", rows)
     path.write_text(path.read_text() + "12\t13\t14\tonly one question\n" + "7\t8\t9\tE\tF\t1\n")
-    assert read_tsv(TASKS["qqp"], path).texts == (("A", "B"), ("C", "D"), ("E", "F"))
+    assert read_tsv("qqp", path).texts == (("A", "B"), ("C", "D"), ("E", "F"))
     path.write_text(path.read_text() + "7\t8\t9\tE\tF\t1\tmore\n")
     with pytest.raises(HarnessError) as caught:
-        read_tsv(TASKS["qqp"], path)
+        read_tsv("qqp", path)
     assert_names(one_line(caught), path, (6, 7, 6))
 
 

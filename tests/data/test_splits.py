@@ -13,7 +13,7 @@ from support.glue_files import Row, load_tsv, pairs, singles
 from support.synthetic import one_line
 
 from harness.data.dataset import Split, TaskData
-from harness.data.splits import whole_sentences
+from harness.data.splits import complete_sentences
 from harness.errors import HarnessError
 
 
@@ -191,7 +191,7 @@ def phrases(seed: int, count: int, words: Sequence[str], longest: int) -> list[s
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_whole_sentences_equal_pairwise_comparison(seed: int) -> None:
+def test_complete_sentences_equal_pairwise_comparison(seed: int) -> None:
     """Whole sentences are those of a pairwise comparison."""
     texts = phrases(seed, 60, ["a", "aa", "b", "ab", "c", "'s"], 7)
     expected = {
@@ -199,12 +199,12 @@ def test_whole_sentences_equal_pairwise_comparison(seed: int) -> None:
         for text in texts
         if not any(inside(text, t) for t in texts)
     }
-    assert whole_sentences(texts) == expected
+    assert complete_sentences(texts) == expected
 
 
 def test_word_part_is_no_phrase() -> None:
     """A word inside a longer word is not a phrase of it."""
-    assert whole_sentences(["art", "party", "the party", "heart of art"]) == {
+    assert complete_sentences(["art", "party", "the party", "heart of art"]) == {
         "the party": {"party"},
         "heart of art": {"art"},
     }
@@ -215,16 +215,16 @@ def test_long_text_costs_linear_time() -> None:
 
     All its runs of words are half of 20,000 squared."""
     long = " ".join(f"w{number % 977}" for number in range(20_000))
-    assert whole_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {
+    assert complete_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {
         long: {"w3 w4 w5 w6", "w4", "w976 w0"},
         "w6 w5": set(),
     }
 
 
-def test_whole_sentences_ignore_order_and_repetition() -> None:
+def test_complete_sentences_ignore_order_and_repetition() -> None:
     texts = phrases(1, 80, ["a", "b", "c"], 6)
-    assert list(whole_sentences(texts).items()) == list(
-        whole_sentences([*reversed(texts), *texts]).items()
+    assert list(complete_sentences(texts).items()) == list(
+        complete_sentences([*reversed(texts), *texts]).items()
     )
 
 
@@ -245,7 +245,7 @@ def treebank(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], TaskD
     return rows, load_tsv(tmp_path_factory.mktemp("glue"), "sst2", rows)
 
 
-def test_sst2_holds_out_whole_sentences(treebank: tuple[list[Row], TaskData]) -> None:
+def test_sst2_holds_out_complete_sentences(treebank: tuple[list[Row], TaskData]) -> None:
     """SST-2 holds out whole sentences, each once."""
     rows, data = treebank
     texts = {text for (text,), _ in rows}

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from support.command_line import assert_names
-from support.glue_files import HEADERS, Row, pairs, write_tsv
+from support.glue_files import HEADERS, Row, pairs, read_tsv, write_tsv
 from support.synthetic import one_line
 
-from harness.data.loading import load_data, read_tsv
+from harness.data.loading import load_data
 from harness.data.tasks import TASKS
 from harness.errors import HarnessError
 
@@ -27,7 +27,7 @@ def test_glue_files_are_read_with_labels(
     tmp_path: Path, task: str, rows: list[Row], labels: list[float]
 ) -> None:
     """The rows of each GLUE file are read with their labels."""
-    split = read_tsv(TASKS[task], write_tsv(tmp_path, task, "dev", rows))
+    split = read_tsv(task, write_tsv(tmp_path, task, "dev", rows))
     assert split.texts == tuple(texts for texts, _ in rows)
     assert split.labels.tolist() == labels
     assert split.ids.tolist() == [0, 1]
@@ -41,7 +41,7 @@ def test_unbalanced_quotes_alter_no_text(tmp_path: Path) -> None:
         (('a "quoted" word', 'half "" of it"'), "1"),
         (("plain", "rows"), "0"),
     ]
-    assert read_tsv(TASKS["mrpc"], write_tsv(tmp_path, "mrpc", "dev", rows)).texts == tuple(
+    assert read_tsv("mrpc", write_tsv(tmp_path, "mrpc", "dev", rows)).texts == tuple(
         texts for texts, _ in rows
     )
 
@@ -50,14 +50,14 @@ def test_byte_order_mark_is_no_label(tmp_path: Path) -> None:
     """A byte-order mark does not become part of the first label."""
     path = tmp_path / "train.tsv"
     path.write_bytes(b"\xef\xbb\xbfgj04\t1\t\tBill sang.\n")
-    assert read_tsv(TASKS["cola"], path).texts == (("Bill sang.",),)
+    assert read_tsv("cola", path).texts == (("Bill sang.",),)
 
 
 def test_sst2_trailing_space_is_dropped(tmp_path: Path) -> None:
     """The space at the end of an SST-2 sentence is no part of it."""
     path = write_tsv(tmp_path, "sst2", "dev", [(("dull",), "0")])
     assert b"dull \t0" in path.read_bytes()
-    assert read_tsv(TASKS["sst2"], path).texts == (("dull",),)
+    assert read_tsv("sst2", path).texts == (("dull",),)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_sst2_trailing_space_is_dropped(tmp_path: Path) -> None:
 def test_line_ends_never_matter(tmp_path: Path, newline: str, end: str) -> None:
     """Line ends and empty lines do not matter."""
     rows = [(("A", "B"), "1.5"), (("C", "D"), "3")]
-    split = read_tsv(TASKS["stsb"], write_tsv(tmp_path, "stsb", "dev", rows, newline, end))
+    split = read_tsv("stsb", write_tsv(tmp_path, "stsb", "dev", rows, newline, end))
     assert split.texts == (("A", "B"), ("C", "D"))
     assert split.labels.tolist() == [1.5, 3.0]
 
@@ -82,7 +82,7 @@ def test_line_ends_never_matter(tmp_path: Path, newline: str, end: str) -> None:
 def test_unicode_separators_end_no_row(tmp_path: Path) -> None:
     """Unicode's line separators inside a text do not end the row."""
     text = "one\u2028two\x85three\x0bfour"
-    assert read_tsv(TASKS["cola"], write_tsv(tmp_path, "cola", "dev", [((text,), "1")])).texts == (
+    assert read_tsv("cola", write_tsv(tmp_path, "cola", "dev", [((text,), "1")])).texts == (
         (text,),
     )
 
@@ -100,7 +100,7 @@ def test_wrong_header_is_refused(task: str, tmp_path: Path) -> None:
         encoding="utf-8",
     )
     with pytest.raises(HarnessError) as caught:
-        read_tsv(TASKS[task], path)
+        read_tsv(task, path)
     layout, names = TASKS[task].source.layout, header.lstrip("\ufeff").split("\t")
     places = (*layout.texts, layout.label)
     assert_names(
@@ -116,7 +116,7 @@ def test_headers_are_dropped_where_they_exist(tmp_path: Path) -> None:
     for task in HEADERS:
         label = {"stsb": "1.0", "rte": "entailment"}.get(task, "1")
         rows = [(("A", "B")[: len(TASKS[task].source.layout.texts)], label)] * 3
-        assert len(read_tsv(TASKS[task], write_tsv(tmp_path, task, "dev", rows))) == 3
+        assert len(read_tsv(task, write_tsv(tmp_path, task, "dev", rows))) == 3
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) 
     path = write_tsv(tmp_path, "rte", "train", pairs(2))
     path.write_text(path.read_text() + f"\n{line}\n")
     with pytest.raises(HarnessError) as error:
-        read_tsv(TASKS["rte"], path)
+        read_tsv("rte", path)
     assert_names(one_line(error), path, (5, got, 4))  # header, two rows, an empty line
 
 
@@ -152,7 +152,7 @@ def test_foreign_label_names_allowed_ones(
     good = {"cola": "1", "rte": "entailment", "stsb": "2.5"}[task]
     path = write_tsv(tmp_path, task, "train", [(texts, good), (texts, label)])
     with pytest.raises(HarnessError) as error:
-        read_tsv(TASKS[task], path)
+        read_tsv(task, path)
     number = 2 if task == "cola" else 3
     assert_names(one_line(error), path, (number, *([label] if label else []), *wanted))
 
@@ -176,7 +176,7 @@ def test_file_must_be_utf8(tmp_path: Path) -> None:
     path = tmp_path / "train.tsv"
     path.write_bytes("gj04\t1\t\tcaf\u00e9\n".encode("latin-1"))
     with pytest.raises(HarnessError) as error:
-        read_tsv(TASKS["cola"], path)
+        read_tsv("cola", path)
     assert_names(one_line(error), path, "UTF-8")
 
 
@@ -185,5 +185,5 @@ def test_file_without_rows_is_refused(tmp_path: Path, rows: str) -> None:
     path = tmp_path / "train.tsv"
     path.write_text(rows)
     with pytest.raises(HarnessError) as error:
-        read_tsv(TASKS["sst2"], path)
+        read_tsv("sst2", path)
     assert_names(one_line(error), path)

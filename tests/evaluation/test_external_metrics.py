@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_folder_named_like_metric_never_runs(
     (tmp_path / "glue").mkdir()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HarnessError) as caught:
-        load_external_metric(ExternalMetric("evaluate:glue", ""), tmp_path)
+        load_external_metric(ExternalMetric("evaluate:glue", ""))
     assert_says(caught, "evaluate:glue", "./glue", "evaluate:./glue")
 
 
@@ -96,7 +97,7 @@ def test_unloadable_metric_is_one_line(tmp_path: Path, library: Callable[[str], 
     """A metric that cannot be loaded is one line."""
     library("raise FileNotFoundError('no module script\\nat all')")
     with pytest.raises(HarnessError) as error:
-        load_external_metric(CODE, tmp_path)
+        load_external_metric(replace(CODE, folder=tmp_path))
     assert "at all" not in assert_says(error, "evaluate:wer", "no module script")
 
 
@@ -105,7 +106,7 @@ def test_missing_dependency_is_one_line(tmp_path: Path, library: Callable[[str],
     library("pass")
     (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
     with pytest.raises(HarnessError) as caught:
-        load_external_metric(CODE, tmp_path)
+        load_external_metric(replace(CODE, folder=tmp_path))
     assert_says(caught, "evaluate:wer", "a_library_that_is_not_there")
 
 

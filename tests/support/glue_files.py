@@ -5,9 +5,10 @@ from pathlib import Path
 
 import datasets
 
-from harness.data.dataset import TaskData
+from harness.data.dataset import Split, TaskData
+from harness.data.glue import GLUE, GlueFiles
 from harness.data.glue_hub import REVISION
-from harness.data.loading import load_data
+from harness.data.loading import load_data, make_split
 from harness.data.tasks import TASKS
 
 Row = tuple[tuple[str, ...], str]
@@ -164,6 +165,15 @@ HUB_NAMES = {
     "wnli": ["not_entailment", "entailment"],
 }
 """The hub's classes in the order of their numbers there."""
+
+
+def read_tsv(task: str, path: Path) -> Split:
+    """Read an official file of a GLUE task, whose name says whether it is train or dev."""
+    files = GLUE[task].at(path.parent.parent)
+    assert isinstance(files, GlueFiles)
+    return make_split(TASKS[task], files.read_file(TASKS[task], path))
+
+
 HUB_COLUMNS = {
     "cola": ["sentence"],
     "sst2": ["sentence"],
