@@ -1,1 +1,1 @@
-"""The one encoder and its weights."""
+"""The encoder and its weights."""

@@ -1,7 +1,9 @@
-"""The one encoder: BERT with per-layer widths, factorised embeddings and shared layers, and the exits that stand on it.
+"""The encoder: BERT with per-layer widths, factorised embeddings, shared layers and exits.
 
-Equal to the library's BERT, DistilBERT, RoBERTa, ELECTRA and ALBERT to 1e-5 (tests). Our own because the library prunes no heads, wants
-hidden % heads == 0 and has one width for all layers; a compressed encoder is a new encoder of another shape, never surgery on an old one.
+Its outputs equal those of the library's BERT, DistilBERT, RoBERTa, ELECTRA and ALBERT to 1e-5
+(tests). The project has its own encoder because the library does not prune heads, requires
+hidden % heads == 0 and gives all layers one width. Compression builds a new encoder of another
+shape and never modifies an existing one.
 """
 
 from collections.abc import Callable
@@ -20,8 +22,8 @@ from harness.models.shapes import EncoderShape, Size
 from harness.records import Polynomial
 
 Head = Literal["dense", "shared", "plain"]
-"""What stands between an exit's pooled vector and its linear classifier: a dense pooler of its own, one dense pooler that all exits
-share, or none. Tanh and drop-out are in all three."""
+"""Pooler between an exit's pooled vector and its linear classifier: its own dense layer, one dense
+layer shared by all exits, or none. All three apply the activation and dropout."""
 
 Combine = Literal["concatenate", "average"]
 
@@ -41,31 +43,34 @@ EXIT_ACTIVATIONS: dict[ExitActivation, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything that fixes a model's tensors; kept beside its weights."""
+    """Everything that determines a model's tensors; it is saved with the weights."""
 
     shape: EncoderShape
     pooling: Pooling
     classes: Size
-    """Outputs of an exit; 1 is a regression."""
+    """Number of outputs of an exit; 1 means regression."""
     scale: float
-    """Regression: exits answer in units of the label, this many times what their linear layer gives."""
+    """Factor that converts the output of a regression exit's linear layer to label units."""
     exits: tuple[Head | None, ...]
-    """The exit after each layer, None where there is none."""
+    """Exit after each layer, None for a layer without one."""
     last_states: int = 1
-    """How many of the last hidden states an exit pools, each by itself; early exits have fewer (the embedding's output is the first)."""
+    """Number of last hidden states that an exit pools separately. Early exits may have fewer, as
+    the embedding's output is the first hidden state."""
     combine: Combine = "concatenate"
-    """What an exit makes of the pooled vectors of several hidden states."""
+    """How an exit combines the pooled vectors of several hidden states."""
     masked_lm: bool = False
-    """Whether there is a masked-LM head too, which no exit and no measurement uses."""
+    """Whether the model also has a masked-LM head, which no exit or measurement uses."""
     exit_activation: ExitActivation = "tanh"
-    """Of an exit, in front of its classifier; another one than tanh is that of a checkpoint which others have fine-tuned."""
+    """Activation before an exit's classifier; only a checkpoint fine-tuned elsewhere has another
+    one than tanh."""
 
 
 class Dropout(nn.Module):
-    """Drop-out: in training each element is zero with this probability (to 1/65536), the others are scaled up.
+    """Zero each element with this probability (to 1/65536) in training and scale up the others.
 
-    On the CPU torch draws its random numbers one by one on one core, a third of a training step; here sixteen bits an element come from
-    a numpy generator whose seed is drawn from torch's, so that seeding torch still fixes everything.
+    On the CPU, torch draws random numbers one by one on a single core, which takes a third of a
+    training step. Here a numpy generator draws sixteen bits per element; its seed is drawn from
+    torch's generator, so seeding torch still makes the result reproducible.
     """
 
     def __init__(self, probability: float) -> None:
@@ -84,20 +89,22 @@ class Dropout(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Word + position + token type (where there are any), normalised: ids [n, t], types [n, t] -> [n, t, d].
+    """Normalised sum of word, position and any token-type embeddings.
 
-    With a rank r the word embedding is a table [V, r] times a projection [r, d] (COST-EFF). With an embedding size s everything up to the
-    norm has that width, and a projection [s, d] with a bias comes last (ELECTRA, ALBERT). Under autocast the output, and with it what the
-    layers add to, has autocast's precision: half the memory to move for everything between the matrix products.
+    Shapes: ids [n, t], types [n, t] -> [n, t, d]. With a rank r, the word embedding is a table
+    [V, r] times a projection [r, d] (COST-EFF). With an embedding size s, everything up to the norm
+    has width s, and a projection [s, d] with a bias follows (ELECTRA, ALBERT). Under autocast the
+    output, and so the layers' residual stream, has autocast's precision, which halves the memory
+    traffic between the matrix products.
     """
 
     def __init__(self, shape: EncoderShape) -> None:
-        """Raises: ValueError for a shape with both factorisations."""
+        """Raises: ValueError if the shape has both factorisations."""
         super().__init__()
         rank, width = shape.embedding_rank, shape.embedding_width
         if rank and shape.embedding_size:
             raise ValueError(
-                f"an embedding of rank {rank} and of size {shape.embedding_size}: wanted one of them"
+                f"embedding has rank {rank} and size {shape.embedding_size}: set only one of them"
             )
         self.word = nn.Embedding(shape.vocabulary, rank or width)
         self.projection = nn.Linear(rank, shape.hidden, bias=False) if rank else None
@@ -109,24 +116,22 @@ class Embedding(nn.Module):
         self.first_position = shape.first_position
 
     def forward(self, ids: Tensor, types: Tensor) -> Tensor:
-        words = (
-            self.word(ids) if self.projection is None else self.projection(self.word(ids))
-        )  # [n, t, d] or [n, t, s]
+        # words: [n, t, d] or [n, t, s]; positions: [t, d] or [t, s]
+        words = self.word(ids) if self.projection is None else self.projection(self.word(ids))
         if self.token_type is not None:
             words = words + self.token_type(types)
-        positions = self.position.weight[
-            self.first_position : self.first_position + ids.shape[1]
-        ]  # [t, d] or [t, s]
+        first = self.first_position
+        positions = self.position.weight[first : first + ids.shape[1]]
         hidden: Tensor = self.dropout(self.norm(words + positions))
         if self.to_hidden is not None:
             hidden = self.to_hidden(hidden)
-        kind = hidden.device.type
-        halved = kind != "meta" and torch.is_autocast_enabled(kind)
-        return hidden.to(torch.get_autocast_dtype(kind)) if halved else hidden
+        device = hidden.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        return hidden.to(torch.get_autocast_dtype(device)) if autocast else hidden
 
 
 class Layer(EncoderLayer):
-    """Self-attention and feed-forward, each with a residual and a norm after it."""
+    """Self-attention and feed-forward, each followed by a residual connection and a norm."""
 
     def __init__(self, shape: EncoderShape, index: int) -> None:
         super().__init__(shape, index)
@@ -144,7 +149,7 @@ class Layer(EncoderLayer):
         self.dropout = Dropout(shape.dropout)
 
     def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
-        attention = self._trained_attention if self.training else self._attention
+        attention = self._training_attention if self.training else self._attention
         mixed = attention(hidden, context)  # [n, h, t, s]
         mixed = self.output(mixed.transpose(1, 2).flatten(2))
         hidden = self.attention_norm(hidden + self.dropout(mixed))
@@ -159,32 +164,33 @@ class Layer(EncoderLayer):
         mask = context.mask[:, None, None, :]
         return functional.scaled_dot_product_attention(query, key, value, mask)
 
-    def _trained_attention(self, hidden: Tensor, context: LayerContext) -> Tensor:
-        """The same with drop-out of the attention probabilities."""
+    def _training_attention(self, hidden: Tensor, context: LayerContext) -> Tensor:
+        """Attend with dropout of the attention probabilities."""
         weights = self.dropout(self.attention_scores(hidden, context).softmax(-1))
         return weights @ self._heads(self.value(hidden))
 
     def attention_scores(self, hidden: Tensor, context: LayerContext) -> Tensor:
-        """Scaled products of queries and keys before the soft-max [n, h, t, t], -inf at padded keys; for training and distillation."""
+        """Return the scaled query-key products before the softmax [n, h, t, t].
+
+        They are -inf at padded keys. Training and distillation use them.
+        """
         mask = context.mask
-        query, key = (
-            self._heads(part(hidden)).flatten(0, 1) for part in (self.query, self.key)
-        )  # [n h, t, s]
+        # query and key: [n h, t, s]
+        query, key = (self._heads(part(hidden)).flatten(0, 1) for part in (self.query, self.key))
         padding = torch.zeros(mask.shape, dtype=query.dtype, device=query.device).masked_fill_(
             ~mask, float("-inf")
         )
         padding = padding.repeat_interleave(self.heads, 0)[:, None]  # [n h, 1, t]
-        scores = torch.baddbmm(
-            padding, query, key.transpose(1, 2), alpha=self.head_size**-0.5
-        )  # product, scale and mask in one pass
+        # One pass computes product, scale and mask.
+        scores = torch.baddbmm(padding, query, key.transpose(1, 2), alpha=self.head_size**-0.5)
         return scores.view(len(mask), self.heads, *scores.shape[1:])
 
     def prunable(self) -> Prunable:
-        """Heads own rows of query, key and value and columns of the output; neurons own rows of
-        the widening and columns of the narrowing.
+        """Describe the layer's heads and neurons.
 
-        A head is scored by its columns of the output, a neuron by both of its weights (COST-EFF,
-        section 3.3).
+        A head owns rows of `query`, `key` and `value` and columns of `output`; a neuron owns rows
+        of `widen` and columns of `narrow`. A head is scored by its columns of `output`, a neuron
+        by both of its weights (COST-EFF, section 3.3).
         """
         hidden, size = self.output.out_features, self.head_size
         names = ("query", "key", "value")
@@ -202,17 +208,13 @@ class Layer(EncoderLayer):
 
 
 class ExitHead(nn.Module):
-    """pooled -> (dense) -> tanh (or what the config says) -> drop-out -> linear: state -> logits [n, c]."""
+    """Exit: pool -> (dense) -> activation -> dropout -> linear, from a state to logits [n, c]."""
 
     def __init__(self, config: ModelConfig, pooler: nn.Linear | None, layer: int) -> None:
-        """`layer`, from 0: the one that the exit stands after."""
+        """Build the exit after layer `layer`, counted from 0."""
         super().__init__()
-        self.pooling, self.combine, self.classes, self.scale = (
-            config.pooling,
-            config.combine,
-            config.classes,
-            config.scale,
-        )
+        self.pooling, self.combine = config.pooling, config.combine
+        self.classes, self.scale = config.classes, config.scale
         self.lookback = min(config.last_states, layer + 2)
         self.pooler = pooler
         self.activation = EXIT_ACTIVATIONS[config.exit_activation]
@@ -238,7 +240,7 @@ class ExitHead(nn.Module):
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
-    """One vector [n, d] of hidden states [n, t, d]: the first token's, or the mean over real tokens."""
+    """Pool hidden states [n, t, d] to [n, d]: the first token's, or the mean over real tokens."""
     if pooling == "cls":
         return hidden[:, 0]
     weights = mask.unsqueeze(-1).to(hidden.dtype)
@@ -246,9 +248,10 @@ def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 class MaskedLmHead(nn.Module):
-    """Hidden states [m, d] -> logits [m, V]: dense, activation, norm, and a decoder that is the embedding's own table, with a bias.
+    """Masked-LM head: dense -> activation -> norm -> decoder, from hidden states [m, d] to [m, V].
 
-    Only models that teach, or are being pre-trained, have one (Devlin et al., NAACL 2019, section 3.1). Its width is the embedding's.
+    The decoder is the embedding's table plus a bias, and the head has the embedding's width. Only
+    teachers and models in pre-training have one (Devlin et al., NAACL 2019, section 3.1).
     """
 
     def __init__(self, shape: EncoderShape) -> None:
@@ -266,21 +269,25 @@ class MaskedLmHead(nn.Module):
 
 
 class EncoderModel(MultiExitModel):
-    """A multi-exit model whose tensors are fixed by a config, so that it can be saved and built again."""
+    """A multi-exit model whose config determines its tensors, so it can be saved and rebuilt."""
 
     layer_class: ClassVar[type[EncoderLayer]] = Layer
-    """The family's layer."""
+    """Layer class of the model family."""
 
     def __init__(self, config: ModelConfig) -> None:
-        """Random weights as BERT's: normal, biases 0, norms 1. The deviation is BERT's 0.02 at hidden size 768 and grows with the square
-        root of 768 / hidden, so that small models start with hidden states of the same size.
+        """Initialise the weights as BERT does: normal, biases 0, norms 1.
 
-        Raises: ValueError when the config does not name an exit (or None) for each layer, exits with a dense pooler are to look at
-        several hidden states, or layers that share their tensors differ in width.
+        The standard deviation is BERT's 0.02 at hidden size 768, times sqrt(768 / hidden), so that
+        the hidden states of small models start at the same scale.
+
+        Raises: ValueError if the config does not give an exit (or None) for each layer, if exits
+        with a dense pooler have several hidden states, or if shared layers differ in width.
         """
         shape = config.shape
         if config.last_states > 1 and {"dense", "shared"} & set(config.exits):
-            raise ValueError("exits that look at several hidden states have no dense pooler")
+            raise ValueError(
+                f"last_states is {config.last_states}: exits with a dense pooler take only 1"
+            )
         shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
         super().__init__(
             embedding=Embedding(shape),
@@ -301,7 +308,7 @@ def _layers(shape: EncoderShape, layer_class: type[EncoderLayer]) -> list[Encode
         return [layer_class(shape, index) for index in range(shape.layers)]
     if len({*zip(shape.heads, shape.ffn, strict=True)}) > 1:
         raise ValueError(
-            f"shared layers with heads {shape.heads} and neurons {shape.ffn}: wanted equal widths"
+            f"shared layers have heads {shape.heads} and neurons {shape.ffn}: widths must be equal"
         )
     return [layer_class(shape, 0)] * shape.layers
 

@@ -1,4 +1,4 @@
-"""What the encoder asks of a family's layer, and what a layer answers about its own pruning."""
+"""The interface of an encoder layer and the description of its prunable units."""
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -11,48 +11,48 @@ from harness.records import Polynomial
 
 
 class Part(NamedTuple):
-    """A parameter of a layer of which every unit of a group owns an equal share.
+    """A layer's parameter that is divided equally among the units of one kind.
 
     With n units and an axis of size n k, unit u owns the indices u k to u k + k - 1.
     """
 
     name: str
-    """The parameter's name within the layer."""
+    """Name of the parameter within the layer."""
     axis: int
-    """The axis along which the units' shares lie."""
+    """Axis along which the parameter is divided."""
     scored: bool = False
-    """Whether the weights of a unit's share, with their gradients, say how important it is."""
+    """Whether a unit's importance is computed from its weights here and their gradients."""
 
 
 class Units(NamedTuple):
-    """The units of one kind in a layer, each of which can be removed by itself."""
+    """The units of one kind in a layer, each of which can be removed on its own."""
 
     number: int
-    """How many there are."""
+    """Number of units."""
     parts: tuple[Part, ...]
-    """Everything that a unit owns, at least one of it scored; what no unit owns stays as it is."""
+    """Parameters divided among the units, at least one of them scored; pruning keeps all others."""
     macs: Polynomial
-    """MACs of one unit for one row, as a function of the row's tokens."""
+    """MACs of one unit for one example, as a function of the example's tokens."""
 
     @property
     def scored(self) -> tuple[Part, ...]:
-        """The parts whose weights score a unit."""
+        """Return the parts from whose weights a unit's importance is computed."""
         return tuple(part for part in self.parts if part.scored)
 
     def share(self, part: Part, parameter: Tensor) -> int:
-        """How many consecutive indices of the part's axis one unit owns.
+        """Return the number of consecutive indices of the part's axis that one unit owns.
 
-        Raises: ValueError when the axis does not divide into the units.
+        Raises: ValueError if the axis size is not a multiple of the number of units.
         """
         size = parameter.shape[part.axis]
         if size % self.number:
-            wanted = f"wanted a multiple of the {self.number} units"
-            raise ValueError(f"axis {part.axis} of {part.name} has size {size}: {wanted}")
+            units = f"not a multiple of the {self.number} units"
+            raise ValueError(f"axis {part.axis} of {part.name} has size {size}, {units}")
         return size // self.number
 
 
 class Prunable(NamedTuple):
-    """What of a layer can be removed."""
+    """The units of a layer that can be pruned."""
 
     heads: Units
     """Attention heads."""
@@ -61,10 +61,9 @@ class Prunable(NamedTuple):
 
 
 class EncoderLayer(nn.Module, ABC):
-    """A layer of an encoder; each family has its own.
+    """A layer of an encoder; each model family has its own subclass.
 
-    Every method that trains, measures, distils or prunes an encoder knows its layers by these
-    methods alone.
+    Training, measurement, distillation and pruning use only these methods.
     """
 
     def __init__(self, shape: EncoderShape, index: int) -> None:
@@ -77,8 +76,8 @@ class EncoderLayer(nn.Module, ABC):
 
     @abstractmethod
     def attention_scores(self, hidden: Tensor, context: LayerContext) -> Tensor:
-        """Return the scores before the soft-max [n, h, t, t], -inf at padded keys."""
+        """Return the scores before the softmax [n, h, t, t], -inf at padded keys."""
 
     @abstractmethod
     def prunable(self) -> Prunable:
-        """Describe the layer's attention heads and feed-forward neurons as they are now."""
+        """Describe the layer's current attention heads and feed-forward neurons."""

@@ -1,11 +1,14 @@
-"""What each family of the library calls the tensors of its checkpoints, and which of ours they are."""
+"""Tensor names in the checkpoints of each model family, mapped to the encoder's own names.
+
+Here and in `weights`, a source is a name in the checkpoint and a target one in our model.
+"""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from harness.models.shapes import EncoderShape
 
-BOTH = ("weight", "bias")
+KINDS = ("weight", "bias")
 
 PARTS = {
     "query": "attention.self.query",
@@ -20,91 +23,95 @@ PARTS = {
 """Our module of a layer -> BERT's."""
 
 
-class Names(NamedTuple):
-    """A family's names; by default BERT's."""
+class TensorNames(NamedTuple):
+    """Tensor names of a family; the defaults are BERT's."""
 
     prefix: str = "bert."
-    """Of the encoder inside a model with a head."""
+    """Prefix of the encoder's tensors in a model with a head."""
     layer: str = "encoder.layer.{}"
-    """A layer by its number."""
+    """Name of a layer, given its index."""
     parts: dict[str, str] = PARTS
     """Our module of a layer -> the family's."""
     projection: str | None = None
-    """The projection after a factorised embedding."""
+    """Projection after a factorised embedding."""
     pooler: str = "pooler.dense"
-    """The [CLS] pooler."""
+    """[CLS] pooler."""
     head: tuple[str, str] = ("pooler.dense", "classifier")
-    """Of a fine-tuned classifier: the dense layer, and the one that gives the logits."""
+    """Dense layer and output layer of a fine-tuned classifier."""
     masked_lm: dict[str, str] | None = None
-    """Our tensor of the masked-LM head, whose decoder is the embedding's table -> the family's; None: it has no such head."""
+    """Our tensor of the masked-LM head -> the family's; None for a family without that head. The
+    decoder is the embedding's table."""
     left_out: tuple[str, ...] = ("embeddings.position_ids", "pooler.")
-    """Beginnings of names that a model may leave in the file: a buffer, the pooler, heads of pre-training."""
+    """Prefixes of tensors that may stay unused: a buffer, the pooler, the heads of pre-training."""
 
-    def plain(self, name: str) -> str:
-        """A tensor's name without the prefix, and with today's words for a norm's weight and bias."""
+    def normalised(self, name: str) -> str:
+        """Return the name without the prefix and with `weight`, `bias` for a norm's gamma, beta."""
         name = name.removeprefix(self.prefix)
         return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
             "LayerNorm.beta", "LayerNorm.bias"
         )
 
     def encoder_tensors(self, shape: EncoderShape) -> dict[str, list[str]]:
-        """The family's tensor -> ours, for an encoder of this shape; a layer that repeats is several of ours."""
+        """Map the tensors of an encoder of this shape to ours; a shared layer maps to several."""
         embedding = {"word_embeddings": "word", "position_embeddings": "position"}
         embedding |= {"token_type_embeddings": "token_type"} if shape.token_types else {}
         tensors = {
-            f"embeddings.{theirs}.weight": [f"embedding.{ours}.weight"]
-            for theirs, ours in embedding.items()
+            f"embeddings.{source}.weight": [f"embedding.{target}.weight"]
+            for source, target in embedding.items()
         }
         modules = {"embeddings.LayerNorm": ["embedding.norm"]}
         if shape.embedding_size and self.projection is not None:
             modules[self.projection] = ["embedding.to_hidden"]
         for layer in range(1 if shape.shared_layers else shape.layers):
-            places = range(shape.layers) if shape.shared_layers else (layer,)
+            indices = range(shape.layers) if shape.shared_layers else (layer,)
             modules |= {
-                f"{self.layer.format(layer)}.{theirs}": [f"layers.{i}.{ours}" for i in places]
-                for ours, theirs in self.parts.items()
+                f"{self.layer.format(layer)}.{source}": [f"layers.{i}.{target}" for i in indices]
+                for target, source in self.parts.items()
             }
         return tensors | {
-            f"{theirs}.{kind}": [f"{name}.{kind}" for name in ours]
-            for theirs, ours in modules.items()
-            for kind in BOTH
+            f"{source}.{kind}": [f"{target}.{kind}" for target in targets]
+            for source, targets in modules.items()
+            for kind in KINDS
         }
 
     def head_tensors(self, exit_: str) -> dict[str, list[str]]:
-        """The family's tensor -> ours, of a fine-tuned classifier's head, which is our exit of this name."""
+        """Map the tensors of a fine-tuned classifier's head to those of our exit `exit_`."""
         modules = dict(zip(self.head, ("pooler", "classifier"), strict=True))
         return {
-            f"{theirs}.{kind}": [f"{exit_}.{ours}.{kind}"]
-            for theirs, ours in modules.items()
-            for kind in BOTH
+            f"{source}.{kind}": [f"{exit_}.{target}.{kind}"]
+            for source, target in modules.items()
+            for kind in KINDS
         }
 
     def masked_lm_tensors(self) -> dict[str, list[str]]:
-        """The family's tensor -> ours, of the masked-LM head."""
-        return {theirs: [f"masked_lm.{ours}"] for ours, theirs in (self.masked_lm or {}).items()}
+        """Map the tensors of the masked-LM head to ours."""
+        names = self.masked_lm or {}
+        return {source: [f"masked_lm.{target}"] for target, source in names.items()}
 
     def has_masked_lm(self, names: Iterable[str]) -> bool:
-        """Whether a checkpoint with these plain names holds the head."""
+        """Return whether a checkpoint with these normalised names holds the masked-LM head."""
         return self.masked_lm is not None and set(self.masked_lm.values()) <= set(names)
 
 
 def _masked_lm(dense: str, norm: str, bias: str) -> dict[str, str]:
     modules = {"dense": dense, "norm": norm}
     return {
-        f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in modules.items() for kind in BOTH
+        f"{target}.{kind}": f"{source}.{kind}"
+        for target, source in modules.items()
+        for kind in KINDS
     } | {"bias": bias}
 
 
-NAMES: dict[str, Names] = {
-    "bert": Names(
+NAMES: dict[str, TensorNames] = {
+    "bert": TensorNames(
         masked_lm=_masked_lm(
             "cls.predictions.transform.dense",
             "cls.predictions.transform.LayerNorm",
             "cls.predictions.bias",
         ),
-        left_out=(*Names().left_out, "cls.", "fit_dense"),
+        left_out=(*TensorNames().left_out, "cls.", "fit_dense"),
     ),
-    "distilbert": Names(
+    "distilbert": TensorNames(
         prefix="distilbert.",
         layer="transformer.layer.{}",
         parts={
@@ -119,21 +126,21 @@ NAMES: dict[str, Names] = {
         },
         head=("pre_classifier", "classifier"),
         masked_lm=_masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.bias"),
-        left_out=(*Names().left_out, "vocab_"),
+        left_out=(*TensorNames().left_out, "vocab_"),
     ),
-    "roberta": Names(
+    "roberta": TensorNames(
         prefix="roberta.",
         head=("classifier.dense", "classifier.out_proj"),
         masked_lm=_masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.bias"),
-        left_out=(*Names().left_out, "lm_head."),
+        left_out=(*TensorNames().left_out, "lm_head."),
     ),
-    "electra": Names(
+    "electra": TensorNames(
         prefix="electra.",
         projection="embeddings_project",
         head=("classifier.dense", "classifier.out_proj"),
-        left_out=(*Names().left_out, "discriminator_predictions."),
+        left_out=(*TensorNames().left_out, "discriminator_predictions."),
     ),
-    "albert": Names(
+    "albert": TensorNames(
         prefix="albert.",
         layer="encoder.albert_layer_groups.{}.albert_layers.0",
         parts={
@@ -150,7 +157,8 @@ NAMES: dict[str, Names] = {
         pooler="pooler",
         head=("pooler", "classifier"),
         masked_lm=_masked_lm("predictions.dense", "predictions.LayerNorm", "predictions.bias"),
-        left_out=(*Names().left_out, "predictions.", "sop_classifier."),
+        left_out=(*TensorNames().left_out, "predictions.", "sop_classifier."),
     ),
 }
-"""Family (`shapes.FAMILIES`) -> its names. Left out: TinyBERT's projections, an untied copy of the decoder, ELECTRA's head."""
+"""Family (`shapes.FAMILIES`) -> its tensor names. The tensors left out include TinyBERT's
+projections, an untied copy of the decoder and ELECTRA's head."""

@@ -1,4 +1,7 @@
-"""Pretrained checkpoints -> our encoder, every tensor accounted for; and our own models' files (safetensors and a config)."""
+"""Load pretrained checkpoints into the encoder, and save and load our own models.
+
+Every tensor of a checkpoint is accounted for. Our models are saved as safetensors and a config.
+"""
 
 import pickle
 import re
@@ -24,15 +27,16 @@ from harness.models.checkpoint_files import CONFIG, WEIGHTS
 from harness.models.multi_exit import MultiExitModel
 from harness.records import WeightsReport
 
-MOST_LAYERS = 512
-"""Of a model from elsewhere."""
+MAX_LAYERS = 512
+"""Largest number of layers accepted in a model folder from elsewhere."""
 
 
 def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
-    """A model of this config with the backbone's weights (random ones for a random backbone) and fresh exits.
+    """Return a model of this config with the backbone's weights and fresh exits.
 
-    A [CLS] pooler in the checkpoint becomes the dense pooler of the exits when the pooling is [CLS].
-    Raises: HarnessError naming every tensor that is missing, unexpected or of another shape.
+    A random backbone has random weights. With [CLS] pooling, the checkpoint's [CLS] pooler becomes
+    the dense pooler of the exits.
+    Raises: HarnessError naming the tensors that are missing, unexpected or of another shape.
     """
     model = EncoderModel(config)
     if backbone.folder is None:
@@ -53,10 +57,11 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
 
 
 def fine_tuned(
-    backbone: Backbone, config: ModelConfig, places: tuple[int, ...]
+    backbone: Backbone, config: ModelConfig, positions: tuple[int, ...]
 ) -> tuple[EncoderModel, WeightsReport]:
-    """A model of this config, of one dense exit, with the weights of a classifier that is fine-tuned already; its output i is the
-    checkpoint's output places[i].
+    """Return a model of this config, with one dense exit, and a fine-tuned classifier's weights.
+
+    Output i of the model is output `positions[i]` of the checkpoint.
 
     Raises: HarnessError as `pretrained` does.
     """
@@ -70,26 +75,27 @@ def fine_tuned(
     (head,) = exit_heads(model)
     with torch.no_grad():
         for parameter in head.classifier.parameters():
-            parameter.copy_(parameter[list(places)])
+            parameter.copy_(parameter[list(positions)])
     return model, report
 
 
 def has_masked_lm_head(backbone: Backbone) -> bool:
-    """Whether the backbone's checkpoint holds the head that it was pre-trained with."""
+    """Return whether the backbone's checkpoint holds its masked-LM head."""
     if backbone.folder is None:
         return False
     names = NAMES[backbone.family]
     with safe_open(_safetensors(backbone, backbone.folder), "pt") as file:
-        return names.has_masked_lm(map(names.plain, file.keys()))
+        return names.has_masked_lm(map(names.normalised, file.keys()))
 
 
 def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
-    """Raises: HarnessError when the file cannot be read."""
-    path = _safetensors(backbone, folder)
+    """Return the backbone's tensors by normalised name.
+
+    Raises: HarnessError if the file cannot be read.
+    """
+    path, names = _safetensors(backbone, folder), NAMES[backbone.family]
     try:
-        return {
-            NAMES[backbone.family].plain(name): tensor for name, tensor in load_file(path).items()
-        }
+        return {names.normalised(name): tensor for name, tensor in load_file(path).items()}
     except (OSError, SafetensorError) as error:
         raise HarnessError(
             f"backbone {backbone.name}: {path} cannot be read: {reason(error)}"
@@ -97,9 +103,12 @@ def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(backbone: Backbone, folder: Path) -> Path:
-    """The backbone's weights as safetensors, for a pickled file written beside it when they are first asked for.
+    """Return the path of the backbone's weights as safetensors.
 
-    Raises: HarnessError when a pickled file holds anything but tensors, or the folder cannot be written.
+    A pickled file is converted the first time, into a file next to it.
+
+    Raises: HarnessError if a pickled file holds anything but tensors, or the folder cannot be
+    written.
     """
     if not backbone.pickled:
         return folder / WEIGHTS
@@ -109,7 +118,7 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
         return path
     try:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)
-        plain = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     except (
         OSError,
         EOFError,
@@ -121,14 +130,14 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
         pickle.UnpicklingError,
     ) as error:
         raise HarnessError(
-            f"backbone {backbone.name}: {pickled} does not hold tensors alone: {first_line(error)}"
+            f"backbone {backbone.name}: {pickled} must hold only tensors: {first_line(error)}"
         ) from None
     try:
-        with whole(path, shared=True) as beside:
-            save_file(plain, beside)
+        with whole(path, shared=True) as temporary:
+            save_file(contiguous, temporary)
     except (OSError, SafetensorError) as error:
         raise HarnessError(
-            f"backbone {backbone.name}: cannot keep its weights as {path}: {error}"
+            f"backbone {backbone.name}: cannot write its weights to {path}: {error}"
         ) from None
     return path
 
@@ -139,41 +148,48 @@ def _load(
     targets: dict[str, list[str]],
     backbone: Backbone,
 ) -> WeightsReport:
-    """Copy the tensors and say what became of each.
+    """Copy the tensors into the model and report which were loaded, left out and fresh.
+
+    `targets` maps the name of a checkpoint tensor to the model tensors that receive it.
 
     Raises: HarnessError as `pretrained` does.
     """
     state = model.state_dict()
     left_out = sorted(
-        theirs
-        for theirs in tensors
-        if theirs not in targets and theirs.startswith(NAMES[backbone.family].left_out)
+        source
+        for source in tensors
+        if source not in targets and source.startswith(NAMES[backbone.family].left_out)
     )
-    missing = sorted(theirs for theirs in targets if theirs not in tensors)
+    missing = sorted(source for source in targets if source not in tensors)
     unexpected = sorted(set(tensors) - set(targets) - set(left_out))
-    wrong = [
-        f"{theirs} {list(tensors[theirs].shape)} (wanted {list(state[ours].shape)})"
-        for theirs, all_ours in targets.items()
-        for ours in all_ours
-        if theirs in tensors and tensors[theirs].shape != state[ours].shape
+    mismatches = [
+        f"{source} {list(tensors[source].shape)} (expected {list(state[target].shape)})"
+        for source, names in targets.items()
+        for target in names
+        if source in tensors and tensors[source].shape != state[target].shape
     ]
-    shapes = list(dict.fromkeys(wrong))
+    shapes = list(dict.fromkeys(mismatches))
     if missing or unexpected or shapes:
-        found = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
-        said = "; ".join(
-            f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in found.items() if names
+        problems = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+        details = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:3])}"
+            for kind, names in problems.items()
+            if names
         )
-        raise HarnessError(f"backbone {backbone.name}: the weights do not fit: {said}")
+        raise HarnessError(f"backbone {backbone.name}: weights do not match the model: {details}")
     with torch.no_grad():
-        for theirs, all_ours in targets.items():
-            for ours in all_ours:
-                state[ours].copy_(tensors[theirs])
-    loaded = {ours for all_ours in targets.values() for ours in all_ours}
+        for source, names in targets.items():
+            for target in names:
+                state[target].copy_(tensors[source])
+    loaded = {target for names in targets.values() for target in names}
     return WeightsReport(len(targets), _patterns(left_out), _patterns(set(state) - loaded))
 
 
 def _patterns(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in order, those that differ in their numbers alone as one: `exits.*.classifier.bias (6)`."""
+    """Return the names sorted, merging those that differ only in numbers.
+
+    A merged name looks like `exits.*.classifier.bias (6)`.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for name in names:
         groups[re.sub(r"\d+", "*", name)].append(name)
@@ -186,20 +202,19 @@ def _patterns(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def copy_encoder(source: EncoderModel, target: EncoderModel) -> None:
-    """Copy the embedding and the layers of a model of the same shape.
+    """Copy the embedding and the layers from one model to another of the same shape.
 
-    Raises: ValueError when the shapes differ.
+    Raises: ValueError if the shapes differ.
     """
-    if source.config.shape != target.config.shape:
-        raise ValueError(
-            f"an encoder of shape {source.config.shape} does not fit {target.config.shape}"
-        )
+    shapes = source.config.shape, target.config.shape
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"cannot copy an encoder of shape {shapes[0]} to one of {shapes[1]}")
     target.embedding.load_state_dict(source.embedding.state_dict())
     target.layers.load_state_dict(source.layers.state_dict())
 
 
 def exit_heads(model: MultiExitModel) -> list[ExitHead]:
-    """The model's exits, first to last."""
+    """Return the model's exits, first to last."""
     heads = (model.exit_after(layer - 1) for layer in model.exit_layers)
     return [head for head in heads if isinstance(head, ExitHead)]
 
@@ -207,10 +222,10 @@ def exit_heads(model: MultiExitModel) -> list[ExitHead]:
 def save_model(model: MultiExitModel, folder: Path) -> None:
     """Write config.json and model.safetensors; shared tensors are written once.
 
-    Raises: IncompleteError when the disk is full.
+    Raises: IncompleteError if the files cannot be written, for example on a full disk.
     """
     if not isinstance(model, EncoderModel):
-        raise TypeError(f"{type(model).__name__} has no config to be built from again")
+        raise TypeError(f"cannot save a {type(model).__name__}: it has no config")
     try:
         (folder / CONFIG).write_text(to_json(model.config), encoding="utf-8")
         save_tensors(model, str(folder / WEIGHTS))
@@ -219,31 +234,31 @@ def save_model(model: MultiExitModel, folder: Path) -> None:
 
 
 def load_model(folder: Path) -> EncoderModel:
-    """Build the model of config.json and fill in its tensors, each of them; evaluation mode, on the CPU.
+    """Build the model of config.json on the CPU, load all its tensors and set evaluation mode.
 
-    Raises: IncompleteError when the folder does not hold a model of ours.
+    Raises: IncompleteError if the folder does not hold a valid model of ours.
     """
     try:
         model = EncoderModel(_config(folder))
         load_tensors(model, str(folder / WEIGHTS), strict=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, LookupError) as error:
-        raise IncompleteError(f"{folder} does not hold a model: {first_line(error)}") from None
+        raise IncompleteError(f"{folder} holds no valid model: {first_line(error)}") from None
     return model.eval()
 
 
 def check_model(folder: Path) -> None:
-    """Compare the tensors that config.json describes with those that model.safetensors holds, by name and shape alone.
+    """Check that names and shapes of the tensors in model.safetensors match config.json.
 
-    Raises: IncompleteError when they differ, or one of the files cannot be read.
+    Raises: IncompleteError if they differ or a file cannot be read.
     """
     try:
         config = _config(folder)
-        if config.shape.layers > MOST_LAYERS:
-            raise ValueError(f"{config.shape.layers} layers, wanted at most {MOST_LAYERS}")
+        if config.shape.layers > MAX_LAYERS:
+            raise ValueError(f"{config.shape.layers} layers, at most {MAX_LAYERS} are allowed")
         with torch.device("meta"):
-            wanted = EncoderModel(config).state_dict(keep_vars=True)
+            expected = EncoderModel(config).state_dict(keep_vars=True)
         with safe_open(folder / WEIGHTS, "pt") as file:
-            names = file.keys()  # the file itself cannot be iterated over
+            names = file.keys()  # the file itself is not iterable
             found = {name: list(file.get_slice(name).get_shape()) for name in names}
     except (
         OSError,
@@ -254,23 +269,22 @@ def check_model(folder: Path) -> None:
         TypeError,
         ArithmeticError,
     ) as error:
-        raise IncompleteError(f"{folder} does not hold a model: {first_line(error)}") from None
-    other = [
+        raise IncompleteError(f"{folder} holds no valid model: {first_line(error)}") from None
+    differing = [
         name
         for name, shape in found.items()
-        if name not in wanted or list(wanted[name].shape) != shape
+        if name not in expected or list(expected[name].shape) != shape
     ]
-    there = {
-        id(wanted[name]) for name in found if name in wanted
-    }  # of shared tensors one name stands in the file
-    other += [name for name, tensor in wanted.items() if id(tensor) not in there]
-    if other:
+    # The file holds a shared tensor under one of its names, so compare tensors by identity.
+    present = {id(expected[name]) for name in found if name in expected}
+    differing += [name for name, tensor in expected.items() if id(tensor) not in present]
+    if differing:
         raise IncompleteError(
-            f"{folder} does not hold a model: {CONFIG} and {WEIGHTS} differ in {len(other)} tensors: {other[0][:60]}"
+            f"{folder} holds no valid model: {CONFIG} and {WEIGHTS} differ in "
+            f"{len(differing)} tensors: {differing[0][:60]}"
         )
 
 
 def _config(folder: Path) -> ModelConfig:
-    return from_json(
-        ModelConfig, (folder / CONFIG).read_text(encoding="utf-8"), str(folder / CONFIG)
-    )
+    path = folder / CONFIG
+    return from_json(ModelConfig, path.read_text(encoding="utf-8"), str(path))
