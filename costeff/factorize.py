@@ -1,4 +1,4 @@
-"""The word embedding as a table of small rank times a projection: truncated singular value decomposition."""
+"""Factorise the word embedding as a low-rank table times a projection, by truncated SVD."""
 
 from typing import NamedTuple
 
@@ -14,26 +14,27 @@ class Factors(NamedTuple):
     table: Tensor
     """[V, r]"""
     projection: Tensor
-    """[d, r], orthonormal columns."""
+    """[d, r], with orthonormal columns."""
 
 
 def factorised(embedding: Embedding, rank: int) -> Factors:
-    """The best factors of that rank (Eckart and Young) of the embedding as it is now, itself factorised or not.
+    """Return the best factors of this rank (Eckart and Young) of a full or factorised embedding.
 
-    COST-EFF, section 3.3, in the authors' code U S and V of a full decomposition. With the right singular vectors V of E, U S = E V, and V
-    are the eigenvectors of the d x d matrix E^T E: exact, and no V x V factor is ever made. In float64, so that small singular values
-    survive the squaring.
+    This is COST-EFF, section 3.3; the authors' code takes U S and V of a full decomposition. With
+    the right singular vectors V of E, U S = E V, and V are the eigenvectors of the d x d matrix
+    E^T E. So the result is exact and needs no V x V factor. The computation is in float64, so that
+    small singular values survive the squaring.
 
-    Raises: ValueError for a rank below 1 or above the hidden size.
+    Raises: ValueError if the rank is below 1 or above the hidden size.
     """
     word = embedding.word.weight.detach().double()  # [V, r0] or [V, d]
-    base = (
+    basis = (
         torch.eye(word.shape[1], dtype=word.dtype)
         if embedding.projection is None
         else embedding.projection.weight.detach().double()
     )
-    if not 1 <= rank <= base.shape[0]:
-        raise ValueError(f"rank {rank}: wanted 1 to {base.shape[0]}")
-    gram = base @ (word.T @ word) @ base.T  # [d, d], of the product word @ base^T
+    if not 1 <= rank <= basis.shape[0]:
+        raise ValueError(f"rank is {rank}, but must be from 1 to {basis.shape[0]}")
+    gram = basis @ (word.T @ word) @ basis.T  # [d, d], of the product word @ basis^T
     vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank]  # [d, r], largest first
-    return Factors((word @ (base.T @ vectors)).float(), vectors.float())
+    return Factors((word @ (basis.T @ vectors)).float(), vectors.float())

@@ -1,4 +1,4 @@
-"""How much each attention head and each feed-forward neuron matters to the loss, to first order."""
+"""First-order importance of each attention head and feed-forward neuron to the loss."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from harness.methods.compute import Compute
 
 @dataclass(frozen=True)
 class Importance:
-    """Scores of every layer's heads and neurons."""
+    """Importance scores of the heads and neurons of every layer."""
 
     heads: tuple[Tensor, ...]
-    """A layer's [h]."""
+    """Scores [h] of each layer's heads."""
     neurons: tuple[Tensor, ...]
-    """A layer's [f]."""
+    """Scores [f] of each layer's neurons."""
 
 
 def taylor_importance(
@@ -34,11 +34,12 @@ def taylor_importance(
     accumulation: int = 1,
     advance: Callable[[], None] = lambda: None,
 ) -> Importance:
-    """First-order importance |w sum over batches of |g||, drop-out off (COST-EFF, section 3.3; authors' code).
+    """Return the first-order importance of all heads and neurons, measured without dropout.
 
-    A unit's score sums over its share of the weights that its layer names as scored
-    (`EncoderLayer.prunable`). A batch's gradient is summed over `accumulation` forward passes, for
-    a small memory. The model is left in evaluation mode, without gradients.
+    The score of a weight is |w * sum over batches of |g|| (COST-EFF, section 3.3, and the authors'
+    code). A unit's score is the sum over its weights in the parts that `EncoderLayer.prunable`
+    marks as scored. To save memory, a batch's gradient is accumulated over `accumulation` forward
+    passes. The model is left in evaluation mode, without gradients.
     """
     layers = [layer for layer in model.layers if isinstance(layer, EncoderLayer)]
     weights = [weight for layer in layers for weight in _scored_weights(layer)]
@@ -51,9 +52,8 @@ def taylor_importance(
         gradients = [torch.zeros_like(weight) for weight in weights]
         for index in np.array_split(batch, min(accumulation, len(batch))):
             with compute.autocast():
-                value = loss(model, Examples.of(rows, index, compute.device)) * (
-                    len(index) / len(batch)
-                )
+                examples = Examples.of(rows, index, compute.device)
+                value = loss(model, examples) * (len(index) / len(batch))
             for gradient, part in zip(gradients, torch.autograd.grad(value, weights), strict=True):
                 gradient.add_(part)
         for total, gradient in zip(sums, gradients, strict=True):
@@ -62,8 +62,8 @@ def taylor_importance(
     model.requires_grad_(True)
     pairs = zip(weights, sums, strict=True)
     scores = iter([(weight.detach() * total).abs().cpu() for weight, total in pairs])
-    found = [[_unit_scores(units, scores) for units in layer.prunable()] for layer in layers]
-    heads, neurons = zip(*found, strict=True)
+    by_layer = [[_unit_scores(units, scores) for units in layer.prunable()] for layer in layers]
+    heads, neurons = zip(*by_layer, strict=True)
     return Importance(heads, neurons)
 
 
@@ -73,7 +73,7 @@ def _scored_weights(layer: EncoderLayer) -> list[Tensor]:
 
 
 def _unit_scores(units: Units, scores: Iterator[Tensor]) -> Tensor:
-    """Sum the next scores of weights, one tensor for each scored part, over each unit [units]."""
+    """Return each unit's score [units]: the next weight scores, one tensor per part, summed."""
     sums = []
     for part in units.scored:
         score = next(scores)

@@ -1,4 +1,7 @@
-"""COST-EFF (Shen et al., EMNLP 2022): a slender multi-exit model, pruned in width by what all exits say and taught by a full-width one."""
+"""COST-EFF (Shen et al., EMNLP 2022): a slender multi-exit model, pruned in width and distilled.
+
+Importance comes from the losses of all exits, and the teacher is a full-width multi-exit model.
+"""
 
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -12,8 +15,8 @@ from baselines.encoders.encoder import Combine, EncoderModel, ModelConfig
 from baselines.training.finetune import last_only, model_config
 from baselines.training.recipe import Schedule
 from baselines.training.search import fit_best_rate
-from costeff.schedule import Epochs, epochs_for, rounds_of, scaled, smaller
-from costeff.slenderize import BOTH, HIDDEN, Allocation, Slenderize
+from costeff.schedule import Epochs, epochs_for, pruning_rounds, scaled, smaller
+from costeff.slenderize import HIDDEN_TARGETS, RECOVERY_TARGETS, Allocation, Slenderize
 from costeff.width_budget import encoder_macs, largest_share
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
@@ -27,73 +30,90 @@ from harness.records import Trial
 
 @dataclass(frozen=True)
 class CostEff:
-    """Teacher -> multi-exit assistant -> rounds of pruning -> recovery (sections 3.1 to 3.4, and the authors' run.sh).
+    """Train a teacher and a multi-exit assistant, prune in rounds, then recover by distillation.
 
-    Differs from the authors' code: every example decides for itself; the pooling is the backbone's own unless it is set; the assistant's
-    learning rate and the last part's are searched, as every method's is, and those between are the authors' multiples of the assistant's
-    instead of fixed ones; the best epochs are chosen on `selection` instead of dev. Warm-up, weight decay, clip and accumulation are the
-    teacher's throughout.
+    This is the method of sections 3.1 to 3.4 and the authors' run.sh.
+
+    Differs from the authors' code: every example exits on its own; the pooling is the backbone's
+    unless it is set; the learning rates of the assistant and of the last stage are searched, as for
+    every method, and the stages between use the authors' multiples of the assistant's rate instead
+    of fixed rates; the best epochs are chosen on `selection` instead of dev. All stages use the
+    teacher's warm-up, weight decay, clipping and accumulation.
     """
 
     heads: float = 1 / 2
-    """Share of each layer's attention heads that stays."""
+    """Share of each layer's attention heads to keep."""
     ffn: float = 1 / 2
-    """Share of each layer's feed-forward neurons that stays."""
+    """Share of each layer's feed-forward neurons to keep."""
     rank: float = 1 / 2
-    """Rank of the word embedding, as a share of the hidden size; 1 leaves it unfactorised. It saves parameters and costs MACs."""
+    """Rank of the word embedding as a share of the hidden size; 1 leaves it unfactorised. A lower
+    rank saves parameters, but factorising adds MACs."""
     parameter_ratio: float | None = None
-    """How many times fewer parameters: one share takes the place of all three, the largest with which the full-width multi-exit model has
-    at least so many times as many."""
+    """Target ratio of the full-width multi-exit model's parameters to the compressed model's. The
+    largest share that reaches it replaces `heads`, `ffn` and `rank`; None keeps these."""
     mac_ratio: float | None = None
-    """How many times fewer MACs of the encoder at 128 tokens: one share takes the place of those of heads and neurons."""
+    """Target ratio of the full-width encoder's MACs at 128 tokens to the compressed encoder's. The
+    largest share that reaches it replaces `heads` and `ffn`; None keeps these."""
     teacher: Bert = field(default_factory=Bert)
-    """Stage 1: the reference's own cached stage."""
+    """Fine-tuned teacher of the first stage, which shares its cached stage with method `bert`."""
     pooling: Pooling | None = None
-    """What an exit looks at: the first token, or the mean over real tokens; None: the backbone's own."""
+    """Pooling of hidden states in an exit, the first token or the mean over real tokens; None uses
+    the backbone's pooling."""
     last_states: int = 1
-    """How many of the last hidden states an exit looks at; as many as there are where there are fewer."""
+    """Number of last hidden states that an exit uses; early exits use as many as there are."""
     combine: Combine = "concatenate"
-    """What an exit makes of several hidden states; of one there is nothing to make."""
+    """How an exit combines several hidden states; without effect if there is only one."""
     epochs_table: Epochs | None = None
-    """Passes over the training rows of each part; None: the authors' for the task."""
+    """Epochs of each stage; None uses the authors' epochs for the task."""
     effort: float = 1.0
-    """All of them are multiplied by this; every part but a period of pruning has at least one pass. The teacher's epochs are its own."""
+    """Factor applied to the epochs of all stages except the teacher's. Every stage has at least one
+    epoch; a period of pruning may be shorter."""
     taylor_share: float = 1.0
-    """Part of the training rows that importance is measured on."""
+    """Share of the training rows used to measure importance."""
     growth: float = 1.12
-    """The learning rate of pruning is multiplied by this from round to round."""
+    """Factor applied to the learning rate of pruning after each round."""
     learning_rates: tuple[float, ...] | None = None
-    """Tried for the assistant on `selection` with one fixed seed, the best used by all seeds; None: the backbone's own list. Its training
-    on hidden states takes the teacher's."""
+    """Learning rates tried for the assistant on `selection` with one fixed seed; all seeds use the
+    best. None uses the backbone's list. Training on hidden states alone, which comes first, uses
+    the teacher's rate."""
     pruning_rate: float = 0.5
-    """Learning rate before the first cut over the assistant's (authors: 1e-5 over 2e-5)."""
+    """Learning rate of the first pruning round, as a multiple of the assistant's (authors: 1e-5 for
+    an assistant at 2e-5)."""
     hidden_rate: float = 1.5
-    """The same of recovery on hidden states (authors: 3e-5)."""
+    """Learning rate of recovery on hidden states alone, as a multiple of the assistant's (authors:
+    3e-5 for 2e-5)."""
     prediction_rates: tuple[float, ...] = (0.5, 1.0, 2.0)
-    """The same of recovery on hidden states and answers (authors: 1, of 2e-5). Several are tried on `selection` with one fixed seed, the
-    best is used by all seeds."""
+    """Learning rates of recovery on hidden states and predictions, as multiples of the assistant's
+    (authors: 1, with 2e-5). Several are tried on `selection` with one fixed seed; all seeds use the
+    best."""
     batch_size: int | None = None
-    """Rows per optimiser step; None: the backbone's own number."""
+    """Examples per optimiser step; None uses the backbone's batch size."""
     equilibrium: bool = True
-    """Each layer receives the mean of its exits' gradients; False: their sum."""
+    """Whether a layer receives the mean of its exits' gradients (gradient equilibrium) or their
+    sum."""
     importance: Literal["all exits", "last exit"] = "all exits"
-    """Whose answers say what matters; hidden states are compared in both."""
+    """Exits whose prediction losses enter the importance; losses of hidden states always do."""
     rounds: Literal["iterative", "one"] = "iterative"
-    """A round of training and cutting for each head that goes, or the same training with everything cut at the end of its first round."""
+    """Whether to prune in rounds, removing one head per layer in each (iterative), or to prune
+    everything at the end of the first round and train as long (one)."""
     exits_from: Literal["assistant", "pruning", "recovery"] = "assistant"
-    """Where exits first appear: on the full-width assistant, which then teaches (the paper); on the student as pruning begins, taught by
-    the teacher (no assistant); on the compressed single-exit model at the end, by the assistant's losses, epochs and list of rates.
-    Learning rates are multiples of the one that was chosen for the assistant in all three; a single-exit model's gradients are not
-    averaged."""
+    """Stage that introduces the exits. `assistant`: the full-width assistant has exits and teaches
+    the student (the paper). `pruning`: the student gets exits when pruning starts and learns from
+    the teacher, without an assistant. `recovery`: the compressed single-exit model gets exits at
+    the end, with the assistant's losses, epochs and learning rates; single-exit stages do not
+    average gradients. In all three, learning rates are multiples of the one chosen for the
+    assistant."""
     allocation: Allocation = "layer"
-    """Each layer keeps the same number of heads and neurons (the paper), or those of all layers compete for the same MACs (global)."""
+    """Whether every layer keeps the same number of heads and neurons (layer, the paper), or the
+    units of all layers compete for the same MACs (global)."""
     tolerance: float = 0.1
-    """Regression: patience calls answers that differ by less, in label units, agreement."""
+    """Regression only: predictions that differ by less than this, in label units, count as agreeing
+    for the patience policy."""
     family: ClassVar[str] = "costeff"
     policy: ClassVar[str | None] = "entropy"
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for a value outside its range."""
+        """Raises: ValueError if a value is out of range."""
         for name, share in {
             "heads": self.heads,
             "ffn": self.ffn,
@@ -101,19 +121,17 @@ class CostEff:
             "taylor_share": self.taylor_share,
         }.items():
             if not 0 < share <= 1:
-                raise ValueError(f"{name} {share}: wanted a share above 0, up to 1")
+                raise ValueError(f"{name} is {share}, but must be above 0 and at most 1")
         if self.parameter_ratio is not None and self.mac_ratio is not None:
-            raise ValueError(
-                "parameter_ratio and mac_ratio: wanted one of them, both fix the widths"
-            )
+            raise ValueError("set only one of parameter_ratio and mac_ratio: both fix the widths")
         for name, ratio in {
             "parameter_ratio": self.parameter_ratio,
             "mac_ratio": self.mac_ratio,
         }.items():
             if ratio is not None and ratio < 1:
-                raise ValueError(f"{name} {ratio}: wanted 1 or more, how many times fewer")
+                raise ValueError(f"{name} is {ratio}, but must be at least 1")
         if not self.prediction_rates:
-            raise ValueError("prediction_rates: wanted one or more")
+            raise ValueError("prediction_rates is empty: give at least one rate")
         rates = (
             *(self.learning_rates or ()),
             self.pruning_rate,
@@ -124,26 +142,27 @@ class CostEff:
             "effort": self.effort,
             "growth": self.growth,
             "tolerance": self.tolerance,
-            "a rate": min(rates),
+            "the lowest learning rate or multiple": min(rates),
         }.items():
             if value <= 0:
-                raise ValueError(f"{name} {value}: wanted a positive number")
+                raise ValueError(f"{name} is {value}, but must be positive")
         for name, count in {"last_states": self.last_states, "batch_size": self.batch_size}.items():
             if count is not None and count < 1:
-                raise ValueError(f"{name} {count}: wanted 1 or more")
+                raise ValueError(f"{name} is {count}, but must be at least 1")
 
     def external_inputs(self) -> ExternalInputs:
-        """Nothing: no stage pre-trains."""
+        """Return no inputs, as no stage pre-trains."""
         return ExternalInputs()
 
     def resolved(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None, and the widths that a ratio asks for.
+        """Fill in the backbone's values where a field is None, and the widths for a ratio.
 
-        Raises: HarnessError when the backbone has a single layer or cannot be pruned, or no width reaches the ratio.
+        Raises: HarnessError if the backbone has a single layer or cannot be pruned, or if no width
+        reaches the ratio.
         """
         if backbone.shape.layers < 2:
             raise HarnessError(
-                f"CostEff needs exits before the last one: backbone {backbone.name} has a single layer"
+                f"CostEff needs at least 2 layers for early exits: backbone {backbone.name} has 1"
             )
         heads, ffn, rank = self._shares(backbone)
         return replace(
@@ -160,7 +179,7 @@ class CostEff:
         )
 
     def revisions(self) -> dict[str, int]:
-        """The stages of `fit`, in order."""
+        """Return the revision of each stage of `fit`."""
         late = ("exits",) if self.exits_from == "recovery" else ()
         trained = ("assistant-hidden", "assistant", "recover-hidden", "recover", *late)
         return (
@@ -170,100 +189,102 @@ class CostEff:
         )
 
     def shape(self, backbone: Backbone) -> EncoderShape:
-        """The encoder at the end; with global allocation the layers then differ, within the MACs of this one."""
+        """Return the shape of the compressed encoder.
+
+        With global allocation, its layers may differ in width within the MACs of this shape.
+        """
         return smaller(backbone.shape, *self._shares(backbone))
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """A model of the final shape with an exit after every layer."""
+        """Return a model of the final shape with random weights and an exit after every layer."""
         start = model_config(backbone, task, last_only(backbone.shape, self.teacher.head))
         return EncoderModel(replace(self._exits().config(start), shape=self.shape(backbone)))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """Teacher, assistant, pruning, recovery; each stage is cached, so a second width reuses what comes before pruning."""
-        ready = self.resolved(backbone)
-        epochs = ready.epochs_table or epochs_for(data.task.name, len(data.train))
-        done = ready._recovered(epochs, data, backbone, context)
-        if ready.exits_from != "recovery":
-            return done
+        """Train teacher and assistant, prune, and recover.
+
+        Each stage is cached, so another width reuses the stages before pruning.
+        """
+        method = self.resolved(backbone)
+        epochs = method.epochs_table or epochs_for(data.task.name, len(data.train))
+        recovered = method._recovered(epochs, data, backbone, context)
+        if method.exits_from != "recovery":
+            return recovered
 
         def parents(at: FitContext) -> tuple[FittedStage, ...]:
-            before = done if at is context else ready._recovered(epochs, data, backbone, at)
-            return before.stage, ready.teacher.fit(data, backbone, at).stage
+            start = recovered if at is context else method._recovered(epochs, data, backbone, at)
+            return start.stage, method.teacher.fit(data, backbone, at).stage
 
         def exits(schedule: Schedule) -> Distil:
-            return Distil("exits", ANSWERS, ready._exits(), ready.equilibrium, schedule)
+            return Distil("exits", ASSISTANT_TARGETS, method._exits(), method.equilibrium, schedule)
 
         stage, trials = fit_best_rate(
-            exits, ready._assistant_schedules(epochs), data, backbone, context, parents
+            exits, method._assistant_schedules(epochs), data, backbone, context, parents
         )
-        return Fitted(stage, done.trials + trials)
+        return Fitted(stage, recovered.trials + trials)
 
     def _recovered(
         self, epochs: Epochs, data: TaskData, backbone: Backbone, context: FitContext
     ) -> Fitted:
-        """The compressed model after recovery on hidden states and answers."""
-        done = self._compressed(epochs, data, backbone, context)
+        """Fit the compressed model up to recovery on hidden states and predictions."""
+        compressed = self._compressed(epochs, data, backbone, context)
 
         def parents(at: FitContext) -> tuple[FittedStage, ...]:
-            before = done if at is context else self._compressed(epochs, data, backbone, at)
-            return before.student, before.guide
+            start = compressed if at is context else self._compressed(epochs, data, backbone, at)
+            return start.student, start.teacher
 
         def recovery(schedule: Schedule) -> Distil:
-            return Distil("recover", BOTH, None, self._averaged, schedule)
+            return Distil("recover", RECOVERY_TARGETS, None, self._averaged, schedule)
 
-        passes = scaled(epochs.at(self.heads, epochs.prediction) * self.effort)
+        count = scaled(epochs.at(self.heads, epochs.prediction) * self.effort)
         schedules = tuple(
-            self._schedule(done.rate * share, passes)
-            for share in dict.fromkeys(self.prediction_rates)
+            self._schedule(compressed.rate * multiple, count)
+            for multiple in dict.fromkeys(self.prediction_rates)
         )
         stage, trials = fit_best_rate(recovery, schedules, data, backbone, context, parents)
-        return Fitted(stage, done.trials + trials)
+        return Fitted(stage, compressed.trials + trials)
 
     def _compressed(
         self, epochs: Epochs, data: TaskData, backbone: Backbone, context: FitContext
     ) -> "Compressed":
-        """Teacher, assistant, pruning, and recovery on hidden states alone."""
-        taught = self.teacher.fit(data, backbone, context)
+        """Fit teacher, assistant, pruning, and recovery on hidden states alone."""
+        fine_tuned = self.teacher.fit(data, backbone, context)
         if self.exits_from == "assistant":
-            assistant = self._assistant(epochs, taught, data, backbone, context)
-            guide = assistant.stage
+            assistant = self._assistant(epochs, fine_tuned, data, backbone, context)
+            teacher = assistant.stage
         else:
-            search = context.at_seed(SEARCH_SEED)  # for its rate alone
+            # Only the learning rate of this assistant is used.
+            search = context.at_seed(SEARCH_SEED)
             assistant = self._assistant(
                 epochs, self.teacher.fit(data, backbone, search), data, backbone, search
             )
-            guide = taught.stage
-        rate, trials = (
-            _chosen_rate(self.learning_rates, assistant),
-            taught.trials + assistant.trials,
-        )
-        student = context.fitted(
-            self._slenderize(backbone, epochs, rate), data, backbone, (guide, guide)
-        )
-        passes = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
-        hidden = Distil(
-            "recover-hidden",
-            HIDDEN,
-            None,
-            self._averaged,
-            self._schedule(rate * self.hidden_rate, passes),
-        )
+            teacher = fine_tuned.stage
+        rate = _chosen_rate(self.learning_rates, assistant)
+        pruning = self._slenderize(backbone, epochs, rate)
+        student = context.fitted(pruning, data, backbone, (teacher, teacher))
+        count = scaled(epochs.at(self.heads, epochs.hidden) * self.effort)
+        schedule = self._schedule(rate * self.hidden_rate, count)
+        recovery = Distil("recover-hidden", HIDDEN_TARGETS, None, self._averaged, schedule)
         return Compressed(
-            context.fitted(hidden, data, backbone, (student, guide)), guide, rate, trials
+            student=context.fitted(recovery, data, backbone, (student, teacher)),
+            teacher=teacher,
+            rate=rate,
+            trials=fine_tuned.trials + assistant.trials,
         )
 
     def _shares(self, backbone: Backbone) -> tuple[float, float, float]:
-        """Of heads, neurons and rank.
+        """Return the shares of heads, neurons and rank to keep.
 
-        Raises: HarnessError for a backbone that cannot be pruned in these.
+        Raises: HarnessError if the backbone cannot be pruned to them.
         """
         if backbone.shape.shared_layers:
             raise HarnessError(
-                f"CostEff prunes each layer by itself: backbone {backbone.name} has one, which repeats"
+                f"CostEff cannot prune backbone {backbone.name}: its layers share their weights"
             )
         if backbone.shape.embedding_size and (self.parameter_ratio is not None or self.rank < 1):
             raise HarnessError(
-                f"CostEff: backbone {backbone.name} has a factorised embedding already: give rank=1, and no parameter_ratio"
+                f"CostEff: the embedding of backbone {backbone.name} is already factorised: "
+                "set rank=1 and no parameter_ratio"
             )
         if self.parameter_ratio is None and self.mac_ratio is None:
             return self.heads, self.ffn, self.rank
@@ -271,7 +292,8 @@ class CostEff:
         if share is None:
             ratio = self.parameter_ratio or self.mac_ratio
             raise HarnessError(
-                f"backbone {backbone.name} cannot be made {ratio:g} times smaller in width alone: give a smaller ratio"
+                f"backbone {backbone.name} cannot be made {ratio:g} times smaller by pruning "
+                "widths alone: set a smaller ratio"
             )
         return share, share, self.rank if self.parameter_ratio is None else share
 
@@ -293,40 +315,46 @@ class CostEff:
 
     @property
     def _averaged(self) -> bool:
-        """Whether gradients are averaged over exits before the last part adds them: a single one has nothing to average."""
+        """Return whether the stages from pruning to `recover` average gradients over exits.
+
+        With `exits_from="recovery"` these stages have a single exit and nothing to average.
+        """
         return self.equilibrium and self.exits_from != "recovery"
 
     def _assistant(
         self,
         epochs: Epochs,
-        taught: Fitted,
+        fine_tuned: Fitted,
         data: TaskData,
         backbone: Backbone,
         context: FitContext,
     ) -> Fitted:
-        """From the pretrained weights: hidden states alone for a third of the epochs (a whole number, as in run.sh), then the teacher's
-        last answers and the labels by halves, at the rate that `selection` prefers."""
-        first = self._schedule(
-            _chosen_rate(self.teacher.learning_rates, taught),
+        """Train the assistant from the pretrained weights.
+
+        A third of the epochs (rounded down, as in run.sh) trains on hidden states alone. Then the
+        teacher's last-exit predictions and the labels have equal weight, at the learning rate that
+        scores best on `selection`.
+        """
+        schedule = self._schedule(
+            _chosen_rate(self.teacher.learning_rates, fine_tuned),
             scaled(epochs.assistant // 3 * self.effort),
         )
-        hidden = Distil("assistant-hidden", HIDDEN, self._exits(), self.equilibrium, first)
-
-        def parents(at: FitContext) -> tuple[FittedStage, ...]:
-            teacher = taught.stage if at is context else self.teacher.fit(data, backbone, at).stage
-            return at.fitted(hidden, data, backbone, (teacher,)), teacher
-
-        def answers(schedule: Schedule) -> Distil:
-            return Distil("assistant", ANSWERS, None, self.equilibrium, schedule)
-
-        return Fitted(
-            *fit_best_rate(
-                answers, self._assistant_schedules(epochs), data, backbone, context, parents
-            )
+        hidden = Distil(
+            "assistant-hidden", HIDDEN_TARGETS, self._exits(), self.equilibrium, schedule
         )
 
+        def parents(at: FitContext) -> tuple[FittedStage, ...]:
+            fitted = fine_tuned if at is context else self.teacher.fit(data, backbone, at)
+            return at.fitted(hidden, data, backbone, (fitted.stage,)), fitted.stage
+
+        def assistant(schedule: Schedule) -> Distil:
+            return Distil("assistant", ASSISTANT_TARGETS, None, self.equilibrium, schedule)
+
+        schedules = self._assistant_schedules(epochs)
+        return Fitted(*fit_best_rate(assistant, schedules, data, backbone, context, parents))
+
     def _assistant_schedules(self, epochs: Epochs) -> tuple[Schedule, ...]:
-        """One for each rate that is tried."""
+        """Return one schedule for each learning rate to try."""
         return tuple(
             self._schedule(rate, scaled(epochs.assistant * self.effort))
             for rate in dict.fromkeys(self.learning_rates or ())
@@ -338,7 +366,7 @@ class CostEff:
             name="slenderize",
             shape=end,
             exits=self._exits() if self.exits_from == "pruning" else None,
-            rounds=rounds_of(backbone.shape, end),
+            rounds=pruning_rounds(backbone.shape, end),
             period=epochs.at(self.heads, epochs.period) * self.effort,
             hidden_share=epochs.hidden_share,
             taylor_share=self.taylor_share,
@@ -352,22 +380,23 @@ class CostEff:
 
 
 class Compressed(NamedTuple):
-    """What comes before recovery on answers."""
+    """A compressed model before recovery on predictions."""
 
     student: FittedStage
-    guide: FittedStage
-    """Who teaches it."""
+    teacher: FittedStage
+    """Teacher of the student: the assistant, or the fine-tuned model if there is no assistant."""
     rate: float
-    """The assistant's learning rate, of which the later ones are multiples."""
+    """Learning rate chosen for the assistant; later rates are multiples of it."""
     trials: tuple[Trial, ...]
 
 
-ANSWERS = Targets(soft=0.5, hard=0.5)
-"""The assistant's loss: 1/2 (sum of soft cross-entropies with the teacher's last answers + sum of cross-entropies with the labels)."""
+ASSISTANT_TARGETS = Targets(soft=0.5, hard=0.5)
+"""Loss of the assistant: half the sum over exits of the cross-entropies with the teacher's
+last-exit predictions plus half the sum of those with the labels."""
 
 
 def _chosen_rate(tried: tuple[float, ...] | None, fitted: Fitted) -> float:
-    """The learning rate that a search chose, or the only one there was."""
+    """Return the learning rate that a search chose, or the only one tried."""
     chosen = [trial.value for trial in fitted.trials if trial.chosen] or tried
     assert chosen
     return chosen[0]
@@ -381,24 +410,22 @@ def _share_for(
     exits: Exits,
     backbone: Backbone,
 ) -> float | None:
-    """The largest share of heads and neurons (and rank, for parameters) that makes the model so many times smaller; None when none does."""
+    """Return the largest share of heads and neurons that reaches the ratio, or None.
+
+    For a ratio of parameters, the share also applies to the rank.
+    """
     config = exits.config(ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, ()))
 
     def size(shape: EncoderShape) -> int:
-        return (
-            encoder_macs(shape)
-            if parameter_ratio is None
-            else _parameters(replace(config, shape=shape))
-        )
+        if parameter_ratio is None:
+            return encoder_macs(shape)
+        return _parameters(replace(config, shape=shape))
 
     ratio, full = parameter_ratio or mac_ratio or 1.0, size(backbone.shape)
 
     def fits(share: float) -> bool:
-        return (
-            size(smaller(backbone.shape, share, share, rank if parameter_ratio is None else share))
-            * ratio
-            <= full
-        )
+        new_rank = rank if parameter_ratio is None else share
+        return size(smaller(backbone.shape, share, share, new_rank)) * ratio <= full
 
     return largest_share(fits)
 
@@ -409,6 +436,6 @@ def _parameters(config: ModelConfig) -> int:
 
 
 COSTEFF = CostEff()
-"""Half of everything: on BERT-base 54.98 M parameters."""
+"""Half of all widths: 54.98 M parameters on BERT-base."""
 COSTEFF_8X = CostEff(heads=1 / 6, ffn=1 / 12, rank=1 / 6)
-"""An eighth of the parameters: on BERT-base 13.92 M."""
+"""An eighth of the parameters: 13.92 M on BERT-base."""

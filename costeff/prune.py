@@ -1,4 +1,4 @@
-"""A smaller encoder from a larger one: the best heads and neurons of each layer, and an embedding of smaller rank."""
+"""Build a smaller encoder from the most important heads and neurons of a larger one."""
 
 from dataclasses import replace
 
@@ -14,41 +14,37 @@ from harness.models.shapes import EncoderShape
 
 
 def pruned(model: EncoderModel, shape: EncoderShape, importance: Importance) -> EncoderModel:
-    """A new model of the smaller shape with the most important heads and neurons of each layer, in their old order.
+    """Return a new model of the smaller shape with each layer's most important heads and neurons.
 
-    Positions, token types, norms and exits are copied. Keeping everything gives a model with the same answers.
+    They stay in their original order. The embedding is factorised to the new rank; positions, token
+    types, norms and exits are copied. Keeping all units gives a model with the same predictions.
 
-    Raises: ValueError when the shape is larger than the model's somewhere.
+    Raises: ValueError if the shape is larger than the model's in any layer.
     """
     small = type(model)(replace(model.config, shape=shape)).eval()
-    rows = (
-        model.layers,
-        small.layers,
-        shape.heads,
-        shape.ffn,
-        importance.heads,
-        importance.neurons,
-    )
+    scores = zip(importance.heads, importance.neurons, strict=True)
+    widths = zip(shape.heads, shape.ffn, strict=True)
+    layers = zip(model.layers, small.layers, scores, widths, strict=True)
     with torch.no_grad():
         _copy_embedding(model, small)
-        for old, new, heads, ffn, head_scores, neuron_scores in zip(*rows, strict=True):
+        for old, new, (head_scores, neuron_scores), (heads, ffn) in layers:
             assert isinstance(old, EncoderLayer)
             units, state = old.prunable(), old.state_dict()
-            state = _kept(state, units.heads, best(head_scores, heads))
-            state = _kept(state, units.neurons, best(neuron_scores, ffn))
+            state = _keep_units(state, units.heads, highest(head_scores, heads))
+            state = _keep_units(state, units.neurons, highest(neuron_scores, ffn))
             new.load_state_dict(state)
         for old_exit, new_exit in zip(exit_heads(model), exit_heads(small), strict=True):
             new_exit.load_state_dict(old_exit.state_dict())
     return small
 
 
-def best(scores: Tensor, count: int) -> Tensor:
-    """Positions of the `count` highest scores, ascending; of equal scores the earlier.
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Return the indices of the `count` highest scores, ascending; ties keep the lower index.
 
-    Raises: ValueError when there are fewer, or none are wanted.
+    Raises: ValueError if the count is below 1 or above the number of scores.
     """
     if not 1 <= count <= len(scores):
-        raise ValueError(f"{count} of {len(scores)} kept: wanted 1 to {len(scores)}")
+        raise ValueError(f"cannot keep {count} of {len(scores)} units: keep 1 to {len(scores)}")
     return scores.argsort(descending=True, stable=True)[:count].sort().values
 
 
@@ -69,8 +65,8 @@ def _copy_embedding(model: EncoderModel, small: EncoderModel) -> None:
     new.load_state_dict(state)
 
 
-def _kept(state: dict[str, Tensor], units: Units, kept: Tensor) -> dict[str, Tensor]:
-    """The tensors of a layer with the units at these indices alone, in this order."""
+def _keep_units(state: dict[str, Tensor], units: Units, kept: Tensor) -> dict[str, Tensor]:
+    """Return a layer's tensors with only the units at these indices, in this order."""
     state = dict(state)
     for part in units.parts:
         tensor = state[part.name]

@@ -1,34 +1,38 @@
-"""How long each part of COST-EFF trains, and how wide the encoder is after each round of pruning."""
+"""Epochs of each stage of COST-EFF and width of the encoder after each round of pruning."""
 
 from dataclasses import dataclass, replace
 
 from harness.models.shapes import EncoderShape
 
 FEW_ROWS = 10_000
-"""Up to so many training rows the scripted tasks are MRPC and CoLA."""
+"""Largest number of training rows of a small task; the small ones in the authors' script are MRPC
+and CoLA."""
 
 
 @dataclass(frozen=True)
 class Epochs:
-    """Passes over the training rows, from the authors' run.sh: for 2 and for 6 of 12 heads kept."""
+    """Epochs per stage from the authors' run.sh; a pair is for 2 and for 6 of 12 heads kept."""
 
     assistant: int
-    """Of the assistant; a third of them on hidden states alone comes before."""
+    """Epochs of the assistant, after a third as many on hidden states alone."""
     period: tuple[float, float]
-    """Before each cut."""
+    """Epochs before each pruning step."""
     hidden_share: float
-    """Part of a period on hidden states alone."""
+    """Share of a period that trains on hidden states alone."""
     hidden: tuple[int, int]
-    """Of recovery on hidden states alone."""
+    """Epochs of recovery on hidden states alone."""
     prediction: tuple[int, int]
-    """Of recovery on hidden states and answers."""
+    """Epochs of recovery on hidden states and predictions."""
 
-    def at(self, kept_share: float, of: tuple[float, float]) -> float:
-        """One of the pairs at a share of heads kept: on the line through the authors' numbers for 2 and for 6 of 12 heads, up to 8, level
-        outside (their numbers for other widths lie near it, not on it)."""
-        few, many = of
-        place = min(max((kept_share - 2 / 12) / (4 / 12), 0.0), 1.5)
-        return few + place * (many - few)
+    def at(self, kept_share: float, pair: tuple[float, float]) -> float:
+        """Return the epochs of one of the pairs for a share of heads kept.
+
+        They lie on the line through the authors' numbers for 2 and for 6 of 12 heads, which ends at
+        2 and at 8 heads and is constant beyond (the authors' numbers for other widths lie near it).
+        """
+        few, many = pair
+        position = min(max((kept_share - 2 / 12) / (4 / 12), 0.0), 1.5)
+        return few + position * (many - few)
 
 
 EPOCHS: dict[str, Epochs] = {
@@ -43,9 +47,9 @@ EPOCHS: dict[str, Epochs] = {
 
 
 def epochs_for(task: str, rows: int) -> Epochs:
-    """The authors' epochs of a task, or those of the scripted task that is most like it in size.
+    """Return the authors' epochs for a task, or those of one of their tasks of similar size.
 
-    So a part of a large task trains as long as a small one: SST-2's 5 epochs are for 67,000 rows.
+    A subset of a large task trains as long as a small task: SST-2's 5 epochs are for 67,000 rows.
     """
     if rows <= FEW_ROWS:
         return EPOCHS[task if task in ("mrpc", "cola") else "mrpc"]
@@ -53,43 +57,44 @@ def epochs_for(task: str, rows: int) -> Epochs:
 
 
 def scaled(epochs: float) -> int:
-    """A whole number of epochs, at least 1; halves go up."""
+    """Round to a whole number of epochs, at least 1; halves round up."""
     return max(1, int(round(epochs, 6) + 0.5))
 
 
 def smaller(shape: EncoderShape, heads: float, ffn: float, rank: float) -> EncoderShape:
-    """The shape with these shares of its heads, neurons and (of the hidden size) embedding rank, rounded, at least 1.
+    """Return the shape with these shares of its heads, neurons and embedding rank, at least 1 each.
 
-    A rank that comes to the hidden size leaves the embedding unfactorised: the product would be larger.
+    The rank is a share of the hidden size. A rank equal to the hidden size leaves the embedding
+    unfactorised, as the two factors would be larger.
     """
 
-    def part(share: float, whole: int) -> int:
-        return max(1, round(share * whole))
+    def part(share: float, total: int) -> int:
+        return max(1, round(share * total))
 
-    factors = part(rank, shape.hidden)
+    new_rank = part(rank, shape.hidden)
     return replace(
         shape,
         heads=tuple(part(heads, count) for count in shape.heads),
         ffn=tuple(part(ffn, count) for count in shape.ffn),
-        embedding_rank=factors if factors < shape.hidden else None,
+        embedding_rank=new_rank if new_rank < shape.hidden else None,
     )
 
 
 def between(start: EncoderShape, end: EncoderShape, number: int, rounds: int) -> EncoderShape:
-    """The shape after round `number` (from 1) of `rounds`: every width on the line from start to end."""
+    """Return the shape after round `number` (from 1), with all widths interpolated linearly."""
 
-    def on_the_way(one: int, other: int) -> int:
-        return one + round((other - one) * number / rounds)
+    def width(first: int, last: int) -> int:
+        return first + round((last - first) * number / rounds)
 
     return replace(
         end,
-        heads=tuple(map(on_the_way, start.heads, end.heads)),
-        ffn=tuple(map(on_the_way, start.ffn, end.ffn)),
+        heads=tuple(map(width, start.heads, end.heads)),
+        ffn=tuple(map(width, start.ffn, end.ffn)),
         embedding_rank=end.embedding_rank
-        and on_the_way(start.embedding_rank or start.hidden, end.embedding_rank),
+        and width(start.embedding_rank or start.hidden, end.embedding_rank),
     )
 
 
-def rounds_of(start: EncoderShape, end: EncoderShape) -> int:
-    """Rounds of pruning: one head goes in each, at least one round."""
+def pruning_rounds(start: EncoderShape, end: EncoderShape) -> int:
+    """Return the number of pruning rounds, at least 1: each round removes one head per layer."""
     return max(1, *(one - other for one, other in zip(start.heads, end.heads, strict=True)))

@@ -1,4 +1,4 @@
-"""Iterative pruning in width: importance, a smaller encoder, some training, and again."""
+"""Iterative width pruning: train, measure importance, build a smaller encoder, and repeat."""
 
 import shutil
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from baselines.training.recipe import Schedule
 from costeff.importance import Importance, taylor_importance
 from costeff.prune import pruned
 from costeff.schedule import between
-from costeff.width_budget import compete, layer_macs
+from costeff.width_budget import allocate_globally, layer_macs
 from harness.data.dataset import Split, TaskData
 from harness.files.typed_json import from_json, to_json
 from harness.methods.stages import FreshFit, StageRun, seed_all
@@ -29,59 +29,63 @@ from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
 from harness.records import Training
 
-IMPORTANCE = Targets(hidden=1.0, soft=0.9, hard=0.1)
-"""The loss whose gradients say what matters (authors' code: the weights are written into it)."""
-HIDDEN = Targets(hidden=1.0)
-BOTH = Targets(hidden=1.0, soft=1.0)
+IMPORTANCE_TARGETS = Targets(hidden=1.0, soft=0.9, hard=0.1)
+"""Loss whose gradients give the importance, with the weights hard-coded in the authors' code."""
+HIDDEN_TARGETS = Targets(hidden=1.0)
+RECOVERY_TARGETS = Targets(hidden=1.0, soft=1.0)
 
 Allocation = Literal["layer", "global"]
-"""Whether each layer keeps its share of heads and neurons, or those of all layers compete for the MACs of that."""
+"""Whether each layer keeps the same share of heads and neurons, or the units of all layers compete
+for the same MACs."""
 
 
 @dataclass(frozen=True)
 class Slenderize:
-    """Prune a multi-exit model to a smaller shape, in rounds, with itself as it was as the teacher (COST-EFF, section 3.3).
+    """Prune a multi-exit model to a smaller shape, in rounds (COST-EFF, section 3.3).
 
-    A round trains for a period with a fresh optimiser, on hidden states alone first, then on answers too; then it scores heads and neurons
-    and builds a smaller encoder from the best. As in the authors' code training comes before each cut: a student that still equals its
-    teacher has no gradient to be scored by. After the last cut recovery follows, in stages of its own. A killed stage goes on with the
-    round it was in.
+    The teacher is the unpruned model. A round trains for a period with a fresh optimiser, first on
+    hidden states alone, then on predictions too; then it scores heads and neurons and builds a
+    smaller encoder from the best ones. As in the authors' code, training precedes each pruning
+    step, because a student equal to its teacher has no gradient to compute importance from.
+    Recovery after the last round has its own stages. A killed stage resumes in its current round.
 
-    Differs from the authors' code: each period's learning rate decays by itself (theirs: the first one's over all of pruning); for
-    importance rows are drawn without replacement, and hidden losses are means over real tokens.
+    Differs from the authors' code: the learning rate decays within each period (theirs decays once
+    over all of pruning); the examples for importance are drawn without replacement; and hidden
+    losses are means over real tokens.
     """
 
     name: str
     shape: EncoderShape
-    """At the end."""
+    """Shape after the last round."""
     exits: Exits | None
-    """Fresh exits put on the start's encoder; None: the start as it is."""
+    """Fresh exits to put on the initial encoder; None keeps the initial model's exits."""
     rounds: int
     period: float
-    """Passes over the training rows before each cut; may be a part of one."""
+    """Epochs before each pruning step; may be a fraction."""
     hidden_share: float
-    """Part of a period on hidden states alone."""
+    """Share of a period that trains on hidden states alone."""
     taylor_share: float
-    """Part of the training rows that importance is measured on, drawn anew each round."""
+    """Share of the training rows used to measure importance, drawn anew in each round."""
     growth: float
-    """The learning rate is multiplied by this after each cut."""
+    """Factor applied to the learning rate after each pruning step."""
     last_exit_only: bool
-    """Importance from the answers of the last exit alone (hidden states stay), for ablation."""
+    """Whether importance uses only the last exit's predictions, for ablation; hidden states are
+    used either way."""
     allocation: Allocation
     equilibrium: bool
-    """In training, and in measuring importance within layers."""
+    """Whether gradient equilibrium is used in training, and in importance within layers."""
     schedule: Schedule
-    """Of one period; its epochs are not used."""
+    """Schedule of one period; its epochs are not used."""
     at_once: bool = False
-    """Everything is cut after the first period, for ablation; the later ones train all the same."""
+    """Whether to prune everything after the first period, for ablation; all periods still train."""
     revision: ClassVar[int] = 1
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Parents: where it starts, and the teacher."""
-        start, guide, _ = student_and_teacher(parents, self.exits, backbone)
-        teacher = Teacher(guide, data.train, run, hiddens=True)
+        """Prune the first parent with the second as its teacher."""
+        start, teacher_model, _ = student_and_teacher(parents, self.exits, backbone)
+        teacher = Teacher(teacher_model, data.train, run, hiddens=True)
         rounds = finished_rounds(run.scratch)
         student = load_model(rounds[-1].folder) if rounds else start
         for number in range(len(rounds) + 1, self.rounds + 1):
@@ -91,13 +95,13 @@ class Slenderize:
             student = (
                 student.to("cpu")
                 if self.at_once and number > 1
-                else self._cut(student, start, teacher, data, inner, number)
+                else self._prune(student, start, teacher, data, inner, number)
             )
-            rounds.append(keep_round(run.scratch, number, student, training))
+            rounds.append(save_round(run.scratch, number, student, training))
         seen = min(len(data.train), self.rounds * max(1, round(self.period * len(data.train))))
-        return FreshFit(student, _summed([done.training for done in rounds], seen))
+        return FreshFit(student, _total([finished.training for finished in rounds], seen))
 
-    def _cut(
+    def _prune(
         self,
         student: EncoderModel,
         start: EncoderModel,
@@ -106,9 +110,10 @@ class Slenderize:
         run: StageRun,
         number: int,
     ) -> EncoderModel:
-        """The student with what matters, in the shape of the round.
+        """Return the student pruned to the shape of the round.
 
-        Where layers compete the gradients are not averaged, as this would multiply the scores of each by another number.
+        With global allocation gradients are not averaged, as averaging would scale the scores of
+        each layer differently.
         """
         averaged = self.equilibrium and self.allocation == "layer"
         with gradient_equilibrium(student) if averaged else nullcontext():
@@ -120,13 +125,17 @@ class Slenderize:
         )
         if self.allocation == "global":
             model_class = type(student)
-            shape = compete(scores, shape, layer_macs(shape, model_class), model_class)
+            budget = layer_macs(shape, model_class)
+            shape = allocate_globally(scores, shape, budget, model_class)
         return pruned(student.to("cpu"), shape, scores)
 
     def _train(
         self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
     ) -> Training:
-        """A period of training, in place: whole passes where it holds several, so that an interruption costs one of them."""
+        """Train in place for a period, in whole epochs if it has several.
+
+        An interruption then costs at most one epoch.
+        """
         passes = max(1, int(self.period))
         rows = period_rows(data.train, self.period / passes, number)
         schedule = replace(
@@ -134,19 +143,19 @@ class Slenderize:
             epochs=passes,
             learning_rate=self.schedule.learning_rate * self.growth ** (number - 1),
         )
-        first, then = (
-            distillation(targets, teacher, data.task.scale) for targets in (HIDDEN, BOTH)
+        first, second = (
+            distillation(targets, teacher, data.task.scale)
+            for targets in (HIDDEN_TARGETS, RECOVERY_TARGETS)
         )
-        loss = one_after_another(
-            first, then, round(self.hidden_share * passes * schedule.steps(len(rows)))
-        )
-        label = replace(run, stage=f"{self.name} {number}/{self.rounds}")
-        return train(student, loss, rows, None, schedule, label, name=PERIOD.format(number))
+        hidden_steps = round(self.hidden_share * passes * schedule.steps(len(rows)))
+        loss = switch_loss(first, second, hidden_steps)
+        labelled = replace(run, stage=f"{self.name} {number}/{self.rounds}")
+        return train(student, loss, rows, None, schedule, labelled, name=PERIOD.format(number))
 
     def _scores(
         self, student: EncoderModel, teacher: Teacher, data: TaskData, run: StageRun, number: int
     ) -> Importance:
-        targets = replace(IMPORTANCE, last_exit_only=self.last_exit_only)
+        targets = replace(IMPORTANCE_TARGETS, last_exit_only=self.last_exit_only)
         batches = taylor_batches(data.train, self.taylor_share, self.schedule.batch_size, run.seed)
         loss = distillation(targets, teacher, data.task.scale)
         with run.compute.progress.track(
@@ -158,7 +167,8 @@ class Slenderize:
 
 
 PERIOD, ROUND, TRAINING = "period-{}", "round-{}", "training.json"
-"""In a stage's scratch folder: the state of a period's training; the model that a round ended with, and what its training told."""
+"""Names in a stage's scratch folder: a period's training state, the folder with a round's final
+model, and the training report in it."""
 
 
 class Round(NamedTuple):
@@ -169,7 +179,7 @@ class Round(NamedTuple):
 
 
 def finished_rounds(scratch: Path) -> list[Round]:
-    """In their order; the model is there of the last alone."""
+    """Return the finished rounds in order; only the last folder still holds a model."""
     found: list[Round] = []
     while (folder := scratch / ROUND.format(len(found) + 1)).joinpath(TRAINING).is_file():
         text = (folder / TRAINING).read_text(encoding="utf-8")
@@ -177,8 +187,8 @@ def finished_rounds(scratch: Path) -> list[Round]:
     return found
 
 
-def keep_round(scratch: Path, number: int, model: EncoderModel, training: Training) -> Round:
-    """Keep what a round ended with; what led to it, and the model before, make room."""
+def save_round(scratch: Path, number: int, model: EncoderModel, training: Training) -> Round:
+    """Save a round's final model; delete its training state and the previous round's model."""
     folder, unfinished = scratch / ROUND.format(number), scratch / "round.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -186,8 +196,8 @@ def keep_round(scratch: Path, number: int, model: EncoderModel, training: Traini
     (unfinished / TRAINING).write_text(to_json(training), encoding="utf-8")
     unfinished.replace(folder)
     (scratch / f"{PERIOD.format(number)}.pt").unlink(missing_ok=True)
-    before = scratch / ROUND.format(number - 1)
-    for file in before.iterdir() if before.is_dir() else ():
+    previous = scratch / ROUND.format(number - 1)
+    for file in previous.iterdir() if previous.is_dir() else ():
         if file.name != TRAINING:
             file.unlink()
     return Round(folder, training)
@@ -196,30 +206,36 @@ def keep_round(scratch: Path, number: int, model: EncoderModel, training: Traini
 def taylor_batches(
     rows: Split, share: float, batch_size: int, seed: int
 ) -> list[NDArray[np.int64]]:
-    """Random batches of similar length over about this share of the rows, at least one batch."""
+    """Return random batches of similar length with about this share of the rows, at least one."""
     batches = shuffled_batches(rows.tokens.lengths, batch_size, np.random.default_rng(seed))
     return batches[: max(1, round(share * len(batches)))]
 
 
 def period_rows(rows: Split, period: float, number: int) -> Split:
-    """The rows of one period: the next `period` passes of a stream of shuffled passes, the same for every seed."""
+    """Return the rows of one period, which take up where those of the previous period ended.
+
+    Every pass over the rows has its own shuffled order, the same for every seed.
+    """
     size = max(1, round(period * len(rows)))
     first, last = (number - 1) * size, number * size
     passes = range(first // len(rows), -(-last // len(rows)))
     stream = np.concatenate(
-        [np.random.default_rng([7, number_]).permutation(len(rows)) for number_ in passes]
+        [np.random.default_rng([7, index]).permutation(len(rows)) for index in passes]
     )
     offset = first - passes.start * len(rows)
     return rows.rows(stream[offset : offset + size])
 
 
-def one_after_another(first: Loss, then: Loss, steps: int) -> Loss:
-    """A loss that is the first for so many optimiser steps, then the other."""
-    return lambda model, examples: (first if examples.step < steps else then)(model, examples)
+def switch_loss(first: Loss, second: Loss, steps: int) -> Loss:
+    """Return a loss that is `first` for this many optimiser steps and `second` afterwards."""
+    return lambda model, examples: (first if examples.step < steps else second)(model, examples)
 
 
-def _summed(trainings: list[Training], seen: int) -> Training:
-    """Of all periods together: rows that were seen, and the number of rounds in the place of the best epoch."""
+def _total(trainings: list[Training], seen: int) -> Training:
+    """Sum the reports of all periods.
+
+    `rows` is the number of distinct rows seen, and `best_epoch` the number of rounds.
+    """
     return replace(
         trainings[-1],
         rows=seen,

@@ -1,4 +1,4 @@
-"""Widths under a budget: the share of everything that reaches a ratio, and units of all layers that compete for MACs."""
+"""Widths under a budget: the share that reaches a ratio, and global allocation of MACs."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,93 +12,96 @@ from costeff.importance import Importance
 from harness.models.shapes import EncoderShape
 
 LENGTH = 128
-"""Tokens at which MACs are compared: the length at which the field quotes them."""
-FINENESS = 2.0**-12
-"""Shares are found to this."""
+"""Number of tokens at which MACs are compared, the usual length in the literature."""
+SHARE_STEP = 2.0**-12
+"""Resolution of the search for a share."""
 
 
 def largest_share(fits: Callable[[float], bool]) -> float | None:
-    """The largest share in (0, 1], to 1/4096, that fits, where every smaller share fits too; None when the smallest does not."""
-    if not fits(FINENESS):
+    """Return the largest share in (0, 1] that fits, to 1/4096, or None if even the smallest fails.
+
+    All shares below one that fits must fit too.
+    """
+    if not fits(SHARE_STEP):
         return None
-    low, high = 1, round(1 / FINENESS) + 1  # low fits, high does not
+    low, high = 1, round(1 / SHARE_STEP) + 1  # low fits, high does not
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle * FINENESS) else (low, middle)
-    return low * FINENESS
+        low, high = (middle, high) if fits(middle * SHARE_STEP) else (low, middle)
+    return low * SHARE_STEP
 
 
-class Unit(NamedTuple):
-    """One attention head, or one feed-forward neuron."""
+class UnitCost(NamedTuple):
+    """Cost of one attention head or feed-forward neuron."""
 
     macs: int
-    """MACs of one row of `LENGTH` tokens."""
+    """MACs for one example of `LENGTH` tokens."""
     scored: int
-    """Number of weights that score it."""
+    """Number of weights from which its importance is computed."""
 
 
-def one_of_each(shape: EncoderShape, model_class: type[EncoderModel]) -> tuple[Unit, Unit]:
-    """A head and a neuron of an encoder of this shape, as its layer describes them.
+def unit_costs(shape: EncoderShape, model_class: type[EncoderModel]) -> tuple[UnitCost, UnitCost]:
+    """Return the costs of a head and of a neuron in an encoder of this shape.
 
-    Both are the same at every width, so a layer of one head and one neuron is asked; it is built
-    without memory.
+    They do not depend on the widths, so they come from a layer of one head and one neuron, which
+    is built without allocating memory.
     """
     with torch.device("meta"):
         layer = model_class.layer_class(replace(shape, heads=(1,), ffn=(1,)), 0)
-    heads, neurons = (_unit(layer, units) for units in layer.prunable())
-    return heads, neurons
+    head, neuron = (_unit_cost(layer, units) for units in layer.prunable())
+    return head, neuron
 
 
-def _unit(layer: EncoderLayer, units: Units) -> Unit:
+def _unit_cost(layer: EncoderLayer, units: Units) -> UnitCost:
     scored = sum(layer.get_parameter(part.name).numel() for part in units.scored)
-    return Unit(units.macs.at(LENGTH), scored)
+    return UnitCost(units.macs.at(LENGTH), scored)
 
 
 def layer_macs(shape: EncoderShape, model_class: type[EncoderModel] = EncoderModel) -> int:
-    """MACs of all layers for one row of `LENGTH` tokens."""
-    head, neuron = one_of_each(shape, model_class)
+    """Return the MACs of all layers for one example of `LENGTH` tokens."""
+    head, neuron = unit_costs(shape, model_class)
     return head.macs * sum(shape.heads) + neuron.macs * sum(shape.ffn)
 
 
 def encoder_macs(shape: EncoderShape) -> int:
-    """With the embedding's projection, where it has one; exits are not in it."""
-    return (
-        layer_macs(shape)
-        + LENGTH * (shape.embedding_rank or shape.embedding_size or 0) * shape.hidden
-    )
+    """Return the MACs of all layers and any embedding projection, without exits."""
+    projected = shape.embedding_rank or shape.embedding_size or 0
+    return layer_macs(shape) + LENGTH * projected * shape.hidden
 
 
-def compete(
+def allocate_globally(
     importance: Importance,
     shape: EncoderShape,
     budget: int,
     model_class: type[EncoderModel] = EncoderModel,
 ) -> EncoderShape:
-    """The shape when heads and neurons of all layers compete: those whose scored weights matter
-    most on average stay, as many as the budget (MACs of all layers at 128 tokens) holds; each layer
-    keeps at least one of both. The mean is over the weights that score a unit, so that a head does
-    not lose by those that are not scored.
+    """Return the shape in which the heads and neurons of all layers compete for the same MACs.
 
-    Not in the paper, where each layer keeps as many as every other.
-    Raises: ValueError when the budget does not hold one head and one neuron of each layer.
+    The units with the highest mean score are kept while the budget (MACs of all layers at 128
+    tokens) allows; each layer keeps at least one head and one neuron. The mean is over a unit's
+    scored weights, so the unscored weights of a head do not count against it.
+
+    Differs from the paper, where all layers keep the same number of units.
+    Raises: ValueError if the budget is too small for one head and one neuron per layer.
     """
-    head, neuron = one_of_each(shape, model_class)
+    head, neuron = unit_costs(shape, model_class)
     layers = len(importance.heads)
-    left = budget - layers * (head.macs + neuron.macs)
-    if left < 0:
+    remaining = budget - layers * (head.macs + neuron.macs)
+    if remaining < 0:
         raise ValueError(
-            f"a budget of {budget} MACs: wanted at least {budget - left}, one head and one neuron of each layer"
+            f"a budget of {budget} MACs is too small: one head and one neuron per layer need "
+            f"{budget - remaining}"
         )
     kept = ([1] * layers, [1] * layers)
     kinds = (importance.heads, head), (importance.neurons, neuron)
-    rest = [
-        (float(score) / unit.scored, kind, layer, unit.macs)
-        for kind, (scores, unit) in enumerate(kinds)
-        for layer, units in enumerate(scores)
-        for score in torch.sort(units, descending=True).values[1:]
+    candidates = [
+        (float(score) / cost.scored, kind, layer, cost.macs)
+        for kind, (by_layer, cost) in enumerate(kinds)
+        for layer, scores in enumerate(by_layer)
+        for score in torch.sort(scores, descending=True).values[1:]
     ]
-    for _, kind, layer, cost in sorted(rest, key=lambda unit: -unit[0]):
-        if cost <= left:
-            left -= cost
+    for _, kind, layer, macs in sorted(candidates, key=lambda candidate: -candidate[0]):
+        if macs <= remaining:
+            remaining -= macs
             kept[kind][layer] += 1
     return replace(shape, heads=tuple(kept[0]), ffn=tuple(kept[1]))

@@ -1,4 +1,4 @@
-"""The factorised embedding is the best of its rank."""
+"""Tests of the factorised embedding, the best approximation of its rank."""
 
 from dataclasses import replace
 
@@ -21,10 +21,9 @@ def _embedding(rank: int | None = None) -> Embedding:
 
 @pytest.mark.parametrize("rank", [1, 5, 11])
 def test_error_is_spectrum_tail(rank: int) -> None:
-    """The error is the tail of the spectrum.
+    """The squared error equals the sum of the squared singular values left out.
 
-    Eckart and Young: the squared Frobenius error of the best approximation is the sum of the
-    squared singular values left out."""
+    Eckart and Young: no approximation of this rank has a smaller Frobenius error."""
     embedding = _embedding()
     table, projection = factorised(embedding, rank)
     assert (table.shape, projection.shape) == ((40, rank), (12, rank))
@@ -35,7 +34,7 @@ def test_error_is_spectrum_tail(rank: int) -> None:
 
 
 def test_full_rank_restores_embedding() -> None:
-    """Full rank gives the embedding back."""
+    """Factors of full rank reproduce the embedding."""
     embedding = _embedding()
     table, projection = factorised(embedding, 12)
     torch.testing.assert_close(
@@ -50,7 +49,7 @@ def test_projection_columns_are_orthonormal() -> None:
 
 
 def test_refactorising_cuts_the_product() -> None:
-    """An embedding that is factorised already is cut as its product is."""
+    """Factorising a factorised embedding approximates the product of its factors."""
     embedding = _embedding(rank=8)
     assert embedding.projection is not None
     product = embedding.word.weight.detach() @ embedding.projection.weight.detach().T
@@ -61,6 +60,6 @@ def test_refactorising_cuts_the_product() -> None:
 
 @pytest.mark.parametrize("rank", [0, 13])
 def test_impossible_rank_is_refused(rank: int) -> None:
-    """A rank that cannot be is refused with both numbers."""
+    """An impossible rank raises an error that names the rank and the allowed range."""
     with pytest.raises(ValueError, match=rf"\b{rank}\b.*\b1\b.*\b12\b"):
         factorised(_embedding(), rank)

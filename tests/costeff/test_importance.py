@@ -1,4 +1,4 @@
-"""Importance is the first-order estimate it is said to be."""
+"""Tests of the first-order importance."""
 
 import numpy as np
 import pytest
@@ -29,9 +29,9 @@ def loss(model: MultiExitModel, examples: Examples) -> Tensor:
 
 
 def test_scores_multiply_weights_and_gradients(model: EncoderModel, few_rows: TaskData) -> None:
-    """Scores are the weight times the sum of absolute gradients.
+    """A score is the weight times the sum of absolute gradients.
 
-    By plain backward passes and loops over heads and neurons."""
+    The reference uses plain backward passes and loops over heads and neurons."""
     got = taylor_importance(model, loss, few_rows.train, BATCHES, CPU)
     layer = model.layers[1]
     assert isinstance(layer, Layer)
@@ -48,8 +48,8 @@ def test_scores_multiply_weights_and_gradients(model: EncoderModel, few_rows: Ta
     }
     heads = [scores["output"][:, 8 * head : 8 * head + 8].sum().item() for head in range(4)]
     neurons = [
-        (scores["widen"][place].sum() + scores["narrow"][:, place].sum()).item()
-        for place in range(64)
+        (scores["widen"][index].sum() + scores["narrow"][:, index].sum()).item()
+        for index in range(64)
     ]
     assert got.heads[1].tolist() == pytest.approx(heads, rel=1e-4)
     assert got.neurons[1].tolist() == pytest.approx(neurons, rel=1e-4)
@@ -58,9 +58,9 @@ def test_scores_multiply_weights_and_gradients(model: EncoderModel, few_rows: Ta
 
 
 def test_accumulation_keeps_the_scores(model: EncoderModel, few_rows: TaskData) -> None:
-    """A batch that is cut into parts for a small memory gives the same scores.
+    """Accumulating a batch in several passes gives the same scores.
 
-    Absolute values are of a whole batch's gradient."""
+    Absolute values are taken of the gradient of a complete batch."""
     whole, parts = (
         taylor_importance(model, loss, few_rows.train, BATCHES, CPU, accumulation=count)
         for count in (1, 5)
@@ -72,7 +72,7 @@ def test_accumulation_keeps_the_scores(model: EncoderModel, few_rows: TaskData) 
 
 
 def test_silent_units_score_nothing(model: EncoderModel, few_rows: TaskData) -> None:
-    """A head and a neuron that contribute nothing score nothing."""
+    """A head and a neuron that contribute nothing have a score of 0."""
     layer = model.layers[0]
     assert isinstance(layer, Layer)
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_silent_units_score_nothing(model: EncoderModel, few_rows: TaskData) -> 
 
 
 def test_scoring_leaves_model_trainable(model: EncoderModel, few_rows: TaskData) -> None:
-    """The model keeps its weights, and all of them can be trained again."""
+    """The model keeps its weights, and all of them can still be trained."""
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     taylor_importance(model, loss, few_rows.train, BATCHES, CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

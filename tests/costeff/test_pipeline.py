@@ -1,4 +1,4 @@
-"""COST-EFF from its teacher to the end, on a very small backbone."""
+"""Tests of the whole COST-EFF pipeline on a very small backbone."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,12 @@ from baselines.encoders.weights import load_model, save_model
 from baselines.training.recipe import Schedule
 from costeff.pipeline import COSTEFF, COSTEFF_8X, CostEff
 from costeff.schedule import Epochs
-from costeff.slenderize import BOTH, HIDDEN, IMPORTANCE, Slenderize
+from costeff.slenderize import (
+    HIDDEN_TARGETS,
+    IMPORTANCE_TARGETS,
+    RECOVERY_TARGETS,
+    Slenderize,
+)
 from costeff.width_budget import encoder_macs
 from harness.data.dataset import TaskData
 from harness.data.tasks import TASKS
@@ -35,7 +40,7 @@ SMALL = CostEff(
     effort=0.01,
     taylor_share=0.5,
 )
-"""The fewest epochs, and nothing to search."""
+"""A method with the fewest epochs and no search."""
 
 CPU = torch.device("cpu")
 
@@ -65,14 +70,14 @@ def test_bert_base_sizes_match_paper(method: CostEff, millions: float, giga: flo
     macs = (
         costs.embedding.at(128)
         + sum(layer.at(128) for layer in costs.layers)
-        + sum(leave.at(128) for leave in costs.exits if leave)
+        + sum(head.at(128) for head in costs.exits if head)
     )
     assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.005)
     assert macs / 1e9 == pytest.approx(giga, abs=0.0005)
 
 
 def test_stages_follow_papers_order(fitted: Fitted, micro: Backbone) -> None:
-    """The stages run in the paper's order and end in the wanted shape."""
+    """The stages run in the paper's order and end with the requested shape."""
     names = [use.report.name for use in fitted.stage.uses()]
     assert names == [
         "fine-tune",
@@ -91,7 +96,7 @@ def test_stages_follow_papers_order(fitted: Fitted, micro: Backbone) -> None:
 
 
 def test_fitted_model_survives_saving(fitted: Fitted, few_rows: TaskData, tmp_path: Path) -> None:
-    """The fitted model is saved and loaded with the same predictions."""
+    """A saved and loaded model has the same predictions."""
     model = fitted.stage.model
     save_model(model, tmp_path)
     one, other = (collect(each, few_rows.dev, 16, CPU) for each in (model, load_model(tmp_path)))
@@ -101,14 +106,16 @@ def test_fitted_model_survives_saving(fitted: Fitted, few_rows: TaskData, tmp_pa
 def test_second_width_reuses_teacher(
     fitted: Fitted, shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A second width reuses teacher and assistant."""
+    """Fitting another width reuses teacher and assistant."""
     other = replace(SMALL, heads=1 / 4, ffn=1 / 4, rank=1 / 4).fit(few_rows, micro, shared)
     assert [use.reused for use in other.stage.uses()] == [True, True, True, False, False, False]
 
 
 def test_fixed_run_keeps_its_numbers(tmp_path: Path) -> None:
-    """The numbers of one small fixed run are our own. They move only when a stage's revision is
-    raised, which makes new stages and runs of old ones."""
+    """The final losses of a small fixed run do not change.
+
+    The numbers are our own. A change that moves them must raise a stage's revision, so that cached
+    stages and stored runs are not reused."""
     recipe = Bert(epochs=2, batch_size=8, learning_rates=(3e-3,))
     method = CostEff(
         teacher=recipe,
@@ -120,9 +127,9 @@ def test_fixed_run_keeps_its_numbers(tmp_path: Path) -> None:
     )
     context = FitContext(1, Compute(CPU, "float32", threads=1), tmp_path, model_format())
     fit = method.fit(fixed_data(), FIXED, context)
-    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    losses = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
     assert (Distil.revision, Slenderize.revision) == (1, 1)
-    assert reached == pytest.approx(
+    assert losses == pytest.approx(
         {
             "fine-tune": 0.683526,
             "assistant-hidden": 6.286091,
@@ -135,16 +142,16 @@ def test_fixed_run_keeps_its_numbers(tmp_path: Path) -> None:
     )
 
 
-# --- ablations: each changes what it names and nothing else
+# --- ablations: each changes only the fields that it names
 
 
 Plan = dict[str, tuple[Stage, tuple[str, ...]]]
-"""Stage name -> the stage, and the names of those that it stands on."""
+"""Stage name -> the stage, and the names of its parents."""
 
 
 @dataclass(frozen=True)
 class Recorder(FitContext):
-    """Fits the teacher, and of the other stages notes what they are and what they stand on."""
+    """A context that fits the teacher and records all other stages and their parents."""
 
     stages: Plan = field(default_factory=dict)
 
@@ -197,27 +204,27 @@ def test_switch_changes_named_fields(
     change: dict[str, str],
     changed: dict[str, dict[str, object]],
 ) -> None:
-    """A switch changes the fields that it names.
+    """A switch changes only the fields that it names.
 
-    micro's 4 heads become 2 in 2 rounds; a period of the unscripted task is 2 passes."""
-    whole = replace(SMALL, effort=1.0)
-    plain, other = (
-        _plan(method, few_rows, micro, shared) for method in (whole, replace(whole, **change))
+    The 4 heads of micro become 2 in 2 rounds; a period of this task is 2 epochs."""
+    full = replace(SMALL, effort=1.0)
+    default, other = (
+        _plan(method, few_rows, micro, shared) for method in (full, replace(full, **change))
     )
-    assert {name: parents for name, (_, parents) in plain.items()} == ORDER
+    assert {name: parents for name, (_, parents) in default.items()} == ORDER
     assert other == {
         name: (replace(stage, **changed.get(name, {})), parents)
-        for name, (stage, parents) in plain.items()
+        for name, (stage, parents) in default.items()
     }
 
 
 def test_full_effort_follows_authors_plan(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """At full effort the plan is the authors' for MRPC.
+    """At full effort the stages are the authors' for MRPC.
 
-    12 heads to 6 at their 2e-5: epochs 4 and 12, six periods of 2, 12 and 5; rates 2e-5, 2e-5,
-    1e-5, 3e-5, 2e-5."""
+    From 12 heads to 6 with their 2e-5, the epochs are 4, 12, six periods of 2, 12 and 5, and the
+    learning rates 2e-5, 2e-5, 1e-5, 3e-5 and 2e-5."""
     wide = replace(
         micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3), learning_rates=(2e-5,)
     )
@@ -253,7 +260,8 @@ def test_full_effort_follows_authors_plan(
         "recover-hidden": Targets(hidden=1.0),
         "recover": Targets(hidden=1.0, soft=1.0),
     }
-    assert (Targets(1.0, 0.9, 0.1), Targets(1.0), Targets(1.0, 1.0)) == (IMPORTANCE, HIDDEN, BOTH)
+    assert Targets(1.0, 0.9, 0.1) == IMPORTANCE_TARGETS
+    assert (Targets(1.0), Targets(1.0, 1.0)) == (HIDDEN_TARGETS, RECOVERY_TARGETS)
     assert [stage.exits is not None for stage in stages.values()] == [
         True,
         False,
@@ -266,7 +274,7 @@ def test_full_effort_follows_authors_plan(
 def test_assistant_rate_is_searched_first(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The assistant's rate is searched, and the later ones follow it."""
+    """The learning rate of the assistant is searched."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3))
     fit = method.fit(few_rows, micro, shared)
     trials = {trial.value: trial for trial in fit.trials if trial.stage == "assistant"}
@@ -279,9 +287,9 @@ def test_assistant_rate_is_searched_first(
 def test_recovery_rate_search_shares_seed(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The last part's rate is searched with one seed for all.
+    """The learning rate of recovery is searched with one seed for all.
 
-    Among multiples of the assistant's 1e-3; seed 2 tries nothing of its own."""
+    The candidates are multiples of the assistant's 1e-3; seed 2 searches nothing itself."""
     method = replace(SMALL, prediction_rates=(1e-4, 3.0))
     first, second = (
         method.fit(few_rows, micro, context) for context in (shared, shared.at_seed(2))
@@ -297,7 +305,7 @@ def test_recovery_rate_search_shares_seed(
 
 
 FASTER = replace(SMALL, learning_rates=(2e-3,))
-"""The assistant's rate is not the teacher's 1e-3."""
+"""A method whose assistant has another learning rate than the teacher's 1e-3."""
 
 
 def test_teacher_replaces_missing_assistant(
@@ -305,37 +313,37 @@ def test_teacher_replaces_missing_assistant(
 ) -> None:
     """Without an assistant the teacher teaches a student with fresh exits.
 
-    At the same rates: an assistant is fitted for its alone."""
-    plain, other = (
+    The learning rates are the same: an assistant is fitted only to choose its rate."""
+    default, other = (
         _plan(method, few_rows, micro, shared)
         for method in (FASTER, replace(FASTER, exits_from="pruning"))
     )
     exits = Exits("mean", 1, "concatenate")
     assert other == {
-        **{name: plain[name] for name in ("assistant-hidden", "assistant")},
-        "slenderize": (replace(plain["slenderize"][0], exits=exits), ("fine-tune", "fine-tune")),
-        "recover-hidden": (plain["recover-hidden"][0], ("slenderize", "fine-tune")),
-        "recover": (plain["recover"][0], ("recover-hidden", "fine-tune")),
+        **{name: default[name] for name in ("assistant-hidden", "assistant")},
+        "slenderize": (replace(default["slenderize"][0], exits=exits), ("fine-tune", "fine-tune")),
+        "recover-hidden": (default["recover-hidden"][0], ("slenderize", "fine-tune")),
+        "recover": (default["recover"][0], ("recover-hidden", "fine-tune")),
     }
 
 
 def test_late_exits_learn_like_assistant(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """Exits after compression learn as the assistant's do.
+    """Exits added after compression are trained like the assistant's.
 
-    At the same rates; what a single exit gives is not averaged."""
-    plain, other = (
+    The learning rates are the same; gradients of a single exit are not averaged."""
+    default, other = (
         _plan(method, few_rows, micro, shared)
         for method in (FASTER, replace(FASTER, exits_from="recovery"))
     )
-    late = replace(plain["assistant"][0], name="exits", exits=Exits("mean", 1, "concatenate"))
+    late = replace(default["assistant"][0], name="exits", exits=Exits("mean", 1, "concatenate"))
     single = {
-        name: replace(plain[name][0], equilibrium=False)
+        name: replace(default[name][0], equilibrium=False)
         for name in ("slenderize", "recover-hidden", "recover")
     }
     assert other == {
-        **{name: plain[name] for name in ("assistant-hidden", "assistant")},
+        **{name: default[name] for name in ("assistant-hidden", "assistant")},
         "slenderize": (single["slenderize"], ("fine-tune", "fine-tune")),
         "recover-hidden": (single["recover-hidden"], ("slenderize", "fine-tune")),
         "recover": (single["recover"], ("recover-hidden", "fine-tune")),
@@ -346,7 +354,7 @@ def test_late_exits_learn_like_assistant(
 def test_late_exit_search_shares_seed(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The rate of late exits is searched with one seed for all."""
+    """The learning rate of late exits is searched with one seed for all."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3), exits_from="recovery")
     first, second = (
         method.fit(few_rows, micro, context) for context in (shared, shared.at_seed(2))
@@ -360,9 +368,9 @@ def test_late_exit_search_shares_seed(
 def test_every_setting_reaches_its_stage(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """Every setting reaches the stage that it is of.
+    """Every setting reaches its stage.
 
-    12 heads to 2, where the authors' epochs are 20 and 10; nothing has its default value."""
+    From 12 heads to 2 the authors' epochs are 20 and 10; no setting has its default value."""
     wide = replace(micro, shape=replace(micro.shape, head_size=4, heads=(12,) * 3))
     teacher = Bert(
         epochs=1,
@@ -410,12 +418,14 @@ def test_every_setting_reaches_its_stage(
 def test_epochs_table_replaces_authors(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A table of epochs takes the place of the authors'."""
-    own = Epochs(assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8))
+    """A custom table of epochs replaces the authors'."""
+    custom = Epochs(
+        assistant=7, period=(3.0, 3.0), hidden_share=0.2, hidden=(9, 9), prediction=(8, 8)
+    )
     stages = {
         name: stage
         for name, (stage, _) in _plan(
-            replace(SMALL, effort=1, epochs_table=own), few_rows, micro, shared
+            replace(SMALL, effort=1, epochs_table=custom), few_rows, micro, shared
         ).items()
     }
     trained = {name: stage.schedule.epochs for name, stage in stages.items()}
@@ -430,10 +440,10 @@ def test_epochs_table_replaces_authors(
 
 
 def test_irrelevant_settings_share_a_run(micro: Backbone) -> None:
-    """What makes no difference is no other run.
+    """Settings without effect do not make a different run.
 
-    One hidden state is the same however it is combined, and there are no more than the layers' and
-    the embedding's."""
+    Combining a single hidden state has no effect, and there are no more hidden states than those of
+    the layers and the embedding."""
     assert CostEff(combine="average").resolved(micro) == CostEff().resolved(micro)
     assert CostEff(last_states=9).resolved(micro) == CostEff(last_states=4).resolved(micro)
 
@@ -454,10 +464,9 @@ def test_irrelevant_settings_share_a_run(micro: Backbone) -> None:
 def test_every_variant_runs_to_end(
     shared: FitContext, few_rows: TaskData, micro: Backbone, change: dict[str, str]
 ) -> None:
-    """Every variant runs to its end.
+    """Every variant runs to the end.
 
-    What a switch changes in a stage is tested with the stages: here another seed alone makes other
-    answers."""
+    The effect of a switch on a stage is tested with the stages."""
     fit = replace(SMALL, **change).fit(few_rows, micro, shared)
     assert [use.report.name for use in fit.stage.uses()][-1] == (
         "exits" if change == {"exits_from": "recovery"} else "recover"
@@ -469,9 +478,9 @@ def test_every_variant_runs_to_end(
 def test_regression_runs_to_its_end(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A regression runs to its end.
+    """A regression task runs to the end.
 
-    Answers in label units; losses of both kinds are mean squared errors."""
+    Predictions are in label units; both prediction losses are mean squared errors."""
     data = replace(
         few_rows,
         task=TASKS["stsb"],
@@ -490,17 +499,17 @@ def test_regression_runs_to_its_end(
 
 @pytest.mark.parametrize("ratio", [1.5, 2.0, 4.0])
 def test_widths_reach_parameter_ratio(micro: Backbone, ratio: float) -> None:
-    """Widths reach the ratio of parameters, and hardly more."""
+    """The widths reach the parameter ratio and hardly exceed it."""
     task = TASKS["mrpc"]
     full = CostEff(heads=1, ffn=1, rank=1).build(micro, task)
-    whole = EncoderModel(replace(full.config, shape=micro.shape)).parameter_count()
+    original = EncoderModel(replace(full.config, shape=micro.shape)).parameter_count()
     small = CostEff(parameter_ratio=ratio).build(micro, task).parameter_count()
-    assert ratio <= whole / small < 1.35 * ratio  # micro has only 4 heads: steps are coarse
+    assert ratio <= original / small < 1.35 * ratio  # micro has only 4 heads: steps are coarse
 
 
 @pytest.mark.parametrize("rank", [0.25, 1.0])
 def test_widths_reach_mac_ratio(rank: float) -> None:
-    """Widths reach the ratio of MACs on BERT-base, whatever the rank."""
+    """The widths reach the MAC ratio on BERT-base, whatever the rank."""
     base = BACKBONES["bert-base-uncased"]
     shape = CostEff(mac_ratio=4.0, rank=rank).shape(base)
     assert 4.0 <= encoder_macs(base.shape) / encoder_macs(shape) < 4.03
@@ -509,7 +518,7 @@ def test_widths_reach_mac_ratio(rank: float) -> None:
 
 
 def test_unreachable_ratio_is_refused(micro: Backbone) -> None:
-    """A ratio that width cannot reach is refused."""
+    """A ratio that no width can reach raises an error."""
     with pytest.raises(HarnessError) as caught:
         CostEff(parameter_ratio=1000).resolved(micro)
     assert_says(caught, "micro", 1000)

@@ -1,4 +1,4 @@
-"""A pruned model is the model without what was pruned, and smaller."""
+"""Tests of pruning: the pruned model is smaller and equals the masked model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
 from baselines.encoders.weights import load_model, save_model
 from costeff.importance import Importance
-from costeff.prune import best, pruned
+from costeff.prune import highest, pruned
 from harness.measure.macs import piece_costs
 from harness.models.multi_exit import Batch
 from harness.models.shapes import EncoderShape, bert_shape
@@ -42,38 +42,38 @@ def _scores(shape: EncoderShape = SHAPE, seed: int = 4) -> Importance:
     )
 
 
-def _answers(model: EncoderModel) -> Tensor:
+def _logits(model: EncoderModel) -> Tensor:
     with torch.no_grad():
         return model(_batch()).logits
 
 
 def test_highest_scores_keep_their_order() -> None:
-    """The highest scores stay, in their old order."""
-    assert best(torch.tensor([0.1, 0.9, 0.5, 0.7]), 2).tolist() == [1, 3]
-    assert best(torch.tensor([0.1, 0.9, 0.5, 0.7]), 4).tolist() == [0, 1, 2, 3]
-    assert best(torch.tensor([1.0, 1.0, 1.0]), 2).tolist() == [0, 1]
+    """The units with the highest scores are kept in their original order."""
+    assert highest(torch.tensor([0.1, 0.9, 0.5, 0.7]), 2).tolist() == [1, 3]
+    assert highest(torch.tensor([0.1, 0.9, 0.5, 0.7]), 4).tolist() == [0, 1, 2, 3]
+    assert highest(torch.tensor([1.0, 1.0, 1.0]), 2).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("count", [0, 4])
 def test_impossible_count_is_refused(count: int) -> None:
-    """Keeping none, or more than there are, is refused."""
+    """Keeping no unit, or more than exist, raises an error."""
     with pytest.raises(ValueError, match=rf"\b{count}\b.*\b3\b.*\b1\b.*\b3\b"):
-        best(torch.zeros(3), count)
+        highest(torch.zeros(3), count)
 
 
 def test_pruning_nothing_is_identity() -> None:
-    """Pruning nothing is the identity."""
+    """Pruning nothing leaves the logits unchanged."""
     model = _model()
     same = pruned(model, SHAPE, _scores())
     assert same is not model
-    assert torch.equal(_answers(same), _answers(model))
+    assert torch.equal(_logits(same), _logits(model))
 
 
 def test_pruning_silent_units_changes_nothing() -> None:
-    """Pruning zeroed heads and neurons changes nothing.
+    """Pruning zeroed heads and neurons leaves the logits unchanged.
 
-    A head whose output is multiplied by 0, and a neuron likewise, are the least important ones and
-    go first."""
+    The head and the neuron whose output weights are 0 have the lowest scores and are pruned
+    first."""
     model, scores = _model(), _scores()
     for layer, heads, neurons in zip(model.layers, scores.heads, scores.neurons, strict=True):
         assert isinstance(layer, Layer)
@@ -83,31 +83,35 @@ def test_pruning_silent_units_changes_nothing() -> None:
             layer.narrow.weight[:, neuron] = 0
         heads[head], neurons[neuron] = -1, -1
     small = pruned(model, replace(SHAPE, heads=(3,) * 3, ffn=(9,) * 3), scores)
-    torch.testing.assert_close(_answers(small), _answers(model), atol=1e-5, rtol=0)
+    torch.testing.assert_close(_logits(small), _logits(model), atol=1e-5, rtol=0)
     assert small.parameter_count() < model.parameter_count()
 
 
 def test_pruning_equals_masking() -> None:
-    """What is pruned is what a mask would silence.
+    """Pruning units equals masking them.
 
-    Independent of the copying: the large model with the losers' columns zeroed answers as the small
-    one."""
+    The reference does not copy weights: in the large model, the output columns of the pruned units
+    are set to 0."""
     model, scores = _model(), _scores()
     shape = replace(SHAPE, heads=(2, 1, 3), ffn=(4, 10, 1))
     small = pruned(model, shape, scores)
     for index, layer in enumerate(model.layers):
         assert isinstance(layer, Layer)
-        lost_heads = set(range(4)) - set(best(scores.heads[index], shape.heads[index]).tolist())
-        lost = set(range(10)) - set(best(scores.neurons[index], shape.ffn[index]).tolist())
+        pruned_heads = set(range(4)) - set(
+            highest(scores.heads[index], shape.heads[index]).tolist()
+        )
+        pruned_neurons = set(range(10)) - set(
+            highest(scores.neurons[index], shape.ffn[index]).tolist()
+        )
         with torch.no_grad():
-            for head in lost_heads:
+            for head in pruned_heads:
                 layer.output.weight[:, head * 4 : head * 4 + 4] = 0
-            layer.narrow.weight[:, list(lost)] = 0
-    torch.testing.assert_close(_answers(small), _answers(model), atol=1e-5, rtol=0)
+            layer.narrow.weight[:, list(pruned_neurons)] = 0
+    torch.testing.assert_close(_logits(small), _logits(model), atol=1e-5, rtol=0)
 
 
 def test_pruned_model_is_really_smaller(tmp_path: Path) -> None:
-    """A smaller model is really smaller, and its layers may differ."""
+    """A pruned model has smaller tensors, fewer MACs and possibly layers of different widths."""
     shape = replace(SHAPE, heads=(2, 1, 3), ffn=(4, 9, 1), embedding_rank=5)
     small = pruned(_model(), shape, _scores())
     layers = [layer for layer in small.layers if isinstance(layer, Layer)]
@@ -118,7 +122,7 @@ def test_pruned_model_is_really_smaller(tmp_path: Path) -> None:
     assert small.embedding.word.weight.shape == (50, 5)
     assert isinstance(small.embedding.projection, nn.Linear)
     save_model(small, tmp_path)
-    assert torch.equal(_answers(load_model(tmp_path)), _answers(small))
+    assert torch.equal(_logits(load_model(tmp_path)), _logits(small))
     costs = [layer.at(7) for layer in piece_costs(small).layers]
     assert costs == [
         7 * (4 * 16 * width + 2 * 7 * width + 2 * 16 * ffn)
@@ -127,6 +131,6 @@ def test_pruned_model_is_really_smaller(tmp_path: Path) -> None:
 
 
 def test_larger_shape_is_refused() -> None:
-    """A larger shape is refused."""
+    """A shape with more heads than the model raises an error."""
     with pytest.raises(ValueError, match=r"\b5\b.*\b4\b.*\b1\b.*\b4\b"):
         pruned(_model(), replace(SHAPE, heads=(5, 4, 4)), _scores())

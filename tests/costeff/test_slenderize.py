@@ -1,4 +1,4 @@
-"""The rounds of pruning."""
+"""Tests of the pruning rounds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,8 +19,8 @@ from costeff.schedule import between, smaller
 from costeff.slenderize import (
     Allocation,
     Slenderize,
-    one_after_another,
     period_rows,
+    switch_loss,
     taylor_batches,
 )
 from costeff.width_budget import layer_macs
@@ -86,21 +86,21 @@ def _config(fit: FreshFit) -> ModelConfig:
 def test_rounds_have_shape_and_rate(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each round has its shape and its learning rate."""
+    """Each round has its own shape and learning rate."""
     seen = []
     train = slenderize.train
 
-    def watched(model: EncoderModel, *arguments: object, **named: str) -> object:
+    def recorded(model: EncoderModel, *arguments: object, **named: str) -> object:
         schedule = arguments[3]
         assert isinstance(schedule, Schedule)
         seen.append((model.config.shape, schedule.learning_rate))
         return train(model, *arguments, **named)
 
-    monkeypatch.setattr(slenderize, "train", watched)
+    monkeypatch.setattr(slenderize, "train", recorded)
     stage = _stage(micro)
     fit = _fit(stage, micro, few_rows, tmp_path / "a")
     assert [shape for shape, _ in seen] == [micro.shape, between(micro.shape, stage.shape, 1, 2)], (
-        "training comes before each cut"
+        "training comes before each pruning step"
     )
     assert _config(fit).shape == stage.shape
     assert [rate for _, rate in seen] == pytest.approx([1e-3, 1.12e-3])
@@ -111,34 +111,32 @@ def test_rounds_have_shape_and_rate(
 def test_killed_stage_resumes_its_round(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    """A killed stage goes on in its round to the same weights."""
+    """A killed stage resumes in its round and ends with the same weights."""
     stage, calls = _stage(micro), []
-    undisturbed = _fit(stage, micro, few_rows, tmp_path / "straight")
+    uninterrupted = _fit(stage, micro, few_rows, tmp_path / "straight")
     plain: Callable[..., object] = getattr(slenderize, where)
 
-    def killed_in_round_2(*arguments: object, **named: object) -> object:
+    def kill_in_round_2(*arguments: object, **named: object) -> object:
         calls.append(1)
         if len(calls) == 2:
             raise Killed
         return plain(*arguments, **named)
 
-    monkeypatch.setattr(slenderize, where, killed_in_round_2)
+    monkeypatch.setattr(slenderize, where, kill_in_round_2)
     with pytest.raises(Killed):
         _fit(stage, micro, few_rows, tmp_path / "broken")
     torch.manual_seed(4711)
     again = _fit(stage, micro, few_rows, tmp_path / "broken")
-    assert len(calls) == 3, "what a finished round did is not done again"
-    assert again.training.steps == undisturbed.training.steps
-    wanted = undisturbed.model.state_dict()
+    assert len(calls) == 3, "finished rounds are not repeated"
+    assert again.training.steps == uninterrupted.training.steps
+    wanted = uninterrupted.model.state_dict()
     assert all(
         torch.equal(tensor, wanted[name]) for name, tensor in again.model.state_dict().items()
     )
 
 
 def test_kept_rounds_do_not_grow(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """What is kept of finished rounds does not grow.
-
-    The last round's model, and what the trainings told."""
+    """Only the last round's model and the training reports are kept."""
     _fit(_stage(micro, rounds=2), micro, few_rows, tmp_path / "a")
     kept = sorted(
         path.relative_to(tmp_path / "a").as_posix()
@@ -167,11 +165,11 @@ def test_long_period_splits_into_epochs(
     passes: int,
     rows: int,
 ) -> None:
-    """A period of several passes is cut into epochs. So that an interruption costs one."""
+    """A period of several epochs is trained in whole epochs, so an interruption costs only one."""
     seen = []
     train = slenderize.train
 
-    def watched(
+    def recorded(
         model: EncoderModel,
         loss: Loss,
         split: Split,
@@ -183,26 +181,26 @@ def test_long_period_splits_into_epochs(
         seen.append((schedule.epochs, len(split)))
         return train(model, loss, split, score, schedule, *arguments, **named)
 
-    monkeypatch.setattr(slenderize, "train", watched)
+    monkeypatch.setattr(slenderize, "train", recorded)
     fit = _fit(replace(_stage(micro, rounds=1), period=period), micro, few_rows, tmp_path / "a")
     assert seen == [(passes, rows)]
-    assert fit.training.rows == min(48, rows), "distinct ones"
+    assert fit.training.rows == min(48, rows), "rows counts distinct rows"
 
 
 def test_student_leaves_teacher_before_cut(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before the first cut the student has moved away from its teacher.
+    """Before the first pruning step the student already differs from its teacher.
 
-    One that still says what its teacher says has no gradient of the soft and hidden losses to be
-    scored by."""
+    A student equal to its teacher has no gradient of the soft and hidden losses, and so no
+    scores."""
     seen = []
     score = slenderize.taylor_importance
 
-    def watched(model: EncoderModel, loss: Loss, rows: Split, *arguments: object) -> object:
+    def recorded(model: EncoderModel, loss: Loss, rows: Split, *arguments: object) -> object:
         soft = distillation(
             Targets(hidden=1.0),
-            Teacher(guide, rows, make_run(tmp_path / "guide"), hiddens=True),
+            Teacher(teacher, rows, make_run(tmp_path / "teacher"), hiddens=True),
             1.0,
         )
         seen.append(
@@ -210,9 +208,9 @@ def test_student_leaves_teacher_before_cut(
         )
         return score(model, loss, rows, *arguments)
 
-    monkeypatch.setattr(slenderize, "taylor_importance", watched)
+    monkeypatch.setattr(slenderize, "taylor_importance", recorded)
     torch.manual_seed(3)
-    guide = EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3))
+    teacher = EncoderModel(ModelConfig(micro.shape, "mean", 2, 1.0, ("plain",) * 3))
     _fit(_stage(micro, rounds=1), micro, few_rows, tmp_path / "a")
     assert seen[0] > 1e-4
 
@@ -232,7 +230,7 @@ def test_student_leaves_teacher_before_cut(
 def test_each_switch_changes_the_result(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    """A switch changes what comes of the same seed. And nothing changed changes nothing."""
+    """Each switch changes the weights for the same seed; no change leaves them equal."""
     plain, other = (
         torch.cat(
             [
@@ -250,11 +248,11 @@ def test_each_switch_changes_the_result(
 def test_one_shot_cuts_after_first_period(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once everything is cut after the first period, and the others train."""
+    """With `at_once` everything is pruned after the first period, and later periods only train."""
     seen: list[tuple[EncoderShape, float]] = []
     train = slenderize.train
 
-    def watched(
+    def recorded(
         model: EncoderModel,
         loss: Loss,
         rows: Split,
@@ -266,7 +264,7 @@ def test_one_shot_cuts_after_first_period(
         seen.append((model.config.shape, schedule.learning_rate))
         return train(model, loss, rows, score, schedule, *arguments, **named)
 
-    monkeypatch.setattr(slenderize, "train", watched)
+    monkeypatch.setattr(slenderize, "train", recorded)
     stage = replace(_stage(micro), at_once=True)
     fit = _fit(stage, micro, few_rows, tmp_path / "a")
     assert seen == [(micro.shape, pytest.approx(1e-3)), (stage.shape, pytest.approx(1.12e-3))]
@@ -283,21 +281,21 @@ def test_importance_averages_within_layers(
     allocation: Allocation,
     factor: float,
 ) -> None:
-    """Importance is measured with averaged gradients within layers, and without across them.
+    """Gradients are averaged for importance within layers, but not with global allocation.
 
-    With equilibrium the gradient of an exit's loss at the first of three layers is a third of what
-    it is without; at the last it is the same, so that layers could not be compared."""
+    With equilibrium the gradient of an exit's loss at the first of three layers is a third of the
+    one without, and at the last layer it is the same, so scores of layers are not comparable."""
     seen: dict[bool, float] = {}
     score = slenderize.taylor_importance
 
     for equilibrium in (True, False):
 
-        def watched(*arguments: object, equilibrium: bool = equilibrium) -> object:
+        def recorded(*arguments: object, equilibrium: bool = equilibrium) -> object:
             scores = score(*arguments)
             seen.setdefault(equilibrium, scores.neurons[0].sum().item())
             return scores
 
-        monkeypatch.setattr(slenderize, "taylor_importance", watched)
+        monkeypatch.setattr(slenderize, "taylor_importance", recorded)
         slow = replace(PLAN, learning_rate=1e-9)
         stage = replace(
             _stage(micro, rounds=1), equilibrium=equilibrium, schedule=slow, allocation=allocation
@@ -307,7 +305,7 @@ def test_importance_averages_within_layers(
 
 
 def test_global_allocation_keeps_macs(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """With global allocation layers differ within the same MACs."""
+    """With global allocation layers differ in width within the same MACs."""
     stage = replace(_stage(micro), allocation="global")
     shape = _config(_fit(stage, micro, few_rows, tmp_path / "a")).shape
     assert len(set(zip(shape.heads, shape.ffn, strict=True))) > 1
@@ -316,7 +314,7 @@ def test_global_allocation_keeps_macs(micro: Backbone, few_rows: TaskData, tmp_p
 
 
 def test_exits_may_start_with_pruning(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """Exits can be put on as pruning begins."""
+    """Exits can be added when pruning starts."""
     stage = replace(_stage(micro, rounds=1), exits=Exits("cls", 1, "concatenate"))
     model: MultiExitModel = _fit(stage, micro, few_rows, tmp_path / "a").model
     assert model.exit_layers == [1, 2, 3]
@@ -325,9 +323,9 @@ def test_exits_may_start_with_pruning(micro: Backbone, few_rows: TaskData, tmp_p
 
 
 def test_second_loss_follows_the_first() -> None:
-    """The second loss follows the first after so many steps."""
+    """The second loss replaces the first after the given number of steps."""
     one, other = (lambda *_: torch.tensor(1.0)), (lambda *_: torch.tensor(2.0))
-    loss = one_after_another(one, other, 3)
+    loss = switch_loss(one, other, 3)
     assert [loss(None, Examples(None, None, None, step)).item() for step in (0, 1, 2, 2, 3, 4)] == [
         1,
         1,
@@ -340,10 +338,10 @@ def test_second_loss_follows_the_first() -> None:
 
 @pytest.mark.parametrize("period", [0.25, 0.3, 1.0, 2.0])
 def test_periods_continue_through_passes(few_rows: TaskData, period: float) -> None:
-    """Periods follow one another through whole passes.
+    """Consecutive periods continue through shuffled passes over the rows.
 
-    Four passes' worth of periods show every row four times, give or take the rounding; each period
-    has its share of the rows."""
+    Periods that add up to four passes use every row four times, up to rounding, and each period has
+    its share of the rows."""
     rows = few_rows.train
     parts = [period_rows(rows, period, number).ids for number in range(1, round(4 / period) + 1)]
     assert {len(part) for part in parts} == {round(period * len(rows))}
@@ -352,14 +350,14 @@ def test_periods_continue_through_passes(few_rows: TaskData, period: float) -> N
     assert counts.max() - counts.min() <= 1
     first = period_rows(rows, period, 1)
     assert [row.tolist() for row in first.tokens.ids] == [
-        rows.tokens.ids[place].tolist()
-        for place in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
+        rows.tokens.ids[index].tolist()
+        for index in [int(np.flatnonzero(rows.ids == id_)[0]) for id_ in first.ids]
     ]
 
 
 @pytest.mark.parametrize(("share", "batches"), [(1.0, 6), (0.5, 3), (0.01, 1)])
 def test_importance_uses_its_share(few_rows: TaskData, share: float, batches: int) -> None:
-    """Importance looks at its share of the rows."""
+    """Importance uses its share of the rows."""
     found = taylor_batches(few_rows.train, share, 8, seed=1)
     assert len(found) == batches
     assert len(set(np.concatenate(found).tolist())) == 8 * batches

@@ -17,8 +17,8 @@ from baselines.tinybert import IntermediateLosses, Pupil, intermediate_loss
 from baselines.training.loop import Examples
 from baselines.training.losses import exit_losses
 from costeff.importance import Importance, taylor_importance
-from costeff.prune import best, pruned
-from costeff.width_budget import compete, layer_macs
+from costeff.prune import highest, pruned
+from costeff.width_budget import allocate_globally, layer_macs
 from harness.evaluation.trace import Floats
 from harness.measure.inference import predict_early
 from harness.measure.macs import piece_costs
@@ -225,9 +225,9 @@ def test_pruned_model_equals_the_silenced_one() -> None:
     assert small.parameter_count() < model.parameter_count()
     for index, layer in enumerate(model.layers):
         assert isinstance(layer, Turning)
-        for head in set(range(4)) - set(best(scores.heads[index], shape.heads[index]).tolist()):
+        for head in set(range(4)) - set(highest(scores.heads[index], shape.heads[index]).tolist()):
             layer.merges.weight[:, head * 4 : head * 4 + 4] = 0
-        lost = set(range(10)) - set(best(scores.neurons[index], shape.ffn[index]).tolist())
+        lost = set(range(10)) - set(highest(scores.neurons[index], shape.ffn[index]).tolist())
         layer.down.weight[:, list(lost)] = 0
     torch.testing.assert_close(small(batch).logits, model(batch).logits, atol=1e-5, rtol=0)
 
@@ -239,7 +239,7 @@ def test_units_compete_by_what_the_layer_says_they_cost() -> None:
     assert layer_macs(SHAPE, TurningModel) - layer_macs(SHAPE) == 128 * 16 * 30
     scores = Importance((torch.zeros(4),) * 3, (torch.ones(10),) * 3)
     least = layer_macs(replace(SHAPE, heads=(1,) * 3, ffn=(1,) * 3), TurningModel)
-    found = compete(scores, SHAPE, least + 6 * 128 * 48, TurningModel)
+    found = allocate_globally(scores, SHAPE, least + 6 * 128 * 48, TurningModel)
     assert (found.heads, sum(found.ffn)) == ((1, 1, 1), 9)
 
 
