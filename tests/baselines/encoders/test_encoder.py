@@ -34,7 +34,8 @@ ALL: tuple[Head | None, ...] = ("dense", "dense", "dense")
 
 
 def _batch(rows: int = 5, length: int = 11, vocabulary: int = 60) -> Batch:
-    """Rows of 3, 5, 7, ... tokens; the padding holds words too, so that a model which looks at it is found out."""
+    """Return examples of 3, 5, 7, ... tokens with words in the padding, to expose a model that
+    attends to it."""
     generator = torch.Generator().manual_seed(3)
     ids = torch.randint(vocabulary, (rows, length), generator=generator)
     types = torch.randint(2, (rows, length), generator=generator)
@@ -49,7 +50,7 @@ def _config(
 
 
 def _randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every parameter random and far from its starting value, biases and norms included."""
+    """Draw every parameter, biases and norms included, far from its initial value."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(
@@ -60,7 +61,7 @@ def _randomised(model: nn.Module, seed: int = 0) -> nn.Module:
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 def test_encoder_equals_library_bert(tmp_path: Path, activation: str) -> None:
-    """The encoder equals the library's BERT at every layer, with padding and token types."""
+    """The hidden states of all layers equal the library's BERT, with padding and token types."""
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
@@ -93,7 +94,7 @@ def test_encoder_equals_library_bert(tmp_path: Path, activation: str) -> None:
 
 @needs_minilm
 def test_encoder_equals_library_on_minilm() -> None:
-    """The encoder equals the library's BERT at every layer on minilm."""
+    """The hidden states of all layers equal the library's BERT on minilm."""
     from transformers import BertModel
 
     backbone = find_backbone("minilm")
@@ -123,7 +124,7 @@ def test_encoder_equals_library_on_minilm() -> None:
 
 
 def test_training_attention_equals_evaluation() -> None:
-    """Attention of training without dropout equals that of evaluation."""
+    """Without dropout, attention in training equals attention in evaluation."""
     model = _randomised(EncoderModel(_config(replace(SHAPE, dropout=0.0))))
     batch = _batch()
     trained, evaluated = (model.train(mode)(batch) for mode in (True, False))
@@ -134,7 +135,7 @@ def test_training_attention_equals_evaluation() -> None:
 
 @pytest.mark.parametrize("probability", [0.1, 0.5])
 def test_dropout_zeroes_its_share(probability: float) -> None:
-    """Dropout zeroes its share and scales up the rest."""
+    """Dropout zeroes the given share of elements and scales up the rest."""
     torch.manual_seed(0)
     x = torch.linspace(1, 2, 1_000_003)
     y = Dropout(probability)(x)
@@ -188,24 +189,24 @@ def test_dropout_keeps_shape_and_precision(kind: torch.dtype) -> None:
 
 
 def test_inactive_dropout_is_identity() -> None:
-    """Dropout is the identity in evaluation and at zero."""
+    """Dropout is the identity in evaluation and with probability 0."""
     x = torch.randn(3, 4)
     assert Dropout(0.5).eval()(x) is x
     assert Dropout(0.0).train()(x) is x
 
 
 def test_uneven_layers_have_expected_parameters() -> None:
-    """Layers of their own widths have the parameters that they should, and run."""
+    """Layers of different widths have the expected number of parameters, and run."""
     heads, ffn = (1, 4, 2), (8, 64, 1)
     shape = replace(SHAPE, heads=heads, ffn=ffn)
     model = EncoderModel(_config(shape)).eval()
-    for layer, heads_here, ffn_here in zip(model.layers, heads, ffn, strict=True):
-        width = 8 * heads_here
+    for layer, layer_heads, layer_ffn in zip(model.layers, heads, ffn, strict=True):
+        width = 8 * layer_heads
         expected = (
             3 * (32 * width + width)
             + (width * 32 + 32)
-            + (32 * ffn_here + ffn_here)
-            + (ffn_here * 32 + 32)
+            + (32 * layer_ffn + layer_ffn)
+            + (layer_ffn * 32 + 32)
             + 2 * 2 * 32
         )
         assert sum(parameter.numel() for parameter in layer.parameters()) == expected
@@ -213,7 +214,7 @@ def test_uneven_layers_have_expected_parameters() -> None:
 
 
 def test_fewer_heads_equal_silent_heads() -> None:
-    """A layer with fewer heads equals a full one whose other heads write nothing."""
+    """A layer with fewer units equals a full layer whose other units have zero output weights."""
     wide = _randomised(EncoderModel(_config())).layers[0]
     narrow = Layer(replace(SHAPE, heads=(2, 4, 4), ffn=(40, 64, 64)), 0).eval()
     state = wide.state_dict()
@@ -237,7 +238,7 @@ def test_fewer_heads_equal_silent_heads() -> None:
 
 
 def test_full_rank_factorisation_equals_plain() -> None:
-    """A factorised embedding equals the plain one at full rank."""
+    """A factorised embedding of full rank equals the unfactorised one."""
     plain = _randomised(EncoderModel(_config())).embedding
     factorised = EncoderModel(_config(replace(SHAPE, embedding_rank=32))).eval().embedding
     assert factorised.projection is not None
@@ -296,7 +297,7 @@ def test_pooling_computed_by_hand() -> None:
 
 
 def test_attention_scores_are_scaled_products() -> None:
-    """Attention scores are scaled products, and minus infinity at padded keys."""
+    """Attention scores are scaled products, -inf at padded keys."""
     layer = _randomised(EncoderModel(_config())).layers[1]
     hidden, mask = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1)), _batch().mask
     with torch.no_grad():
@@ -316,7 +317,7 @@ def test_attention_scores_are_scaled_products() -> None:
 
 
 def test_attention_scores_drive_the_layer() -> None:
-    """Attention scores are those that the layer attends with."""
+    """The attention scores are those that the layer itself uses."""
     layer = _randomised(EncoderModel(_config())).layers[0]
     nn.init.zeros_(layer.narrow.weight)
     nn.init.zeros_(layer.narrow.bias)
@@ -346,7 +347,7 @@ def test_attention_scores_drive_the_layer() -> None:
 def test_heads_have_expected_parameters(
     exits: tuple[Head | None, ...], poolers: int, classes: int
 ) -> None:
-    """Heads have the parameters that they should."""
+    """Exit heads have the expected number of parameters."""
     model = EncoderModel(ModelConfig(SHAPE, "mean", classes, 1.0, exits))
     heads = 3 - exits.count(None)
     own = sum(parameter.numel() for parameter in model.exits.parameters())
@@ -354,7 +355,7 @@ def test_heads_have_expected_parameters(
 
 
 def test_shared_pooler_is_one_module() -> None:
-    """Exits with a shared pooler hold the same one, and dense ones their own."""
+    """Exits with a shared pooler have the same module, dense ones their own."""
     for head, poolers in (("shared", 1), ("dense", 3)):
         model = EncoderModel(_config(exits=(head,) * 3))
         assert len({id(model.exits[str(layer)].pooler) for layer in range(3)}) == poolers
@@ -362,21 +363,21 @@ def test_shared_pooler_is_one_module() -> None:
 
 @pytest.mark.parametrize("head", ["dense", "plain"])
 def test_exit_pools_then_classifies(head: Head) -> None:
-    """An exit is pool, then dense, then tanh, then linear."""
+    """An exit applies pooling, the dense layer, tanh and the classifier in this order."""
     model = _randomised(EncoderModel(_config(exits=(head,) * 3)))
-    leave = model.exits["1"]
+    exit_head = model.exits["1"]
     batch = _batch()
     hidden = torch.randn(5, 11, 32, generator=torch.Generator().manual_seed(1))
     vector = torch.stack([row[keep].mean(0) for row, keep in zip(hidden, batch.mask, strict=True)])
     if head == "dense":
-        vector = vector @ leave.pooler.weight.T + leave.pooler.bias
-    expected = vector.tanh() @ leave.classifier.weight.T + leave.classifier.bias
+        vector = vector @ exit_head.pooler.weight.T + exit_head.pooler.bias
+    expected = vector.tanh() @ exit_head.classifier.weight.T + exit_head.classifier.bias
     state = State((hidden,), LayerContext.of(batch.mask))
-    torch.testing.assert_close(leave(state), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(exit_head(state), expected, atol=1e-5, rtol=0)
 
 
 def test_regression_exits_use_label_units() -> None:
-    """Exits of a regression predict in label units."""
+    """Regression exits predict in label units."""
     configs = [ModelConfig(SHAPE, "mean", 1, scale, ALL) for scale in (1.0, 5.0)]
     plain, scaled = (_randomised(EncoderModel(config)) for config in configs)
     batch = _batch()
@@ -385,14 +386,14 @@ def test_regression_exits_use_label_units() -> None:
 
 
 def test_exits_must_match_layers() -> None:
-    """A config that does not name an exit or None for each layer is refused."""
+    """A config without an exit or None for each layer raises an error."""
     for exits in (("dense",), ("dense",) * 4, ("dense", "dense", None)):
         with pytest.raises(ValueError, match=rf"\b3\b\D+\b{len(exits)}\b"):
             EncoderModel(_config(exits=exits))
 
 
 def test_fresh_weights_scale_with_width() -> None:
-    """Fresh weights are BERT's normal ones, scaled to the hidden size."""
+    """Fresh weights are normal with BERT's deviation scaled to the hidden size."""
     torch.manual_seed(0)
     model = EncoderModel(
         _config(bert_shape(2, 128, 4, 256, vocabulary=900), exits=("dense", "shared"))
@@ -411,13 +412,13 @@ def test_fresh_weights_scale_with_width() -> None:
 
 
 def test_every_named_activation_exists() -> None:
-    """A layer has every activation that a folder may name."""
+    """The encoder has every activation that a config.json may name."""
     assert sorted(encoder.ACTIVATIONS) == sorted(ACTIVATIONS)
 
 
 @pytest.mark.parametrize(("combine", "width"), [("concatenate", 2), ("average", 1)])
 def test_exit_pools_several_states(combine: Combine, width: int) -> None:
-    """An exit that looks at several states pools each."""
+    """An exit that uses several hidden states pools each of them."""
     config = replace(
         _config(replace(SHAPE, dropout=0.0)),
         exits=("plain",) * SHAPE.layers,
@@ -426,19 +427,19 @@ def test_exit_pools_several_states(combine: Combine, width: int) -> None:
     )
     model = _randomised(EncoderModel(config)).eval()
     batch = _batch()
-    walked = model(batch)
+    output = model(batch)
     last = model.exit_after(SHAPE.layers - 1)
     assert isinstance(last, ExitHead)
     assert last.classifier.in_features == width * SHAPE.hidden
-    vectors = [pool(hidden, batch.mask, config.pooling) for hidden in walked.hiddens[-2:]]
+    vectors = [pool(hidden, batch.mask, config.pooling) for hidden in output.hiddens[-2:]]
     vector = torch.cat(vectors, -1) if combine == "concatenate" else (vectors[0] + vectors[1]) / 2
     torch.testing.assert_close(
-        walked.logits[-1], last.classifier(torch.tanh(vector)) * config.scale
+        output.logits[-1], last.classifier(torch.tanh(vector)) * config.scale
     )
 
 
 def test_dense_pooler_needs_one_state() -> None:
-    """A dense pooler looks at one state."""
+    """An exit with a dense pooler may use only one hidden state."""
     with pytest.raises(ValueError, match=r"\bdense\b"):
         EncoderModel(
             replace(_config(SHAPE), exits=(None,) * (SHAPE.layers - 1) + ("dense",), last_states=2)

@@ -1,4 +1,4 @@
-"""Every family's encoder is the library's on random weights, tensor by tensor; and what is not right in a checkpoint is named."""
+"""Tests of the model families: equality with the library, and errors for bad checkpoints."""
 
 import json
 from dataclasses import replace
@@ -47,8 +47,8 @@ def read(
     return backbone, model.eval()
 
 
-def padded_with_words(batch: Batch) -> Batch:
-    """The padding holds words, so that a model which looks at it is found out."""
+def with_words_in_padding(batch: Batch) -> Batch:
+    """Put words into the padding, to expose a model that attends to it."""
     return batch._replace(ids=batch.ids.masked_fill(~batch.mask, 9))
 
 
@@ -63,11 +63,11 @@ def inputs(library: PreTrainedModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("case", LIBRARY)
 def test_encoders_equal_library_families(tmp_path: Path, case: str) -> None:
-    """Every family's encoder equals the library's at every layer, with padding and pairs."""
+    """The hidden states of all layers equal the library's, with padding and pairs."""
     library = library_model(case)
     backbone, model = read(write_family(tmp_path / "it", case, library))
     assert backbone.family == case.partition(" ")[0]
-    batch = padded_with_words(collate(backbone.encode(TEXTS, 32), np.arange(3)))
+    batch = with_words_in_padding(collate(backbone.encode(TEXTS, 32), np.arange(3)))
     assert batch.mask.sum(1).unique().numel() > 1
     with torch.no_grad():
         theirs = library(**inputs(library, batch), output_hidden_states=True)
@@ -90,7 +90,7 @@ HEADS: dict[str, type[PreTrainedModel]] = {
     "electra": ElectraForPreTraining,
     "albert": AlbertForPreTraining,
 }
-"""What the published checkpoints were saved from."""
+"""Library class from which the published checkpoints of each family were saved."""
 
 
 def with_head(family: str) -> nn.Module:
@@ -99,7 +99,7 @@ def with_head(family: str) -> nn.Module:
 
 @pytest.mark.parametrize("family", HEADS)
 def test_checkpoint_tensors_are_accounted_for(tmp_path: Path, family: str) -> None:
-    """Every tensor of a checkpoint with its head is loaded or left out on purpose."""
+    """Every tensor of a checkpoint with its head is loaded or deliberately left out."""
     folder = write_family(tmp_path / "it", family, with_head(family))
     held = load_file(folder / "model.safetensors")
     backbone = find_backbone(str(folder))
@@ -131,7 +131,7 @@ def test_checkpoint_tensors_are_accounted_for(tmp_path: Path, family: str) -> No
 
 @pytest.mark.parametrize("family", [family for family in HEADS if family != "electra"])
 def test_masked_lm_head_equals_library(tmp_path: Path, family: str) -> None:
-    """The masked-LM head of a checkpoint is the library's."""
+    """The outputs of the masked-LM head equal the library's."""
     library = with_head(family)
     folder = write_family(tmp_path / "it", family, library)
     backbone, model = read(folder, masked_lm=True)
@@ -139,10 +139,10 @@ def test_masked_lm_head_equals_library(tmp_path: Path, family: str) -> None:
     batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
     everywhere = Masked(batch, batch.mask, batch.ids[batch.mask])
     with torch.no_grad():
-        answers = library(**inputs(library, batch))
-        wanted = answers["prediction_logits" if "prediction_logits" in answers else "logits"]
+        outputs = library(**inputs(library, batch))
+        expected = outputs["prediction_logits" if "prediction_logits" in outputs else "logits"]
         found = told(model, model(batch).hiddens[-1], everywhere)
-    torch.testing.assert_close(found, wanted[batch.mask], atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found, expected[batch.mask], atol=1e-4, rtol=1e-5)
 
 
 def test_electra_has_no_masked_lm_head(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_electra_has_no_masked_lm_head(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["electra-small-discriminator", "bert_uncased_L-2_H-128_A-2"])
 def test_table_pickle_uses_family_names(tmp_path: Path, name: str) -> None:
-    """A pickle of the table is read with the names of its family."""
+    """A pickled checkpoint of the table is read with its family's tensor names."""
     entry = BACKBONES[name]
     head = with_head(entry.family)
     folder = write_family(tmp_path / "it", entry.family, head)
@@ -171,14 +171,14 @@ def test_table_pickle_uses_family_names(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("family", ["roberta", "albert"])
 def test_masking_knows_special_pieces(tmp_path: Path, family: str) -> None:
-    """Masking knows the special pieces of the family."""
+    """Masking uses the special pieces of the family."""
     backbone = find_backbone(str(write_family(tmp_path / "it", family)))
     pieces = Pieces.of(backbone)
     assert backbone.tokenizer.id_to_token(pieces.mask) in ("<mask>", "[MASK]")
     assert sorted(pieces.special) == [0, 1, 2, 3, 4]
 
 
-# --- what is not right
+# --- bad checkpoints
 
 
 TENSOR = {
@@ -188,18 +188,18 @@ TENSOR = {
     "electra": "embeddings_project.bias",
     "albert": "encoder.albert_layer_groups.0.albert_layers.0.ffn_output.bias",
 }
-"""One of each family."""
+"""One tensor of each family."""
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("wrong", ["missing", "of another shape", "unexpected"])
-def test_unfitting_tensor_is_named(tmp_path: Path, family: str, wrong: str) -> None:
-    """A tensor that does not fit is named as the file calls it."""
+@pytest.mark.parametrize("problem", ["missing", "of another shape", "unexpected"])
+def test_unfitting_tensor_is_named(tmp_path: Path, family: str, problem: str) -> None:
+    """The error names a mismatched tensor by its name in the file."""
     folder = write_family(tmp_path / "it", family)
     tensors, name = load_file(folder / "model.safetensors"), TENSOR[family]
-    if wrong == "missing":
+    if problem == "missing":
         del tensors[name]
-    elif wrong == "unexpected":
+    elif problem == "unexpected":
         name = TENSOR["electra" if family == "albert" else "albert"]
         tensors[name] = torch.zeros(2)
     else:
@@ -208,7 +208,7 @@ def test_unfitting_tensor_is_named(tmp_path: Path, family: str, wrong: str) -> N
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(HarnessError) as caught:
         read(folder)
-    shapes = [[size - 1, *rest], [size, *rest]] if wrong == "of another shape" else []
+    shapes = [[size - 1, *rest], [size, *rest]] if problem == "of another shape" else []
     assert_says(caught, "it", 1, name, *shapes)
 
 
@@ -226,7 +226,7 @@ def test_unfitting_tensor_is_named(tmp_path: Path, family: str, wrong: str) -> N
 def test_unsupported_config_is_named(
     tmp_path: Path, case: str, change: dict[str, object], names: list[object]
 ) -> None:
-    """A config that is not served is one line."""
+    """An unsupported config raises a one-line error that names the key and its value."""
     folder = write_family(tmp_path / "it", case)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
@@ -237,7 +237,7 @@ def test_unsupported_config_is_named(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_config_defaults_equal_library(tmp_path: Path, family: str) -> None:
-    """What a config leaves out is what the library takes. A config.json with sizes alone."""
+    """A config.json with only sizes gets the library's defaults for the rest."""
     folder = write_family(tmp_path / "it", family)
     config = json.loads((folder / "config.json").read_text())
     sizes = {"model_type", *SIZES, "dim", "n_layers", "n_heads", "hidden_dim"}
@@ -260,7 +260,7 @@ def test_config_defaults_equal_library(tmp_path: Path, family: str) -> None:
 
 
 def test_repeated_layers_are_saved_once(tmp_path: Path) -> None:
-    """Layers that repeat are written once, and are one again."""
+    """Shared layers are written once and are shared again after loading."""
     backbone, model = read(write_family(tmp_path / "it", "albert"))
     (tmp_path / "saved").mkdir()
     save_model(model, tmp_path / "saved")

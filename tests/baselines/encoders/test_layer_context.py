@@ -1,4 +1,7 @@
-"""A family with rotary attention, a relative bias and parts of its own names is one layer class."""
+"""Tests that a new model family needs only one layer class.
+
+Its layer has rotary attention, a relative bias and parameters with other names than BERT's.
+"""
 
 from dataclasses import replace
 
@@ -32,8 +35,9 @@ SHAPE = bert_shape(3, 16, 4, 10, vocabulary=50, positions=32)
 REACH = 3
 
 
-class Turning(EncoderLayer):
-    """Rotary attention (Su et al., 2021) with a bias for near tokens, and a gated feed-forward."""
+class RotaryLayer(EncoderLayer):
+    """Layer with rotary attention (Su et al., 2021), a bias for near tokens and a gated
+    feed-forward block."""
 
     def __init__(self, shape: EncoderShape, index: int) -> None:
         super().__init__(shape, index)
@@ -56,8 +60,8 @@ class Turning(EncoderLayer):
 
     def attention_scores(self, hidden: Tensor, context: LayerContext) -> Tensor:
         angles = context.positions[:, None, :, None] * self.speeds  # [1 or n, 1, t, s / 2]
-        asks = turned(self._heads(self.asks(hidden)), angles)
-        offers = turned(self._heads(self.offers(hidden)), angles)
+        asks = rotate(self._heads(self.asks(hidden)), angles)
+        offers = rotate(self._heads(self.offers(hidden)), angles)
         gaps = context.positions[:, None, :] - context.positions[:, :, None]  # [1 or n, t, t]
         bias = self.near[:, gaps.clamp(-REACH, REACH) + REACH].transpose(0, 1)
         scores = asks @ offers.transpose(-1, -2) / self.size**0.5 + bias
@@ -79,23 +83,23 @@ class Turning(EncoderLayer):
         return x.unflatten(2, (self.count, self.size)).transpose(1, 2)
 
 
-class TurningModel(EncoderModel):
-    layer_class = Turning
+class RotaryModel(EncoderModel):
+    layer_class = RotaryLayer
 
 
 BOTH = ("weight", "bias")
 
 
-def turned(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_(i + s/2)) by its angle."""
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotate each pair (x_i, x_(i + s/2)) by its angle."""
     one, other = x.chunk(2, -1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat((one * cos - other * sin, other * cos + one * sin), -1)
 
 
-def make_model(seed: int = 1, shape: EncoderShape = SHAPE) -> TurningModel:
+def make_model(seed: int = 1, shape: EncoderShape = SHAPE) -> RotaryModel:
     torch.manual_seed(seed)
-    model = TurningModel(ModelConfig(shape, "mean", 2, 1.0, ("plain",) * shape.layers)).eval()
+    model = RotaryModel(ModelConfig(shape, "mean", 2, 1.0, ("plain",) * shape.layers)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
@@ -109,23 +113,23 @@ def make_batch(rows: int = 12, length: int = 9) -> Batch:
     return Batch(ids * mask, ids % 2, mask)
 
 
-def layer_input() -> tuple[Turning, Tensor]:
+def layer_input() -> tuple[RotaryLayer, Tensor]:
     layer = make_model().layers[0]
-    assert isinstance(layer, Turning)
+    assert isinstance(layer, RotaryLayer)
     return layer, torch.randn(3, 9, 16, generator=torch.Generator().manual_seed(3))
 
 
 @torch.no_grad()
 def test_layer_follows_positions_not_indices() -> None:
-    """Tokens in another order, each with its position, have the same outputs in that order."""
+    """Permuted tokens that keep their positions have the same outputs, permuted."""
     layer, hidden = layer_input()
     context = LayerContext.of(make_batch(3).mask)
-    order = torch.tensor([3, 0, 7, 1, 8, 2, 6, 5, 4])
-    shuffled = LayerContext(context.mask[:, order], context.positions[:, order])
-    expected = layer(hidden, context)[:, order]
-    torch.testing.assert_close(layer(hidden[:, order], shuffled), expected)
-    blind = shuffled._replace(positions=context.positions)
-    assert (layer(hidden[:, order], blind) - expected).abs().max() > 0.1
+    permutation = torch.tensor([3, 0, 7, 1, 8, 2, 6, 5, 4])
+    shuffled = LayerContext(context.mask[:, permutation], context.positions[:, permutation])
+    expected = layer(hidden, context)[:, permutation]
+    torch.testing.assert_close(layer(hidden[:, permutation], shuffled), expected)
+    unpermuted = shuffled._replace(positions=context.positions)
+    assert (layer(hidden[:, permutation], unpermuted) - expected).abs().max() > 0.1
 
 
 @torch.no_grad()
@@ -148,14 +152,15 @@ class Margin:
 def test_early_answers_equal_the_trace_at_each_batch_size() -> None:
     model, batch = make_model(), make_batch(24)
     logits = model(batch).logits  # [e, n, 2]
-    cut = (logits[1, :, 0] - logits[1, :, 1]).abs().quantile(0.5).item()  # between two rows
+    margins = (logits[1, :, 0] - logits[1, :, 1]).abs()
+    threshold = margins.quantile(0.5).item()  # between two examples
     for size in (24, 5, 1):
         parts = [Batch(*(tensor[at : at + size] for tensor in batch)) for at in range(0, 24, size)]
-        found = [predict_early(model, part, Margin(), cut) for part in parts]
-        exits = torch.cat([answers.exits for answers in found])
+        found = [predict_early(model, part, Margin(), threshold) for part in parts]
+        exits = torch.cat([part.exits for part in found])
         assert set(exits.tolist()) == {0, 1, 2}
         expected = logits[exits, torch.arange(24)]
-        got = torch.cat([answers.logits for answers in found])
+        got = torch.cat([part.logits for part in found])
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
@@ -163,7 +168,7 @@ def test_macs_are_those_that_torch_counts() -> None:
     model = make_model(shape=replace(SHAPE, heads=(4, 1, 3), ffn=(10, 7, 2)))
     costs = piece_costs(model)
     for layer, cost in zip(model.layers, costs.layers, strict=True):
-        assert isinstance(layer, Turning)
+        assert isinstance(layer, RotaryLayer)
         heads, neurons = layer.count, layer.up.out_features
         assert cost == Polynomial(0, 4 * 16 * 4 * heads + 3 * 16 * neurons, 2 * 4 * heads)
         assert cost.at(9) == sum(units.number * units.macs.at(9) for units in layer.prunable())
@@ -178,12 +183,12 @@ def exits_loss(model: MultiExitModel, examples: Examples) -> Tensor:
 
 
 def test_importance_sums_over_the_weights_that_the_layer_names() -> None:
-    """Plain backward passes, and loops over heads and neurons."""
+    """The reference uses plain backward passes and loops over heads and neurons."""
     model, rows = make_model(), fixed_data().train
     batches = [np.arange(0, 16), np.arange(16, 40)]
     got = taylor_importance(model, exits_loss, rows, batches, CPU)
     layer = model.layers[1]
-    assert isinstance(layer, Turning)
+    assert isinstance(layer, RotaryLayer)
     names = ("merges", "up", "gate", "down")
     weights = {name: layer.get_parameter(f"{name}.weight") for name in names}
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
@@ -212,46 +217,45 @@ def make_scores(shape: EncoderShape = SHAPE) -> Importance:
 def test_pruning_nothing_changes_no_answer() -> None:
     model, batch = make_model(), make_batch()
     same = pruned(model, SHAPE, make_scores())
-    assert isinstance(same, TurningModel)
+    assert isinstance(same, RotaryModel)
     assert torch.equal(same(batch).logits, model(batch).logits)
 
 
 @torch.no_grad()
 def test_pruned_model_equals_the_silenced_one() -> None:
-    """The large model with the losers' outputs set to zero answers as the small one."""
+    """In the reference, the output weights of the pruned units are set to 0."""
     model, batch, scores = make_model(), make_batch(), make_scores()
     shape = replace(SHAPE, heads=(2, 1, 3), ffn=(4, 10, 1))
     small = pruned(model, shape, scores)
     assert small.parameter_count() < model.parameter_count()
     for index, layer in enumerate(model.layers):
-        assert isinstance(layer, Turning)
+        assert isinstance(layer, RotaryLayer)
         for head in set(range(4)) - set(highest(scores.heads[index], shape.heads[index]).tolist()):
             layer.merges.weight[:, head * 4 : head * 4 + 4] = 0
-        lost = set(range(10)) - set(highest(scores.neurons[index], shape.ffn[index]).tolist())
-        layer.down.weight[:, list(lost)] = 0
+        pruned_neurons = set(range(10)) - set(
+            highest(scores.neurons[index], shape.ffn[index]).tolist()
+        )
+        layer.down.weight[:, list(pruned_neurons)] = 0
     torch.testing.assert_close(small(batch).logits, model(batch).logits, atol=1e-5, rtol=0)
 
 
 def test_units_compete_by_what_the_layer_says_they_cost() -> None:
-    """A neuron of three matrices costs half as much again as one of two."""
+    """A neuron of three matrices costs 1.5 times as much as one of two."""
     costs = piece_costs(make_model())
-    assert layer_macs(SHAPE, TurningModel) == sum(layer.at(128) for layer in costs.layers)
-    assert layer_macs(SHAPE, TurningModel) - layer_macs(SHAPE) == 128 * 16 * 30
+    assert layer_macs(SHAPE, RotaryModel) == sum(layer.at(128) for layer in costs.layers)
+    assert layer_macs(SHAPE, RotaryModel) - layer_macs(SHAPE) == 128 * 16 * 30
     scores = Importance((torch.zeros(4),) * 3, (torch.ones(10),) * 3)
-    least = layer_macs(replace(SHAPE, heads=(1,) * 3, ffn=(1,) * 3), TurningModel)
-    found = allocate_globally(scores, SHAPE, least + 6 * 128 * 48, TurningModel)
+    least = layer_macs(replace(SHAPE, heads=(1,) * 3, ffn=(1,) * 3), RotaryModel)
+    found = allocate_globally(scores, SHAPE, least + 6 * 128 * 48, RotaryModel)
     assert (found.heads, sum(found.ffn)) == ((1, 1, 1), 9)
 
 
 def test_attention_scores_can_be_distilled() -> None:
     teacher, copy, other = make_model(), make_model(), make_model(seed=6)
-    inside, rows = (
-        IntermediateLosses(attention=True, hidden=False, embedding=False),
-        fixed_data().train,
-    )
-    examples = Examples.of(rows, np.arange(8), CPU.device)
-    assert intermediate_loss(Pupil(copy, 16), teacher, inside, examples).item() == 0
-    loss = intermediate_loss(Pupil(other, 16), teacher, inside, examples)
+    losses = IntermediateLosses(attention=True, hidden=False, embedding=False)
+    examples = Examples.of(fixed_data().train, np.arange(8), CPU.device)
+    assert intermediate_loss(Pupil(copy, 16), teacher, losses, examples).item() == 0
+    loss = intermediate_loss(Pupil(other, 16), teacher, losses, examples)
     loss.backward()
     near = other.get_parameter("layers.0.near").grad
     assert loss.item() > 0
@@ -259,7 +263,7 @@ def test_attention_scores_can_be_distilled() -> None:
     assert near.abs().max() > 0
 
 
-@pytest.mark.parametrize("layer_class", [Layer, Turning])
+@pytest.mark.parametrize("layer_class", [Layer, RotaryLayer])
 @pytest.mark.parametrize("kind", ["heads", "ffn"])
 def test_units_own_all_that_narrows_with_them(layer_class: type[EncoderLayer], kind: str) -> None:
     wide = layer_class(SHAPE, 0)

@@ -1,4 +1,7 @@
-"""Published small models in a hub cache that the test lays out: every tensor finds its place, and a pickle holds tensors alone."""
+"""Tests of published small checkpoints, in a hub cache that the tests create.
+
+Every tensor is accounted for, and pickles may hold only tensors.
+"""
 
 import pickle
 from dataclasses import replace
@@ -20,7 +23,7 @@ from harness.models.checkpoint_files import PICKLED, WEIGHTS
 from harness.models.shapes import bert_shape
 
 HIDDEN, FFN, POSITIONS = 12, 20, 40
-"""Of the models here; layers, names and files are those of the hub."""
+"""Sizes of the models in these tests; layers, names and files are those of the hub."""
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -58,7 +61,9 @@ def with_biases(modules: Shapes, prefix: str) -> Shapes:
 
 
 def tinybert(layers: int) -> Shapes:
-    """What pytorch_model.bin of huawei-noah's general models holds: BERT, its pre-training heads, and a projection for each state."""
+    """Return the tensor shapes in pytorch_model.bin of huawei-noah's general models.
+
+    They are BERT's, those of its pre-training heads, and a projection for each hidden state."""
     heads = {
         "cls.predictions.transform.dense": (HIDDEN, HIDDEN),
         "cls.predictions.transform.LayerNorm": (HIDDEN,),
@@ -80,8 +85,10 @@ def tinybert(layers: int) -> Shapes:
 
 
 def distilbert(layers: int) -> Shapes:
-    """What distilbert-base-uncased holds: in model.safetensors, where the word embedding stands once, without the projector's weight, which
-    is the same tensor."""
+    """Return the tensor shapes in model.safetensors of distilbert-base-uncased.
+
+    The file holds the word embedding once, without the projector's weight, which is the same
+    tensor."""
     shapes = {f"distilbert.{name}": shape for name, shape in EMBEDDINGS.items()}
     for layer in range(layers):
         shapes |= with_biases(DISTILBERT_LAYER, f"distilbert.transformer.layer.{layer}.")
@@ -90,7 +97,7 @@ def distilbert(layers: int) -> Shapes:
 
 
 PROJECTOR: Shapes = {"vocab_projector.weight": (len(BERT_WORDS), HIDDEN)}
-"""What pytorch_model.bin of DistilBERT holds beside."""
+"""Tensor that pytorch_model.bin of DistilBERT holds in addition."""
 
 CHECKPOINTS = {
     "TinyBERT_General_4L_312D": tinybert(4),
@@ -99,7 +106,7 @@ CHECKPOINTS = {
 }
 
 
-def drawn(shapes: Shapes) -> dict[str, Tensor]:
+def random_tensors(shapes: Shapes) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
@@ -110,8 +117,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub"
 
 
-def laid_out(name: str, cache: Path) -> tuple[Backbone, Path]:
-    """A narrow backbone of that name, and its snapshot in the cache, still without weights."""
+def create_snapshot(name: str, cache: Path) -> tuple[Backbone, Path]:
+    """Return a narrow backbone of that name and its cached snapshot, still without weights."""
     backbone = BACKBONES[name]
     repository = backbone.source.removeprefix("hub:")
     snapshot = (
@@ -138,9 +145,9 @@ def write_weights(backbone: Backbone, snapshot: Path, tensors: dict[str, Tensor]
     ids=str,
 )
 def test_published_tensors_are_accounted_for(name: str, more: Shapes, cache: Path) -> None:
-    """Every tensor of a published checkpoint is loaded or left out on purpose."""
-    backbone, snapshot = laid_out(name, cache)
-    tensors = drawn(CHECKPOINTS[name] | more)
+    """Every tensor of a published checkpoint is loaded or deliberately left out."""
+    backbone, snapshot = create_snapshot(name, cache)
+    tensors = random_tensors(CHECKPOINTS[name] | more)
     write_weights(backbone, snapshot, tensors)
     layers = backbone.shape.layers
     config = ModelConfig(
@@ -168,20 +175,22 @@ def test_published_tensors_are_accounted_for(name: str, more: Shapes, cache: Pat
 
 
 def test_pickle_is_kept_as_safetensors(cache: Path) -> None:
-    """A pickle of tensors is kept as safetensors and stays the same backbone."""
+    """A pickle of tensors is converted to safetensors without changing the fingerprint."""
     name = "TinyBERT_General_4L_312D"
-    backbone, snapshot = laid_out(name, cache)
-    write_weights(backbone, snapshot, drawn(CHECKPOINTS[name]))
+    backbone, snapshot = create_snapshot(name, cache)
+    write_weights(backbone, snapshot, random_tensors(CHECKPOINTS[name]))
     before = backbone.fingerprint
     config = ModelConfig(backbone.shape, "mean", 2, 1.0, (None, None, None, "plain"))
     first, _ = pretrained(backbone, config)
-    (kept,) = snapshot.glob("*.safetensors")
+    (converted,) = snapshot.glob("*.safetensors")
     again = replace(backbone)
     second, _ = pretrained(again, config)
     assert again.fingerprint == before
-    (snapshot / WEIGHTS).write_bytes(b"of another hand")
+    (snapshot / WEIGHTS).write_bytes(b"written by somebody else")
     write_weights(
-        backbone, snapshot, {name: value + 1 for name, value in drawn(CHECKPOINTS[name]).items()}
+        backbone,
+        snapshot,
+        {name: value + 1 for name, value in random_tensors(CHECKPOINTS[name]).items()},
     )
     other = replace(backbone)
     third, _ = pretrained(other, config)
@@ -190,7 +199,7 @@ def test_pickle_is_kept_as_safetensors(cache: Path) -> None:
         first.state_dict()["layers.0.query.weight"], third.state_dict()["layers.0.query.weight"]
     )
     assert len(list(snapshot.glob("*.safetensors"))) == 3
-    assert kept.is_file()
+    assert converted.is_file()
     assert torch.equal(
         first.state_dict()["layers.0.query.weight"], second.state_dict()["layers.0.query.weight"]
     )
@@ -198,15 +207,15 @@ def test_pickle_is_kept_as_safetensors(cache: Path) -> None:
 
 @pytest.mark.parametrize("content", ["code", "no tensors", "half"])
 def test_unsafe_pickle_is_refused_unrun(content: str, cache: Path, tmp_path: Path) -> None:
-    """A pickle that holds anything else is refused and not run."""
-    backbone, snapshot = laid_out("TinyBERT_General_4L_312D", cache)
+    """A pickle that holds anything but tensors raises an error and is not executed."""
+    backbone, snapshot = create_snapshot("TinyBERT_General_4L_312D", cache)
     trace = tmp_path / "was-loaded"
     if content == "code":
         (snapshot / PICKLED).write_bytes(pickle.dumps({"state": TouchesAFile(trace)}, protocol=2))
     elif content == "no tensors":
         torch.save({"a": "text"}, snapshot / PICKLED)
     else:
-        torch.save(drawn({"a": (50, 50)}), snapshot / PICKLED)
+        torch.save(random_tensors({"a": (50, 50)}), snapshot / PICKLED)
         (snapshot / PICKLED).write_bytes((snapshot / PICKLED).read_bytes()[:500])
     with pytest.raises(HarnessError) as caught:
         pretrained(
@@ -218,7 +227,7 @@ def test_unsafe_pickle_is_refused_unrun(content: str, cache: Path, tmp_path: Pat
 
 
 def test_checkpoint_has_two_names() -> None:
-    """A checkpoint is found by its name and by its repository's."""
+    """A checkpoint is found by its name and by its repository's name."""
     for name in CHECKPOINTS:
         backbone = find_backbone(name)
         assert find_backbone(backbone.source.removeprefix("hub:")) is backbone

@@ -1,4 +1,7 @@
-"""Pretrained checkpoints: every tensor of the file reaches its place or is named, and a pickle is never loaded."""
+"""Tests of loading pretrained checkpoints.
+
+Every tensor of the file is loaded or named, and a pickle is never loaded.
+"""
 
 import pickle
 import re
@@ -34,9 +37,9 @@ LAYER_NAMES = {
 
 
 def _expected(loaded: int, left_out: Sequence[str], fresh: Sequence[str]) -> WeightsReport:
-    """A report of these names, those that differ in their numbers alone said once with how many they are."""
+    """Return a report of these names; names that differ only in numbers are merged and counted."""
 
-    def said(names: Sequence[str]) -> tuple[str, ...]:
+    def merged(names: Sequence[str]) -> tuple[str, ...]:
         alike = {
             name: [
                 other
@@ -51,11 +54,11 @@ def _expected(loaded: int, left_out: Sequence[str], fresh: Sequence[str]) -> Wei
         }
         return tuple(sorted(words))
 
-    return WeightsReport(loaded, said(left_out), said(fresh))
+    return WeightsReport(loaded, merged(left_out), merged(fresh))
 
 
 def _bert_names() -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Tensor of the library's encoder -> our tensor and its shape."""
+    """Map each tensor of the library's encoder to our tensor and its shape."""
     names: dict[str, tuple[str, tuple[int, ...]]] = {
         "embeddings.word_embeddings.weight": ("embedding.word.weight", (30, 16)),
         "embeddings.position_embeddings.weight": ("embedding.position.weight", (12, 16)),
@@ -112,7 +115,7 @@ def _load(
 
 
 def test_every_tensor_reaches_its_place(tmp_path: Path) -> None:
-    """Every tensor of the file reaches its place."""
+    """Every tensor of the file is loaded into its target."""
     tensors = _tensors()
     model, report = _load(tmp_path, tensors, small_config())
     state = model.state_dict()
@@ -156,14 +159,14 @@ def test_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
 def test_wrong_shape_names_both_shapes(
     tmp_path: Path, name: str, got: tuple[int, ...], wanted: list[int]
 ) -> None:
-    """A tensor of another shape is named with both shapes."""
+    """The error names a tensor of another shape with both shapes."""
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, _tensors({name: got}), small_config())
     assert_says(caught, "small", 1, name, list(got), wanted)
 
 
 def test_all_faults_share_one_line(tmp_path: Path) -> None:
-    """All that is wrong stands in one line."""
+    """One line names all problems."""
     tensors = _tensors({"stranger": (1,), "embeddings.LayerNorm.bias": (3,)})
     del tensors["encoder.layer.0.attention.self.query.bias"]
     with pytest.raises(HarnessError) as caught:
@@ -190,7 +193,7 @@ def _old_norms(name: str) -> str:
     "rename", [_with_prefix, _old_norms, lambda name: _with_prefix(_old_norms(name))]
 )
 def test_older_tensor_names_are_read(tmp_path: Path, rename: Callable[[str], str]) -> None:
-    """The names of other versions of the library are read."""
+    """Tensor names of other library versions are read."""
     tensors = _tensors(POOLER)
     model, report = _load(
         tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls")
@@ -203,7 +206,7 @@ def test_older_tensor_names_are_read(tmp_path: Path, rename: Callable[[str], str
 
 
 def test_unused_tensors_are_left_out(tmp_path: Path) -> None:
-    """Buffers and pretraining heads are left out by name."""
+    """Buffers and pre-training heads are left out and reported by name."""
     tensors = _tensors(HEADS) | {"embeddings.position_ids": torch.arange(12).view(1, 12)}
     _, report = _load(tmp_path, tensors, small_config())
     assert report.left_out == tuple(sorted([*HEADS, "embeddings.position_ids"]))
@@ -212,7 +215,7 @@ def test_unused_tensors_are_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exits", [("dense", "dense"), ("shared", "shared"), ("dense", "shared")])
 def test_pooler_starts_every_exit(tmp_path: Path, exits: tuple[Head | None, ...]) -> None:
-    """The pooler of a cls backbone becomes the pooler of every exit."""
+    """The pooler of a backbone with cls pooling initialises the pooler of every exit."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config("cls", exits))
     for head in exit_heads(model):
@@ -223,7 +226,7 @@ def test_pooler_starts_every_exit(tmp_path: Path, exits: tuple[Head | None, ...]
 
 
 def test_pooler_starts_the_only_exit(tmp_path: Path) -> None:
-    """The pooler of a cls backbone goes to the one exit that there is."""
+    """The pooler of a backbone with cls pooling initialises the only exit."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config("cls", (None, "dense")))
     assert torch.equal(model.state_dict()["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
@@ -236,7 +239,7 @@ def test_pooler_starts_the_only_exit(tmp_path: Path) -> None:
 def test_unusable_pooler_is_left_out(
     tmp_path: Path, pooling: Pooling, exits: tuple[Head | None, ...]
 ) -> None:
-    """The pooler is left out when no exit can use it."""
+    """The pooler is left out if no exit can use it."""
     tensors = _tensors(POOLER)
     model, report = _load(tmp_path, tensors, small_config(pooling, exits))
     assert report.left_out == tuple(sorted(POOLER))
@@ -245,7 +248,7 @@ def test_unusable_pooler_is_left_out(
 
 
 def test_half_a_pooler_is_refused(tmp_path: Path) -> None:
-    """Half a pooler is an error."""
+    """A pooler without its bias raises an error."""
     tensors = _tensors(POOLER)
     del tensors["pooler.dense.bias"]
     with pytest.raises(HarnessError) as caught:
@@ -254,7 +257,7 @@ def test_half_a_pooler_is_refused(tmp_path: Path) -> None:
 
 
 def test_half_precision_becomes_float32(tmp_path: Path) -> None:
-    """Half-precision weights are read into float32."""
+    """Half-precision weights are converted to float32."""
     tensors = {name: tensor.half() for name, tensor in _tensors().items()}
     model, _ = _load(tmp_path, tensors, small_config())
     value = model.state_dict()["layers.0.query.weight"]
@@ -269,7 +272,7 @@ def test_random_backbone_loads_nothing(micro: Backbone) -> None:
 
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
-    """A damaged weights file is the user's error."""
+    """A damaged weights file raises an error that names it."""
     backbone = _backbone(tmp_path, _tensors())
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -279,7 +282,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_pickle_is_never_loaded(tmp_path: Path) -> None:
-    """A pickle is never loaded, whatever its name."""
+    """A pickle is never loaded, whatever its file name."""
     trace, folder = tmp_path / "was-loaded", tmp_path / "folder"
     folder.mkdir()
     payload = pickle.dumps({"state": TouchesAFile(trace)})
@@ -305,7 +308,7 @@ def test_pickle_is_never_loaded(tmp_path: Path) -> None:
 
 
 def test_exit_heads_come_in_order() -> None:
-    """Exit heads come first to last, without the layers that have none."""
+    """Exit heads are listed first to last, skipping layers without one."""
     exits: tuple[Head | None, ...] = ("plain", None, *("dense",) * 9)
     model = EncoderModel(small_config(exits=exits, shape=bert_shape(11, 16, 2, 4, vocabulary=30)))
     assert exit_heads(model) == [model.exits[str(layer)] for layer in (0, *range(2, 11))]

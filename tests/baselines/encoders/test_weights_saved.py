@@ -1,4 +1,4 @@
-"""Our own models: saved, loaded again, and copied from one to another."""
+"""Tests of saving, loading and copying our own models."""
 
 import json
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def _scattered(config: ModelConfig) -> EncoderModel:
     ],
 )
 def test_saved_model_predicts_the_same(tmp_path: Path, config: ModelConfig) -> None:
-    """A saved model predicts the same to the last bit."""
+    """A saved and loaded model has bitwise equal logits."""
     model = _scattered(config)
     save_model(model, tmp_path)
     again = load_model(tmp_path)
@@ -69,7 +69,7 @@ def test_saved_model_predicts_the_same(tmp_path: Path, config: ModelConfig) -> N
 
 
 def test_shared_pooler_is_written_once(tmp_path: Path) -> None:
-    """A shared pooler is written once and shared again."""
+    """A shared pooler is written once and is shared again after loading."""
     save_model(_scattered(small_config(exits=("shared", "shared"))), tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
         names = file.keys()
@@ -79,7 +79,7 @@ def test_shared_pooler_is_written_once(tmp_path: Path) -> None:
 
 
 def test_only_two_files_are_written(tmp_path: Path) -> None:
-    """Only safetensors and a config are written."""
+    """Only a safetensors file and a config are written."""
     save_model(_scattered(small_config()), tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
 
@@ -130,8 +130,8 @@ def _config_text(text: bytes) -> Callable[[Path], None]:
 def _config_field(name: str, value: object) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
-        place = config["shape"] if name in config["shape"] else config
-        place[name] = value
+        section = config["shape"] if name in config["shape"] else config
+        section[name] = value
         (folder / "config.json").write_text(json.dumps(config))
 
     return damage
@@ -160,13 +160,14 @@ def _config_field(name: str, value: object) -> Callable[[Path], None]:
         _config_field("hidden", 17),
     ],
     ids=[
-        "weights cut", "tensor missing", "tensor unexpected", "tensor of another shape", "no weights", "no config", "config empty",
-        "config a list", "config not text", "classes a word", "unknown field", "too few exits", "no last exit", "unknown head",
+        "weights cut", "tensor missing", "tensor unexpected", "tensor of another shape",
+        "no weights", "no config", "config empty", "config a list", "config not text",
+        "classes a word", "unknown field", "too few exits", "no last exit", "unknown head",
         "too few widths", "too many heads", "unknown activation", "another hidden size",
     ],
 )  # fmt: skip
 def test_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    """A damaged model folder is incomplete."""
+    """A damaged model folder raises IncompleteError."""
     save_model(EncoderModel(small_config()), tmp_path)
     damage(tmp_path)
     with pytest.raises(IncompleteError) as caught:
@@ -175,7 +176,7 @@ def test_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Pa
 
 
 def test_copying_encoder_spares_exits() -> None:
-    """Copying an encoder copies the embedding and the layers, and no exit."""
+    """Copying an encoder copies the embedding and the layers, but no exit."""
     source, target = (
         _scattered(small_config(exits=(None, "dense"))),
         _scattered(small_config(exits=("plain", "plain"))),
@@ -195,7 +196,7 @@ def test_copying_encoder_spares_exits() -> None:
 
 @pytest.mark.parametrize("change", [{"ffn": (24, 23)}, {"embedding_rank": 4}, {"dropout": 0.2}])
 def test_copying_needs_equal_shapes(change: dict[str, object]) -> None:
-    """Copying between encoders of different shapes is refused."""
+    """Copying between encoders of different shapes raises an error."""
     other = EncoderModel(small_config(shape=replace(SMALL, **change)))
     with pytest.raises(ValueError, match=r"\d") as caught:
         copy_encoder(EncoderModel(small_config()), other)
