@@ -95,7 +95,7 @@ class CostEff:
     """Exits whose prediction losses enter the importance; losses of hidden states always do."""
     rounds: Literal["iterative", "one"] = "iterative"
     """Whether to prune in rounds, removing one head per layer in each (iterative), or to prune
-    everything at the end of the first round and train as long (one)."""
+    everything at the end of the first round and still train for as long (one)."""
     exits_from: Literal["assistant", "pruning", "recovery"] = "assistant"
     """Stage that introduces the exits. `assistant`: the full-width assistant has exits and teaches
     the student (the paper). `pruning`: the student gets exits when pruning starts and learns from
