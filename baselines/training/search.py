@@ -30,7 +30,7 @@ def fit_best_rate(
     search = context.at_seed(SEARCH_SEED) if len(schedules) > 1 else context
     before = parents(search)
     if len(schedules) > 1:
-        fits = [search.tried(stage(schedule), data, backbone, before) for schedule in schedules]
+        fits = [search.try_fit(stage(schedule), data, backbone, before) for schedule in schedules]
         reached = [-math.inf if fit is None else max(fit.stored.report.selection) for fit in fits]
         if max(reached) == -math.inf:
             rates = ", ".join(f"{schedule.learning_rate:g}" for schedule in schedules)

@@ -1,1 +1,1 @@
-"""What a method is, and how its stages are fitted."""
+"""Methods: their protocol, their table, their settings and the fitting of their stages."""

@@ -1,4 +1,4 @@
-"""The device, the precision and the threads that the arithmetic runs on."""
+"""Device, precision and threads of the computation."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from harness.progress import Progress
 
 
 def device_name(device: torch.device) -> str:
-    """The accelerator's name, or the processor's."""
+    """Return the name of the accelerator, or of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
@@ -25,7 +25,7 @@ def device_name(device: torch.device) -> str:
 
 @dataclass(frozen=True)
 class Compute:
-    """On what, and how, the arithmetic runs."""
+    """Device, precision, threads, progress and tracker of a run."""
 
     device: torch.device
     precision: str
@@ -36,7 +36,7 @@ class Compute:
     """Name of an accelerate tracker (tensorboard, wandb, ...)."""
 
     def autocast(self) -> torch.autocast:
-        """The precision of training, for what runs outside of the training loop."""
+        """Return the autocast context of training, for code outside the training loop."""
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"
         )
@@ -45,17 +45,17 @@ class Compute:
 def make_compute(
     device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None
 ) -> Compute:
-    """The circumstances that the command line's words stand for; None threads: all usable cores.
+    """Build a `Compute` from command-line options; `threads` None stands for all usable cores.
 
-    Raises: HarnessError for a device or a tracker that is not there.
+    Raises: HarnessError if the device or the tracker is not available.
     """
     if tracker is not None:
         _check_tracker(tracker)
-    found = resolve_device(device)
+    resolved = resolve_device(device)
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Compute(
-        found,
-        resolve_precision(precision, found),
+        resolved,
+        resolve_precision(precision, resolved),
         threads or usable or 1,
         Progress(verbosity),
         tracker,
@@ -63,7 +63,7 @@ def make_compute(
 
 
 def _check_tracker(name: str) -> None:
-    """Accelerate would leave out a tracker that it does not find without a word."""
+    """Raise for an unavailable tracker, which Accelerate would silently leave out."""
     known = [kind.value for kind in LoggerType if kind is not LoggerType.ALL]
     if name not in known:
         raise unknown("--tracker", name, known)
@@ -72,19 +72,19 @@ def _check_tracker(name: str) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """auto: the accelerator when there is one.
+    """Return the named device; `auto` is the accelerator if there is one, else the CPU.
 
-    Raises: HarnessError for a device that is not there.
+    Raises: HarnessError if the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise HarnessError("--device cuda: torch finds no CUDA device; use --device cpu or auto")
+        raise HarnessError("--device cuda: torch finds no CUDA device: use --device cpu or auto")
     return torch.device(name)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """auto: bfloat16 where the processor computes in it, float32 elsewhere."""
+    """Return the named precision; `auto` is bfloat16 on hardware that supports it, else float32."""
     if name != "auto":
         return {"fp32": "float32", "bf16": "bfloat16"}[name]
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What a method is."""
+"""The protocol of methods."""
 
 from dataclasses import Field, dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
@@ -14,47 +14,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExternalInputs:
-    """What a method learns from beside the task and the backbone."""
+    """Inputs that a method learns from besides the task and the backbone."""
 
     corpus: bool = False
-    """The sentences of --corpus."""
+    """Whether it reads the sentences of --corpus."""
     vectors: bool = False
-    """The word vectors of --glove."""
+    """Whether it reads the word vectors of --glove."""
     checkpoint: str | None = None
-    """A published student: a backbone of the table."""
+    """Name of a published student in the table of backbones."""
 
 
 class Method(Protocol):
-    """A frozen dataclass of hyper-parameters with one verb. A preset is another instance; a teacher is a nested method."""
+    """A frozen dataclass of hyper-parameters that can be fitted.
+
+    A preset is another instance; a teacher is a nested method.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Field[object]]]
-    """What `dataclasses.fields`, `replace` and `asdict` ask for."""
+    """Required by `dataclasses.fields`, `replace` and `asdict`."""
     family: ClassVar[str]
-    """What `--set FAMILY.FIELD` calls this method when it is nested in another."""
+    """Name of this method in `--set FAMILY.FIELD` when it is nested in another."""
     policy: ClassVar[str | None]
-    """The exit policy that its paper uses; None for a model with one exit."""
+    """Exit policy of its paper; None for a model with one exit."""
     tolerance: float
-    """Regression: the largest difference, in label units, that patience calls agreement."""
+    """Largest difference, in label units, that patience counts as agreement in a regression."""
 
     def revisions(self) -> dict[str, int]:
-        """Stage name -> revision of every stage that `fit` uses; a raised revision makes new runs of old ones."""
+        """Return the revision of every stage that `fit` uses, by stage name.
+
+        A raised revision gives runs new ids.
+        """
         ...
 
     def external_inputs(self) -> ExternalInputs:
-        """What `fit` reads beside the task and the backbone; it is part of what names a run."""
+        """Return what `fit` reads besides the task and the backbone; it is part of the run id."""
         ...
 
     def resolved(self, backbone: "Backbone") -> Self:
-        """The method, nested ones too, with the backbone's own values (epochs, learning rates, ...) where a field is None.
+        """Return the method with None fields set to the backbone's values (epochs, rates, ...).
 
-        So a record's settings name every hyper-parameter that was used, and a changed table makes new runs.
+        Nested methods are resolved too. A record's settings thus name every hyper-parameter that
+        was used, and a changed table of backbones gives new runs.
         """
         ...
 
     def build(self, backbone: "Backbone", task: Task) -> "MultiExitModel":
-        """A model of the final shape with random weights: what `harness flops` counts."""
+        """Return a model of the final shape with random weights, as `harness flops` counts it."""
         ...
 
     def fit(self, data: "TaskData", backbone: "Backbone", context: "FitContext") -> "Fitted":
-        """Train, or reuse what is cached."""
+        """Train the model, or reuse its cached stages."""
         ...

@@ -1,4 +1,4 @@
-"""The table of methods. It is the only place where harness names a method."""
+"""The table of methods, the only place where the harness names one."""
 
 import importlib
 from collections.abc import Mapping
@@ -11,10 +11,10 @@ from harness.models.format import ModelFormat
 
 @dataclass(frozen=True)
 class MethodEntry:
-    """A row of the table."""
+    """One row of the table of methods."""
 
     target: str
-    """module:object of the instance."""
+    """Location of the instance, as module:object."""
     about: str
     source: str
 
@@ -37,11 +37,11 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "costeff": MethodEntry(
         "costeff.pipeline:COSTEFF",
-        "slender in width by half, an exit after every layer, entropy",
+        "half the width at full depth, an exit after every layer, entropy",
         "Shen et al., EMNLP 2022",
     ),
     "costeff-2x": MethodEntry(
-        "costeff.pipeline:COSTEFF", "another name of costeff", "Shen et al., EMNLP 2022"
+        "costeff.pipeline:COSTEFF", "another name for costeff", "Shen et al., EMNLP 2022"
     ),
     "costeff-8x": MethodEntry(
         "costeff.pipeline:COSTEFF_8X",
@@ -49,7 +49,9 @@ METHODS: dict[str, MethodEntry] = {
         "Shen et al., EMNLP 2022",
     ),
     "tinybert": MethodEntry(
-        "baselines.tinybert:TINYBERT", "shallow and narrow, learns its teacher's inside", TINYBERT
+        "baselines.tinybert:TINYBERT",
+        "shallow and narrow, intermediate-layer distillation",
+        TINYBERT,
     ),
     "tinybert-6l": MethodEntry(
         "baselines.tinybert:TINYBERT_6L", "tinybert with half the layers, full width", TINYBERT
@@ -61,7 +63,7 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "tinybert-paper": MethodEntry(
         "baselines.tinybert:TINYBERT_PAPER",
-        "tinybert by the paper's schedule: days on a CPU",
+        "tinybert with the paper's schedule: takes days on a CPU",
         TINYBERT,
     ),
     "distilbert": MethodEntry(
@@ -71,31 +73,31 @@ METHODS: dict[str, MethodEntry] = {
     ),
     "distilbert-kd": MethodEntry(
         "baselines.distilbert:DISTILBERT_KD",
-        "distilbert, taught in fine-tuning too",
+        "distilbert, distilled in fine-tuning too",
         "Sanh et al., 2019",
     ),
     "checkpoint": MethodEntry(
         "baselines.checkpoint:CHECKPOINT",
-        "a classifier that is fine-tuned already: --checkpoint",
+        "a classifier that is already fine-tuned: --checkpoint",
         "its owners",
     ),
 }
 
 CHECKPOINT = "checkpoint"
-"""The method of `--checkpoint`."""
+"""Name of the method of `--checkpoint`."""
 
 MODEL_FORMAT = "baselines.encoders.weights"
 
 
 def known_methods() -> Mapping[str, MethodEntry]:
-    """Return the methods and presets that can be named."""
+    """Return the table of methods and presets by name."""
     return METHODS
 
 
 def find_method(name: str) -> MethodEntry:
-    """Return the entry of a method or preset; nothing of its code is imported.
+    """Return the entry of a method or preset without importing its code.
 
-    Raises: HarnessError for an unknown name.
+    Raises: HarnessError if the name is unknown.
     """
     if name not in METHODS:
         raise unknown("method", name, METHODS)
@@ -103,9 +105,9 @@ def find_method(name: str) -> MethodEntry:
 
 
 def load_method(name: str) -> Method:
-    """Import the method or preset of that name.
+    """Import and return the method or preset of that name.
 
-    Raises: HarnessError for an unknown name.
+    Raises: HarnessError if the name is unknown.
     """
     module, _, attribute = find_method(name).target.partition(":")
     method: Method = getattr(importlib.import_module(module), attribute)
@@ -113,24 +115,24 @@ def load_method(name: str) -> Method:
 
 
 def model_format() -> ModelFormat:
-    """The module that saves and loads models."""
+    """Return the module that saves and loads models."""
     module: ModelFormat = importlib.import_module(MODEL_FORMAT)
     return module
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What ratios are against."""
+    """The method that ratios are relative to."""
 
     name: str
     method: Method
-    """With the settings that it has in the grid; with its own defaults where the grid does not have it."""
+    """Configured as in the grid, or with its defaults if the grid does not contain it."""
 
 
 def reference_named(name: str, grid: dict[str, Method]) -> Reference | None:
-    """The reference of that name, None for none.
+    """Return the reference of that name, or None for the name `none`.
 
-    Raises: HarnessError for an unknown method.
+    Raises: HarnessError if the method is unknown.
     """
     if name == "none":
         return None

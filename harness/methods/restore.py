@@ -1,4 +1,4 @@
-"""The backbone and the fitted model of a stored run."""
+"""Find the backbone and the fitted model of a stored run."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from harness.store.stage_cache import MODEL, stage_folder
 
 
 def run_backbone(record: RunRecord, name: str) -> Backbone:
-    """The run's backbone, by its name or folder.
+    """Return the run's backbone by its name or folder.
 
-    Raises: HarnessError when it is a local folder that was not given and is not here.
+    Raises: HarnessError if it is a local folder that was not given and does not exist here.
     """
     if (
         name == record.spec.backbone
@@ -20,26 +20,28 @@ def run_backbone(record: RunRecord, name: str) -> Backbone:
         and not Path(name).is_dir()
     ):
         raise HarnessError(
-            f"run {record.run_id} is on the local folder {record.spec.backbone}: give it as --backbone FOLDER"
+            f"run {record.run_id} uses the local folder {record.spec.backbone}: "
+            "pass its path with --backbone FOLDER"
         )
     return find_backbone(name)
 
 
 def model_folder(record: RunRecord, cache: Path) -> Path:
-    """Where the run's model is.
+    """Return the folder of the run's model.
 
-    Raises: IncompleteError when it is no longer cached.
+    Raises: IncompleteError if the model is no longer cached.
     """
     folder = stage_folder(cache, record.stages[-1].report.key) / MODEL
     if not folder.is_dir():
         advice = (
-            "harness run with its options, this --cache-dir and another --results-dir fits it again"
+            "to fit it again, use harness run with its options, this --cache-dir and another "
+            "--results-dir"
         )
         raise IncompleteError(f"the model of run {record.run_id} is not in {cache}: {advice}")
     return folder
 
 
-def check_same(what: str, got: str, wanted: str, record: RunRecord) -> None:
-    """Raises: NotComparableError when they differ."""
-    if got != wanted:
-        raise NotComparableError(f"{what} {got} is not that of run {record.run_id}, {wanted}")
+def check_same(what: str, got: str, expected: str, record: RunRecord) -> None:
+    """Raise NotComparableError if a fingerprint differs from the run's."""
+    if got != expected:
+        raise NotComparableError(f"{what} is {got}, but run {record.run_id} used {expected}")

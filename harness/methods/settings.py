@@ -1,4 +1,4 @@
-"""Methods by name, and the settings that a user may change. The only place where harness names a method."""
+"""Methods by name, and the settings that a user may change with `--set`."""
 
 import json
 import math
@@ -26,7 +26,7 @@ class Setting:
     """One `--set TARGET.FIELD[.FIELD]=VALUE`."""
 
     target: str
-    """A method of the grid, the family of a nested method, or all."""
+    """Name of a method of the grid, family of a nested method, or `all`."""
     path: tuple[str, ...]
     value: str
 
@@ -37,73 +37,77 @@ class Setting:
 def parse_setting(text: str) -> Setting:
     """Read TARGET.FIELD[.FIELD]=VALUE.
 
-    Raises: HarnessError when it is not of that form.
+    Raises: HarnessError if the text does not have that form.
     """
     name, equals, value = text.partition("=")
     target, *path = name.split(".")
     if not equals or not path or not all((target, *path)):
-        raise HarnessError(f"--set {text}: wanted METHOD.FIELD=VALUE or all.FIELD=VALUE")
+        raise HarnessError(f"--set {text}: expected METHOD.FIELD=VALUE or all.FIELD=VALUE")
     return Setting(target, tuple(path), value)
 
 
 def configure(
-    names: Sequence[str], settings: Sequence[Setting], spare: Sequence[Setting] = ()
+    names: Sequence[str], settings: Sequence[Setting], defaults: Sequence[Setting] = ()
 ) -> dict[str, Method]:
-    """The methods of a grid with the settings applied, each setting checked against names and types. Of the `spare` ones, which the others
-    override, those that reach no method of this grid are checked against all methods and left out.
+    """Return the methods of a grid with the settings applied and checked against names and types.
 
-    Raises: HarnessError for an unknown method or field, a value of the wrong type, or a setting that reaches no method.
+    The settings override the `defaults`. A default that applies to no method of this grid is
+    checked against all methods and left out.
+
+    Raises: HarnessError for an unknown method or field, a value of the wrong type, or a setting
+    that applies to no method.
     """
     methods = {name: load_method(name) for name in dict.fromkeys(names)}
-    for setting in spare:
-        if _reach(methods, setting):
-            methods = _applied(methods, setting)
+    for setting in defaults:
+        if _applies_to_any(methods, setting):
+            methods = _apply_to_all(methods, setting)
         else:
             configure(list(known_methods()), [setting])
     for setting in settings:
-        changed = _applied(methods, setting)
-        if not _reach(methods, setting):
-            raise _unreached(methods, setting)
+        changed = _apply_to_all(methods, setting)
+        if not _applies_to_any(methods, setting):
+            raise _unused_setting(methods, setting)
         methods = changed
     return methods
 
 
 def changed_settings(name: str, method: Method, backbone: "Backbone") -> dict[str, object]:
-    """The settings, by their names with dots, in which a settled method differs from the one of that name on the backbone.
+    """Return the settings in which a resolved method differs from the default of that name.
 
-    Where the method of that name cannot be had on the backbone as it is, its fields that are None say nothing.
+    The keys are dotted field names. The default is resolved on the same backbone; if it cannot be,
+    its None fields are not compared.
     """
-    own = load_method(name)
+    default = load_method(name)
     try:
-        known = flat(_json_ready(own.resolved(backbone)))
+        default_values = flat(_json_ready(default.resolved(backbone)))
     except HarnessError:
-        known = {
-            field: value for field, value in flat(_json_ready(own)).items() if value is not None
+        default_values = {
+            field: value for field, value in flat(_json_ready(default)).items() if value is not None
         }
-    now = flat(_json_ready(method))
+    values = flat(_json_ready(method))
     return {
         field: value
-        for field, value in now.items()
-        if canonical({field: value}) != canonical({field: known.get(field)})
+        for field, value in values.items()
+        if canonical({field: value}) != canonical({field: default_values.get(field)})
     }
 
 
 def _json_ready(method: Method) -> dict[str, object]:
-    """The settings as a record has them once it is read: lists in the place of tuples."""
+    """Return the settings as they are read from a record, with lists instead of tuples."""
     values: dict[str, object] = json.loads(json.dumps(asdict(method)))
     return values
 
 
-def _applied(methods: dict[str, Method], setting: Setting) -> dict[str, Method]:
+def _apply_to_all(methods: dict[str, Method], setting: Setting) -> dict[str, Method]:
     return {name: _apply(method, setting, root=name) for name, method in methods.items()}
 
 
-def _reach(methods: dict[str, Method], setting: Setting) -> bool:
-    return any(_reaches(method, setting, root=name) for name, method in methods.items())
+def _applies_to_any(methods: dict[str, Method], setting: Setting) -> bool:
+    return any(_applies_to(method, setting, root=name) for name, method in methods.items())
 
 
 def _nested(method: "DataclassInstance") -> dict[str, "DataclassInstance"]:
-    """Field name -> the methods nested directly in this one."""
+    """Return the methods nested directly in this one, by field name."""
     values = {f.name: getattr(method, f.name) for f in fields(method)}
     return {
         name: value
@@ -112,29 +116,35 @@ def _nested(method: "DataclassInstance") -> dict[str, "DataclassInstance"]:
     }
 
 
-def _aims_at(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
-    """Whether the setting names this method: by its name in the grid, by its family when nested, or as one of all."""
+def _is_target(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
+    """Return whether the setting targets this method.
+
+    A method of the grid is targeted by name, a nested one by family, both by `all`.
+    """
     if setting.target == "all":
         return setting.path[0] in {f.name for f in fields(method)}
     return setting.target == (root if root is not None else getattr(method, "family", None))
 
 
-def _reaches(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
-    inner = any(_reaches(value, setting, None) for value in _nested(method).values())
-    return _aims_at(method, setting, root) or inner
+def _applies_to(method: "DataclassInstance", setting: Setting, root: str | None) -> bool:
+    inner = any(_applies_to(value, setting, None) for value in _nested(method).values())
+    return _is_target(method, setting, root) or inner
 
 
 def _apply(method: M, setting: Setting, root: str | None) -> M:
     changes = {name: _apply(value, setting, None) for name, value in _nested(method).items()}
     method = replace(method, **changes)
-    return _replace_at(method, setting.path, setting) if _aims_at(method, setting, root) else method
+    return (
+        _replace_at(method, setting.path, setting) if _is_target(method, setting, root) else method
+    )
 
 
 def _replace_at(value: M, path: tuple[str, ...], setting: Setting) -> M:
     names = [f.name for f in fields(value)] if is_dataclass(value) else []
     if not names:
         raise HarnessError(
-            f"{setting}: unknown field {path[0]!r}: {setting.path[-len(path) - 1]} has none that can be set here"
+            f"{setting}: unknown field {path[0]!r}: "
+            f"{setting.path[-len(path) - 1]} has no fields that can be set here"
         )
     if path[0] not in names:
         raise HarnessError(f"{setting}: {unknown('field', path[0], names)}")
@@ -148,7 +158,7 @@ def _replace_at(value: M, path: tuple[str, ...], setting: Setting) -> M:
         raise HarnessError(f"{setting}: {error}") from None
 
 
-def _unreached(methods: dict[str, Method], setting: Setting) -> HarnessError:
+def _unused_setting(methods: dict[str, Method], setting: Setting) -> HarnessError:
     if setting.target == "all":
         names = {f.name for method in methods.values() for f in fields(method)}
         return HarnessError(f"{setting}: {unknown('field', setting.path[0], names)}")
@@ -162,13 +172,13 @@ def _unreached(methods: dict[str, Method], setting: Setting) -> HarnessError:
     )
 
 
-_WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def _parse(kind: object, text: str, setting: Setting) -> object:
-    """The text as a value of the field's annotation.
+    """Convert the text to the type of the field's annotation.
 
-    Raises: HarnessError with both the text and the type wanted.
+    Raises: HarnessError that names the text and the expected type.
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
@@ -176,7 +186,7 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
             return None
         (inner,) = [argument for argument in arguments if argument is not type(None)]
         if is_dataclass(inner):
-            raise HarnessError(f"{setting}: this field can be set from Python alone")
+            raise HarnessError(f"{setting}: this field can be set only from Python")
         return _parse(inner, text, setting)
     if origin is Literal:
         if text not in arguments:
@@ -185,9 +195,9 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
     if origin is tuple:
         return tuple(_parse(arguments[0], part, setting) for part in text.split(","))
     if kind is bool:
-        if text.lower() not in _WORDS:
-            raise HarnessError(f"{setting}: got {text!r}, wanted true or false")
-        return _WORDS[text.lower()]
+        if text.lower() not in _BOOLEANS:
+            raise HarnessError(f"{setting}: got {text!r}, expected true or false")
+        return _BOOLEANS[text.lower()]
     if kind is str:
         return text
     if kind in (int, float):
@@ -197,11 +207,8 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
         except (ValueError, OverflowError):
             finite = False
         if not finite:
-            raise HarnessError(
-                f"{setting}: got {text!r}, wanted {'a whole number' if kind is int else 'a finite number'}"
-            )
+            expected = "an integer" if kind is int else "a finite number"
+            raise HarnessError(f"{setting}: got {text!r}, expected {expected}")
         return number
-    own = ", ".join(f.name for f in fields(kind)) if is_dataclass(kind) else ""
-    raise HarnessError(
-        f"{setting}: this field has fields of its own, which are set one by one: {own}"
-    )
+    names = ", ".join(f.name for f in fields(kind)) if is_dataclass(kind) else ""
+    raise HarnessError(f"{setting}: set the fields of {setting.path[-1]} one by one: {names}")

@@ -1,4 +1,7 @@
-"""A content-addressed cache of fitted stages: a teacher is trained once and used by many, an interruption costs one epoch."""
+"""Fit stages through a content-addressed cache.
+
+A teacher is trained once and shared, and an interruption costs one epoch.
+"""
 
 import hashlib
 import json
@@ -36,79 +39,81 @@ from harness.store.stage_cache import (
 )
 
 SEARCH_SEED = 1
-"""Hyper-parameters are searched with this seed, whatever the run's, so that all seeds of a cell use the same ones."""
+"""Seed of every hyper-parameter search, so that all seeds of a cell use the same values."""
 
 PRETRAINING_SEED = 1
-"""Stages that read the corpus have this seed, so that they run once for all tasks and seeds."""
+"""Seed of stages that read the corpus, so that they run once for all tasks and seeds."""
 
 MODELS_WRITTEN = 2 * (1 + 2 + 1) + 1
-"""Free disk space that a stage asks for, in times its backbone: after an epoch the state (the model, AdamW's two moments, the best epoch)
-stands beside the one before it, and the fitted model comes to them."""
+"""Free disk space that a stage needs, in multiples of its backbone's size.
+
+Two saved states (model, AdamW's two moments, best epoch) exist at the end of an epoch, and the
+fitted model is added to them."""
 
 SPARE_BYTES = 2**28
-"""The same for all else: positions, biases, exits, logs."""
+"""Further free space for positions, biases, exits and logs."""
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """What a stage is given to fit with."""
+    """The circumstances in which a stage is fitted."""
 
     compute: Compute
     cell: str
-    """For progress lines."""
+    """Label of the cell, for progress lines."""
     stage: str
-    """For progress lines and errors."""
+    """Name of the stage, for progress lines and errors."""
     seed: int
-    """Of this stage alone: drawn from the run's seed and the stage's key."""
+    """Seed of this stage, derived from the run's seed and the stage's key."""
     scratch: Path
-    """A folder for the state after each epoch; it goes when the stage is finished."""
+    """Folder for the state after each epoch, removed when the stage is finished."""
 
     @property
     def label(self) -> str:
-        """Cell and stage."""
+        """Return the cell and the stage, for progress lines."""
         return f"{self.cell}: {self.stage}"
 
 
 @dataclass(frozen=True)
 class FreshFit:
-    """What `Stage.fit` returns."""
+    """A model that a stage has just fitted, with its reports."""
 
     model: MultiExitModel
     training: Training
     weights: WeightsReport | None = None
-    """Of the pretrained checkpoint, where the stage loaded one."""
+    """Report of the pretrained weights, if the stage loaded any."""
 
 
 class Stage(Protocol):
-    """A frozen dataclass whose fields are the settings of one piece of training."""
+    """A frozen dataclass whose fields are the settings of one training stage."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[object]]]
-    """What `dataclasses.asdict` asks for."""
+    """Required by `dataclasses.asdict`."""
 
     @property
     def name(self) -> str:
-        """Stable name, part of the key."""
+        """Return the stage's stable name, part of its key."""
         ...
 
     @property
     def revision(self) -> int:
-        """Raised when the same settings may give other results."""
+        """Return the revision, raised when the same settings may give other results."""
         ...
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Train. The parents' models are this call's own copies."""
+        """Train and return the model. The parents are copies that the stage may change."""
         ...
 
 
 class DivergedError(IncompleteError):
-    """A training whose loss is no longer finite."""
+    """Training diverged: a loss or prediction is not finite."""
 
 
 @dataclass(frozen=True)
 class FittedStage:
-    """A stage in the cache. Its model is read when somebody asks for it."""
+    """A stage in the cache, whose model is loaded on first use."""
 
     folder: Path
     reused: bool
@@ -118,79 +123,79 @@ class FittedStage:
 
     @property
     def key(self) -> str:
-        """The stage's content address."""
+        """Return the stage's content address."""
         return self.stored.report.key
 
     @property
     def model_folder(self) -> Path:
-        """Where the model is."""
+        """Return the folder of the model."""
         return self.folder / MODEL
 
     @cached_property
     def model(self) -> MultiExitModel:
-        """The fitted model in evaluation mode, on the CPU."""
+        """Return the fitted model in evaluation mode, on the CPU."""
         return self.formats.load_model(self.model_folder)
 
     def drop_model(self) -> None:
-        """Keep the report alone, unless some run uses the model."""
+        """Delete the model but keep the report, unless some run uses the model."""
         with held(stage_lock(self.folder)):
             if not (self.folder / WANTED).exists() and self.model_folder.is_dir():
-                away = self.folder / ".dropped"
-                self.model_folder.replace(away)
-                shutil.rmtree(away, ignore_errors=True)
+                dropped = self.folder / ".dropped"
+                self.model_folder.replace(dropped)
+                shutil.rmtree(dropped, ignore_errors=True)
 
     def uses(self) -> tuple[StageUse, ...]:
-        """This stage and all before it, in the order they ran, each once."""
+        """Return this stage and its ancestors, in the order they ran, each once."""
         before = [use for parent in self.parents for use in parent.uses()]
         own = StageUse(self.stored.report, self.reused)
         return tuple({use.report.key: use for use in (*before, own)}.values())
 
     def weights(self) -> WeightsReport:
-        """The report of the pretrained weights that this stage or the first before it loaded."""
+        """Return the report of the weights that this stage or its first ancestor loaded."""
         return self.stored.weights or self.parents[0].weights()
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `Method.fit` returns."""
+    """The result of `Method.fit`."""
 
     stage: FittedStage
     """The last stage."""
     trials: tuple[Trial, ...] = ()
-    """Hyper-parameters that were searched."""
-    also: tuple[FittedStage, ...] = ()
-    """Stages that had a part in it without being the last one's ancestors: who made training rows."""
+    """Trials of the hyper-parameter searches."""
+    contributing: tuple[FittedStage, ...] = ()
+    """Contributing stages that are not ancestors of the last one: those that made training rows."""
     remarks: tuple[str, ...] = ()
-    """What could not be done as the method's settings say."""
+    """Departures from the method's settings that could not be avoided."""
 
     def uses(self) -> tuple[StageUse, ...]:
-        """All stages in the order they ran, each once."""
-        every = [use for stage in (*self.also, self.stage) for use in stage.uses()]
-        return tuple({use.report.key: use for use in every}.values())
+        """Return all stages in the order they ran, each once."""
+        uses = [use for stage in (*self.contributing, self.stage) for use in stage.uses()]
+        return tuple({use.report.key: use for use in uses}.values())
 
 
 @dataclass(frozen=True)
 class FitContext:
-    """The circumstances of a run: seed and device come from outside."""
+    """Everything that `Method.fit` is given about the run: seed, device, cache and inputs."""
 
     seed: int
     compute: Compute
     cache: Path
-    """Folder of the stages."""
+    """The cache folder."""
     formats: ModelFormat
     label: str = ""
-    """The cell, for progress lines."""
+    """Label of the cell, for progress lines."""
     corpus: Corpus = field(default_factory=Corpus)
-    """What pre-training stages read."""
+    """Corpus that pre-training stages read."""
     vectors: Path | None = None
-    """A file of word vectors for augmentation, in GloVe's format; None: the backbone's own input embeddings."""
+    """File of word vectors for augmentation, in GloVe's format; None: the backbone's embeddings."""
 
     def at_seed(self, seed: int) -> "FitContext":
-        """The same circumstances with another seed: for a search, or for a pre-training that all seeds share."""
+        """Return this context with another seed, for searches and shared pre-training."""
         return (
             self
             if seed == self.seed
-            else replace(self, seed=seed, label=f"{self.label} (at seed {seed})")
+            else replace(self, seed=seed, label=f"{self.label} (seed {seed})")
         )
 
     def fitted(
@@ -200,11 +205,13 @@ class FitContext:
         backbone: Backbone,
         parents: tuple[FittedStage, ...] = (),
     ) -> FittedStage:
-        """Fit a stage, or reuse it when one with the same key is in the cache; one process fits, others wait for it.
+        """Fit a stage, or reuse the one with the same key from the cache.
 
-        Raises: IncompleteError when the disk is too full to fit it; DivergedError when the loss is not finite.
+        One process fits; others that need the same stage wait for it.
+
+        Raises: IncompleteError if the disk is too full; DivergedError if the loss is not finite.
         """
-        return self._reached(stage, data, backbone, parents, wanted=True)
+        return self._fit_or_reuse(stage, data, backbone, parents, needs_model=True)
 
     def pretrained(
         self,
@@ -213,50 +220,53 @@ class FitContext:
         max_length: int,
         parents: tuple[FittedStage, ...] = (),
     ) -> FittedStage:
-        """Fit a stage on the corpus, whatever the run's task and seed, or reuse it.
+        """Fit or reuse a stage on the corpus, independently of the run's task and seed.
 
-        Raises: what `fitted` raises; HarnessError for a corpus that cannot be read.
+        Raises: the errors of `fitted`; HarnessError if the corpus cannot be read.
         """
         data = self.corpus.encoded(backbone.encode, max_length)
         return self.at_seed(PRETRAINING_SEED).fitted(stage, data, backbone, parents)
 
-    def tried(
+    def try_fit(
         self,
         stage: Stage,
         data: TaskData,
         backbone: Backbone,
         parents: tuple[FittedStage, ...] = (),
     ) -> FittedStage | None:
-        """Like `fitted`, for a search: of a stage in the cache the report is enough. None when the loss was not finite."""
+        """Fit or reuse a stage for a search, where a cached report without its model is enough.
+
+        Return None if the loss was not finite.
+        """
         try:
-            return self._reached(stage, data, backbone, parents, wanted=False)
+            return self._fit_or_reuse(stage, data, backbone, parents, needs_model=False)
         except DivergedError as error:
             self.compute.progress.debug(f"{self.label}: {error}")
             return None
 
-    def _reached(
+    def _fit_or_reuse(
         self,
         stage: Stage,
         data: TaskData,
         backbone: Backbone,
         parents: tuple[FittedStage, ...],
-        wanted: bool,
+        needs_model: bool,
     ) -> FittedStage:
         key = self.key(stage, data, backbone, parents)
         folder = stage_folder(self.cache, key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        waiting = partial(
+        report_waiting = partial(
             self.compute.progress.info,
-            f"{self.label}: {stage.name}: another process is fitting it; waiting",
+            f"{self.label}: {stage.name}: waiting for another process to fit it",
         )
-        with held(stage_lock(folder), waiting):
+        with held(stage_lock(folder), report_waiting):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
-            reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not wanted)
+            reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not needs_model)
             if not reused:
                 self._fit(stage, data, backbone, parents, folder)
             shutil.rmtree(stage_scratch(folder), ignore_errors=True)
-            if wanted:
+            if needs_model:
                 (folder / WANTED).touch()
         stored = from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), f"stage {key}")
         return FittedStage(folder, reused, parents, stored, self.formats)
@@ -264,7 +274,7 @@ class FitContext:
     def key(
         self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...]
     ) -> str:
-        """Hash of everything that the result of a stage depends on."""
+        """Return the hash of everything that the result of a stage depends on."""
         parts = {
             "stage": stage.name,
             "revision": stage.revision,
@@ -290,8 +300,8 @@ class FitContext:
         self._check_disk(backbone)
         scratch, unfinished = stage_scratch(folder), unfinished_stage(folder)
         shutil.rmtree(unfinished, ignore_errors=True)
-        for place in (scratch, unfinished / MODEL):
-            place.mkdir(parents=True, exist_ok=True)
+        for new_folder in (scratch, unfinished / MODEL):
+            new_folder.mkdir(parents=True, exist_ok=True)
         seed = seed_all(self.seed, folder.name)
         copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
         try:
@@ -310,11 +320,11 @@ class FitContext:
         report = StageReport(**asdict(fresh.training), name=stage.name, key=folder.name)
         self.formats.save_model(fresh.model, unfinished / MODEL)
         (unfinished / STORED).write_text(to_json(Stored(report, fresh.weights)), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # a report without its model
+        shutil.rmtree(folder, ignore_errors=True)  # may hold a report without a model
         unfinished.replace(folder)
 
     def _check_disk(self, backbone: Backbone) -> None:
-        """Raises: IncompleteError when there is less room than a stage writes."""
+        """Raise IncompleteError if the disk has less free space than a stage writes."""
         shape = backbone.shape
         layers = (4 * shape.hidden**2 + 2 * shape.hidden * max(shape.ffn)) * (
             1 if shape.shared_layers else shape.layers
@@ -325,15 +335,15 @@ class FitContext:
         free = shutil.disk_usage(self.cache).free
         if free < needed:
             raise IncompleteError(
-                f"the cache folder's disk has {free / 1e9:.1f} GB free, a stage needs {needed / 1e9:.1f} GB: "
-                "make room or give another --cache-dir"
+                f"the disk of the cache folder has {free / 1e9:.1f} GB free, a stage needs "
+                f"{needed / 1e9:.1f} GB: free some space or use another --cache-dir"
             )
 
 
 def seed_all(seed: int, key: str) -> int:
-    """Seed Python, numpy and torch from a run's seed and a stage's key; returns the seed drawn."""
-    drawn = int(hashlib.sha256(f"{seed}/{key}".encode()).hexdigest()[:8], 16)
-    random.seed(drawn)
-    np.random.seed(drawn)
-    torch.manual_seed(drawn)
-    return drawn
+    """Seed Python, numpy and torch from a run's seed and a stage's key; return the derived seed."""
+    derived = int(hashlib.sha256(f"{seed}/{key}".encode()).hexdigest()[:8], 16)
+    random.seed(derived)
+    np.random.seed(derived)
+    torch.manual_seed(derived)
+    return derived

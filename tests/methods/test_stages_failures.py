@@ -169,7 +169,7 @@ def test_diverged_stage_is_remembered(
 ) -> None:
     """A diverged stage is remembered and leaves nothing else."""
     for _ in range(2):
-        assert context.tried(Diverging(), few_rows, micro) is None
+        assert context.try_fit(Diverging(), few_rows, micro) is None
         with pytest.raises(stages.DivergedError, match="the stage's words"):
             context.fitted(Diverging(), few_rows, micro)
     assert len(Drawing.calls) == 1
@@ -188,10 +188,10 @@ def test_used_model_is_never_dropped(
 
     A search tries a stage, another run then uses its model: the end of the search must not take it
     away."""
-    tried = context.tried(Drawing(), few_rows, micro)
+    trial = context.try_fit(Drawing(), few_rows, micro)
     used = context.fitted(Drawing(), few_rows, micro)
-    assert tried is not None
-    tried.drop_model()
+    assert trial is not None
+    trial.drop_model()
     assert used.model_folder.is_dir()
 
 
@@ -199,11 +199,11 @@ def test_dropped_model_keeps_its_report(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """Of a dropped model the report stays until somebody wants the model."""
-    tried = context.tried(Drawing(), few_rows, micro)
-    assert tried is not None
-    tried.drop_model()
-    assert [path.name for path in tried.folder.iterdir()] == ["stage.json"]
-    again = context.tried(Drawing(), few_rows, micro)
+    trial = context.try_fit(Drawing(), few_rows, micro)
+    assert trial is not None
+    trial.drop_model()
+    assert [path.name for path in trial.folder.iterdir()] == ["stage.json"]
+    again = context.try_fit(Drawing(), few_rows, micro)
     assert again is not None
     assert again.reused
     assert len(Drawing.calls) == 1
