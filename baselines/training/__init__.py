@@ -1,1 +1,1 @@
-"""The one training loop, its losses and its stages."""
+"""The training loop, its losses and the fine-tuning stages."""

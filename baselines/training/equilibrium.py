@@ -10,27 +10,29 @@ from harness.models.multi_exit import MultiExitModel
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x itself; what flows back to it through this view is multiplied by the factor."""
+    """Return a view of x through which the gradient is multiplied by the factor."""
     if not x.requires_grad:
         return x
-    view = x.view_as(x)  # a hook on x itself would scale what comes from its other uses too
+    view = x.view_as(x)  # a hook on x would also scale the gradients of its other uses
     view.register_hook(lambda gradient: gradient * factor)
     return view
 
 
 @contextmanager
 def gradient_equilibrium(model: MultiExitModel) -> Iterator[None]:
-    """Within it each layer receives the mean, not the sum, of the gradients of the exits (and of the hidden-state losses) at or above it.
+    """Apply gradient equilibrium to the model within the context.
 
-    Gradient equilibrium (Li et al., ICCV 2019, section 3.2) as in COST-EFF: with l layers the gradient of layer i's output, i from 0, is
-    multiplied by 1 / (l - i); exits and losses look at that output, and on the way to the next layer it is multiplied by l - i - 1. The
-    forward pass is the same to the last bit.
+    Each layer receives the mean, not the sum, of the gradients of the exits (and of the
+    hidden-state losses) at or above it. Follows Li et al. (ICCV 2019, section 3.2) as in COST-EFF:
+    with l layers, the gradient of the output of layer i, counted from 0, is multiplied by
+    1 / (l - i). Exits and losses read that output; where it enters the next layer, its gradient is
+    multiplied by l - i - 1. The forward pass is bit-identical.
 
-    Raises: ValueError for a model whose layers repeat.
+    Raises: ValueError if layers of the model repeat.
     """
     count = len(model.layers)
     if len(set(model.layers)) < count:
-        raise ValueError("gradient equilibrium is for models whose layers do not repeat")
+        raise ValueError("gradient equilibrium needs a model whose layers do not repeat")
     handles = []
     for index, layer in enumerate(model.layers):
         if index > 0:

@@ -1,4 +1,4 @@
-"""The stage that bert, deebert and pabee are made of: exits on an encoder, trained on labels."""
+"""The stages of bert, deebert and pabee: exits on an encoder, trained on labels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from baselines.encoders.weights import copy_encoder, exit_heads, pretrained
 from baselines.training.loop import Examples, Score, selection_score, train
-from baselines.training.losses import exit_losses, weighted
+from baselines.training.losses import exit_losses, weighted_sum
 from baselines.training.recipe import Schedule
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
@@ -25,36 +25,43 @@ def model_config(
     exits: tuple[Head | None, ...],
     shape: EncoderShape | None = None,
 ) -> ModelConfig:
-    """The config of a model of the backbone's own shape, or of a student's."""
+    """Return the config of a model of the backbone's shape, or of the given one."""
     return ModelConfig(shape or backbone.shape, backbone.pooling, task.classes, task.scale, exits)
 
 
 def last_only(shape: EncoderShape, head: Head) -> tuple[Head | None, ...]:
-    """One exit, after the last layer."""
+    """Return the exits of a model whose only exit follows the last layer."""
     return (None,) * (shape.layers - 1) + (head,)
 
 
 def added_exits(layers: int, head: Head, last: Head | None) -> tuple[Head | None, ...]:
-    """New exits before a last one that stays as it is: the pooler that it shared with nobody does not become the new ones'."""
+    """Return the exits of a model with new ones before an unchanged last exit.
+
+    A last exit with a shared pooler keeps it as its own, so that the new exits do not share it.
+    """
     return (head,) * (layers - 1) + ("dense" if last == "shared" else last,)
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """Train exits and encoder together on the labels: sum of weight times loss over exits. The encoder starts at the backbone's
-    pretrained weights, or at the parent's where there is one; exits are fresh."""
+    """Train exits and encoder together on the labels, with a weighted sum of the exits' losses.
+
+    The encoder starts from the parent's weights if there is one, else from the backbone's
+    pretrained weights. The exits are fresh.
+    """
 
     name: str
     exits: tuple[Head | None, ...]
     weights: tuple[float, ...]
-    """Of each exit's loss, first exit to last; the best epoch is chosen by the mean over exits."""
+    """Weight of each exit's loss, from the first exit to the last.
+    The best epoch is chosen by the mean score over the exits with a positive weight."""
     schedule: Schedule
     revision: ClassVar[int] = 2
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Fit on train, choose the epoch on selection."""
+        """Fit on `train` and choose the epoch on `selection`."""
         model, report = with_exits(parents, self.exits, data.task, backbone)
         training = _train_exits(model, self.weights, data, self.schedule, run)
         return FreshFit(model, training, report)
@@ -66,7 +73,10 @@ def with_exits(
     task: Task,
     backbone: Backbone,
 ) -> tuple[EncoderModel, WeightsReport | None]:
-    """A model with fresh exits on the encoder of the parent, or without one on the backbone's pretrained weights, and their report."""
+    """Return a model with fresh exits and the report of its pretrained weights.
+
+    The encoder is the parent's, with None as the report, or without a parent the backbone's.
+    """
     if not parents:
         return pretrained(backbone, model_config(backbone, task, exits))
     (parent,) = parents
@@ -78,7 +88,7 @@ def with_exits(
 
 @dataclass(frozen=True)
 class AddExits:
-    """Put exits on a fine-tuned single-exit model and train them alone: encoder and last exit stay frozen."""
+    """Add exits to a fine-tuned single-exit model and train them; all else stays frozen."""
 
     name: str
     head: Head
@@ -88,9 +98,10 @@ class AddExits:
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Fit on train the sum of the new exits' losses, choose the epoch on selection by the mean over the new exits.
+        """Fit the sum of the new exits' losses on `train` and choose the epoch on `selection`.
 
-        The new exits' dense poolers start from the last exit's, as in the authors' code (`init_highway_pooler`).
+        The epoch is chosen by the mean score over the new exits. Their dense poolers start from
+        the last exit's, as in the authors' code (`init_highway_pooler`).
         """
         (parent,) = parents
         assert isinstance(parent, EncoderModel)
@@ -123,7 +134,7 @@ def _train_exits(
     trained = [index for index, weight in enumerate(weights) if weight > 0]
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-        return weighted(
+        return weighted_sum(
             exit_losses(model(examples.batch).logits, examples.labels, data.task.scale), weights
         )
 
@@ -131,7 +142,7 @@ def _train_exits(
 
 
 def selection_of(data: TaskData, run: StageRun, exits: list[int]) -> Score:
-    """The mean over these exits (from 0) of the main metric on `selection`."""
+    """Return the score of an epoch: the main metric on `selection`, averaged over these exits."""
     return lambda model: selection_score(
         model, data.selection, data.task, exits, run.compute.device
     )

@@ -1,4 +1,4 @@
-"""The only training loop."""
+"""The training loop of all methods."""
 
 import math
 import pickle
@@ -33,19 +33,19 @@ EVALUATION_BATCH = 64
 
 
 class Examples(NamedTuple):
-    """Rows of the training split, on the device."""
+    """A batch of training examples, on the device."""
 
     batch: Batch
     labels: Tensor
-    """[n] class index, or the value in label units."""
+    """[n] class indices, or values in label units."""
     ids: NDArray[np.int64]
-    """[n] `Split.ids` of the rows."""
+    """[n] ids of the examples, from `Split.ids`."""
     step: int = 0
-    """Optimiser steps before this one, over all epochs."""
+    """Number of optimiser steps before this one, over all epochs."""
 
     @classmethod
     def of(cls, rows: Split, index: NDArray[np.int64], device: torch.device, step: int = 0) -> Self:
-        """The rows at these positions."""
+        """Return the examples at these positions of the split."""
         labels = torch.from_numpy(rows.labels[index]).to(device, torch.float32)
         return cls(collate(rows.tokens, index).to(device), labels, rows.ids[index], step)
 
@@ -54,10 +54,10 @@ Loss = Callable[[MultiExitModel, Examples], Tensor]
 """The loss to minimise, a scalar."""
 
 M = TypeVar("M", bound=nn.Module)
-"""What is trained: a multi-exit model, or one with parts that only training needs."""
+"""The trained model: a multi-exit model, or one with parts that only training needs."""
 
 Score = Callable[[MultiExitModel], float]
-"""What the best epoch is chosen by, larger is better."""
+"""The score that the best epoch is chosen by; larger is better."""
 
 
 def train(
@@ -69,12 +69,16 @@ def train(
     run: StageRun,
     name: str = "train",
 ) -> Training:
-    """Minimise `loss` over the rows and leave the best epoch's weights in the model, the last one's without a score; evaluation mode, CPU.
+    """Minimise `loss` and leave the weights of the best epoch in the model.
 
-    `rows` are those of every epoch, or of each epoch its own, equally many.
-    After each epoch the whole state goes to the scratch folder, so that an interrupted stage goes on there with equal results.
-    Only parameters that require a gradient are trained. A stage that trains twice gives each training a `name`.
-    Raises: DivergedError naming the step when the loss is not finite.
+    Without a score these are the last epoch's. The model ends on the CPU in evaluation mode. Only
+    parameters that require a gradient are trained. `rows` is one split for all epochs, or a tuple
+    of equally large splits, one per epoch. After each epoch the whole state is written to the
+    scratch folder, so that an interrupted stage resumes from there with equal results. A stage
+    that trains twice gives each training a `name`.
+
+    Raises: DivergedError that names the step if the loss is not finite; IncompleteError if the
+    state cannot be written.
     """
     device, progress = run.compute.device, run.compute.progress
     accelerator = _accelerator(schedule, run)
@@ -82,13 +86,13 @@ def train(
     optimiser = _optimiser(model, schedule)
     parts = rows if isinstance(rows, tuple) else (rows,) * schedule.epochs
     steps = schedule.steps(len(parts[0]))
-    rates = torch.optim.lr_scheduler.LambdaLR(
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimiser, _factors(steps * schedule.epochs, schedule)
     )
-    state = _State(run.scratch / f"{name}.pt", model, optimiser, rates, run.compute)
-    label = f"{run.label} at rate {schedule.learning_rate:g}"
+    state = _State(run.scratch / f"{name}.pt", model, optimiser, scheduler, run.compute)
+    label = f"{run.label}, learning rate {schedule.learning_rate:g}"
     if state.epoch:
-        progress.info(f"{label}: going on after epoch {state.epoch} of {schedule.epochs}")
+        progress.info(f"{label}: resuming after epoch {state.epoch} of {schedule.epochs}")
     with (
         progress.track(label, steps * schedule.epochs, done=state.epoch * steps) as advance,
         _tracking(accelerator),
@@ -112,27 +116,28 @@ def train(
                 losses.append(_finite(total, run, epoch, len(losses) + 1, schedule))
                 nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
                 optimiser.step()
-                rates.step()
+                scheduler.step()
                 optimiser.zero_grad()
                 advance(f"epoch {epoch + 1}/{schedule.epochs} loss {total:.3f}")
-            reached = None
+            selection = None
             if score is not None:
                 with accelerator.autocast():
-                    reached = score(model)
-            state.finish_epoch(float(np.mean(losses)), reached, time.perf_counter() - started)
-            told = {"loss": state.losses[-1]} | ({} if reached is None else {"selection": reached})
-            accelerator.log(told, step=epoch + 1)
+                    selection = score(model)
+            state.finish_epoch(float(np.mean(losses)), selection, time.perf_counter() - started)
+            logged = {"loss": state.losses[-1]}
+            logged |= {} if selection is None else {"selection": selection}
+            accelerator.log(logged, step=epoch + 1)
             progress.debug(
                 f"{label}: epoch {epoch + 1}: "
-                + ", ".join(f"{what} {value:.4f}" for what, value in told.items())
+                + ", ".join(f"{name} {value:.4f}" for name, value in logged.items())
             )
     model.load_state_dict(state.best)
     model.to("cpu").eval()
-    return state.told(len(np.unique(np.concatenate([part.ids for part in parts]))), steps)
+    return state.report(len(np.unique(np.concatenate([part.ids for part in parts]))), steps)
 
 
-class _Kept(TypedDict):
-    """The file of a training's state."""
+class _SavedState(TypedDict):
+    """Content of the file that holds a training's state."""
 
     model: dict[str, Tensor]
     optimiser: dict[str, object]
@@ -146,7 +151,7 @@ class _Kept(TypedDict):
 
 
 class _State:
-    """Everything that the next epoch depends on, kept after each epoch in one file."""
+    """Everything that the next epoch depends on, written to one file after each epoch."""
 
     def __init__(
         self,
@@ -162,19 +167,21 @@ class _State:
         self.selection: list[float] = []
         self.seconds = 0.0
         self.best: dict[str, Tensor] = {}
-        kept = _read_state(path)
-        if kept is not None:
-            self._restore(kept)
+        saved = _read_state(path)
+        if saved is not None:
+            self._restore(saved)
         elif path.is_file():
-            compute.progress.info(f"{path} is damaged or of another version: training begins again")
+            compute.progress.info(
+                f"{path} is damaged or from another version: training starts again"
+            )
 
     @property
     def epoch(self) -> int:
-        """Epochs finished."""
+        """Return the number of finished epochs."""
         return len(self.losses)
 
-    def told(self, rows: int, steps: int) -> Training:
-        """The report of a training of so many rows and steps an epoch."""
+    def report(self, rows: int, steps: int) -> Training:
+        """Return the report of a training with this many rows and steps per epoch."""
         best = self.selection.index(max(self.selection)) + 1 if self.selection else self.epoch
         return Training(
             rows,
@@ -185,19 +192,21 @@ class _State:
             best,
         )
 
-    def finish_epoch(self, loss: float, reached: float | None, seconds: float) -> None:
-        """Note an epoch, keep its weights when it is the best, or when there is no score to tell, and write the state."""
-        if reached is None or not self.selection or reached > max(self.selection):
+    def finish_epoch(self, loss: float, selection: float | None, seconds: float) -> None:
+        """Record an epoch and write the state.
+
+        The epoch's weights are saved as the best if its score is, or if there is no score.
+        """
+        if selection is None or not self.selection or selection > max(self.selection):
             tensors = self.model.state_dict(keep_vars=True)
-            copies = {
-                tensor: tensor.detach().cpu().clone() for tensor in set(tensors.values())
-            }  # of shared ones a single copy
+            # a tensor that several names share is copied once
+            copies = {tensor: tensor.detach().cpu().clone() for tensor in set(tensors.values())}
             self.best = {name: copies[tensor] for name, tensor in tensors.items()}
         self.losses.append(loss)
-        if reached is not None:
-            self.selection.append(reached)
+        if selection is not None:
+            self.selection.append(selection)
         self.seconds += seconds
-        kept: _Kept = {
+        saved: _SavedState = {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -209,34 +218,35 @@ class _State:
             "best": self.best,
         }
         try:
-            with whole(self.path) as beside:
-                torch.save(kept, beside)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # torch's writer turns a full disk into a RuntimeError
+            with whole(self.path) as temporary:
+                torch.save(saved, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise IncompleteError(
                 f"cannot write the state after epoch {self.epoch}: {error}; is the disk full?"
             ) from None
 
-    def _restore(self, kept: _Kept) -> None:
-        self.model.load_state_dict(kept["model"])
-        self.optimiser.load_state_dict(kept["optimiser"])
-        self.schedule.load_state_dict(kept["schedule"])
-        torch.set_rng_state(kept["random"])
-        if self.cuda is not None and kept["cuda"] is not None:
-            torch.cuda.set_rng_state(kept["cuda"], self.cuda)
-        self.losses, self.selection = kept["losses"], kept["selection"]
-        self.seconds, self.best = kept["seconds"], kept["best"]
+    def _restore(self, saved: _SavedState) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.schedule.load_state_dict(saved["schedule"])
+        torch.set_rng_state(saved["random"])
+        if self.cuda is not None and saved["cuda"] is not None:
+            torch.cuda.set_rng_state(saved["cuda"], self.cuda)
+        self.losses, self.selection = saved["losses"], saved["selection"]
+        self.seconds, self.best = saved["seconds"], saved["best"]
 
 
-def _read_state(path: Path) -> _Kept | None:
-    """The state kept in a file; None when there is none or it cannot be read."""
+def _read_state(path: Path) -> _SavedState | None:
+    """Return the state saved in a file, or None if it is missing or cannot be read."""
     try:
-        kept: _Kept = torch.load(path, map_location="cpu", weights_only=True)
+        saved: _SavedState = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError):
         return None
-    return kept if isinstance(kept, dict) and set(kept) == set(_Kept.__annotations__) else None
+    return (
+        saved
+        if isinstance(saved, dict) and set(saved) == set(_SavedState.__annotations__)
+        else None
+    )
 
 
 def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
@@ -253,7 +263,7 @@ def _accelerator(schedule: Schedule, run: StageRun) -> Accelerator:
 
 @contextmanager
 def _tracking(accelerator: Accelerator) -> Iterator[None]:
-    """Trackers are closed however the training ends."""
+    """Close the trackers however the training ends."""
     try:
         yield
     finally:
@@ -261,7 +271,7 @@ def _tracking(accelerator: Accelerator) -> Iterator[None]:
 
 
 def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
-    """Fused AdamW over what requires a gradient; weight decay on matrices only."""
+    """Return fused AdamW over the trained parameters, with weight decay on matrices only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices = [parameter for parameter in trained if parameter.ndim > 1]
     vectors = [parameter for parameter in trained if parameter.ndim <= 1]
@@ -273,18 +283,22 @@ def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
 
 
 def _factors(steps: int, schedule: Schedule) -> Callable[[int], float]:
-    """The learning rate's factor at each step: up from 0 over the warm-up, then down to 0 where it decays, both linearly."""
-    rising = max(round(steps * schedule.warmup), 1)
+    """Return the factor of the learning rate at each step.
+
+    It rises linearly from 0 over the warm-up, then stays or decays linearly to 0.
+    """
+    warmup_steps = max(round(steps * schedule.warmup), 1)
     return lambda step: min(
-        (step + 1) / rising, (steps - step) / max(steps - rising, 1) if schedule.decay else 1.0
+        (step + 1) / warmup_steps,
+        (steps - step) / max(steps - warmup_steps, 1) if schedule.decay else 1.0,
     )
 
 
 def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Schedule) -> float:
     if not math.isfinite(loss):
         raise DivergedError(
-            f"{run.stage}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning rate {schedule.learning_rate:g}: "
-            "try a smaller one (--set all.learning_rates=...)"
+            f"{run.stage}: the loss is {loss} at epoch {epoch + 1}, batch {number} with learning "
+            f"rate {schedule.learning_rate:g}: try a smaller one (--set all.learning_rates=...)"
         )
     return loss
 
@@ -293,10 +307,12 @@ def _finite(loss: float, run: StageRun, epoch: int, number: int, schedule: Sched
 def selection_score(
     model: MultiExitModel, rows: Split, task: Task, exits: list[int], device: torch.device
 ) -> float:
-    """Mean over these exits (indices from 0) of the task's main metric on the rows.
+    """Return the task's main metric on the rows, averaged over these exits (indices from 0).
 
-    Raises: DivergedError when an answer is not finite.
-    The precision is the caller's, in training that of the training: two epochs that differ in rounding alone may change places.
+    The caller sets the precision. During training it is the training's, so rounding may decide
+    between two epochs with nearly equal scores.
+
+    Raises: DivergedError if a logit is not finite.
     """
     model.eval()
     batches = sorted_batches(rows.tokens.lengths, EVALUATION_BATCH)
@@ -308,6 +324,7 @@ def selection_score(
     labels = rows.labels[np.concatenate(batches)]
     if not np.isfinite(logits).all():
         raise DivergedError(
-            "the answers on selection are not finite: try a smaller learning rate (--set all.learning_rates=...)"
+            "the logits on selection are not finite: "
+            "try a smaller learning rate (--set all.learning_rates=...)"
         )
     return float(METRICS[task.metrics[0]](predictions(logits).astype(np.float64), labels).mean())

@@ -1,4 +1,4 @@
-"""Losses of exits, and of a student against its teacher (soft labels, hidden states, attention, masked words)."""
+"""Losses of exits, and of a student against its teacher."""
 
 from collections.abc import Sequence
 
@@ -8,31 +8,36 @@ from torch.nn import functional
 
 
 def exit_losses(logits: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """The loss of each exit [e]: logits [e, n, c] against labels [n] (class index, or the value in label units).
+    """Return the loss of each exit [e] from its logits [e, n, c] and the labels [n].
 
-    Cross-entropy; for a regression (c = 1) the mean squared error of answers and labels divided by `scale`, so that both lie in [0, 1].
+    Labels are class indices, or values in label units. The loss is the cross-entropy, or for a
+    regression (c = 1) the mean squared error of predictions and labels, both divided by `scale` so
+    that they lie in [0, 1].
     """
     logits = logits.float()
     if logits.shape[-1] == 1:
         return ((logits[..., 0] - labels) / scale).square().mean(-1)
-    exits, rows = logits.shape[:2]
-    each = functional.cross_entropy(
+    exits, examples = logits.shape[:2]
+    losses = functional.cross_entropy(
         logits.flatten(0, 1), labels.long().repeat(exits), reduction="none"
     )
-    return each.view(exits, rows).mean(-1)
+    return losses.view(exits, examples).mean(-1)
 
 
-def weighted(losses: Tensor, weights: Sequence[float]) -> Tensor:
-    """Sum of losses [e] times weights [e]."""
+def weighted_sum(losses: Tensor, weights: Sequence[float]) -> Tensor:
+    """Return the sum of losses [e] times weights [e]."""
     return torch.dot(losses, torch.tensor(weights, dtype=losses.dtype, device=losses.device))
 
 
 def soft_losses(logits: Tensor, targets: Tensor, scale: float, temperature: float = 1.0) -> Tensor:
-    """The distillation loss of each exit [e]: logits [e, n, c] against a teacher's logits [e, n, c] or [n, c], which get no gradient.
+    """Return the distillation loss of each exit [e] from its logits [e, n, c] and a teacher's.
 
-    Soft-label cross-entropy -sum over classes of softmax(target) log softmax(logit) (Hinton et al., 2015; COST-EFF, section 3.2), both at
-    a temperature T and the loss times T^2, so that its gradient stays as large; up to a constant the divergence that DistilBERT's code
-    has. For a regression (c = 1) the mean squared error of both divided by `scale`, as in `exit_losses`.
+    The teacher's logits [e, n, c] or [n, c] get no gradient. The loss is the soft-label
+    cross-entropy: minus the sum over classes of softmax(target) log softmax(logit) (Hinton et al.,
+    2015; COST-EFF, section 3.2). Both logits are divided by the temperature T and the loss is
+    multiplied by T^2, which preserves the magnitude of its gradient. It equals the KL divergence of
+    DistilBERT's code up to a constant. For a regression (c = 1) it is the mean squared error of
+    both, divided by `scale` as in `exit_losses`.
     """
     logits, targets = logits.float(), targets.detach().float()
     if logits.shape[-1] == 1:
@@ -42,43 +47,44 @@ def soft_losses(logits: Tensor, targets: Tensor, scale: float, temperature: floa
 
 
 def hidden_loss(hiddens: Sequence[Tensor], targets: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Squared difference of hidden states [n, t, d] of a student and a teacher, summed over the states that are compared.
+    """Return the squared error between hidden states [n, t, d] of a student and a teacher.
 
-    Mean over hidden dimensions and over the real tokens (mask [n, t]) of a row, then over rows: COST-EFF compares the embedding's output
-    and every layer's. Only where both have the same width; the teacher gets no gradient.
+    It is averaged over hidden dimensions and the real tokens (mask [n, t]) of an example, then over
+    examples, and summed over the compared states. COST-EFF compares the outputs of the embedding
+    and of every layer. Both models have the same width; the teacher gets no gradient.
     """
-    weights = mask / mask.sum(-1, keepdim=True)  # [n, t], a row sums to 1
+    weights = mask / mask.sum(-1, keepdim=True)  # [n, t], each example sums to 1
     parts = [
-        ((one.float() - other.detach().float()).square().mean(-1) * weights).sum(-1).mean()
-        for one, other in zip(hiddens, targets, strict=True)
+        ((student.float() - teacher.detach().float()).square().mean(-1) * weights).sum(-1).mean()
+        for student, teacher in zip(hiddens, targets, strict=True)
     ]
     return torch.stack(parts).sum()
 
 
 def attention_loss(scores: Sequence[Tensor], targets: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Squared difference of attention scores before the soft-max [n, h, t, t] of a student and a teacher with as many heads, summed over
-    the layers that are compared (TinyBERT, section 3.1, equation 7).
+    """Return the squared error between attention scores of a student and a teacher.
 
-    Mean over heads and over the pairs of real tokens (mask [n, t]) of a row, then over rows. Differs from the authors' code, whose mean
-    counts padded pairs as 0. The teacher gets no gradient.
+    TinyBERT, section 3.1, equation 7: scores [n, h, t, t] before the softmax, of models with
+    equally many heads. The error is averaged over heads and the pairs of real tokens (mask [n, t])
+    of an example, then over examples, and summed over the compared layers. Differs from the
+    authors' code, whose mean counts padded pairs as 0. The teacher gets no gradient.
     """
     pairs = (mask[:, :, None] & mask[:, None, :]).unsqueeze(1)  # [n, 1, t, t]
-    weights = pairs / pairs.sum((2, 3), keepdim=True)  # a row sums to 1
+    weights = pairs / pairs.sum((2, 3), keepdim=True)  # each example sums to 1
     parts = [
-        ((one.float() - other.detach().float()).masked_fill(~pairs, 0.0).square() * weights)
+        ((student.float() - teacher.detach().float()).masked_fill(~pairs, 0.0).square() * weights)
         .sum((2, 3))
         .mean()
-        for one, other in zip(scores, targets, strict=True)
+        for student, teacher in zip(scores, targets, strict=True)
     ]
     return torch.stack(parts).sum()
 
 
 def cosine_loss(hidden: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """1 - cosine of hidden states [n, t, d] of a student and a teacher, mean over the real tokens (mask [n, t]) of all rows (DistilBERT,
-    section 2). The teacher gets no gradient."""
-    return (
-        1
-        - functional.cosine_similarity(
-            hidden[mask].float(), target.detach()[mask].float(), dim=-1
-        ).mean()
-    )
+    """Return 1 - cosine similarity of hidden states [n, t, d] of a student and a teacher.
+
+    It is averaged over the real tokens (mask [n, t]) of all examples (DistilBERT, section 2). The
+    teacher gets no gradient.
+    """
+    student, teacher = hidden[mask].float(), target.detach()[mask].float()
+    return 1 - functional.cosine_similarity(student, teacher, dim=-1).mean()

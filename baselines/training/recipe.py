@@ -1,4 +1,4 @@
-"""The settings that all methods of fine-tuning share."""
+"""The fine-tuning settings that all methods share."""
 
 import math
 from dataclasses import dataclass, replace
@@ -11,60 +11,64 @@ from harness.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters of fine-tuning, common to the methods (Devlin et al., NAACL 2019, appendix A.3, and the authors' codes)."""
+    """Hyper-parameters of fine-tuning (Devlin et al., NAACL 2019, appendix A.3; authors' codes)."""
 
     epochs: int | None = None
-    """Passes over the training rows, the best on `selection` is kept; None: the backbone's own number."""
+    """Number of epochs, of which the best on `selection` is kept; None: the backbone's number."""
     batch_size: int | None = None
-    """Rows per optimiser step; None: the backbone's own number."""
+    """Examples per optimiser step; None: the backbone's number."""
     learning_rates: tuple[float, ...] | None = None
-    """Tried on `selection` with one fixed seed, the best used by all seeds; None: the backbone's own list."""
+    """Learning rates to try on `selection` with one fixed seed; None: the backbone's list.
+    The best one is used by all seeds."""
     warmup: float = 0.1
-    """Share of the steps over which the learning rate rises from 0, before it falls to 0, both linearly."""
+    """Fraction of the steps over which the learning rate rises linearly from 0,
+    before it decays linearly to 0."""
     weight_decay: float = 0.01
-    """AdamW's, not on biases and norms."""
+    """Weight decay of AdamW, not applied to biases and norms."""
     clip: float = 1.0
-    """Largest norm of the gradient."""
+    """Largest norm of the gradient; larger ones are clipped."""
     tolerance: float = 0.1
-    """Regression: patience calls answers that differ by less, in label units, agreement. 0.1 is our choice, on STS-B's 0 to 5 (the
-    default of PABEE's authors' code is 0, and no script of theirs sets one); a method with one exit does not use it."""
+    """Difference in label units below which predictions agree for patience in a regression.
+    0.1 is our choice on STS-B's scale of 0 to 5. In the code of PABEE's authors the default is 0,
+    and none of their scripts sets another. A method with one exit does not use it."""
     policy: ClassVar[str | None] = None
-    """The exit policy that the method's paper uses; None for one exit."""
+    """Exit policy of the method's paper; None for a model with one exit."""
     accumulation: int = 1
-    """Forward passes that a batch is cut into, for a small memory; the gradient is that of the whole batch."""
+    """Number of forward passes per batch, to save memory; the gradient is the whole batch's."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for a value outside its range."""
+        """Raise ValueError for a value outside its range."""
         for name, number in {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "accumulation": self.accumulation,
         }.items():
             if number is not None and number < 1:
-                raise ValueError(f"{name} {number}: wanted 1 or more")
+                raise ValueError(f"{name} {number}: expected 1 or more")
         if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup {self.warmup}: wanted a share from 0 to below 1")
+            raise ValueError(f"warmup {self.warmup}: expected a fraction from 0 to below 1")
         if self.weight_decay < 0:
-            raise ValueError(f"weight_decay {self.weight_decay}: wanted 0 or more")
+            raise ValueError(f"weight_decay {self.weight_decay}: expected 0 or more")
         if min(self.clip, self.tolerance) <= 0:
             raise ValueError(
-                f"clip {self.clip}, tolerance {self.tolerance}: wanted positive numbers"
+                f"clip {self.clip}, tolerance {self.tolerance}: expected positive numbers"
             )
         if any(rate <= 0 for rate in self.learning_rates or ()):
-            raise ValueError(f"learning_rates {self.learning_rates}: wanted positive numbers")
+            raise ValueError(f"learning_rates {self.learning_rates}: expected positive numbers")
 
     def external_inputs(self) -> ExternalInputs:
-        """Nothing: fine-tuning knows the task's rows alone."""
+        """Return no inputs: fine-tuning learns from the task's examples only."""
         return ExternalInputs()
 
     def resolved(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None.
+        """Return the recipe with None fields set to the backbone's values.
 
-        Raises: HarnessError when the method needs exits before the last and the backbone has a single layer.
+        Raises: HarnessError if the method needs several exits but the backbone has one layer.
         """
         if self.policy is not None and backbone.shape.layers < 2:
             raise HarnessError(
-                f"{type(self).__name__} needs exits before the last one: backbone {backbone.name} has a single layer"
+                f"{type(self).__name__} needs exits before the last layer, "
+                f"but backbone {backbone.name} has only one layer"
             )
         return replace(
             self,
@@ -74,26 +78,26 @@ class Recipe:
         )
 
     def schedules(self, backbone: Backbone) -> tuple["Schedule", ...]:
-        """One schedule for each learning rate to try."""
-        ready = self.resolved(backbone)
-        assert ready.epochs and ready.batch_size and ready.learning_rates
+        """Return one schedule for each learning rate to try."""
+        resolved = self.resolved(backbone)
+        assert resolved.epochs and resolved.batch_size and resolved.learning_rates
         return tuple(
             Schedule(
-                epochs=ready.epochs,
-                batch_size=ready.batch_size,
+                epochs=resolved.epochs,
+                batch_size=resolved.batch_size,
                 learning_rate=rate,
-                warmup=ready.warmup,
-                weight_decay=ready.weight_decay,
-                clip=ready.clip,
-                accumulation=ready.accumulation,
+                warmup=resolved.warmup,
+                weight_decay=resolved.weight_decay,
+                clip=resolved.clip,
+                accumulation=resolved.accumulation,
             )
-            for rate in dict.fromkeys(ready.learning_rates)
+            for rate in dict.fromkeys(resolved.learning_rates)
         )
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recipe with everything settled: what one training follows, and part of its stage's key."""
+    """Settings of one training, with no value left open; part of its stage's key."""
 
     epochs: int
     batch_size: int
@@ -103,8 +107,8 @@ class Schedule:
     clip: float
     accumulation: int
     decay: bool = True
-    """Whether the learning rate falls to 0 after the warm-up; False: it stays."""
+    """Whether the learning rate decays to 0 after the warm-up or stays constant."""
 
     def steps(self, rows: int) -> int:
-        """Optimiser steps of one epoch."""
+        """Return the number of optimiser steps in one epoch."""
         return math.ceil(rows / self.batch_size)

@@ -1,4 +1,4 @@
-"""The search for a learning rate on `selection`."""
+"""Search for the best learning rate on `selection`."""
 
 import math
 from collections.abc import Callable
@@ -20,37 +20,41 @@ def fit_best_rate(
     context: FitContext,
     parents: Callable[[FitContext], tuple[FittedStage, ...]] = lambda context: (),
 ) -> tuple[FittedStage, tuple[Trial, ...]]:
-    """Fit the stage with the schedule whose best epoch scores highest on `selection`, tried with one fixed seed.
+    """Fit the stage with the schedule whose best epoch scores highest on `selection`.
 
-    `parents` gives the stages before it under given circumstances, so that the search stands on parents of its own seed. Dev is never
-    looked at. With one schedule nothing is tried. Of the others only the reports are kept.
-    Raises: IncompleteError when no schedule gives a finite loss.
+    The schedules are tried with one fixed seed. `parents` returns the stage's parents in a given
+    context, so that the search uses parents of its own seed. The dev split is never used. A single
+    schedule is not tried. Of the rejected schedules only the reports are kept.
+
+    Raises: IncompleteError if no schedule gives a finite loss.
     """
-    chosen, trials, fresh = schedules[0], tuple[Trial, ...](), set[str]()
+    chosen, trials, newly_fitted = schedules[0], tuple[Trial, ...](), set[str]()
     search = context.at_seed(SEARCH_SEED) if len(schedules) > 1 else context
-    before = parents(search)
+    search_parents = parents(search)
     if len(schedules) > 1:
-        fits = [search.try_fit(stage(schedule), data, backbone, before) for schedule in schedules]
-        reached = [-math.inf if fit is None else max(fit.stored.report.selection) for fit in fits]
-        if max(reached) == -math.inf:
+        fits = [
+            search.try_fit(stage(schedule), data, backbone, search_parents)
+            for schedule in schedules
+        ]
+        scores = [-math.inf if fit is None else max(fit.stored.report.selection) for fit in fits]
+        if max(scores) == -math.inf:
             rates = ", ".join(f"{schedule.learning_rate:g}" for schedule in schedules)
             raise IncompleteError(
-                f"{stage(chosen).name}: the loss is not finite with any learning rate of {rates}"
+                f"{stage(chosen).name}: none of the learning rates {rates} gives a finite loss"
             )
-        best = reached.index(max(reached))
+        best = scores.index(max(scores))
         chosen = schedules[best]
         trials = tuple(
             _trial(stage(chosen).name, *tried, tried[0] == chosen)
             for tried in zip(schedules, fits, strict=True)
         )
-        fresh = {fit.key for fit in fits if fit is not None and not fit.reused}
+        newly_fitted = {fit.key for fit in fits if fit is not None and not fit.reused}
         for fit in fits[:best] + fits[best + 1 :]:
             if fit is not None:
                 fit.drop_model()
-    fitted = context.fitted(
-        stage(chosen), data, backbone, before if search is context else parents(context)
-    )
-    return replace(fitted, reused=fitted.reused and fitted.key not in fresh), trials
+    own_parents = search_parents if search is context else parents(context)
+    fitted = context.fitted(stage(chosen), data, backbone, own_parents)
+    return replace(fitted, reused=fitted.reused and fitted.key not in newly_fitted), trials
 
 
 def _trial(stage: str, schedule: Schedule, fit: FittedStage | None, chosen: bool) -> Trial:

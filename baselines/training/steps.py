@@ -1,5 +1,6 @@
-"""Training for a bounded number of steps, however many rows there are."""
+"""Training for a bounded number of steps, whatever the size of the training split."""
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,32 +10,34 @@ from baselines.training.recipe import Schedule
 from harness.data.dataset import Split
 
 PARTS = 10
-"""At most so many times is a bounded training scored, and its state kept."""
+"""Largest number of epochs of a bounded training; after each it is scored and its state saved."""
 
 SEED = 1
-"""Of the rows that are drawn: the same for every learning rate and seed, so that these are compared on equal rows."""
+"""Seed of the order of rows, the same for all learning rates and seeds so that they compare."""
 
 
 class Bounded(NamedTuple):
-    """What such a training learns from."""
+    """Rows and schedule of a training with a bounded number of steps."""
 
     parts: tuple[Split, ...]
     """The rows of each epoch."""
     rows: Split
-    """All of them, each once."""
+    """All rows that are used, each once."""
     schedule: Schedule
 
 
 def bounded(rows: Split, schedule: Schedule, steps: int | None) -> Bounded:
-    """Exactly so many optimiser steps through the rows in one random order after another, in up to `PARTS` equal epochs; None: the
-    schedule's own epochs of all rows."""
+    """Return the rows and the schedule of a training of exactly this many optimiser steps.
+
+    The rows are used in one random permutation after another, in up to `PARTS` equal epochs.
+    Without `steps`, every epoch of the schedule uses all rows.
+    """
     if steps is None:
         return Bounded((rows,) * schedule.epochs, rows, schedule)
     taken = steps * schedule.batch_size
     random = np.random.default_rng([SEED, len(rows)])
-    order = np.concatenate([random.permutation(len(rows)) for _ in range(-(-taken // len(rows)))])[
-        :taken
-    ]
+    passes = math.ceil(taken / len(rows))
+    order = np.concatenate([random.permutation(len(rows)) for _ in range(passes)])[:taken]
     count = max(part for part in range(1, PARTS + 1) if steps % part == 0)
     parts = tuple(rows.rows(part) for part in np.split(order, count))
     return Bounded(parts, rows.rows(np.unique(order)), replace(schedule, epochs=count))

@@ -1,1 +1,1 @@
-"""Cells and grids: from what is asked for to records."""
+"""Run cells and grids, from their specs to their records."""

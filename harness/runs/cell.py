@@ -1,4 +1,4 @@
-"""One cell from its spec to its record, as a straight line."""
+"""Run one cell, from its spec to its record."""
 
 import hashlib
 import importlib.metadata
@@ -52,43 +52,43 @@ from harness.store.encoded_rows import RowsKey, keep_rows
 from harness.store.results import ResultsStore
 
 EVALUATION_REVISION = 1
-"""Raised when tracing, counting or timing may give other results: then every run is a new one."""
+"""Raised when tracing, counting or timing may give other results; it gives every run a new id."""
 
 LIBRARIES = ("torch", "accelerate", "fvcore", "numpy", "tokenizers", "transformers")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How a grid is run; nothing here names a cell."""
+    """Settings of a whole grid, common to all its cells."""
 
     data_dir: Path | None
     results_dir: Path
     cache_dir: Path
     compute: Compute
     batch_size: int
-    """Rows per batch when tracing, and of the second latency figure."""
+    """Examples per batch when tracing, and the second batch size that latency is measured at."""
     latency_s: float
-    """Seconds spent on timing at one batch size; 0: latency is not measured."""
+    """Seconds of timing per batch size; 0: latency is not measured."""
     reference: Reference | None
-    """What latency is measured against."""
+    """Method that latency is compared with."""
     corpus: Corpus = field(default_factory=Corpus)
-    """What methods that pre-train read."""
+    """Corpus for methods that pre-train."""
     vectors: Path | None = None
     """Word vectors for augmentation."""
 
 
-class RowsOf(NamedTuple):
-    """What the rows of a cell depend on; cells that agree in it share them."""
+class DataKey(NamedTuple):
+    """Everything that the data of a cell depend on; cells with equal keys share them."""
 
     task: str
     backbone: str
-    """Its source: a checkpoint's folder may have another backbone's name."""
+    """Source of the backbone, as a checkpoint's folder may have another backbone's name."""
     train_rows: int | None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run that is asked for."""
+    """One run of a grid, defined by its spec."""
 
     spec: RunSpec
     task: Task
@@ -96,24 +96,27 @@ class Cell:
     backbone: Backbone
 
     @property
-    def rows(self) -> RowsOf:
-        """What its rows are known by."""
-        return RowsOf(self.spec.task, self.backbone.source, self.spec.train_rows)
+    def rows(self) -> DataKey:
+        """Return the key of its data."""
+        return DataKey(self.spec.task, self.backbone.source, self.spec.train_rows)
 
     @property
     def label(self) -> str:
-        """For progress lines."""
+        """Return the label for progress lines."""
         return f"{self.spec.task} {self.spec.method} seed {self.spec.seed}"
 
 
 def load_cell_data(cell: Cell, data_dir: Path | None) -> TaskData:
-    """The cell's rows, encoded by its backbone."""
+    """Return the cell's data, encoded by its backbone."""
     data = load_data(cell.task, data_dir, cell.spec.train_rows, cell.spec.limit)
     return data.encoded(cell.backbone.encode, cell.spec.max_length)
 
 
 def run_id(cell: Cell, data: TaskData, options: Options) -> str:
-    """Content address of a run: everything that its record depends on, known before anything is fitted."""
+    """Return the id of a run: a hash of everything that its record depends on.
+
+    It is known before anything is fitted.
+    """
     parts = {
         "spec": asdict(cell.spec),
         "revisions": cell.method.revisions(),
@@ -128,16 +131,16 @@ def run_id(cell: Cell, data: TaskData, options: Options) -> str:
         if options.latency_s > 0
         else None,
     }
-    read = sources(cell.method, options)
-    if read != Sources():
-        parts["sources"] = asdict(read)
+    external = sources(cell.method, options)
+    if external != Sources():
+        parts["sources"] = asdict(external)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def sources(method: Method, options: Options) -> Sources:
-    """Fingerprints of what the method learns from beside the task and the backbone.
+    """Return the fingerprints of the method's external inputs.
 
-    Raises: HarnessError for what cannot be read.
+    Raises: HarnessError if an input cannot be read.
     """
     external_inputs = method.external_inputs()
     return Sources(
@@ -152,7 +155,10 @@ def sources(method: Method, options: Options) -> Sources:
 
 
 def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
-    """What the clock can see of the reference: its name and a hash of its tensors' names and shapes; nothing without one."""
+    """Return what the latency depends on of the reference, or an empty list without one.
+
+    This is its name and a hash of the names and shapes of its tensors.
+    """
     if reference is None:
         return []
     with torch.device("meta"):
@@ -162,9 +168,10 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
 
 
 def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[RunRecord, bool]:
-    """The record of a cell, and whether it was stored already; progress is said under the label.
+    """Run a cell and return its record and whether it was already stored.
 
-    fit (stages cached) -> traces -> MACs -> latency -> record -> store.
+    The steps are: fit (stages cached) -> traces -> MACs -> latency -> record -> store. The label
+    starts the progress lines.
     """
     store, progress = ResultsStore(options.results_dir), options.compute.progress
     identity = run_id(cell, data, options)
@@ -194,23 +201,23 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         if name != "train"
     }
     costs = piece_costs(model.to("cpu"))
-    exits = with_code_scores(
+    exits = with_external_scores(
         static_exits(model, traces["dev"], costs, data.task.metrics), traces["dev"], data.task
     )
     policy = policy_name(cell.method, data.task.classes)
     latency = None
     if options.latency_s > 0:
         progress.debug(f"{label}: timing")
-        exits, latency = _timed(exits, cell, data, fitted, policy, options)
+        exits, latency = _with_latency(exits, cell, data, fitted, policy, options)
     record = RunRecord(
         schema=SCHEMA,
         run_id=identity,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         spec=cell.spec,
         environment=environment(options.compute),
-        data=_summary(data, cell.backbone, sources(cell.method, options)),
+        data=_data_summary(data, cell.backbone, sources(cell.method, options)),
         constant_scores=data.constant_scores()
-        | code_scores(data.task, data.majority_predictions(data.dev)[None], data.dev.labels)[0],
+        | external_scores(data.task, data.majority_predictions(data.dev)[None], data.dev.labels)[0],
         policy=policy,
         tolerance=cell.method.tolerance,
         parameters=model.parameter_count(),
@@ -222,7 +229,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         weights=fitted.stage.weights(),
         seconds=round(time.perf_counter() - started, 1),
         own_task=summary(data.task),
-        mismatched=further_scores(data, data.mismatched, traces["mismatched"])
+        mismatched=split_scores(data, data.mismatched, traces["mismatched"])
         if data.mismatched is not None
         else None,
         remarks=fitted.remarks,
@@ -233,66 +240,66 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
 
 
 def policy_name(method: Method, classes: int) -> str | None:
-    """The method's exit policy; on a regression patience, the only one that can serve it."""
+    """Return the method's exit policy; for a regression patience, the only applicable one."""
     return "patience" if method.policy is not None and classes == 1 else method.policy
 
 
 def static_exits(
     model: MultiExitModel, dev: Trace, costs: Costs, metrics: tuple[str, ...]
 ) -> tuple[ExitMeasurement, ...]:
-    """Scores, MACs and parameters of each truncated model; latency is added later."""
-    reached = scores(metrics, dev.predictions().astype(np.float64), dev.labels)
+    """Return scores, MACs and parameters of each truncated model; latency is added later."""
+    metric_values = scores(metrics, dev.predictions().astype(np.float64), dev.labels)
     return tuple(
         ExitMeasurement(
             layer=int(layer),
-            scores={name: float(values[place]) for name, values in reached.items()},
+            scores={name: float(values[index]) for name, values in metric_values.items()},
             macs=float(costs.static(int(layer) - 1, dev.lengths).mean()),
             macs_128=int(costs.static(int(layer) - 1, FIXED_LENGTH)),
             parameters=model.truncated(int(layer)).parameter_count(),
             static_ms={},
             path_ms={},
         )
-        for place, layer in enumerate(dev.exit_layers)
+        for index, layer in enumerate(dev.exit_layers)
     )
 
 
-def with_code_scores(
+def with_external_scores(
     exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task
 ) -> tuple[ExitMeasurement, ...]:
-    """The exits with what other people's metrics say of them, where the user allows those."""
-    found = code_scores(task, dev.predictions().astype(np.float64), dev.labels)
+    """Return the exits with the scores of the external metrics added, if the user allows those."""
+    added = external_scores(task, dev.predictions().astype(np.float64), dev.labels)
     return tuple(
-        replace(measured, scores=measured.scores | more)
-        for measured, more in zip(exits, found, strict=True)
+        replace(measured, scores=measured.scores | external)
+        for measured, external in zip(exits, added, strict=True)
     )
 
 
-def code_scores(
-    task: Task, answers: NDArray[np.float64], labels: NDArray[np.float64]
+def external_scores(
+    task: Task, predictions: NDArray[np.float64], labels: NDArray[np.float64]
 ) -> list[dict[str, float]]:
-    """Other people's metrics of answers [e, n], for each exit."""
-    metrics = {metric: load_external_metric(metric) for metric in task.external_metrics}
-    whole = not task.regression
+    """Return the external metrics of the predictions [e, n], for each exit."""
+    metrics = [(metric, load_external_metric(metric)) for metric in task.external_metrics]
+    integers = not task.regression
     return [
         {
-            code.name: external_score(code, metric, own, labels, whole)
-            for code, metric in metrics.items()
+            metric.name: external_score(metric, loaded, exit_predictions, labels, integers)
+            for metric, loaded in metrics
         }
-        for own in answers
+        for exit_predictions in predictions
     ]
 
 
-def further_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
-    """Scores on a further split."""
-    reached = scores(data.task.metrics, trace.predictions().astype(np.float64), trace.labels)
+def split_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
+    """Return the scores of a further split, of the majority-class baseline and each exit."""
+    metric_values = scores(data.task.metrics, trace.predictions().astype(np.float64), trace.labels)
     exits = tuple(
-        {name: float(values[place]) for name, values in reached.items()}
-        for place in range(len(trace.exit_layers))
+        {name: float(values[index]) for name, values in metric_values.items()}
+        for index in range(len(trace.exit_layers))
     )
     return SplitScores(data.constant_scores(part), exits)
 
 
-def _timed(
+def _with_latency(
     exits: tuple[ExitMeasurement, ...],
     cell: Cell,
     data: TaskData,
@@ -300,7 +307,7 @@ def _timed(
     policy: str | None,
     options: Options,
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
-    """The exits with their latency at batch 1 and at the given batch size."""
+    """Return the exits with their latency at batch size 1 and at the given batch size."""
     sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
     with tempfile.TemporaryDirectory() as folder:
         reference = save_reference(options.reference, cell.backbone, data.task, Path(folder))
@@ -324,22 +331,22 @@ def _timed(
         )
 
 
-def _summary(data: TaskData, backbone: Backbone, read: Sources) -> DataSummary:
-    seen = set(data.train.texts)
+def _data_summary(data: TaskData, backbone: Backbone, external: Sources) -> DataSummary:
+    training_texts = set(data.train.texts)
     return DataSummary(
         rows={name: len(split) for name, split in data.splits().items()},
         truncated={name: split.tokens.truncated for name, split in data.splits().items()},
-        repeated=len([texts for texts in data.dev.texts if texts in seen]),
+        repeated=len([texts for texts in data.dev.texts if texts in training_texts]),
         dev_tokens=round(float(data.dev.tokens.lengths.mean()), 2),
         data=data.data_fingerprint,
         splits=data.split_fingerprint,
         backbone=backbone.fingerprint,
-        sources=read,
+        sources=external,
     )
 
 
 def environment(compute: Compute) -> Environment:
-    """What ran the model."""
+    """Return the environment that the model ran in: device, precision, threads and versions."""
     versions = {"harness": __version__, "python": platform.python_version()}
     return Environment(
         device=device_name(compute.device),

@@ -1,4 +1,4 @@
-"""How long a grid will fit, by the stages of earlier runs."""
+"""Estimate the training time of a grid from the stages of earlier runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,12 +10,12 @@ from harness.records import RunRecord, RunSpec, canonical
 
 @dataclass
 class _Counted:
-    """Stages and searches of the plan so far, which later cells find in the cache."""
+    """Stages and searches of earlier cells of the plan, which later cells find in the cache."""
 
     stages: set[tuple[str, int, str]] = field(default_factory=set)
-    """Task, seed, stage."""
+    """(task, seed, stage) triples."""
     searches: set[tuple[str, str]] = field(default_factory=set)
-    """Task, stage."""
+    """(task, stage) pairs."""
 
 
 def fitting_minutes(
@@ -25,59 +25,61 @@ def fitting_minutes(
     compute: Compute,
     device: str,
 ) -> list[float | None]:
-    """Minutes of training of each cell, in the order of the plan; None for a method that has no run to go by. `cells`: what is asked for,
-    and whether it is stored.
+    """Return the estimated minutes of training of each cell that is not stored, in plan order.
 
-    The stages of the most similar run of the same method, backbone and kind of device, in proportion to the training part's tokens
-    (`tokens`: task -> how many). A stage that several cells of one task and seed share is counted with the first, a search of learning
-    rates with the task's first; stored cells have theirs in the cache. What else lies there is not looked for.
+    `cells` holds each cell's spec and whether it is stored. The estimate is None for a method
+    without an earlier run. Otherwise it is the time of the stages of the most similar run of the
+    same method, backbone and kind of device, in proportion to the number of training tokens
+    (`tokens`, by task). A stage that several cells of a task and seed share is counted for the
+    first of them, a search of learning rates for the task's first cell. The stages of stored cells
+    count as cached; the rest of the cache is ignored.
     """
     counted = _Counted()
-    found: list[float | None] = []
+    estimates: list[float | None] = []
     for spec, stored in sorted(cells, key=lambda cell: not cell[1]):
-        similar = [record for record in records if _serves(record, spec, compute)]
+        similar = [record for record in records if _is_comparable(record, spec, compute)]
         record = max(
-            similar, key=lambda record: _likeness(record, spec, compute, device), default=None
+            similar, key=lambda record: _similarity(record, spec, compute, device), default=None
         )
         seconds = None
         if record is not None:
-            share = tokens[spec.task] / (record.data.rows["train"] * record.data.dev_tokens)
-            seconds = share * _seconds(record, spec, counted)
+            ratio = tokens[spec.task] / (record.data.rows["train"] * record.data.dev_tokens)
+            seconds = ratio * _seconds(record, spec, counted)
         if not stored:
-            found.append(None if seconds is None else seconds / 60)
-    return found
+            estimates.append(None if seconds is None else seconds / 60)
+    return estimates
 
 
-def _serves(record: RunRecord, spec: RunSpec, compute: Compute) -> bool:
+def _is_comparable(record: RunRecord, spec: RunSpec, compute: Compute) -> bool:
     same = (record.spec.method, record.spec.backbone) == (spec.method, spec.backbone)
     return (
         same and record.environment.device_type == compute.device.type and record.spec.limit is None
     )
 
 
-def _likeness(
+def _similarity(
     record: RunRecord, spec: RunSpec, compute: Compute, device: str
 ) -> tuple[bool, bool, bool, bool, str]:
-    """What matters most first."""
-    where = record.environment
+    """Return the sort key of similarity, the most important criterion first."""
+    environment = record.environment
     return (
         canonical(record.spec.settings) == canonical(spec.settings),
         record.spec.task == spec.task,
-        where.device == device,
-        (where.threads, where.precision) == (compute.threads, compute.precision),
+        environment.device == device,
+        (environment.threads, environment.precision) == (compute.threads, compute.precision),
         record.created,
     )
 
 
 def _seconds(record: RunRecord, spec: RunSpec, counted: _Counted) -> float:
-    """Of the stages and searches that no cell before had."""
+    """Count the stages and searches that no earlier cell counted and return their seconds."""
     total = 0.0
     for use in record.stages:
         if (spec.task, spec.seed, use.report.name) not in counted.stages:
             total += use.report.seconds
     for trial in record.search:
-        mine = trial.chosen and spec.seed == SEARCH_SEED  # that one is the stage itself
-        if (spec.task, trial.stage) not in counted.searches and not mine:
+        is_stage = trial.chosen and spec.seed == SEARCH_SEED  # counted as a stage above
+        if (spec.task, trial.stage) not in counted.searches and not is_stage:
             total += trial.seconds or 0.0
     counted.stages |= {(spec.task, spec.seed, use.report.name) for use in record.stages}
     counted.searches |= {(spec.task, trial.stage) for trial in record.search}

@@ -1,4 +1,4 @@
-"""A grid of cells: what is to be run, and running it."""
+"""Plan a grid of cells and run it."""
 
 import ctypes
 import sys
@@ -18,10 +18,10 @@ from harness.methods.protocol import Method
 from harness.methods.registry import CHECKPOINT
 from harness.models.backbones import Backbone, find_backbone
 from harness.records import RunRecord, RunSpec
-from harness.runs.cell import Cell, Options, RowsOf, load_cell_data, run_cell
+from harness.runs.cell import Cell, DataKey, Options, load_cell_data, run_cell
 
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
-"""What torch's RuntimeError names when there is no memory left on the processor's side."""
+"""Name in torch's RuntimeError when the CPU is out of memory."""
 
 
 def plan(
@@ -33,8 +33,8 @@ def plan(
     train_rows: dict[str, int],
     limit: int | None,
 ) -> list[Cell]:
-    """The cells of a grid, task by task, seed by seed."""
-    ready = {name: method.resolved(backbone) for name, method in methods.items()}
+    """Return the cells of a grid, task by task and seed by seed."""
+    resolved = {name: method.resolved(backbone) for name, method in methods.items()}
     return [
         Cell(
             RunSpec(
@@ -53,18 +53,26 @@ def plan(
         )
         for task in tasks
         for seed in seeds
-        for name, method in ready.items()
+        for name, method in resolved.items()
     ]
 
 
 def plan_checkpoint(
-    method: Method, tasks: Sequence[Task], place: str, seed: int, max_length: int, limit: int | None
+    method: Method,
+    tasks: Sequence[Task],
+    location: str,
+    seed: int,
+    max_length: int,
+    limit: int | None,
 ) -> list[Cell]:
-    """The cells of a fine-tuned classifier in a folder or on the hub, its own backbone: one a task, as nothing depends on the seed.
+    """Return the cells of a fine-tuned classifier in a folder or on the hub, one per task.
 
-    Raises: HarnessError when its classes are not a task's.
+    The classifier is its own backbone, and nothing depends on the seed.
+
+    Raises: HarnessError if its classes are not those of a task.
     """
-    cells = plan({CHECKPOINT: method}, tasks, find_backbone(place), [seed], max_length, {}, limit)
+    backbone = find_backbone(location)
+    cells = plan({CHECKPOINT: method}, tasks, backbone, [seed], max_length, {}, limit)
     with torch.device("meta"):
         for cell in cells:
             cell.method.build(cell.backbone, cell.task)
@@ -73,7 +81,7 @@ def plan_checkpoint(
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell, or all cells of a task, that have no record."""
+    """A cell, or all cells of a task, that ended without a record."""
 
     label: str
     reason: str
@@ -87,9 +95,10 @@ def run_grid(
     done: Callable[[Cell, RunRecord, bool], None],
     failed: Callable[[Failure], None],
 ) -> None:
-    """Run every cell, and call `done` or `failed` after it; a failing one does not stop the others.
+    """Run every cell and call `done` or `failed` after each; a failure does not stop the others.
 
-    Raises: HarnessError when nothing could be written or no task's data are there, before anything is fitted.
+    Raises: HarnessError, before anything is fitted, if a folder cannot be written, no task has
+    data, or an external input or metric cannot be read.
     """
     check_writable(options.results_dir, "results")
     check_writable(options.cache_dir, "cache")
@@ -107,7 +116,7 @@ def run_grid(
             record, stored = run_cell(
                 cell, data[cell.rows], options, f"[{number}/{len(cells)}] {cell.label}"
             )
-        except Exception as error:  # whatever it is, the other cells still run
+        except Exception as error:  # the other cells still run
             options.compute.progress.debug(traceback.format_exc())
             failed(_failure(cell, error))
         else:
@@ -115,29 +124,27 @@ def run_grid(
 
 
 def check_sources(cells: Sequence[Cell], options: Options) -> None:
-    """Read what methods pre-train on before anything is fitted.
+    """Read the external inputs of the methods, so that errors appear before anything is fitted.
 
-    Raises: HarnessError for what cannot be read, or is given and read by no method.
+    Raises: HarnessError for an input that cannot be read, or that is given but not used.
     """
     external_inputs = [cell.method.external_inputs() for cell in cells]
-    corpus, vectors = (
-        any(read.corpus for read in external_inputs),
-        any(read.vectors for read in external_inputs),
-    )
-    if options.corpus.files and not corpus:
-        raise HarnessError("--corpus: no method of this grid pre-trains")
+    reads_corpus = any(inputs.corpus for inputs in external_inputs)
+    reads_vectors = any(inputs.vectors for inputs in external_inputs)
+    if options.corpus.files and not reads_corpus:
+        raise HarnessError("--corpus: no method of this grid uses a corpus")
     if options.vectors is not None:
-        if not vectors:
-            raise HarnessError("--glove: no method of this grid augments its rows")
+        if not reads_vectors:
+            raise HarnessError("--glove: no method of this grid uses word vectors")
         read_vectors(options.vectors)
-    if corpus:
+    if reads_corpus:
         _ = options.corpus.data
 
 
 def check_external_metrics(cells: Sequence[Cell]) -> None:
-    """Load other people's metrics before anything is fitted.
+    """Load the external metrics, so that errors appear before anything is fitted.
 
-    Raises: HarnessError for one that is not to be had.
+    Raises: HarnessError if a metric is not available.
     """
     tasks = {cell.task.name: cell.task for cell in cells}
     for task in tasks.values():
@@ -146,10 +153,11 @@ def check_external_metrics(cells: Sequence[Cell]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library (glibc) keep what is freed: large tensors come and go at every step, and each new page costs a fault.
+    """Let the C library (glibc) keep freed memory, because each new page costs a page fault.
 
-    A step of MiniLM on 32 rows of 55 tokens had 25,000 faults before and 3,000 after, and took 5 to 12 % less processor time; peak memory
-    is the same.
+    Large tensors are allocated and freed at every step. A step of MiniLM on 32 examples of 55
+    tokens had 25,000 page faults before and 3,000 after, and took 5 to 12 % less CPU time; peak
+    memory is the same.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -165,39 +173,42 @@ def _failure(cell: Cell, error: Exception) -> Failure:
     if isinstance(error, OSError):
         return Failure(cell.label, f"{error.strerror or reason}", ExitCode.INCOMPLETE)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or CPU_OUT_OF_MEMORY in reason:
-        advice = "try --set all.accumulation=2 (training), a smaller --batch-size (scoring) or --max-length"
+        advice = (
+            "try --set all.accumulation=2 (training), a smaller --batch-size (scoring) "
+            "or a smaller --max-length"
+        )
         return Failure(cell.label, f"out of memory: {reason}; {advice}", ExitCode.INCOMPLETE)
     return Failure(cell.label, f"internal error: {type(error).__name__}: {reason}", ExitCode.BUG)
 
 
 def load_grid_data(
     cells: Sequence[Cell], options: Options
-) -> tuple[dict[RowsOf, TaskData], list[Failure]]:
-    """The rows of each task, encoded; and a failure for each task whose data are missing or malformed.
+) -> tuple[dict[DataKey, TaskData], list[Failure]]:
+    """Return the encoded data of the tasks, and a failure for each task without usable data.
 
-    Raises: HarnessError when that is so for every task.
+    Raises: HarnessError if no task has usable data.
     """
-    data: dict[RowsOf, TaskData] = {}
+    data: dict[DataKey, TaskData] = {}
     failures: list[Failure] = []
-    for rows, cell in {cell.rows: cell for cell in cells}.items():
+    for key, cell in {cell.rows: cell for cell in cells}.items():
         try:
-            data[rows] = load_cell_data(cell, options.data_dir)
-            for remark in data[rows].remarks:
-                options.compute.progress.info(f"harness: warning: {rows.task}: {remark}")
+            data[key] = load_cell_data(cell, options.data_dir)
+            for remark in data[key].remarks:
+                options.compute.progress.info(f"harness: warning: {key.task}: {remark}")
         except HarnessError as error:
-            mine = sum(other.rows == rows for other in cells)
-            failures.append(Failure(rows.task, str(error), ExitCode.INCOMPLETE, mine))
+            affected = sum(other.rows == key for other in cells)
+            failures.append(Failure(key.task, str(error), ExitCode.INCOMPLETE, affected))
     if not data:
         raise HarnessError("; ".join(_by_reason(failures)))
     return data, failures
 
 
 def _by_reason(failures: Sequence[Failure]) -> list[str]:
-    """What went wrong, each reason once, with the names that it does not hold itself."""
+    """Return each reason once, prefixed with its tasks unless it names them itself."""
     labels: dict[str, list[str]] = {}
     for failure in failures:
         labels.setdefault(failure.reason, []).append(failure.label)
     return [
-        said if all(name in said for name in names) else f"{', '.join(names)}: {said}"
-        for said, names in labels.items()
+        reason if all(name in reason for name in names) else f"{', '.join(names)}: {reason}"
+        for reason, names in labels.items()
     ]
