@@ -16,7 +16,7 @@ SEED = 1
 """Seed of the order of rows, the same for all learning rates and seeds so that they compare."""
 
 
-class Bounded(NamedTuple):
+class BoundedTraining(NamedTuple):
     """Rows and schedule of a training with a bounded number of steps."""
 
     parts: tuple[Split, ...]
@@ -26,18 +26,18 @@ class Bounded(NamedTuple):
     schedule: Schedule
 
 
-def bounded(rows: Split, schedule: Schedule, steps: int | None) -> Bounded:
+def bounded(rows: Split, schedule: Schedule, steps: int | None) -> BoundedTraining:
     """Return the rows and the schedule of a training of exactly this many optimiser steps.
 
     The rows are used in one random permutation after another, in up to `PARTS` equal epochs.
     Without `steps`, every epoch of the schedule uses all rows.
     """
     if steps is None:
-        return Bounded((rows,) * schedule.epochs, rows, schedule)
+        return BoundedTraining((rows,) * schedule.epochs, rows, schedule)
     taken = steps * schedule.batch_size
     random = np.random.default_rng([SEED, len(rows)])
     passes = math.ceil(taken / len(rows))
     order = np.concatenate([random.permutation(len(rows)) for _ in range(passes)])[:taken]
     count = max(part for part in range(1, PARTS + 1) if steps % part == 0)
     parts = tuple(rows.rows(part) for part in np.split(order, count))
-    return Bounded(parts, rows.rows(np.unique(order)), replace(schedule, epochs=count))
+    return BoundedTraining(parts, rows.rows(np.unique(order)), replace(schedule, epochs=count))

@@ -155,9 +155,9 @@ def sources(method: Method, options: Options) -> Sources:
 
 
 def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
-    """Return what the latency depends on of the reference, or an empty list without one.
+    """Return the reference's name and a hash of the names and shapes of its tensors.
 
-    This is its name and a hash of the names and shapes of its tensors.
+    They determine its latency. The list is empty without a reference.
     """
     if reference is None:
         return []

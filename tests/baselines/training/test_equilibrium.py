@@ -43,9 +43,9 @@ def _chain(layers: int) -> MultiExitModel:
 def test_equilibrium_averages_exits_above() -> None:
     """Gradient equilibrium is the mean over the exits above, in closed form.
 
-    Exit j's gradient with respect to layer i's shift is 2^(j-i) a token; the layer receives the
-    mean over j >= i, not the sum. With a loss of weight 10 on every layer's hidden state, too:
-    these gradients are averaged along with the exits'."""
+    The gradient of exit j with respect to the shift of layer i is 2^(j-i) per token; the layer
+    receives the mean over j >= i, not the sum. A loss of weight 10 on every layer's hidden state
+    is averaged along with the exits."""
     model, layers, tokens = _chain(4), 4, 3
     batch = Batch(
         torch.ones(1, tokens, dtype=torch.long),
@@ -53,15 +53,15 @@ def test_equilibrium_averages_exits_above() -> None:
         torch.ones(1, tokens, dtype=torch.bool),
     )
     with gradient_equilibrium(model):
-        walked = model(batch)
-        (walked.logits.sum() + 10 * torch.stack(walked.hiddens[1:]).sum()).backward()
+        output = model(batch)
+        (output.logits.sum() + 10 * torch.stack(output.hiddens[1:]).sum()).backward()
     for index, layer in enumerate(model.layers):
         above = [11 * tokens * 2 ** (other - index) for other in range(index, layers)]
         assert layer.shift.grad.item() == pytest.approx(sum(above) / len(above))
 
 
 def test_hooks_vanish_after_equilibrium() -> None:
-    """Without equilibrium a layer receives the sum, and the hooks are gone."""
+    """After the context a layer receives the sum again, as the hooks are removed."""
     model = _chain(3)
     batch = Batch(
         torch.ones(1, 1, dtype=torch.long),
@@ -75,22 +75,22 @@ def test_hooks_vanish_after_equilibrium() -> None:
 
 
 def test_equilibrium_keeps_forward_pass(micro: Backbone, few_rows: TaskData) -> None:
-    """The forward pass under equilibrium is the same, to the last bit."""
+    """The forward pass under equilibrium is bit-identical."""
     model = EncoderModel(
         ModelConfig(replace(micro.shape, dropout=0.0), "mean", 2, 1.0, ("plain",) * 3)
     ).train()
     batch = collate(few_rows.train.tokens, np.arange(8))
-    plain = model(batch)
+    unscaled = model(batch)
     with gradient_equilibrium(model):
-        balanced = model(batch)
-    assert torch.equal(plain.logits, balanced.logits)
+        scaled = model(batch)
+    assert torch.equal(unscaled.logits, scaled.logits)
     assert all(
-        torch.equal(one, other) for one, other in zip(plain.hiddens, balanced.hiddens, strict=True)
+        torch.equal(one, other) for one, other in zip(unscaled.hiddens, scaled.hiddens, strict=True)
     )
 
 
 def test_repeated_layers_refuse_equilibrium() -> None:
-    """Equilibrium of layers that repeat is refused."""
+    """A model with repeated layers is refused."""
     model = _chain(1)
     repeated = MultiExitModel(model.embedding, [model.layers[0]] * 2, [None, model.exit_after(0)])
     with pytest.raises(ValueError, match="equilibrium"), gradient_equilibrium(repeated):

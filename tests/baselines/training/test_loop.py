@@ -1,4 +1,4 @@
-"""The training loop: its epochs and the best of them, going on after an interruption, the score on selection."""
+"""The training loop: epochs, best epoch, resuming after an interruption, score on selection."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 class ScriptedScore:
-    """Scores that the test chooses; keeps the weights that each was given for."""
+    """A score with values chosen by the test, which records the weights at each call."""
 
     def __init__(self, scores: Sequence[float]) -> None:
         self.scores = list(scores)
@@ -65,7 +65,7 @@ class ScriptedScore:
 def test_best_epoch_keeps_its_weights(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, scores: tuple[float, ...], best: int
 ) -> None:
-    """The weights of the best epoch are kept, the first of equals."""
+    """The weights of the best epoch are kept, of the first one in a tie."""
     model, score = make_model(micro), ScriptedScore(scores)
     training = train(
         model, plain_loss, few_rows.train, score, make_schedule(epochs=3), make_run(tmp_path)
@@ -107,16 +107,16 @@ def test_every_epoch_runs_in_training_mode(
 
 
 def test_epochs_see_every_row_once(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """Every epoch sees every row once, with its own label, in another order."""
+    """Every epoch sees every row once, with its label, in a new order."""
     rows = replace(few_rows.train, labels=np.arange(48) / 64)
     seen: list[list[float]] = []
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
         batch, labels, numbers, _ = examples
         for ids, mask, label, number in zip(batch.ids, batch.mask, labels, numbers, strict=True):
-            place = round(label.item() * 64)
-            assert number == rows.ids[place]
-            assert ids[mask].tolist() == rows.tokens.ids[place].tolist()
+            index = round(label.item() * 64)
+            assert number == rows.ids[index]
+            assert ids[mask].tolist() == rows.tokens.ids[index].tolist()
         seen.append(labels.tolist())
         return plain_loss(model, examples._replace(labels=labels.round()))
 
@@ -129,9 +129,9 @@ def test_epochs_see_every_row_once(micro: Backbone, few_rows: TaskData, tmp_path
 def test_loss_gets_step_after_interruption(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
-    """A loss gets the step, also after an interruption.
+    """A loss receives the step, also after an interruption.
 
-    Two epochs of 3 steps of 2 forward passes; interrupted in the second."""
+    There are two epochs of 3 steps of 2 forward passes; the second epoch is interrupted."""
     steps: list[int] = []
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
@@ -157,11 +157,11 @@ def test_final_loss_averages_last_epoch(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
     """The final loss is the mean over the last epoch."""
-    told = iter((9.0, 8.0, 7.0, 4.0, 3.0, 5.0))
+    values = iter((9.0, 8.0, 7.0, 4.0, 3.0, 5.0))
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
         value = plain_loss(model, examples)
-        return value - value.detach() + next(told)
+        return value - value.detach() + next(values)
 
     training = train(
         make_model(micro),
@@ -182,16 +182,16 @@ def test_damaged_state_restarts_training(
     content: bytes | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A damaged state is named, and training begins again.
+    """A damaged state is named and training starts again.
 
-    None: a state of another version, which lacks a part."""
-    whole = train(
+    None stands for a state from another version, which lacks a part."""
+    complete = train(
         make_model(micro),
         plain_loss,
         few_rows.train,
         no_score,
         make_schedule(epochs=2),
-        make_run(tmp_path / "whole"),
+        make_run(tmp_path / "complete"),
     )
     run = make_run(tmp_path / "torn")
     run = replace(run, compute=replace(run.compute, progress=Progress()))
@@ -202,15 +202,15 @@ def test_damaged_state_restarts_training(
     again = train(
         make_model(micro), plain_loss, few_rows.train, no_score, make_schedule(epochs=2), run
     )
-    assert again.final_loss == whole.final_loss
+    assert again.final_loss == complete.final_loss
     assert str(run.scratch / "train.pt") in capsys.readouterr().err
 
 
 def test_infinite_logits_are_a_divergence(micro: Backbone, few_rows: TaskData) -> None:
     """Logits that are not finite are a divergence.
 
-    One step at a huge rate leaves finite, but huge weights: the loss was finite, what the model
-    says is not."""
+    One step at a huge rate leaves finite but huge weights: the loss was finite, the logits are
+    not."""
     model = make_model(micro)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -224,7 +224,7 @@ def test_infinite_logits_are_a_divergence(micro: Backbone, few_rows: TaskData) -
 def test_infinite_loss_stops_with_step(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, value: float
 ) -> None:
-    """A loss that is not finite stops with the step and the learning rate."""
+    """A loss that is not finite stops training with an error that names step and learning rate."""
     calls = []
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
@@ -254,7 +254,7 @@ def test_infinite_loss_stops_with_step(
 
 
 def test_training_learns_simple_rule(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """Training learns that the first word is the label."""
+    """Training learns a label that is the first word."""
     ids = tuple(
         np.where(np.arange(len(row)) == 0, 5 + label, row).astype(np.int32)
         for row, label in zip(few_rows.train.tokens.ids, few_rows.train.labels, strict=True)
@@ -278,7 +278,9 @@ class StopHereError(Exception):
 
 
 def _interrupt_in(epoch: int) -> Callable[[MultiExitModel], float]:
-    """Raises when the epoch's score is asked for; before that the epoch's number is the score, so that the last is the best."""
+    """Return a score that raises in the given epoch.
+
+    In earlier epochs it is the epoch's number, so that the last one is the best."""
     calls = []
 
     def score(model: MultiExitModel) -> float:
@@ -293,8 +295,8 @@ def _interrupt_in(epoch: int) -> Callable[[MultiExitModel], float]:
 def _train_again(
     model: EncoderModel, rows: Split, folder: Path, score: Callable[[MultiExitModel], float]
 ) -> Training:
-    quiet = make_run(folder)
-    run = replace(quiet, compute=replace(quiet.compute, progress=Progress()))
+    silent = make_run(folder)
+    run = replace(silent, compute=replace(silent.compute, progress=Progress()))
     return train(
         model, plain_loss, rows, score, make_schedule(epochs=3, warmup=0.3, accumulation=2), run
     )
@@ -303,9 +305,9 @@ def _train_again(
 def test_interrupted_training_resumes_exactly(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An interrupted training goes on to the same weights, to the last bit."""
+    """An interrupted training resumes and ends with bit-identical weights."""
     straight, watched = make_model(micro, dropout=0.1), ScriptedScore((1.0, 2.0, 3.0))
-    undisturbed = _train_again(straight, few_rows.train, tmp_path / "straight", watched)
+    uninterrupted = _train_again(straight, few_rows.train, tmp_path / "straight", watched)
     with pytest.raises(StopHereError):
         _train_again(
             make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", _interrupt_in(2)
@@ -315,7 +317,7 @@ def test_interrupted_training_resumes_exactly(
     resumed, after = EncoderModel(straight.config), ScriptedScore((2.0, 3.0))
     training = _train_again(resumed, few_rows.train, tmp_path / "broken", after)
     assert names_in_order(capsys.readouterr().err, "a stage", 0.001, 1, 3)
-    assert replace(training, seconds=0.0) == replace(undisturbed, seconds=0.0)
+    assert replace(training, seconds=0.0) == replace(uninterrupted, seconds=0.0)
     assert len(after.weights) == 2
     assert same_weights(after.weights[0], watched.weights[1])
     assert same_weights(weights_of(resumed), weights_of(straight))
@@ -324,7 +326,7 @@ def test_interrupted_training_resumes_exactly(
 def test_best_epoch_survives_interruption(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
-    """The best epoch before an interruption is not forgotten."""
+    """The best epoch before an interruption is kept."""
     control = ScriptedScore((5.0, 1.0, 2.0))
     _train_again(make_model(micro, dropout=0.1), few_rows.train, tmp_path / "control", control)
     calls = []
@@ -362,7 +364,7 @@ def test_finished_training_is_not_repeated(
 
 
 def test_seed_fixes_the_weights(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """The same seed gives the same weights, and another seed others."""
+    """The same seed gives the same weights, another seed gives others."""
     weights = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         model = make_model(micro, dropout=0.1)
@@ -380,23 +382,22 @@ def test_seed_fixes_the_weights(micro: Backbone, few_rows: TaskData, tmp_path: P
 
 
 def test_bfloat16_training_stays_close(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """bfloat16 autocast trains float32 weights, close to those of float32."""
-    kinds = set()
+    """bfloat16 autocast trains float32 weights that stay close to those of float32 training."""
+    dtypes = set()
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-        answer = model(examples.batch)
-        kinds.add(answer.logits.dtype)
-        return exit_losses(answer.logits, examples.labels, 1.0).sum()
+        output = model(examples.batch)
+        dtypes.add(output.logits.dtype)
+        return exit_losses(output.logits, examples.labels, 1.0).sum()
 
     def score(model: MultiExitModel) -> float:
         return selection_score(model, few_rows.selection, few_rows.task, [0, 1], CPU)
 
     trained = {}
-    for precision, kind in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        kinds.clear()
-        AcceleratorState._reset_state(
-            reset_partial_state=True
-        )  # it keeps the first precision it was given
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        dtypes.clear()
+        # without a reset it keeps the first precision it was given
+        AcceleratorState._reset_state(reset_partial_state=True)
         trained[precision] = model = make_model(micro)
         train(
             model,
@@ -406,34 +407,34 @@ def test_bfloat16_training_stays_close(micro: Backbone, few_rows: TaskData, tmp_
             make_schedule(epochs=2),
             make_run(tmp_path / precision, precision),
         )
-        assert kinds == {kind}
+        assert dtypes == {dtype}
         assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
     start = make_model(micro).state_dict()
-    whole, half = (trained[precision].state_dict() for precision in ("float32", "bfloat16"))
-    moved = torch.cat([(whole[name] - start[name]).flatten() for name in start])
-    apart = torch.cat([(whole[name] - half[name]).flatten() for name in start])
-    assert 0 < apart.norm() < moved.norm() / 4
+    full, half = (trained[precision].state_dict() for precision in ("float32", "bfloat16"))
+    moved = torch.cat([(full[name] - start[name]).flatten() for name in start])
+    difference = torch.cat([(full[name] - half[name]).flatten() for name in start])
+    assert 0 < difference.norm() < moved.norm() / 4
 
 
 @pytest.mark.parametrize("exits", [[0], [1], [0, 1]])
 def test_selection_score_averages_exits(
     micro: Backbone, few_rows: TaskData, exits: list[int]
 ) -> None:
-    """The selection score is the mean of the main metric over the exits."""
+    """The selection score is the main metric averaged over the exits."""
     model = make_model(micro)
     for parameter in model.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, std=0.5)
-    right = (
+    correct = (
         collect(model, few_rows.selection, 7, CPU).logits.argmax(-1) == few_rows.selection.labels
     )
-    assert 0 < right.mean() < 1
+    assert 0 < correct.mean() < 1
     reached = selection_score(model.train(), few_rows.selection, few_rows.task, exits, CPU)
-    assert reached == pytest.approx(right[exits].mean())
+    assert reached == pytest.approx(correct[exits].mean())
 
 
 def test_selection_score_keeps_row_labels(micro: Backbone, few_rows: TaskData) -> None:
-    """The selection score of more rows than one batch keeps each label at its row."""
+    """The selection score keeps labels and rows aligned over several batches."""
     model = make_model(micro)
     for parameter in model.parameters():
         if parameter.ndim > 1:
@@ -445,6 +446,6 @@ def test_selection_score_keeps_row_labels(micro: Backbone, few_rows: TaskData) -
         tuple(rows.tokens.types[row] for row in order),
         0,
     )
-    answers = collect(model, replace(rows.rows(order), tokens=tokens), 64, CPU).predictions()[1]
-    perfect = replace(rows.rows(order), tokens=tokens, labels=answers.astype(np.float64))
+    predictions = collect(model, replace(rows.rows(order), tokens=tokens), 64, CPU).predictions()[1]
+    perfect = replace(rows.rows(order), tokens=tokens, labels=predictions.astype(np.float64))
     assert selection_score(model, perfect, few_rows.task, [1], CPU) == 1.0

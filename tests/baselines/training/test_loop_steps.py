@@ -1,4 +1,4 @@
-"""Each step of the optimiser: its rate, its rows, its gradients, and which weights it moves."""
+"""Optimiser steps: learning rate, rows, gradients, and which weights change."""
 
 import math
 from dataclasses import replace
@@ -49,7 +49,7 @@ def test_rate_warms_up_then_decays(
     decay: bool,
     factors: list[float],
 ) -> None:
-    """The learning rate rises over the warm-up, and falls to zero or stays."""
+    """The learning rate rises over the warm-up, then decays to zero or stays constant."""
     schedule = make_schedule(
         epochs=2, batch_size=10, warmup=warmup, learning_rate=1e-4, decay=decay
     )
@@ -84,7 +84,7 @@ def test_schedule_counts_optimiser_steps(
     accumulation: int,
     expected: int,
 ) -> None:
-    """The steps of an epoch are those that the optimiser makes."""
+    """The schedule counts as many steps as the optimiser makes."""
     schedule = make_schedule(batch_size=batch_size, accumulation=accumulation)
     assert schedule.steps(rows) == expected
     with watched_steps() as steps:
@@ -130,25 +130,23 @@ def test_accumulated_gradients_equal_one_batch(
 ) -> None:
     """Accumulated gradients equal those of one batch."""
     split = _first(few_rows.train, rows)
-    whole = make_schedule(batch_size=batch_size)
-    expected = _gradients_of_one_step(micro, split, whole, tmp_path / "whole")
+    undivided = make_schedule(batch_size=batch_size)
+    expected = _gradients_of_one_step(micro, split, undivided, tmp_path / "undivided")
     reached = _gradients_of_one_step(
-        micro, split, replace(whole, accumulation=accumulation), tmp_path / "parts"
+        micro, split, replace(undivided, accumulation=accumulation), tmp_path / "parts"
     )
     largest = max(gradient.abs().max().item() for gradient in expected)
-    for got, wanted in zip(reached, expected, strict=True):
-        torch.testing.assert_close(got, wanted, atol=1e-5 * largest, rtol=1e-4)
+    for got, gradient in zip(reached, expected, strict=True):
+        torch.testing.assert_close(got, gradient, atol=1e-5 * largest, rtol=1e-4)
 
 
 def test_batch_gradient_averages_rows(micro: Backbone, few_rows: TaskData, tmp_path: Path) -> None:
-    """The gradients of one batch are those of the mean loss over its rows."""
+    """The gradient of a batch is that of the mean loss over its rows."""
     reached = _gradients_of_one_step(micro, few_rows.train, make_schedule(batch_size=48), tmp_path)
     model = make_model(micro)
     for row in range(48):
-        (
-            plain_loss(model, Examples.of(few_rows.train, np.array([row]), torch.device("cpu")))
-            / 48
-        ).backward()
+        example = Examples.of(few_rows.train, np.array([row]), torch.device("cpu"))
+        (plain_loss(model, example) / 48).backward()
     parameters = [p for p in model.parameters() if p.ndim > 1] + [
         p for p in model.parameters() if p.ndim <= 1
     ]
@@ -160,7 +158,7 @@ def test_batch_gradient_averages_rows(micro: Backbone, few_rows: TaskData, tmp_p
 def test_weight_decay_shrinks_matrices_only(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
-    """Weight decay shrinks matrices, and leaves biases and norms."""
+    """Weight decay shrinks matrices and leaves biases and norms unchanged."""
     model = make_model(micro)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
@@ -181,24 +179,24 @@ def test_weight_decay_shrinks_matrices_only(
 def test_gradients_are_clipped_in_direction(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, clip: float
 ) -> None:
-    """Gradients are cut to the largest norm, in their own direction."""
-    free = _gradients_of_one_step(
-        micro, few_rows.train, make_schedule(batch_size=48), tmp_path / "free"
+    """Gradients are clipped to the largest norm and keep their direction."""
+    unclipped = _gradients_of_one_step(
+        micro, few_rows.train, make_schedule(batch_size=48), tmp_path / "unclipped"
     )
-    cut = _gradients_of_one_step(
-        micro, few_rows.train, make_schedule(batch_size=48, clip=clip), tmp_path / "cut"
+    clipped = _gradients_of_one_step(
+        micro, few_rows.train, make_schedule(batch_size=48, clip=clip), tmp_path / "clipped"
     )
-    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in free))
+    norm = math.sqrt(sum(float(gradient.square().sum()) for gradient in unclipped))
     assert norm > 0.05
     factor = min(clip / norm, 1.0)
-    for got, whole in zip(cut, free, strict=True):
-        torch.testing.assert_close(got, factor * whole, atol=1e-7, rtol=1e-3)
+    for got, original in zip(clipped, unclipped, strict=True):
+        torch.testing.assert_close(got, factor * original, atol=1e-7, rtol=1e-3)
 
 
 def test_frozen_parameters_stay_unchanged(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
-    """Frozen parameters stay as they are, and the others move."""
+    """Frozen parameters stay unchanged and the others change."""
     model = make_model(micro, dropout=0.1)
     model.requires_grad_(False)
     model.exits["1"].requires_grad_(True)

@@ -9,7 +9,7 @@ from baselines.training.losses import (
     exit_losses,
     hidden_loss,
     soft_losses,
-    weighted,
+    weighted_sum,
 )
 
 QUARTER = [0.0, log(3.0)]
@@ -17,7 +17,7 @@ QUARTER = [0.0, log(3.0)]
 
 
 def test_exit_cross_entropy_by_hand() -> None:
-    """The cross-entropy of each exit is that of a computation by hand."""
+    """The cross-entropy of each exit equals a computation by hand."""
     logits = torch.tensor([[QUARTER, QUARTER], [[0.0, 0.0], QUARTER]])
     losses = exit_losses(logits, torch.tensor([1.0, 0.0]), scale=1.0)
     expected = [(-log(3 / 4) + log(4)) / 2, (log(2) + log(4)) / 2]
@@ -25,7 +25,7 @@ def test_exit_cross_entropy_by_hand() -> None:
 
 
 def test_cross_entropy_ignores_constant_shift() -> None:
-    """The cross-entropy of three classes does not depend on a constant in the logits."""
+    """The cross-entropy of three classes does not change when a constant is added to the logits."""
     logits = torch.tensor([1.0, 2.0, 5.0]).log()
     labels = torch.tensor([2.0])
     for shift in (0.0, 30.0):
@@ -54,13 +54,13 @@ def test_half_precision_is_compared_in_float32() -> None:
 
 
 def test_weighted_sum_of_losses() -> None:
-    assert weighted(torch.tensor([1.0, 10.0, 100.0]), (0.5, 0.25, 0.0)).item() == 3.0
+    assert weighted_sum(torch.tensor([1.0, 10.0, 100.0]), (0.5, 0.25, 0.0)).item() == 3.0
 
 
 def test_zero_weight_sends_no_gradient() -> None:
     """A weight of zero sends no gradient to its exit."""
     logits = torch.randn(2, 3, 2, requires_grad=True)
-    weighted(exit_losses(logits, torch.tensor([0.0, 1.0, 1.0]), 1.0), (1.0, 0.0)).backward()
+    weighted_sum(exit_losses(logits, torch.tensor([0.0, 1.0, 1.0]), 1.0), (1.0, 0.0)).backward()
     assert logits.grad is not None
     assert logits.grad[0].abs().min() > 0
     assert logits.grad[1].abs().max() == 0
@@ -70,13 +70,14 @@ def test_zero_weight_sends_no_gradient() -> None:
 def test_wrong_weight_count_is_refused(weights: tuple[float, ...]) -> None:
     """A wrong number of weights is refused."""
     with pytest.raises((RuntimeError, ValueError)):
-        weighted(torch.tensor([1.0, 2.0]), weights)
+        weighted_sum(torch.tensor([1.0, 2.0]), weights)
 
 
 def test_soft_cross_entropy_by_hand() -> None:
-    """The soft cross-entropy of each exit is that of a computation by hand.
+    """The soft cross-entropy of each exit equals a computation by hand.
 
-    Teacher 1/4, 3/4 against students 1/2, 1/2 and 1/4, 3/4: log 2, and the teacher's own entropy.
+    For a teacher of 1/4, 3/4 and students of 1/2, 1/2 and 1/4, 3/4 it is log 2 and the teacher's
+    entropy.
     """
     teacher = torch.tensor([QUARTER])
     losses = soft_losses(torch.tensor([[[0.0, 0.0]], [QUARTER]]), teacher, scale=1.0)
@@ -84,7 +85,7 @@ def test_soft_cross_entropy_by_hand() -> None:
 
 
 def test_exits_learn_from_matching_exits() -> None:
-    """Each exit learns from the same exit of a teacher with as many."""
+    """Each exit learns from the same exit of a teacher with equally many."""
     teacher = torch.tensor([[QUARTER], [[0.0, 0.0]]])
     losses = soft_losses(torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]]), teacher, scale=1.0)
     assert losses.tolist() == pytest.approx([log(2), log(2)], abs=1e-6)
@@ -114,10 +115,10 @@ def test_teacher_gets_no_gradient() -> None:
 
 
 def test_hidden_loss_by_hand() -> None:
-    """The hidden loss leaves padding out and weighs rows alike.
+    """The hidden loss ignores padding and gives examples equal weight.
 
-    Row 1 has one real token with differences 1 and 3 (mean square 5), row 2 two with 2, 2 and 0, 0
-    (means 4 and 0, average 2)."""
+    Example 1 has one real token with differences 1 and 3 (mean square 5), example 2 has two with
+    2, 2 and 0, 0 (mean squares 4 and 0, average 2)."""
     student = torch.tensor([[[1.0, 3.0], [100.0, 100.0]], [[2.0, 2.0], [0.0, 0.0]]])
     mask = torch.tensor([[True, False], [True, True]])
     one = hidden_loss([student], [torch.zeros_like(student)], mask)
@@ -128,17 +129,17 @@ def test_hidden_loss_by_hand() -> None:
 
 
 def test_hidden_loss_needs_equal_states() -> None:
-    """The hidden loss wants as many states of both."""
+    """The hidden loss needs equally many states of student and teacher."""
     state = torch.zeros(1, 1, 2)
     with pytest.raises(ValueError, match="zip"):
         hidden_loss([state], [state, state], torch.ones(1, 1, dtype=torch.bool))
 
 
 def test_attention_loss_by_hand() -> None:
-    """The attention loss leaves padding out and weighs rows alike.
+    """The attention loss ignores padding and gives examples equal weight.
 
-    Row 1: one real token, two heads, differences 1 and 3 (mean square 5); row 2: one head of two is
-    2 off in one of 4 pairs (1/2)."""
+    Example 1 has one real token and two heads with differences 1 and 3 (mean square 5). In
+    example 2 one head of two differs by 2 in one of 4 pairs (1/2)."""
     student = torch.zeros(2, 2, 2, 2)
     student[0, 0, 0, 0], student[0, 1, 0, 0] = 1.0, 3.0
     student[0, :, 1] = 50.0
@@ -157,7 +158,7 @@ def test_attention_loss_by_hand() -> None:
 
 
 def test_cosine_loss_by_hand() -> None:
-    """Real tokens: parallel (0), at right angles (1), opposite (2)."""
+    """The real tokens are parallel (loss 0), orthogonal (1) and opposite (2)."""
     student = torch.tensor([[[1.0, 0.0], [0.0, 2.0]], [[3.0, 3.0], [5.0, 5.0]]])
     teacher = torch.tensor([[[9.0, 0.0], [1.0, 0.0]], [[-1.0, -1.0], [7.0, 0.0]]])
     mask = torch.tensor([[True, True], [True, False]])
@@ -166,14 +167,14 @@ def test_cosine_loss_by_hand() -> None:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_temperature_softens_and_rescales(temperature: float) -> None:
-    """Soft losses at a temperature are those of softened predictions times its square.
+    """Soft losses at a temperature T are those of softened predictions times T^2.
 
-    Logits 0 and T ln 3: at temperature T 1/4 and 3/4; the student says 3/4 and 1/4."""
+    Logits 0 and T ln 3 give the teacher probabilities 1/4 and 3/4; the student has 3/4 and 1/4."""
     teacher = temperature * torch.tensor([[0.0, log(3)]])
     student = temperature * torch.tensor([[log(3), 0.0]])
-    crossed = -0.25 * log(0.75) - 0.75 * log(0.25)
+    cross_entropy = -0.25 * log(0.75) - 0.75 * log(0.25)
     assert soft_losses(student[None], teacher[None], 1.0, temperature).tolist() == pytest.approx(
-        [temperature**2 * crossed]
+        [temperature**2 * cross_entropy]
     )
     student.requires_grad_(True)
     soft_losses(student[None], teacher[None], 1.0, temperature).sum().backward()

@@ -1,4 +1,4 @@
-"""A recipe: the ranges of its settings, and what it takes from the backbone."""
+"""The recipe: ranges of its settings and defaults from the backbone."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ from harness.models.backbones import Backbone
     ],
 )
 def test_out_of_range_settings_are_refused(change: dict[str, object], allowed: list[int]) -> None:
-    """Settings outside their range are refused with the value."""
+    """A setting outside its range is refused with its value."""
     ((name, value),) = change.items()
     with pytest.raises(ValueError, match=name) as caught:
         Recipe(**change)
@@ -29,13 +29,13 @@ def test_out_of_range_settings_are_refused(change: dict[str, object], allowed: l
 
 
 def test_recipe_defaults_to_backbone(micro: Backbone) -> None:
-    """A recipe takes what it does not set from the backbone."""
+    """A recipe takes settings of None from the backbone."""
     backbone = replace(micro, learning_rates=(1e-4, 1e-5), epochs=7)
     assert [(s.learning_rate, s.epochs) for s in Recipe().schedules(backbone)] == [
         (1e-4, 7),
         (1e-5, 7),
     ]
-    (own,) = Recipe(
+    (custom,) = Recipe(
         epochs=2,
         learning_rates=(3e-3,),
         batch_size=8,
@@ -44,4 +44,4 @@ def test_recipe_defaults_to_backbone(micro: Backbone) -> None:
         weight_decay=0.3,
         clip=0.4,
     ).schedules(backbone)
-    assert own == Schedule(2, 8, 3e-3, 0.2, 0.3, 0.4, 2)
+    assert custom == Schedule(2, 8, 3e-3, 0.2, 0.3, 0.4, 2)
