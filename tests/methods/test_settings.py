@@ -1,4 +1,4 @@
-"""Methods by name, and `--set`."""
+"""Methods by name, and their settings with `--set`."""
 
 import ast
 import importlib
@@ -59,7 +59,7 @@ GRID: dict[str, object] = {"outer": Outer(), "preset": Outer(rate=1.0), "inner":
 
 @pytest.fixture
 def grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Methods of the test's own, so that rules are tested apart from the published methods."""
+    """Use methods of this test, so that settings are tested without the published methods."""
     monkeypatch.setattr(settings_module, "load_method", GRID.__getitem__)
 
 
@@ -68,13 +68,13 @@ def with_settings(names: Sequence[str], *settings: str) -> dict[str, object]:
 
 
 def refused(names: Sequence[str], *settings: str) -> str:
-    """The one line that the user gets."""
+    """Return the one-line error message."""
     with pytest.raises(HarnessError) as error:
         with_settings(names, *settings)
     return assert_says(error)
 
 
-# --- reading a setting
+# --- parsing a setting
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def refused(names: Sequence[str], *settings: str) -> str:
     ],
 )
 def test_setting_splits_into_path_and_value(text: str, setting: Setting) -> None:
-    """A setting is read into target, path and value."""
+    """A setting is parsed into target, path and value."""
     assert parse_setting(text) == setting
     assert str(setting) == f"--set {text}"
 
@@ -97,17 +97,17 @@ def test_setting_splits_into_path_and_value(text: str, setting: Setting) -> None
     "text", ["", "bert", "bert.epochs", "epochs=3", "=3", ".epochs=3", "bert.=3", "bert..epochs=3"]
 )
 def test_malformed_setting_shows_the_form(text: str) -> None:
-    """A setting of another form is an error that shows the form."""
+    """A malformed setting is an error that shows the right form."""
     with pytest.raises(HarnessError) as error:
         parse_setting(text)
     assert f"--set {text}" in assert_says(error, "METHOD.FIELD=VALUE", "all.FIELD=VALUE")
 
 
-# --- what a setting reaches
+# --- the methods that a setting applies to
 
 
 def test_own_field_alone_is_set(grid: None) -> None:
-    """The method's own field is set, and nothing else changes."""
+    """The field of the named method is set, and nothing else changes."""
     assert with_settings(["outer", "preset"], "outer.rate=4") == {
         "outer": Outer(rate=4.0),
         "preset": Outer(rate=1.0),
@@ -122,7 +122,7 @@ def test_nested_field_is_set_by_path(grid: None) -> None:
 
 
 def test_family_reaches_nested_methods(grid: None) -> None:
-    """The family of nested methods reaches each of them, and the method of that name."""
+    """A family name applies to each nested method of the family and to the method of that name."""
     changed = with_settings(["outer", "inner"], "inner.epochs=9")
     assert changed == {
         "outer": Outer(inner=Inner(epochs=9), second=Inner(rate=0.25, epochs=9)),
@@ -131,7 +131,7 @@ def test_family_reaches_nested_methods(grid: None) -> None:
 
 
 def test_all_reaches_every_method(grid: None) -> None:
-    """`all` reaches every method that has the field, nested ones too."""
+    """`all` applies to every method that has the field, including nested ones."""
     changed = with_settings(["outer", "inner"], "all.epochs=9", "all.note=x")
     nested = {"inner": Inner(epochs=9), "second": Inner(rate=0.25, epochs=9)}
     assert changed == {
@@ -147,12 +147,12 @@ def test_later_setting_wins_over_earlier(grid: None) -> None:
 
 
 def test_setting_equal_value_is_allowed(grid: None) -> None:
-    """Setting a field to the value that it has is no error."""
+    """Setting a field to its current value is allowed."""
     assert with_settings(["inner"], "inner.epochs=3") == {"inner": Inner(rate=2.0)}
 
 
 def test_repeated_name_is_one_method(grid: None) -> None:
-    """A name that is given twice is one method, and the order is kept."""
+    """A repeated name gives one method, and the order is kept."""
     assert list(with_settings(["preset", "outer", "preset"])) == ["preset", "outer"]
 
 
@@ -174,12 +174,12 @@ def test_configure_changes_no_table(grid: None) -> None:
     ],
 )
 def test_unreachable_setting_lists_near_matches(grid: None, text: str, names: list[str]) -> None:
-    """A setting that reaches nothing is an error with near matches.
+    """A setting that applies to no method is an error with near matches.
 
-    After the unknown name the near matches stand first, then all that there are."""
-    said = refused(["outer"], text)
-    assert said.startswith(f"--set {text}: ")
-    assert names_in_order(said.removeprefix(f"--set {text}: "), *names)
+    The near matches follow the unknown name, then all known names."""
+    message = refused(["outer"], text)
+    assert message.startswith(f"--set {text}: ")
+    assert names_in_order(message.removeprefix(f"--set {text}: "), *names)
 
 
 # --- values
@@ -205,7 +205,7 @@ def test_unreachable_setting_lists_near_matches(grid: None, text: str, names: li
     ],
 )
 def test_value_takes_type_of_field(grid: None, text: str, changes: dict[str, object]) -> None:
-    """A value becomes one of the field's type."""
+    """A value is converted to the type of the field."""
     (got,) = with_settings(["outer"], f"outer.{text}").values()
     assert got == Outer(**changes)
     (name,) = changes
@@ -214,7 +214,7 @@ def test_value_takes_type_of_field(grid: None, text: str, changes: dict[str, obj
 
 @pytest.mark.parametrize("word", ["false", "No", "0"])
 def test_false_has_three_words(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
-    """`false`, `no` and `0` are false, in any case."""
+    """`false`, `no` and `0` are false, in upper or lower case."""
     monkeypatch.setattr(settings_module, "load_method", {"outer": Outer(on=True)}.__getitem__)
     assert with_settings(["outer"], f"outer.on={word}") == {"outer": Outer()}
 
@@ -237,22 +237,22 @@ def test_false_has_three_words(monkeypatch: pytest.MonkeyPatch, word: str) -> No
     ],
 )
 def test_invalid_value_is_named(grid: None, text: str, names: list[str]) -> None:
-    """A value of another type or range is an error with both."""
-    said = refused(["outer"], f"outer.{text}")
-    assert said.startswith(f"--set outer.{text}: ")
-    assert names_in_order(said.removeprefix(f"--set outer.{text}: "), *names)
+    """A value of the wrong type or range is an error that names value and allowed values."""
+    message = refused(["outer"], f"outer.{text}")
+    assert message.startswith(f"--set outer.{text}: ")
+    assert names_in_order(message.removeprefix(f"--set outer.{text}: "), *names)
 
 
 # --- the published methods
 
 
 def test_unknown_method_lists_all_names() -> None:
-    """An unknown method gets near matches and all names."""
+    """An unknown method is an error with near matches and all names."""
     assert names_in_order(refused(["bert", "debert"]), "debert", "deebert", *sorted(METHODS))
 
 
 def test_bert_settings_reach_teachers() -> None:
-    """Settings of bert reach the teacher of deebert and bert itself."""
+    """Settings of bert apply to bert and to the teacher of deebert."""
     changed = configure(["bert", "deebert", "pabee"], [parse_setting("bert.epochs=7")])
     assert asdict(changed["bert"])["epochs"] == 7
     assert asdict(changed["deebert"])["teacher"]["epochs"] == 7
@@ -261,8 +261,7 @@ def test_bert_settings_reach_teachers() -> None:
 
 
 def test_bert_settings_need_a_target() -> None:
-    """Settings of bert reach the teacher without bert in the grid, and are an error where there is
-    none."""
+    """Settings of bert apply to a teacher without bert in the grid, but need some target."""
     changed = configure(["deebert"], [parse_setting("bert.head=plain")])["deebert"]
     assert (
         changed == configure(["deebert"], [parse_setting("deebert.teacher.head=plain")])["deebert"]
@@ -276,7 +275,7 @@ def test_bert_settings_need_a_target() -> None:
 
 
 def test_all_settings_keep_stages_shared() -> None:
-    """One stage of deebert keeps the key of bert when all are set."""
+    """With settings for all methods deebert still shares the stage of bert."""
     changed = configure(
         ["bert", "deebert"], [parse_setting("all.batch_size=16"), parse_setting("all.head=plain")]
     )
@@ -284,10 +283,13 @@ def test_all_settings_keep_stages_shared() -> None:
 
 
 OUT_OF_RANGE = [
-    "epochs=0", "epochs=-1", "batch_size=0", "accumulation=0", "warmup=1", "warmup=-0.1", "warmup=nan",
-    "learning_rates=0", "learning_rates=1e-5,-1e-5", "learning_rates=nan", "learning_rates=inf", "weight_decay=-1", "weight_decay=nan",
-    "clip=0", "clip=-1", "clip=nan", "clip=inf", "tolerance=0", "tolerance=-1", "tolerance=nan", "tolerance=inf",
-]  # fmt: skip
+    *("epochs=0", "epochs=-1", "batch_size=0", "accumulation=0"),
+    *("warmup=1", "warmup=-0.1", "warmup=nan"),
+    *("learning_rates=0", "learning_rates=1e-5,-1e-5", "learning_rates=nan", "learning_rates=inf"),
+    *("weight_decay=-1", "weight_decay=nan"),
+    *("clip=0", "clip=-1", "clip=nan", "clip=inf"),
+    *("tolerance=0", "tolerance=-1", "tolerance=nan", "tolerance=inf"),
+]
 CASES = [
     (name, text)
     for name in METHODS
@@ -298,7 +300,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "text"), CASES)
 def test_out_of_range_parameter_repeats_setting(name: str, text: str) -> None:
-    """A hyper-parameter out of range is an error that repeats the setting."""
+    """A hyper-parameter out of range is an error that starts with the setting."""
     assert refused([name], f"{name}.{text}").startswith(f"--set {name}.{text}: ")
 
 
@@ -312,7 +314,7 @@ def test_nested_out_of_range_is_refused() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_fulfil_their_protocol(name: str) -> None:
-    """Every entry is a frozen dataclass with what the protocol asks for."""
+    """Every entry is a frozen dataclass that implements the protocol."""
     method = load_method(name)
     assert is_dataclass(method)
     with pytest.raises(FrozenInstanceError):
@@ -333,13 +335,13 @@ def test_methods_fulfil_their_protocol(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_method_settings_survive_json(name: str) -> None:
-    """The settings of every entry survive JSON."""
+    """The settings of every entry can be written as JSON."""
     settings = asdict(load_method(name))
     assert list(json.loads(json.dumps(settings, allow_nan=False))) == list(settings)
 
 
 def test_methods_of_table_differ() -> None:
-    """No two objects of the table are equal."""
+    """No two methods of the table are equal."""
     loaded = [
         load_method(name)
         for name in {entry.target: name for name, entry in METHODS.items()}.values()
@@ -350,7 +352,7 @@ def test_methods_of_table_differ() -> None:
 @pytest.mark.parametrize("task", ["rte", "stsb"])
 @pytest.mark.parametrize("name", METHODS)
 def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbone) -> None:
-    """An untrained model predicts for a classification and for a regression."""
+    """A model with random weights predicts for a classification and a regression."""
     model = load_method(name).build(micro, TASKS[task]).eval()
     batch = collate(
         micro.encode([("anna was happy", "anna smiled"), ("ben", "ben sang")], 16), np.arange(2)
@@ -365,16 +367,16 @@ def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbo
 
 @pytest.mark.parametrize("name", METHODS)
 def test_policy_means_several_exits(name: str, micro: Backbone) -> None:
-    """A method with a policy has several exits, and one without has one."""
+    """A method has several exits if it has a policy, and one exit otherwise."""
     method = load_method(name)
     assert (len(method.build(micro, TASKS["rte"]).exit_layers) > 1) == (method.policy is not None)
 
 
 def method_classes(method: Method) -> set[type]:
-    """The method's class, its dataclass parents, and those of the methods nested in it."""
-    own = {kind for kind in type(method).__mro__ if is_dataclass(kind)}
+    """Return the method's class, its dataclass parents, and those of its nested methods."""
+    classes = {kind for kind in type(method).__mro__ if is_dataclass(kind)}
     nested = [getattr(method, field.name) for field in fields(method)]
-    return own.union(*(method_classes(value) for value in nested if is_dataclass(value)))
+    return classes.union(*(method_classes(value) for value in nested if is_dataclass(value)))
 
 
 CLASSES = sorted(
@@ -392,9 +394,9 @@ def test_every_hyper_parameter_is_documented(kind: type) -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and node.name == kind.__name__
     ]
-    for place, node in enumerate(body):
+    for index, node in enumerate(body):
         if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
-            after = body[place + 1]
+            after = body[index + 1]
             documented = (
                 isinstance(after, ast.Expr)
                 and isinstance(after.value, ast.Constant)
@@ -410,7 +412,7 @@ def test_model_format_saves_and_loads() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_table_targets_exist_as_objects(name: str) -> None:
-    """The table names an object of a module."""
+    """Every target in the table names an object of a module."""
     module, _, attribute = METHODS[name].target.partition(":")
     assert getattr(importlib.import_module(module), attribute) is load_method(name)
 
@@ -423,15 +425,17 @@ def test_changed_settings_are_those_set_by_hand() -> None:
     chosen = configure(
         ["costeff", "deebert"], [parse_setting("all.epochs=7"), parse_setting("costeff.effort=0.3")]
     )
-    own = [
+    changes = [
         changed_settings(name, method.resolved(backbone), backbone)
         for name, method in chosen.items()
     ]
-    assert own == [{"effort": 0.3, "teacher.epochs": 7}, {"epochs": 7, "teacher.epochs": 7}]
+    assert changes == [{"effort": 0.3, "teacher.epochs": 7}, {"epochs": 7, "teacher.epochs": 7}]
 
 
 def test_changed_settings_depend_on_the_backbone() -> None:
-    """What a backbone brings with it is the method's own; another backbone's value is not, and a list stands for a tuple."""
+    """Values from the run's backbone are defaults, those of another backbone are changes.
+
+    A list stands for a tuple."""
     method = load_method("costeff").resolved(BACKBONES["minilm"])
     assert changed_settings("costeff", method, BACKBONES["minilm"]) == {}
     other = changed_settings("costeff", method, BACKBONES["tiny"])
@@ -439,7 +443,9 @@ def test_changed_settings_depend_on_the_backbone() -> None:
 
 
 def test_changed_settings_of_a_method_that_needs_them() -> None:
-    """On a backbone whose embedding is factorised already CostEff runs with a setting alone: the others are still compared."""
+    """A default that cannot be resolved on the backbone is still compared where it has values.
+
+    CostEff needs a setting on a backbone whose embedding is already factorised."""
     backbone = replace(BACKBONES["tiny"], shape=replace(BACKBONES["tiny"].shape, embedding_size=32))
     method = configure(["costeff"], [parse_setting("costeff.rank=1")])["costeff"].resolved(backbone)
     changed = changed_settings("costeff", method, backbone)

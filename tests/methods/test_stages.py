@@ -1,4 +1,4 @@
-"""The store of fitted stages: keys, reuse, seeds, parents."""
+"""The cache of fitted stages: keys, reuse, seeds, parents."""
 
 import json
 import subprocess
@@ -57,7 +57,7 @@ def test_second_call_reuses_the_stage(
 def test_stage_keeps_its_training_report(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A stage keeps what its training told."""
+    """A stage keeps the report of its training."""
     report = context.fitted(Drawing(), few_rows, micro).stored.report
     assert (report.name, report.rows, report.steps, report.seconds, report.final_loss) == (
         "drawing",
@@ -101,36 +101,36 @@ KEY_CHANGES: dict[
         [FitContext, Drawing, TaskData, Backbone], tuple[FitContext, Drawing, TaskData, Backbone]
     ],
 ] = {
-    "settings": lambda w, s, d, b: (w, replace(s, setting=0.25), d, b),
-    "name": lambda w, s, d, b: (w, replace(s, name="other"), d, b),
-    "revision": lambda w, s, d, b: (w, Redrawing(), d, b),
-    "seed": lambda w, s, d, b: (w.at_seed(2), s, d, b),
-    "training rows": lambda w, s, d, b: (w, s, _other_rows(d), b),
-    "held-out rows": lambda w, s, d, b: (
-        w,
+    "settings": lambda c, s, d, b: (c, replace(s, setting=0.25), d, b),
+    "name": lambda c, s, d, b: (c, replace(s, name="other"), d, b),
+    "revision": lambda c, s, d, b: (c, Redrawing(), d, b),
+    "seed": lambda c, s, d, b: (c.at_seed(2), s, d, b),
+    "training rows": lambda c, s, d, b: (c, s, _other_rows(d), b),
+    "held-out rows": lambda c, s, d, b: (
+        c,
         s,
         replace(d, selection=d.selection.rows(np.arange(40))),
         b,
     ),
-    "texts and labels": lambda w, s, d, b: (w, s, replace(d, data_fingerprint="other"), b),
-    "task": lambda w, s, d, b: (w, s, replace(d, task=TASKS["demo-single"]), b),
-    "maximum length": lambda w, s, d, b: (w, s, d.encoded(b.encode, 31), b),
-    "backbone shape": lambda w, s, d, b: (
-        w,
+    "texts and labels": lambda c, s, d, b: (c, s, replace(d, data_fingerprint="other"), b),
+    "task": lambda c, s, d, b: (c, s, replace(d, task=TASKS["demo-single"]), b),
+    "maximum length": lambda c, s, d, b: (c, s, d.encoded(b.encode, 31), b),
+    "backbone shape": lambda c, s, d, b: (
+        c,
         s,
         d,
         replace(b, shape=bert_shape(3, 32, 4, 65, b.shape.vocabulary, 64)),
     ),
-    "backbone pooling": lambda w, s, d, b: (w, s, d, replace(b, pooling="cls")),
-    "precision": lambda w, s, d, b: (
-        replace(w, compute=replace(w.compute, precision="bfloat16")),
+    "backbone pooling": lambda c, s, d, b: (c, s, d, replace(b, pooling="cls")),
+    "precision": lambda c, s, d, b: (
+        replace(c, compute=replace(c.compute, precision="bfloat16")),
         s,
         d,
         b,
     ),
-    "threads": lambda w, s, d, b: (replace(w, compute=replace(w.compute, threads=2)), s, d, b),
-    "device": lambda w, s, d, b: (
-        replace(w, compute=replace(w.compute, device=torch.device("cuda"))),
+    "threads": lambda c, s, d, b: (replace(c, compute=replace(c.compute, threads=2)), s, d, b),
+    "device": lambda c, s, d, b: (
+        replace(c, compute=replace(c.compute, device=torch.device("cuda"))),
         s,
         d,
         b,
@@ -142,10 +142,10 @@ KEY_CHANGES: dict[
 def test_key_changes_with_each_input(
     context: FitContext, few_rows: TaskData, micro: Backbone, what: str
 ) -> None:
-    """The key changes with everything that a result depends on."""
+    """The key changes with every input that the result depends on."""
     stage = Drawing()
-    other_work, other_stage, data, backbone = KEY_CHANGES[what](context, stage, few_rows, micro)
-    assert other_work.key(other_stage, data, backbone, ()) != context.key(
+    other_context, other_stage, data, backbone = KEY_CHANGES[what](context, stage, few_rows, micro)
+    assert other_context.key(other_stage, data, backbone, ()) != context.key(
         stage, few_rows, micro, ()
     )
 
@@ -165,7 +165,7 @@ def test_key_changes_with_parents_order(
 def test_key_ignores_irrelevant_inputs(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The key does not change with what has no part in the result."""
+    """The key does not change with inputs that do not affect the result."""
     key = context.key(Drawing(), few_rows, micro, ())
     elsewhere = replace(
         context,
@@ -183,16 +183,18 @@ def test_key_ignores_irrelevant_inputs(
 def test_key_ignores_earlier_encoding(
     context: FitContext, few_rows: TaskData, micro: Backbone, length: int
 ) -> None:
-    """The key does not change with what the backbone encoded before."""
-    fresh, used = replace(micro), replace(micro)
+    """The key does not depend on what the backbone has encoded before."""
+    unused, used = replace(micro), replace(micro)
     used.encode([("a film", "a book")], length)
-    assert context.key(Drawing(), few_rows, used, ()) == context.key(Drawing(), few_rows, fresh, ())
+    assert context.key(Drawing(), few_rows, used, ()) == context.key(
+        Drawing(), few_rows, unused, ()
+    )
 
 
 def test_reloaded_data_gives_same_key(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The same data loaded again gives the same key."""
+    """Data that are loaded again give the same key."""
     again = load_data(TASKS["demo-pair"], None, limit=48).encoded(micro.encode, 32)
     assert context.key(Drawing(), again, micro, ()) == context.key(Drawing(), few_rows, micro, ())
 
@@ -218,16 +220,16 @@ def test_seeding_fixes_every_generator() -> None:
 
     draws = []
     for seed, key in ((1, "a"), (1, "a"), (1, "b"), (2, "a")):
-        drawn = seed_all(seed, key)
-        draws.append((drawn, random.random(), float(np.random.rand()), float(torch.rand(()))))
+        derived = seed_all(seed, key)
+        draws.append((derived, random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert draws[0] == draws[1]
-    assert all(len({draw[place] for draw in draws}) == 3 for place in range(4))
+    assert all(len({draw[index] for draw in draws}) == 3 for index in range(4))
 
 
 def test_result_ignores_earlier_draws(
     context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
-    """A result does not depend on what was drawn before it."""
+    """A result does not depend on earlier random draws."""
     first = context.fitted(Drawing(), few_rows, micro)
     torch.rand(17)
     other = replace(context, cache=tmp_path / "other")
@@ -281,7 +283,7 @@ def test_methods_share_common_stages(
 def test_parents_are_copied_for_stage(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """Parents reach a stage as copies of its own."""
+    """A stage receives copies of its parents."""
     first = context.fitted(Drawing(1.0), few_rows, micro)
     model = first.model
     last = context.fitted(Drawing(2.0), few_rows, micro, (first,))
@@ -297,7 +299,7 @@ def test_parents_are_copied_for_stage(
 def test_uses_list_stages_in_order(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The uses list every stage once, in the order in which they ran."""
+    """The uses list every stage once, in the order they ran."""
     root = context.fitted(Drawing(1.0, "root"), few_rows, micro)
     left, right = (
         context.fitted(Drawing(2.0, name), few_rows, micro, (root,)) for name in ("left", "right")
@@ -318,8 +320,8 @@ def test_weights_come_from_first_stage(
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What a process of its own needs to fit the same stage: made without fixtures."""
+class Inputs:
+    """Inputs for fitting the same stage in another process, made without fixtures."""
 
     cache: Path
     stage: Drawing
@@ -336,19 +338,19 @@ class Setting:
 
 
 def fit_in_a_child(cache: str, touch: str, until: str) -> None:
-    fitted = Setting(Path(cache), Drawing(touch=touch, until=until), Progress(-1)).fitted()
+    fitted = Inputs(Path(cache), Drawing(touch=touch, until=until), Progress(-1)).fitted()
     print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
 
 
 def test_second_process_waits_for_stage(tmp_path: Path) -> None:
-    """Of two processes with the same key one fits, and the other says that it waits.
+    """Of two processes with the same key one fits, and the other reports that it is waiting.
 
-    The child's fit ends when this process has said that it waits."""
-    started, waited, said = tmp_path / "started", tmp_path / "waited", []
+    The child's fit ends when this process has reported that."""
+    started, waited, lines = tmp_path / "started", tmp_path / "waited", []
 
-    class Told(Progress):
+    class Recorded(Progress):
         def info(self, line: str) -> None:
-            said.append(line)
+            lines.append(line)
             waited.touch()
 
     folders = [str(folder) for folder in (HERE.parents[1], HERE.parent, HERE)]
@@ -356,14 +358,14 @@ def test_second_process_waits_for_stage(tmp_path: Path) -> None:
     program += f"fit_in_a_child({str(tmp_path / 'cache')!r}, {str(started)!r}, {str(waited)!r})"
     child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     with child:
-        give_up = time.monotonic() + 60
-        while not started.exists() and child.poll() is None and time.monotonic() < give_up:
+        deadline = time.monotonic() + 60
+        while not started.exists() and child.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-        fitted = Setting(
-            tmp_path / "cache", Drawing(touch=str(started), until=str(waited)), Told()
+        fitted = Inputs(
+            tmp_path / "cache", Drawing(touch=str(started), until=str(waited)), Recorded()
         ).fitted()
-        answer, _ = child.communicate(timeout=60)
-    assert json.loads(answer) == [fitted.key, False, 1]
+        output, _ = child.communicate(timeout=60)
+    assert json.loads(output) == [fitted.key, False, 1]
     assert fitted.reused
     assert Drawing.calls == []
-    assert [names_all(line, "drawing") for line in said] == [True]
+    assert [names_all(line, "drawing") for line in lines] == [True]

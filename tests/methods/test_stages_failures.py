@@ -1,4 +1,4 @@
-"""Stages that fail, diverge, are damaged, dropped or have no room."""
+"""Stages that fail, diverge, are damaged or dropped, or lack disk space."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Failing(Drawing):
 def test_full_disk_stops_a_stage(
     context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk stops a stage before it begins."""
+    """A full disk stops a stage before it starts."""
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     with pytest.raises(IncompleteError) as caught:
         context.fitted(Drawing(), few_rows, micro)
@@ -49,10 +49,10 @@ def test_full_disk_stops_a_stage(
 def test_needed_room_follows_backbone_size(
     context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Room is asked for two states and the model of a large backbone.
+    """A stage needs space for two states and the model of a large backbone.
 
-    BERT-base: 23.4 million word and 84.9 million layer weights of 4 bytes, nine times 0.434 GB, and
-    0.268 GB to spare: 4.169 GB."""
+    BERT-base has 23.4 million word and 84.9 million layer weights of 4 bytes: nine times 0.434 GB
+    plus 0.268 GB of reserve is 4.169 GB."""
     base = replace(micro, shape=bert_shape(12, 768, 12, 3072))
     for free in (10**9, 4_168_000_000):
         monkeypatch.setattr(
@@ -68,9 +68,9 @@ def test_needed_room_follows_backbone_size(
 def test_training_writes_within_needed_room(
     context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
-    """A training writes no more than the disk is asked for.
+    """A training writes no more than the required space.
 
-    A state holds four models; two states and the fitted model are what `MODELS_WRITTEN` counts."""
+    A state holds four models; `MODELS_WRITTEN` counts two states and the fitted model."""
     (schedule,) = Bert(epochs=1).schedules(micro)
     small = replace(micro, shape=bert_shape(2, 128, 4, 512, micro.shape.vocabulary, 64))
     run = StageRun(context.compute, "", "fine-tune", 1, tmp_path)
@@ -83,7 +83,7 @@ def test_training_writes_within_needed_room(
 def test_full_disk_allows_stage_reuse(
     context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk does not keep a finished stage from being reused."""
+    """A finished stage is reused even if the disk is full."""
     context.fitted(Drawing(), few_rows, micro)
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     assert context.fitted(Drawing(), few_rows, micro).reused
@@ -92,7 +92,7 @@ def test_full_disk_allows_stage_reuse(
 def test_failed_stage_keeps_its_state(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A stage that fails leaves no folder, and its state for the next try."""
+    """A stage that fails leaves no folder but keeps its state for the next attempt."""
     key = context.key(Failing(), few_rows, micro, ())
     assert key == context.key(Drawing(), few_rows, micro, ())
     with pytest.raises(ValueError, match="half way"):
@@ -112,10 +112,10 @@ def test_unwritable_model_leaves_no_folder(
 
     def full(model: MultiExitModel, folder: Path) -> None:
         (folder / "model.safetensors").write_bytes(b"half")
-        raise OSError(28, "the system's words")
+        raise OSError(28, "a system message")
 
     formats = SimpleNamespace(save_model=full, load_model=model_format().load_model)
-    with pytest.raises(OSError, match="the system's words"):
+    with pytest.raises(OSError, match="a system message"):
         replace(context, formats=formats).fitted(Drawing(), few_rows, micro)
     assert not (context.cache / "stages" / context.key(Drawing(), few_rows, micro, ())).exists()
     assert not context.fitted(Drawing(), few_rows, micro).reused
@@ -124,7 +124,7 @@ def test_unwritable_model_leaves_no_folder(
 def test_damaged_stage_report_is_named(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A damaged report of a stage is incomplete and named."""
+    """A damaged stage report is an error that names the stage."""
     fitted = context.fitted(Drawing(), few_rows, micro)
     (fitted.folder / "stage.json").write_text("{")
     with pytest.raises(IncompleteError) as caught:
@@ -135,7 +135,7 @@ def test_damaged_stage_report_is_named(
 def test_missing_stage_model_is_incomplete(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A stage whose model is gone is incomplete."""
+    """A stage whose model is missing is incomplete."""
     fitted = context.fitted(Drawing(), few_rows, micro)
     (fitted.model_folder / "model.safetensors").unlink()
     with pytest.raises(IncompleteError) as caught:
@@ -161,16 +161,16 @@ class Diverging(Drawing):
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
         super().fit(parents, data, backbone, run)
-        raise stages.DivergedError("drawing: the stage's words")
+        raise stages.DivergedError("drawing: not finite")
 
 
 def test_diverged_stage_is_remembered(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A diverged stage is remembered and leaves nothing else."""
+    """A diverged stage is marked in the cache and leaves nothing else."""
     for _ in range(2):
         assert context.try_fit(Diverging(), few_rows, micro) is None
-        with pytest.raises(stages.DivergedError, match="the stage's words"):
+        with pytest.raises(stages.DivergedError, match="not finite"):
             context.fitted(Diverging(), few_rows, micro)
     assert len(Drawing.calls) == 1
     folder = context.cache / "stages" / context.key(Diverging(), few_rows, micro, ())
@@ -186,8 +186,7 @@ def test_used_model_is_never_dropped(
 ) -> None:
     """A model that some run uses is not dropped.
 
-    A search tries a stage, another run then uses its model: the end of the search must not take it
-    away."""
+    A search tries a stage and another run then uses its model, so the search must not delete it."""
     trial = context.try_fit(Drawing(), few_rows, micro)
     used = context.fitted(Drawing(), few_rows, micro)
     assert trial is not None
@@ -198,7 +197,7 @@ def test_used_model_is_never_dropped(
 def test_dropped_model_keeps_its_report(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """Of a dropped model the report stays until somebody wants the model."""
+    """A dropped model leaves its report and is fitted again when it is needed."""
     trial = context.try_fit(Drawing(), few_rows, micro)
     assert trial is not None
     trial.drop_model()
@@ -207,6 +206,6 @@ def test_dropped_model_keeps_its_report(
     assert again is not None
     assert again.reused
     assert len(Drawing.calls) == 1
-    wanted = context.fitted(Drawing(), few_rows, micro)
-    assert not wanted.reused
-    assert wanted.model_folder.is_dir()
+    refitted = context.fitted(Drawing(), few_rows, micro)
+    assert not refitted.reused
+    assert refitted.model_folder.is_dir()

@@ -1,4 +1,4 @@
-"""The main job through the command line: run, run again, interrupt, time, sweep, report."""
+"""The main workflow on the command line: run, resume, time, sweep, report."""
 
 import getpass
 import json
@@ -38,9 +38,9 @@ QUICK = (
 """64 rows of demo-pair, latency measured in the fewest rounds."""
 
 
-def harness(folder: Path, *words: str) -> int:
-    """Run a command on a results and a cache folder of this test's own."""
-    return main([*words, *folders(folder, words[0])])
+def harness(folder: Path, *arguments: str) -> int:
+    """Run a command with the results and cache folders of this test."""
+    return main([*arguments, *folders(folder, arguments[0])])
 
 
 def folders(folder: Path, command: str) -> list[str]:
@@ -56,14 +56,17 @@ def records(folder: Path) -> dict[str, RunRecord]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the three methods on 64 rows of demo-pair, latency measured in the fewest rounds."""
+    """Return a folder with runs of three methods on 64 rows of demo-pair.
+
+    Latency is measured in the fewest rounds.
+    """
     folder = tmp_path_factory.mktemp("done")
     assert harness(folder, *QUICK) == 0
     return folder
 
 
 def test_every_cell_has_record_and_traces(done: Path) -> None:
-    """Every cell has a record and three traces; a dynamic one its points, too."""
+    """Every cell has a record and its traces."""
     found = records(done)
     assert set(found) == {"bert", "deebert", "pabee"}
     for record in found.values():
@@ -75,7 +78,7 @@ def test_every_cell_has_record_and_traces(done: Path) -> None:
 
 
 def test_records_are_small_and_anonymous(done: Path) -> None:
-    """Records are small and name no place or person."""
+    """Records are small and contain no path, host or user name."""
     for path in (done / "results").rglob("record.json"):
         text = path.read_text(encoding="utf-8")
         assert len(text) <= 10_240
@@ -85,7 +88,7 @@ def test_records_are_small_and_anonymous(done: Path) -> None:
 
 
 def test_latency_reaches_every_exit(done: Path) -> None:
-    """Latency is measured to every exit at both batch sizes."""
+    """Latency is measured for every exit at both batch sizes."""
     for record in records(done).values():
         assert record.latency is not None
         assert record.latency.reference == "bert"
@@ -98,7 +101,7 @@ def test_latency_reaches_every_exit(done: Path) -> None:
 
 
 def test_last_deebert_exit_is_bert(done: Path) -> None:
-    """The last exit of deebert is the bert run."""
+    """The last exit of deebert predicts exactly as the bert run."""
     found, store = records(done), ResultsStore(done / "results")
     for split in TRACES:
         bert, deebert = (store.trace(found[method], split) for method in ("bert", "deebert"))
@@ -120,7 +123,7 @@ def test_second_run_finds_everything_stored(done: Path, capsys: pytest.CaptureFi
 def test_cached_stages_take_no_step(
     done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run without its results takes no optimiser step."""
+    """A run with cached stages but without results takes no optimiser step."""
 
     def no_training(*_: object) -> None:
         raise AssertionError("a cached stage was trained again")
@@ -139,7 +142,7 @@ def test_cached_stages_take_no_step(
 
 
 def test_dry_run_tells_stored_cells(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A dry run tells stored cells from new ones and fits nothing."""
+    """A dry run distinguishes stored cells from new ones and fits nothing."""
     assert harness(done, *QUICK, "--seeds", "1,2", "--dry-run") == 0
     cells = planned(capsys.readouterr().out)
     assert {(cell.method, cell.seed, cell.stored) for cell in cells} == {
@@ -172,7 +175,7 @@ def test_dry_run_tells_stored_cells(done: Path, capsys: pytest.CaptureFixture[st
 def test_result_changes_change_the_run(
     done: Path, change: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever changes a result changes the run."""
+    """Every option that changes a result gives a new run."""
     assert harness(done, *QUICK, "--methods", "bert", *change, "--dry-run") == 0
     assert [cell.stored for cell in planned(capsys.readouterr().out)] == [False]
 
@@ -183,9 +186,7 @@ def test_result_changes_change_the_run(
 def test_no_change_keeps_the_run(
     done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What changes no result changes no run.
-
-    Settings that say what holds anyway, also of the reference that pabee is timed against."""
+    """Settings equal to the defaults give the stored run, also those of pabee's reference."""
     assert harness(done, *QUICK, *same, "--dry-run") == 0
     assert [cell.stored for cell in planned(capsys.readouterr().out)] == [True] * 3
     assert harness(done, *QUICK, "--methods", "pabee", "--dry-run") == 0
@@ -194,14 +195,14 @@ def test_no_change_keeps_the_run(
 
 def test_failing_cell_stops_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A failing cell does not stop the grid."""
-    words = [word if word != "demo-pair" else "cola,demo-pair" for word in QUICK]
-    assert harness(tmp_path, *words, "--methods", "bert", "--no-latency") == 3
+    arguments = [word if word != "demo-pair" else "cola,demo-pair" for word in QUICK]
+    assert harness(tmp_path, *arguments, "--methods", "bert", "--no-latency") == 3
     assert set(records(tmp_path)) == {"bert"}
-    answer = capsys.readouterr()
-    failed, last = answer.err.splitlines()
+    output = capsys.readouterr()
+    failed, last = output.err.splitlines()
     assert_names(failed, "cola", "--data-dir")
     assert figures(last) == [1, 2]
-    assert_names(answer.out, "[2/2]", "demo-pair", "bert", 1, "accuracy")
+    assert_names(output.out, "[2/2]", "demo-pair", "bert", 1, "accuracy")
 
 
 @pytest.mark.parametrize(("failing", "code"), [({"bert"}, 3), ({"bert", "pabee"}, 2)])
@@ -212,36 +213,28 @@ def test_codes_of_failing_cells(
     failing: set[str],
     code: int,
 ) -> None:
-    """A mistake that stops some cells is incomplete; one that stops all is the user's."""
+    """An error that stops some cells exits as incomplete, one that stops all as a user error."""
 
     def cell(cell_: Cell, *arguments: object) -> tuple[RunRecord, bool]:
         if cell_.spec.method in failing:
-            raise HarnessError("it does not go together")
+            raise HarnessError("an incompatible setting")
         return single(cell_.spec.method, 1), True
 
     monkeypatch.setattr(grid, "run_cell", cell)
     assert harness(tmp_path, *QUICK, "--methods", "bert,pabee", "--no-latency") == code
-    *said, last = capsys.readouterr().err.splitlines()
-    assert all(line.endswith("it does not go together") for line in said)
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert all(line.endswith("an incompatible setting") for line in lines)
     assert figures(last) == [len(failing), 2]
 
 
 def test_live_predictions_score_as_trace(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Live answers score as the trace says."""
+    """Live predictions have the score of the trace."""
     store, record = ResultsStore(done / "results"), records(done)["pabee"]
-    words = (
-        "--policy",
-        "patience",
-        "--threshold",
-        "1",
-        "--batch-size",
-        "8",
-        "--rounds",
-        "3",
-        "--threads",
-        "1",
+    arguments = (
+        *("--policy", "patience", "--threshold", "1", "--batch-size", "8"),
+        *("--rounds", "3", "--threads", "1"),
     )
-    assert harness(done, "time", record.run_id, *words) == 0
+    assert harness(done, "time", record.run_id, *arguments) == 0
     (timing,) = store.timings(record)
     curve = sweep(
         make_policy(Rule("patience"), 2),
@@ -261,30 +254,20 @@ def test_live_predictions_score_as_trace(done: Path, capsys: pytest.CaptureFixtu
 def test_live_timing_reads_cached_rows(
     done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Live timing takes the rows that the run left in the cache.
+    """Live timing reads the rows that the run left in the cache.
 
-    The task's files are not asked for; where the cache has lost the rows they are."""
+    The task's files are read only if the rows are no longer cached."""
 
     def no_files(*_: object) -> NoReturn:
         raise HarnessError("the files were asked for")
 
     record = records(done)["deebert"]
-    words = (
-        "time",
-        record.run_id,
-        "--threshold",
-        "0.3",
-        "--rounds",
-        "3",
-        "--limit",
-        "5",
-        "--threads",
-        "1",
-        "--precision",
-        "bf16",
+    arguments = (
+        *("time", record.run_id, "--threshold", "0.3", "--rounds", "3"),
+        *("--limit", "5", "--threads", "1", "--precision", "bf16"),
     )
     monkeypatch.setattr("harness.measure.live.load_data", no_files)
-    assert harness(done, *words) == 0
+    assert harness(done, *arguments) == 0
     (timing,) = ResultsStore(done / "results").timings(record)
     assert (timing.rows, timing.rounds, timing.precision, timing.reference) == (
         5,
@@ -293,32 +276,19 @@ def test_live_timing_reads_cached_rows(
         "bert",
     )
     shutil.move(done / "cache" / "rows", done / "cache" / "away")
-    assert harness(done, *words) == 2
+    assert harness(done, *arguments) == 2
     shutil.move(done / "cache" / "away", done / "cache" / "rows")
     assert "the files were asked for" in capsys.readouterr().err
 
 
 def test_timing_may_be_thrown_away(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A timing can be looked at without being kept.
+    """A timing can be shown without being stored.
 
-    On the threads of the run unless others are asked for."""
+    By default it uses the run's number of threads."""
     record, store = records(done)["deebert"], ResultsStore(done / "results")
     before = store.timings(record)
-    assert (
-        harness(
-            done,
-            "time",
-            record.run_id,
-            "--threshold",
-            "0.2",
-            "--rounds",
-            "3",
-            "--limit",
-            "5",
-            "--no-store",
-        )
-        == 0
-    )
+    options = ("--threshold", "0.2", "--rounds", "3", "--limit", "5", "--no-store")
+    assert harness(done, "time", record.run_id, *options) == 0
     _, _, row = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     rows, threads = cells[5], cells[10]
@@ -327,12 +297,12 @@ def test_timing_may_be_thrown_away(done: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_sweep_needs_no_torch(done: Path) -> None:
-    """A sweep needs neither torch nor model nor data."""
+    """A sweep needs neither torch nor the model nor the data."""
     script = f"""
 import sys
 from harness.__main__ import main
-assert main(["sweep", {records(done)["deebert"].run_id!r}, "--policy", "entropy", "--format", "json",
-             "--results-dir", {str(done / "results")!r}]) == 0
+assert main(["sweep", {records(done)["deebert"].run_id!r}, "--policy", "entropy",
+             "--format", "json", "--results-dir", {str(done / "results")!r}]) == 0
 assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
 """
     child = subprocess.run(
@@ -343,18 +313,18 @@ assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
 
 
 def test_curve_stands_under_constant_score(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A curve stands under what a constant answer scores."""
+    """The caption of a curve gives the majority-class baseline's score."""
     record = records(done)["deebert"]
     assert harness(done, "sweep", record.run_id) == 0
-    caption, between, table, *_ = capsys.readouterr().out.splitlines()
+    caption, blank, table, *_ = capsys.readouterr().out.splitlines()
     assert_names(caption, "accuracy", float(f"{record.constant_scores['accuracy']:.6g}"))
-    assert (between, table[0]) == ("", "|")
+    assert (blank, table[0]) == ("", "|")
     assert harness(done, "sweep", record.run_id, "--format", "csv") == 0
     assert capsys.readouterr().out.startswith("entropy (nats),accuracy,")
 
 
 def test_report_shows_methods_and_constant(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A report shows all methods and the constant answer."""
+    """A report shows all methods and the majority-class baseline."""
     assert harness(done, "report") == 0
     text = capsys.readouterr().out
     assert all(f"| {name}" in text for name in (CONSTANT, "bert", "deebert", "pabee"))
@@ -362,13 +332,13 @@ def test_report_shows_methods_and_constant(done: Path, capsys: pytest.CaptureFix
     assert_names(heading, "demo-pair", "tiny", 64)
 
 
-def start(folder: Path, words: Sequence[str]) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "harness", *words, *folders(folder, "run")]
+def start(folder: Path, arguments: Sequence[str]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "harness", *arguments, *folders(folder, "run")]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def epochs_finished(cache: Path) -> int:
-    """Epochs in the reports and states that stages have left."""
+    """Return the number of epochs in the reports and saved states of stages."""
     reports = [
         json.loads(path.read_text(encoding="utf-8"))["report"]
         for path in cache.glob("stages/*/stage.json")
@@ -385,22 +355,14 @@ def epochs_finished(cache: Path) -> int:
 
 
 def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
-    """A killed run goes on where it was and ends with equal traces.
+    """A killed run resumes where it stopped and ends with equal traces.
 
-    100 rows are 7 steps of 16 an epoch; what was finished before the kill is not trained again."""
+    100 rows make 7 steps of 16 rows per epoch. Finished epochs are not trained again."""
     stages, epochs, steps = 2, 3, 7
-    words = [
-        *QUICK,
-        "--epochs",
-        str(epochs),
-        "--limit",
-        "100",
-        "--methods",
-        "deebert",
-        "--no-latency",
-    ]
-    killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    process = start(killed, words)
+    options = ["--epochs", str(epochs), "--limit", "100", "--methods", "deebert", "--no-latency"]
+    arguments = [*QUICK, *options]
+    killed, uninterrupted = tmp_path / "killed", tmp_path / "uninterrupted"
+    process = start(killed, arguments)
     deadline = time.monotonic() + 120
     while not list((killed / "cache").glob("stages/*.scratch/train.pt")):
         assert process.poll() is None, "the run ended before it could be killed"
@@ -411,16 +373,16 @@ def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
     assert not list((killed / "results").rglob("record.json"))
     finished = epochs_finished(killed / "cache")
     with watched_steps() as resumed:
-        assert harness(killed, *words) == 0
-    with watched_steps() as whole:
-        assert harness(undisturbed, *words) == 0
+        assert harness(killed, *arguments) == 0
+    with watched_steps() as complete:
+        assert harness(uninterrupted, *arguments) == 0
     assert finished >= 1
-    assert len(whole.rates) == stages * epochs * steps
-    assert len(resumed.rates) == len(whole.rates) - finished * steps
+    assert len(complete.rates) == stages * epochs * steps
+    assert len(resumed.rates) == len(complete.rates) - finished * steps
     for split in TRACES:
         first, second = (
             ResultsStore(folder / "results").trace(records(folder)["deebert"], split)
-            for folder in (killed, undisturbed)
+            for folder in (killed, uninterrupted)
         )
         assert np.array_equal(first.logits, second.logits)
     assert not list((killed / "cache").glob("stages/*.scratch"))
