@@ -86,9 +86,8 @@ def train(
     optimiser = _optimiser(model, schedule)
     parts = rows if isinstance(rows, tuple) else (rows,) * schedule.epochs
     steps = schedule.steps(len(parts[0]))
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, _factors(steps * schedule.epochs, schedule)
-    )
+    factors = _factors(steps * schedule.epochs, schedule)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, factors)
     state = _State(run.scratch / f"{name}.pt", model, optimiser, scheduler, run.compute)
     label = f"{run.label}, learning rate {schedule.learning_rate:g}"
     if state.epoch:
@@ -104,12 +103,10 @@ def train(
             order = np.random.default_rng([run.seed, epoch])
             part = parts[epoch]
             for batch in shuffled_batches(part.tokens.lengths, schedule.batch_size, order):
-                total = 0.0
+                total, step = 0.0, epoch * steps + len(losses)
                 for index in np.array_split(batch, min(schedule.accumulation, len(batch))):
                     with accelerator.autocast():
-                        value = loss(
-                            model, Examples.of(part, index, device, epoch * steps + len(losses))
-                        )
+                        value = loss(model, Examples.of(part, index, device, step))
                     value = value * (len(index) / len(batch))
                     accelerator.backward(value)
                     total += float(value.detach())
@@ -127,10 +124,8 @@ def train(
             logged = {"loss": state.losses[-1]}
             logged |= {} if selection is None else {"selection": selection}
             accelerator.log(logged, step=epoch + 1)
-            progress.debug(
-                f"{label}: epoch {epoch + 1}: "
-                + ", ".join(f"{name} {value:.4f}" for name, value in logged.items())
-            )
+            values = ", ".join(f"{name} {value:.4f}" for name, value in logged.items())
+            progress.debug(f"{label}: epoch {epoch + 1}: {values}")
     model.load_state_dict(state.best)
     model.to("cpu").eval()
     return state.report(len(np.unique(np.concatenate([part.ids for part in parts]))), steps)
