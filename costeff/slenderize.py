@@ -21,6 +21,7 @@ from costeff.prune import pruned
 from costeff.schedule import between
 from costeff.width_budget import allocate_globally, layer_macs
 from harness.data.dataset import Split, TaskData
+from harness.files.digests import added_field
 from harness.files.typed_json import from_json, to_json
 from harness.methods.stages import FreshFit, StageRun, seed_all
 from harness.models.backbones import Backbone
@@ -76,7 +77,7 @@ class Slenderize:
     """Whether gradient equilibrium is used in training, and in importance within layers."""
     schedule: Schedule
     """Schedule of one period; its epochs are not used."""
-    at_once: bool = False
+    at_once: bool = added_field(False)
     """Whether to prune everything after the first period, for ablation; all periods still train."""
     revision: ClassVar[int] = 1
 
@@ -124,9 +125,8 @@ class Slenderize:
             else between(start.config.shape, self.shape, number, self.rounds)
         )
         if self.allocation == "global":
-            model_class = type(student)
-            budget = layer_macs(shape, model_class)
-            shape = allocate_globally(scores, shape, budget, model_class)
+            budget = layer_macs(shape)
+            shape = allocate_globally(scores, shape, budget)
         return pruned(student.to("cpu"), shape, scores)
 
     def _train(

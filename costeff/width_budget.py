@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from baselines.encoders.encoder import EncoderModel
+from baselines.encoders.encoder import build_layer
 from baselines.encoders.layer import EncoderLayer, Units
 from costeff.importance import Importance
 from harness.models.shapes import EncoderShape
@@ -40,14 +40,14 @@ class UnitCost(NamedTuple):
     """Number of weights from which its importance is computed."""
 
 
-def unit_costs(shape: EncoderShape, model_class: type[EncoderModel]) -> tuple[UnitCost, UnitCost]:
+def unit_costs(shape: EncoderShape) -> tuple[UnitCost, UnitCost]:
     """Return the costs of a head and of a neuron in an encoder of this shape.
 
     They do not depend on the widths, so they come from a layer of one head and one neuron, which
     is built without allocating memory.
     """
     with torch.device("meta"):
-        layer = model_class.layer_class(replace(shape, heads=(1,), ffn=(1,)), 0)
+        layer = build_layer(replace(shape, heads=(1,), ffn=(1,)), 0)
     head, neuron = (_unit_cost(layer, units) for units in layer.prunable())
     return head, neuron
 
@@ -57,9 +57,9 @@ def _unit_cost(layer: EncoderLayer, units: Units) -> UnitCost:
     return UnitCost(units.macs.at(LENGTH), scored)
 
 
-def layer_macs(shape: EncoderShape, model_class: type[EncoderModel] = EncoderModel) -> int:
+def layer_macs(shape: EncoderShape) -> int:
     """Return the MACs of all layers for one example of `LENGTH` tokens."""
-    head, neuron = unit_costs(shape, model_class)
+    head, neuron = unit_costs(shape)
     return head.macs * sum(shape.heads) + neuron.macs * sum(shape.ffn)
 
 
@@ -73,7 +73,6 @@ def allocate_globally(
     importance: Importance,
     shape: EncoderShape,
     budget: int,
-    model_class: type[EncoderModel] = EncoderModel,
 ) -> EncoderShape:
     """Return the shape in which the heads and neurons of all layers compete for the same MACs.
 
@@ -84,7 +83,7 @@ def allocate_globally(
     Differs from the paper, where all layers keep the same number of units.
     Raises: ValueError if the budget is too small for one head and one neuron per layer.
     """
-    head, neuron = unit_costs(shape, model_class)
+    head, neuron = unit_costs(shape)
     layers = len(importance.heads)
     remaining = budget - layers * (head.macs + neuron.macs)
     if remaining < 0:

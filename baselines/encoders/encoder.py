@@ -8,7 +8,7 @@ shape and never modifies an existing one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -207,6 +207,10 @@ class Layer(EncoderLayer):
         return x.view(*x.shape[:2], self.heads, self.head_size).transpose(1, 2)  # [n, h, t, s]
 
 
+LAYERS: dict[str, type[EncoderLayer]] = {"bert": Layer}
+"""Layer classes by the name that an encoder's shape gives."""
+
+
 class ExitHead(nn.Module):
     """Exit: pool -> (dense) -> activation -> dropout -> linear, from a state to logits [n, c]."""
 
@@ -271,9 +275,6 @@ class MaskedLmHead(nn.Module):
 class EncoderModel(MultiExitModel):
     """A multi-exit model whose config determines its tensors, so it can be saved and rebuilt."""
 
-    layer_class: ClassVar[type[EncoderLayer]] = Layer
-    """Layer class of the model family."""
-
     def __init__(self, config: ModelConfig) -> None:
         """Initialise the weights as BERT does: normal, biases 0, norms 1.
 
@@ -291,7 +292,7 @@ class EncoderModel(MultiExitModel):
         shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
         super().__init__(
             embedding=Embedding(shape),
-            layers=_layers(shape, self.layer_class),
+            layers=_layers(shape),
             exits=[
                 None if head is None else ExitHead(config, _pooler(head, shape, shared), layer)
                 for layer, head in enumerate(config.exits)
@@ -303,14 +304,24 @@ class EncoderModel(MultiExitModel):
         self.apply(lambda module: _initialise(module, deviation))
 
 
-def _layers(shape: EncoderShape, layer_class: type[EncoderLayer]) -> list[EncoderLayer]:
+def build_layer(shape: EncoderShape, index: int) -> EncoderLayer:
+    """Build layer `index` of an encoder of this shape.
+
+    Raises: ValueError if the kind of layer is unknown.
+    """
+    if shape.layer not in LAYERS:
+        raise ValueError(f"layer {shape.layer[:40]!r}: expected one of {', '.join(LAYERS)}")
+    return LAYERS[shape.layer](shape, index)
+
+
+def _layers(shape: EncoderShape) -> list[EncoderLayer]:
     if not shape.shared_layers:
-        return [layer_class(shape, index) for index in range(shape.layers)]
+        return [build_layer(shape, index) for index in range(shape.layers)]
     if len({*zip(shape.heads, shape.ffn, strict=True)}) > 1:
         raise ValueError(
             f"shared layers have heads {shape.heads} and neurons {shape.ffn}: widths must be equal"
         )
-    return [layer_class(shape, 0)] * shape.layers
+    return [build_layer(shape, 0)] * shape.layers
 
 
 def _pooler(head: Head, shape: EncoderShape, shared: nn.Linear | None) -> nn.Linear | None:

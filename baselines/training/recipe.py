@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from harness.errors import HarnessError
+from harness.files.digests import added_field
 from harness.methods.protocol import ExternalInputs
 from harness.models.backbones import Backbone
 
@@ -106,7 +107,7 @@ class Schedule:
     weight_decay: float
     clip: float
     accumulation: int
-    decay: bool = True
+    decay: bool = added_field(True)
     """Whether the learning rate decays to 0 after the warm-up or stays constant."""
 
     def steps(self, rows: int) -> int:

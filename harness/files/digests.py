@@ -2,7 +2,14 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -17,3 +24,29 @@ def file_digest(path: Path) -> str:
     """sha256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def added_field(default: T) -> T:
+    """Declare a dataclass field that was added after results had been stored.
+
+    `hashed_fields` leaves it out at its default value, so that earlier hashes stay valid.
+    """
+    return field(default=default, metadata={"added": True})
+
+
+def hashed_fields(value: "DataclassInstance") -> dict[str, object]:
+    """Return the fields of a dataclass, nested ones too, as they enter a hash."""
+    return {
+        one.name: _hashed(item)
+        for one in fields(value)
+        for item in [getattr(value, one.name)]
+        if not (one.metadata.get("added") and item == one.default)
+    }
+
+
+def _hashed(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return hashed_fields(value)
+    if isinstance(value, dict):
+        return {name: _hashed(item) for name, item in value.items()}
+    return tuple(map(_hashed, value)) if isinstance(value, list | tuple) else value

@@ -61,17 +61,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     Raises: HarnessError for a run with one exit; IncompleteError if its model is no longer cached;
     NotComparableError if the data or the backbone differ from the run's.
     """
-    name = options.policy or record.policy
-    if name is None or record.policy is None:
-        advice = (
-            "its latency is in the record"
-            if record.latency is not None
-            else "measure its latency with run --latency"
-        )
-        raise HarnessError(
-            f"run {record.run_id} ({record.spec.method}) has a single exit and cannot exit early: "
-            f"{advice}"
-        )
+    name = _policy_name(record, options)
     task = task_of(record)
     policy = make_policy(record, task.classes, options.policy)
     score_threshold = policy.score_threshold(options.threshold)
@@ -86,25 +76,24 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
     )
     order = np.concatenate(batches)
     metric_values = scores(task.metrics, predictions(logits).astype(np.float64), dev.labels[order])
+    job = LatencyJob(
+        model=str(folder),
+        reference=None,
+        batches={str(options.batch_size): tuple(token_ids(dev.tokens, batch) for batch in batches)},
+        device=compute.device.type,
+        precision=options.precision,
+        threads=compute.threads,
+        policy=name,
+        tolerance=record.tolerance,
+        threshold=options.threshold,
+        seconds=0.0,
+        min_rounds=options.rounds,
+        max_rounds=options.rounds,
+    )
     with tempfile.TemporaryDirectory() as reference_folder:
         reference = save_reference(options.reference, backbone, task, Path(reference_folder))
-        job = LatencyJob(
-            model=str(folder),
-            reference=reference,
-            batches={
-                str(options.batch_size): tuple(token_ids(dev.tokens, batch) for batch in batches)
-            },
-            device=compute.device.type,
-            precision=options.precision,
-            threads=compute.threads,
-            policy=name,
-            tolerance=record.tolerance,
-            threshold=options.threshold,
-            seconds=0.0,
-            min_rounds=options.rounds,
-            max_rounds=options.rounds,
-        )
-        samples = run_job(job, compute.progress).milliseconds[str(options.batch_size)]
+        measured = run_job(replace(job, reference=reference), compute.progress)
+    samples = measured.milliseconds[str(options.batch_size)]
     layers = [measured.layer for measured in record.exits]
     return Timing(
         run_id=record.run_id,
@@ -125,6 +114,22 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         reference_ms=quartiles(samples["reference"]),
         ratio=paired_ratio(samples["reference"], samples["live"]),
     )
+
+
+def _policy_name(record: RunRecord, options: LiveOptions) -> str:
+    """Return the name of the policy; raise HarnessError if the run has a single exit."""
+    name = options.policy or record.policy
+    if name is None or record.policy is None:
+        advice = (
+            "its latency is in the record"
+            if record.latency is not None
+            else "measure its latency with run --latency"
+        )
+        raise HarnessError(
+            f"run {record.run_id} ({record.spec.method}) has a single exit and cannot exit early: "
+            f"{advice}"
+        )
+    return name
 
 
 def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:

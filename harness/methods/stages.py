@@ -18,13 +18,13 @@ import torch
 from harness.data.corpus import Corpus
 from harness.data.dataset import TaskData
 from harness.errors import IncompleteError
+from harness.files.digests import hashed_fields
 from harness.files.locks import held
 from harness.files.typed_json import from_json, to_json
 from harness.methods.compute import Compute
 from harness.models.backbones import Backbone
 from harness.models.format import ModelFormat
 from harness.models.multi_exit import MultiExitModel
-from harness.models.shapes import hashed
 from harness.records import StageReport, StageUse, Training, Trial, WeightsReport
 from harness.store.stage_cache import (
     DIVERGED,
@@ -278,7 +278,7 @@ class FitContext:
         parts = {
             "stage": stage.name,
             "revision": stage.revision,
-            "settings": hashed(stage),
+            "settings": hashed_fields(stage),
             "parents": [parent.key for parent in parents],
             "data": data.fingerprint,
             "backbone": backbone.fingerprint,

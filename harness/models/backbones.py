@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from harness.data import demo
 from harness.data.dataset import Tokens
 from harness.errors import HarnessError, unknown
-from harness.files.digests import file_digest
+from harness.files.digests import file_digest, hashed_fields
 from harness.models.checkpoint_files import (
     CONFIG,
     PICKLED,
@@ -26,7 +26,7 @@ from harness.models.checkpoint_files import (
     read_json,
 )
 from harness.models.families import read_encoder_config
-from harness.models.shapes import EncoderShape, bert_shape, hashed
+from harness.models.shapes import EncoderShape, bert_shape
 from harness.models.tokenizers import read_tokenizer, word_pieces
 
 Pooling = Literal["cls", "mean"]
@@ -117,7 +117,12 @@ class Backbone:
     def fingerprint(self) -> str:
         """Hash of shape, pooling, weights and tokenizer."""
         weights = "random" if self.folder is None else file_digest(self.folder / self.weights_name)
-        parts = (json.dumps(hashed(self.shape)), self.pooling, weights, self.tokenizer.to_str())
+        parts = (
+            json.dumps(hashed_fields(self.shape)),
+            self.pooling,
+            weights,
+            self.tokenizer.to_str(),
+        )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property

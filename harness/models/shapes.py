@@ -1,12 +1,11 @@
 """Shapes of encoders, independent of weights and hub."""
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import Annotated
 
 from annotated_types import Ge
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from harness.files.digests import added_field
 
 Size = Annotated[int, Ge(1)]
 
@@ -36,14 +35,16 @@ class EncoderShape:
     layer_norm_eps: float = 1e-12
     dropout: float = 0.1
     """Dropout rate of hidden states and attention probabilities in training."""
-    embedding_size: Size | None = None
+    embedding_size: Size | None = added_field(None)
     """Width of an embedding factorised from the start (ELECTRA, ALBERT): words, positions, token
     types and the norm have this width, and a projection with a bias follows. If None, all have
     the hidden size and there is no projection."""
-    first_position: int = 0
+    first_position: int = added_field(0)
     """Row of the position table for a text's first token (RoBERTa: 2); earlier rows are unused."""
-    shared_layers: bool = False
+    shared_layers: bool = added_field(False)
     """All layers share the tensors of one (ALBERT); their widths are equal."""
+    layer: str = added_field("bert")
+    """Kind of layer: a name in the encoder's table `LAYERS`."""
 
     @property
     def layers(self) -> int:
@@ -54,31 +55,6 @@ class EncoderShape:
     def embedding_width(self) -> int:
         """Width of positions, token types and the embedding's norm."""
         return self.hidden if self.embedding_size is None else self.embedding_size
-
-
-LATER_FIELDS: dict[str, object] = {
-    "embedding_size": None,
-    "first_position": 0,
-    "shared_layers": False,
-    "at_once": False,
-    "decay": True,
-}
-"""Fields of shapes and stages added after the first results, with their default values."""
-
-
-def hashed(value: "DataclassInstance") -> dict[str, object]:
-    """Return the fields of a frozen dataclass that enter a hash.
-
-    Fields of `LATER_FIELDS` are left out at their default values, so that older hashes stay valid.
-    """
-    return asdict(
-        value,
-        dict_factory=lambda items: {
-            name: item
-            for name, item in items
-            if name not in LATER_FIELDS or item != LATER_FIELDS[name]
-        },
-    )
 
 
 def bert_shape(

@@ -4,24 +4,28 @@ Its layer has rotary attention, a relative bias and parameters with other names 
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from support.fixed import fixed_data
+from support.messages import assert_says
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
+from baselines.encoders.encoder import LAYERS, EncoderModel, Layer, ModelConfig
 from baselines.encoders.layer import EncoderLayer, Part, Prunable, Units
+from baselines.encoders.weights import check_model, load_model, save_model
 from baselines.tinybert import IntermediateLosses, Pupil, intermediate_loss
 from baselines.training.loop import Examples
 from baselines.training.losses import exit_losses
 from costeff.importance import Importance, taylor_importance
 from costeff.prune import highest, pruned
 from costeff.width_budget import allocate_globally, layer_macs
+from harness.errors import ExitCode, IncompleteError
 from harness.evaluation.trace import Floats
 from harness.measure.inference import predict_early
 from harness.measure.macs import piece_costs
@@ -31,7 +35,7 @@ from harness.models.shapes import EncoderShape, bert_shape
 from harness.records import Polynomial
 
 CPU = Compute(torch.device("cpu"), "float32", threads=1)
-SHAPE = bert_shape(3, 16, 4, 10, vocabulary=50, positions=32)
+SHAPE = replace(bert_shape(3, 16, 4, 10, vocabulary=50, positions=32), layer="rotary")
 REACH = 3
 
 
@@ -83,8 +87,9 @@ class RotaryLayer(EncoderLayer):
         return x.unflatten(2, (self.count, self.size)).transpose(1, 2)
 
 
-class RotaryModel(EncoderModel):
-    layer_class = RotaryLayer
+@pytest.fixture(autouse=True)
+def rotary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYERS, "rotary", RotaryLayer)
 
 
 BOTH = ("weight", "bias")
@@ -97,9 +102,9 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     return torch.cat((one * cos - other * sin, other * cos + one * sin), -1)
 
 
-def make_model(seed: int = 1, shape: EncoderShape = SHAPE) -> RotaryModel:
+def make_model(seed: int = 1, shape: EncoderShape = SHAPE) -> EncoderModel:
     torch.manual_seed(seed)
-    model = RotaryModel(ModelConfig(shape, "mean", 2, 1.0, ("plain",) * shape.layers)).eval()
+    model = EncoderModel(ModelConfig(shape, "mean", 2, 1.0, ("plain",) * shape.layers)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
@@ -120,6 +125,25 @@ def layer_input() -> tuple[RotaryLayer, Tensor]:
 
 
 @torch.no_grad()
+def test_saved_model_keeps_its_kind_of_layer(tmp_path: Path) -> None:
+    model, batch = make_model(), make_batch()
+    save_model(model, tmp_path)
+    check_model(tmp_path)
+    loaded = load_model(tmp_path)
+    assert isinstance(loaded.layers[0], RotaryLayer)
+    torch.testing.assert_close(loaded(batch).logits, model(batch).logits)
+
+
+def test_unknown_kind_of_layer_is_refused(tmp_path: Path) -> None:
+    save_model(make_model(), tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("rotary", "spinning"))
+    for read in (check_model, load_model):
+        with pytest.raises(IncompleteError) as caught:
+            read(tmp_path)
+        assert_says(caught, tmp_path, "spinning", "bert", code=ExitCode.INCOMPLETE)
+
+
 def test_layer_follows_positions_not_indices() -> None:
     """Permuted tokens that keep their positions have the same outputs, permuted."""
     layer, hidden = layer_input()
@@ -217,7 +241,7 @@ def make_scores(shape: EncoderShape = SHAPE) -> Importance:
 def test_pruning_nothing_changes_no_answer() -> None:
     model, batch = make_model(), make_batch()
     same = pruned(model, SHAPE, make_scores())
-    assert isinstance(same, RotaryModel)
+    assert isinstance(same, EncoderModel)
     assert torch.equal(same(batch).logits, model(batch).logits)
 
 
@@ -242,11 +266,11 @@ def test_pruned_model_equals_the_silenced_one() -> None:
 def test_units_compete_by_what_the_layer_says_they_cost() -> None:
     """A neuron of three matrices costs 1.5 times as much as one of two."""
     costs = piece_costs(make_model())
-    assert layer_macs(SHAPE, RotaryModel) == sum(layer.at(128) for layer in costs.layers)
-    assert layer_macs(SHAPE, RotaryModel) - layer_macs(SHAPE) == 128 * 16 * 30
+    assert layer_macs(SHAPE) == sum(layer.at(128) for layer in costs.layers)
+    assert layer_macs(SHAPE) - layer_macs(replace(SHAPE, layer="bert")) == 128 * 16 * 30
     scores = Importance((torch.zeros(4),) * 3, (torch.ones(10),) * 3)
-    least = layer_macs(replace(SHAPE, heads=(1,) * 3, ffn=(1,) * 3), RotaryModel)
-    found = allocate_globally(scores, SHAPE, least + 6 * 128 * 48, RotaryModel)
+    least = layer_macs(replace(SHAPE, heads=(1,) * 3, ffn=(1,) * 3))
+    found = allocate_globally(scores, SHAPE, least + 6 * 128 * 48)
     assert (found.heads, sum(found.ffn)) == ((1, 1, 1), 9)
 
 
