@@ -1,4 +1,4 @@
-"""Reading numpy archives safely."""
+"""Safe reading of numpy archives."""
 
 import io
 import lzma
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 from harness.errors import reason
 
-LARGEST_BYTES = 2**30
-"""An archive of arrays that unpacks to more is refused: MNLI's largest trace has three million."""
+MAX_BYTES = 2**30
+"""Largest unpacked size of an archive in bytes; MNLI's largest trace needs three million."""
 
-BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""What the archive's formats raise; bz2 has no error of its own."""
+DAMAGED_ARCHIVE = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""Exceptions of the archive formats for damaged data; bz2 has none of its own."""
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
-    """All arrays of an npz archive; nothing in the file can run code (allow_pickle is off).
+    """Return all arrays of an npz archive without running code from the file (allow_pickle is off).
 
-    Raises: ValueError when the file is missing, damaged, too large, or holds something else than arrays.
+    Raises: ValueError if the file is missing, damaged or too large, or if an array is not numeric.
     """
     try:
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as files:
             unpacked = sum(file.file_size for file in files.infolist())
-        if unpacked > LARGEST_BYTES:
-            raise ValueError(f"it unpacks to {unpacked} bytes, wanted up to {LARGEST_BYTES}")
+        if unpacked > MAX_BYTES:
+            raise ValueError(f"it unpacks to {unpacked} bytes; the limit is {MAX_BYTES}")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (
@@ -39,14 +39,14 @@ def read_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
         RuntimeError,
         TypeError,
         MemoryError,
-        *BROKEN,
+        *DAMAGED_ARCHIVE,
     ) as error:
         raise ValueError(reason(error)) from None
-    wrong = [
+    not_numeric = [
         name
         for name, array in arrays.items()
         if not (isinstance(array, np.ndarray) and array.dtype.kind in "fi")
     ]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)}: no arrays of numbers")
+    if not_numeric:
+        raise ValueError(f"not an array of numbers: {', '.join(not_numeric)}")
     return arrays

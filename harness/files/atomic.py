@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writing: a file appears complete or not at all."""
 
 import os
 import shutil
@@ -12,34 +12,35 @@ from harness.errors import HarnessError
 
 @contextmanager
 def whole(path: Path, shared: bool = False) -> Iterator[Path]:
-    """The path of a file beside: what is written to it takes the place of `path`, or of what that links to, and has its permissions when
-    the block ends well; when it fails nothing is left.
+    """Yield a temporary file in the same folder that replaces `path` when the block succeeds.
 
-    `shared`: other processes may write the same file meanwhile.
+    If `path` is a link, its target is replaced. The permissions of an existing file are kept.
+    If the block fails, the temporary file is removed. Set `shared` if other processes may write
+    the same file at the same time.
     """
     target = Path(os.path.realpath(path))
-    beside = target.with_name(
+    temporary = target.with_name(
         f".{target.name}.{os.getpid()}.unfinished" if shared else f".{target.name}.unfinished"
     )
-    beside.unlink(missing_ok=True)  # of a killed process, or a link that somebody put there
+    temporary.unlink(missing_ok=True)  # left by a killed process, or a planted link
     try:
-        yield beside
+        yield temporary
         if target.exists():
-            shutil.copymode(target, beside)
-        beside.replace(target)
+            shutil.copymode(target, temporary)
+        temporary.replace(target)
     finally:
         with suppress(OSError):
-            beside.unlink()
+            temporary.unlink()
 
 
 UNFINISHED = ".unfinished-"
-"""How the name of a run folder begins while it is written."""
-UNFINISHED_S = 3600.0
-"""Age in seconds after which such a folder belongs to a killed process."""
+"""Prefix of the name of a run folder while it is being written."""
+STALE_AFTER_S = 3600.0
+"""Age in seconds after which an unfinished file or folder must come from a killed process."""
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Raises: HarnessError when nothing can be written there."""
+    """Raises: HarnessError if nothing can be written to the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

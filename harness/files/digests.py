@@ -13,15 +13,15 @@ T = TypeVar("T")
 
 
 def digest(parts: Iterable[str]) -> str:
-    """Hash of texts in their order."""
-    found = hashlib.sha256()
+    """Return 16 hexadecimal digits of the SHA-256 hash of a sequence of texts."""
+    sha256 = hashlib.sha256()
     for part in parts:
-        found.update(part.encode() + b"\0")
-    return found.hexdigest()[:16]
+        sha256.update(part.encode() + b"\0")
+    return sha256.hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's content."""
+    """Return the SHA-256 hash of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

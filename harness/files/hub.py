@@ -1,4 +1,4 @@
-"""Whether the hub can be had: asked about one small file, once, and not for long."""
+"""A check of whether the Hugging Face hub is reachable: one short request per repository."""
 
 import threading
 from functools import cache
@@ -11,27 +11,31 @@ from huggingface_hub.utils import logging
 from harness.errors import first_line
 
 PROBE_S = 5.0
-"""Seconds after which the hub is out of reach, whatever keeps its answer (a dead name server alone can take 20)."""
+"""Seconds after which the hub counts as unreachable (a dead name server alone can take 20)."""
 
-_given_up: list[str] = []
-"""What was said when it did not answer in time: then nothing else is asked of it."""
+_timeouts: list[str] = []
+"""Error message of the first request that timed out; after it no further request is made."""
 
 
 def out_of_reach(
     repository: str, file: str, revision: str | None, kind: str = "model"
 ) -> str | None:
-    """Why the file cannot be fetched, None when it can. Of a repository (`kind`: model or dataset) it is asked once: nine
-    tasks would wait nine times."""
+    """Return the reason why a file cannot be downloaded, or None if it can.
+
+    `kind` is model or dataset. The answer is cached: otherwise nine tasks would wait nine times.
+    """
     return (
-        "this is offline"
+        "offline mode is on"
         if huggingface_hub.constants.HF_HUB_OFFLINE
-        else _asked(repository, file, revision, kind)
+        else _probe(repository, file, revision, kind)
     )
 
 
 def ask_hub(repository: str, file: str, revision: str | None, kind: str) -> None:
-    """What the client asks before it fetches: the file's server about the file, the hub about the repository. Nothing comes into the cache,
-    where a file alone would look like a whole repository."""
+    """Make the requests that precede a download: one for the file, one for the repository.
+
+    Nothing is written to the cache, where a single file would look like a complete repository.
+    """
     get_hf_file_metadata(
         hf_hub_url(repository, file, repo_type=kind, revision=revision), timeout=PROBE_S
     )
@@ -39,32 +43,30 @@ def ask_hub(repository: str, file: str, revision: str | None, kind: str) -> None
 
 
 def forget() -> None:
-    """Ask again."""
-    _asked.cache_clear()
-    _given_up.clear()
+    """Clear the cached answers, so that the hub is asked again."""
+    _probe.cache_clear()
+    _timeouts.clear()
 
 
 @cache
-def _asked(repository: str, file: str, revision: str | None, kind: str) -> str | None:
-    if _given_up:
-        return _given_up[0]
+def _probe(repository: str, file: str, revision: str | None, kind: str) -> str | None:
+    if _timeouts:
+        return _timeouts[0]
     answers: list[str | None] = []
 
     def ask() -> None:
         try:
             ask_hub(repository, file, revision, kind)
             answers.append(None)
-        except HfHubHTTPError as error:  # the hub's own answer
+        except HfHubHTTPError as error:  # the hub itself answered
             answers.append(first_line(error))
-        except (
-            Exception
-        ) as error:  # of the client's HTTP library, as the client's cause or as it is
+        except Exception as error:  # the HTTP library failed, and the client may have wrapped that
             answers.append(first_line(error.__cause__ or error))
 
-    logging.set_verbosity_error()  # it warns of every time that it tries again
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(PROBE_S)
+    logging.set_verbosity_error()  # otherwise the client warns about every retry
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_S)
     if not answers:
-        _given_up.append(f"no answer within {PROBE_S:g} s")
-    return answers[0] if answers else _given_up[0]
+        _timeouts.append(f"no answer within {PROBE_S:g} s")
+    return answers[0] if answers else _timeouts[0]

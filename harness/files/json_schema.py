@@ -1,4 +1,4 @@
-"""The form of our JSON files as JSON Schema (draft 2020-12), made from the dataclasses that are written and read."""
+"""JSON Schema (draft 2020-12) of the project's JSON files, generated from their dataclasses."""
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
@@ -7,23 +7,26 @@ from pydantic_core.core_schema import DataclassSchema
 from harness.files.typed_json import field_notes
 
 
-class _Strict(GenerateJsonSchema):
-    """No further fields, and each field with the docstring under it in the place of a title, which would be its name."""
+class _StrictSchema(GenerateJsonSchema):
+    """Forbid unknown fields, and describe each field by its docstring instead of a title."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
         return False
 
     def dataclass_schema(self, schema: DataclassSchema) -> JsonSchemaValue:
         kind: type = schema["cls"]
-        made = super().dataclass_schema(schema) | {"additionalProperties": False}
-        for name, note in field_notes(kind).items():
-            made["properties"][name]["description"] = note
-        return made
+        generated = super().dataclass_schema(schema) | {"additionalProperties": False}
+        for name, docstring in field_notes(kind).items():
+            generated["properties"][name]["description"] = docstring
+        return generated
 
 
 def schema_of(kind: type) -> dict[str, object]:
-    """Return the schema of a file: what `typed_json.from_json` accepts, before it is `NARROWER`."""
+    """Return the schema of a file.
+
+    `typed_json.from_json` accepts the same files, except those that `EXTRA_LIMITS` excludes.
+    """
     return {
-        "$schema": _Strict.schema_dialect,
-        **TypeAdapter(kind).json_schema(schema_generator=_Strict),
+        "$schema": _StrictSchema.schema_dialect,
+        **TypeAdapter(kind).json_schema(schema_generator=_StrictSchema),
     }

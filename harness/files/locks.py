@@ -8,7 +8,7 @@ from filelock import BaseFileLock, Timeout
 
 @contextmanager
 def held(lock: BaseFileLock, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """A lock between processes, held within; `waiting` is called once when another holds it."""
+    """Hold a lock during the block; call `waiting` once if another process holds it."""
     try:
         lock.acquire(timeout=0)
     except Timeout:

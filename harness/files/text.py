@@ -1,4 +1,4 @@
-"""The lines of a text file."""
+"""Reading of text files."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ from harness.errors import HarnessError, reason
 
 
 def lines_of(path: Path, advice: str = "") -> list[str]:
-    """The lines of a UTF-8 file, a byte-order mark allowed. Only line feeds, or carriage returns with one, end a line: what else Unicode
-    calls a line's end may stand in a text.
+    r"""Return the lines of a UTF-8 file, which may start with a byte-order mark.
 
-    Raises: HarnessError, with the advice, when the file cannot be read or is not UTF-8 text.
+    Only \n and \r\n end a line; Unicode's other line separators may occur within a text.
+    Raises: HarnessError, ending in `advice`, if the file cannot be read or is not UTF-8 text.
     """
     try:
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")

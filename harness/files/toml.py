@@ -1,16 +1,18 @@
-"""TOML files that users write: task files and grids."""
+"""Reading of the TOML files that users write: task files and grids."""
 
 import tomllib
 from pathlib import Path
 
 from harness.errors import HarnessError, reason
-from harness.files.typed_json import checked
+from harness.files.typed_json import check_value
 
 
 def read_toml(path: Path, option: str) -> dict[str, object]:
-    """The keys and values of a file, a byte-order mark allowed. Whole numbers have 64 bits, as TOML has them, others are finite.
+    """Return the keys and values of a file, which may start with a byte-order mark.
 
-    Raises: HarnessError naming the option when it cannot be read, is not TOML, or holds what no option takes.
+    Integers have at most 64 bits, as TOML requires, and all other numbers are finite.
+    Raises: HarnessError naming the option if the file cannot be read, is not TOML, or holds a value
+    that no option accepts.
     """
     try:
         values = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
@@ -20,7 +22,7 @@ def read_toml(path: Path, option: str) -> dict[str, object]:
         raise HarnessError(f"{option}: {path} is not TOML: {error}") from None
     try:
         return {
-            key: checked(value, f"{option}: {path}: key {ascii(key)[1:-1]}", texts=False)
+            key: check_value(value, f"{option}: {path}: key {ascii(key)[1:-1]}", texts=False)
             for key, value in values.items()
         }
     except ValueError as error:
