@@ -1,4 +1,4 @@
-"""`python -m harness`, and the one place where errors become a line and an exit code."""
+"""`python -m harness`: the one place that turns errors into a line and an exit code."""
 
 import errno
 import os
@@ -9,63 +9,64 @@ import click
 
 from harness.cli.app import cli
 from harness.cli.options import PREFIX, variables
-from harness.errors import ExitCode, HarnessError, close_to
+from harness.errors import ExitCode, HarnessError, similar_names
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the process's exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if not {"-q", "--quiet"} & set(words):
-        _name_strange_variables()
+    """Run the command line and return the exit code of the process."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    if not {"-q", "--quiet"} & set(argv):
+        _warn_unknown_variables()
     try:
-        result = cli.main(args=words, prog_name="harness", standalone_mode=False)
+        result = cli.main(args=argv, prog_name="harness", standalone_mode=False)
         return int(result) if isinstance(result, int) else ExitCode.OK
     except click.exceptions.Abort:
-        return _say("interrupted; run the same command again to go on", ExitCode.INTERRUPTED)
+        return _fail("interrupted; run the command again to continue", ExitCode.INTERRUPTED)
     except KeyboardInterrupt:
-        return _say("interrupted; run the same command again to go on", ExitCode.INTERRUPTED)
+        return _fail("interrupted; run the command again to continue", ExitCode.INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return ExitCode.USER
     except click.ClickException as error:
-        return _say(error.format_message(), ExitCode.USER)
+        return _fail(error.format_message(), ExitCode.USER)
     except HarnessError as error:
-        return _say(str(error), error.exit_code)
-    except SystemExit:  # click's answer to a reader that has closed the pipe
+        return _fail(str(error), error.exit_code)
+    except SystemExit:  # click exits so when the reader has closed the pipe
         return ExitCode.OK
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        return _say(
+        return _fail(
             f"{error.filename or 'disk'}: {error.strerror}",
             ExitCode.INCOMPLETE if full else ExitCode.USER,
         )
-    except Exception as error:  # a bug of ours: one line, or the traceback for those who asked
-        if {"-v", "--verbose"} & set(words):
+    except Exception as error:  # a bug: one line, or the traceback with -v
+        if {"-v", "--verbose"} & set(argv):
             traceback.print_exc()
-        return _say(
-            f"internal error: {type(error).__name__}: {error} (-v shows where)", ExitCode.BUG
+        return _fail(
+            f"internal error: {type(error).__name__}: {error} (use -v for the traceback)",
+            ExitCode.BUG,
         )
 
 
-def _name_strange_variables() -> None:
-    """A misspelt variable would go unnoticed."""
+def _warn_unknown_variables() -> None:
+    """Warn about unknown environment variables: a misspelt one would otherwise go unnoticed."""
     given = {name for name in os.environ if name.startswith(f"{PREFIX}_")}
     if not given:
         return
     assert isinstance(cli, click.Group)
     known = variables(cli)
     for name in sorted(given - known):
-        hint = "".join(f": did you mean {near}?" for near in close_to(name, known)[:1])
-        click.echo(f"harness: warning: {name} is no option's variable{hint}", err=True)
+        hint = "".join(f": did you mean {similar}?" for similar in similar_names(name, known)[:1])
+        click.echo(f"harness: warning: {name} sets no option{hint}", err=True)
 
 
-def _say(line: str, code: ExitCode) -> int:
+def _fail(line: str, code: ExitCode) -> int:
     click.echo(f"harness: {' '.join(line.split())}", err=True)
     return code
 
 
 def entry() -> None:
-    """The console script."""
+    """Run the console script."""
     sys.exit(main())
 
 

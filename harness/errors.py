@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each shown in one line, and the exit codes of the command line."""
+"""Errors that a user can fix, each shown in one line, and the exit codes of the command line."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a `harness` process returns to its caller."""
+    """Exit codes of a `harness` process."""
 
     OK = 0
     REGRESSION = 1
@@ -21,43 +21,46 @@ class ExitCode(IntEnum):
 
 
 class HarnessError(Exception):
-    """A mistake in the user's input. The message is one line: what was got, what is allowed, what to do."""
+    """A mistake in the user's input.
+
+    The message is one line that says what was given, what is allowed and what to do.
+    """
 
     exit_code = ExitCode.USER
 
 
 class IncompleteError(HarnessError):
-    """Something that should be there is missing, failed or corrupt."""
+    """A run, file or other part of the results that is missing, failed or corrupt."""
 
     exit_code = ExitCode.INCOMPLETE
 
 
 class NotComparableError(HarnessError):
-    """Two results that must not be put side by side."""
+    """Two results that must not be compared with each other."""
 
     exit_code = ExitCode.NOT_COMPARABLE
 
 
 def reason(error: Exception) -> str:
-    """What went wrong, without the path that an OSError's own text repeats."""
+    """Return the error message without the file path that OSError repeats."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text; its kind where it has none."""
+    """Return the first line of an error's message, or the name of its class if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
-    """The error for a name that is in no table: the near matches first, then all names."""
+    """Return the error for an unknown name: it suggests similar names and lists the known ones."""
     names = sorted(set(known))
-    near = close_to(name, names)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    similar = similar_names(name, names)
+    hint = f"did you mean {' or '.join(similar)}? " if similar else ""
     return HarnessError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
 
 
-def close_to(name: str, known: Iterable[str]) -> list[str]:
-    """Names that may have been meant: the same in other letters, else up to three that look alike."""
+def similar_names(name: str, known: Iterable[str]) -> list[str]:
+    """Return the names that differ only in case, or else up to three that look similar."""
     names = sorted(known)
     return [other for other in names if other.lower() == name.lower()] or difflib.get_close_matches(
         name, names, n=3, cutoff=0.5

@@ -1,4 +1,4 @@
-"""Progress of long work: bars on a terminal, plain lines elsewhere; and waiting for other processes. Nothing here touches results."""
+"""Progress of long tasks: bars on a terminal, lines elsewhere. Nothing here affects results."""
 
 import time
 from collections.abc import Iterator
@@ -10,37 +10,40 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bars
 
 LINE_EVERY_S = 20.0
-"""Seconds between plain lines of one piece of work."""
+"""Seconds between two progress lines of one task."""
 
 
 class Advance(Protocol):
-    """Says that one more step of a piece of work is done."""
+    """A function that reports one more completed step, with an optional note."""
 
     def __call__(self, note: str = "") -> None: ...
 
 
 class Progress:
-    """Shows what is being done on standard error, so that standard output holds results alone."""
+    """Show progress on standard error, so that standard output holds only results."""
 
     def __init__(self, verbosity: int = 0) -> None:
-        """`verbosity`: below 0 shows nothing, 0 the work, above 0 details too."""
+        """Set the verbosity: below 0 shows nothing, 0 progress, and above 0 details as well."""
         self.verbosity = verbosity
         self.console = Console(stderr=True, highlight=False)
         self.bars = self.console.is_terminal and verbosity >= 0
 
     def info(self, line: str) -> None:
-        """A line about the work."""
+        """Show a line about the task."""
         if self.verbosity >= 0:
             self.console.print(line, markup=False, soft_wrap=True)
 
     def debug(self, line: str) -> None:
-        """A line for those who asked for more (-v)."""
+        """Show a line only with -v."""
         if self.verbosity > 0:
             self.info(line)
 
     @contextmanager
     def track(self, label: str, steps: int | None, done: int = 0) -> Iterator[Advance]:
-        """A piece of work of so many steps, None when nobody knows; call what is yielded after each."""
+        """Yield a function to call after each step of a task.
+
+        `steps` is their number (None if unknown), of which `done` are already completed.
+        """
         if self.bars:
             columns = (
                 TextColumn("{task.description}"),
@@ -57,27 +60,27 @@ class Progress:
             yield self._lines(label, steps, done)
 
     def _lines(self, label: str, steps: int | None, done: int) -> Advance:
-        began = time.monotonic()
-        state = {"done": done, "said": began}
+        start = time.monotonic()
+        state = {"done": done, "shown": start}
 
         def advance(note: str = "") -> None:
             state["done"] += 1
             now = time.monotonic()
-            if now - state["said"] >= LINE_EVERY_S:
-                state["said"] = now
-                pace = (now - began) / (state["done"] - done)
-                of = (
+            if now - state["shown"] >= LINE_EVERY_S:
+                state["shown"] = now
+                step_s = (now - start) / (state["done"] - done)
+                total = (
                     ""
                     if steps is None
-                    else f"/{steps}, {duration((steps - state['done']) * pace)} left"
+                    else f"/{steps}, {duration((steps - state['done']) * step_s)} left"
                 )
-                self.info(f"{label}: {state['done']:.0f}{of} {note}".rstrip())
+                self.info(f"{label}: {state['done']:.0f}{total} {note}".rstrip())
 
         return advance
 
 
 def duration(seconds: float) -> str:
-    """In words: 40 s, 12 min, 3.5 h."""
+    """Return a duration as text: 40 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
