@@ -1,1 +1,1 @@
-"""Arithmetic on traces."""
+"""Evaluation of traces: metrics, exit policies, curves and statistics."""

@@ -1,4 +1,7 @@
-"""Trace + costs -> operating points, by arithmetic alone: no model, no torch, no data."""
+"""Operating points of exit policies, computed from a trace and the MACs of the model's pieces.
+
+Neither the model nor the data is needed.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,57 +18,60 @@ from harness.records import Costs
 Array = NDArray[np.float64]
 
 CURVE_POINTS = 50
-"""Quantiles of the exit scores on `selection` that a curve is drawn through."""
+"""Default number of quantiles of the exit scores on `selection` used as thresholds of a curve."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Operating points of one policy on one trace, one per threshold [k]."""
+    """Operating points of one policy on one trace: one for each of k thresholds."""
 
     thresholds: Array
-    """[k] in the policy's unit."""
+    """[k], in the policy's unit."""
     scores: dict[str, Array]
-    """Metric -> [k]."""
+    """Metric -> scores [k]."""
     macs: Array
-    """[k] mean MACs per row at its real length, exits on the way included."""
+    """[k] mean MACs per example at its real length, including earlier exits."""
     layers: Array
-    """[k] mean layers run."""
+    """[k] mean number of layers run."""
     left: NDArray[np.int64]
-    """[k, e] rows that left at each exit."""
+    """[k, e] number of examples that took each exit."""
 
 
 def exit_macs(costs: Costs, trace: Trace) -> Array:
-    """[e, n] MACs of each row if it leaves at each exit, at its real length, exits on the way included."""
+    """Return the MACs [e, n] of each example if it takes each exit.
+
+    They are counted at the example's real length and include earlier exits.
+    """
     return np.stack(
         [costs.path(int(layer) - 1, trace.lengths) for layer in trace.exit_layers]
     ).astype(np.float64)
 
 
 def thresholds_from(policy: Policy, selection: Trace, points: int = CURVE_POINTS) -> Array:
-    """The policy's grid of thresholds for the scores that the selection rows reach."""
-    _needs_exits(selection)
+    """Return the policy's grid of thresholds [k] for the exit scores on the selection split."""
+    _check_exit_count(selection)
     return policy.grid(exit_scores(policy, selection.logits), points)
 
 
 def leaving(policy: Policy, logits: NDArray[np.float32], thresholds: Array) -> NDArray[np.int64]:
-    """[k, n] index of the exit at which each row leaves, for each threshold."""
-    cuts = np.array([policy.score_threshold(float(threshold)) for threshold in thresholds])
-    surest = np.maximum.accumulate(exit_scores(policy, logits), axis=0)
-    return (surest[None] <= cuts[:, None, None]).sum(1)
+    """Return the index [k, n] of the exit that each example takes, for each threshold."""
+    score_thresholds = np.array([policy.score_threshold(float(value)) for value in thresholds])
+    highest = np.maximum.accumulate(exit_scores(policy, logits), axis=0)
+    return (highest[None] <= score_thresholds[:, None, None]).sum(1)
 
 
 def sweep(
     policy: Policy, trace: Trace, costs: Costs, metrics: tuple[str, ...], thresholds: Array
 ) -> Curve:
-    """The curve of a policy: every threshold scored and charged on every row of the trace."""
-    _needs_exits(trace)
+    """Return the curve of a policy: scores and MACs over the whole trace for every threshold."""
+    _check_exit_count(trace)
     exits = leaving(policy, trace.logits, thresholds)
-    rows = np.arange(len(trace.ids))
-    answers = predictions(trace.logits)[exits, rows]
+    examples = np.arange(len(trace.ids))
+    predicted = predictions(trace.logits)[exits, examples]
     return Curve(
         thresholds=thresholds,
-        scores=scores(metrics, answers.astype(np.float64), trace.labels),
-        macs=exit_macs(costs, trace)[exits, rows].mean(-1),
+        scores=scores(metrics, predicted.astype(np.float64), trace.labels),
+        macs=exit_macs(costs, trace)[exits, examples].mean(-1),
         layers=trace.exit_layers[exits].mean(-1),
         left=(exits[:, :, None] == np.arange(len(trace.exit_layers))).sum(1),
     )
@@ -74,28 +80,29 @@ def sweep(
 def best_thresholds(
     policy: Policy,
     trace: Trace,
-    prices: Array,
+    example_costs: Array,
     metric: str,
     thresholds: Array,
     budgets: Sequence[float],
 ) -> list[float | None]:
-    """For each budget the threshold with the best score among those whose mean price on `trace` stays within it, of equals the cheapest;
-    None when no threshold does.
+    """Return for each budget the threshold with the best score whose mean cost is within it.
 
-    `prices` [e, n]: what each row costs if it leaves at each exit. To be called with the calibration trace, so that dev only scores.
+    Of equal scores the cheapest is chosen; None means that no threshold is within the budget.
+    `example_costs` [e, n] holds the cost of each example if it takes each exit. The trace should be
+    that of the calibration split, because dev is used only for scoring.
     """
-    exits, rows = leaving(policy, trace.logits, thresholds), np.arange(len(trace.ids))
-    paid = prices[exits, rows].mean(-1)
+    exits, examples = leaving(policy, trace.logits, thresholds), np.arange(len(trace.ids))
+    mean_costs = example_costs[exits, examples].mean(-1)
     reached = scores(
-        (metric,), predictions(trace.logits)[exits, rows].astype(np.float64), trace.labels
+        (metric,), predictions(trace.logits)[exits, examples].astype(np.float64), trace.labels
     )[metric]
-    order = np.lexsort((paid, -reached))
-    affordable = [order[paid[order] <= budget] for budget in budgets]
-    return [float(thresholds[places[0]]) if len(places) else None for places in affordable]
+    order = np.lexsort((mean_costs, -reached))
+    affordable = [order[mean_costs[order] <= budget] for budget in budgets]
+    return [float(thresholds[indices[0]]) if len(indices) else None for indices in affordable]
 
 
-def _needs_exits(trace: Trace) -> None:
+def _check_exit_count(trace: Trace) -> None:
     if len(trace.exit_layers) < 2:
         raise HarnessError(
-            "a policy needs a model with at least two exits; this one has a single exit"
+            "this model has a single exit; an exit policy needs a model with at least two"
         )

@@ -1,4 +1,7 @@
-"""Metrics that are other people's code, through the `evaluate` library: run only for those who allow it (--allow-metric-code)."""
+"""External metrics, loaded through the `evaluate` library.
+
+They are third-party code, which runs only with --allow-metric-code.
+"""
 
 import importlib.util
 import math
@@ -12,27 +15,31 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError, first_line
 
 PREFIX = "evaluate:"
-"""How a task file names such a metric."""
+"""Prefix of an external metric's name in a task file."""
 
 
 @dataclass(frozen=True)
 class ExternalMetric:
-    """A metric of the hub, or a script of the user's."""
+    """A metric from the hub, or a user's own script."""
 
     name: str
-    """As the task file has it: evaluate:NAME or evaluate:./NAME."""
+    """Name as in the task file: evaluate:NAME or evaluate:./NAME."""
     digest: str
+<<<<<<< HEAD
     """Hash of the user's script; empty for a metric of the hub."""
     folder: Path = Path()
     """Folder that the script's path is relative to."""
+=======
+    """Hash of the user's script; empty for a metric from the hub."""
+>>>>>>> 1250ea0 (Write the evaluation in plain English)
 
     def __repr__(self) -> str:
-        """The text that stands for the metric in the fingerprint of a task: it must not change, whatever the class is called."""
+        """Return the text that is hashed into a task's fingerprint, and so must not change."""
         return f"MetricCode(name={self.name!r}, digest={self.digest!r})"
 
 
 class LoadedMetric(Protocol):
-    """What `evaluate.load` returns, as far as it is used here."""
+    """The part of an object returned by `evaluate.load` that is used here."""
 
     features: dict[str, object]
 
@@ -42,62 +49,78 @@ class LoadedMetric(Protocol):
 
 
 def check_evaluate(name: str) -> None:
-    """Raises: HarnessError when the library is missing."""
+    """Raises: HarnessError if the evaluate library is not installed."""
     if importlib.util.find_spec("evaluate") is None:
         raise HarnessError(
-            f"metric {name} needs the evaluate library, which is not installed: pip install evaluate"
+    """Load a metric, which runs its code; a script is relative to the task file's `folder`.
         )
 
 
+<<<<<<< HEAD
 def load_external_metric(code: ExternalMetric) -> LoadedMetric:
     """Load the metric, whose code runs from here on.
+=======
+def load_external_metric(metric: ExternalMetric, folder: Path) -> LoadedMetric:
+    """Load a metric, which runs its code; a script's path is relative to the task file's `folder`.
+>>>>>>> 1250ea0 (Write the evaluation in plain English)
 
-    Raises: HarnessError when the library or the metric is not to be had.
+    Raises: HarnessError if the library or the metric cannot be loaded.
     """
-    check_evaluate(code.name)
-    place = code.name.removeprefix(PREFIX)
-    if not place.startswith(".") and Path(place).exists():
+    check_evaluate(metric.name)
+    source = metric.name.removeprefix(PREFIX)
+    if not source.startswith(".") and Path(source).exists():
         raise HarnessError(
-            f"metric {code.name}: the library would run what lies in ./{place}; write {PREFIX}./{place} if that is meant"
+            f"metric {metric.name}: the evaluate library would run the local ./{source} instead of "
+            f"the hub's metric; if you mean the local one, write {PREFIX}./{source}"
         )
     try:
-        import evaluate  # 7 s and all of transformers, for those alone who ask for it
+        import evaluate  # takes 7 s and loads all of transformers
 
         return cast(
             LoadedMetric,
+<<<<<<< HEAD
             evaluate.load(str((code.folder / place).resolve()) if place.startswith(".") else place),
+=======
+            evaluate.load(str((folder / source).resolve()) if source.startswith(".") else source),
+>>>>>>> 1250ea0 (Write the evaluation in plain English)
         )
-    except Exception as error:  # the metric's own code runs here, and may raise anything; so may a library that lacks another
-        raise HarnessError(f"metric {code.name} cannot be loaded: {first_line(error)}") from None
+    except Exception as error:  # the metric's code, or a missing dependency, may raise anything
+        raise HarnessError(f"metric {metric.name} cannot be loaded: {first_line(error)}") from None
 
 
 def external_score(
-    code: ExternalMetric,
-    metric: LoadedMetric,
+    metric: ExternalMetric,
+    loaded: LoadedMetric,
     predictions: NDArray[np.float64],
     labels: NDArray[np.float64],
-    whole: bool,
+    classification: bool,
 ) -> float:
-    """One score of predictions [n] against labels [n]; `whole`: they are class indices.
+    """Return the score of predictions [n] against labels [n].
 
-    Raises: HarnessError when the metric fails, cuts numbers to whole ones, or returns several scores.
+    With `classification` both are class indices. Raises: HarnessError if the metric fails, would
+    truncate the values of a regression to integers, or does not return one finite score.
     """
-    kind = str(metric.features.get("predictions")) if isinstance(metric.features, dict) else ""
-    if not whole and "int" in kind:
+    kind = str(loaded.features.get("predictions")) if isinstance(loaded.features, dict) else ""
+    if not classification and "int" in kind:
         raise HarnessError(
-            f"metric {code.name} takes whole numbers and would cut the answers of a regression: got {kind}"
+            f"metric {metric.name} takes {kind}, which would truncate the predictions of a "
+            "regression: use a metric of floats"
         )
     given = [
-        (array.astype(np.int64) if whole else array).tolist() for array in (predictions, labels)
+        (array.astype(np.int64) if classification else array).tolist()
+        for array in (predictions, labels)
     ]
     try:
-        found = metric.compute(predictions=given[0], references=given[1])
+        found = loaded.compute(predictions=given[0], references=given[1])
     except Exception as error:  # as above
-        raise HarnessError(f"metric {code.name} failed: {first_line(error)}") from None
-    own = Path(code.name.removeprefix(PREFIX)).stem
-    value = found.get(own, next(iter(found.values()))) if own in found or len(found) == 1 else None
+        raise HarnessError(f"metric {metric.name} failed: {first_line(error)}") from None
+    name = Path(metric.name.removeprefix(PREFIX)).stem
+    value = (
+        found.get(name, next(iter(found.values()))) if name in found or len(found) == 1 else None
+    )
     if not isinstance(value, int | float | np.number) or not math.isfinite(value):
         raise HarnessError(
-            f"metric {code.name} returned {str(found)[:80]}, wanted one finite number, or one of the metric's name"
+            f"metric {metric.name} returned {str(found)[:80]}; it must return one finite number, "
+            f"alone or under the name {name}"
         )
     return float(value)

@@ -1,7 +1,8 @@
 """GLUE's metrics on arrays of predictions [..., n] against labels [n].
 
-One formula serves a run, a whole curve and a bootstrap. Each is equal to scikit-learn's or scipy's to 1e-12 (tests).
-A constant prediction scores 0 where the formula is undefined, as scikit-learn does for Matthews' coefficient.
+The same functions score one run, a whole curve or a bootstrap. They agree with scikit-learn and
+scipy to 1e-12 (see the tests). Where a formula is undefined for constant predictions the score is
+0, as in scikit-learn's Matthews correlation.
 """
 
 from collections.abc import Callable
@@ -14,29 +15,32 @@ Metric = Callable[[Array, Array], Array]
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
-    """numerator / denominator, 0 where the denominator is 0."""
+    """Return numerator / denominator, or 0 where the denominator is 0."""
     defined = denominator > 0
     return np.where(defined, numerator / np.where(defined, denominator, 1.0), 0.0)
 
 
 def accuracy(predictions: Array, labels: Array) -> Array:
-    """Share of equal class indices: [..., n], [n] -> [...]."""
+    """Return the share of correct class indices: [..., n], [n] -> [...]."""
     return (predictions == labels).mean(-1)
 
 
 def f1(predictions: Array, labels: Array) -> Array:
-    """F1 of class 1: [..., n], [n] -> [...]."""
+    """Return the F1 score of class 1: [..., n], [n] -> [...]."""
     both = ((predictions == 1) & (labels == 1)).sum(-1)
     return _ratio(2.0 * both, (predictions == 1).sum(-1) + (labels == 1).sum(-1) + 0.0)
 
 
 def matthews(predictions: Array, labels: Array) -> Array:
-    """Matthews' correlation of two classes 0 and 1, which is their Pearson correlation: [..., n], [n] -> [...]."""
+    """Return the Matthews correlation of classes 0 and 1: [..., n], [n] -> [...].
+
+    It equals the Pearson correlation of the class indices.
+    """
     return pearson((predictions == 1) + 0.0, (labels == 1) + 0.0)
 
 
 def pearson(predictions: Array, labels: Array) -> Array:
-    """Pearson's correlation: [..., n], [n] -> [...]."""
+    """Return the Pearson correlation: [..., n], [n] -> [...]."""
     x = predictions.astype(np.float64) - predictions.mean(-1, keepdims=True, dtype=np.float64)
     y = labels.astype(np.float64) - labels.mean(-1, keepdims=True, dtype=np.float64)
     x_square, y_square = (x * x).sum(-1), (y * y).sum(-1)
@@ -45,25 +49,26 @@ def pearson(predictions: Array, labels: Array) -> Array:
 
 
 def spearman(predictions: Array, labels: Array) -> Array:
-    """Spearman's correlation, ties at their average rank: [..., n], [n] -> [...]."""
+    """Return the Spearman correlation, ties having their average rank: [..., n], [n] -> [...]."""
     return pearson(ranks(predictions), ranks(labels))
 
 
 def ranks(values: Array) -> Array:
-    """Ranks from 1 along the last axis, ties at their average rank: [..., n] -> [..., n].
+    """Return ranks from 1 along the last axis: [..., n] -> [..., n].
 
-    They are scipy.stats.rankdata's to the bit; to import that takes longer than a report.
+    Ties have their average rank. The ranks equal those of scipy.stats.rankdata exactly, but
+    importing scipy takes longer than a report.
     """
     order = values.argsort(-1)
     ordered = np.take_along_axis(values, order, -1)
-    new = np.ones(values.shape, dtype=np.bool_)
-    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    starts = np.flatnonzero(new)
+    starts_group = np.ones(values.shape, dtype=np.bool_)
+    starts_group[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    starts = np.flatnonzero(starts_group)
     counts = np.diff(starts, append=values.size)
     averages = starts % values.shape[-1] + (counts + 1) / 2
-    found = np.empty(values.shape)
-    np.put_along_axis(found, order, np.repeat(averages, counts).reshape(values.shape), -1)
-    return found
+    result = np.empty(values.shape)
+    np.put_along_axis(result, order, np.repeat(averages, counts).reshape(values.shape), -1)
+    return result
 
 
 METRICS: dict[str, Metric] = {
@@ -76,5 +81,5 @@ METRICS: dict[str, Metric] = {
 
 
 def scores(names: tuple[str, ...], predictions: Array, labels: Array) -> dict[str, Array]:
-    """Metric name -> scores [...] of predictions [..., n] against labels [n]."""
+    """Return metric name -> scores [...] of predictions [..., n] against labels [n]."""
     return {name: METRICS[name](predictions, labels) for name in names}

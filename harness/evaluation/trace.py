@@ -1,4 +1,4 @@
-"""The trace: the logits of every exit on every row of a split, from one pass of the model."""
+"""The trace: logits of every exit for every example of a split, from one pass of the model."""
 
 import io
 from dataclasses import dataclass
@@ -15,45 +15,46 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Trace:
-    """Rows stand in the order of the data, whatever the batches were."""
+    """Logits of all exits on a split, with the examples in the order of the data."""
 
     ids: NDArray[np.int64]
-    """[n] row number in the split's file."""
+    """[n] row numbers in the split's file."""
     logits: NDArray[np.float32]
-    """[e, n, c]; for regression c = 1 and the value is in label units."""
+    """[e, n, c]; for regression c = 1 and the values are in label units."""
     labels: NDArray[np.float64]
-    """[n] class index, or the value in label units."""
+    """[n] class indices, or values in label units."""
     lengths: NDArray[np.int64]
-    """[n] real tokens, special ones included, padding not."""
+    """[n] tokens per example, including special tokens but not padding."""
     exit_layers: NDArray[np.int64]
-    """[e] layers run before each exit, from 1, increasing."""
+    """[e] number of layers run before each exit, from 1, increasing."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError when shapes disagree or a logit is not finite."""
-        exits, rows = self.logits.shape[:2]
+        """Raises: ValueError if shapes disagree or a logit is not finite."""
+        exits, examples = self.logits.shape[:2]
         shapes = {"ids": self.ids.shape, "labels": self.labels.shape, "lengths": self.lengths.shape}
-        wrong = {name: shape for name, shape in shapes.items() if shape != (rows,)}
-        if self.logits.ndim != 3 or wrong or self.exit_layers.shape != (exits,):
+        mismatched = {name: shape for name, shape in shapes.items() if shape != (examples,)}
+        if self.logits.ndim != 3 or mismatched or self.exit_layers.shape != (exits,):
             raise ValueError(
-                f"a trace of {exits} exits and {rows} rows does not fit {wrong or self.exit_layers.shape}"
+                f"{exits} exits and {examples} examples do not match the array shapes "
+                f"{mismatched or self.exit_layers.shape}"
             )
         if not np.isfinite(self.logits).all():
             raise ValueError("a logit of the trace is not finite")
 
     def predictions(self) -> Floats:
-        """[e, n] class index of the largest logit, or the value itself for regression."""
+        """Return predictions [e, n]: class indices, or values for regression."""
         return predictions(self.logits)
 
 
 def predictions(logits: Floats) -> Floats:
-    """[..., c] logits -> [...] class index (as a float), or the value itself when c = 1."""
+    """Return predictions [...] from logits [..., c]: class indices (floats), or values if c = 1."""
     if logits.shape[-1] == 1:
         return logits[..., 0]
     return logits.argmax(-1).astype(np.float64)
 
 
 def trace_bytes(trace: Trace) -> bytes:
-    """The trace as a compressed npz archive."""
+    """Return the trace as a compressed npz archive."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -67,9 +68,9 @@ def trace_bytes(trace: Trace) -> bytes:
 
 
 def read_trace(path: Path) -> Trace:
-    """Read a trace back; nothing in the file can run code (allow_pickle is off).
+    """Read a trace back without running code from the file (allow_pickle is off).
 
-    Raises: IncompleteError when the file is missing, damaged, or not a trace.
+    Raises: IncompleteError if the file is missing, damaged or not a trace.
     """
     try:
         arrays = read_arrays(path)
