@@ -25,13 +25,9 @@ class ExternalMetric:
     name: str
     """Name as in the task file: evaluate:NAME or evaluate:./NAME."""
     digest: str
-<<<<<<< HEAD
-    """Hash of the user's script; empty for a metric of the hub."""
+    """Hash of the user's script; empty for a metric from the hub."""
     folder: Path = Path()
     """Folder that the script's path is relative to."""
-=======
-    """Hash of the user's script; empty for a metric from the hub."""
->>>>>>> 1250ea0 (Write the evaluation in plain English)
 
     def __repr__(self) -> str:
         """Return the text that is hashed into a task's fingerprint, and so must not change."""
@@ -52,18 +48,14 @@ def check_evaluate(name: str) -> None:
     """Raises: HarnessError if the evaluate library is not installed."""
     if importlib.util.find_spec("evaluate") is None:
         raise HarnessError(
-    """Load a metric, which runs its code; a script is relative to the task file's `folder`.
+            f"metric {name} needs the evaluate library, which is missing: pip install evaluate"
         )
 
 
-<<<<<<< HEAD
-def load_external_metric(code: ExternalMetric) -> LoadedMetric:
-    """Load the metric, whose code runs from here on.
-=======
 def load_external_metric(metric: ExternalMetric, folder: Path) -> LoadedMetric:
-    """Load a metric, which runs its code; a script's path is relative to the task file's `folder`.
->>>>>>> 1250ea0 (Write the evaluation in plain English)
+    """Load a metric, which runs its code.
 
+    The path of a script is relative to `folder`, the folder of the task file.
     Raises: HarnessError if the library or the metric cannot be loaded.
     """
     check_evaluate(metric.name)
@@ -78,11 +70,7 @@ def load_external_metric(metric: ExternalMetric, folder: Path) -> LoadedMetric:
 
         return cast(
             LoadedMetric,
-<<<<<<< HEAD
-            evaluate.load(str((code.folder / place).resolve()) if place.startswith(".") else place),
-=======
-            evaluate.load(str((folder / source).resolve()) if source.startswith(".") else source),
->>>>>>> 1250ea0 (Write the evaluation in plain English)
+            evaluate.load(str((metric.folder / source).resolve()) if source.startswith(".") else source),
         )
     except Exception as error:  # the metric's code, or a missing dependency, may raise anything
         raise HarnessError(f"metric {metric.name} cannot be loaded: {first_line(error)}") from None

@@ -152,7 +152,7 @@ class Patience:
         """Return threshold - 1 for a threshold in agreements, an integer of 1 or more."""
         if not (threshold >= 1 and float(threshold).is_integer()):
             raise HarnessError(
-                f"patience {threshold} is out of range: give a whole number of agreements, 1 or more"
+                f"patience {threshold} is out of range: give a whole number of agreements from 1"
             )
         return threshold - 1
 

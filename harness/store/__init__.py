@@ -1,1 +1,1 @@
-"""What is kept on disk."""
+"""Files on disk: the results folder and the cache folder."""

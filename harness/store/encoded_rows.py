@@ -1,4 +1,4 @@
-"""A run's encoded dev rows in the cache folder, so that `harness time` does not need the task's files."""
+"""Encoded dev examples in the cache, so that `harness time` does not need the task's files."""
 
 import hashlib
 from dataclasses import dataclass
@@ -14,33 +14,36 @@ from harness.files.atomic import whole
 
 @dataclass(frozen=True)
 class RowsKey:
-    """What the encoded rows depend on."""
+    """Everything that the encoded examples depend on."""
 
     data: str
-    """Fingerprint of the files' rows."""
+    """Fingerprint of the rows of the task's files."""
     backbone: str
     """Fingerprint of the backbone, whose tokenizer made the word pieces."""
     max_length: int
     limit: int | None
 
     def path(self, cache: Path) -> Path:
-        """Where they are, or would be."""
-        key = f"RowsKey(data={self.data!r}, backbone={self.backbone!r}, max_length={self.max_length}, limit={self.limit})"
+        """Return the path of the file, whether or not it exists."""
+        key = (
+            f"RowsKey(data={self.data!r}, backbone={self.backbone!r}, "
+            f"max_length={self.max_length}, limit={self.limit})"
+        )
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return cache / "rows" / f"{digest}.npz"
 
 
 def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
-    """Write the rows, without their texts, unless they are there.
+    """Save the examples without their texts, unless the file exists.
 
-    Raises: IncompleteError when the disk is full.
+    Raises: IncompleteError if the file cannot be written.
     """
     path = key.path(cache)
     if path.is_file():
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path, shared=True) as beside, beside.open("wb") as file:
+        with whole(path, shared=True) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 ids=dev.ids,
@@ -50,13 +53,15 @@ def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
                 types=np.concatenate(dev.tokens.types),
             )
     except OSError as error:
-        raise IncompleteError(f"cannot keep the dev rows in the cache: {error.strerror}") from None
+        raise IncompleteError(
+            f"cannot save the encoded dev examples in the cache: {error.strerror}"
+        ) from None
 
 
 def kept_rows(cache: Path, key: RowsKey) -> Split | None:
-    """The rows, with empty texts; None when they are not there.
+    """Return the examples with empty texts, or None if they are not cached.
 
-    Raises: IncompleteError when the file is damaged.
+    Raises: IncompleteError if the file is damaged.
     """
     path = key.path(cache)
     if not path.is_file():
@@ -70,6 +75,6 @@ def kept_rows(cache: Path, key: RowsKey) -> Split | None:
         ids, labels = arrays["ids"].astype(np.int64), arrays["labels"].astype(np.float64)
     except (ValueError, KeyError) as error:
         raise IncompleteError(
-            f"{path} cannot be read: {error}; delete it and give --data-dir"
+            f"cannot read {path}: {error}; delete it and give --data-dir"
         ) from None
     return Split(ids, ((),) * len(ids), labels, Tokens(pieces, types, 0))

@@ -1,4 +1,7 @@
-"""The results folder: <task>/<method>/<run id>/{record.json, trace*.npz, timings/}. Append-only and atomic."""
+"""The results folder, to which runs are added atomically and in which none is changed.
+
+A run is <task>/<method>/<run id>/ with record.json, trace*.npz and timings/.
+"""
 
 import gc
 import hashlib
@@ -14,7 +17,7 @@ from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.trace import Trace, read_trace, trace_bytes
-from harness.files.atomic import UNFINISHED, UNFINISHED_S, whole
+from harness.files.atomic import STALE_AFTER_S, UNFINISHED, whole
 from harness.files.typed_json import from_json, to_json
 from harness.records import RunRecord, Timing
 from harness.store.integrity import check_figures, check_record, check_trace
@@ -26,9 +29,9 @@ TRACES = {
     "selection": "trace.selection.npz",
     "calibration": "trace.calibration.npz",
 }
-"""Split -> file, of every run."""
+"""Split -> trace file of every run."""
 MISMATCHED_TRACE = {"mismatched": "trace.mismatched.npz"}
-"""The same of a run on MNLI."""
+"""Split -> further trace file of a run on MNLI."""
 
 T = TypeVar("T", RunRecord, Timing)
 
@@ -37,30 +40,34 @@ _RUN_ID = re.compile(r"[0-9a-f]{4,16}")
 
 @dataclass(frozen=True)
 class Problem:
-    """A run folder that cannot be read."""
+    """A run folder that cannot be read, and the reason."""
 
     folder: str
     reason: str
 
 
 class ResultsStore:
-    """A run folder appears whole or not at all, and is never changed; timings are files added beside."""
+    """The runs in a results folder.
+
+    A run folder appears complete or not at all and is never changed; timings are files added to it.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def folder(self, task: str, method: str, run_id: str) -> Path:
-        """Where a run is, or would be."""
+        """Return the folder of a run, whether or not it exists."""
         return self.root / task / method / run_id
 
     def holds(self, task: str, method: str, run_id: str) -> bool:
-        """Whether the run is there."""
+        """Return whether the run is stored."""
         return (self.folder(task, method, run_id) / RECORD).is_file()
 
     def save(self, record: RunRecord, traces: dict[str, Trace]) -> None:
-        """Write a run beside, then move it into place. A run that another process has stored meanwhile stays as it is.
+        """Write a run to a temporary folder, then move it into place.
 
-        Raises: IncompleteError when the disk is full; nothing is left behind.
+        If another process has stored the run in the meantime, that one is kept.
+        Raises: IncompleteError if the run cannot be written; nothing is left behind.
         """
         text = to_json(record)
         files = {RECORD: text.encode()} | {
@@ -68,33 +75,33 @@ class ResultsStore:
             for split, trace in traces.items()
         }
         final = self.folder(record.spec.task, record.spec.method, record.run_id)
-        beside: Path | None = None
+        temporary: Path | None = None
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             _clear_unfinished(final.parent)
-            beside = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=final.parent))
+            temporary = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=final.parent))
             for name, content in files.items():
-                (beside / name).write_bytes(content)
-            beside.chmod(0o755)
-            beside.rename(final)
+                (temporary / name).write_bytes(content)
+            temporary.chmod(0o755)
+            temporary.rename(final)
         except OSError as error:
             if not (final / RECORD).is_file():
                 raise IncompleteError(
                     f"cannot store run {record.run_id}: {error.strerror}; nothing was written"
                 ) from None
         finally:
-            if beside is not None:
-                shutil.rmtree(beside, ignore_errors=True)
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
 
     def add_timing(self, record: RunRecord, timing: Timing) -> Path:
-        """Add a live timing beside a run."""
+        """Add a live timing to a run and return its file."""
         text = to_json(timing)
         folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
         name = hashlib.sha256(text.encode()).hexdigest()[:12] + ".json"
         try:
             folder.mkdir(exist_ok=True)
-            with whole(folder / name) as beside:
-                beside.write_text(text, encoding="utf-8")
+            with whole(folder / name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
             return folder / name
         except OSError as error:
             raise IncompleteError(
@@ -102,7 +109,7 @@ class ResultsStore:
             ) from None
 
     def records(self) -> tuple[list[RunRecord], list[Problem]]:
-        """All runs, in the order of task, method and seed, and the folders that cannot be read."""
+        """Return all runs, sorted by task, method and seed, and the folders that cannot be read."""
         records, problems = [], []
         paths = sorted(self.root.glob(f"[!.]*/*/[!.]*/{RECORD}"))
         with collector_paused():
@@ -116,8 +123,8 @@ class ResultsStore:
         ), problems
 
     def sound(self, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Problem]]:
-        """Those of the records whose traces and timings can be read too, and the others as problems."""
-        whole, problems = [], []
+        """Return the records whose traces and timings can be read, and the others as problems."""
+        intact, problems = [], []
         for record in records:
             try:
                 self._traces(record)
@@ -129,30 +136,32 @@ class ResultsStore:
                     )
                 )
             else:
-                whole.append(record)
-        return whole, problems
+                intact.append(record)
+        return intact, problems
 
     def find(self, run_id: str) -> RunRecord:
-        """The run of this id, or of the only id that begins with it.
+        """Return the run whose id is, or is the only one to begin with, `run_id`.
 
-        Raises: HarnessError when there is none, or several; IncompleteError when its record is corrupt.
+        Raises: HarnessError if there is no such run, or several; IncompleteError if its record is
+        corrupt.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise HarnessError(
-                f"run id {run_id!r}: wanted 4 to 16 of the digits 0-9a-f, as `harness list runs` shows them"
+                f"run id {run_id!r}: give 4 to 16 of the digits 0-9a-f; see `harness list runs`"
             )
         paths = sorted(self.root.glob(f"[!.]*/*/{run_id}*/{RECORD}"))
         if len(paths) != 1:
             found = ", ".join(path.parent.name for path in paths) or "none"
             raise HarnessError(
-                f"run id {run_id}: {len(paths)} runs in {self.root} begin with it ({found}); see harness list runs"
+                f"run id {run_id}: {len(paths)} runs in {self.root} begin with it ({found}); "
+                "see `harness list runs`"
             )
         return self._read(paths[0])
 
     def trace(self, record: RunRecord, split: str = "dev") -> Trace:
-        """A run's trace of a split.
+        """Return a run's trace of a split.
 
-        Raises: IncompleteError when it is missing, damaged, or not that of its record.
+        Raises: IncompleteError if it is missing or damaged, or does not match its record.
         """
         path = (
             self.folder(record.spec.task, record.spec.method, record.run_id)
@@ -163,9 +172,9 @@ class ResultsStore:
         return trace
 
     def checked_traces(self, record: RunRecord) -> dict[str, Trace]:
-        """A run's traces, split -> trace, from which its scores and MACs were computed again.
+        """Return a run's traces (split -> trace) after checking its scores and MACs against them.
 
-        Raises: IncompleteError when a file is missing or damaged, or the record says other figures.
+        Raises: IncompleteError if a file is missing or damaged, or the record has other figures.
         """
         traces = self._traces(record)
         check_figures(record, traces, f"run {record.run_id}")
@@ -178,47 +187,51 @@ class ResultsStore:
         }
 
     def timings(self, record: RunRecord) -> list[Timing]:
-        """A run's live timings."""
+        """Return a run's live timings."""
         folder = self.folder(record.spec.task, record.spec.method, record.run_id) / TIMINGS
         return [_read(Timing, path) for path in sorted(folder.glob("[!.]*.json"))]
 
     def _read(self, path: Path) -> RunRecord:
         record = _read(RunRecord, path)
-        place = record.spec.task, record.spec.method, record.run_id
-        if place != path.parts[-4:-1]:
-            raise IncompleteError(f"{path} holds the record of {'/'.join(place)}")
+        expected = record.spec.task, record.spec.method, record.run_id
+        if expected != path.parts[-4:-1]:
+            raise IncompleteError(f"{path} holds the record of {'/'.join(expected)}")
         check_record(record, str(path))
         return record
 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep Python from looking for cycles while many records are made, which have none: that takes longer than reading.
+    """Pause garbage collection while many records, which have no cycles, are created.
 
-    What was made counts as old afterwards, or the collector would go through all of it at once.
+    It would take longer than reading them. Afterwards the new objects are moved to the oldest
+    generation, so that the collector does not scan all of them at once.
     """
-    running = gc.isenabled()
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if running:
+        if was_enabled:
             gc.freeze()
             gc.unfreeze()
             gc.enable()
 
 
 def _clear_unfinished(folder: Path) -> None:
-    """Remove what a killed process was writing; whatever is younger may still be written."""
-    for left in folder.glob(f"{UNFINISHED}*"):
-        with suppress(FileNotFoundError):  # another process has just finished it
-            if time.time() - left.stat().st_mtime > UNFINISHED_S:
-                shutil.rmtree(left, ignore_errors=True)
+    """Remove folders left by killed processes; younger ones may still be in progress."""
+    for unfinished in folder.glob(f"{UNFINISHED}*"):
+        with suppress(FileNotFoundError):  # another process just finished it
+            if time.time() - unfinished.stat().st_mtime > STALE_AFTER_S:
+                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read(kind: type[T], path: Path) -> T:
-    """Raises: IncompleteError when the file cannot be read or does not fit."""
+    """Read a record or a timing.
+
+    Raises: IncompleteError if the file cannot be read or does not match the dataclass.
+    """
     try:
         return from_json(kind, path.read_bytes().decode(), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise IncompleteError(f"{path} cannot be read: {reason(error)}") from None
+        raise IncompleteError(f"cannot read {path}: {reason(error)}") from None

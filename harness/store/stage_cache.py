@@ -1,4 +1,4 @@
-"""The cache folder: fitted stages, encoded rows, altered rows. What is in it, and making room."""
+"""The cache folder: fitted stages, encoded examples and augmented data, listed and removed."""
 
 import os
 import shutil
@@ -12,76 +12,79 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from harness.errors import IncompleteError
-from harness.files.atomic import UNFINISHED_S
+from harness.files.atomic import STALE_AFTER_S
 from harness.files.typed_json import from_json
 from harness.records import RunRecord, StageReport, WeightsReport
 
 STORED = "stage.json"
 
 MODEL, WANTED, DIVERGED = "model", "wanted", "diverged"
-"""In a stage's folder beside stage.json: its model, the mark of a model that some run uses, and why there is none."""
+"""Names in a stage's folder beside stage.json.
+
+They are its model, a marker that some run uses the model, and the reason why there is no model.
+"""
 
 DAY_S = 86_400.0
 
 REMOVED = ".removed-"
-"""How the name of something begins while it is removed."""
+"""Prefix of the name of an entry while it is being removed."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """`stage.json`: what is kept of a stage beside its model."""
+    """Content of `stage.json`: everything stored for a stage except its model."""
 
     report: StageReport
     weights: WeightsReport | None
 
 
 def stage_folder(cache: Path, key: str) -> Path:
-    """Where a stage is, or would be."""
+    """Return the folder of a stage, whether or not it exists."""
     return cache / "stages" / key
 
 
 def stage_lock(folder: Path) -> FileLock:
-    """Held by whoever fits or changes a stage."""
+    """Return the lock to hold while fitting or changing a stage."""
     return FileLock(folder.with_suffix(".lock"))
 
 
 def stage_scratch(folder: Path) -> Path:
-    """Where a stage that is being fitted keeps its state after each epoch."""
+    """Return the folder where a stage keeps its training state after each epoch."""
     return folder.with_suffix(".scratch")
 
 
 def unfinished_stage(folder: Path) -> Path:
-    """Where a stage is put together before it takes its place."""
+    """Return the folder where a stage is written before it is moved into place."""
     return folder.with_suffix(".unfinished")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something in the cache."""
+    """A stage or a file in the cache."""
 
     kind: str
-    """A stage's name; unfinished, diverged or damaged stage; rows or augmented; leftover."""
+    """A stage's name, or: unfinished, diverged or damaged stage; rows; augmented; leftover."""
     key: str
     paths: tuple[Path, ...]
     size_bytes: int
     used: float
-    """When it was last made or used, seconds since 1970."""
+    """Time when it was last written or used, in seconds since 1970."""
     runs: tuple[RunRecord, ...]
-    """Stored runs that it is part of."""
+    """Stored runs that use it."""
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """Tasks and methods of these runs."""
+        """Task and method of each of these runs."""
         return tuple(sorted({f"{run.spec.task} {run.spec.method}" for run in self.runs}))
 
     @property
     def days(self) -> float:
-        """Since it was last used."""
+        """Days since it was last used."""
         return (time.time() - self.used) / DAY_S
 
 
 def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
-    """Everything in the cache folder, the largest first; `records` say what is part of a run."""
+    """Return everything in the cache folder, largest first, with the runs that use it."""
     users: dict[str, list[RunRecord]] = {}
     for record in records:
         for use in record.stages:
@@ -95,15 +98,15 @@ def entries(cache: Path, records: Sequence[RunRecord]) -> list[Entry]:
         for kind in ("rows", "augmented")
         for path in (cache / kind).glob("[!.]*.[nj]*")
     ]
-    removed = [
-        path for path in cache.glob(f"[!.]*/{REMOVED}*") if path.suffix != ".lock"
-    ]  # of a killed `remove`
+    # A killed `remove` leaves these behind.
+    removed = [path for path in cache.glob(f"[!.]*/{REMOVED}*") if path.suffix != ".lock"]
     found += [_entry("leftover", path.name, [path]) for path in removed]
-    written = [
+    # A killed atomic write leaves these behind; a recent one may still be in progress.
+    unfinished = [
         path for path in cache.glob("[!.]*/.*.unfinished") if not path.name.startswith(REMOVED)
-    ]  # by `whole`, perhaps still
-    halves = filter(None, (_entry("leftover", path.name, [path]) for path in written))
-    found += [half for half in halves if half.days * DAY_S > UNFINISHED_S]
+    ]
+    candidates = filter(None, (_entry("leftover", path.name, [path]) for path in unfinished))
+    found += [entry for entry in candidates if entry.days * DAY_S > STALE_AFTER_S]
     return sorted(filter(None, found), key=lambda entry: (-entry.size_bytes, entry.key))
 
 
@@ -121,16 +124,16 @@ def _stage(folder: Path, runs: tuple[RunRecord, ...]) -> Entry | None:
 def _entry(
     kind: str, key: str, paths: Sequence[Path], runs: tuple[RunRecord, ...] = ()
 ) -> Entry | None:
-    """What is there of these paths; None when another process has just removed all of them."""
-    there = tuple(path for path in paths if os.path.lexists(path))
-    found: list[os.stat_result] = []
-    for path in (inner for outer in there for inner in (outer, *outer.rglob("*"))):
+    """Return an entry of those paths that exist, or None if another process just removed all."""
+    existing = tuple(path for path in paths if os.path.lexists(path))
+    stats: list[os.stat_result] = []
+    for path in (inner for outer in existing for inner in (outer, *outer.rglob("*"))):
         with suppress(FileNotFoundError):
-            found.append(path.lstat())
-    if not found:
+            stats.append(path.lstat())
+    if not stats:
         return None
-    size = sum(one.st_size for one in found if stat.S_ISREG(one.st_mode))
-    return Entry(kind, key, there, size, max(one.st_mtime for one in found), runs)
+    size = sum(one.st_size for one in stats if stat.S_ISREG(one.st_mode))
+    return Entry(kind, key, existing, size, max(one.st_mtime for one in stats), runs)
 
 
 def _stage_name(folder: Path) -> str:
@@ -143,20 +146,23 @@ def _stage_name(folder: Path) -> str:
 
 
 def remove(entry: Entry) -> bool:
-    """Take something out of the cache; False when a process is working on it.
+    """Remove an entry from the cache; return False if another process is using it.
 
-    Raises: IncompleteError when it cannot be removed.
+    Raises: IncompleteError if it cannot be removed.
     """
     try:
         with FileLock(entry.paths[0].with_suffix(".lock")).acquire(timeout=0):
             for path in entry.paths:
-                away = (
+                renamed = (
                     path
                     if path.name.startswith(REMOVED)
                     else path.with_name(f"{REMOVED}{path.name}")
                 )
-                path.replace(away)  # gone at once: nobody finds half of it
-                shutil.rmtree(away) if away.is_dir() and not away.is_symlink() else away.unlink()
+                path.replace(renamed)  # atomic: no process sees a partly removed entry
+                if renamed.is_dir() and not renamed.is_symlink():
+                    shutil.rmtree(renamed)
+                else:
+                    renamed.unlink()
     except Timeout:
         return False
     except OSError as error:
@@ -167,5 +173,5 @@ def remove(entry: Entry) -> bool:
 
 
 def cache_folder(folder: Path | None) -> Path:
-    """The given folder, or harness in the user's cache folder."""
+    """Return the given folder, or by default `harness` in the user's cache folder."""
     return folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
