@@ -1,4 +1,7 @@
-"""The typed record of a run. It needs the standard library and annotated_types, so that a reader needs nothing else."""
+"""The typed record of a run.
+
+This file needs only the standard library and annotated_types, and so does a reader of records.
+"""
 
 import json
 from dataclasses import asdict, dataclass
@@ -7,16 +10,18 @@ from typing import Annotated, Literal, Protocol, Self, TypeVar
 from annotated_types import Gt, MinLen
 
 RECORD_BYTES = 10_240
-"""A record's JSON stays below this for models of up to 12 layers, in bytes: it is read by people and kept in git."""
+"""Largest size in bytes of the JSON of a record for models of up to 12 layers.
+
+A record is small because it is read by people and kept in git."""
 
 
 Positive = Annotated[float, Gt(0)]
 Count = Annotated[int, Gt(0)]
-"""Of what every model has: MACs, parameters."""
+"""Number of something that every model has: MACs or parameters."""
 
 
 class Number(Protocol):
-    """An int, a float or a numpy array of lengths."""
+    """A length or an array of lengths: an int, a float or a numpy array."""
 
     def __add__(self, other: int | Self, /) -> Self: ...
     def __radd__(self, other: int, /) -> Self: ...
@@ -29,93 +34,96 @@ N = TypeVar("N", bound=Number)
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What a user asked for: everything that names a cell of the comparison."""
+    """The cell of the comparison that the user asked for."""
 
     method: str
-    """Family or preset name, as typed."""
+    """Name of the method, as given by the user."""
     task: str
     backbone: str
     seed: int
     train_rows: int | None
-    """Training rows drawn from the training part; None is all of it."""
+    """Number of examples drawn from the training split; None means all."""
     max_length: int
-    """Tokens, special ones included, after which a text is cut."""
+    """Length in tokens, including special tokens, to which a text is truncated."""
     limit: int | None
-    """Rows per split of a quick look; None is a full run. Never averaged with full runs."""
+    """Examples per split of a quick run; None for a full run. The two are never averaged."""
     settings: dict[str, object]
-    """JSON values: all hyper-parameters of the method, nested methods (a teacher) included."""
+    """All hyper-parameters as JSON values, including those of nested methods (a teacher)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where the run happened. Never a path, host or user name."""
+    """Hardware and software of a run. It never holds a path, host name or user name."""
 
     device: str
     """Name of the processor or accelerator that ran the model."""
     device_type: str
     """cpu or cuda."""
     precision: str
-    """Arithmetic of training: float32 or bfloat16 (autocast). Traces are always computed in float32."""
+    """Training precision: float32 or bfloat16 (autocast). Traces are always computed in float32."""
     threads: int
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Fingerprints of what a method learned from beside the task's rows and the backbone; None where it does not read such."""
+    """Fingerprints of the training inputs beside the task's data and the backbone.
+
+    None means that the method does not use this input.
+    """
 
     corpus: str | None = None
-    """Sentences that it was pre-trained on."""
+    """Sentences used for pre-training."""
     vectors: str | None = None
-    """A file of word vectors."""
+    """File of word vectors."""
     checkpoint: str | None = None
-    """A published student."""
+    """Published checkpoint of a student."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataSummary:
-    """Which rows were used."""
+    """The data that a run used."""
 
     rows: dict[str, int]
-    """Rows per split: train (after train_rows), selection, calibration, dev."""
+    """Examples per split: train (after train_rows), selection, calibration, dev."""
     truncated: dict[str, int]
-    """Rows per split that were longer than max_length tokens."""
+    """Examples per split that were longer than max_length tokens."""
     repeated: int
-    """Dev rows whose texts stand word for word among the training rows."""
+    """Number of dev examples whose texts also occur, word for word, among the training examples."""
     dev_tokens: float
-    """Mean real length of the dev rows, in tokens."""
+    """Mean length of the dev examples in tokens, without padding."""
     data: str
-    """Fingerprint of the files' rows."""
+    """Fingerprint of the rows of the task's files."""
     splits: str
-    """Fingerprint of the held-out rows' ids."""
+    """Fingerprint of the ids of the held-out examples."""
     backbone: str
-    """Fingerprint of shape, weights and vocabulary of the backbone."""
+    """Fingerprint of the shape, weights and vocabulary of the backbone."""
     sources: Sources = Sources()
-    """What the method learned from beside these rows."""
+    """Further training inputs of the method."""
 
 
 FIXED_LENGTH = 128
-"""Tokens of the field's fixed-length figure."""
+"""Sequence length in tokens at which the literature reports fixed-length MACs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Polynomial:
-    """MACs of a piece of the model as an exact function of the sequence length t: c0 + c1 t + c2 t^2."""
+    """Exact MACs of a piece of the model at sequence length t: c0 + c1 t + c2 t^2."""
 
     c0: int
     c1: int
     c2: int
 
     def at(self, length: N) -> N:
-        """MACs at a length in tokens (a number or an array of them)."""
+        """Return the MACs at a length in tokens (a number or an array)."""
         return self.c0 + length * (self.c1 + length * self.c2)
 
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """MACs of each piece of a multi-exit model, counted one by one.
+    """MACs of each piece of a multi-exit model, counted separately.
 
-    Layer i is the i-th to run, from 0; a module that several layers share is charged each time it runs.
+    Layer i is the i-th to run, from 0. A module shared by layers is counted each time it runs.
     """
 
     embedding: Polynomial
@@ -124,26 +132,26 @@ class Costs:
     """None where a layer has no exit."""
 
     def static(self, layer: int, length: N) -> N:
-        """MACs of the truncated model: the layers up to `layer` (from 0) and its exit alone."""
-        own = self.exits[layer]
-        assert own is not None, f"layer {layer} has no exit"
+        """Return the MACs of the truncated model: layers up to `layer` (from 0) and its exit."""
+        last = self.exits[layer]
+        assert last is not None, f"layer {layer} has no exit"
         return sum(
             (piece.at(length) for piece in self.layers[: layer + 1]), self.embedding.at(length)
-        ) + own.at(length)
+        ) + last.at(length)
 
     def path(self, layer: int, length: N) -> N:
-        """MACs of an example that leaves at `layer` (from 0) on its way past all earlier exits."""
-        on_the_way = [piece for piece in self.exits[:layer] if piece is not None]
-        return sum((piece.at(length) for piece in on_the_way), self.static(layer, length))
+        """Return the MACs of an example that exits at `layer` (from 0), including earlier exits."""
+        earlier = [piece for piece in self.exits[:layer] if piece is not None]
+        return sum((piece.at(length) for piece in earlier), self.static(layer, length))
 
 
 STABLE_SPREAD = 1.3
-"""A clock is disturbed whose third quartile is more than so many times the first."""
+"""Largest ratio q3 / q1 of stable timing; above it the timing is noisy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quartiles:
-    """Wall-clock milliseconds of one batch."""
+    """Quartiles of a timing: milliseconds per batch, or a ratio of two timings."""
 
     q1: Positive
     median: Positive
@@ -151,66 +159,68 @@ class Quartiles:
 
     @property
     def spread(self) -> float:
-        """q3 / q1: 1 for a clock that nothing disturbs."""
+        """Return q3 / q1, which is 1 for perfectly stable timing."""
         return self.q3 / self.q1
 
 
 @dataclass(frozen=True, slots=True)
 class ExitMeasurement:
-    """One exit of the model, on dev."""
+    """Scores and costs of one exit on dev."""
 
     layer: int
-    """Layers run before this exit, from 1."""
+    """Number of layers run before this exit, from 1."""
     scores: dict[str, float]
-    """Metric name -> score of the truncated model, as a fraction (not per cent)."""
+    """Metric name -> score of the truncated model, as a fraction (not a percentage)."""
     macs: Positive
-    """Mean MACs per dev row of the truncated model, at each row's real length."""
+    """Mean MACs per dev example of the truncated model, at each example's real length."""
     macs_128: Count
-    """MACs of the truncated model at 128 tokens, the field's fixed-length figure."""
+    """MACs of the truncated model at 128 tokens, the usual fixed-length figure."""
     parameters: Count
-    """Parameters of the truncated model; shared ones count once."""
+    """Parameters of the truncated model; shared parameters count once."""
     static_ms: dict[str, Quartiles]
     """Batch size -> milliseconds per batch of the truncated model."""
     path_ms: dict[str, Quartiles]
-    """Batch size -> milliseconds per batch when every row leaves here, earlier exits and decisions included."""
+    """Batch size -> milliseconds per batch if all examples exit here.
+
+    Earlier exits and their decisions are included."""
 
 
 @dataclass(frozen=True, slots=True)
 class LatencyConditions:
-    """How the milliseconds of a record were measured."""
+    """Conditions and reference of a record's latency measurement."""
 
     device: str
     precision: str
     threads: int
     rounds: dict[str, int]
-    """Batch size -> interleaved rounds."""
+    """Batch size -> number of interleaved rounds."""
     tokens: dict[str, tuple[int, ...]]
-    """Batch size -> padded length in tokens of each batch that was timed."""
+    """Batch size -> padded length in tokens of each timed batch."""
     reference: str | None
-    """Method that was measured in the same rounds."""
+    """Reference method, measured in the same rounds."""
     reference_ms: dict[str, Quartiles]
     """Batch size -> milliseconds per batch of the reference's last exit."""
     reference_ratio: dict[str, tuple[Quartiles, ...]]
-    """Batch size -> for each exit, reference time over static time, paired round by round (a ratio, no unit)."""
+    """Batch size -> for each exit, reference time / static time, paired round by round."""
     path_ratio: dict[str, tuple[Quartiles, ...]]
-    """Batch size -> for each exit, reference time over path time, paired round by round."""
+    """Batch size -> for each exit, reference time / path time, paired round by round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What a training loop tells of itself."""
+    """Summary of a training loop."""
 
     rows: int
     steps: int
-    """Optimiser steps, over all epochs."""
+    """Optimiser steps over all epochs."""
     seconds: float
-    """Wall-clock."""
+    """Wall-clock seconds."""
     final_loss: float
     """Mean training loss over the last epoch."""
     selection: tuple[float, ...]
-    """Score on `selection` after each epoch; the best epoch's weights are kept."""
+    """Score on `selection` after each epoch; the weights of the best epoch are kept."""
     best_epoch: int
-    """From 1; the last one when there is no score to choose by; 0 when the stage trains nothing."""
+    """Best epoch, from 1: the last one if there are no scores, 0 if the stage trains nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,71 +233,71 @@ class StageReport(Training):
 
 @dataclass(frozen=True, slots=True)
 class StageUse:
-    """A stage as this run met it."""
+    """A stage as used by one run."""
 
     report: StageReport
     reused: bool
-    """True when it was fitted by an earlier run."""
+    """True if the stage was fitted by an earlier run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One value of a hyper-parameter that was tried on `selection`, always with the seed of the search."""
+    """One value of a hyper-parameter tried on `selection`, always with the seed of the search."""
 
     stage: str
     field: str
     value: float
     score: float | None
-    """Best epoch's; None when the loss was not finite."""
+    """Score of the best epoch; None if the loss was not finite."""
     seconds: float | None
-    """Wall-clock seconds of its training."""
+    """Wall-clock seconds of the training."""
     chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
 class WeightsReport:
-    """What became of the tensors of a pretrained checkpoint."""
+    """Report on the tensors of a pretrained checkpoint."""
 
     loaded: int
     left_out: tuple[str, ...]
-    """Tensors of the file that were left out on purpose."""
+    """Tensors of the file that were deliberately not loaded."""
     fresh: tuple[str, ...]
-    """Tensors of the model that the file does not have."""
+    """Tensors of the model that are missing from the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskSummary:
-    """What a reader must know of a user's own task, whose file may be gone."""
+    """Description of a custom task, whose file may no longer exist."""
 
     labels: tuple[str, ...]
-    """Class names in index order; empty for a regression."""
+    """Class names in the order of their indices; empty for regression."""
     metrics: tuple[str, ...]
-    """The first is the main one."""
+    """Metric names, of which the first is the main metric."""
     scale: float
-    """Regression: what labels are divided by in training."""
+    """Divisor of regression labels in training."""
     texts: int | None = None
-    """Texts of a row; None in records that are older than this field."""
+    """Number of texts per example; None in records older than this field."""
 
 
 @dataclass(frozen=True, slots=True)
 class SplitScores:
-    """Scores on a further split that only scores (MNLI's mismatched)."""
+    """Scores on an additional evaluation split (MNLI's mismatched)."""
 
     constant: dict[str, float]
-    """Metric -> score of the constant answer."""
+    """Metric -> score of the majority-class baseline."""
     exits: tuple[dict[str, float], ...]
-    """For each exit metric -> score of the truncated model."""
+    """For each exit, metric -> score of the truncated model."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Everything that is kept of a run beside its traces.
+    """Everything that is stored of a run except its traces.
 
-    Absolutes are stored and ratios derived, but for those that the clock paired within rounds.
+    Absolute figures are stored and ratios are derived, except latency ratios paired within rounds.
     """
 
     schema: Literal[2]
-    """Version of this form; a reader refuses every other one."""
+    """Version of this format; a reader refuses any other version."""
     run_id: str
     created: str
     """UTC date and time, ISO 8601."""
@@ -295,43 +305,47 @@ class RunRecord:
     environment: Environment
     data: DataSummary
     constant_scores: dict[str, float]
-    """Metric -> score on dev of always answering the training part's majority label (or mean value)."""
+    """Metric -> dev score of the majority-class baseline (regression: the training mean)."""
     policy: str | None
-    """The method's own exit policy; None for a model with one exit."""
+    """Default exit policy of the method; None for a model with one exit."""
     tolerance: float
-    """Largest difference, in label units, that patience calls agreement on a regression task."""
+    """Patience on a regression task: predictions agree if they differ by less, in label units."""
     parameters: Count
-    """Parameters of the whole model, all exits included; shared ones count once."""
+    """Parameters of the model including all exits; shared parameters count once."""
     costs: Costs
     exits: Annotated[tuple[ExitMeasurement, ...], MinLen(1)]
     latency: LatencyConditions | None
-    """None when latency was not measured (--no-latency)."""
+    """None if latency was not measured (--no-latency)."""
     stages: Annotated[tuple[StageUse, ...], MinLen(1)]
     search: tuple[Trial, ...]
     weights: WeightsReport
     seconds: float
     """Wall-clock seconds of the whole cell."""
     own_task: TaskSummary | None = None
-    """None for a task of the table."""
+    """Description of a custom task; None for a built-in task."""
     mismatched: SplitScores | None = None
-    """None for a task with one dev split."""
+    """Scores on MNLI's mismatched split; None for other tasks."""
     remarks: tuple[str, ...] = ()
-    """What a method could not do as its settings say."""
+    """Notes on settings that the method could not follow."""
     changed: dict[str, object] | None = None
-    """Settings, by their names with dots, that differ from the method's own on this backbone; None in records that are older than this
-    field."""
+    """Dotted setting name -> value, where it differs from the method's default on this backbone.
+
+    None in records older than this field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A live measurement of early exit with real compaction, kept beside the record (`harness time`)."""
+    """A live timing of early exit (`harness time`), stored beside the record.
+
+    Examples that exit are removed from the batch.
+    """
 
     run_id: str
     created: str
-    """UTC date and time, ISO 8601: of several with the same conditions the newest stands."""
+    """UTC date and time, ISO 8601; of timings with equal conditions the newest one counts."""
     policy: str
     threshold: float
-    """In the policy's own unit: entropy in nats, confidence as probability, patience in agreements."""
+    """Threshold in the policy's unit: nats, a probability or a number of agreements."""
     batch_size: int
     device: str
     precision: str
@@ -342,27 +356,29 @@ class Timing:
     """Mean padded length of the batches."""
     mean_layers: float
     scores: dict[str, float]
-    """Scores of the live answers on the rows that were timed."""
+    """Scores of the live predictions on the timed examples."""
     early_ms: Quartiles
-    """Per batch."""
+    """Milliseconds per batch with early exit."""
     reference: str | None
-    """Method whose last exit was timed in the same rounds; None: the model's own last exit."""
+    """Method whose last exit was timed in the same rounds; None for the model's own last exit."""
     reference_ms: Quartiles
-    """Per batch."""
+    """Milliseconds per batch of the reference."""
     ratio: Quartiles
-    """Reference time over early-exit time, paired round by round."""
+    """Reference time / early-exit time, paired round by round."""
 
 
 def variant(record: RunRecord) -> dict[str, object]:
-    """All that sets a run apart from others of its method on the same task: settings, what it learned from beside the rows, and where it
-    ran."""
-    where = record.environment
-    place = {"device": where.device, "threads": where.threads}
-    return record.spec.settings | {"sources": asdict(record.data.sources)} | place
+    """Return everything that distinguishes a run from others of its method on the same task.
+
+    These are its settings, its further training inputs, its device and its number of threads.
+    """
+    environment = record.environment
+    hardware = {"device": environment.device, "threads": environment.threads}
+    return record.spec.settings | {"sources": asdict(record.data.sources)} | hardware
 
 
 def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Settings with those of nested methods as `teacher.epochs`, the form in which --set takes them."""
+    """Return settings with nested ones under dotted names (`teacher.epochs`), as in --set."""
     found: dict[str, object] = {}
     for name, value in settings.items():
         found |= (
@@ -372,14 +388,17 @@ def flat(settings: dict[str, object], prefix: str = "") -> dict[str, object]:
 
 
 def canonical(settings: dict[str, object]) -> str:
-    """Settings as text that is equal when they mean the same: 1 and 1.0, a field that is None and one that is missing."""
+    """Return a text that is equal for equivalent settings.
 
-    def plain(value: object) -> object:
+    1 equals 1.0, and a field that is None equals a missing one.
+    """
+
+    def normalized(value: object) -> object:
         if isinstance(value, list):
-            return [plain(item) for item in value]
+            return [normalized(item) for item in value]
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     return json.dumps(
-        {name: plain(value) for name, value in flat(settings).items() if value is not None},
+        {name: normalized(value) for name, value in flat(settings).items() if value is not None},
         sort_keys=True,
     )

@@ -63,7 +63,7 @@ def _record_problems(record: RunRecord, task: Task) -> Iterator[str]:
     split = ("mismatched",) if record.mismatched is not None else ()
     missing = [name for name in (*SPLITS, *split) if record.data.rows.get(name, 0) < 1]
     if missing:
-        yield f"it has no rows of {', '.join(missing)}"
+        yield f"it has no examples of {', '.join(missing)}"
     scored = [record.constant_scores, *(measured.scores for measured in exits)]
     if record.mismatched is not None:
         scored += [record.mismatched.constant, *record.mismatched.exits]
