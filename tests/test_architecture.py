@@ -1,4 +1,4 @@
-"""The walls of the house, checked on the source: which room imports which, what an import may load, and how large things get."""
+"""The architecture, checked on the source: allowed imports, what importing loads, and sizes."""
 
 import ast
 import fnmatch
@@ -20,10 +20,10 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ROOMS = (
-    "__main__", "cli", "predict", "gate", "report", "runs", "analysis", "measure", "methods", "store", "models", "data",
-    "evaluation", "files", "progress", "records", "errors",
+    "__main__", "cli", "predict", "gate", "report", "runs", "analysis", "measure", "methods",
+    "store", "models", "data", "evaluation", "files", "progress", "records", "errors",
 )  # fmt: skip
-"""Inside harness a room (a folder, or a file on the ground) imports only from itself and from those after it."""
+"""A room of harness (a folder or a top-level file) imports only from itself and those after it."""
 
 WITHOUT_TORCH = (
     "files",
@@ -37,7 +37,7 @@ WITHOUT_TORCH = (
     "errors",
     "progress",
 )
-"""These rooms are imported in a process in which torch cannot be."""
+"""Rooms that can be imported without torch."""
 
 HEAVY = "torch transformers datasets accelerate pandas"
 
@@ -50,10 +50,10 @@ LAZY = {
     "harness/data/custom_files.py": "pyarrow",
     "harness/files/typed_json.py": "pydantic pydantic_core",
 }
-"""Files that may import libraries or modules inside functions; the command line may import anything there."""
+"""File -> modules that it may import inside functions; the command line may import anything."""
 
 FORBIDDEN = {"predict": ("runs", "gate", "report")}
-"""Room -> rooms below it that it does not need, and so must not import."""
+"""Room -> later rooms that it must not import because it does not need them."""
 
 TABLES = {
     "METHODS": "harness/methods/registry.py",
@@ -62,11 +62,11 @@ TABLES = {
     "BACKBONES": "harness/models/backbones.py",
     "POLICIES": "harness/evaluation/policies.py",
 }
-"""A table is read in its own file alone; everybody else goes through that file's functions, as plug-ins do."""
+"""Table -> the only file that reads it; other code calls that file's functions, as plug-ins do."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 70, 460
+MAX_FUNCTION_LINES, MAX_FILE_LINES = 70, 460
 
 ALLOWED_AT_THE_TOP = {
     "harness", "baselines", "costeff", "results", "tests", "docs",
@@ -76,13 +76,13 @@ ALLOWED_AT_THE_TOP = {
 
 class Import(NamedTuple):
     module: str
-    """The module itself: for `from harness.data import demo` it is harness.data.demo."""
+    """Module, which is harness.data.demo for `from harness.data import demo`."""
     name: str | None
-    """What is imported from it; None for the module."""
+    """Name imported from the module; None for the module itself."""
     function: str | None
-    """The function whose body holds the import."""
+    """Function that contains the import."""
     types_only: bool
-    """The import stands under TYPE_CHECKING."""
+    """True for an import under TYPE_CHECKING."""
 
 
 def name_of(path: Path) -> str:
@@ -94,7 +94,7 @@ def module_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """harness.data.tasks -> data; the package itself is the ground."""
+    """Return the room of a module: data for harness.data.tasks, errors for the package itself."""
     return module.split(".")[1] if "." in module else "errors"
 
 
@@ -123,7 +123,7 @@ def checks_types(node: ast.AST) -> bool:
 
 @cache
 def imports(path: Path) -> list[Import]:
-    """Every import of a file."""
+    """Return every import of a file."""
     found: list[Import] = []
 
     def walk(node: ast.AST, function: str | None, types_only: bool) -> None:
@@ -155,18 +155,18 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     )
 
 
-# --- who imports whom
+# --- imports between rooms
 
 
 def test_packages_import_downwards() -> None:
-    wrong = [
+    violations = [
         f"{name_of(path)} imports {found.module}"
-        for place, package in enumerate(PACKAGES)
+        for position, package in enumerate(PACKAGES)
         for path in files_of(package)
         for found in imports(path)
-        if package_of(found.module) in (*PACKAGES[:place], "tests", "")
+        if package_of(found.module) in (*PACKAGES[:position], "tests", "")
     ]
-    assert wrong == []
+    assert violations == []
 
 
 def test_rooms_are_those_of_the_plan() -> None:
@@ -174,29 +174,29 @@ def test_rooms_are_those_of_the_plan() -> None:
 
 
 def test_rooms_import_downwards() -> None:
-    wrong = [
+    violations = [
         f"{name_of(path)} imports {found.module}"
         for path in files_of("harness")
         for found in imports(path)
         if package_of(found.module) == "harness"
         if ROOMS.index(room_of(found.module)) < ROOMS.index(room_of(module_of(path)))
     ]
-    assert wrong == []
+    assert violations == []
 
 
 def test_rooms_import_nothing_that_they_do_not_need() -> None:
-    wrong = [
+    violations = [
         f"{name_of(path)} imports {found.module}"
         for path in files_of("harness")
         for found in imports(path)
         if package_of(found.module) == "harness"
         and room_of(found.module) in FORBIDDEN.get(room_of(module_of(path)), ())
     ]
-    assert wrong == []
+    assert violations == []
 
 
 def test_no_circle_of_files() -> None:
-    """Imports for type checkers are imports, too."""
+    """Imports under TYPE_CHECKING count, too."""
     waiting = {
         module_of(path): {found.module for found in imports(path)} - {module_of(path)}
         for path in FILES
@@ -208,7 +208,7 @@ def test_no_circle_of_files() -> None:
 
 
 def test_only_main_imports_the_command_line() -> None:
-    wrong = [
+    violations = [
         f"{name_of(path)} imports {found.module}"
         for path in FILES
         for found in imports(path)
@@ -216,23 +216,23 @@ def test_only_main_imports_the_command_line() -> None:
         and name_of(path) != "harness/__main__.py"
         and room_of(module_of(path)) != "cli"
     ]
-    assert wrong == []
+    assert violations == []
 
 
 def test_only_the_command_line_imports_click() -> None:
-    wrong = [
+    violations = [
         name_of(path)
         for path in FILES
         for found in imports(path)
         if package_of(found.module) == "click"
         and room_of(module_of(path)) not in ("cli", "__main__")
     ]
-    assert wrong == []
+    assert violations == []
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_table_is_read_in_its_own_file_alone(table: str) -> None:
-    """As a name or as an attribute of its module."""
+    """Reading it as a name or as an attribute of its module counts."""
     readers = {
         name_of(path)
         for path in FILES
@@ -245,7 +245,7 @@ def test_table_is_read_in_its_own_file_alone(table: str) -> None:
 
 
 def test_methods_are_named_in_the_table_alone() -> None:
-    """Strings such as "baselines.bert:BERT" load what no import shows."""
+    """Strings such as "baselines.bert:BERT" load modules without an import statement."""
     named = [
         (name_of(path), node.value)
         for path in files_of("harness")
@@ -258,7 +258,7 @@ def test_methods_are_named_in_the_table_alone() -> None:
 
 
 def test_only_the_command_line_imports_inside_functions() -> None:
-    wrong = [
+    violations = [
         f"{name_of(path)}: {found.function} imports {found.module}"
         for path in FILES
         for found in imports(path)
@@ -266,10 +266,10 @@ def test_only_the_command_line_imports_inside_functions() -> None:
         if room_of(module_of(path)) != "cli"
         and {package_of(found.module), found.module}.isdisjoint(LAZY.get(name_of(path), "").split())
     ]
-    assert wrong == []
+    assert violations == []
 
 
-# --- what an import does
+# --- effects of imports
 
 
 WATCH = """
@@ -285,23 +285,26 @@ for group in sys.argv[1:]:
 
 
 def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
-    """Groups `NAMES not LIBRARIES`, one after the other, in an empty home and working directory; nothing may be said or written."""
-    places = dict.fromkeys(
+    """Import each group `NAMES not LIBRARIES` in an empty home and working directory.
+
+    Nothing may be printed or written, and none of the libraries may be loaded."""
+    folders = dict.fromkeys(
         ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME"), str(folder)
     )
-    environment = os.environ | places | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | folders | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", WATCH, *groups]
-    answer = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    result = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, docstring=True, check=False
     )
-    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert list(folder.iterdir()) == []
 
 
 def test_command_line_loads_almost_nothing(tmp_path: Path) -> None:
     import_in_a_fresh_process(
         tmp_path,
-        f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate",
+        "harness harness.cli.app harness.__main__ not "
+        f"{HEAVY} pydantic numpy scipy tokenizers rich tabulate",
     )
 
 
@@ -321,13 +324,13 @@ def test_imports_load_no_heavy_library_and_print_nothing(tmp_path: Path) -> None
 
 
 def test_module_level_holds_definitions_alone() -> None:
-    """No calls for their effect, no loops, no imports behind a condition."""
-    wrong = []
+    """Modules have no top-level calls, loops or conditional imports."""
+    violations = []
     for path in FILES:
         for node in parse(path).body:
-            text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             script = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
-            plain = isinstance(
+            definition = isinstance(
                 node,
                 ast.Import
                 | ast.ImportFrom
@@ -336,18 +339,18 @@ def test_module_level_holds_definitions_alone() -> None:
                 | ast.ClassDef
                 | ast.FunctionDef,
             )
-            if not (text or script or plain or checks_types(node)):
-                wrong.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
-    assert wrong == []
+            if not (docstring or script or definition or checks_types(node)):
+                violations.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
+    assert violations == []
 
 
-# --- how code is written
+# --- code style
 
 
 def test_no_any_and_no_keyword_bags() -> None:
-    wrong = []
+    violations = []
     for path in FILES:
-        wrong += [
+        violations += [
             f"{name_of(path)}: {node.name} takes **"
             for node in functions(path)
             if node.args.kwarg is not None
@@ -358,8 +361,8 @@ def test_no_any_and_no_keyword_bags() -> None:
                 getattr(node, "attr", None),
                 node.name if isinstance(node, ast.alias) else None,
             )
-            wrong += [f"{name_of(path)}: Any"] if "Any" in names else []
-    assert wrong == []
+            violations += [f"{name_of(path)}: Any"] if "Any" in names else []
+    assert violations == []
 
 
 def test_functions_are_short() -> None:
@@ -373,14 +376,14 @@ def test_functions_are_short() -> None:
             - (node.body[0] if node.name.endswith("_command") else node).lineno
             + 1
         )
-        > LINES_OF_A_FUNCTION
+        > MAX_FUNCTION_LINES
     }
     assert long == {}
 
 
 def test_files_are_short() -> None:
     sizes = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert {name: lines for name, lines in sizes.items() if lines > LINES_OF_A_FILE} == {}
+    assert {name: lines for name, lines in sizes.items() if lines > MAX_FILE_LINES} == {}
 
 
 def test_every_file_has_a_docstring() -> None:

@@ -72,7 +72,7 @@ def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> N
 
 @each_run
 def test_curves_match_a_row_by_row_simulation(store: ResultsStore, record: RunRecord) -> None:
-    """Half way along the curve of each policy, between two of its thresholds."""
+    """The simulation uses a threshold half-way along each policy's curve."""
     if record.policy is None:
         assert len(record.exits) == 1
         return
@@ -112,7 +112,7 @@ def test_committed_record_is_small(store: ResultsStore, record: RunRecord) -> No
 
 
 def test_deebert_last_exit_is_bert() -> None:
-    """The last exit of DeeBERT is the BERT run."""
+    """The last exit of DeeBERT has the logits of the BERT run."""
     cells = {(r.spec.task, r.spec.seed, r.data.rows["train"], r.spec.method): r for r in RECORDS}
     pairs = [
         (cells[(*key[:3], "bert")], deebert)
@@ -125,7 +125,7 @@ def test_deebert_last_exit_is_bert() -> None:
 
 
 def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
-    """Mean over seeds of a score at an exit on minilm, at least three seeds."""
+    """Return the mean over at least three seeds of a score at an exit on minilm."""
     cells = [
         r
         for r in RECORDS
@@ -147,23 +147,23 @@ def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
 
 
 def test_reference_reaches_plain_run_scores() -> None:
-    """The reference is where a plain run was.
+    """The reference scores as well as an independent implementation.
 
-    A plain run of the backbone, by another program, reached F1 0.852 on MRPC and on SST-2 0.866
-    with 15,000 rows; here are 10,000."""
+    Fine-tuning the backbone with another program reached F1 0.852 on MRPC and 0.866 on SST-2 with
+    15,000 examples; here are 10,000."""
     assert 0.85 <= reached("mrpc", "bert") <= 0.88
     assert 0.86 <= reached("sst2", "bert") <= 0.90
 
 
 def test_half_of_pabee_is_enough() -> None:
-    """Half of PABEE's layers are nearly as good as all."""
+    """Half of PABEE's layers score nearly as well as all."""
     assert reached("sst2", "pabee", layer=3) >= reached("sst2", "pabee") - 0.04
 
 
 def test_reference_ratio_is_one() -> None:
-    """The reference that is timed against its own shape takes equally long.
+    """The reference takes as long as a model of the same shape.
 
-    Two models of one shape in the same rounds: what is left is the clock's noise."""
+    Both are timed in the same rounds, so that only noise remains."""
     ratios = [
         record.latency.reference_ratio["1"][-1].median
         for record in RECORDS
@@ -174,17 +174,17 @@ def test_reference_ratio_is_one() -> None:
 
 
 def shown_in(file: str) -> str:
-    """What stands between the markers."""
+    """Return the text between the markers."""
     return (ROOT / file).read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def test_readme_shows_committed_report() -> None:
-    """The README shows the report on these records."""
+    """The README shows the report of the committed records."""
     assert shown_in("README.md") == render(STORE, RECORDS, "bert", "markdown").strip()
 
 
 def test_ablations_file_shows_their_records() -> None:
-    """The ablations are those of their records."""
+    """The ablations file shows the report of its records."""
     assert (
         shown_in("results/ablations.md")
         == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
@@ -195,7 +195,7 @@ def test_ablations_file_shows_their_records() -> None:
 
 
 def test_committed_runs_pass_committed_baseline(say: Say) -> None:
-    """The committed runs are those of the committed baseline."""
+    """The committed runs agree with the committed baseline."""
     baseline = str(ROOT / "results" / "baseline.json")
     answer = say(
         "check", "--baseline", baseline, "--results-dir", str(STORE.root), "--format", "json"
@@ -208,24 +208,30 @@ def test_committed_runs_pass_committed_baseline(say: Say) -> None:
 
 
 def test_demo_baseline_covers_every_cell() -> None:
-    """The demo's baseline has every cell of the demo.
-
-    That of make demo, which CI runs and holds against it."""
+    """The demo's baseline has every cell of `make demo`, which CI runs and compares with it."""
     (command,) = re.findall(
         r"^\t\$\(RUN\)/(harness run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
-    words = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
+    options = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
     runs = read_baseline(ROOT / "tests" / "fixtures" / "demo_baseline.json").runs
     wanted = {
         (task, method)
-        for task in GROUPS[words["--tasks"]]
-        for method in words["--methods"].split(",")
+        for task in GROUPS[options["--tasks"]]
+        for method in options["--methods"].split(",")
     }
     assert {(run.spec.task, run.spec.method) for run in runs} == wanted
     assert {
         (run.spec.backbone, run.environment.precision, run.environment.threads) for run in runs
-    } == {(words["--backbone"], {"fp32": "float32"}[words["--precision"]], int(words["--threads"]))}
+    } == {
+        (
+            options["--backbone"],
+            {"fp32": "float32"}[options["--precision"]],
+            int(options["--threads"]),
+        )
+    }
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
-    said = "\n".join(steps)
-    assert all(part in said for part in ("lint", "test", "demo", "check", "results/baseline.json"))
+    script = "\n".join(steps)
+    assert all(
+        part in script for part in ("lint", "test", "demo", "check", "results/baseline.json")
+    )

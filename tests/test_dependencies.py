@@ -1,4 +1,4 @@
-"""What the package says it needs is what its source imports."""
+"""The declared dependencies are those that the source imports."""
 
 import re
 import sys
@@ -11,11 +11,11 @@ from harness.runs.cell import LIBRARIES
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 TYPES_ONLY = "_typeshed"
-"""It exists for type checkers alone."""
+"""Module that exists only for type checkers."""
 
 
 def modules(requirements: list[str]) -> set[str]:
-    """The modules of distributions, which are all called as these are but for the dash."""
+    """Return the modules of distributions, which differ only in dashes and case."""
     return {
         re.split(r"[=<>~!;\[ ]", requirement)[0].replace("-", "_").lower()
         for requirement in requirements
@@ -36,7 +36,7 @@ def test_every_import_is_a_dependency() -> None:
 
 
 def test_every_dependency_is_imported() -> None:
-    """Or its version is kept in every record."""
+    """A dependency may also be one whose version is stored in every record."""
     assert not NEEDED - IMPORTED - set(LIBRARIES)
     assert OPTIONAL <= IMPORTED
     assert OPTIONAL.isdisjoint(NEEDED)

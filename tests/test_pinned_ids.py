@@ -1,4 +1,4 @@
-"""Run ids, stage keys and generated rows stay what they are when files and words change."""
+"""Run ids, stage keys and generated data do not change when code is moved or renamed."""
 
 import hashlib
 import json
@@ -30,14 +30,14 @@ BATCH_SIZE, LATENCY_SECONDS = 32, 10.0
 
 @dataclass(frozen=True)
 class PinnedData:
-    """Stands for the rows of a task, of which a run id needs the fingerprint alone."""
+    """A stand-in for the data of a task: a run id depends only on the fingerprint."""
 
     fingerprint: str
 
 
 @each_run
 def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) -> None:
-    """The id of a committed run is computed again."""
+    """The recomputed id of a committed run equals its id."""
     data = json.loads(PINNED_DATA.read_text(encoding="utf-8"))[data_name(record)]
     assert data["rows"] == record.data.data
     backbone = replace(BACKBONES[record.spec.backbone])
@@ -58,7 +58,7 @@ def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) 
 
 
 def test_pinned_data_match_the_records() -> None:
-    """The pinned data are those of the records."""
+    """Exactly the data of the committed records are pinned."""
     assert set(json.loads(PINNED_DATA.read_text(encoding="utf-8"))) == {
         data_name(record) for _, record in RUNS
     }
@@ -66,7 +66,7 @@ def test_pinned_data_match_the_records() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_stage_keys_match_pinned_ones(case: str, context: FitContext) -> None:
-    """The keys of the stages are the pinned ones."""
+    """Stage keys equal the pinned ones."""
     assert (
         pinned_stages(case, context) == json.loads(PINNED_STAGES.read_text(encoding="utf-8"))[case]
     )
@@ -80,7 +80,7 @@ def test_every_method_has_pinned_stages() -> None:
     ("task", "digest"), [("demo-single", "6ecd90235c8bf7d5"), ("demo-pair", "8885375ea26be9da")]
 )
 def test_demo_rows_match_pinned_ones(task: str, digest: str) -> None:
-    """The demo's rows are the pinned ones."""
+    """The demo's examples equal the pinned ones."""
     rows = [
         [split, row.texts, row.label, row.hard]
         for split in ("train", "dev")
@@ -94,12 +94,12 @@ def test_demo_rows_match_pinned_ones(task: str, digest: str) -> None:
     [("demo-single", "666160606358afcc"), ("demo-pair", "0a972c6a960cd123")],
 )
 def test_demo_splits_match_pinned_ones(task: str, fingerprint: str) -> None:
-    """The demo's splits are the pinned ones."""
+    """The demo's splits equal the pinned ones."""
     assert load_data(TASKS[task], None).fingerprint == fingerprint
 
 
 def test_demo_vocabulary_matches_pinned_one() -> None:
-    """The demo's vocabulary is the pinned one."""
+    """The demo's vocabulary equals the pinned one."""
     assert (
         hashlib.sha256("\n".join(demo.demo_vocabulary()).encode()).hexdigest()[:16]
         == "d9c8a54247221023"
@@ -108,7 +108,7 @@ def test_demo_vocabulary_matches_pinned_one() -> None:
 
 @pytest.mark.parametrize(("limit", "name"), [(None, "d35eedc5f80216cd"), (64, "e424ea64b553d2be")])
 def test_encoded_rows_path_is_pinned(limit: int | None, name: str) -> None:
-    """The file name of encoded rows is pinned."""
+    """The file name of encoded examples is pinned."""
     assert RowsKey("rows' fingerprint", "backbone", 128, limit).path(Path("cache")) == Path(
         f"cache/rows/{name}.npz"
     )
@@ -129,7 +129,10 @@ def test_custom_task_fingerprint_is_pinned(tmp_path: Path, metrics: str, fingerp
     rows = "".join(f"text {number}\t{number % 2}\n" for number in range(500))
     (tmp_path / "train.tsv").write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
     (tmp_path / "own.py").write_text("# a metric\n", encoding="utf-8")
-    keys = 'name = "own"\ntrain = "train.tsv"\ndev_share = 0.1\ntext = "sentence"\nlabel = "label"\nlabels = ["0", "1"]\n'
+    keys = (
+        'name = "own"\ntrain = "train.tsv"\ndev_share = 0.1\n'
+        'text = "sentence"\nlabel = "label"\nlabels = ["0", "1"]\n'
+    )
     (tmp_path / "task.toml").write_text(f"{keys}metrics = {metrics}\n", encoding="utf-8")
     task = read_task_file(tmp_path / "task.toml", allow_code=True)
     assert load_data(task, None).data_fingerprint == fingerprint

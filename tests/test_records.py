@@ -61,7 +61,7 @@ class Numbers:
 
 
 def example(kind: Any, with_optional: bool) -> Any:
-    """A value of an annotation, made from the annotation alone; its optional parts are None or not."""
+    """Return a value of the annotated type, in which optional parts are given or None."""
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         hints = get_type_hints(kind)
@@ -84,7 +84,7 @@ def example(kind: Any, with_optional: bool) -> Any:
 
 
 def objects(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Places of all values in parsed JSON, free-form settings left out."""
+    """Yield the paths of all values in parsed JSON, except inside free-form settings."""
     if where and where[-1] in ("settings", "changed"):
         return
     yield where
@@ -97,11 +97,6 @@ def objects(value: object, where: tuple[str | int, ...] = ()) -> Iterator[tuple[
     )
     for key, item in items:
         yield from objects(item, (*where, key))
-
-
-def named(where: tuple[str | int, ...]) -> str:
-    """A place as a message has it."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in where)
 
 
 def at(value: Any, where: tuple[str | int, ...]) -> Any:
@@ -123,7 +118,7 @@ def record() -> RunRecord:
 
 
 @pytest.fixture
-def whole() -> Any:
+def content() -> Any:
     """A record with every optional part, as parsed JSON."""
     return json.loads(to_json(example(RunRecord, with_optional=True)))
 
@@ -131,7 +126,7 @@ def whole() -> Any:
 @pytest.mark.parametrize("with_optional", [True, False])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_dataclasses_survive_json(kind: type, with_optional: bool) -> None:
-    """Every dataclass comes back from JSON as it was."""
+    """Every dataclass is read back from JSON unchanged."""
     value = example(kind, with_optional)
     text = to_json(value)
     back = from_json(kind, text, "x.json")
@@ -140,14 +135,14 @@ def test_dataclasses_survive_json(kind: type, with_optional: bool) -> None:
 
 
 def test_every_record_part_is_tried() -> None:
-    """Every part of a record was tried."""
+    """The parts of a record are among the dataclasses tested."""
     assert {RunRecord, RunSpec, Costs, Quartiles, Trial} <= set(KINDS)
 
 
 @quick
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_survive_json_exactly(value: float) -> None:
-    """Floats come back to the last bit."""
+    """Floats are read back exactly."""
     numbers = Numbers(value, -value, value / 3)
     assert from_json(Numbers, to_json(numbers), "x.json") == numbers
 
@@ -155,7 +150,7 @@ def test_floats_survive_json_exactly(value: float) -> None:
 @quick
 @given(st.integers(-LARGEST, LARGEST))
 def test_macs_survive_json_exactly(value: int) -> None:
-    """MACs come back exactly, however large."""
+    """MACs are read back exactly, however large."""
     assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(
         value, 0, 1
     )
@@ -164,13 +159,13 @@ def test_macs_survive_json_exactly(value: int) -> None:
 @quick
 @given(st.dictionaries(WORDS, JSON_VALUES, max_size=4))
 def test_settings_survive_json_unchanged(values: dict[str, object]) -> None:
-    """Free-form settings come back unchanged."""
+    """Free-form settings are read back unchanged."""
     spec = RunSpec("bert", "rte", "tiny", 1, None, 128, None, values)
     assert from_json(RunSpec, to_json(spec), "x.json") == spec
 
 
 def test_integers_are_read_as_floats() -> None:
-    """A whole number is read as a float where one is wanted."""
+    """An integer in a float field is read as a float."""
     back = from_json(Quartiles, '{"q1": 1, "median": 2, "q3": 3}', "x.json")
     assert [type(value) for value in (back.q1, back.median, back.q3)] == [float] * 3
 
@@ -204,7 +199,7 @@ def test_invalid_json_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "true"])
 def test_json_must_be_an_object(text: str) -> None:
-    """JSON that is no object is refused."""
+    """JSON that is not an object is refused."""
     with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
     assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
@@ -218,28 +213,30 @@ def test_newer_schema_is_refused_first(record: RunRecord) -> None:
     assert_says(caught, "x.json", "schema", SCHEMA + 1, SCHEMA, code=ExitCode.INCOMPLETE)
 
 
-def test_older_schema_has_own_advice(whole: Any) -> None:
-    """A record of an earlier form says so."""
-    advice = []
+def test_older_schema_has_own_advice(content: Any) -> None:
+    """Older and newer schemas have different advice."""
+    messages = []
     for schema in (SCHEMA - 1, SCHEMA + 1):
         with pytest.raises(IncompleteError) as caught:
-            from_json(RunRecord, json.dumps(whole | {"schema": schema}), "x.json")
-        said = assert_says(caught, "x.json", "schema", schema, SCHEMA, code=ExitCode.INCOMPLETE)
-        advice.append(re.sub(r"\d+", "", said))
-    assert advice[0] != advice[1]  # the one is run again, for the other harness is updated
+            from_json(RunRecord, json.dumps(content | {"schema": schema}), "x.json")
+        message = assert_says(caught, "x.json", "schema", schema, SCHEMA, code=ExitCode.INCOMPLETE)
+        messages.append(re.sub(r"\d+", "", message))
+    assert (
+        messages[0] != messages[1]
+    )  # run again for an older schema, update harness for a newer one
 
 
 def test_optional_parts_are_omitted(record: RunRecord) -> None:
-    """What only some runs have is left out of the records of the others."""
+    """Optional fields are omitted from records that do not have them."""
     text = to_json(record)
     assert "own_task" not in text
     assert "mismatched" not in text
-    own = replace(
+    last_exit = replace(
         record,
         own_task=TaskSummary(("no", "yes"), ("accuracy",), 1.0),
         mismatched=SplitScores({"accuracy": 0.5}, ({"accuracy": 0.25},)),
     )
-    assert from_json(RunRecord, to_json(own), "x.json") == own
+    assert from_json(RunRecord, to_json(last_exit), "x.json") == last_exit
 
 
 LATER = [
@@ -256,75 +253,75 @@ LATER = [
 """Fields that older records of the schema do not have."""
 
 
-def test_missing_field_is_named(whole: Any) -> None:
-    """A missing field is named, wherever it is."""
+def test_missing_field_is_named(content: Any) -> None:
+    """A missing field is named, at any depth."""
     tried = 0
-    for where in list(objects(whole)):
+    for where in list(objects(content)):
         if not where or isinstance(where[-1], int) or where[-1] in ("one", "other"):
             continue
-        parent = at(whole, where[:-1])
-        right = parent.pop(where[-1])
+        parent = at(content, where[:-1])
+        original = parent.pop(where[-1])
         if where[-1] in LATER:
             assert (
-                from_json(RunRecord, json.dumps(whole), "x.json").data.backbone
-                == whole["data"]["backbone"]
+                from_json(RunRecord, json.dumps(content), "x.json").data.backbone
+                == content["data"]["backbone"]
             )
-            parent[where[-1]] = right
+            parent[where[-1]] = original
             continue
         with pytest.raises(IncompleteError) as caught:
-            from_json(RunRecord, json.dumps(whole), "x.json")
+            from_json(RunRecord, json.dumps(content), "x.json")
         assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
-        parent[where[-1]] = right
+        parent[where[-1]] = original
         tried += 1
     assert tried > 100
 
 
-def test_unexpected_field_is_named(whole: Any) -> None:
-    """An unexpected field is named, wherever it is."""
+def test_unexpected_field_is_named(content: Any) -> None:
+    """An unexpected field is named, at any depth."""
     tried = 0
-    for where in list(objects(whole)):
-        target = at(whole, where)
+    for where in list(objects(content)):
+        target = at(content, where)
         if not isinstance(target, dict) or "one" in target:
             continue
         target["mystery"] = 1
         with pytest.raises(IncompleteError) as caught:
-            from_json(RunRecord, json.dumps(whole), "x.json")
+            from_json(RunRecord, json.dumps(content), "x.json")
         assert_says(caught, "x.json", *where, "mystery", code=ExitCode.INCOMPLETE)
         del target["mystery"]
         tried += 1
     assert tried > 20
 
 
-@pytest.mark.parametrize("wrong", [{"no": ["such"]}, [[1]], "text", True, None], ids=str)
-def test_mistyped_value_is_located(wrong: object, whole: Any) -> None:
-    """A value of another type is refused, and its place is named.
+@pytest.mark.parametrize("bad_value", [{"no": ["such"]}, [[1]], "text", True, None], ids=str)
+def test_mistyped_value_is_located(bad_value: object, content: Any) -> None:
+    """A value of the wrong type is refused and located.
 
-    Every place of a record, unless the value fits there."""
+    Each value is tried in every field of a record that cannot hold it."""
     optional = {"train_rows", "limit", "policy", "latency", "reference", *LATER}
     refused = 0
-    for where in list(objects(whole))[1:]:
-        parent, key = at(whole, where[:-1]), where[-1]
-        right = parent[key]
+    for where in list(objects(content))[1:]:
+        parent, key = at(content, where[:-1]), where[-1]
+        original = parent[key]
         may_be_none = (
             key in optional
             or (where[0] == "costs" and where[-2:-1] == ("exits",))
             or (where[0] == "search" and key != "chosen")
         )
-        if (wrong is None and may_be_none) or (
-            isinstance(wrong, str | bool) and type(wrong) is type(right)
+        if (bad_value is None and may_be_none) or (
+            isinstance(bad_value, str | bool) and type(bad_value) is type(original)
         ):
             continue
-        parent[key] = wrong
+        parent[key] = bad_value
         with pytest.raises(IncompleteError) as caught:
-            from_json(RunRecord, json.dumps(whole), "x.json")
-        parent[key] = right
+            from_json(RunRecord, json.dumps(content), "x.json")
+        parent[key] = original
         assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
         refused += 1
     assert refused > 100
 
 
 def test_path_macs_include_passed_exits() -> None:
-    """The MACs of a truncated model lack those of the exits that the path passes.
+    """The MACs of a path include earlier exits; those of a truncated model do not.
 
     At 4 tokens: embedding 1+8+48, layers 10, 20, 1+4+16, exits after the second (7) and third
     (2*16) layer."""
@@ -344,7 +341,7 @@ def test_path_macs_include_passed_exits() -> None:
 @quick
 @given(st.integers(1, 5), st.data())
 def test_path_adds_exits_on_way(layers: int, data: st.DataObject) -> None:
-    """A path costs the truncated model and each exit on the way."""
+    """A path costs the truncated model plus each earlier exit."""
     polynomials = st.builds(Polynomial, *[st.integers(0, 1000)] * 3)
     exits = [data.draw(st.none() | polynomials) for _ in range(layers - 1)] + [
         data.draw(polynomials)
@@ -353,14 +350,14 @@ def test_path_adds_exits_on_way(layers: int, data: st.DataObject) -> None:
         data.draw(polynomials), tuple(data.draw(polynomials) for _ in range(layers)), tuple(exits)
     )
     length = data.draw(st.integers(1, 512))
-    for layer, own in enumerate(exits):
-        if own is not None:
-            way = sum(exit_.at(length) for exit_ in exits[:layer] if exit_ is not None)
-            assert costs.path(layer, length) - costs.static(layer, length) == way
+    for layer, last_exit in enumerate(exits):
+        if last_exit is not None:
+            passed = sum(exit_.at(length) for exit_ in exits[:layer] if exit_ is not None)
+            assert costs.path(layer, length) - costs.static(layer, length) == passed
 
 
 def test_repeated_layer_is_charged_twice() -> None:
-    """A layer that runs twice is charged twice."""
+    """A layer that runs twice is counted twice."""
     shared, free = Polynomial(0, 9, 0), Polynomial(0, 0, 0)
     assert Costs(free, (shared, shared), (None, free)).static(1, 10) == 180
 
@@ -392,10 +389,10 @@ def test_costs_accept_arrays_of_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "most"), [(6, 6_144), (12, RECORD_BYTES), (24, 2 * RECORD_BYTES)]
+    ("layers", "max_bytes"), [(6, 6_144), (12, RECORD_BYTES), (24, 2 * RECORD_BYTES)]
 )
-def test_record_with_many_exits_is_small(layers: int, most: int) -> None:
-    """The record of a model with an exit a layer is small."""
+def test_record_with_many_exits_is_small(layers: int, max_bytes: int) -> None:
+    """The record of a model with an exit after every layer is small."""
     costs = Costs(
         Polynomial(0, 0, 0),
         (Polynomial(0, 12_582_912, 2_048),) * layers,
@@ -423,4 +420,4 @@ def test_record_with_many_exits_is_small(layers: int, most: int) -> None:
         path_ratio=ratios,
     )
     record = replace(make_record("deebert", 1, exits, "entropy"), costs=costs, latency=latency)
-    assert len(to_json(record)) <= most
+    assert len(to_json(record)) <= max_bytes

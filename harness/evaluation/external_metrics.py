@@ -52,10 +52,10 @@ def check_evaluate(name: str) -> None:
         )
 
 
-def load_external_metric(metric: ExternalMetric, folder: Path) -> LoadedMetric:
+def load_external_metric(metric: ExternalMetric) -> LoadedMetric:
     """Load a metric, which runs its code.
 
-    The path of a script is relative to `folder`, the folder of the task file.
+    The path of a script is relative to the metric's folder.
     Raises: HarnessError if the library or the metric cannot be loaded.
     """
     check_evaluate(metric.name)
@@ -70,7 +70,9 @@ def load_external_metric(metric: ExternalMetric, folder: Path) -> LoadedMetric:
 
         return cast(
             LoadedMetric,
-            evaluate.load(str((metric.folder / source).resolve()) if source.startswith(".") else source),
+            evaluate.load(
+                str((metric.folder / source).resolve()) if source.startswith(".") else source
+            ),
         )
     except Exception as error:  # the metric's code, or a missing dependency, may raise anything
         raise HarnessError(f"metric {metric.name} cannot be loaded: {first_line(error)}") from None

@@ -1,4 +1,4 @@
-"""Curves against a slow simulation, row by row and exit by exit."""
+"""Curves compared with a slow simulation, example by example and exit by exit."""
 
 import math
 
@@ -27,7 +27,9 @@ THRESHOLDS = {
 
 
 def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
-    """Gaps between two logits of e^1 to e^4: most entropies are far below 1 % of ln 2 already at the first exit."""
+    """Return a trace whose two logits differ by about e^1 to e^4.
+
+    Most entropies are far below 1 % of ln 2 already at the first exit."""
     random = np.random.default_rng(0)
     gaps = np.exp(random.normal(2.2, 0.6, (exits, rows)) + 0.02 * np.arange(exits)[:, None])
     logits = np.stack([gaps, np.zeros_like(gaps)], axis=-1).astype(np.float32)
@@ -39,53 +41,53 @@ def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
 @pytest.mark.parametrize("exit_layers", [(1, 2, 3, 4), (2, 5), (1, 4, 6)])
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
 def test_curve_equals_row_by_row_simulation(name: str, exit_layers: tuple[int, ...]) -> None:
-    """A curve is what a row-by-row simulation gives."""
+    """A curve equals an example-by-example simulation."""
     trace = random_trace(1, exit_layers, rows=60, classes=3)
     costs = uneven_costs(exit_layers, exit_layers[-1])
     thresholds = THRESHOLDS[name]
     curve = sweep(make_policy(Rule(name), 3), trace, costs, ("accuracy",), np.array(thresholds))
-    for place, threshold in enumerate(thresholds):
+    for index, threshold in enumerate(thresholds):
         rows = simulate(name, trace, costs, threshold)
         right = [
             row.answer == label for row, label in zip(rows, trace.labels.tolist(), strict=True)
         ]
-        assert curve.scores["accuracy"][place] == pytest.approx(sum(right) / 60, abs=1e-12)
-        assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
-        assert curve.layers[place] == pytest.approx(sum(row.layers for row in rows) / 60, rel=1e-12)
-        assert curve.left[place].tolist() == [
+        assert curve.scores["accuracy"][index] == pytest.approx(sum(right) / 60, abs=1e-12)
+        assert curve.macs[index] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
+        assert curve.layers[index] == pytest.approx(sum(row.layers for row in rows) / 60, rel=1e-12)
+        assert curve.left[index].tolist() == [
             sum(row.exit == exit_ for row in rows) for exit_ in range(len(exit_layers))
         ]
     assert len(np.unique(curve.layers)) >= min(len(exit_layers) - 1, 2), (
-        "the thresholds differ in what they do"
+        "the thresholds have different effects"
     )
 
 
 def test_regression_curve_equals_simulation() -> None:
-    """A regression with patience is what a row-by-row simulation gives."""
+    """A regression curve with patience equals an example-by-example simulation."""
     exit_layers = (1, 2, 3, 4, 6)
     trace = random_trace(2, exit_layers, rows=60, classes=1)
     costs = uneven_costs(exit_layers, 6)
     curve = sweep(
         Patience(TOLERANCE), trace, costs, ("pearson", "spearman"), np.array([1.0, 2.0, 3.0, 4.0])
     )
-    for place, threshold in enumerate(curve.thresholds):
+    for index, threshold in enumerate(curve.thresholds):
         rows = simulate("patience", trace, costs, threshold, TOLERANCE)
-        answers = [row.answer for row in rows]
-        assert curve.scores["pearson"][place] == pytest.approx(
-            np.corrcoef(answers, trace.labels)[0, 1], abs=1e-12
+        predicted = [row.answer for row in rows]
+        assert curve.scores["pearson"][index] == pytest.approx(
+            np.corrcoef(predicted, trace.labels)[0, 1], abs=1e-12
         )
-        assert curve.macs[place] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
-        assert curve.left[place].tolist() == [
+        assert curve.macs[index] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
+        assert curve.left[index].tolist() == [
             sum(row.exit == exit_ for row in rows) for exit_ in range(5)
         ]
     assert len(np.unique(curve.layers)) > 2
 
 
 def test_rows_pay_own_length_and_exits() -> None:
-    """Each row is charged at its own length, with the exits on its way.
+    """Each example costs the MACs of its own length and of the exits that it passes.
 
-    Two rows of 1 and 10 tokens, a layer 1 MAC per squared token, each exit 1000; the short one
-    leaves first."""
+    The two examples have 1 and 10 tokens, a layer costs 1 MAC per squared token, an exit 1000; the
+    short one takes the first exit."""
     piece, exit_piece = Polynomial(0, 0, 1), Polynomial(1000, 0, 0)
     costs = Costs(Polynomial(0, 0, 0), (piece, piece), (exit_piece, exit_piece))
     trace = gap_trace((1, 2), [[0, 0], [0, 0]], [10, 1], [0, 0], length=1)
@@ -99,7 +101,7 @@ def test_rows_pay_own_length_and_exits() -> None:
 
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
 def test_looser_threshold_never_exits_later(name: str) -> None:
-    """A looser threshold never lets a row leave later."""
+    """A looser threshold never makes an example exit later."""
     trace = random_trace(3, (1, 2, 3, 4, 5), rows=80)
     policy = make_policy(Rule(name), 2)
     thresholds = thresholds_from(policy, trace)
@@ -110,7 +112,7 @@ def test_looser_threshold_never_exits_later(name: str) -> None:
 @pytest.mark.parametrize("name", ["entropy", "confidence"])
 @pytest.mark.parametrize("scale", [0.01, 1.0, 1e4])
 def test_grid_spans_all_early_to_none(name: str, scale: float) -> None:
-    """The grid runs from everybody at the first exit to nobody early."""
+    """The grid runs from all examples at the first exit to no early exit."""
     trace = random_trace(4, (1, 2, 3))
     trace = Trace(
         trace.ids, trace.logits * np.float32(scale), trace.labels, trace.lengths, trace.exit_layers
@@ -125,27 +127,27 @@ def test_grid_spans_all_early_to_none(name: str, scale: float) -> None:
         trace.ids, others.astype(np.float32), trace.labels, trace.lengths, trace.exit_layers
     )
     assert (leaving(policy, other.logits, thresholds[-1:]) == 2).all(), (
-        "not even rows surer than all of these leave early"
+        "not even more confident examples exit early"
     )
 
 
 def test_patience_grid_starts_at_one_agreement() -> None:
-    """The grid of patience runs from one agreement to nobody early."""
+    """The grid of patience runs from one agreement to no early exit."""
     trace = random_trace(5, (1, 2, 3, 4))
     thresholds = thresholds_from(Patience(), trace)
     curve = sweep(Patience(), trace, flat_costs((1, 2, 3, 4)), ("accuracy",), thresholds)
-    answers = trace.logits.argmax(-1)
+    predicted = trace.logits.argmax(-1)
     assert thresholds.tolist() == list(range(1, len(thresholds) + 1))
     assert curve.left[0, 0] == 0
-    assert curve.left[0, 1] == (answers[0] == answers[1]).sum()
+    assert curve.left[0, 1] == (predicted[0] == predicted[1]).sum()
     assert curve.left[-1].tolist() == [0, 0, 0, 40]
 
 
 def test_quantile_grid_leaves_no_hole() -> None:
-    """Quantiles leave no hole on an overconfident trace, where equal steps do.
+    """Quantiles leave no gap on an overconfident trace, where equal steps do.
 
-    12 exits, 50 thresholds: one equal step of entropy jumps over most of the depth, no step of
-    quantiles much over a layer."""
+    With 12 exits and 50 thresholds, one equal step of entropy skips most layers, but no step of
+    quantiles skips much more than one."""
     trace, costs = overconfident_trace(), flat_costs(range(1, 13), 12)
     quantiles = sweep(Entropy(), trace, costs, ("accuracy",), thresholds_from(Entropy(), trace, 50))
     equal = sweep(Entropy(), trace, costs, ("accuracy",), np.linspace(0, math.log(2), 50))
@@ -154,9 +156,10 @@ def test_quantile_grid_leaves_no_hole() -> None:
 
 
 def test_thresholds_are_reached_entropies() -> None:
-    """The thresholds are the entropies that the rows reach.
+    """The thresholds are the entropies of the examples.
 
-    2 exits, 3 rows: one threshold above the largest entropy, each but the smallest, and 0."""
+    For 2 exits and 3 examples they are one above the largest entropy, all entropies but the
+    smallest, and 0."""
     gaps = np.array([0.5, 1.0, 4.0])
     trace = gap_trace((1, 2), [[0, 0, 0], [0, 0, 0]], gaps.tolist(), [0, 0, 0], 10)
     entropies = np.log1p(np.exp(-gaps)) + gaps * np.exp(-gaps) / (1 + np.exp(-gaps))
@@ -170,7 +173,7 @@ def test_thresholds_are_reached_entropies() -> None:
 def best_within(
     trace: Trace, costs: Costs, thresholds: NDArray[np.float64], budget: float
 ) -> float | None:
-    """The best threshold of entropy by accuracy for one budget of MACs."""
+    """Return the entropy threshold with the best accuracy within one budget of MACs."""
     return best_thresholds(
         Entropy(), trace, exit_macs(costs, trace), "accuracy", thresholds, [budget]
     )[0]
@@ -179,7 +182,7 @@ def best_within(
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.floats(0.2, 1.2))
 def test_budget_threshold_is_best_affordable(seed: int, share: float) -> None:
-    """The threshold for a budget is the best one that it can pay for."""
+    """The threshold for a budget is the best one within it."""
     exit_layers, thresholds = (1, 2, 4), np.linspace(0.0013, 0.69, 8)
     trace, costs = random_trace(seed, exit_layers, rows=12), uneven_costs(exit_layers, 4)
     budget = share * float(costs.static(3, trace.lengths).mean())
@@ -208,7 +211,7 @@ def test_no_threshold_fits_tiny_budget() -> None:
 def test_cheaper_of_equal_thresholds_wins() -> None:
     """Of two thresholds with the best score the cheaper is chosen.
 
-    All answers are right everywhere: the best threshold is the one that saves most."""
+    All predictions are correct at every exit, so the best threshold saves the most."""
     trace = gap_trace((1, 4), [[0, 1, 1]] * 2, [1, 2, 3], [0, 1, 1], 10)
     thresholds = np.array([0.0, 0.1, 0.5, 1.0])
     assert best_within(trace, flat_costs((1, 4)), thresholds, 1e9) == 1.0

@@ -1,4 +1,4 @@
-"""Other people's metrics: what is given to them, and what is taken from them."""
+"""External metrics: the values they are given and the scores they return."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from harness.errors import HarnessError
 from harness.evaluation.external_metrics import ExternalMetric, external_score, load_external_metric
 from harness.store.results import ResultsStore
 
-CODE = ExternalMetric("evaluate:wer", "")
+METRIC = ExternalMetric("evaluate:wer", "")
 
 
 class Library:
@@ -32,27 +32,30 @@ class Library:
         return self.found
 
 
-ANSWERS, LABELS = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0])
+PREDICTIONS, LABELS = np.array([1.0, 0.0, 1.0]), np.array([1.0, 1.0, 1.0])
 
 
 def test_classes_are_given_as_integers() -> None:
-    """Classes are given as whole numbers, and the score is taken by its name."""
+    """Classes are passed as integers, and the score is selected by its name."""
     library = Library({"wer": np.float64(0.25), "other": 3})
-    assert external_score(CODE, library, ANSWERS, LABELS, whole=True) == 0.25
+    assert external_score(METRIC, library, PREDICTIONS, LABELS, classification=True) == 0.25
     assert library.given == [[1, 0, 1], [1, 1, 1]]
     assert all(type(value) is int for values in library.given for value in values)
-    assert external_score(CODE, Library({"anything": 2}), ANSWERS, LABELS, whole=True) == 2.0
+    assert (
+        external_score(METRIC, Library({"anything": 2}), PREDICTIONS, LABELS, classification=True)
+        == 2.0
+    )
 
 
 def test_integer_metric_refuses_regression() -> None:
-    """Numbers are not cut to whole ones.
+    """Predictions of a regression are not truncated to integers.
 
-    The library's features would turn .9 into 0 without a word."""
+    The library's features would silently turn 0.9 into 0."""
     with pytest.raises(HarnessError) as caught:
-        external_score(CODE, Library({"wer": 1.0}), ANSWERS / 2, LABELS, whole=False)
+        external_score(METRIC, Library({"wer": 1.0}), PREDICTIONS / 2, LABELS, classification=False)
     assert_says(caught, "evaluate:wer", "int64")
     library = Library({"wer": 1.0}, "Value('float32')")
-    external_score(CODE, library, ANSWERS / 2, LABELS, whole=False)
+    external_score(METRIC, library, PREDICTIONS / 2, LABELS, classification=False)
     assert library.given[0] == [0.5, 0.0, 0.5]
 
 
@@ -60,15 +63,15 @@ def test_integer_metric_refuses_regression() -> None:
     "found", [{}, {"a": 1.0, "b": 2.0}, {"wer": None}, {"wer": [1.0]}, {"wer": float("nan")}]
 )
 def test_only_one_finite_score_is_taken(found: dict[str, object]) -> None:
-    """Anything but one finite number is refused."""
+    """A result without exactly one finite score is refused."""
     with pytest.raises(HarnessError) as error:
-        external_score(CODE, Library(found), ANSWERS, LABELS, whole=True)
+        external_score(METRIC, Library(found), PREDICTIONS, LABELS, classification=True)
     assert_says(error, "evaluate:wer", found)
 
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Installs an `evaluate` whose `load` has this body."""
+    """Return a function that installs an `evaluate` module whose `load` has the given body."""
 
     def install(body: str) -> None:
         (tmp_path / "evaluate.py").write_text(f"def load(place):\n    {body}\n")
@@ -94,19 +97,19 @@ def test_folder_named_like_metric_never_runs(
 
 
 def test_unloadable_metric_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
-    """A metric that cannot be loaded is one line."""
+    """A metric that cannot be loaded is reported in one line."""
     library("raise FileNotFoundError('no module script\\nat all')")
     with pytest.raises(HarnessError) as error:
-        load_external_metric(replace(CODE, folder=tmp_path))
+        load_external_metric(replace(METRIC, folder=tmp_path))
     assert "at all" not in assert_says(error, "evaluate:wer", "no module script")
 
 
 def test_missing_dependency_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
-    """A library that lacks another is one line."""
+    """A missing dependency of the library is reported in one line."""
     library("pass")
     (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
     with pytest.raises(HarnessError) as caught:
-        load_external_metric(replace(CODE, folder=tmp_path))
+        load_external_metric(replace(METRIC, folder=tmp_path))
     assert_says(caught, "evaluate:wer", "a_library_that_is_not_there")
 
 
@@ -117,17 +120,21 @@ import evaluate
 class Agreement(evaluate.Metric):
     def _info(self):
         values = {name: datasets.Value("int64") for name in ("predictions", "references")}
-        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=datasets.Features(values))
+        features = datasets.Features(values)
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=features
+        )
 
     def _compute(self, predictions, references):
-        return {"agreement": sum(one == other for one, other in zip(predictions, references)) / len(references)}
+        equal = sum(one == other for one, other in zip(predictions, references))
+        return {"agreement": equal / len(references)}
 """
 
 
 def test_metric_script_runs_in_library(tmp_path: Path) -> None:
-    """A script is run by the library itself.
+    """A script is run by the real library, and its scores equal accuracy.
 
-    In a process of its own, whose caches are its own: the metric says what accuracy says."""
+    It runs in a separate process with its own caches."""
     path = write_task(tmp_path / "own", {"metrics": '["accuracy", "evaluate:./agreement.py"]'})
     write_csv(path.parent / "train.csv", reviews(500))
     write_csv(path.parent / "dev.csv", reviews(40, 900))

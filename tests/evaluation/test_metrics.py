@@ -26,30 +26,29 @@ from harness.evaluation.statistics import bootstrap
 Array = NDArray[np.float64]
 
 CLASSIFICATION: dict[str, Callable[[Array, Array], float]] = {
-    "accuracy": lambda answers, labels: accuracy_score(labels, answers),
-    "f1": lambda answers, labels: f1_score(labels, answers, zero_division=0.0),
-    "matthews": lambda answers, labels: matthews_corrcoef(labels, answers),
+    "accuracy": lambda predictions, labels: accuracy_score(labels, predictions),
+    "f1": lambda predictions, labels: f1_score(labels, predictions, zero_division=0.0),
+    "matthews": lambda predictions, labels: matthews_corrcoef(labels, predictions),
 }
 """Metric -> scikit-learn's value."""
 
 CORRELATION: dict[str, Callable[[Array, Array], float]] = {
-    "pearson": lambda answers, labels: float(pearsonr(answers, labels).statistic),
-    "spearman": lambda answers, labels: float(spearmanr(answers, labels).statistic),
+    "pearson": lambda predictions, labels: float(pearsonr(predictions, labels).statistic),
+    "spearman": lambda predictions, labels: float(spearmanr(predictions, labels).statistic),
 }
 """Metric -> scipy's value."""
 
 
 def expect(
-    name: str, answers: Array, labels: Array, oracle: Callable[[Array, Array], float]
+    name: str, predictions: Array, labels: Array, oracle: Callable[[Array, Array], float]
 ) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # one class only, constant input: the libraries warn and answer
-        expected = oracle(answers, labels)
-    got = METRICS[name](answers, labels)
+        # For one class or constant input the libraries warn and still return a value.
+        warnings.simplefilter("ignore")
+        expected = oracle(predictions, labels)
+    got = METRICS[name](predictions, labels)
     np.testing.assert_allclose(
-        got, np.nan_to_num(expected), rtol=0, atol=1e-12, err_msg=f"{name} {answers} {labels}"
+        got, np.nan_to_num(expected), rtol=0, atol=1e-12, err_msg=f"{name} {predictions} {labels}"
     )
 
 
@@ -60,15 +59,15 @@ def test_every_metric_has_independent_oracle() -> None:
 
 @pytest.mark.parametrize("name", CLASSIFICATION)
 def test_classification_scores_equal_scikit_learn(name: str) -> None:
-    """Any share of positives in answers and labels, so one-class labels and constant answers occur often."""
+    """Classification scores equal scikit-learn's, also for constant labels and predictions."""
     random = np.random.default_rng(0)
     constant = 0
     for _ in range(60):
         rows = random.integers(1, 30)
         shares = random.choice([0.0, 0.1, 0.5, 0.9, 1.0], size=2)
-        answers, labels = ((random.random(rows) < share).astype(np.float64) for share in shares)
-        constant += np.ptp(answers) == 0 or np.ptp(labels) == 0
-        expect(name, answers, labels, CLASSIFICATION[name])
+        predictions, labels = ((random.random(rows) < share).astype(np.float64) for share in shares)
+        constant += np.ptp(predictions) == 0 or np.ptp(labels) == 0
+        expect(name, predictions, labels, CLASSIFICATION[name])
     assert 10 < constant < 55
 
 
@@ -76,8 +75,8 @@ def test_three_class_accuracy_equals_scikit_learn() -> None:
     """The accuracy of three classes equals scikit-learn's."""
     random = np.random.default_rng(1)
     for _ in range(50):
-        answers, labels = random.integers(0, 3, (2, random.integers(1, 40))).astype(np.float64)
-        expect("accuracy", answers, labels, CLASSIFICATION["accuracy"])
+        predictions, labels = random.integers(0, 3, (2, random.integers(1, 40))).astype(np.float64)
+        expect("accuracy", predictions, labels, CLASSIFICATION["accuracy"])
 
 
 @pytest.mark.parametrize("name", CORRELATION)
@@ -87,24 +86,24 @@ def test_correlations_equal_scipy(name: str) -> None:
     for _ in range(60):
         rows = random.integers(2, 60)
         labels = random.random(rows) * 5
-        answers = (
+        predictions = (
             random.choice([-1, 0, 0.5, 1]) * labels
             + random.normal(size=rows) * random.choice([1e-3, 1.0, 100.0])
             + 2.5
         )
-        expect(name, answers, labels, CORRELATION[name])
+        expect(name, predictions, labels, CORRELATION[name])
 
 
 @pytest.mark.parametrize("name", CORRELATION)
 def test_correlations_with_ties_equal_scipy(name: str) -> None:
-    """STS-B's labels are multiples of 1/5, so most rows tie."""
+    """Correlations with ties equal scipy's: STS-B's labels are multiples of 1/5."""
     random = np.random.default_rng(3)
     for _ in range(60):
         rows = random.integers(2, 60)
         labels = random.integers(0, 26, rows) / 5
-        answers = np.round(labels + random.normal(size=rows), 1)
-        if np.ptp(labels) and np.ptp(answers):
-            expect(name, answers, labels, CORRELATION[name])
+        predictions = np.round(labels + random.normal(size=rows), 1)
+        if np.ptp(labels) and np.ptp(predictions):
+            expect(name, predictions, labels, CORRELATION[name])
 
 
 @settings(deadline=None, max_examples=50)
@@ -129,9 +128,9 @@ def test_ranks_are_scipys_to_the_bit(
 @pytest.mark.parametrize("name", CORRELATION)
 @pytest.mark.parametrize("value", [0.0, 2.5, 0.1, -1e6, 1 / 3])
 def test_constant_prediction_correlates_zero(name: str, value: float) -> None:
-    """A constant prediction correlates 0.
+    """A constant prediction has correlation 0.
 
-    Where scipy's answer is undefined (nan); scikit-learn's choice for Matthews' coefficient."""
+    scipy returns nan there; 0 is scikit-learn's choice for the Matthews correlation."""
     labels = np.random.default_rng(4).random(37)
     assert METRICS[name](np.full(37, value), labels) == 0
     assert abs(METRICS[name](labels, np.full(37, value))) < 1e-12
@@ -142,52 +141,56 @@ def test_constant_prediction_correlates_zero(name: str, value: float) -> None:
 def test_batched_predictions_score_as_single(
     curves: int, points: int, rows: int, seed: int
 ) -> None:
-    """Many predictions at once score as one by one."""
+    """Predictions scored together have the same scores as one by one."""
     random = np.random.default_rng(seed)
-    answers = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
+    predictions = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
     labels = random.integers(0, 2, rows).astype(np.float64)
     for name, metric in METRICS.items():
-        together = metric(answers, labels)
+        together = metric(predictions, labels)
         assert together.shape == (curves, points), name
-        alone = [[float(metric(row, labels)) for row in block] for block in answers]
+        alone = [[float(metric(row, labels)) for row in block] for block in predictions]
         np.testing.assert_allclose(together, alone, rtol=0, atol=1e-15, err_msg=name)
-        np.testing.assert_array_equal(metric(answers[0], labels), together[0])
+        np.testing.assert_array_equal(metric(predictions[0], labels), together[0])
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
 def test_two_class_scores_follow_counts(rows: list[tuple[int, int]]) -> None:
-    """Scores of two classes follow from the table of counts."""
-    answers, labels = np.array(rows, dtype=np.float64).T
+    """Scores of two classes follow from the confusion matrix."""
+    predictions, labels = np.array(rows, dtype=np.float64).T
     hits, alarms = rows.count((1, 1)), rows.count((1, 0))
     misses, rejections = rows.count((0, 1)), rows.count((0, 0))
-    assert accuracy(answers, labels) == pytest.approx((hits + rejections) / len(rows), abs=1e-12)
-    assert f1(answers, labels) == pytest.approx(
+    assert accuracy(predictions, labels) == pytest.approx(
+        (hits + rejections) / len(rows), abs=1e-12
+    )
+    assert f1(predictions, labels) == pytest.approx(
         2 * hits / max(2 * hits + alarms + misses, 1), abs=1e-12
     )
     margins = (hits + alarms) * (hits + misses) * (rejections + alarms) * (rejections + misses)
     expected = (hits * rejections - alarms * misses) / margins**0.5 if margins else 0.0
-    assert matthews(answers, labels) == pytest.approx(expected, abs=1e-12)
+    assert matthews(predictions, labels) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.permutations(range(8)), st.floats(0.1, 10), st.floats(-10, 10))
 def test_correlations_ignore_shift_and_scale(order: list[int], scale: float, shift: float) -> None:
-    """Correlations ignore shift and scale, and turn with the sign."""
-    labels, answers = np.arange(8.0), np.array(order, dtype=np.float64)
+    """Correlations ignore shift and scale, and change sign with the predictions."""
+    labels, predictions = np.arange(8.0), np.array(order, dtype=np.float64)
     for correlation in (pearson, spearman):
-        expected = float(correlation(answers, labels))
-        assert correlation(scale * answers + shift, labels) == pytest.approx(expected, abs=1e-12)
-        assert correlation(-answers, labels) == pytest.approx(-expected, abs=1e-12)
-    assert spearman(np.exp(answers), labels) == pytest.approx(
-        float(spearman(answers, labels)), abs=1e-12
+        expected = float(correlation(predictions, labels))
+        assert correlation(scale * predictions + shift, labels) == pytest.approx(
+            expected, abs=1e-12
+        )
+        assert correlation(-predictions, labels) == pytest.approx(-expected, abs=1e-12)
+    assert spearman(np.exp(predictions), labels) == pytest.approx(
+        float(spearman(predictions, labels)), abs=1e-12
     )
 
 
 def test_scores_keep_requested_order() -> None:
-    """Each metric has its name, in the order asked for."""
-    answers, labels = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([1.0, 1.0])
-    got = scores(("f1", "accuracy"), answers, labels)
+    """Scores are named and come in the order requested."""
+    predictions, labels = np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([1.0, 1.0])
+    got = scores(("f1", "accuracy"), predictions, labels)
     assert list(got) == ["f1", "accuracy"]
     np.testing.assert_allclose(got["f1"], [2 / 3, 1.0])
     np.testing.assert_allclose(got["accuracy"], [0.5, 1.0])
@@ -199,8 +202,8 @@ def test_scores_keep_requested_order() -> None:
 def test_paired_interval_matches_its_mean() -> None:
     """The interval of a paired difference is that of its mean.
 
-    Of 400 rows 40 got worse and 10 better: mean -0.075, standard error of a mean of values -1, 0,
-    1."""
+    Of 400 examples 40 become wrong and 10 become right: the mean is -0.075, and its standard error
+    follows from the values -1, 0 and 1."""
     labels = np.ones(400)
     old, new = np.r_[np.ones(390), np.zeros(10)], np.r_[np.zeros(40), np.ones(360)]
     change = new - old
@@ -211,6 +214,6 @@ def test_paired_interval_matches_its_mean() -> None:
 
 
 def test_equal_predictions_have_empty_interval() -> None:
-    """The interval of equal predictions is nothing."""
+    """The interval of equal predictions is empty."""
     values = np.linspace(0, 5, 50)
     assert bootstrap("pearson", [(values, values)], values[::-1].copy(), 100) == (0, 0)

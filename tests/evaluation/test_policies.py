@@ -41,16 +41,16 @@ def stacked(values: list[list[list[float]]]) -> NDArray[np.float32]:
     return np.array(values, dtype=np.float32)
 
 
-def agreements_in_a_row(answers: list[float], tolerance: float | None) -> int:
-    """How many of the last answers each agree with the one before (a tolerance: differ by less)."""
+def agreements_in_a_row(predictions: list[float], tolerance: float | None) -> int:
+    """Count the last predictions that agree with the one before (within the tolerance, if any)."""
     counter = 0
-    for before, now in pairwise(answers):
+    for before, now in pairwise(predictions):
         agree = now == before if tolerance is None else abs(now - before) < tolerance
         counter = counter + 1 if agree else 0
     return counter
 
 
-def first_exit_past_the_cut(
+def first_exit_above_threshold(
     policy: Policy, logits: NDArray[np.float32], threshold: float
 ) -> list[int]:
     exits = []
@@ -74,7 +74,7 @@ def first_exit_past_the_cut(
 @quick
 @given(LOGITS)
 def test_entropy_equals_scipy(logits: NDArray[np.float32]) -> None:
-    """Entropy is scipy's."""
+    """Entropy equals scipy's."""
     expected = entropy(softmax(logits[-1].astype(np.float64), axis=-1), axis=-1)
     np.testing.assert_allclose(-Entropy().score(logits), expected, rtol=0, atol=1e-12)
 
@@ -89,7 +89,7 @@ def test_entropy_stays_within_its_bounds(logits: NDArray[np.float32]) -> None:
 
 
 def test_equal_logits_are_least_confident() -> None:
-    """Equal logits have the largest entropy and the least confidence."""
+    """Equal logits have the largest entropy and the lowest confidence."""
     logits = stacked([[[5.0] * 3, [-1e4] * 3]])
     np.testing.assert_allclose(Entropy().score(logits), [-math.log(3)] * 2, atol=1e-15)
     np.testing.assert_allclose(Confidence().score(logits), [1 / 3] * 2, atol=1e-15)
@@ -97,9 +97,9 @@ def test_equal_logits_are_least_confident() -> None:
 
 @pytest.mark.parametrize("top", [1e4, -1e4, 3e38])
 def test_saturated_logits_score_and_leave(top: float) -> None:
-    """Saturated logits have finite scores and leave.
+    """Examples with saturated logits have finite scores and exit.
 
-    -sum p log p is nan there, and nan < threshold is false: the surest rows would never leave."""
+    -sum p log p is nan there, and nan < threshold is false, so they would never exit."""
     logits = stacked([[[top, -top], [-top, top], [top, 0.0]]])
     for policy, threshold in ((Entropy(), 1e-9), (Confidence(), 0.999_999)):
         scores = policy.score(logits)
@@ -110,9 +110,9 @@ def test_saturated_logits_score_and_leave(top: float) -> None:
 
 
 def test_entropy_falls_far_into_saturation() -> None:
-    """Surer logits have less entropy, far into saturation.
+    """More confident logits have lower entropy, far into saturation.
 
-    Two classes a gap g apart: below 1e-15 a difference of large terms would be noise."""
+    The logits of two classes differ by a gap; below 1e-15 subtracting large terms gives noise."""
     gaps = np.arange(1.0, 300.0)
     scores = Entropy().score(np.stack([gaps, np.zeros_like(gaps)], axis=-1)[None])
     assert (np.diff(scores) > 0).all()
@@ -134,7 +134,7 @@ def test_confidence_is_largest_probability(logits: NDArray[np.float32]) -> None:
 
 
 def test_last_exit_alone_decides() -> None:
-    """Only the last exit decides about entropy and confidence."""
+    """Entropy and confidence depend only on the last exit seen."""
     logits = random_trace(1, (1, 2, 3)).logits
     for policy in (Entropy(), Confidence()):
         np.testing.assert_array_equal(policy.score(logits), policy.score(logits[-1:]))
@@ -142,11 +142,13 @@ def test_last_exit_alone_decides() -> None:
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_patience_counts_agreements_in_row(classes: int) -> None:
-    """Patience counts agreements in a row."""
+    """Patience counts consecutive agreements."""
     logits = random_trace(2, tuple(range(1, 9)), rows=100, classes=classes).logits
-    answers = logits.argmax(-1)
+    predictions = logits.argmax(-1)
     for seen in range(1, 9):
-        expected = [agreements_in_a_row(answers[:seen, row].tolist(), None) for row in range(100)]
+        expected = [
+            agreements_in_a_row(predictions[:seen, row].tolist(), None) for row in range(100)
+        ]
         assert Patience().score(logits[:seen]).tolist() == expected
 
 
@@ -154,8 +156,8 @@ def test_patience_counts_agreements_in_row(classes: int) -> None:
 def test_patience_regression_uses_tolerance(tolerance: float) -> None:
     """Patience on a regression counts predictions within the tolerance.
 
-    Values and tolerances are binary fractions, so that a difference of exactly the tolerance
-    occurs: it is no agreement."""
+    Values and tolerances are binary fractions, so that some differences equal the tolerance
+    exactly; these are not agreements."""
     logits = random_trace(3, tuple(range(1, 9)), rows=100, classes=1).logits
     for seen in range(1, 9):
         expected = [
@@ -165,19 +167,19 @@ def test_patience_regression_uses_tolerance(tolerance: float) -> None:
 
 
 def test_slow_drift_agrees_step_wise() -> None:
-    """A slow drift on a regression agrees step by step.
+    """A slow drift on a regression agrees at every step.
 
-    PABEE compares neighbours, not with the first answer."""
+    PABEE compares each prediction with the previous one, not with the first."""
     assert Patience(0.5).score(stacked([[[0.0]], [[0.25]], [[0.5]], [[0.75]]])).tolist() == [3]
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3, 4])
 def test_patience_p_needs_p_plus_one(patience: int) -> None:
     """Patience p needs p + 1 equal predictions in a row."""
-    answers = np.random.default_rng(4).integers(0, 2, (6, 200))
-    logits = np.stack([1.0 - answers, 1.0 * answers], axis=-1).astype(np.float32)
-    exits = first_exit_past_the_cut(Patience(), logits, patience)
-    for row, exit_ in zip(answers.T.tolist(), exits, strict=True):
+    predictions = np.random.default_rng(4).integers(0, 2, (6, 200))
+    logits = np.stack([1.0 - predictions, 1.0 * predictions], axis=-1).astype(np.float32)
+    exits = first_exit_above_threshold(Patience(), logits, patience)
+    for row, exit_ in zip(predictions.T.tolist(), exits, strict=True):
         runs = [
             index
             for index in range(patience, 5)
@@ -187,7 +189,7 @@ def test_patience_p_needs_p_plus_one(patience: int) -> None:
 
 
 def test_first_exit_agrees_with_nothing() -> None:
-    """At the first exit no row has agreed with anything."""
+    """At the first exit no example has any agreement."""
     assert Patience().score(random_trace(5, (1,)).logits).tolist() == [0.0] * 40
 
 
@@ -195,9 +197,9 @@ def test_first_exit_agrees_with_nothing() -> None:
     ("name", "threshold"), [("entropy", 0.35), ("confidence", 0.8), ("patience", 2)]
 )
 def test_rows_decide_whatever_the_batch(name: str, threshold: float) -> None:
-    """A row decides for itself, whatever its batch.
+    """An example's exit does not depend on its batch.
 
-    The authors' codes decide for the whole batch: `max` entropy, `all` patience."""
+    The authors' implementations decide for the whole batch: `max` entropy, `all` patience."""
     logits = random_trace(6, (1, 2, 3, 4, 5), rows=60, classes=3).logits
     policy = make_policy(Rule(name), 3)
     together = exit_scores(policy, logits)
@@ -224,7 +226,7 @@ def test_exit_scores_skip_last_exit() -> None:
 
 @pytest.mark.parametrize("name", ["entropy", "confidence"])
 def test_probability_policies_refuse_regression(name: str) -> None:
-    """Policies on probabilities refuse a regression."""
+    """Policies that need probabilities refuse regression tasks."""
     with pytest.raises(HarnessError) as caught:
         make_policy(Rule(name), 1)
     assert_says(caught, name, "patience")
@@ -283,14 +285,16 @@ def test_range_ends_are_allowed_thresholds() -> None:
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
 @pytest.mark.parametrize("scale", [0.1, 3.0, 1e4])
 def test_grid_spans_early_to_never(name: str, scale: float) -> None:
-    """A grid runs from leaving early to never leaving early, in allowed thresholds."""
+    """A grid holds valid thresholds, from the earliest exits to no early exit."""
     policy = make_policy(Rule(name), 2)
     scores = exit_scores(policy, random_trace(9, (1, 2, 3, 4)).logits * np.float32(scale))
-    cuts = [policy.score_threshold(float(threshold)) for threshold in policy.grid(scores, 10)]
-    assert cuts == sorted(set(cuts))
-    assert len(cuts) <= 12
-    assert not (scores > cuts[-1]).any()
+    score_thresholds = [
+        policy.score_threshold(float(threshold)) for threshold in policy.grid(scores, 10)
+    ]
+    assert score_thresholds == sorted(set(score_thresholds))
+    assert len(score_thresholds) <= 12
+    assert not (scores > score_thresholds[-1]).any()
     if name == "patience":
-        np.testing.assert_array_equal((scores > cuts[0]).any(0), (scores >= 1).any(0))
+        np.testing.assert_array_equal((scores > score_thresholds[0]).any(0), (scores >= 1).any(0))
     else:
-        assert (scores > cuts[0]).all()
+        assert (scores > score_thresholds[0]).all()

@@ -1,4 +1,4 @@
-"""Traces as files: they come back as they were, or not at all, and never run code."""
+"""Trace files: they are read back unchanged or refused, and never run code."""
 
 import io
 import pickle
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
 def test_trace_survives_a_round_trip(
     classes: int, exit_layers: tuple[int, ...], path: Path
 ) -> None:
-    """A trace comes back as it was."""
+    """A trace is read back unchanged."""
     trace = random_trace(1, exit_layers, rows=17, classes=classes)
     path.write_bytes(trace_bytes(trace))
     back = read_trace(path)
@@ -50,7 +50,7 @@ def test_trace_survives_a_round_trip(
 
 
 def test_extreme_logits_keep_every_bit(path: Path) -> None:
-    """Extreme finite logits come back to the last bit."""
+    """Extreme finite logits are read back bit by bit."""
     limits = np.finfo(np.float32)
     logits = np.array([[[limits.max, limits.min], [limits.tiny, -0.0]]], dtype=np.float32)
     trace = replace(random_trace(1, (1,), rows=2), logits=logits)
@@ -104,7 +104,7 @@ def test_infinite_logits_are_refused(bad: float, path: Path) -> None:
 
 @pytest.mark.parametrize("missing", list(Trace.__dataclass_fields__))
 def test_file_lacking_array_is_refused(missing: str, path: Path) -> None:
-    """A file without one of the arrays is no trace."""
+    """A file without one of the arrays is refused."""
     arrays = arrays_of(random_trace(1, (1, 2)))
     del arrays[missing]
     with pytest.raises(IncompleteError) as caught:
@@ -113,7 +113,7 @@ def test_file_lacking_array_is_refused(missing: str, path: Path) -> None:
 
 
 def test_text_logits_are_refused(path: Path) -> None:
-    """Logits that are no numbers are refused."""
+    """Logits that are not numbers are refused."""
     arrays = arrays_of(random_trace(1, (1, 2), rows=4)) | {"logits": np.full((2, 4, 2), "text")}
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays))
@@ -129,7 +129,7 @@ def test_missing_file_is_incomplete(path: Path) -> None:
 
 
 def test_truncated_trace_is_incomplete(path: Path) -> None:
-    """A trace that is cut anywhere is incomplete."""
+    """A trace truncated at any point is incomplete."""
     content = trace_bytes(random_trace(1, (1, 2), rows=8))
     for size in [*range(0, len(content), 37), len(content) - 1]:
         path.write_bytes(content[:size])
@@ -139,20 +139,22 @@ def test_truncated_trace_is_incomplete(path: Path) -> None:
 
 
 def test_flipped_byte_is_noticed_or_harmless(path: Path) -> None:
-    """A flipped byte is noticed or changes nothing."""
+    """A flipped byte is detected or changes nothing."""
     trace = random_trace(1, (1, 2), rows=3)
     content = trace_bytes(trace)
     noticed = 0
-    places = range(0, len(content), 4)
-    for place in places:
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+    positions = range(0, len(content), 4)
+    for position in positions:
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
+        )
         try:
             back = read_trace(path)
         except IncompleteError:
             noticed += 1
         else:
             assert_same_trace(back, trace)
-    assert noticed > len(places) // 2
+    assert noticed > len(positions) // 2
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_other_files_are_no_traces(content: bytes, path: Path) -> None:
 
 
 def test_archives_of_text_are_refused(path: Path) -> None:
-    """An archive of text and a single array are no traces."""
+    """An archive of text and a single array are refused."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in Trace.__dataclass_fields__:
             archive.writestr(f"{name}.npy", "text")
@@ -213,7 +215,7 @@ def test_pickled_arrays_run_nothing(path: Path) -> None:
     "method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 )
 def test_damage_is_noticed_whatever_compression(path: Path, method: int) -> None:
-    """A byte that is another is a damaged trace or the same one, whatever compresses it."""
+    """A changed byte is detected or changes nothing, whatever the compression."""
     trace, random = random_trace(1, (1, 2), rows=4), np.random.default_rng(method)
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, array in arrays_of(trace).items():
@@ -221,8 +223,10 @@ def test_damage_is_noticed_whatever_compression(path: Path, method: int) -> None
             np.save(file, array)
             archive.writestr(f"{name}.npy", file.getvalue())
     content, refused = path.read_bytes(), 0
-    for place in random.integers(0, len(content), 300):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :])
+    for position in random.integers(0, len(content), 300):
+        path.write_bytes(
+            content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :]
+        )
         try:
             assert_same_trace(read_trace(path), trace)
         except IncompleteError:
@@ -234,9 +238,9 @@ def test_damage_is_noticed_whatever_compression(path: Path, method: int) -> None
 @given(st.lists(st.lists(st.integers(-3, 3), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_prediction_is_first_largest_logit(rows: list[list[int]]) -> None:
     """The prediction is the first largest logit."""
-    answers = predictions(np.array([rows, rows[::-1]], dtype=np.float32))
-    assert answers[0].tolist() == [row.index(max(row)) for row in rows]
-    assert answers[1].tolist() == [row.index(max(row)) for row in rows[::-1]]
+    predicted = predictions(np.array([rows, rows[::-1]], dtype=np.float32))
+    assert predicted[0].tolist() == [row.index(max(row)) for row in rows]
+    assert predicted[1].tolist() == [row.index(max(row)) for row in rows[::-1]]
 
 
 def test_regression_prediction_is_the_value() -> None:
@@ -262,8 +266,8 @@ def test_overstated_array_size_is_refused(shape: str, path: Path) -> None:
 
 
 def test_zip_bomb_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small archive that unpacks to a large one is refused unread."""
-    monkeypatch.setattr(arrays, "LARGEST_BYTES", 10_000)
+    """A small archive that unpacks to a large one is refused before it is unpacked."""
+    monkeypatch.setattr(arrays, "MAX_BYTES", 10_000)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("logits.npy", npy("(5000,)", bytes(40_000)))
     assert path.stat().st_size < 1_000

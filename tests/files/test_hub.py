@@ -1,4 +1,4 @@
-"""A hub of our own on this machine: what is asked of it, what comes into the cache, and when it is given up."""
+"""A local stand-in for the hub: the requests it gets, the cache, and time-outs."""
 
 import hashlib
 import json
@@ -38,19 +38,19 @@ except HarnessError as error:
 
 @dataclass
 class Hub:
-    """The server's address, and how it is today."""
+    """Address and state of the server."""
 
     address: str = ""
-    api: str = "whole"
-    """whole, busy (429) or silent."""
+    api: str = "up"
+    """up, busy (429) or silent."""
     stopped: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
-        """Status, content, headers."""
+        """Return status, content and headers."""
         if path.startswith("/api/models/somebody/theirs"):
             if self.api == "silent":
                 self.stopped.wait(60)
-            if self.api != "whole":
+            if self.api != "up":
                 return 429, b"", {}
             tree = [
                 {"type": "file", "path": name, "size": len(content), "oid": "b" * 40}
@@ -78,12 +78,12 @@ class Hub:
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    """A server on this machine with one repository, a sentence encoder."""
-    today = Hub()
+    """A local server with one repository, a sentence encoder."""
+    state = Hub()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, content, headers = today.answer(self.path)
+            status, content, headers = state.answer(self.path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
@@ -99,15 +99,15 @@ def hub() -> Iterator[Hub]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        today.address = f"http://127.0.0.1:{server.server_port}"
+        state.address = f"http://127.0.0.1:{server.server_port}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield today
-        today.stopped.set()
+        yield state
+        state.stopped.set()
         server.shutdown()
 
 
 def found(hub: Hub, home: Path) -> str:
-    """What a process of its own says of the repository's pooling."""
+    """Return the repository's pooling as found by a separate process."""
     clear = {
         name: value
         for name, value in os.environ.items()
@@ -132,15 +132,15 @@ def found(hub: Hub, home: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(("api", "reason"), [("busy", 429), ("silent", 2)])
 def test_failing_hub_leaves_no_part(hub: Hub, tmp_path: Path, api: str, reason: int) -> None:
-    """A hub that cannot serve a whole repository leaves no part of it that would look whole.
+    """A hub that cannot serve a repository leaves no part of it that would look complete.
 
-    Its files' server answers all the time. With the configuration alone in the cache the pooling
-    would be taken to be BERT's."""
+    Its file server always answers. With only the configuration in the cache, the pooling would be
+    assumed to be BERT's."""
     hub.api = api
     assert_names(found(hub, tmp_path), "somebody/theirs", reason)
-    hub.api = "whole"
+    hub.api = "up"
     assert found(hub, tmp_path) == "mean"
     hub.api = api
-    assert found(hub, tmp_path) == "mean"  # of the cache
+    assert found(hub, tmp_path) == "mean"  # from the cache
     kept = {path.name for path in tmp_path.rglob("snapshots/*/**/*") if path.is_file()}
     assert kept == {"config.json"}

@@ -1,4 +1,4 @@
-"""JSON Schema of our files, checked by a validator that knows nothing of us."""
+"""JSON Schema of the project's files, checked by an independent validator."""
 
 import inspect
 import json
@@ -79,7 +79,7 @@ def test_default_fields_may_be_missing() -> None:
 
 @pytest.mark.parametrize("what", KINDS)
 def test_command_prints_the_described_schema(say: Say, what: str) -> None:
-    """The command prints the schema, and what each type and field means."""
+    """The command prints the schema with a description of each type and field."""
     answer = say("schema", what)
     assert (answer.code, answer.err) == (0, "")
     schema = json.loads(answer.out)
@@ -88,7 +88,7 @@ def test_command_prints_the_described_schema(say: Say, what: str) -> None:
 
 
 def test_field_descriptions_come_from_source() -> None:
-    """The words under a field are its description."""
+    """The docstring under a field is its description."""
     defs = schema_of(RunRecord)["$defs"]
     assert isinstance(defs, dict)
     words = defs["RunSpec"]["properties"]["limit"]["description"]

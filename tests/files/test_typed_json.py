@@ -1,4 +1,4 @@
-"""What is read although pydantic would let it pass, and what is not."""
+"""JSON values that are accepted or refused, beyond what pydantic itself checks."""
 
 import json
 import sys
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import pytest
 
 from harness.errors import IncompleteError
-from harness.files.typed_json import DEEPEST, LARGEST, from_json, shows
+from harness.files.typed_json import LARGEST, MAX_DEPTH, from_json, shows
 
-TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-"""Unicode's marks that turn the direction of the letters after them."""
+DIRECTION_MARKS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Bidirectional classes of the marks that change the direction of text."""
 
 
 @dataclass(frozen=True)
-class Held:
+class Values:
     """One field of each kind."""
 
     text: str = ""
@@ -31,7 +31,7 @@ class Held:
 def breaks_a_line(letter: str) -> bool:
     return (
         unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}
-        or unicodedata.bidirectional(letter) in TURNING
+        or unicodedata.bidirectional(letter) in DIRECTION_MARKS
     )
 
 
@@ -39,8 +39,8 @@ LETTERS = [chr(number) for number in range(sys.maxunicode + 1)]
 HIDDEN = [letter for letter in LETTERS if breaks_a_line(letter)]
 
 
-def read(**fields: object) -> Held:
-    return from_json(Held, json.dumps(fields), "x.json")
+def read(**fields: object) -> Values:
+    return from_json(Values, json.dumps(fields), "x.json")
 
 
 def test_hidden_characters_are_unicodes() -> None:
@@ -59,7 +59,7 @@ def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
         :: 1 if place == "text" else 50
     ]:
         text = f"a{letter}b"
-        held: dict[str, object] = {
+        values: dict[str, object] = {
             "text": {"text": text},
             "names": {"names": ["a", text]},
             "key": {"by_name": {text: 1}},
@@ -67,14 +67,14 @@ def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
             "key of anything": {"anything": {text: 1}},
         }[place]
         with pytest.raises(IncompleteError) as caught:
-            read(**held)
-        assert str(caught.value).startswith(f"x.json.{next(iter(held))}")
+            read(**values)
+        assert str(caught.value).startswith(f"x.json.{next(iter(values))}")
         assert ascii(text) in str(caught.value)
 
 
 @pytest.mark.parametrize("number", [LARGEST, -LARGEST])
 def test_the_largest_whole_numbers_are_read(number: int) -> None:
-    assert read(whole=number, anything=number) == Held(whole=number, anything=number)
+    assert read(whole=number, anything=number) == Values(whole=number, anything=number)
 
 
 @pytest.mark.parametrize("field", ["whole", "anything", "by_name"])
@@ -88,7 +88,7 @@ def test_a_larger_number_is_refused(field: str, number: int) -> None:
 @pytest.mark.parametrize("field", ["number", "anything"])
 def test_a_number_without_end_is_refused(field: str, number: str) -> None:
     with pytest.raises(IncompleteError, match=r"^x\.json"):
-        from_json(Held, f'{{"{field}": {number}}}', "x.json")
+        from_json(Values, f'{{"{field}": {number}}}', "x.json")
 
 
 def nested(depth: int) -> object:
@@ -96,9 +96,9 @@ def nested(depth: int) -> object:
 
 
 def test_what_may_be_anything_is_read_to_a_depth() -> None:
-    assert read(anything=nested(DEEPEST - 1)).anything == nested(DEEPEST - 1)
-    with pytest.raises(IncompleteError, match=f"^x.json.anything.*{DEEPEST}"):
-        read(anything=nested(DEEPEST))
+    assert read(anything=nested(MAX_DEPTH - 1)).anything == nested(MAX_DEPTH - 1)
+    with pytest.raises(IncompleteError, match=f"^x.json.anything.*{MAX_DEPTH}"):
+        read(anything=nested(MAX_DEPTH))
 
 
 @pytest.mark.parametrize(
@@ -114,22 +114,22 @@ def test_what_may_be_anything_is_read_to_a_depth() -> None:
     ],
 )  # fmt: skip
 def test_nothing_is_turned_into_another_type(field: str, value: object) -> None:
-    with pytest.raises(IncompleteError, match=f"^x.json is no Held: .{field}"):
+    with pytest.raises(IncompleteError, match=rf"^x\.json .*Values: \.{field}"):
         read(**{field: value})
 
 
 def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
-    held = read(
+    values = read(
         number=1, names=["a"], pair=[1, 2], by_name={"a": 1}, anything=[1, 1.5, "a", None, True]
     )
-    assert held == Held(
+    assert values == Values(
         number=1.0,
         names=("a",),
         pair=(1, 2.0),
         by_name={"a": 1},
         anything=[1, 1.5, "a", None, True],
     )
-    assert [type(number) for number in (held.number, *held.pair)] == [float, int, float]
+    assert [type(number) for number in (values.number, *values.pair)] == [float, int, float]
 
 
 def test_several_wrong_fields_are_named_in_one_line() -> None:

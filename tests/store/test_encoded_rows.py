@@ -1,4 +1,4 @@
-"""A run's dev rows come back from the cache as they were."""
+"""Encoded dev examples in the cache."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ KEY = RowsKey("data", "backbone", 32, None)
 
 
 def test_rows_return_without_texts(tmp_path: Path, few_rows: TaskData) -> None:
-    """Rows come back without their texts."""
+    """Examples are read back unchanged, without their texts."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     back = kept_rows(tmp_path, KEY)
     assert back is not None
@@ -37,13 +37,13 @@ def test_rows_return_without_texts(tmp_path: Path, few_rows: TaskData) -> None:
 def test_other_keys_hold_no_rows(
     tmp_path: Path, few_rows: TaskData, changed: dict[str, object]
 ) -> None:
-    """Rows of another key are not there."""
+    """Examples under another key are not found."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     assert kept_rows(tmp_path, replace(KEY, **changed)) is None
 
 
 def test_rows_are_written_once(tmp_path: Path, few_rows: TaskData) -> None:
-    """Rows are written once, and nothing else is left."""
+    """Examples are written once, and no other file is left."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     path = KEY.path(tmp_path)
     before = path.stat().st_mtime_ns
@@ -54,7 +54,7 @@ def test_rows_are_written_once(tmp_path: Path, few_rows: TaskData) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PK half", b"text"])
 def test_damaged_rows_name_data_dir(tmp_path: Path, few_rows: TaskData, content: bytes) -> None:
-    """A damaged file says what to do."""
+    """The error for a damaged file says what to do."""
     keep_rows(tmp_path, KEY, few_rows.dev)
     KEY.path(tmp_path).write_bytes(content)
     with pytest.raises(IncompleteError) as caught:
@@ -63,7 +63,7 @@ def test_damaged_rows_name_data_dir(tmp_path: Path, few_rows: TaskData, content:
 
 
 def test_unwritable_folder_is_incomplete(tmp_path: Path, few_rows: TaskData) -> None:
-    """A folder that cannot be written is incomplete."""
+    """A folder that cannot be written is an IncompleteError."""
     (tmp_path / "rows").write_text("a file in the way")
     with pytest.raises(IncompleteError) as caught:
         keep_rows(tmp_path, KEY, few_rows.dev)

@@ -1,4 +1,4 @@
-"""Records and traces of the right form whose figures do not fit one another: named in one line, and all other runs are shown."""
+"""Valid records and traces with inconsistent figures: named in one line; other runs are shown."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ WITH_CLOCK = identified(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A results folder with a run of one exit, and one of several, of which a test breaks the second."""
+    """A results folder with a run of one exit, and one of several exits that a test damages."""
     for record in (SINGLE, WITH_CLOCK):
         store_run(tmp_path / "results", record)
     return tmp_path / "results"
@@ -55,8 +55,8 @@ def all_commands(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def assert_named_and_the_other_shown(say: Say, folder: Path, *names: object) -> None:
-    """No command stops with an error of ours; those that list show the sound run."""
+def assert_problem_named_and_other_run_shown(say: Say, folder: Path, *names: object) -> None:
+    """No command fails with an internal error, and the report shows the intact run."""
     for command in all_commands(folder):
         answer = say(*command)
         assert answer.code in (0, 3), (command, answer)
@@ -70,27 +70,27 @@ def assert_named_and_the_other_shown(say: Say, folder: Path, *names: object) -> 
 
 
 def set_at(*path: str | int, value: Any) -> Callable[[Any], None]:
-    def change(whole: Any) -> None:
+    def change(content: Any) -> None:
         for step in path[:-1]:
-            whole = whole[step]
-        whole[path[-1]] = value
+            content = content[step]
+        content[path[-1]] = value
 
     change.__name__ = f"{'.'.join(map(str, path))}={str(value)[:20]}"
     return change
 
 
 def drop_at(*path: str | int) -> Callable[[Any], None]:
-    def change(whole: Any) -> None:
+    def change(content: Any) -> None:
         for step in path[:-1]:
-            whole = whole[step]
-        del whole[path[-1]]
+            content = content[step]
+        del content[path[-1]]
 
     change.__name__ = f"no {'.'.join(map(str, path))}"
     return change
 
 
 def nested(kind: type, depth: int) -> Any:
-    """Lists in lists, or objects in objects."""
+    """Return nested lists or nested objects."""
     return (
         kind()
         if depth == 0
@@ -143,7 +143,7 @@ RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
     (set_at("own_task", value={"labels": ["no", "yes"], "metrics": ["f1"], "scale": 1.0}), ("f1",)),
     (set_at("mismatched", value={"constant": {"accuracy": 0.5}, "exits": []}), ("mismatched",)),
 ]
-"""What is changed, and what the message then names."""
+"""A change of a record, and the names in the resulting message."""
 
 
 @pytest.mark.parametrize(
@@ -152,13 +152,13 @@ RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
 def test_inconsistent_record_is_named(
     say: Say, folder: Path, change: Callable[[Any], None], names: tuple[object, ...]
 ) -> None:
-    """A record that does not fit together is named."""
+    """An inconsistent record is named."""
     path = broken_in(folder) / RECORD
-    whole = json.loads(path.read_text())
-    change(whole)
-    path.write_text(json.dumps(whole))
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
     in_a_trace = names[:1] == (TRACES["calibration"],)
-    assert_named_and_the_other_shown(say, folder, *([] if in_a_trace else [RECORD]), *names)
+    assert_problem_named_and_other_run_shown(say, folder, *([] if in_a_trace else [RECORD]), *names)
 
 
 LAYERS = [measured.layer for measured in WITH_CLOCK.exits]
@@ -201,7 +201,7 @@ def test_trace_of_another_record_is_named(
     change: dict[str, Callable[[Any], Any]],
     names: tuple[object, ...],
 ) -> None:
-    """A trace that is not its record's is named."""
+    """A trace that does not match its record is named."""
     path = broken_in(folder) / TRACES[split]
     trace = read_trace(path)
     path.write_bytes(
@@ -209,15 +209,15 @@ def test_trace_of_another_record_is_named(
             replace(trace, **{name: with_(getattr(trace, name)) for name, with_ in change.items()})
         )
     )
-    assert_named_and_the_other_shown(say, folder, TRACES[split], *names)
+    assert_problem_named_and_other_run_shown(say, folder, TRACES[split], *names)
 
 
-def swapped(store: ResultsStore, stored: RunRecord) -> None:
+def swap_traces(store: ResultsStore, stored: RunRecord) -> None:
     folder = store.folder(stored.spec.task, stored.spec.method, stored.run_id)
     (folder / TRACES["dev"]).write_bytes((folder / TRACES["calibration"]).read_bytes())
 
 
-def rewritten(store: ResultsStore, stored: RunRecord, **fields_: Any) -> None:
+def rewrite_record(store: ResultsStore, stored: RunRecord, **fields_: Any) -> None:
     path = store.folder(stored.spec.task, stored.spec.method, stored.run_id) / RECORD
     path.write_text(to_json(replace(stored, **fields_)))
 
@@ -229,14 +229,16 @@ def first_exit(stored: RunRecord, **fields_: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("alter", "names"),
     [
-        (swapped, ("accuracy", 4, "0.8500", "0.9000")),
+        (swap_traces, ("accuracy", 4, "0.8500", "0.9000")),
         (
-            lambda store, run: rewritten(store, run, **first_exit(run, scores={"accuracy": 0.99})),
+            lambda store, run: rewrite_record(
+                store, run, **first_exit(run, scores={"accuracy": 0.99})
+            ),
             ("accuracy", 1, "0.9900", "0.8000"),
         ),
-        (lambda store, run: rewritten(store, run, **first_exit(run, macs=7.0)), (7, 1, 2000)),
+        (lambda store, run: rewrite_record(store, run, **first_exit(run, macs=7.0)), (7, 1, 2000)),
         (
-            lambda store, run: rewritten(store, run, constant_scores={"accuracy": 0.4}),
+            lambda store, run: rewrite_record(store, run, constant_scores={"accuracy": 0.4}),
             ("accuracy", "0.4000"),
         ),
     ],
@@ -248,7 +250,7 @@ def test_figures_unlike_traces_are_refused(
     alter: Callable[[ResultsStore, RunRecord], None],
     names: tuple[object, ...],
 ) -> None:
-    """Figures that are not those of the traces are neither checked nor pinned."""
+    """Figures that differ from the traces are neither checked nor pinned."""
     folder, path = tmp_path / "results", tmp_path / "baseline.json"
     stored = save_run(folder, a_run(), a_trace(wrong=30))
     command = ("check", "--baseline", str(path), "--results-dir", str(folder))
@@ -267,8 +269,8 @@ def test_figures_unlike_traces_are_refused(
 ANYTHING = (None, 0, -1, 0.5, 10**400, "", "patience", "entropy", [], {}, [[[]]])
 
 
-def leaves(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    """The path of every value inside, lists and objects too."""
+def paths_inside(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """Return the path of every value inside, including lists and objects."""
     items = (
         value.items()
         if isinstance(value, dict)
@@ -276,15 +278,17 @@ def leaves(value: Any, at: tuple[str | int, ...] = ()) -> list[tuple[str | int, 
         if isinstance(value, list)
         else ()
     )
-    return [at] * (at != ()) + [leaf for name, item in items for leaf in leaves(item, (*at, name))]
+    return [at] * (at != ()) + [
+        path for name, item in items for path in paths_inside(item, (*at, name))
+    ]
 
 
 def changed(path: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Where and how the file, which is rewritten each time, holds something else."""
-    whole = path.read_text()
-    for at in leaves(json.loads(whole)):
+    """Rewrite the file with one value changed at a time; yield the path and the value."""
+    content = path.read_text()
+    for at in paths_inside(json.loads(content)):
         for value in ANYTHING:
-            other = json.loads(whole)
+            other = json.loads(content)
             set_at(*at, value=value)(other)
             path.write_text(json.dumps(other))
             yield at, str(value)[:9]
@@ -292,35 +296,35 @@ def changed(path: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 @pytest.mark.parametrize("command", ["report", "check --baseline baseline.json", "list runs"])
 def test_any_record_value_is_survived(say: Say, tmp_path: Path, command: str) -> None:
-    """Every value of a record may be anything without a failure of ours.
+    """Any value in any field of a record is handled without an internal error.
 
-    Refused and named, or shown, or compared."""
+    The record is refused and named, or shown, or compared."""
     folder = tmp_path / "results"
     store, run = ResultsStore(folder), save_run(folder, a_run(), a_trace())
     write_baseline(tmp_path / "baseline.json", baseline_of(store, [run]))
     store_run(folder, SINGLE)
-    tried, wrong = 0, []
+    tried, failures = 0, []
     for how in changed(store.folder(run.spec.task, run.spec.method, run.run_id) / RECORD):
         answer = say(*command.split(), "--results-dir", str(folder))
         tried += 1
         if answer.code not in (0, 1, 3, 4) or not answer.out:
-            wrong.append((how, answer.code, answer.err))
-    assert wrong == []
+            failures.append((how, answer.code, answer.err))
+    assert failures == []
     assert tried > 1000
 
 
 def test_any_baseline_value_is_survived(say: Say, tmp_path: Path) -> None:
-    """Every value of a baseline may be anything without a failure of ours. Refused, or compared."""
+    """Any value in any field of a baseline is handled without an internal error."""
     path, folder = tmp_path / "baseline.json", tmp_path / "results"
     save_run(folder, a_run(), a_trace())
     store = ResultsStore(folder)
     write_baseline(path, baseline_of(store, store.records()[0]))
     assert say("check", "--baseline", str(path), "--results-dir", str(folder)).code == 0
-    tried, wrong = 0, []
+    tried, failures = 0, []
     for how in changed(path):
         answer = say("check", "--baseline", str(path), "--results-dir", str(folder))
         tried += 1
         if answer.code not in (0, 1, 2, 3, 4) or len(answer.lines) > 1:
-            wrong.append((how, answer.code, answer.err))
-    assert wrong == []
+            failures.append((how, answer.code, answer.err))
+    assert failures == []
     assert tried > 800

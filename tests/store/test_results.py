@@ -1,4 +1,4 @@
-"""The results folder: whole runs or none, never changed, and strict about what it reads."""
+"""The results folder: complete runs, never changed, and strictly checked when read."""
 
 import errno
 import json
@@ -31,22 +31,25 @@ from harness.records import RunRecord
 from harness.store.results import RECORD, TRACES, ResultsStore
 
 
-def a_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:
-    """Of 40 rows a split, as `random_trace` has them."""
+def new_record(method: str = "deebert", seed: int = 1, task: str = "rte") -> RunRecord:
+    """Return a record with 40 examples per split, like the traces of `random_trace`."""
     exits = [
         make_exit(layer, dict.fromkeys(TASKS[task].metrics, layer / 8), 100.0 * layer, 1.0, 1.0)
         for layer in (2, 4)
     ]
-    made = make_record(method, seed, exits, policy="entropy", task=task)
+    record = make_record(method, seed, exits, policy="entropy", task=task)
     return identified(
-        replace(made, data=replace(made.data, rows={**made.data.rows, **dict.fromkeys(TRACES, 40)}))
+        replace(
+            record,
+            data=replace(record.data, rows={**record.data.rows, **dict.fromkeys(TRACES, 40)}),
+        )
     )
 
 
 def three_traces() -> dict[str, Trace]:
     return {
-        split: random_trace(place, (2, 4))
-        for place, split in enumerate(("dev", "selection", "calibration"))
+        split: random_trace(index, (2, 4))
+        for index, split in enumerate(("dev", "selection", "calibration"))
     }
 
 
@@ -58,14 +61,14 @@ def save(store: ResultsStore, record: RunRecord) -> RunRecord:
 def failing_after(
     calls: int, write: Callable[..., object], error: BaseException
 ) -> Callable[..., object]:
-    """A write that works so many times, then puts half of its content on the disk and fails."""
+    """Return a write that succeeds `calls` times, then writes half of its content and fails."""
     done = []
 
-    def failing(path: Path, content: bytes | str, *arguments: object, **named: object) -> object:
+    def failing(path: Path, content: bytes | str, *arguments: object, **keywords: object) -> object:
         done.append(path)
         if len(done) <= calls:
-            return write(path, content, *arguments, **named)
-        write(path, content[: len(content) // 2], *arguments, **named)
+            return write(path, content, *arguments, **keywords)
+        write(path, content[: len(content) // 2], *arguments, **keywords)
         raise error
 
     return failing
@@ -77,8 +80,8 @@ def store(tmp_path: Path) -> ResultsStore:
 
 
 def test_saved_run_survives_a_round_trip(store: ResultsStore) -> None:
-    """A saved run comes back as it was."""
-    record, traces = a_record(), three_traces()
+    """A saved run is read back unchanged."""
+    record, traces = new_record(), three_traces()
     assert not store.holds("rte", "deebert", record.run_id)
     store.save(record, traces)
     assert store.holds("rte", "deebert", record.run_id)
@@ -90,8 +93,8 @@ def test_saved_run_survives_a_round_trip(store: ResultsStore) -> None:
 
 
 def test_run_lies_in_documented_place(store: ResultsStore) -> None:
-    """A run lies in its documented place."""
-    record = save(store, a_record())
+    """A run is stored in its documented folder."""
+    record = save(store, new_record())
     names = {"record.json", "trace.npz", "trace.selection.npz", "trace.calibration.npz"}
     assert set(everything_under(store.root)) == {
         f"rte/deebert/{record.run_id}/{name}" for name in names
@@ -108,17 +111,17 @@ def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
 
 
 def test_stored_curves_of_earlier_versions_are_ignored(store: ResultsStore) -> None:
-    record = save(store, a_record())
+    record = save(store, new_record())
     (store.folder("rte", "deebert", record.run_id) / "points.npz").write_bytes(b"PK nothing")
     assert store.records() == ([record], [])
     assert_same_trace(store.trace(record), three_traces()["dev"])
 
 
 def test_runs_are_sorted(store: ResultsStore) -> None:
-    """Runs come in the order of task, method and seed."""
+    """Runs are sorted by task, method and seed."""
     wanted = [("mrpc", "bert", 1), ("rte", "bert", 2), ("rte", "bert", 10), ("rte", "deebert", 1)]
     for task, method, seed in reversed(wanted):
-        save(store, a_record(method, seed, task))
+        save(store, new_record(method, seed, task))
     records, problems = store.records()
     assert [
         (record.spec.task, record.spec.method, record.spec.seed) for record in records
@@ -135,23 +138,23 @@ def test_empty_folder_has_no_runs(store: ResultsStore) -> None:
 
 def test_first_record_of_id_stays(store: ResultsStore) -> None:
     """Saving another record under the same id keeps the first."""
-    record = save(store, a_record())
+    record = save(store, new_record())
     before = everything_under(store.root)
     store.save(replace(record, seconds=1e6), {"dev": random_trace(9, (2, 4))})
     assert everything_under(store.root) == before
     assert store.find(record.run_id) == record
 
 
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize("files_written", [0, 1, 2, 3])
 def test_full_disk_leaves_nothing_behind(
-    written: int, store: ResultsStore, monkeypatch: pytest.MonkeyPatch
+    files_written: int, store: ResultsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk leaves nothing behind."""
-    kept, record = save(store, a_record(seed=1)), a_record(seed=2)
+    kept, record = save(store, new_record(seed=1)), new_record(seed=2)
     before = everything_under(store.root)
     full = OSError(errno.ENOSPC, "the system's words")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", failing_after(written, Path.write_bytes, full))
+        patch.setattr(Path, "write_bytes", failing_after(files_written, Path.write_bytes, full))
         with pytest.raises(IncompleteError) as caught:
             save(store, record)
     assert_says(caught, record.run_id, full.strerror, code=ExitCode.INCOMPLETE)
@@ -165,15 +168,15 @@ def test_full_disk_leaves_nothing_behind(
 def test_unmakeable_folder_is_incomplete(
     store: ResultsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that is too full for a folder is incomplete."""
+    """A disk that is too full for a folder is an IncompleteError."""
 
     def full(*_: object, **__: object) -> NoReturn:
         raise OSError(errno.ENOSPC, "the system's words")
 
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(IncompleteError) as caught:
-        save(store, a_record())
-    assert_says(caught, a_record().run_id, "the system's words", code=ExitCode.INCOMPLETE)
+        save(store, new_record())
+    assert_says(caught, new_record().run_id, "the system's words", code=ExitCode.INCOMPLETE)
 
 
 def test_interrupt_leaves_nothing_behind(
@@ -183,23 +186,23 @@ def test_interrupt_leaves_nothing_behind(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", failing_after(2, Path.write_bytes, KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
-            save(store, a_record())
+            save(store, new_record())
     assert everything_under(store.root) == {}
     assert not list(store.folder("rte", "deebert", "").iterdir())
 
 
 def test_unfinished_folder_is_no_run(store: ResultsStore) -> None:
-    """What a killed process left is no run."""
-    record = save(store, a_record(seed=1))
+    """A folder left by a killed process is not a run."""
+    record = save(store, new_record(seed=1))
     unfinished = store.folder("rte", "deebert", ".unfinished-x1")
     unfinished.mkdir()
-    (unfinished / RECORD).write_text(to_json(a_record(seed=2)))
+    (unfinished / RECORD).write_text(to_json(new_record(seed=2)))
     assert store.records() == ([record], [])
 
 
 def test_parallel_writers_leave_one_run(store: ResultsStore) -> None:
-    """Eight writers of one run leave exactly one whole run."""
-    first = a_record()
+    """Eight concurrent writers of one run leave exactly one complete run."""
+    first = new_record()
     versions = [replace(first, seconds=float(number)) for number in range(8)]
     start = Barrier(8)
 
@@ -218,9 +221,9 @@ def test_parallel_writers_leave_one_run(store: ResultsStore) -> None:
 
 
 def test_id_prefix_finds_run(store: ResultsStore) -> None:
-    """A run is found by the beginning of its id."""
+    """A run is found by a prefix of its id."""
     one, other = (
-        replace(a_record(seed=seed), run_id=run_id)
+        replace(new_record(seed=seed), run_id=run_id)
         for seed, run_id in ((1, "abcd" * 4), (2, "abce" * 4))
     )
     save(store, one)
@@ -231,9 +234,9 @@ def test_id_prefix_finds_run(store: ResultsStore) -> None:
 
 
 def test_ambiguous_prefix_lists_candidates(store: ResultsStore) -> None:
-    """An ambiguous beginning is refused with the candidates."""
+    """An ambiguous prefix is refused with the candidates."""
     for seed, run_id in ((1, "abcd0000"), (2, "abcd1111")):
-        save(store, replace(a_record(seed=seed), run_id=run_id))
+        save(store, replace(new_record(seed=seed), run_id=run_id))
     with pytest.raises(HarnessError) as caught:
         store.find("abcd")
     assert_says(caught, "abcd", "abcd0000", "abcd1111")
@@ -241,7 +244,7 @@ def test_ambiguous_prefix_lists_candidates(store: ResultsStore) -> None:
 
 def test_unknown_id_is_refused(store: ResultsStore) -> None:
     """An unknown id is refused."""
-    save(store, a_record())
+    save(store, new_record())
     with pytest.raises(HarnessError) as caught:
         store.find("0123456789")
     assert_says(caught, "0123456789", store.root)
@@ -266,8 +269,8 @@ def test_unknown_id_is_refused(store: ResultsStore) -> None:
     ],
 )
 def test_hostile_id_reaches_no_file(run_id: str, store: ResultsStore) -> None:
-    """A hostile id reaches no file."""
-    save(store, a_record())
+    """A malicious id cannot reach any file."""
+    save(store, new_record())
     with pytest.raises(HarnessError) as caught:
         store.find(run_id)
     assert run_id.strip() in assert_says(caught, 4, 16, "0-9a-f")
@@ -288,8 +291,8 @@ def test_hostile_id_reaches_no_file(run_id: str, store: ResultsStore) -> None:
 def test_corrupt_record_spares_others(
     content: bytes, names: tuple[object, ...], store: ResultsStore
 ) -> None:
-    """A corrupt record is a problem, and the others are still read."""
-    good, bad = save(store, a_record(seed=1)), save(store, a_record(seed=2))
+    """A corrupt record is reported, and the others are still read."""
+    good, bad = save(store, new_record(seed=1)), save(store, new_record(seed=2))
     (store.folder("rte", "deebert", bad.run_id) / RECORD).write_bytes(content)
     records, problems = store.records()
     assert records == [good]
@@ -303,7 +306,7 @@ def test_corrupt_record_spares_others(
 
 
 def test_folder_as_record_is_problem(store: ResultsStore) -> None:
-    """A record that is a folder is a problem."""
+    """A folder called record.json is reported."""
     (store.folder("rte", "deebert", "abcd0000") / RECORD).mkdir(parents=True)
     records, problems = store.records()
     assert records == []
@@ -315,8 +318,8 @@ def test_folder_as_record_is_problem(store: ResultsStore) -> None:
     "moved_to", ["rte/pabee/{0}", "mrpc/deebert/{0}", "rte/deebert/0000111122223333"]
 )
 def test_moved_run_is_problem(moved_to: str, store: ResultsStore) -> None:
-    """A run that was moved to another folder is a problem."""
-    good, moved = save(store, a_record(seed=1)), save(store, a_record(seed=2))
+    """A run that was moved to another folder is reported."""
+    good, moved = save(store, new_record(seed=1)), save(store, new_record(seed=2))
     target = store.root / moved_to.format(moved.run_id)
     target.parent.mkdir(parents=True, exist_ok=True)
     store.folder("rte", "deebert", moved.run_id).rename(target)
@@ -327,8 +330,8 @@ def test_moved_run_is_problem(moved_to: str, store: ResultsStore) -> None:
 
 
 def test_record_pointing_outside_is_problem(store: ResultsStore) -> None:
-    """A record that points outside of the store is a problem."""
-    record = save(store, a_record())
+    """A record that points outside the store is reported."""
+    record = save(store, new_record())
     path = store.folder("rte", "deebert", record.run_id) / RECORD
     for name, value in (("task", "../../elsewhere"), ("method", "/etc"), ("task", "")):
         content = json.loads(to_json(record))
@@ -349,14 +352,14 @@ def test_unwritable_results_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_writable_folder_is_left_empty(store: ResultsStore) -> None:
-    """A writable results folder is made and left empty."""
+    """A writable results folder is created and left empty."""
     check_writable(store.root, "results")
     assert list(store.root.iterdir()) == []
 
 
 def test_timings_leave_their_run_alone(store: ResultsStore) -> None:
-    """Timings are added beside a run, which stays as it is."""
-    record = save(store, a_record())
+    """Timings are added to a run without changing it."""
+    record = save(store, new_record())
     before = everything_under(store.root)
     assert store.timings(record) == []
     timings = [make_timing(record.run_id, threshold) for threshold in (0.1, 0.2)]
@@ -372,8 +375,8 @@ def test_timings_leave_their_run_alone(store: ResultsStore) -> None:
 
 
 def test_torn_timing_spares_others(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A timing that a full disk cut short does not spoil the others."""
-    record = save(store, a_record())
+    """A timing that a full disk truncated does not affect the others."""
+    record = save(store, new_record())
     kept = make_timing(record.run_id, 0.1)
     store.add_timing(record, kept)
     full = OSError(errno.ENOSPC, "the system's words")
@@ -388,7 +391,7 @@ def test_torn_timing_spares_others(store: ResultsStore, monkeypatch: pytest.Monk
 
 def test_unfinished_timing_is_ignored(store: ResultsStore) -> None:
     """A timing that a killed process left unfinished is ignored."""
-    record = save(store, a_record())
+    record = save(store, new_record())
     path = store.add_timing(record, make_timing(record.run_id, 0.1))
     path.with_name(".0123456789ab.json").write_text('{"run_id": ')
     assert len(store.timings(record)) == 1
@@ -396,8 +399,8 @@ def test_unfinished_timing_is_ignored(store: ResultsStore) -> None:
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b"{}"])
 def test_corrupt_timing_is_incomplete(content: bytes, store: ResultsStore) -> None:
-    """A corrupt timing is incomplete."""
-    record = save(store, a_record())
+    """A corrupt timing is an IncompleteError."""
+    record = save(store, new_record())
     path = store.add_timing(record, make_timing(record.run_id, 0.1))
     path.write_bytes(content)
     with pytest.raises(IncompleteError) as caught:
@@ -406,12 +409,12 @@ def test_corrupt_timing_is_incomplete(content: bytes, store: ResultsStore) -> No
 
 
 def test_old_unfinished_folders_are_cleared(store: ResultsStore) -> None:
-    """What a killed process was writing goes with the next run, and young folders stay."""
+    """Saving a run removes old unfinished folders and keeps recent ones."""
     parent = store.folder("rte", "deebert", "x").parent
     old, young = parent / ".unfinished-old", parent / ".unfinished-young"
     for folder in (old, young):
         folder.mkdir(parents=True)
     os.utime(old, (0, 0))
-    save(store, a_record())
+    save(store, new_record())
     assert not old.exists()
     assert young.exists()

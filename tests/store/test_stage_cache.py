@@ -1,4 +1,4 @@
-"""What is in the cache folder, and making room in it."""
+"""The cache folder: its contents and how they are removed."""
 
 import json
 import os
@@ -31,11 +31,11 @@ from harness.store.stage_cache import (
 
 pytestmark = pytest.mark.usefixtures("own_folders")
 
-USED, LOOSE, OPEN = "a" * 16, "b" * 16, "c" * 16
+USED, UNUSED, UNFINISHED = "a" * 16, "b" * 16, "c" * 16
 
 
 def write_stage(cache: Path, key: str, size: int, days: float = 0.0) -> Path:
-    """A fitted stage whose model has so many bytes."""
+    """Write a fitted stage whose model has `size` bytes."""
     folder = stage_folder(cache, key)
     (folder / MODEL).mkdir(parents=True)
     report = replace(make_stage(f"stage-{key[0]}").report, key=key)
@@ -49,12 +49,12 @@ def write_stage(cache: Path, key: str, size: int, days: float = 0.0) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
-    """A stage of a stored run, one of none that is ten days old, one that is being fitted, and encoded rows."""
+    """A cache with a used stage, an old unused one, an unfinished one, and encoded examples."""
     folder = tmp_path / "cache"
     write_stage(folder, USED, 3000)
-    write_stage(folder, LOOSE, 2000, days=10)
-    stage_scratch(stage_folder(folder, OPEN)).mkdir()
-    (stage_scratch(stage_folder(folder, OPEN)) / "train.pt").write_bytes(b"0" * 9000)
+    write_stage(folder, UNUSED, 2000, days=10)
+    stage_scratch(stage_folder(folder, UNFINISHED)).mkdir()
+    (stage_scratch(stage_folder(folder, UNFINISHED)) / "train.pt").write_bytes(b"0" * 9000)
     (folder / "rows").mkdir()
     (folder / "rows" / "e0.npz").write_bytes(b"0" * 500)
     uses = (replace(DYNAMIC.stages[0], report=replace(DYNAMIC.stages[0].report, key=USED)),)
@@ -69,22 +69,22 @@ def listed(say: Say, cache: Path) -> list[tuple[str, str, int]]:
 
 
 def test_entries_are_listed_largest_first(say: Say, cache: Path) -> None:
-    """Everything is listed, the largest first."""
+    """All entries are listed, largest first."""
     assert listed(say, cache) == [
-        ("unfinished stage", OPEN, 0),
+        ("unfinished stage", UNFINISHED, 0),
         ("stage-a", USED, 1),
-        ("stage-b", LOOSE, 0),
+        ("stage-b", UNUSED, 0),
         ("rows", "e0", 0),
     ]
     text = say("cache", "list", "--cache-dir", str(cache)).out
-    assert "10" in next(line for line in text.splitlines() if LOOSE in line)
+    assert "10" in next(line for line in text.splitlines() if UNUSED in line)
     assert next(line for line in text.splitlines() if USED in line).endswith(
         f"{DYNAMIC.spec.task} {DYNAMIC.spec.method}"
     )
 
 
 def test_empty_cache_holds_nothing(say: Say, tmp_path: Path) -> None:
-    """An empty or absent cache holds nothing."""
+    """An empty or missing cache has no entries."""
     answer = say("cache", "list", "--cache-dir", str(tmp_path / "none"))
     assert answer.code == 0
     assert names_all(answer.out, tmp_path / "none")
@@ -92,61 +92,63 @@ def test_empty_cache_holds_nothing(say: Say, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "stay"),
+    ("options", "kept"),
     [
         (("--unused",), {USED}),
-        (("--older-than", "5"), {USED, OPEN, "e0"}),
-        (("--unused", "--older-than", "5"), {USED, OPEN, "e0"}),
+        (("--older-than", "5"), {USED, UNFINISHED, "e0"}),
+        (("--unused", "--older-than", "5"), {USED, UNFINISHED, "e0"}),
         (("--all",), set()),
     ],
 )
 def test_prune_removes_what_options_say(
-    say: Say, cache: Path, words: tuple[str, ...], stay: set[str]
+    say: Say, cache: Path, options: tuple[str, ...], kept: set[str]
 ) -> None:
-    """What is asked for goes, and the rest stays."""
+    """The selected entries are removed, and the rest is kept."""
     where = ("--cache-dir", str(cache))
     before = everything_under(cache)
-    dry = say("cache", "prune", *words, *where, "--dry-run")
+    dry = say("cache", "prune", *options, *where, "--dry-run")
     assert everything_under(cache) == before
-    answer = say("cache", "prune", *words, *where)
+    answer = say("cache", "prune", *options, *where)
     assert answer.code == 0
     assert figures(answer.out) == figures(dry.out)
-    for said in (answer.out, dry.out):
-        assert {key for key in (USED, LOOSE, OPEN, "e0") if not names_all(said, key)} == stay
-    assert {key for _, key, _ in listed(say, cache)} == stay
+    for output in (answer.out, dry.out):
+        assert {
+            key for key in (USED, UNUSED, UNFINISHED, "e0") if not names_all(output, key)
+        } == kept
+    assert {key for _, key, _ in listed(say, cache)} == kept
 
 
 def test_stage_in_use_stays(say: Say, cache: Path) -> None:
-    """A stage that a process works on stays."""
-    folder = stage_folder(cache, OPEN)
+    """A stage that a process is working on is kept."""
+    folder = stage_folder(cache, UNFINISHED)
     with FileLock(folder.with_suffix(".lock")):
         in_use, *_ = say("cache", "prune", "--all", "--cache-dir", str(cache)).out.splitlines()
-    assert names_all(in_use, OPEN)
-    assert listed(say, cache) == [("unfinished stage", OPEN, 0)]
+    assert names_all(in_use, UNFINISHED)
+    assert listed(say, cache) == [("unfinished stage", UNFINISHED, 0)]
     removed, _ = say("cache", "prune", "--all", "--cache-dir", str(cache)).out.splitlines()
-    assert names_all(removed, OPEN)
-    assert removed.partition(OPEN)[0] != in_use.partition(OPEN)[0]
+    assert names_all(removed, UNFINISHED)
+    assert removed.partition(UNFINISHED)[0] != in_use.partition(UNFINISHED)[0]
     assert listed(say, cache) == []
 
 
 def test_killed_removal_is_finished_later(cache: Path) -> None:
-    """What a killed removal left goes with the next one."""
-    folder = stage_folder(cache, LOOSE)
-    folder.rename(folder.with_name(f".removed-{LOOSE}"))
-    (left,) = [entry for entry in entries(cache, []) if entry.kind == "leftover"]
-    assert remove(left)
+    """The remains of a killed removal can be removed later."""
+    folder = stage_folder(cache, UNUSED)
+    folder.rename(folder.with_name(f".removed-{UNUSED}"))
+    (leftover,) = [entry for entry in entries(cache, []) if entry.kind == "leftover"]
+    assert remove(leftover)
     assert not any(
         path.name.startswith(".removed")
         for path in (cache / "stages").iterdir()
         if path.suffix != ".lock"
     )
-    (cache / "stages" / f".removed-{LOOSE}.unfinished").mkdir()
-    os.utime(cache / "stages" / f".removed-{LOOSE}.unfinished", (time.time() - 4000,) * 2)
+    (cache / "stages" / f".removed-{UNUSED}.unfinished").mkdir()
+    os.utime(cache / "stages" / f".removed-{UNUSED}.unfinished", (time.time() - 4000,) * 2)
     assert [entry.kind for entry in entries(cache, [])].count("leftover") == 1
 
 
 def test_foreign_files_and_links_are_spared(say: Say, cache: Path, tmp_path: Path) -> None:
-    """What is no stage is let be, and links go without what they point to."""
+    """Other files are left alone, and links are removed without their targets."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "mine.txt").write_text("mine")
@@ -154,7 +156,7 @@ def test_foreign_files_and_links_are_spared(say: Say, cache: Path, tmp_path: Pat
     (stages / "notes.txt").write_text("a note")
     (stages / ("d" * 16)).symlink_to(elsewhere)
     (stages / ("e" * 16)).symlink_to(tmp_path / "nowhere")
-    (stages / LOOSE / "link").symlink_to(tmp_path / "nowhere")
+    (stages / UNUSED / "link").symlink_to(tmp_path / "nowhere")
     assert len(listed(say, cache)) == 5
     answer = say("cache", "prune", "--all", "--cache-dir", str(cache))
     assert (answer.code, answer.err) == (0, "")
@@ -167,29 +169,28 @@ def test_foreign_files_and_links_are_spared(say: Say, cache: Path, tmp_path: Pat
 
 
 def test_vanishing_stage_is_not_listed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage that goes while it is listed is none.
+    """A stage that disappears while it is listed is skipped.
 
-    Another process prunes between the look into the folder and the look at its files."""
-    looked = Path.rglob
+    Another process prunes it after the folder was listed and before its files were read."""
+    rglob = Path.rglob
 
-    def gone(self: Path, pattern: str) -> Iterator[Path]:
-        found = list(looked(self, pattern))
+    def remove_while_listing(self: Path, pattern: str) -> Iterator[Path]:
+        found = list(rglob(self, pattern))
         shutil.rmtree(self, ignore_errors=True)
         return iter(found)
 
-    monkeypatch.setattr(Path, "rglob", gone)
-    assert [entry.kind for entry in entries(cache, [])] == [
-        "rows"
-    ]  # a file has nothing inside that could go
+    monkeypatch.setattr(Path, "rglob", remove_while_listing)
+    # Only the rows are a file and not a folder whose content could disappear.
+    assert [entry.kind for entry in entries(cache, [])] == ["rows"]
 
 
 def test_old_unfinished_file_is_leftover(say: Say, cache: Path) -> None:
-    """What a killed process was writing is a leftover after an hour.
+    """An unfinished file becomes a leftover after an hour.
 
-    Before that it may still be written."""
+    Before that it may still be in progress."""
     old, young = (cache / "rows" / f".e{number}.npz.77.unfinished" for number in (1, 2))
-    for half in (old, young):
-        half.write_bytes(b"half")
+    for file in (old, young):
+        file.write_bytes(b"half")
     os.utime(old, (time.time() - 4000,) * 2)
     assert [entry.paths for entry in entries(cache, []) if entry.kind == "leftover"] == [(old,)]
     assert say("cache", "prune", "--all", "--cache-dir", str(cache)).code == 0
@@ -198,24 +199,24 @@ def test_old_unfinished_file_is_leftover(say: Say, cache: Path) -> None:
 
 
 def test_diverged_and_damaged_are_told_apart(cache: Path) -> None:
-    """A diverged and a damaged stage are named so."""
+    """Diverged and damaged stages have their own kinds."""
     (stage_folder(cache, USED) / DIVERGED).touch()
-    (stage_folder(cache, LOOSE) / STORED).write_text("{")
+    (stage_folder(cache, UNUSED) / STORED).write_text("{")
     kinds = {entry.key: entry.kind for entry in entries(cache, [])}
-    assert (kinds[USED], kinds[LOOSE]) == ("diverged stage", "damaged stage")
+    assert (kinds[USED], kinds[UNUSED]) == ("diverged stage", "damaged stage")
 
 
-@pytest.mark.parametrize("words", [(), ("--all", "--unused"), ("--all", "--older-than", "3")])
-def test_prune_demands_a_choice(say: Say, cache: Path, words: tuple[str, ...]) -> None:
-    """Pruning asks what should go."""
-    answer = say("cache", "prune", *words, "--cache-dir", str(cache))
+@pytest.mark.parametrize("options", [(), ("--all", "--unused"), ("--all", "--older-than", "3")])
+def test_prune_demands_a_choice(say: Say, cache: Path, options: tuple[str, ...]) -> None:
+    """Pruning without a choice of entries is refused."""
+    answer = say("cache", "prune", *options, "--cache-dir", str(cache))
     assert_one_line(answer, ExitCode.USER, ("--all", "--unused", "--older-than"))
 
 
 def test_nothing_is_unused_without_runs(say: Say, cache: Path) -> None:
-    """Nothing is unused where there are no runs.
+    """Pruning unused entries is refused if there are no runs.
 
-    A results folder that is misspelt says nothing about what others use."""
+    A misspelt results folder says nothing about what is used."""
     before = everything_under(cache)
     answer = say(
         "cache", "prune", "--unused", "--cache-dir", str(cache), "--results-dir", "resutls"
@@ -225,7 +226,7 @@ def test_nothing_is_unused_without_runs(say: Say, cache: Path) -> None:
 
 
 def test_unreadable_run_blocks_pruning_unused(say: Say, cache: Path, tmp_path: Path) -> None:
-    """Nothing unused goes while a run cannot be read."""
+    """Nothing unused is removed while a run cannot be read."""
     (path,) = (tmp_path / "results").rglob("record.json")
     path.write_text("{")
     before = everything_under(cache)
