@@ -18,7 +18,7 @@ from harness.errors import ExitCode, HarnessError, IncompleteError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.gate.check import Limits
+    from harness.gate.findings import Limits
     from harness.records import RunRecord
     from harness.store.results import Problem, ResultsStore
 
@@ -77,7 +77,8 @@ def check_command(
       harness check --deep                                 # no baseline: are the files what their records say?
     """
     from harness.gate.baseline import read_baseline
-    from harness.gate.check import Limits, check, exit_code, unreadable, verified
+    from harness.gate.check import check, exit_code, unreadable, verified
+    from harness.gate.findings import Limits
     from harness.gate.formats import FORMS
     from harness.store.results import ResultsStore
 

@@ -1,1 +1,1 @@
-"""Stored runs against a baseline."""
+"""Comparison of stored runs with a baseline."""

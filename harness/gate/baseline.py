@@ -1,4 +1,5 @@
-"""What `harness check` compares against: of each run the figures that must not get worse, and its answers row by row."""
+"""The baseline of `harness check`: for each run, the figures that must not get worse, and its
+prediction for every dev example."""
 
 import base64
 import binascii
@@ -30,204 +31,214 @@ from harness.files.typed_json import SCHEMA, from_json
 from harness.records import DataSummary, Environment, ExitMeasurement, Quartiles, RunRecord, RunSpec
 from harness.store.results import ResultsStore
 
-BEGINNING = b'{"schema":'
-"""Of a baseline's file."""
+FILE_PREFIX = b'{"schema":'
+"""The first bytes of a baseline file."""
 
 
 @dataclass(frozen=True)
 class PinnedExit:
-    """One exit, as it must stay."""
+    """The figures of one exit."""
 
     layer: int
     macs: float
-    """Mean MACs per dev row of the truncated model."""
+    """Mean MACs of the truncated model per dev example."""
     macs_128: int
     parameters: int
     answers: str
-    """What the truncated model answers on each dev row, `packed`."""
+    """Predictions of the truncated model on dev, packed by `pack_predictions`."""
     static_ratio: dict[str, Quartiles]
-    """Batch size -> reference time over static time, paired in rounds; empty where the run was not timed."""
+    """Batch size -> reference time over static time, paired by round; empty if the run was not
+    timed."""
     path_ratio: dict[str, Quartiles]
     mismatched: str | None = None
-    """The same of MNLI's second dev split."""
+    """Packed predictions on MNLI's mismatched dev split."""
     code_scores: dict[str, float] | None = None
-    """Scores by other people's metrics."""
+    """Scores by external metrics."""
 
 
 @dataclass(frozen=True)
 class PinnedPoint:
-    """One threshold of a dynamic run."""
+    """One threshold of a run with early exits."""
 
     budget: str
-    """Share of the own last exit's MACs within which the threshold was the best on calibration."""
+    """Share of the MACs of the run's own last exit, within which the threshold scored best on
+    calibration."""
     threshold: float
     left: tuple[Annotated[int, Ge(0)], ...]
-    """Dev rows that leave at each exit."""
+    """Number of dev examples that leave at each exit."""
     answers: str
-    """On each dev row, `packed`."""
+    """Predictions on dev, packed by `pack_predictions`."""
 
 
 @dataclass(frozen=True)
 class PinnedRun:
-    """One run, as it must stay."""
+    """The figures of one run."""
 
     run_id: str
     spec: RunSpec
     environment: Environment
     data: DataSummary
     parameters: int
-    """Of the whole model."""
+    """Number of parameters of the whole model."""
     reference: str | None
-    """Method whose time the latency ratios are against."""
+    """Method whose time is the numerator of the latency ratios."""
     exits: tuple[PinnedExit, ...]
     points: tuple[PinnedPoint, ...]
     changed: dict[str, object] | None = None
-    """Settings that differ from the method's own (`RunRecord.changed`)."""
-
-    @property
-    def cell(self) -> tuple[str, str, str, int]:
-        """Task, method, backbone, seed."""
-        return self.spec.task, self.spec.method, self.spec.backbone, self.spec.seed
+    """Settings that differ from the method's defaults (`RunRecord.changed`)."""
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """The file: `results/baseline.json` for the committed records, `tests/demo_baseline.json` for the demo."""
+    """The baseline file: `results/baseline.json` for the committed records and
+    `tests/demo_baseline.json` for the demo."""
 
     schema: Literal[2]
-    """Version of the form of records, parts of which are in it."""
+    """Schema version of the records, parts of which the baseline contains."""
     runs: tuple[PinnedRun, ...]
 
 
-def pinned(store: ResultsStore, record: RunRecord) -> PinnedRun:
-    """A stored run as a baseline keeps it.
+def pin_run(store: ResultsStore, record: RunRecord) -> PinnedRun:
+    """Return the baseline entry of a stored run.
 
-    Raises: IncompleteError when its traces are missing or damaged, or its record says other figures.
+    Raises: IncompleteError if its traces are missing, damaged or disagree with its record.
     """
     traces, latency = store.checked_traces(record), record.latency
     dev = traces["dev"]
     timed = latency if latency is not None and latency.reference is not None else None
-    answers, classes = dev.predictions(), dev.logits.shape[-1]
-    further = traces["mismatched"].predictions() if "mismatched" in traces else None
+    predictions, classes = dev.predictions(), dev.logits.shape[-1]
+    mismatched = traces["mismatched"].predictions() if "mismatched" in traces else None
     exits = tuple(
         PinnedExit(
             layer=measured.layer,
             macs=measured.macs,
             macs_128=measured.macs_128,
             parameters=measured.parameters,
-            answers=packed(answers[place], classes),
-            static_ratio={size: of[place] for size, of in timed.reference_ratio.items()}
-            if timed
-            else {},
-            path_ratio={size: of[place] for size, of in timed.path_ratio.items()} if timed else {},
-            mismatched=packed(further[place], classes) if further is not None else None,
-            code_scores=code_scores(record, measured),
+            answers=pack_predictions(predictions[index], classes),
+            static_ratio=_ratios_at(index, timed.reference_ratio if timed else {}),
+            path_ratio=_ratios_at(index, timed.path_ratio if timed else {}),
+            mismatched=pack_predictions(mismatched[index], classes)
+            if mismatched is not None
+            else None,
+            code_scores=external_scores(record, measured),
         )
-        for place, measured in enumerate(record.exits)
+        for index, measured in enumerate(record.exits)
     )
     points: tuple[PinnedPoint, ...] = ()
     if record.policy is not None:
         policy = policy_of(record)
-        chosen = chosen_thresholds(
-            store, record, policy, record, {name: BUDGETS[name] for name in POINTS}
-        )
+        budgets = {name: BUDGETS[name] for name in POINTS}
+        thresholds = chosen_thresholds(store, record, policy, record, budgets)
         points = tuple(
-            _pinned_point(name, evaluate(record, dev, policy, threshold), classes)
-            for name, threshold in chosen.items()
+            _pin_point(name, evaluate(record, dev, policy, threshold), classes)
+            for name, threshold in thresholds.items()
         )
-    reference = timed.reference if timed else None
     return PinnedRun(
         run_id=record.run_id,
         spec=record.spec,
         environment=record.environment,
         data=record.data,
         parameters=record.parameters,
-        reference=reference,
+        reference=timed.reference if timed else None,
         exits=exits,
         points=points,
         changed=record.changed,
     )
 
 
-def code_scores(record: RunRecord, measured: ExitMeasurement) -> dict[str, float] | None:
-    """An exit's scores by metrics that are not the task's own; None where there are none."""
-    own = task_of(record).metrics
-    return {name: score for name, score in measured.scores.items() if name not in own} or None
+def _ratios_at(index: int, ratios: dict[str, tuple[Quartiles, ...]]) -> dict[str, Quartiles]:
+    """Return the latency ratios of one exit: batch size -> quartiles."""
+    return {size: by_exit[index] for size, by_exit in ratios.items()}
 
 
-def _pinned_point(budget: str, reached: OperatingPoint, classes: int) -> PinnedPoint:
+def external_scores(record: RunRecord, measured: ExitMeasurement) -> dict[str, float] | None:
+    """Return an exit's scores by metrics other than the task's own, or None if there are none."""
+    task_metrics = task_of(record).metrics
+    return {
+        name: score for name, score in measured.scores.items() if name not in task_metrics
+    } or None
+
+
+def _pin_point(budget: str, point: OperatingPoint, classes: int) -> PinnedPoint:
     return PinnedPoint(
-        budget, reached.threshold, reached.counts, packed(reached.predictions, classes)
+        budget, point.threshold, point.counts, pack_predictions(point.predictions, classes)
     )
 
 
-def packed(answers: Floats, classes: int) -> str:
-    """Answers [n] as text: class indices as 16 bits each, values of a regression (1 class) as 32-bit floats; compressed, base 64."""
-    return base64.b64encode(zlib.compress(answers.astype(_kind(classes)).tobytes(), 9)).decode()
+def pack_predictions(predictions: Floats, classes: int) -> str:
+    """Encode predictions [n] as base64 of zlib-compressed bytes.
 
-
-def unpacked(text: str, classes: int, rows: int) -> NDArray[np.float64]:
-    """The answers [n] again; a class index as a float.
-
-    Raises: HarnessError when the text does not hold so many.
+    Class indices are stored as 16-bit integers, regression values (1 class) as 32-bit floats.
     """
-    kind = _kind(classes)
-    wanted = rows * kind.itemsize
+    data = predictions.astype(_dtype(classes)).tobytes()
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def unpack_predictions(text: str, classes: int, count: int) -> NDArray[np.float64]:
+    """Decode predictions [n] packed by `pack_predictions`; class indices become floats.
+
+    Raises: HarnessError if the text does not hold exactly `count` predictions.
+    """
+    dtype = _dtype(classes)
+    expected = count * dtype.itemsize
     try:
-        data = zlib.decompressobj().decompress(
-            base64.b64decode(text, validate=True), wanted + 1
-        )  # bounded, whatever the text says
+        # The output is bounded, so that a crafted text cannot exhaust memory.
+        data = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), expected + 1)
     except (binascii.Error, ValueError, zlib.error) as error:
-        raise HarnessError(f"answers of the baseline cannot be read: {error}") from None
-    if len(data) != wanted:
-        raise HarnessError(f"answers of the baseline are not those of {rows} rows")
-    return np.frombuffer(data, kind).astype(np.float64)
+        raise HarnessError(f"predictions in the baseline cannot be read: {error}") from None
+    if len(data) != expected:
+        raise HarnessError(f"predictions in the baseline are not those of {count} examples")
+    return np.frombuffer(data, dtype).astype(np.float64)
 
 
-def _kind(classes: int) -> np.dtype[np.generic]:
+def _dtype(classes: int) -> np.dtype[np.generic]:
     return np.dtype("<f4") if classes == 1 else np.dtype("<u2")
 
 
 def baseline_of(store: ResultsStore, records: Sequence[RunRecord]) -> Baseline:
-    """All these runs pinned, of several of one variant the one that the report shows."""
-    return Baseline(SCHEMA, tuple(pinned(store, record) for record in standing(records)))
+    """Return a baseline of the runs that the report selects: one per variant and seed."""
+    return Baseline(SCHEMA, tuple(pin_run(store, record) for record in standing(records)))
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Raises: HarnessError when the file cannot be read or is no baseline."""
+    """Read a baseline file.
+
+    Raises: HarnessError if the file cannot be read or is not a baseline.
+    """
     try:
         baseline = from_json(Baseline, path.read_text(encoding="utf-8"), str(path))
         for run in baseline.runs:
             if not all(_fits(run, point) for point in run.points):
                 rows = run.data.rows.get("dev")
                 raise IncompleteError(
-                    f"{path}: run {run.run_id}: its points do not fit its {len(run.exits)} exits and {rows} dev rows"
+                    f"{path}: run {run.run_id}: its operating points do not fit its"
+                    f" {len(run.exits)} exits and {rows} dev examples"
                 )
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(
-            f"cannot read the baseline {path}: {reason(error)}; --update makes one"
+            f"cannot read the baseline {path}: {reason(error)}; create it with --update"
         ) from None
     except IncompleteError as error:
-        raise HarnessError(f"{error}; --update makes a new baseline") from None
+        raise HarnessError(f"{error}; create a new baseline with --update") from None
     return baseline
 
 
 def _fits(run: PinnedRun, point: PinnedPoint) -> bool:
-    """Whether all dev rows leave at the run's exits, of which there are several."""
+    """Return whether the point counts every dev example once over the run's two or more exits."""
     return len(run.exits) == len(point.left) > 1 and sum(point.left) == run.data.rows.get("dev")
 
 
 def _may_be_a_baseline(path: Path) -> bool:
-    """Whole or damaged, of this form or an earlier one; an empty file too."""
+    """Return whether the file is empty or begins like a baseline, damaged or of any version."""
     with path.open("rb") as file:
-        begin = file.read(len(BEGINNING))
-    return BEGINNING.startswith(begin.strip())
+        start = file.read(len(FILE_PREFIX))
+    return FILE_PREFIX.startswith(start.strip())
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:
-    """Whole or not at all; a run a line, so that version control shows which changed.
+    """Write a baseline file atomically, one run per line, so that diffs show which runs changed.
 
-    Raises: HarnessError for a file that is no baseline; IncompleteError when it cannot be written.
+    Raises: HarnessError if the path holds some other file; IncompleteError if writing fails.
     """
     runs = ",\n".join(
         json.dumps(asdict(run), separators=(",", ":"), allow_nan=False) for run in baseline.runs
@@ -236,11 +247,12 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and not _may_be_a_baseline(path):
             raise HarnessError(
-                f"{path} is a file of something else, which stays as it is: give another --baseline, or remove it"
+                f"{path} is not a baseline and is not replaced: give another --baseline, or"
+                " remove the file"
             )
-        with whole(path) as beside:
-            beside.write_text(
-                f'{BEGINNING.decode()} {baseline.schema}, "runs": [\n{runs}\n]}}\n',
+        with whole(path) as temporary:
+            temporary.write_text(
+                f'{FILE_PREFIX.decode()} {baseline.schema}, "runs": [\n{runs}\n]}}\n',
                 encoding="utf-8",
             )
     except OSError as error:

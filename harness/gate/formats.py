@@ -1,4 +1,4 @@
-"""The outcome of `harness check` in the forms that people and CI systems read."""
+"""Output formats of `harness check`, for people and CI systems."""
 
 import json
 from collections import Counter
@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from tabulate import tabulate
 
 from harness.errors import ExitCode
-from harness.gate.check import CODES, CellCheck, Finding, Verdict
+from harness.gate.findings import CODES, CellCheck, Finding, Verdict
 
 Checks = Sequence[CellCheck]
 
@@ -17,32 +17,30 @@ COLUMNS = ("verdict", "cell", "figure", "baseline", "now", "note")
 
 
 def summary(checks: Checks) -> str:
-    """One line: what was compared, and how many findings of each verdict there are."""
+    """Return one line with the numbers of cells, of figures, and of findings by verdict."""
     counts = Counter(finding.verdict for checked in checks for finding in checked.findings)
     figures = sum(checked.compared for checked in checks)
-    said = ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict if counts[verdict])
-    return f"{len(checks)} cells, {figures} figures compared: {said or 'all the same'}"
+    totals = ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict if counts[verdict])
+    return f"{len(checks)} cells, {figures} figures compared: {totals or 'all equal'}"
 
 
-def _all(checks: Checks) -> list[tuple[str, Finding]]:
-    """Failures first, in the order of what counts most."""
+def _by_severity(checks: Checks) -> list[tuple[str, Finding]]:
+    """Return (cell, finding) pairs, the most severe verdicts first."""
     order = list(Verdict)
     found = [(checked.cell, finding) for checked in checks for finding in checked.findings]
     return sorted(found, key=lambda pair: order.index(pair[1].verdict))
 
 
 def _text(checks: Checks, code: ExitCode) -> str:
-    lines = [f"{finding.verdict}: {cell}: {finding}" for cell, finding in _all(checks)]
-    return (
-        "\n".join([*lines, f"{'passed' if code == ExitCode.OK else 'failed'}: {summary(checks)}"])
-        + "\n"
-    )
+    lines = [f"{finding.verdict}: {cell}: {finding}" for cell, finding in _by_severity(checks)]
+    outcome = "passed" if code == ExitCode.OK else "failed"
+    return "\n".join([*lines, f"{outcome}: {summary(checks)}"]) + "\n"
 
 
 def _github(checks: Checks, code: ExitCode) -> str:
-    """Workflow commands: an annotation for each finding, failures as errors."""
+    """Return GitHub workflow commands: one annotation per finding, failures as errors."""
     lines = []
-    for cell, finding in _all(checks):
+    for cell, finding in _by_severity(checks):
         level = "error" if finding.verdict in CODES else "notice"
         title = _escaped(f"{finding.verdict}: {cell}").replace(":", "%3A").replace(",", "%2C")
         lines.append(f"::{level} title={title}::{_escaped(str(finding))}")
@@ -55,7 +53,7 @@ def _escaped(text: str) -> str:
 
 
 def _junit(checks: Checks, code: ExitCode) -> str:
-    """A test case for each cell."""
+    """Return JUnit XML with a test case for each cell."""
     failed = sum(bool(checked.failures) for checked in checks)
     attributes = {"name": "harness check", "tests": str(len(checks)), "failures": str(failed)}
     suite = ElementTree.Element("testsuite", attributes)
@@ -85,28 +83,24 @@ def _junit(checks: Checks, code: ExitCode) -> str:
 
 
 def _json(checks: Checks, code: ExitCode) -> str:
-    return (
-        json.dumps(
-            {
-                "code": int(code),
-                "summary": summary(checks),
-                "cells": [asdict(checked) for checked in checks],
-            },
-            indent=1,
-        )
-        + "\n"
-    )
+    content = {
+        "code": int(code),
+        "summary": summary(checks),
+        "cells": [asdict(checked) for checked in checks],
+    }
+    return json.dumps(content, indent=1) + "\n"
 
 
 def _markdown(checks: Checks, code: ExitCode) -> str:
     rows = [
         [finding.verdict, cell, finding.what, finding.old, finding.new, finding.note]
-        for cell, finding in _all(checks)
+        for cell, finding in _by_severity(checks)
     ]
-    table = (
-        tabulate(rows, COLUMNS, tablefmt="github", disable_numparse=True) + "\n\n" if rows else ""
-    )
-    return f"{table}{'Passed' if code == ExitCode.OK else 'Failed'}: {summary(checks)}.\n"
+    outcome = f"{'Passed' if code == ExitCode.OK else 'Failed'}: {summary(checks)}.\n"
+    if not rows:
+        return outcome
+    table = tabulate(rows, COLUMNS, tablefmt="github", disable_numparse=True)
+    return f"{table}\n\n{outcome}"
 
 
 FORMS: dict[str, Callable[[Checks, ExitCode], str]] = {
@@ -116,4 +110,4 @@ FORMS: dict[str, Callable[[Checks, ExitCode], str]] = {
     "json": _json,
     "markdown": _markdown,
 }
-"""--format -> the text for it."""
+"""Value of --format -> the function that writes it."""

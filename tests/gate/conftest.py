@@ -1,5 +1,6 @@
-"""What the tests of the gate share."""
+"""Fixtures of the gate's tests."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,27 @@ from harness.records import RunRecord
 
 @pytest.fixture
 def judge(tmp_path: Path, baseline: str, say: Say) -> Judge:
-    """Checks the runs in the folder `new`, and first puts one there if it is given, against the baseline."""
+    """Check the runs in the folder `new` against the baseline, after saving a run there if one is
+    given."""
 
     def call(run: RunRecord | None = None, dev: Trace | None = None, *words: str) -> Outcome:
         if run is not None and dev is not None:
             save(tmp_path / "new", run, dev)
-        command = (
-            "check",
-            "--baseline",
-            baseline,
-            "--results-dir",
-            str(tmp_path / "new"),
-            "--format",
-            "json",
-        )
-        answer = say(*command, *words)
+        folder = ("--results-dir", str(tmp_path / "new"))
+        answer = say("check", "--baseline", baseline, *folder, "--format", "json", *words)
         assert answer.err == ""
         return outcome(answer)
+
+    return call
+
+
+@pytest.fixture
+def pin_and_check(tmp_path: Path, say: Say) -> Callable[[], Outcome]:
+    """Make a baseline of the runs in the folder `old`, then check those in `new` against it."""
+
+    def call() -> Outcome:
+        check = ("check", "--baseline", str(tmp_path / "b.json"), "--results-dir")
+        assert say(*check, str(tmp_path / "old"), "--update").code == 0
+        return outcome(say(*check, str(tmp_path / "new"), "--format", "json"))
 
     return call

@@ -1,4 +1,4 @@
-"""The file of a baseline: what is one, what --update replaces, and answers packed and unpacked."""
+"""The baseline file: how it is read, what --update replaces, and how predictions are packed."""
 
 from pathlib import Path
 
@@ -10,8 +10,8 @@ from support.messages import figures, names_all
 from support.synthetic import one_line
 
 from harness.errors import HarnessError
-from harness.gate.baseline import packed, read_baseline, unpacked
-from harness.gate.check import Verdict
+from harness.gate.baseline import pack_predictions, read_baseline, unpack_predictions
+from harness.gate.findings import Verdict
 from harness.store.results import RECORD
 
 
@@ -43,8 +43,8 @@ def test_file_must_be_a_baseline(
 def test_update_replaces_a_damaged_baseline(
     tmp_path: Path, baseline: str, say: Say, text: str
 ) -> None:
-    """And says which file it was."""
-    whole = Path(baseline).read_bytes()
+    """--update replaces a damaged baseline and names the file."""
+    intact = Path(baseline).read_bytes()
     Path(baseline).write_text(text)
     answer = say(
         "check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old")
@@ -53,11 +53,11 @@ def test_update_replaces_a_damaged_baseline(
     assert [baseline in line for line in answer.out.splitlines()] == [True, True], (
         "the old file and the new one"
     )
-    assert Path(baseline).read_bytes() == whole
+    assert Path(baseline).read_bytes() == intact
 
 
 def test_update_needs_every_run(tmp_path: Path, baseline: str, say: Say) -> None:
-    """It leaves the file as it is when one cannot be read."""
+    """--update leaves the file as it is if a run cannot be read."""
     before = Path(baseline).read_bytes()
     (path,) = (tmp_path / "old").rglob(RECORD)
     path.write_text("{")
@@ -71,7 +71,7 @@ def test_update_needs_every_run(tmp_path: Path, baseline: str, say: Say) -> None
 def test_update_tells_the_old_verdict(
     tmp_path: Path, judge: Judge, baseline: str, say: Say
 ) -> None:
-    """What the old baseline would have said comes first; then the check passes."""
+    """--update first prints the check against the old baseline; afterwards the check passes."""
     found = judge(record(), trace(wrong=60))
     assert found.code == 1
     where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
@@ -91,7 +91,7 @@ def test_update_tells_the_old_verdict(
 
 @pytest.mark.parametrize("text", ['{"name": "my-package"}', "[tool]", "schema"])
 def test_update_leaves_other_files_alone(tmp_path: Path, check: Check, say: Say, text: str) -> None:
-    """Those that never were a baseline."""
+    """--update refuses to replace a file that is not a baseline."""
     check(record(), trace())
     other = tmp_path / "other.json"
     other.write_text(text)
@@ -106,12 +106,13 @@ def test_update_leaves_other_files_alone(tmp_path: Path, check: Check, say: Say,
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_packed_answers_come_back_equal(classes: int) -> None:
     random = np.random.default_rng(classes)
-    answers = (
+    predictions = (
         random.normal(size=30).astype(np.float32)
         if classes == 1
         else random.integers(0, classes, 30).astype(np.float64)
     )
-    assert np.array_equal(unpacked(packed(answers, classes), classes, 30), answers)
+    packed = pack_predictions(predictions, classes)
+    assert np.array_equal(unpack_predictions(packed, classes, 30), predictions)
 
 
 @pytest.mark.parametrize(
@@ -121,12 +122,12 @@ def test_packed_answers_come_back_equal(classes: int) -> None:
         ("?", []),
         ("AAAA", []),
         *(
-            (packed(np.zeros(rows), classes), [30])
+            (pack_predictions(np.zeros(rows), classes), [30])
             for rows, classes in ((29, 2), (10**6, 2), (30, 1))
         ),
     ],
 )
 def test_answers_must_fit_the_rows(text: str, names: list[int]) -> None:
     with pytest.raises(HarnessError) as caught:
-        unpacked(text, 2, 30)
+        unpack_predictions(text, 2, 30)
     assert_names(one_line(caught), *names)

@@ -1,4 +1,4 @@
-"""What a check prints, in each of its forms."""
+"""The output formats of `harness check`."""
 
 import json
 from xml.etree import ElementTree
@@ -6,13 +6,13 @@ from xml.etree import ElementTree
 from support.gate_runs import CELL, Check, record, trace
 from support.messages import figures, names_all
 
-from harness.gate.check import Verdict
+from harness.gate.findings import Verdict
 
 
 def test_text_has_a_line_per_finding(check: Check) -> None:
-    """And a last one of all, with the numbers of cells, figures, and findings of each verdict."""
-    _, said = check(record(), trace(wrong=40))
-    *lines, last = said.splitlines()
+    """The last line has the numbers of cells, figures and findings of each verdict."""
+    _, output = check(record(), trace(wrong=40))
+    *lines, last = output.splitlines()
     assert all(names_all(line, Verdict.REGRESSION, *CELL) for line in lines)
     assert any(names_all(line, "accuracy", 4, "0.9000", "0.8000") for line in lines)
     assert sorted(figures(last)) == [1, len(lines), 24]
@@ -20,16 +20,16 @@ def test_text_has_a_line_per_finding(check: Check) -> None:
 
 
 def test_passing_text_is_one_line(check: Check) -> None:
-    _, said = check(record(), trace())
-    (line,) = said.splitlines()
+    _, output = check(record(), trace())
+    (line,) = output.splitlines()
     assert sorted(figures(line)) == [1, 26]
     assert not any(names_all(line, verdict) for verdict in Verdict)
 
 
 def test_github_annotates_each_finding(check: Check) -> None:
-    """With the characters escaped that a workflow command would read."""
-    _, said = check(record(), trace(wrong=40), "--format", "github")
-    *lines, last = said.splitlines()
+    """Characters with a meaning in workflow commands are escaped."""
+    _, output = check(record(), trace(wrong=40), "--format", "github")
+    *lines, last = output.splitlines()
     title, _, text = lines[0].removeprefix("::error title=").partition("::")
     assert lines[0].startswith("::error title=")
     assert title.startswith(f"{Verdict.REGRESSION}%3A ")
@@ -42,8 +42,8 @@ def test_github_annotates_each_finding(check: Check) -> None:
 
 
 def test_junit_has_case_per_cell(check: Check) -> None:
-    _, said = check(record(), trace(wrong=40), "--format", "junit")
-    suite = ElementTree.fromstring(said)
+    _, output = check(record(), trace(wrong=40), "--format", "junit")
+    suite = ElementTree.fromstring(output)
     assert (suite.get("tests"), suite.get("failures")) == ("1", "1")
     (case,) = suite.iter("testcase")
     failure = case.find("failure")
@@ -54,32 +54,32 @@ def test_junit_has_case_per_cell(check: Check) -> None:
 
 
 def test_passing_junit_has_no_failure(check: Check) -> None:
-    _, said = check(record(), trace(), "--format", "junit")
-    assert ElementTree.fromstring(said).get("failures") == "0"
+    _, output = check(record(), trace(), "--format", "junit")
+    assert ElementTree.fromstring(output).get("failures") == "0"
 
 
 def test_json_and_markdown_hold_both_values(check: Check) -> None:
-    """And the outcome."""
-    code, said = check(record(), trace(wrong=40), "--format", "json")
-    told = json.loads(said)
-    assert told["code"] == code == 1
+    """They hold the outcome of the check, too."""
+    code, output = check(record(), trace(wrong=40), "--format", "json")
+    content = json.loads(output)
+    assert content["code"] == code == 1
     finding = next(
-        one for one in told["cells"][0]["findings"] if names_all(one["what"], "accuracy", 4)
+        one for one in content["cells"][0]["findings"] if names_all(one["what"], "accuracy", 4)
     )
     assert (finding["verdict"], finding["old"], finding["new"]) == (
         Verdict.REGRESSION,
         "0.9000",
         "0.8000",
     )
-    _, said = check(record(), trace(wrong=40), "--format", "markdown")
+    _, output = check(record(), trace(wrong=40), "--format", "markdown")
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in said.splitlines()
+        for line in output.splitlines()
         if line.startswith("|")
     ][2:]
-    assert len(rows) == len(told["cells"][0]["findings"])
+    assert len(rows) == len(content["cells"][0]["findings"])
     assert all(row[0] == Verdict.REGRESSION and names_all(row[1], *CELL) for row in rows)
     assert [row[3:5] for row in rows] == [
-        [one["old"], one["new"]] for one in told["cells"][0]["findings"]
+        [one["old"], one["new"]] for one in content["cells"][0]["findings"]
     ]
-    assert sorted(figures(said.splitlines()[-1])) == [1, len(rows), 24]
+    assert sorted(figures(output.splitlines()[-1])) == [1, len(rows), 24]

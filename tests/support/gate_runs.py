@@ -11,7 +11,7 @@ from support.messages import names_all
 from support.synthetic import gap_trace, identified, make_exit, make_latency, make_record, save_run
 
 from harness.evaluation.trace import Trace
-from harness.gate.check import CellCheck, Finding, Verdict
+from harness.gate.findings import CellCheck, Finding, Verdict
 from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord
 from harness.store.results import TRACES, ResultsStore
 
