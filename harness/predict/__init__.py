@@ -1,1 +1,1 @@
-"""A fitted model on texts without labels."""
+"""Prediction with fitted models on texts without labels."""

@@ -1,4 +1,4 @@
-"""`harness export`: a run's model in a folder of its own, whole or not at all."""
+"""`harness export`: write a run's model to a folder of its own, atomically."""
 
 import shutil
 import tempfile
@@ -14,7 +14,7 @@ from harness.files.typed_json import to_json
 from harness.methods.restore import check_same, model_folder
 from harness.models.backbones import Backbone
 from harness.models.checkpoint_files import CONFIG, WEIGHTS
-from harness.predict.exported import ABOUT, CARD, TOKENIZER, Card
+from harness.predict.exported import CARD, README, TOKENIZER, Card
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
@@ -30,8 +30,8 @@ def export(
 ) -> Card:
     """Write the run's model, tokenizer, card and README to the folder.
 
-    Raises: HarnessError for a folder that is there; IncompleteError when the model is no longer cached, or the disk is full;
-    NotComparableError for another backbone than the run's.
+    Raises: HarnessError if the folder exists; IncompleteError if the model is no longer cached or
+    writing fails; NotComparableError if the backbone is not the run's.
     """
     check_free(out, force)
     model = model_folder(record, cache)
@@ -39,45 +39,44 @@ def export(
     card = make_card(store, record, rule, backbone)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as place:
-            beside, before = Path(place) / "new", Path(place) / "old"
-            beside.mkdir()
+        with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
             for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(model / name, beside / name)
-            (beside / TOKENIZER).write_text(backbone.tokenizer.to_str(), encoding="utf-8")
-            (beside / CARD).write_text(to_json(card), encoding="utf-8")
-            (beside / ABOUT).write_text(about(card), encoding="utf-8")
+                shutil.copyfile(model / name, new / name)
+            (new / TOKENIZER).write_text(backbone.tokenizer.to_str(), encoding="utf-8")
+            (new / CARD).write_text(to_json(card), encoding="utf-8")
+            (new / README).write_text(make_readme(card), encoding="utf-8")
             if out.exists():
-                out.rename(before)
-            beside.rename(out)
+                out.rename(old)
+            new.rename(out)
     except OSError as error:
         raise IncompleteError(f"cannot write {out}: {reason(error)}") from None
     return card
 
 
 def check_free(out: Path, force: bool) -> None:
-    """Raises: HarnessError when the folder is there, unless it is to be replaced and holds an exported model or nothing."""
+    """Check that the folder can be written.
+
+    Raises: HarnessError if it exists, except with `force` if it is empty or an exported model.
+    """
     if not out.exists() and not out.is_symlink():
         return
     if not force:
-        raise HarnessError(f"{out} is there: give another --out, or --force to replace it")
+        raise HarnessError(f"{out} exists: give another --out, or --force to replace it")
     if not out.is_dir() or out.is_symlink() or (any(out.iterdir()) and not (out / CARD).is_file()):
-        raise HarnessError(f"{out} is no exported model: --force does not replace it")
+        raise HarnessError(f"{out} is not an exported model: --force does not replace it")
 
 
 def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Backbone) -> Card:
-    """What stands beside the tensors; scores are those of the stored trace under the rule."""
+    """Return the card, with the scores of the stored trace under the rule."""
     task = task_of(record)
     last = record.exits[-1]
-    scores, macs, layers = (
-        {name: last.scores[name] for name in task.metrics},
-        last.macs,
-        float(last.layer),
-    )
+    scores = {name: last.scores[name] for name in task.metrics}
+    macs, layers = last.macs, float(last.layer)
     if rule.policy is not None and rule.threshold is not None:
-        reached = evaluate(
-            record, store.trace(record), make_policy(rule, task.classes), rule.threshold
-        )
+        policy = make_policy(rule, task.classes)
+        reached = evaluate(record, store.trace(record), policy, rule.threshold)
         scores, macs, layers = reached.scores, reached.macs, reached.layers
     return Card(
         form=1,
@@ -99,36 +98,38 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
     )
 
 
-def about(card: Card) -> str:
-    """The README of the folder."""
+def make_readme(card: Card) -> str:
+    """Return the README of an exported model."""
     rule = card.rule
-    leaves = (
-        "at the last exit"
+    exits = (
+        "Every example runs to the last exit"
         if rule.policy is None
-        else f"by {rule.policy} at threshold {rule.threshold:g}, each for itself"
+        else f"Each example exits on its own by {rule.policy} at threshold {rule.threshold:g}"
     )
-    answers = " or ".join(f"`{label}`" for label in card.labels) or "a number"
-    rows = [
+    output = " or ".join(f"`{label}`" for label in card.labels) or "a number"
+    baseline = "majority class" if card.labels else "mean label"
+    scores = [
         f"| {name} | {100 * card.scores[name]:.1f} | {100 * card.constant_scores[name]:.1f} |"
         for name in card.metrics
     ]
-    words = '"a text"' if card.texts == 1 else '"a text" "another text"'
+    texts = '"a text"' if card.texts == 1 else '"a text" "another text"'
     return "\n".join(
         [
             f"# {card.method} on {card.task}",
             "",
-            f"`{card.method}` on the backbone `{card.backbone}`, run `{card.run_id}`. Answers {answers}. Rows leave {leaves}; on dev after "
-            f"{card.layers:.2f} layers and {card.macs / 1e6:.1f} MMACs on average. Texts are cut at {card.max_length} tokens.",
+            f"This is `{card.method}` on the backbone `{card.backbone}`, run `{card.run_id}`."
+            f" It predicts {output}. {exits}; on dev, the mean is {card.layers:.2f} layers and"
+            f" {card.macs / 1e6:.1f} MMACs. Texts are truncated to {card.max_length} tokens.",
             "",
-            "| on dev, x100 | this model | a constant answer |",
+            f"| on dev, x100 | this model | {baseline} |",
             "|---|---|---|",
-            *rows,
+            *scores,
             "",
             "```",
-            f"harness predict . {words}",
+            f"harness predict . {texts}",
             "```",
             "",
-            "The weights derive from the backbone's; its licence and the data's hold.",
+            "The weights derive from the backbone's; the licences of backbone and data apply.",
             "",
         ]
     )

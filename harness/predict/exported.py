@@ -1,12 +1,13 @@
-"""A model in a folder of its own, as `harness export` writes it: it answers with nothing but this package.
+"""Models exported by `harness export`. They need this package and their folder, nothing else.
 
     from harness.predict.exported import load
 
     model = load("my-model")
-    for answer in model.answer([("a fine film",), ("dull",)]):
-        print(answer.answer, answer.exit, answer.probability)
+    for prediction in model.answer([("a fine film",), ("dull",)]):
+        print(prediction.answer, prediction.exit, prediction.probability)
 
-Files: harness.json (`Card`), config.json and model.safetensors (the model), tokenizer.json, README.md. Nothing in them is code.
+The folder holds harness.json (`Card`), config.json and model.safetensors (the model),
+tokenizer.json and README.md. None of them contains code.
 """
 
 from collections.abc import Sequence
@@ -27,22 +28,22 @@ from harness.models.backbones import Backbone
 from harness.models.checkpoint_files import CONFIG
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
-from harness.predict.predictions import predict_rows
+from harness.predict.predictions import predict_examples
 
-CARD, TOKENIZER, ABOUT = "harness.json", "tokenizer.json", "README.md"
+CARD, TOKENIZER, README = "harness.json", "tokenizer.json", "README.md"
 
 LARGEST_JSON_BYTES = 2**20
-"""A larger card or config is not ours."""
+"""Largest accepted size of a card or config; exported ones are smaller."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """`harness.json`: all but the tensors that answering needs, and what the model scored."""
+    """Contents of `harness.json`: what prediction needs besides the tensors, and dev scores."""
 
     form: Literal[1]
-    """Version of this file."""
+    """Version of the file format."""
     harness: str
-    """Version of the package that wrote it."""
+    """Version of the package that wrote the file."""
     run_id: str
     method: str
     task: str
@@ -50,128 +51,133 @@ class Card:
     labels: tuple[Annotated[str, Predicate(str.isprintable)], ...]
     """Class names in index order; empty for a regression."""
     texts: int | None
-    """Texts of a row; None: of a user's own task it is not known."""
+    """Number of texts per example; None if unknown, for older runs of a custom task."""
     metrics: tuple[str, ...]
     max_length: int
-    """Tokens after which a row is cut."""
+    """Number of tokens to which an example is truncated."""
     shape: EncoderShape
-    """Of the backbone, whose tokenizer it is."""
+    """Shape of the backbone to which the tokenizer belongs."""
     rule: Rule
-    """When rows leave."""
+    """Exit policy and threshold."""
     scores: dict[str, float]
     """Metric -> score on dev under this rule."""
     constant_scores: dict[str, float]
-    """Metric -> score on dev of a constant answer."""
+    """Metric -> score on dev of the majority-class baseline (the mean label for a regression)."""
     macs: float
-    """Mean MACs per dev row under this rule."""
+    """Mean MACs per dev example under this rule."""
     layers: float
-    """Mean layers that a dev row runs under this rule."""
+    """Mean number of layers that a dev example runs under this rule."""
 
     @property
     def classes(self) -> int:
-        """Outputs of the model; 1 is a regression."""
+        """Number of outputs of the model; 1 for a regression."""
         return len(self.labels) or 1
 
 
 class Prediction(NamedTuple):
-    """What the model says of a row."""
+    """The prediction for one example."""
 
     answer: str | float
-    """The label's name, or a number in label units."""
+    """Predicted class name, or predicted value in label units."""
     exit: int
-    """Layers that the row ran."""
+    """Number of layers that the example ran."""
     probability: float | None
-    """Of the answer, by the exit at which the row left; None for a regression."""
+    """Probability of the predicted class at that exit; None for a regression."""
     milliseconds: float
-    """In the model: the time of the row's batch shared by its rows, so that of a batch of one it is the row's own."""
+    """Time of the example's batch in the model, divided by the batch's size."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """An exported model, ready to answer."""
+    """An exported model, ready to predict."""
 
     card: Card
     model: MultiExitModel
     backbone: Backbone
-    """Its tokenizer."""
+    """Backbone that provides the tokenizer."""
     device: torch.device
 
     def answer(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Prediction]:
-        """The answers to rows of one or two texts, in their order; they do not depend on the batch.
+        """Predict examples of one or two texts, in order; predictions do not depend on the batch.
 
-        Raises: HarnessError for a row that is not the task's; IncompleteError when the files do not fit each other.
+        Raises: HarnessError if an example does not fit the task; IncompleteError if the files of
+        the model do not fit each other.
         """
         return self.answer_tokens(self.encode(rows), batch_size) if rows else []
 
     def encode(self, rows: Sequence[tuple[str, ...]]) -> Tokens:
-        """The rows as the model reads them, cut at the longest length that it was trained with.
+        """Tokenize examples, truncated to the maximum length of training.
 
-        Raises: HarnessError for a row of another number of texts, or with a text that is no Unicode.
+        Raises: HarnessError if an example has a wrong number of texts, or a text is not valid
+        Unicode.
         """
-        wanted = (1, 2) if self.card.texts is None else (self.card.texts,)
+        allowed = (1, 2) if self.card.texts is None else (self.card.texts,)
         for number, row in enumerate(rows, start=1):
-            if len(row) not in wanted:
-                texts = f"{' or '.join(map(str, wanted))} text{'s' * (wanted != (1,))}"
+            if len(row) not in allowed:
+                wanted = f"{' or '.join(map(str, allowed))} text{'s' * (allowed != (1,))}"
                 raise HarnessError(
-                    f"row {number} has {len(row)} text{'s' * (len(row) != 1)}, task {self.card.task} wants {texts}"
+                    f"row {number} has {len(row)} text{'s' * (len(row) != 1)},"
+                    f" task {self.card.task} wants {wanted}"
                 )
             if any("\ud800" <= character <= "\udfff" for text in row for character in text):
-                raise HarnessError(f"row {number} holds bytes that are not UTF-8 text")
+                raise HarnessError(f"row {number} contains bytes that are not valid UTF-8")
         return self.backbone.encode(
             [tuple(text.strip() for text in row) for row in rows], self.card.max_length
         )
 
     def answer_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
-        """The same of rows that are encoded already."""
-        found = predict_rows(
+        """Predict examples that have been tokenized by `encode`."""
+        found = predict_examples(
             self.model, tokens, self.card.classes, self.card.rule, batch_size, self.device
         )
-        answers = predictions(found.logits)
+        predicted = predictions(found.logits)
         if not self.card.labels:
-            said: list[tuple[str | float, float | None]] = [
-                (round(float(value), 6), None) for value in answers
+            values: list[tuple[str | float, float | None]] = [
+                (round(float(value), 6), None) for value in predicted
             ]
         else:
-            surest = Confidence().score(found.logits[None])  # the largest probability: the answer's
-            said = [
-                (self.card.labels[int(place)], round(float(sure), 6))
-                for place, sure in zip(answers, surest, strict=True)
+            # The largest probability is that of the predicted class.
+            probabilities = Confidence().score(found.logits[None])
+            values = [
+                (self.card.labels[int(index)], round(float(probability), 6))
+                for index, probability in zip(predicted, probabilities, strict=True)
             ]
-        timed = zip(said, found.layers, found.milliseconds, strict=True)
+        timed = zip(values, found.layers, found.milliseconds, strict=True)
         return [
-            Prediction(answer, int(layer), probability, round(float(ms), 4))
-            for (answer, probability), layer, ms in timed
+            Prediction(value, int(layer), probability, round(float(milliseconds), 4))
+            for (value, probability), layer, milliseconds in timed
         ]
 
 
 def load(folder: str | Path, device: str = "cpu") -> Exported:
-    """The model that `harness export` wrote to the folder. Its files are checked against each other before anything large is made.
+    """Load a model exported by `harness export`.
 
-    Raises: HarnessError for a folder that is not there; IncompleteError when its files are not those of an exported model.
+    The files are checked against each other before anything large is allocated.
+    Raises: HarnessError if the folder is not an exported model; IncompleteError if its files are
+    damaged or do not fit each other.
     """
-    place = Path(folder)
-    if not (place / CARD).is_file():
-        raise HarnessError(f"{place} has no {CARD}: wanted a folder that harness export wrote")
-    card = from_json(Card, _small(place / CARD), str(place / CARD))
-    _small(place / CONFIG)
+    path = Path(folder)
+    if not (path / CARD).is_file():
+        raise HarnessError(f"{path} has no {CARD}: wanted a folder written by harness export")
+    card = from_json(Card, _read_small(path / CARD), str(path / CARD))
+    _read_small(path / CONFIG)
     card.rule.ready(card.classes)
     formats = model_format()
-    formats.check_model(place)
-    backbone = Backbone(card.backbone, card.shape, "cls", f"folder:{place}", "", ())
-    if not (place / TOKENIZER).is_file():
-        raise IncompleteError(f"{place} has no {TOKENIZER}")
+    formats.check_model(path)
+    backbone = Backbone(card.backbone, card.shape, "cls", f"folder:{path}", "", ())
+    if not (path / TOKENIZER).is_file():
+        raise IncompleteError(f"{path} has no {TOKENIZER}")
     _ = backbone.tokenizer
-    model = Exported(card, formats.load_model(place), backbone, torch.device(device))
-    model.answer(
-        [("a",) * (card.texts if card.texts in (1, 2) else 1)]
-    )  # files that do not fit each other are found out now
+    model = Exported(card, formats.load_model(path), backbone, torch.device(device))
+    # A first prediction detects files that do not fit each other.
+    model.answer([("a",) * (card.texts if card.texts in (1, 2) else 1)])
     return model
 
 
-def _small(path: Path) -> str:
-    """A file of ours is small.
+def _read_small(path: Path) -> str:
+    """Read a text file of at most `LARGEST_JSON_BYTES`.
 
-    Raises: IncompleteError when it cannot be read or is large.
+    Raises: IncompleteError if it cannot be read or is larger.
     """
     try:
         if path.stat().st_size > LARGEST_JSON_BYTES:

@@ -1,4 +1,4 @@
-"""Rows of one or two texts to be answered, from a file or the command line."""
+"""Rows of one or two texts to predict, from a file or the command line."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,29 +9,32 @@ from harness.errors import HarnessError
 from harness.files.text import lines_of
 
 KEYS = ("text", "second")
-"""Of an object in JSON lines."""
+"""Keys of a row that is an object in JSON lines."""
 
 
 class TextRow(NamedTuple):
-    """A row as a file holds it."""
+    """A row of a file, or of the command line."""
 
     line: int
-    """From 1."""
+    """Line number, from 1."""
     texts: tuple[str, ...]
 
 
 def text_rows(path: Path) -> list[TextRow]:
-    """The rows of a file, whose ending says how it is read: .tsv one or two texts between tabs, .jsonl a text, a list of one or two, or an
-    object with `text` and perhaps `second`; any other, but for .csv, a text a line. No line of names; empty lines have no row.
+    """Return the rows of a file, in the format of its suffix.
 
-    Raises: HarnessError with file and line for what does not fit.
+    .tsv: one or two texts separated by a tab. .jsonl: a text, a list of one or two, or an object
+    with `text` and optionally `second`. Other suffixes except .csv: one text per line. There is no
+    header line, and empty lines are skipped.
+    Raises: HarnessError with file and line if a row cannot be read.
     """
     if path.suffix == ".csv":
         raise HarnessError(
-            f"{path}: wanted .tsv (no quoting, no line of names), .jsonl, or a text a line in a file of another ending"
+            f"{path}: .csv is not supported, wanted .tsv (no quoting, no header), .jsonl, or one"
+            " text per line under another suffix"
         )
-    readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tabs, ".jsonl": _from_json}
-    read = readers.get(path.suffix, _whole)
+    readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tsv, ".jsonl": _from_json}
+    read = readers.get(path.suffix, _from_line)
     rows = []
     for number, line in enumerate(lines_of(path), start=1):
         if line.strip():
@@ -49,40 +52,42 @@ def text_rows(path: Path) -> list[TextRow]:
     return rows
 
 
-def rows_of(texts: Sequence[str], of_each: int | None) -> list[TextRow]:
-    """Texts of the command line as rows of so many; None: all of them are one row.
+def rows_of(texts: Sequence[str], per_row: int | None) -> list[TextRow]:
+    """Group texts of the command line into rows of `per_row`; None: all texts form one row.
 
-    Raises: HarnessError when some are left over.
+    Raises: HarnessError if the last row would be incomplete.
     """
-    size = of_each or len(texts)
+    size = per_row or len(texts)
     if len(texts) % size:
-        raise HarnessError(
-            f"got {len(texts)} texts, wanted them in pairs: the task has two texts a row"
-        )
+        raise HarnessError(f"got {len(texts)} texts, wanted pairs: the task has two texts per row")
     return [
-        TextRow(place // size + 1, tuple(texts[place : place + size]))
-        for place in range(0, len(texts), size)
+        TextRow(start // size + 1, tuple(texts[start : start + size]))
+        for start in range(0, len(texts), size)
     ]
 
 
-def _whole(line: str) -> list[str]:
+def _from_line(line: str) -> list[str]:
     return [line]
 
 
-def _from_tabs(line: str) -> list[str]:
+def _from_tsv(line: str) -> list[str]:
     return line.split("\t")
 
 
 def _from_json(line: str) -> list[str]:
-    """Raises: ValueError for what holds no texts."""
+    """Return the texts of one JSON value.
+
+    Raises: ValueError if it holds no texts.
+    """
     value = json.loads(line)
     if isinstance(value, dict):
         if KEYS[0] not in value:
-            raise ValueError(f"an object without {KEYS[0]!r}")
+            raise ValueError(f"the object has no {KEYS[0]!r}")
         value = [value[key] for key in KEYS if key in value]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(
-            f"got {line[:40]!r}, wanted a text, a list of texts, or an object with 'text' and 'second'"
+            f"got {line[:40]!r}, wanted a text, a list of texts, or an object with 'text' and"
+            " optionally 'second'"
         )
     return texts

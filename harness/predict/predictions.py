@@ -1,4 +1,4 @@
-"""Answers of a fitted model to rows that have no labels."""
+"""Predictions of a fitted model for examples without labels."""
 
 import time
 from typing import NamedTuple
@@ -15,49 +15,52 @@ from harness.models.batches import collate, sorted_batches
 from harness.models.multi_exit import MultiExitModel
 
 
-class RowPredictions(NamedTuple):
-    """In the order of the rows."""
+class ExamplePredictions(NamedTuple):
+    """Predictions in the order of the examples."""
 
     logits: NDArray[np.float32]
-    """[n, c] of the exit at which each row left."""
+    """[n, c] logits of the exit that each example takes."""
     layers: NDArray[np.int64]
-    """[n] layers that each row ran."""
+    """[n] number of layers that each example runs."""
     milliseconds: NDArray[np.float64]
-    """[n] the wall-clock time of each row's batch in the model, shared equally by its rows."""
+    """[n] wall-clock time of each example's batch in the model, divided by the batch's size."""
 
 
-def predict_rows(
+def predict_examples(
     model: MultiExitModel,
     tokens: Tokens,
     classes: int,
     rule: Rule,
     batch_size: int,
     device: torch.device,
-) -> RowPredictions:
-    """Each row decides for itself: the answers do not depend on the batches beyond float rounding.
+) -> ExamplePredictions:
+    """Predict each example at the exit that the rule gives.
 
-    Raises: HarnessError for a rule that cannot serve; IncompleteError when the model cannot read the rows, or an answer is not finite.
+    Each example exits on its own: predictions depend on the batch only by float rounding.
+    Raises: HarnessError if the rule is invalid or cannot serve the task; IncompleteError if the
+    model cannot read the tokens or a logit is not finite.
     """
-    policy, cut = rule.ready(classes)
+    policy, score_threshold = rule.ready(classes)
     model = (model.truncated(len(model.layers)) if rule.policy is None else model).to(device).eval()
-    run = np.array(model.exit_layers, dtype=np.int64)
+    exit_layers = np.array(model.exit_layers, dtype=np.int64)
     count = len(tokens.ids)
-    found = RowPredictions(
+    found = ExamplePredictions(
         np.empty((count, classes), np.float32),
         np.empty(count, np.int64),
         np.empty(count, np.float64),
     )
-    for rows in sorted_batches(tokens.lengths, batch_size):
+    for batch in sorted_batches(tokens.lengths, batch_size):
         started = time.perf_counter()
         try:
-            answers = predict_early(model, collate(tokens, rows).to(device), policy, cut)
-            found.logits[rows] = answers.logits.float().cpu().numpy()
+            inputs = collate(tokens, batch).to(device)
+            predicted = predict_early(model, inputs, policy, score_threshold)
+            found.logits[batch] = predicted.logits.float().cpu().numpy()
         except (IndexError, RuntimeError, ValueError) as error:
             raise IncompleteError(
-                f"the model cannot read the rows that its tokenizer makes: {first_line(error)}"
+                f"the model cannot read the tokens of its tokenizer: {first_line(error)}"
             ) from None
-        found.layers[rows] = run[answers.exits.cpu().numpy()]
-        found.milliseconds[rows] = 1e3 * (time.perf_counter() - started) / len(rows)
+        found.layers[batch] = exit_layers[predicted.exits.cpu().numpy()]
+        found.milliseconds[batch] = 1e3 * (time.perf_counter() - started) / len(batch)
     if not np.isfinite(found.logits).all():
-        raise IncompleteError("the model gives an answer that is not a finite number")
+        raise IncompleteError("a logit of the model is not a finite number")
     return found
