@@ -1,5 +1,5 @@
-"""`harness export` and `harness predict`: an exported model answers as its trace says, in a fresh process, whatever the batch; hostile
-folders are one line."""
+"""`harness export` and `harness predict`: an exported model predicts as in its trace, in a fresh
+process and for any batch size; hostile folders give a one-line error."""
 
 import csv
 import io
@@ -33,45 +33,21 @@ from harness.predict.inputs import text_rows
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
-QUICK = (
-    "run",
-    "--tasks",
-    "demo-pair",
-    "--threads",
-    "1",
-    "--precision",
-    "fp32",
-    "--epochs",
-    "2",
-    "--limit",
-    "64",
-    "--no-latency",
-    "-q",
-)
+QUICK = "run --tasks demo-pair --threads 1 --precision fp32 --epochs 2 --limit 64 --no-latency -q"
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods on 64 rows of demo-pair, and a checkpoint."""
+    """Store runs of two methods on 64 rows of demo-pair, and of a checkpoint."""
     from harness.__main__ import main
 
     folder = tmp_path_factory.mktemp("done")
     places = ["--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
-    assert main([*QUICK, "--methods", "bert,deebert", *places]) == 0
+    assert main([*QUICK.split(), "--methods", "bert,deebert", *places]) == 0
     write_checkpoint(folder / "mine", "electra", LABELS)
-    words = [
-        "--tasks",
-        "demo-single",
-        "--max-length",
-        "24",
-        "--limit",
-        "16",
-        "--threads",
-        "1",
-        "--no-latency",
-        "-q",
-    ]
-    assert main(["run", "--checkpoint", str(folder / "mine"), *words, *places]) == 0
+    words = "--tasks demo-single --max-length 24 --limit 16 --threads 1 --no-latency -q"
+    checkpoint = ["--checkpoint", str(folder / "mine")]
+    assert main(["run", *checkpoint, *words.split(), *places]) == 0
     return folder
 
 
@@ -83,7 +59,7 @@ def record_of(done: Path, method: str) -> RunRecord:
 
 @pytest.fixture
 def export(say: Say, done: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Export a method's run; the folder."""
+    """Export a method's run and return the folder."""
 
     def call(method: str, *words: str) -> Path:
         out = tmp_path / f"my-{method}"
@@ -99,17 +75,17 @@ def dev_rows(task: str) -> list[tuple[str, ...]]:
     return [row.texts for row in demo.demo_rows(task, "dev")]
 
 
-# --- answers
+# --- predictions
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_predictions_are_those_of_the_trace(
     done: Path, export: Callable[..., Path], batch_size: int
 ) -> None:
-    """An exported model answers as its trace says at the threshold, whatever the batch.
+    """An exported model predicts as in its trace at the threshold, for any batch size.
 
-    The threshold lies in the widest gap between the middle entropies of the first exit: some rows
-    leave there, rounding moves none."""
+    The threshold lies in the widest gap between the middle entropies of the first exit: some
+    examples exit there, and rounding moves none."""
     record, store = record_of(done, "deebert"), ResultsStore(done / "results")
     trace, policy = store.trace(record), make_policy(Rule("entropy"), 2)
     entropies = np.sort(-exit_scores(policy, trace.logits)[0])[16:-16]
@@ -117,20 +93,20 @@ def test_predictions_are_those_of_the_trace(
     model = load(export("deebert", "--threshold", str(entropies[widest : widest + 2].mean())))
     assert model.card.rule.policy == "entropy"
     exits = leaving(policy, trace.logits, np.array([model.card.rule.threshold]))[0]
-    assert len(set(exits)) > 1, "some rows leave early"
+    assert len(set(exits)) > 1, "some examples exit early"
     logits = trace.logits[exits, np.arange(64)]
-    answers = model.answer(dev_rows("demo-pair")[:64], batch_size)
-    firm = np.abs(np.diff(logits)[:, 0]) > 1e-4
-    assert [answer.exit for answer in answers] == trace.exit_layers[exits].tolist()
-    for answer, own, sure in zip(answers, logits, firm, strict=True):
-        weights = np.exp(own.astype(np.float64))
-        if sure:
-            assert answer.answer == model.card.labels[own.argmax()]
-        assert answer.probability == pytest.approx(weights.max() / weights.sum(), abs=1e-4)
-        assert answer.milliseconds > 0
+    predictions = model.answer(dev_rows("demo-pair")[:64], batch_size)
+    decided = np.abs(np.diff(logits)[:, 0]) > 1e-4
+    assert [one.exit for one in predictions] == trace.exit_layers[exits].tolist()
+    for one, row, unambiguous in zip(predictions, logits, decided, strict=True):
+        weights = np.exp(row.astype(np.float64))
+        if unambiguous:
+            assert one.answer == model.card.labels[row.argmax()]
+        assert one.probability == pytest.approx(weights.max() / weights.sum(), abs=1e-4)
+        assert one.milliseconds > 0
     right = [
-        model.card.labels[int(label)] == answer.answer
-        for label, answer in zip(trace.labels, answers, strict=True)
+        model.card.labels[int(label)] == one.answer
+        for label, one in zip(trace.labels, predictions, strict=True)
     ]
     assert model.card.scores["accuracy"] == pytest.approx(np.mean(right))
 
@@ -142,7 +118,7 @@ def test_predictions_are_those_of_the_trace(
 def test_threshold_is_chosen_within_budget(
     done: Path, export: Callable[..., Path], words: list[str], budget: str
 ) -> None:
-    """The threshold is chosen on calibration within the budget."""
+    """The best threshold on calibration within the budget is chosen."""
     record, store = record_of(done, "deebert"), ResultsStore(done / "results")
     rule = load(export("deebert", *words)).card.rule
     assert (rule.policy, rule.threshold) == (
@@ -155,15 +131,15 @@ def test_threshold_is_chosen_within_budget(
 def test_single_exit_model_uses_last_layer(
     done: Path, export: Callable[..., Path], method: str
 ) -> None:
-    """A model with one exit answers at its last layer."""
+    """A model with one exit predicts at its last layer."""
     words = ["--backbone", str(done / "mine")] if method == "checkpoint" else []
     record, store = record_of(done, method), ResultsStore(done / "results")
     model = load(export(method, *words))
     trace = store.trace(record)
-    answers = model.answer(dev_rows(record.spec.task)[: len(trace.ids)], 5)
-    assert {answer.exit for answer in answers} == {trace.exit_layers[-1]}
-    assert [answer.answer for answer in answers] == [
-        model.card.labels[int(place)] for place in trace.predictions()[-1]
+    predictions = model.answer(dev_rows(record.spec.task)[: len(trace.ids)], 5)
+    assert {one.exit for one in predictions} == {trace.exit_layers[-1]}
+    assert [one.answer for one in predictions] == [
+        model.card.labels[int(index)] for index in trace.predictions()[-1]
     ]
     assert model.card.scores == record.exits[-1].scores
 
@@ -174,7 +150,7 @@ def test_no_rows_have_no_predictions(export: Callable[..., Path]) -> None:
 
 @pytest.mark.slow
 def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_path: Path) -> None:
-    """A fresh process with nothing but the folder gives the same answers."""
+    """A fresh process that has only the folder gives the same predictions."""
     folder = export("deebert")
     rows = dev_rows("demo-pair")[:9]
     (tmp_path / "rows.tsv").write_text(
@@ -182,18 +158,8 @@ def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_p
     )
     (tmp_path / "empty").mkdir()
     places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(tmp_path / "empty"))
-    words = [
-        "predict",
-        str(folder),
-        "--file",
-        str(tmp_path / "rows.tsv"),
-        "--format",
-        "json",
-        "--threads",
-        "1",
-        "--batch-size",
-        "4",
-    ]
+    words = ["predict", str(folder), "--file", str(tmp_path / "rows.tsv"), "--format", "json"]
+    words += ["--threads", "1", "--batch-size", "4"]
     command = [sys.executable, "-m", "harness", *words]
     environment = os.environ | places | {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     child = subprocess.run(
@@ -208,7 +174,7 @@ def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_p
     here = load(folder).answer(rows)
     found = json.loads(child.stdout)
     assert [(row["row"], row["answer"], row["exit"]) for row in found] == [
-        (number, answer.answer, answer.exit) for number, answer in enumerate(here, start=1)
+        (number, one.answer, one.exit) for number, one in enumerate(here, start=1)
     ]
     assert list((tmp_path / "empty").iterdir()) == []
 
@@ -226,17 +192,9 @@ def test_formats_of_predict_agree(say: Say, export: Callable[..., Path]) -> None
 
 
 def test_texts_of_pairs_stand_together(say: Say, export: Callable[..., Path]) -> None:
-    """Texts of a task of pairs stand in pairs."""
-    words = (
-        "predict",
-        str(export("deebert")),
-        "--threads",
-        "1",
-        "--format",
-        "json",
-        "--batch-size",
-        "1",
-    )
+    """For a task of pairs, texts on the command line are grouped in pairs."""
+    options = "--threads 1 --format json --batch-size 1"
+    words = ("predict", str(export("deebert")), *options.split())
     texts = [("anna was happy", "anna smiled"), ("ben ran", "ben was slow")]
     found = json.loads(say(*words, *(text for row in texts for text in row)).out)
     alone = [json.loads(say(*words, *row).out)[0] for row in texts]
@@ -247,33 +205,22 @@ def test_texts_of_pairs_stand_together(say: Say, export: Callable[..., Path]) ->
 
 
 def test_cut_rows_are_counted(say: Say, export: Callable[..., Path]) -> None:
-    """A warning says how many rows were cut and at which length."""
+    """A warning names the number of truncated rows and the maximum length."""
     answer = say("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
     assert (answer.code, len(answer.lines)) == (0, 1)
     assert figures(answer.err) == [1, 1, 128]
 
 
 def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
-    """A user's own task is exported without its file.
+    """A run on a custom task is exported without the task's file.
 
-    How many texts a row has stands in the record, but for older ones: of those one and two are
-    answered."""
+    The record holds the number of texts per row; for older records without it, rows of one and of
+    two texts are accepted."""
     path = write_task(tmp_path / "task", {"dev": None, "dev_share": "0.1"})
     write_csv(tmp_path / "task" / "train.csv", reviews(500))
     places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
-    words = [
-        "--methods",
-        "bert",
-        "--limit",
-        "8",
-        "--epochs",
-        "1",
-        "--threads",
-        "1",
-        "--no-latency",
-        "-q",
-    ]
-    assert say("run", "--task-file", str(path), *words, *places).code == 0
+    words = "--methods bert --limit 8 --epochs 1 --threads 1 --no-latency -q"
+    assert say("run", "--task-file", str(path), *words.split(), *places).code == 0
     shutil.rmtree(tmp_path / "task")
     (record,), _ = ResultsStore(tmp_path / "results").records()
     assert say("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
@@ -285,18 +232,16 @@ def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
         if line.startswith("harness predict ")
     ]
     assert (shlex.split(line)[2], len(shlex.split(line)[3:])) == (".", 1), "one text"
-    answers = json.loads(
+    predictions = json.loads(
         say("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out
     )
-    assert [row["row"] for row in answers] == [1, 2, 3]
+    assert [row["row"] for row in predictions] == [1, 2, 3]
     with pytest.raises(HarnessError) as caught:
         model.answer([("fine", "dull")])
     assert_names(one_line(caught), "reviews", (1, 2, 1))
     older = replace(model, card=replace(model.card, texts=None))
-    assert {answer.answer for answer in older.answer([("fine",), ("fine", "dull")])} <= {
-        "no",
-        "yes",
-    }
+    either = older.answer([("fine",), ("fine", "dull")])
+    assert {one.answer for one in either} <= {"no", "yes"}
 
 
 # --- files of rows
@@ -335,14 +280,14 @@ def test_rows_of_a_file(
     ],
 )
 def test_file_of_rows_must_fit(tmp_path: Path, name: str, text: bytes, names: list[object]) -> None:
-    """A file of rows that does not fit is one line."""
+    """An invalid file of rows gives a one-line error."""
     (tmp_path / name).write_bytes(text)
     with pytest.raises(HarnessError) as caught:
         text_rows(tmp_path / name)
     assert_names(one_line(caught), tmp_path / name, *names)
 
 
-# --- mistakes
+# --- wrong input
 
 
 def test_predict_mistakes_are_one_line(
@@ -368,7 +313,7 @@ def test_predict_mistakes_are_one_line(
 
 
 def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
-    """Mistakes of export are one line and write nothing."""
+    """Wrong input to export gives a one-line error and writes nothing."""
     bert, deebert = record_of(done, "bert").run_id, record_of(done, "deebert").run_id
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "letter.txt").write_text("dear")
@@ -399,14 +344,8 @@ def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     ]
     before = everything_under(tmp_path)
     for words, code, names in cases:
-        places = [
-            "--results-dir",
-            str(done / "results"),
-            "--cache-dir",
-            str(done / "cache"),
-            "--out",
-            str(tmp_path / "new"),
-        ]
+        places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
+        places += ["--out", str(tmp_path / "new")]
         assert_one_line(say("export", words[0], *places, *words[1:]), code, names)
         assert everything_under(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -474,7 +413,7 @@ HOSTILE: list[tuple[str, list[str], object]] = [
 def test_wrong_config_is_one_line(
     export: Callable[..., Path], name: str, path: list[str], value: object
 ) -> None:
-    """A folder with a wrong configuration is one line."""
+    """An invalid configuration gives a one-line error."""
     folder = export("deebert")
     change(folder, name, path, value)
     with pytest.raises(HarnessError) as caught:
@@ -483,9 +422,9 @@ def test_wrong_config_is_one_line(
 
 
 def test_damaged_files_run_nothing(export: Callable[..., Path], tmp_path: Path) -> None:
-    """Damaged, large and missing files are one line and run nothing."""
+    """Damaged, large and missing files give a one-line error, and no code is run."""
     folder = export("deebert")
-    whole = {name: (folder / name).read_bytes() for name in everything_under(folder)}
+    intact = {name: (folder / name).read_bytes() for name in everything_under(folder)}
     tensors = load_file(folder / "model.safetensors")
     torch.save(TouchesAFile(tmp_path / "touched"), tmp_path / "pickle")
     save_file({**tensors, "more": torch.zeros(1)}, tmp_path / "more")
@@ -497,7 +436,7 @@ def test_damaged_files_run_nothing(export: Callable[..., Path], tmp_path: Path) 
             ("model.safetensors", (tmp_path / name).read_bytes())
             for name in ("pickle", "more", "nan")
         ),
-        ("model.safetensors", whole["model.safetensors"][:-10]),
+        ("model.safetensors", intact["model.safetensors"][:-10]),
         ("tokenizer.json", b"{}"),
         ("harness.json", b"[" * 100_000),
         ("config.json", b" " * 2**21),
@@ -510,7 +449,7 @@ def test_damaged_files_run_nothing(export: Callable[..., Path], tmp_path: Path) 
         with pytest.raises(HarnessError) as caught:
             load(folder)
         assert one_line(caught), (name, content)
-        (folder / name).write_bytes(whole[name])
+        (folder / name).write_bytes(intact[name])
     assert not (tmp_path / "touched").exists()
     assert isinstance(load(folder), Exported)
 
@@ -520,16 +459,8 @@ def test_earlier_export_predicts_the_same(say: Say) -> None:
 
     The folder and its predictions were written at commit c906dcd."""
     folder = Path(__file__).parents[1] / "fixtures" / "exported_small"
-    answer = say(
-        "predict",
-        str(folder),
-        "--file",
-        str(folder / "rows.txt"),
-        "--format",
-        "csv",
-        "--threads",
-        "1",
-    )
+    words = ["--file", str(folder / "rows.txt"), "--format", "csv", "--threads", "1"]
+    answer = say("predict", str(folder), *words)
     with (folder / "predictions.csv").open(encoding="utf-8") as file:
         wanted = list(csv.DictReader(file))
     found = list(csv.DictReader(io.StringIO(answer.out)))

@@ -1,4 +1,4 @@
-"""GLUE's test files as they are distributed, and the zip file of the leaderboard: read back by a reader of this test's own."""
+"""GLUE's test files as distributed, and the leaderboard's zip file, read back independently."""
 
 import io
 import zipfile
@@ -19,7 +19,13 @@ from harness.data.glue_test import ENTRIES, Entry, read_unlabelled, unlabelled
 from harness.data.tasks import GROUPS, TASKS
 from harness.errors import HarnessError, IncompleteError
 from harness.predict.exported import load
-from harness.predict.submission import Answered, Submitted, check_zip, words_of, write_zip
+from harness.predict.submission import (
+    PredictionFile,
+    Submission,
+    check_zip,
+    leaderboard_words,
+    write_zip,
+)
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
@@ -43,17 +49,13 @@ TEXTS = [('the "film was', "it was not"), ("unaffable", "good 'un")]
 def write_test(
     folder: Path, entry: Entry, rows: Sequence[tuple[str, ...]] = TEXTS, first: int = 0
 ) -> Path:
-    """A test file as it is distributed."""
+    """Write a test file as it is distributed."""
     names = HEADERS[entry.name].lstrip("\ufeff").split("\t")
     single = len(TASKS[entry.task].source.columns) == 1
     lines = [HEADERS[entry.name]]
     for number, texts in enumerate(rows, start=first):
-        own = iter(texts)
-        cells = [str(number), *([f"{texts[0]} "] if single else [""] * (len(names) - 1))]
-        if not single:
-            cells[-2:] = [next(own), next(own)]
-            cells[1:-2] = ["x"] * (len(names) - 3)
-        lines.append("\t".join(cells))
+        cells = [f"{texts[0]} "] if single else ["x"] * (len(names) - 3) + list(texts)
+        lines.append("\t".join([str(number), *cells]))
     path = folder / entry.files[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -65,7 +67,7 @@ def write_test(
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_columns_are_found_by_name(tmp_path: Path, name: str) -> None:
-    """The columns of a test file are found by their names."""
+    """A test file's columns are found by name."""
     entry = BY_NAME[name]
     write_test(tmp_path, entry, first=7)
     wanted = [texts[: len(TASKS[entry.task].source.columns)] for texts in TEXTS]
@@ -73,7 +75,7 @@ def test_columns_are_found_by_name(tmp_path: Path, name: str) -> None:
 
 
 def test_missing_diagnostic_file_is_left_out(tmp_path: Path) -> None:
-    """A diagnostic file that is not there is left out; others are missed."""
+    """A missing diagnostic file is left out; other missing files are errors."""
     assert unlabelled(BY_NAME["AX"], tmp_path) is None
     with pytest.raises(HarnessError) as caught:
         unlabelled(BY_NAME["RTE"], tmp_path)
@@ -94,7 +96,7 @@ def test_missing_diagnostic_file_is_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_file_must_fit(tmp_path: Path, text: str, names: list[object]) -> None:
-    """A test file that does not fit is one line."""
+    """An invalid test file gives a one-line error."""
     (tmp_path / "test.tsv").write_text(text)
     with pytest.raises(HarnessError) as caught:
         read_unlabelled(tmp_path / "test.tsv", ("sentence",))
@@ -119,7 +121,7 @@ def test_hub_gives_the_same_test_rows(tmp_path: Path, hub_cache: Path, name: str
 
 
 def test_unreachable_hub_rows_are_one_line(hub_cache: Path) -> None:
-    """Rows that the hub does not give are one line."""
+    """Test rows that cannot be downloaded give a one-line error."""
     with pytest.raises(HarnessError) as caught:
         unlabelled(BY_NAME["RTE"], None)
     assert_names(one_line(caught), "nyu-mll/glue", "--data-dir")
@@ -130,28 +132,28 @@ def test_unreachable_hub_rows_are_one_line(hub_cache: Path) -> None:
 
 
 def test_predictions_are_leaderboard_words() -> None:
-    """Answers are the words of the leaderboard."""
+    """Predictions are written with the leaderboard's label values."""
     logits = np.array([[0.9, 0.1], [0.2, 0.3]], dtype=np.float32)
     words = {
-        task: words_of(TASKS[task], logits)
+        task: leaderboard_words(TASKS[task], logits)
         for task in ("cola", "sst2", "mrpc", "qqp", "wnli", "rte", "qnli")
     }
     assert {words[task] for task in ("cola", "sst2", "mrpc", "qqp", "wnli")} == {("0", "1")}
     assert words["rte"] == words["qnli"] == ("entailment", "not_entailment")
-    assert words_of(TASKS["mnli"], np.eye(3, dtype=np.float32)) == (
+    assert leaderboard_words(TASKS["mnli"], np.eye(3, dtype=np.float32)) == (
         "entailment",
         "neutral",
         "contradiction",
     )
     values = np.array([[-0.2], [5.4], [3.14159], [0.0004]], dtype=np.float32)
-    assert words_of(TASKS["stsb"], values) == ("0.000", "5.000", "3.142", "0.000")
+    assert leaderboard_words(TASKS["stsb"], values) == ("0.000", "5.000", "3.142", "0.000")
 
 
 def test_written_zip_is_read_back(tmp_path: Path) -> None:
-    """A written zip is what the leaderboard reads."""
+    """A written zip holds what the leaderboard reads."""
     files = [
-        Answered(BY_NAME["RTE"], (0, 1), ("entailment", "not_entailment")),
-        Answered(BY_NAME["STS-B"], (3,), ("4.250",)),
+        PredictionFile(BY_NAME["RTE"], (0, 1), ("entailment", "not_entailment")),
+        PredictionFile(BY_NAME["STS-B"], (3,), ("4.250",)),
     ]
     write_zip(tmp_path / "below" / "it.zip", files)
     with zipfile.ZipFile(tmp_path / "below" / "it.zip") as archive:
@@ -164,15 +166,15 @@ def test_written_zip_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "files",
     [
-        [Answered(BY_NAME["RTE"], (0,), ("0",))],
-        [Answered(BY_NAME["CoLA"], (0,), ("acceptable",))],
-        [Answered(BY_NAME["STS-B"], (0,), ("5.001",))],
-        [Answered(BY_NAME["STS-B"], (0,), ("nan",))],
-        [Answered(BY_NAME["STS-B"], (0,), ("1.0\n1\t2.0",))],
+        [PredictionFile(BY_NAME["RTE"], (0,), ("0",))],
+        [PredictionFile(BY_NAME["CoLA"], (0,), ("acceptable",))],
+        [PredictionFile(BY_NAME["STS-B"], (0,), ("5.001",))],
+        [PredictionFile(BY_NAME["STS-B"], (0,), ("nan",))],
+        [PredictionFile(BY_NAME["STS-B"], (0,), ("1.0\n1\t2.0",))],
     ],
 )
-def test_unacceptable_prediction_takes_no_name(tmp_path: Path, files: list[Answered]) -> None:
-    """What the leaderboard would not take does not take the file's name."""
+def test_unacceptable_prediction_takes_no_name(tmp_path: Path, files: list[PredictionFile]) -> None:
+    """A submission that the leaderboard would refuse replaces no file."""
     (tmp_path / "it.zip").write_text("the last one")
     with pytest.raises(IncompleteError) as caught:
         write_zip(tmp_path / "it.zip", files)
@@ -191,7 +193,7 @@ def test_unacceptable_prediction_takes_no_name(tmp_path: Path, files: list[Answe
     ],
 )
 def test_altered_zip_is_refused(tmp_path: Path, files: dict[str, str], names: list[object]) -> None:
-    """A zip that is read back otherwise than it was written is refused."""
+    """A zip that differs from what was written is refused."""
     with zipfile.ZipFile(tmp_path / "it.zip", "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text)
@@ -201,14 +203,15 @@ def test_altered_zip_is_refused(tmp_path: Path, files: dict[str, str], names: li
 
 
 def test_submission_needs_all_files_and_rows() -> None:
-    """A submission is whole with every file and the official number of rows."""
+    """A submission is complete with every file and the official number of rows."""
     files = [
-        Answered(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows) for entry in ENTRIES
+        PredictionFile(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows)
+        for entry in ENTRIES
     ]
-    assert Submitted(files, []).lacking() == []
-    (reason,) = Submitted(files[:-1], [ENTRIES[-1]]).lacking()
+    assert Submission(files, []).lacking() == []
+    (reason,) = Submission(files[:-1], [ENTRIES[-1]]).lacking()
     assert [entry.name for entry in ENTRIES if names_all(reason, entry.name)] == [ENTRIES[-1].name]
-    (reason,) = Submitted([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).lacking()
+    (reason,) = Submission([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).lacking()
     assert_names(reason, files[0].entry.name)
     assert figures(reason) == [files[0].entry.rows - 1, files[0].entry.rows]
 
@@ -222,7 +225,7 @@ def test_every_glue_task_has_its_file() -> None:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs on RTE, STS-B and MNLI, of very few rows, and the test files."""
+    """Store runs on RTE, STS-B and MNLI with few rows, and write the test files."""
     folder = tmp_path_factory.mktemp("done")
     for task in ("rte", "stsb", "mnli"):
         for name in TASKS[task].source.files:
@@ -238,29 +241,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
             BY_NAME[name],
             [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)],
         )
-    words = [
-        "--tasks",
-        "rte,stsb,mnli",
-        "--limit",
-        "32",
-        "--threads",
-        "1",
-        "--epochs",
-        "1",
-        "--no-latency",
-        "--precision",
-        "fp32",
-        "-q",
-    ]
-    places = [
-        "--data-dir",
-        str(folder / "glue"),
-        "--results-dir",
-        str(folder / "results"),
-        "--cache-dir",
-        str(folder / "cache"),
-    ]
-    assert main(["run", "--methods", "deebert", *words, *places]) == 0
+    words = "--methods deebert --tasks rte,stsb,mnli --limit 32 --epochs 1 --precision fp32"
+    assert main(["run", *words.split(), "--no-latency", "-q", *folders(folder)]) == 0
     return folder
 
 
@@ -268,7 +250,7 @@ def runs(done: Path) -> dict[str, RunRecord]:
     return {record.spec.task: record for record in ResultsStore(done / "results").records()[0]}
 
 
-def places(done: Path) -> list[str]:
+def folders(done: Path) -> list[str]:
     return [
         "--data-dir",
         str(done / "glue"),
@@ -290,9 +272,9 @@ def read_zip(path: Path) -> dict[str, list[list[str]]]:
 
 
 def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
-    """Runs become a submission, and what it lacks is named."""
+    """Runs become a submission, and missing files are named."""
     ids = [record.run_id for record in runs(done).values()]
-    answer = say("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *places(done))
+    answer = say("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *folders(done))
     assert answer.code == 3
     *short, missing = [[word.strip(":,;.") for word in line.split()] for line in answer.lines]
     assert [word for word in missing if word in BY_NAME] == [
@@ -322,19 +304,19 @@ def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
 
 
 def test_other_test_row_numbers_are_named(say: Say, done: Path, tmp_path: Path) -> None:
-    """Other numbers of test rows than the official ones are named."""
+    """A wrong number of test rows is named along with the official one."""
     answer = say(
-        "submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *places(done)
+        "submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *folders(done)
     )
     assert answer.code == 3
     assert any(names_all(line, "RTE") and figures(line) == [20, 3_000] for line in answer.lines)
 
 
 def test_last_exit_predicts_unless_told(say: Say, done: Path, tmp_path: Path) -> None:
-    """The last exit answers unless a policy or a budget is named.
+    """The last exit predicts unless a policy or a budget is named.
 
-    On thresholds where nobody leaves the answers are the last exit's; where all leave, the exported
-    model's."""
+    At a threshold where no example exits early the predictions are the last exit's; where all
+    exit early, they are the exported model's."""
     run_id = runs(done)["rte"].run_id
     outs = {}
     for name, words in {
@@ -344,68 +326,51 @@ def test_last_exit_predicts_unless_told(say: Say, done: Path, tmp_path: Path) ->
     }.items():
         outs[name] = tmp_path / f"{name}.zip"
         assert (
-            say("submit", run_id, "--out", str(outs[name]), "-q", *words, *places(done)).code == 3
+            say("submit", run_id, "--out", str(outs[name]), "-q", *words, *folders(done)).code == 3
         )
     assert outs["last"].read_bytes() == outs["none"].read_bytes()
-    words = [
-        "--results-dir",
-        str(done / "results"),
-        "--cache-dir",
-        str(done / "cache"),
-        "--threshold",
-        "9",
-    ]
-    assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
+    words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
+    model = str(tmp_path / "model")
+    assert say("export", run_id, "--out", model, *words, "--threshold", "9").code == 0
     rows = [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)]
-    answers = load(tmp_path / "model").answer(rows)
-    assert {answer.exit for answer in answers} == {1}
+    predictions = load(model).answer(rows)
+    assert {prediction.exit for prediction in predictions} == {1}
     assert [word for _, word in read_zip(outs["all"])["RTE.tsv"][1:]] == [
-        answer.answer for answer in answers
+        prediction.answer for prediction in predictions
     ]
 
 
 def test_exported_regression_predicts_submission_numbers(
     say: Say, done: Path, tmp_path: Path
 ) -> None:
-    """An exported regression answers with the numbers of the submission."""
+    """An exported regression predicts the numbers of the submission."""
     run_id = runs(done)["stsb"].run_id
     early = ["--threshold", "1"]
     assert (
-        say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *places(done)).code
+        say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *folders(done)).code
         == 3
     )
     words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), *early]
     assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
     model = load(tmp_path / "model")
     assert (model.card.labels, model.card.rule.policy) == ((), "patience")
-    answers = model.answer(
+    predictions = model.answer(
         [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)], 3
     )
-    numbers = [min(max(float(answer.answer), 0.0), 5.0) for answer in answers]
+    numbers = [min(max(float(prediction.answer), 0.0), 5.0) for prediction in predictions]
     assert [
         float(word) for _, word in read_zip(tmp_path / "it.zip")["STS-B.tsv"][1:]
     ] == pytest.approx(numbers, abs=0.00051)
-    assert {answer.probability for answer in answers} == {None}
+    assert {prediction.probability for prediction in predictions} == {None}
     text = say("predict", str(tmp_path / "model"), "a", "b", "--threads", "1").out.split("\t")
     assert len(text) == 3
 
 
 def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
-    """Mistakes of submit are one line and write nothing."""
+    """Wrong input to submit gives a one-line error and writes nothing."""
     rte, stsb = runs(done)["rte"].run_id, runs(done)["stsb"].run_id
-    words = [
-        "--methods",
-        "bert",
-        "--tasks",
-        "demo-pair",
-        "--limit",
-        "8",
-        "--epochs",
-        "1",
-        "--no-latency",
-        "-q",
-    ]
-    assert say("run", *words, *places(done)).code == 0
+    options = "--methods bert --tasks demo-pair --limit 8 --epochs 1 --no-latency -q"
+    assert say("run", *options.split(), *folders(done)).code == 0
     demo = runs(done)["demo-pair"].run_id
     (tmp_path / "there.zip").write_text("here")
     cases: list[tuple[list[str], int, list[object]]] = [
@@ -428,7 +393,7 @@ def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     before = everything_under(tmp_path)
     for words, code, names in cases:
         assert_one_line(
-            say("submit", *places(done), "-q", "--out", str(tmp_path / "it.zip"), *words),
+            say("submit", *folders(done), "-q", "--out", str(tmp_path / "it.zip"), *words),
             code,
             names,
         )
