@@ -1,1 +1,1 @@
-"""The published methods, and the encoder, losses and training loop that they share."""
+"""The published methods, with the encoder, losses and training loop that they share."""

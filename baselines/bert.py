@@ -1,4 +1,4 @@
-"""Plain fine-tuning: the reference that every other method is compared with."""
+"""Plain fine-tuning of BERT: the reference for all other methods."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,26 +15,27 @@ from harness.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Bert(Recipe):
-    """Fine-tune the whole encoder with one exit after the last layer (Devlin et al., NAACL 2019, section 4.1).
+    """Fine-tune the whole encoder with one exit after the last layer.
 
-    Differs from the paper: the pooling is the backbone's own (MiniLM's mean over tokens, BERT's [CLS]).
+    Source: Devlin et al., NAACL 2019, section 4.1.
+    Differs from the paper: each backbone has its own pooling (BERT: [CLS]; MiniLM: mean of tokens).
     """
 
     head: Head = "dense"
-    """The authors' code: dense pooler, tanh, drop-out, linear."""
+    """Exit head; dense is that of the authors' code: dense pooler, tanh, dropout, linear layer."""
     family: ClassVar[str] = "bert"
     policy: ClassVar[str | None] = None
 
     def revisions(self) -> dict[str, int]:
-        """The one stage."""
+        """Return the revision of the only stage."""
         return {"fine-tune": FineTune.revision}
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """The backbone's shape with one exit."""
+        """Build a model of the backbone's shape with one exit."""
         return EncoderModel(model_config(backbone, task, last_only(backbone.shape, self.head)))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """Fine-tune at the learning rate that `selection` prefers."""
+        """Fine-tune at the learning rate that scores best on `selection`."""
 
         def stage(schedule: Schedule) -> FineTune:
             return FineTune("fine-tune", last_only(backbone.shape, self.head), (1.0,), schedule)

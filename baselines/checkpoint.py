@@ -1,4 +1,4 @@
-"""A classifier that others have fine-tuned: nothing is trained, it is measured as it is."""
+"""Classifiers fine-tuned elsewhere, measured as they are, without training."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -16,12 +16,15 @@ from harness.models.label_names import class_names, label_positions
 from harness.models.multi_exit import MultiExitModel
 from harness.records import Training
 
-ACTIVATION: dict[str, ExitActivation] = {"distilbert": "relu", "electra": "gelu"}
-"""What stands in front of a family's classifier where it is not tanh."""
+EXIT_ACTIVATIONS: dict[str, ExitActivation] = {"distilbert": "relu", "electra": "gelu"}
+"""Activation before the classifier, for families where it is not tanh."""
 
 
 def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
-    """The library's sequence classifier of the backbone's family; a regression answers in units of the label."""
+    """Return the config of the library's sequence classifier of the backbone's family.
+
+    A regression predicts in units of the label.
+    """
     exits = last_only(backbone.shape, "dense")
     return ModelConfig(
         backbone.shape,
@@ -29,23 +32,24 @@ def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
         task.classes,
         1.0,
         exits,
-        exit_activation=ACTIVATION.get(backbone.family, "tanh"),
+        exit_activation=EXIT_ACTIVATIONS.get(backbone.family, "tanh"),
     )
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of the library's sequence classifiers, which is its own backbone (`--checkpoint`).
+    """A sequence classifier saved by the library, which is its own backbone (`--checkpoint`).
 
-    Equal to the library's logits to 1e-5 in every family (tests), in the task's order of classes.
+    Logits are in the task's order of classes and equal the library's to 1e-5 in every family
+    (tested).
     """
 
     labels: tuple[str, ...] | None = None
-    """Its classes in the order of its outputs (`--labels`); None: the names in its config.json."""
+    """Class names in the order of the outputs (`--labels`); None: those in its config.json."""
     fingerprint: str | None = None
-    """Of its shape, weights and vocabulary; None: it is found out."""
+    """Fingerprint of its shape, weights and vocabulary; None: it is computed."""
     tolerance: float = 0.1
-    """Not used: there is one exit."""
+    """Unused, since there is one exit."""
     family: ClassVar[str] = "checkpoint"
     policy: ClassVar[str | None] = None
 
@@ -55,59 +59,62 @@ class Checkpoint:
             raise ValueError(f"tolerance {self.tolerance}: wanted a positive number")
 
     def revisions(self) -> dict[str, int]:
-        """The one stage, which trains nothing."""
-        return {"read": Read.revision}
+        """Return the revision of the only stage, which trains nothing."""
+        return {"read": ReadCheckpoint.revision}
 
     def external_inputs(self) -> ExternalInputs:
-        """Nothing beside the backbone, which is the checkpoint."""
+        """Return no external inputs: the backbone is the checkpoint."""
         return ExternalInputs()
 
     def resolved(self, backbone: Backbone) -> Self:
-        """With the checkpoint's own class names, and its fingerprint.
+        """Return a copy with the checkpoint's class names and fingerprint.
 
         Raises: HarnessError for a backbone without weights.
         """
         if backbone.folder is None:
             raise HarnessError(
-                f"backbone {backbone.name} is random: give a fine-tuned classifier as --checkpoint FOLDER or OWNER/NAME"
+                f"backbone {backbone.name} has random weights: "
+                "give a fine-tuned classifier as --checkpoint FOLDER or OWNER/NAME"
             )
         labels = class_names(backbone.folder) if self.labels is None else self.labels
         return replace(self, labels=labels, fingerprint=backbone.fingerprint)
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """The checkpoint's shape.
+        """Build a model of the checkpoint's shape.
 
-        Raises: HarnessError when the classes that it is known to have are not the task's.
+        Raises: HarnessError if its class names are known and are not the task's labels.
         """
         if self.labels is not None:
             label_positions(self.labels, task)
         return EncoderModel(checkpoint_config(backbone, task))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """Read it.
+        """Load the checkpoint.
 
-        Raises: HarnessError when its classes are not the task's, or its weights not a classifier's.
+        Raises: HarnessError if its classes are not the task's or its weights not a classifier's.
         """
         labels = self.resolved(backbone).labels
         assert labels is not None
         return Fitted(
-            context.fitted(Read("read", label_positions(labels, data.task)), data, backbone)
+            context.fitted(
+                ReadCheckpoint("read", label_positions(labels, data.task)), data, backbone
+            )
         )
 
 
 @dataclass(frozen=True)
-class Read:
-    """The checkpoint as a model of ours."""
+class ReadCheckpoint:
+    """Stage that loads a checkpoint and trains nothing."""
 
     name: str
     places: tuple[int, ...]
-    """Where each of the task's labels stands among the checkpoint's classes."""
+    """Position of each of the task's labels among the checkpoint's classes."""
     revision: ClassVar[int] = 1
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Read the weights; the report says that no row was trained on."""
+        """Load the weights and report 0 training examples."""
         model, report = fine_tuned(backbone, checkpoint_config(backbone, data.task), self.places)
         return FreshFit(model, Training(0, 0, 0.0, 0.0, (), 0), report)
 

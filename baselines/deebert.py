@@ -1,4 +1,4 @@
-"""DeeBERT (Xin et al., ACL 2020): exits on a frozen, fine-tuned model; leave when the entropy is low."""
+"""DeeBERT (Xin et al., ACL 2020): exits on a frozen fine-tuned model, early exit by entropy."""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -16,31 +16,34 @@ from harness.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class DeeBert(Recipe):
-    """Stage 1 is the reference's own cached stage; stage 2 trains all exits but the last on their summed losses (section 3.1).
+    """Fine-tune BERT (stage 1), then train all exits but the last, all else frozen (stage 2).
 
-    Differs from the authors' code: the last exit is always the main classifier (theirs can return an untrained one), every example
-    decides for itself (theirs decides for the batch), the pooling and the batch of training (theirs: 8 rows) are the backbone's own, and
-    the best epoch and rate are those of the highest mean score over the new exits.
+    Stage 1 is the reference's own cached stage; stage 2 minimises the sum of the new exits' losses
+    (section 3.1).
+    Differs from the authors' code: the last exit is always the main classifier (theirs can return
+    an untrained one); each example exits on its own (theirs: the whole batch at once); pooling and
+    batch size are the backbone's own (theirs: 8 examples); the best epoch and learning rate have
+    the highest mean score over the new exits.
     """
 
     head: Head = "dense"
-    """Of the added exits: a dense pooler each, as in the authors' code."""
+    """Head of each added exit; dense has its own pooler, as in the authors' code."""
     learning_rates: tuple[float, ...] | None = None
-    """Of stage 2, where heads alone are trained; None: the backbone's own list for that.
+    """Learning rates tried in stage 2, which trains heads only; None: the backbone's, for heads.
 
-    It is larger than the authors' 2e-5, with which heads hardly move in 3 epochs.
+    The list is above the authors' 2e-5, at which heads hardly change in 3 epochs.
     """
     teacher: Bert = field(default_factory=Bert)
-    """Stage 1."""
+    """Settings of stage 1, plain fine-tuning."""
     family: ClassVar[str] = "deebert"
     policy: ClassVar[str | None] = "entropy"
 
     def revisions(self) -> dict[str, int]:
-        """Both stages."""
+        """Return the revisions of both stages."""
         return self.teacher.revisions() | {"deebert-exits": AddExits.revision}
 
     def resolved(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None, in both stages."""
+        """Return a copy with the backbone's own values where a field is None, in both stages."""
         rates = self.learning_rates or backbone.head_learning_rates
         return replace(
             super().resolved(backbone),
@@ -49,28 +52,26 @@ class DeeBert(Recipe):
         )
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """The backbone's shape with an exit after every layer."""
+        """Build a model of the backbone's shape with an exit after every layer."""
         exits = added_exits(backbone.shape.layers, self.head, self.teacher.head)
         return EncoderModel(model_config(backbone, task, exits))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """Stage 1, then stage 2 at the learning rate that `selection` prefers."""
-        first = self.teacher.fit(data, backbone, context)
+        """Fit stage 1, then stage 2 at the learning rate that scores best on `selection`."""
+        teacher_fit = self.teacher.fit(data, backbone, context)
 
         def parents(at: FitContext) -> tuple[FittedStage, ...]:
-            return (
-                first.stage
-                if at.seed == context.seed
-                else self.teacher.fit(data, backbone, at).stage,
-            )
+            same_seed = at.seed == context.seed
+            fitted = teacher_fit if same_seed else self.teacher.fit(data, backbone, at)
+            return (fitted.stage,)
 
         def stage(schedule: Schedule) -> AddExits:
             return AddExits("deebert-exits", self.head, schedule)
 
-        last, trials = fit_best_rate(
+        fitted, trials = fit_best_rate(
             stage, self.schedules(backbone), data, backbone, context, parents
         )
-        return Fitted(last, first.trials + trials)
+        return Fitted(fitted, teacher_fit.trials + trials)
 
 
 DEEBERT = DeeBert()

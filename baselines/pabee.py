@@ -1,4 +1,4 @@
-"""PABEE (Zhou et al., NeurIPS 2020): all exits trained jointly; leave when several answers in a row agree."""
+"""PABEE (Zhou et al., NeurIPS 2020): joint training of all exits, early exit by patience."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,27 +15,30 @@ from harness.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Pabee(Recipe):
-    """Joint loss sum j L_j / sum j over exits j = 1..l (section 3.3, equation 3); patience at inference (section 3.2).
+    """Train all exits jointly; at inference exit once enough successive predictions agree.
 
-    Differs from the authors' code: every example decides for itself (theirs decides for the batch), the pooling and the number of epochs
-    are the backbone's own (theirs: 5 epochs at 2e-5), and best epoch and rate are those of the highest mean score over all exits.
+    The loss is sum j L_j / sum j over exits j = 1..l (section 3.3, equation 3); patience is
+    described in section 3.2.
+    Differs from the authors' code: each example exits on its own (theirs: the whole batch at once);
+    pooling, epochs and learning rates are the backbone's own (theirs: 5 epochs at 2e-5); the best
+    epoch and learning rate have the highest mean score over all exits.
     """
 
     head: Head = "shared"
-    """One dense pooler for all exits and a linear each, as in the authors' code."""
+    """Exit heads; shared is the authors': one dense pooler for all, a linear layer for each."""
     family: ClassVar[str] = "pabee"
     policy: ClassVar[str | None] = "patience"
 
     def revisions(self) -> dict[str, int]:
-        """The one stage."""
+        """Return the revision of the only stage."""
         return {"pabee-joint": FineTune.revision}
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """The backbone's shape with an exit after every layer."""
+        """Build a model of the backbone's shape with an exit after every layer."""
         return EncoderModel(model_config(backbone, task, (self.head,) * backbone.shape.layers))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """Joint training at the learning rate that `selection` prefers."""
+        """Train all exits jointly at the learning rate that scores best on `selection`."""
         layers = backbone.shape.layers
         weights = tuple(2 * exit_ / (layers * (layers + 1)) for exit_ in range(1, layers + 1))
 
