@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al., 2019): half the layers, distilled while it is pre-trained, then fine-tuned."""
+"""DistilBERT (Sanh et al., 2019): half the layers, distilled in pre-training, then fine-tuned."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -9,11 +9,11 @@ from torch.nn import functional
 
 from baselines.bert import Bert
 from baselines.distillation.masked_lm import (
+    MaskedLanguageModel,
     MaskedLm,
     Pieces,
-    Words,
+    mask_tokens,
     maskable,
-    masked,
     masked_accuracy,
     masked_lm,
     told,
@@ -24,7 +24,7 @@ from baselines.distillation.students import (
     check_published,
     every_other,
     initial_student,
-    published,
+    published_student,
     shape_of,
     take_layers,
 )
@@ -46,42 +46,51 @@ from harness.models.shapes import EncoderShape
 
 @dataclass(frozen=True)
 class DistilBert(Recipe):
-    """A student of every other layer of the backbone, distilled on masked words of the corpus (section 2), then fine-tuned on the labels,
-    with a teacher against that too (section 4.1, "additional step of distillation").
+    """Distil every other layer of the backbone on masked words of the corpus, then fine-tune them.
 
-    Differs from the authors' code: rows of one sentence or several, of many lengths, instead of blocks of 512 tokens, those below four
-    words left out; the words' losses at the masked places alone (theirs: the soft one at every token); fewer and smaller steps; rate and
-    best epoch of fine-tuning chosen by `selection`. The vector of token type 0 is added to the positions instead of being dropped, so that
-    the student of a single text begins with the teacher's own embedding. The task's head is the reference's (authors: [CLS], dense, ReLU).
+    Section 2 describes the distillation. With a `teacher`, fine-tuning distils from it too
+    (section 4.1, "additional step of distillation").
+    Differs from the authors' code: the corpus has examples of one or more sentences and of varying
+    length instead of blocks of 512 tokens, without those of fewer than four words; both word losses
+    use masked positions only (theirs: the soft loss uses every token); there are fewer and smaller
+    steps; the learning rate and best epoch of fine-tuning are chosen on `selection`; the vector of
+    token type 0 is added to the position embeddings instead of dropped, so that on a single text
+    the student's embedding equals the teacher's; the task head is the reference's (theirs: [CLS],
+    dense, ReLU).
     """
 
     layers: float = 1 / 2
-    """Share of the backbone's layers that the student has, spread evenly from the first to the last."""
+    """Share of the backbone's layers in the student, spread evenly from first to last."""
     checkpoint: str | None = None
-    """A backbone of the table that the student is, instead of one made and distilled here: distilbert-base-uncased."""
+    """Name of a published student to use instead of distilling one (distilbert-base-uncased)."""
     pretraining: bool = True
-    """Distil on the corpus; False: the student begins with the backbone's layers as they are."""
+    """Distil on the corpus; False: the student starts from the backbone's layers as they are."""
     pretraining_epochs: int = 3
-    """Passes over the corpus; the best by held-out masked words is kept (authors: 3)."""
+    """Passes over the corpus; the one best at held-out masked words is kept (authors: 3)."""
     pretraining_batch: int = 64
-    """Rows per step of that (authors: up to 4,000)."""
+    """Examples per optimiser step of pre-training (authors: up to 4,000)."""
     pretraining_rate: float = 2e-4
-    """Its learning rate (authors: 5e-4). Warm-up, weight decay and clip are those of fine-tuning (authors: 0.05, 0, 5)."""
+    """Learning rate of pre-training (authors: 5e-4).
+
+    Warm-up, weight decay and clip are those of fine-tuning (authors: 0.05, 0, 5)."""
     soft: float = 5.0
-    """Weight of the teacher's answers at masked places. Where the teacher tells less than `FEWEST_RIGHT` of the masked words, this and the
-    next are 0, the stage is called distil-cosine and the record says so; words are masked all the same."""
+    """Weight of the teacher's predictions at masked positions.
+
+    If the teacher predicts less than 30% of held-out masked words (`FEWEST_RIGHT`), this weight and
+    `masked` are 0, the stage is called distil-cosine and the record notes it; words are masked all
+    the same."""
     masked: float = 2.0
-    """Weight of the masked words themselves."""
+    """Weight of the masked-LM loss against the true words."""
     cosine: float = 1.0
-    """Weight of the angle between the last hidden states."""
+    """Weight of the cosine loss between last hidden states."""
     temperature: float = 2.0
-    """Of every soft answer."""
+    """Softmax temperature of all soft losses."""
     teacher: Bert | None = None
-    """Who teaches while the student is fine-tuned; None: the labels alone."""
+    """Teacher during fine-tuning; None: fine-tune on the labels only."""
     task_soft: float = 0.5
-    """Weight of that teacher's answers; the labels have the rest to 1 (authors: 0.5)."""
+    """Weight of that teacher's predictions; the labels get 1 minus it (authors: 0.5)."""
     head: Head = "dense"
-    """As the reference's."""
+    """Exit head, as in the reference."""
     family: ClassVar[str] = "distilbert"
 
     def __post_init__(self) -> None:
@@ -98,32 +107,34 @@ class DistilBert(Recipe):
                 raise ValueError(f"{name} {count}: wanted 1 or more")
         if min(self.pretraining_rate, self.temperature) <= 0:
             raise ValueError(
-                f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: wanted positive numbers"
+                f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: "
+                "wanted positive numbers"
             )
         if (
             min(self.soft, self.masked, self.cosine) < 0
             or self.soft + self.masked + self.cosine == 0
         ):
             raise ValueError(
-                f"soft {self.soft}, masked {self.masked}, cosine {self.cosine}: wanted weights from 0, one of them above"
+                f"soft {self.soft}, masked {self.masked}, cosine {self.cosine}: "
+                "wanted weights of 0 or more, at least one above 0"
             )
         if not 0 <= self.task_soft <= 1:
             raise ValueError(f"task_soft {self.task_soft}: wanted a share from 0 to 1")
 
     def external_inputs(self) -> ExternalInputs:
-        """The corpus, unless pre-training is off or done by others."""
+        """Return the corpus, unless pre-training is off or a published student is used."""
         return ExternalInputs(
             corpus=self.pretraining and self.checkpoint is None, checkpoint=self.checkpoint
         )
 
     def resolved(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None, in the teacher too."""
+        """Return a copy with the backbone's values where a field is None, in the teacher too."""
         return replace(
             super().resolved(backbone), teacher=self.teacher and self.teacher.resolved(backbone)
         )
 
     def revisions(self) -> dict[str, int]:
-        """The stages of `fit`."""
+        """Return the revisions of the stages that `fit` runs."""
         start = (
             {"masked-lm": MaskedLm.revision, "distil": MaskedLmDistillation.revision}
             if self.external_inputs().corpus
@@ -136,21 +147,21 @@ class DistilBert(Recipe):
         )
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """The student with one exit."""
+        """Build the student with one exit."""
         return initial_student((), self._shape(backbone), self.head, task, backbone)[0]
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """Pre-train once, then fine-tune at the learning rate that `selection` prefers."""
+        """Pre-train once, then fine-tune at the learning rate that scores best on `selection`."""
         self._check(backbone)
         teacher = self.teacher
-        taught = teacher.fit(data, backbone, context) if teacher is not None else None
-        words = (
+        teacher_fit = teacher.fit(data, backbone, context) if teacher is not None else None
+        language_model = (
             masked_lm(backbone, data.max_length, context) if self.external_inputs().corpus else None
         )
         shape = self._shape(backbone)
 
         def parents(at: FitContext) -> tuple[FittedStage, ...]:
-            start = self._start(words, data, backbone, at)
+            start = self._start(language_model, data, backbone, at)
             return (start,) if teacher is None else (start, teacher.fit(data, backbone, at).stage)
 
         def stage(schedule: Schedule) -> FineTune | PredictionDistillation:
@@ -170,16 +181,17 @@ class DistilBert(Recipe):
             stage, self.schedules(backbone), data, backbone, context, parents
         )
         remarks = (
-            words.remarks("pre-training learns hidden states alone") if words is not None else ()
+            language_model.remarks("pre-training distils hidden states only")
+            if language_model is not None
+            else ()
         )
-        return Fitted(
-            fitted, (taught.trials if taught is not None else ()) + trials, remarks=remarks
-        )
+        teacher_trials = teacher_fit.trials if teacher_fit is not None else ()
+        return Fitted(fitted, teacher_trials + trials, remarks=remarks)
 
     def _check(self, backbone: Backbone) -> None:
-        """Raises: HarnessError, before anything is fitted, for a published student or a vocabulary that does not fit."""
+        """Raises: HarnessError for a published student or a vocabulary that does not suit."""
         if self.checkpoint is not None:
-            published(self.checkpoint, backbone)
+            published_student(self.checkpoint, backbone)
         elif self.pretraining:
             Pieces.of(backbone)
 
@@ -192,34 +204,41 @@ class DistilBert(Recipe):
         )
 
     def _start(
-        self, words: Words | None, data: TaskData, backbone: Backbone, context: FitContext
+        self,
+        language_model: MaskedLanguageModel | None,
+        data: TaskData,
+        backbone: Backbone,
+        context: FitContext,
     ) -> FittedStage:
-        """The student before it has seen the task; `words`: who pre-trains it."""
+        """Return the student before it is trained on the task; `language_model` pre-trains it."""
         kept = every_other(backbone.shape.layers, self.layers)
         if self.checkpoint is not None:
-            return context.fitted(published(self.checkpoint, backbone), data, backbone)
-        if words is None:
+            return context.fitted(published_student(self.checkpoint, backbone), data, backbone)
+        if language_model is None:
             return context.fitted(Start("start", kept), data, backbone)
-        if not words.teach and not self.cosine:
+        if not language_model.is_accurate and not self.cosine:
             raise HarnessError(
-                f"backbone {backbone.name} tells {words.accuracy:.2f} of masked words: give distilbert.cosine a weight"
+                f"backbone {backbone.name} predicts {language_model.accuracy:.2f} of masked words, "
+                "too few to distil from: set distilbert.cosine above 0"
             )
-        plain = self.schedules(backbone)[0]
         schedule = replace(
-            plain,
+            self.schedules(backbone)[0],
             epochs=self.pretraining_epochs,
             batch_size=self.pretraining_batch,
             learning_rate=self.pretraining_rate,
         )
-        weights = (self.soft, self.masked) if words.teach else (0.0, 0.0)
-        name = "distil" if words.teach else "distil-cosine"
+        weights = (self.soft, self.masked) if language_model.is_accurate else (0.0, 0.0)
+        name = "distil" if language_model.is_accurate else "distil-cosine"
         stage = MaskedLmDistillation(name, kept, *weights, self.cosine, self.temperature, schedule)
-        return context.pretrained(stage, backbone, data.max_length, (words.stage,))
+        return context.pretrained(stage, backbone, data.max_length, (language_model.stage,))
 
 
 @dataclass(frozen=True)
 class MaskedLmDistillation:
-    """Distil a student of some layers of the parent, a model with a masked-LM head, on masked sentences (section 2: "triple loss")."""
+    """Distil some layers of the parent on masked sentences (section 2: "triple loss").
+
+    The parent has a masked-LM head.
+    """
 
     name: str
     kept: tuple[int, ...]
@@ -233,35 +252,37 @@ class MaskedLmDistillation:
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Fit on the corpus; the best epoch tells most held-out masked words, without the words' losses it is the last."""
+        """Fit on the corpus and keep the epoch best at held-out masked words.
+
+        Without word losses the last epoch is kept.
+        """
         (parent,) = parents
         assert isinstance(parent, EncoderModel)
         student, pieces = take_layers(parent, self.kept), Pieces.of(backbone)
         teacher = parent.to(run.compute.device).eval().requires_grad_(False)
-        rows, held = maskable(data.train, pieces), maskable(data.selection, pieces)
+        rows, held_out = maskable(data.train, pieces), maskable(data.selection, pieces)
 
         def loss(model: EncoderModel, examples: Examples) -> Tensor:
-            given = masked(examples.batch, pieces)
-            own = model(given.batch).hiddens[-1]
+            masked_batch = mask_tokens(examples.batch, pieces)
+            hidden = model(masked_batch.batch).hiddens[-1]
             with torch.no_grad():
-                wanted = teacher(given.batch).hiddens[-1]
-            value = self.cosine * cosine_loss(own, wanted, examples.batch.mask)
+                teacher_hidden = teacher(masked_batch.batch).hiddens[-1]
+            value = self.cosine * cosine_loss(hidden, teacher_hidden, examples.batch.mask)
             if self.soft or self.masked:
-                words = told(model, own, given)
+                logits = told(model, hidden, masked_batch)
                 with torch.no_grad():
-                    soft = told(teacher, wanted, given)
-                value = (
-                    value
-                    + self.soft * soft_losses(words[None], soft[None], 1.0, self.temperature).sum()
-                )
-                value = value + self.masked * functional.cross_entropy(words.float(), given.targets)
+                    teacher_logits = told(teacher, teacher_hidden, masked_batch)
+                soft = soft_losses(logits[None], teacher_logits[None], 1.0, self.temperature)
+                value = value + self.soft * soft.sum()
+                hard = functional.cross_entropy(logits.float(), masked_batch.targets)
+                value = value + self.masked * hard
             return value
 
         def score(model: EncoderModel) -> float:
-            return masked_accuracy(model, held, pieces, run.compute)
+            return masked_accuracy(model, held_out, pieces, run.compute)
 
-        by_words = score if self.soft or self.masked else None
-        return FreshFit(student, train(student, loss, rows, by_words, self.schedule, run))
+        epoch_score = score if self.soft or self.masked else None
+        return FreshFit(student, train(student, loss, rows, epoch_score, self.schedule, run))
 
 
 DISTILBERT = DistilBert()

@@ -1,4 +1,7 @@
-"""TinyBERT (Jiao et al., Findings of EMNLP 2020): a shallow and narrow student that learns what happens inside its teacher."""
+"""TinyBERT: a shallow, narrow student trained by intermediate-layer distillation.
+
+Source: Jiao et al., Findings of EMNLP 2020.
+"""
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
@@ -15,7 +18,12 @@ from baselines.distillation.augmentation import (
 )
 from baselines.distillation.masked_lm import MaskedLm, Pieces, masked_lm
 from baselines.distillation.stages import PredictionDistillation
-from baselines.distillation.students import Start, check_published, initial_student, published
+from baselines.distillation.students import (
+    Start,
+    check_published,
+    initial_student,
+    published_student,
+)
 from baselines.encoders.encoder import EncoderModel, Head
 from baselines.encoders.layer import EncoderLayer
 from baselines.encoders.weights import pretrained
@@ -37,76 +45,89 @@ from harness.models.shapes import EncoderShape
 
 @dataclass(frozen=True)
 class IntermediateLosses:
-    """Which of a teacher's inner states a student learns (section 3.1)."""
+    """Switches of the losses between intermediate layers (section 3.1)."""
 
     attention: bool = True
-    """Attention scores before the soft-max (equation 7)."""
+    """Compare attention scores before the softmax (equation 7)."""
     hidden: bool = True
-    """Hidden states through a learned projection (equation 8)."""
+    """Compare hidden states after a learned projection (equation 8)."""
     embedding: bool = True
-    """The embedding's output through one (equation 9)."""
+    """Compare embedding outputs after a learned projection (equation 9)."""
 
     @property
-    def nothing(self) -> bool:
-        """Whether there is nothing to learn."""
+    def all_off(self) -> bool:
+        """Whether every loss is off."""
         return not (self.attention or self.hidden or self.embedding)
 
 
 @dataclass(frozen=True)
 class TinyBert(Recipe):
-    """General distillation on the corpus; then, on the task's augmented rows, the teacher's inside and last its answers (section 3).
+    """Distil intermediate layers on the corpus, then, on the augmented task, those and predictions.
 
-    Differs from the paper: the two parts on the task have a bounded number of steps by default, so that they end on a small machine, and
-    the learning rate of the last is chosen by `selection`. From the authors' code: losses are means over real tokens (theirs count
-    padding), each compared state has a projection of its own (as in the models they published), layers of any two depths are mapped,
-    projections are not kept from one part to the next, the sentences of a row of the corpus are strangers to one another (theirs: one
-    document's), and on a regression the last part learns the teacher's answers as on any task (theirs: the labels). Where the masked-LM
-    head tells less than `FEWEST_RIGHT` of held-out words, augmentation takes neighbours alone; the record says so, and how many it tells.
+    The three phases are general, intermediate-layer and prediction-layer distillation (section 3).
+    Differs from the paper: both phases on the task have a bounded number of steps by default, so
+    that they finish on a small machine; the learning rate of the last is chosen on `selection`.
+    Differs from the authors' code: losses are means over real tokens (theirs: padding too); each
+    compared state has its own projection (as in their published models); student and teacher may
+    have any depths; projections are not carried over to the next phase; the sentences in an example
+    of the corpus are unrelated (theirs: from one document); for regression the last phase learns
+    the teacher's predictions as for any task (theirs: the labels). If the masked-LM head predicts
+    less than 30% of held-out masked words (`FEWEST_RIGHT`), augmentation uses only nearest words by
+    word vectors, and the record notes it with the accuracy.
     """
 
     layers: float = 1 / 3
-    """Share of the backbone's layers that the student has. With the next two TinyBERT-4L-312 of BERT-base."""
+    """Share of the backbone's layers in the student.
+
+    The defaults of this, `width` and `ffn` make TinyBERT-4L-312 from BERT-base."""
     width: float = 13 / 32
-    """Share of the hidden size, to the nearest multiple of the number of heads, which stays: attention is compared head by head."""
+    """Share of the hidden size, rounded to a multiple of the number of heads.
+
+    The number of heads is the backbone's, because attention is compared head by head."""
     ffn: float = 25 / 64
-    """Share of each layer's feed-forward neurons."""
+    """Share of the feed-forward neurons in each layer."""
     checkpoint: str | None = None
-    """A backbone of the table that the student is after general distillation: TinyBERT_General_4L_312D, TinyBERT_General_6L_768D."""
+    """Name of a published student to use instead of general distillation
+    (TinyBERT_General_4L_312D, TinyBERT_General_6L_768D)."""
     general: bool = True
-    """Distil on the corpus first; False: the student begins with random weights."""
+    """Distil on the corpus first; False: the student starts from random weights."""
     general_epochs: int = 3
-    """Passes over the corpus (the authors' default: 3)."""
+    """Passes over the corpus (default of the authors' code: 3)."""
     general_batch: int = 64
-    """Rows per step of that (the authors' README: 256)."""
+    """Examples per step of general distillation (authors' README: 256)."""
     general_rate: float = 2e-4
-    """Its learning rate (the authors' default: 5e-5, on millions of sentences)."""
+    """Learning rate of general distillation (authors' default: 5e-5, on millions of sentences)."""
     intermediate_steps: int | None = 3_000
-    """Bound on the steps that learn the teacher's inside on the task; None: `intermediate_epochs`."""
+    """Steps of intermediate-layer distillation on the task; None: `intermediate_epochs` passes."""
     intermediate_epochs: int = 20
-    """Passes over the augmented rows without a bound (paper: 20; the authors' README: 10)."""
+    """Passes over the augmented examples if steps are unbounded (paper: 20; authors' README: 10)."""
     intermediate_rate: float = 2e-4
-    """Learning rate of that part, from the first step to the last, as in the authors' code (paper: 5e-5, on more than ten times as many
-    steps; after 400 steps on MRPC the loss is 5.5 at that rate, 4.7 at this one)."""
+    """Constant learning rate of intermediate-layer distillation on the task.
+
+    It is constant in the authors' code too. The paper has 5e-5, on more than ten times as many
+    steps; after 400 steps on MRPC the loss is 5.5 at 5e-5 and 4.7 at 2e-4."""
     prediction_steps: int | None = 1_000
-    """Bound on the steps that learn the teacher's answers; None: `epochs`, which count for nothing else."""
+    """Steps of prediction-layer distillation; None: `epochs` passes, which have no other use."""
     augmentation: int = 20
-    """Altered copies of each training row (algorithm 1: N); 0 for none."""
+    """Altered copies of each training example (algorithm 1: N); 0 turns augmentation off."""
     replaced: float = 0.4
-    """Probability that a copy has another word in the place of one (p_t)."""
+    """Probability that a word is replaced in a copy (p_t)."""
     candidates: int = 15
-    """Words that may stand there (K)."""
+    """Candidate words for each replaced word (K)."""
     attention: bool = True
-    """Learn attention scores before the soft-max (equation 7)."""
+    """Distil attention scores before the softmax (equation 7)."""
     hidden: bool = True
-    """Learn hidden states (equation 8)."""
+    """Distil hidden states (equation 8)."""
     embedding: bool = True
-    """Learn the embedding's output (equation 9)."""
+    """Distil the embedding's output (equation 9)."""
     prediction: bool = True
-    """Learn the teacher's answers (equation 10); False: the labels in their place, of altered rows those of the rows they were."""
+    """Distil the teacher's predictions (equation 10); False: train on the labels instead.
+
+    An altered example has the label of its original."""
     teacher: Bert = field(default_factory=Bert)
-    """The reference's own cached stage."""
+    """Settings of the teacher, which is the reference's own cached stage."""
     head: Head = "dense"
-    """As the reference's."""
+    """Exit head, as in the reference."""
     family: ClassVar[str] = "tinybert"
 
     def __post_init__(self) -> None:
@@ -135,25 +156,28 @@ class TinyBert(Recipe):
             raise ValueError(f"augmentation {self.augmentation}: wanted 0 or more copies")
         if min(self.general_rate, self.intermediate_rate) <= 0:
             raise ValueError(
-                f"general_rate {self.general_rate}, intermediate_rate {self.intermediate_rate}: wanted positive numbers"
+                f"general_rate {self.general_rate}, intermediate_rate {self.intermediate_rate}: "
+                "wanted positive numbers"
             )
         check_published(self.checkpoint)
 
     def external_inputs(self) -> ExternalInputs:
-        """The corpus for general distillation and for the words that augmentation puts in, word vectors for these alone."""
+        """Return the corpus (general distillation, augmentation) and word vectors (augmentation)."""
         return ExternalInputs(
             self._distils_on_corpus or self.augmentation > 0, self.augmentation > 0, self.checkpoint
         )
 
     def resolved(self, backbone: Backbone) -> Self:
-        """With the backbone's own values where a field is None, in the teacher too, and `general` as it comes out.
+        """Return a copy with the backbone's values where a field is None, in the teacher too.
 
+        `general` becomes False if nothing is distilled on the corpus.
         Raises: HarnessError for a published student with another number of heads.
         """
-        heads, own = self._shape(backbone).heads[0], backbone.shape.heads[0]
-        if self.attention and heads != own:
+        heads, wanted = self._shape(backbone).heads[0], backbone.shape.heads[0]
+        if self.attention and heads != wanted:
             raise HarnessError(
-                f"attention is compared head by head: the student has {heads} heads, backbone {backbone.name} has {own}"
+                f"the student has {heads} heads, backbone {backbone.name} has {wanted}; attention "
+                "is compared head by head: give another student or set tinybert.attention=false"
             )
         return replace(
             super().resolved(backbone),
@@ -162,13 +186,13 @@ class TinyBert(Recipe):
         )
 
     def revisions(self) -> dict[str, int]:
-        """The stages of `fit`."""
+        """Return the revisions of the stages that `fit` runs."""
         used = {
             "masked-lm": MaskedLm.revision if self.augmentation else 0,
             "augmentation": AUGMENTATION_REVISION if self.augmentation else 0,
             "start": Start.revision if self.checkpoint else 0,
             "general": IntermediateDistillation.revision if self._distils_on_corpus else 0,
-            "intermediate": 0 if self._inside.nothing else IntermediateDistillation.revision,
+            "intermediate": 0 if self._losses.all_off else IntermediateDistillation.revision,
             "prediction": PredictionDistillation.revision,
         }
         return self.teacher.revisions() | {
@@ -176,73 +200,76 @@ class TinyBert(Recipe):
         }
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
-        """The student with one exit."""
+        """Build the student with one exit."""
         return initial_student((), self._shape(backbone), self.head, task, backbone)[0]
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
-        """General distillation once, then both parts on the task, the last at the learning rate that `selection` prefers."""
+        """Run general distillation once, then both phases on the task.
+
+        The last phase has the learning rate that scores best on `selection`.
+        """
         self._check(backbone)
-        taught = self.teacher.fit(data, backbone, context)
-        words = masked_lm(backbone, data.max_length, context) if self.augmentation else None
-        how = Augmentation(self.augmentation, self.replaced, self.candidates)
-        rows = augmented(data, backbone, how, words, context) if words is not None else data
+        teacher_fit = self.teacher.fit(data, backbone, context)
+        language_model = (
+            masked_lm(backbone, data.max_length, context) if self.augmentation else None
+        )
+        settings = Augmentation(self.augmentation, self.replaced, self.candidates)
+        train_data = (
+            augmented(data, backbone, settings, language_model, context)
+            if language_model is not None
+            else data
+        )
 
         def parents(at: FitContext) -> tuple[FittedStage, ...]:
             teacher = self.teacher.fit(data, backbone, at).stage
             start = self._start(data, backbone, at)
-            if not self._inside.nothing:
-                plain = self.schedules(backbone)[0]
-                rate = self.intermediate_rate
+            if not self._losses.all_off:
                 schedule = replace(
-                    plain,
+                    self.schedules(backbone)[0],
                     epochs=self.intermediate_epochs,
-                    learning_rate=rate,
+                    learning_rate=self.intermediate_rate,
                     warmup=0.0,
                     decay=False,
                 )
-                inside = IntermediateDistillation(
+                intermediate = IntermediateDistillation(
                     "intermediate",
                     self._shape(backbone),
-                    self._inside,
+                    self._losses,
                     self.intermediate_steps,
                     schedule,
                 )
-                start = (at.fitted(inside, rows, backbone, (*start, teacher)),)
+                start = (at.fitted(intermediate, train_data, backbone, (*start, teacher)),)
             return *start, teacher
 
         def stage(schedule: Schedule) -> PredictionDistillation:
-            soft = float(self.prediction)
             return PredictionDistillation(
                 "prediction",
                 self._shape(backbone),
                 self.head,
-                soft,
+                float(self.prediction),
                 1.0,
                 self.prediction_steps,
                 schedule,
             )
 
         fitted, trials = fit_best_rate(
-            stage, self.schedules(backbone), rows, backbone, context, parents
+            stage, self.schedules(backbone), train_data, backbone, context, parents
         )
-        if words is None:
-            return Fitted(fitted, taught.trials + trials)
-        return Fitted(
-            fitted,
-            taught.trials + trials,
-            (words.stage,),
-            words.remarks("augmentation takes neighbours alone"),
-        )
+        trials = teacher_fit.trials + trials
+        if language_model is None:
+            return Fitted(fitted, trials)
+        remarks = language_model.remarks("augmentation uses only nearest words by word vectors")
+        return Fitted(fitted, trials, (language_model.stage,), remarks)
 
     @property
-    def _inside(self) -> IntermediateLosses:
+    def _losses(self) -> IntermediateLosses:
         return IntermediateLosses(
             attention=self.attention, hidden=self.hidden, embedding=self.embedding
         )
 
     @property
     def _distils_on_corpus(self) -> bool:
-        return self.general and self.checkpoint is None and not self._inside.nothing
+        return self.general and self.checkpoint is None and not self._losses.all_off
 
     def _shape(self, backbone: Backbone) -> EncoderShape:
         if self.checkpoint is not None:
@@ -250,9 +277,9 @@ class TinyBert(Recipe):
         return smaller(backbone.shape, self.layers, self.width, self.ffn)
 
     def _check(self, backbone: Backbone) -> None:
-        """Raises: HarnessError, before anything is fitted, for a published student or a vocabulary that does not fit."""
+        """Raises: HarnessError for a published student or a vocabulary that does not suit."""
         if self.checkpoint is not None:
-            published(self.checkpoint, backbone)
+            published_student(self.checkpoint, backbone)
         if self.augmentation:
             check_vocabulary(backbone)
             Pieces.of(backbone)
@@ -260,26 +287,25 @@ class TinyBert(Recipe):
     def _start(
         self, data: TaskData, backbone: Backbone, context: FitContext
     ) -> tuple[FittedStage, ...]:
-        """The student before it has seen the task; nothing where it begins with random weights."""
+        """Return the student before it is trained on the task; none if its weights are random."""
         if self.checkpoint is not None:
-            return (context.fitted(published(self.checkpoint, backbone), data, backbone),)
+            return (context.fitted(published_student(self.checkpoint, backbone), data, backbone),)
         if not self._distils_on_corpus:
             return ()
-        plain = self.schedules(backbone)[0]
         schedule = replace(
-            plain,
+            self.schedules(backbone)[0],
             epochs=self.general_epochs,
             batch_size=self.general_batch,
             learning_rate=self.general_rate,
         )
         stage = IntermediateDistillation(
-            "general", self._shape(backbone), self._inside, None, schedule
+            "general", self._shape(backbone), self._losses, None, schedule
         )
         return (context.pretrained(stage, backbone, data.max_length),)
 
 
 def smaller(shape: EncoderShape, layers: float, width: float, ffn: float) -> EncoderShape:
-    """The student's shape: as many heads as the teacher, each of them smaller."""
+    """Return the shape of a student with as many heads as the teacher, each of them smaller."""
     depth = max(round(layers * shape.layers), 1)
     size = max(round(width * shape.hidden / shape.heads[0]), 1)
     neurons = max(round(ffn * shape.ffn[0]), 1)
@@ -294,104 +320,107 @@ def smaller(shape: EncoderShape, layers: float, width: float, ffn: float) -> Enc
 
 
 def layer_map(student: int, teacher: int) -> tuple[int, ...]:
-    """For each layer of the student, from 1, the teacher's that it learns from, the last from the last (the paper's uniform mapping)."""
+    """Return the teacher's layer for each layer of the student, both counted from 1.
+
+    This is the paper's uniform mapping: the last layer learns from the last.
+    """
     return tuple(max(layer * teacher // student, 1) for layer in range(1, student + 1))
 
 
 class Pupil(nn.Module):
-    """A student with what only its lessons need: a projection of each compared state to the teacher's width."""
+    """A student with a projection of each compared state to the teacher's width, for training."""
 
     def __init__(self, student: EncoderModel, width: int) -> None:
         super().__init__()
         self.student = student
-        own = student.config.shape
+        shape = student.config.shape
         self.projections = nn.ModuleList(
-            nn.Linear(own.hidden, width) for _ in range(own.layers + 1)
+            nn.Linear(shape.hidden, width) for _ in range(shape.layers + 1)
         )
 
 
 @dataclass(frozen=True)
 class IntermediateDistillation:
-    """Train a student on its teacher's inner states. Parents: where the student begins, and the teacher; without the first the student is
-    random, without both the teacher is the backbone with its pretrained weights."""
+    """Train a student on its teacher's intermediate layers.
+
+    The parents are the initial student and the teacher; without the former the student has random
+    weights, without both the teacher is the pretrained backbone.
+    """
 
     name: str
     shape: EncoderShape
     inside: IntermediateLosses
+    """The losses to minimise."""
     steps: int | None
-    """Bound on optimiser steps; None: the schedule's epochs."""
+    """Number of optimiser steps; None: the schedule's epochs."""
     schedule: Schedule
     revision: ClassVar[int] = 2
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Fit on train and keep the last epoch: there is no score for hidden states."""
+        """Fit on the train split and keep the last epoch, since hidden states have no score."""
         teacher = _teacher(parents, data.task, backbone)
         student, report = initial_student(parents[:-1], self.shape, "plain", data.task, backbone)
         teacher = teacher.to(run.compute.device).eval().requires_grad_(False)
         pupil = Pupil(student, teacher.config.shape.hidden)
-        learned = bounded(data.train, self.schedule, self.steps)
+        plan = bounded(data.train, self.schedule, self.steps)
 
         def loss(pupil: Pupil, examples: Examples) -> Tensor:
             return intermediate_loss(pupil, teacher, self.inside, examples)
 
-        training = train(pupil, loss, learned.parts, None, learned.schedule, run)
+        training = train(pupil, loss, plan.parts, None, plan.schedule, run)
         return FreshFit(student, training, report)
 
 
 def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone) -> EncoderModel:
     if not parents:
-        return pretrained(
-            backbone, model_config(backbone, task, last_only(backbone.shape, "plain"))
-        )[0]
+        config = model_config(backbone, task, last_only(backbone.shape, "plain"))
+        return pretrained(backbone, config)[0]
     teacher = parents[-1]
     assert isinstance(teacher, EncoderModel)
     return teacher
 
 
 def intermediate_loss(
-    pupil: Pupil, teacher: EncoderModel, inside: IntermediateLosses, examples: Examples
+    pupil: Pupil, teacher: EncoderModel, losses: IntermediateLosses, examples: Examples
 ) -> Tensor:
-    """Sum of the losses on the embedding's output, on hidden states and on attention scores of the layers that are compared."""
+    """Return the sum of the losses on embeddings, hidden states and attention scores."""
     student, mask = pupil.student, examples.batch.mask
-    own = student(examples.batch).hiddens
+    hiddens = student(examples.batch).hiddens
     with torch.no_grad():
-        wanted = teacher(examples.batch).hiddens
-    places = layer_map(len(own) - 1, len(wanted) - 1)
-    value = own[0].new_zeros((), dtype=torch.float32)
-    projected = [project(state) for project, state in zip(pupil.projections, own, strict=True)]
-    if inside.embedding:
-        value = value + hidden_loss(projected[:1], wanted[:1], mask)
-    if inside.hidden:
-        value = value + hidden_loss(projected[1:], [wanted[place] for place in places], mask)
-    if inside.attention:
+        targets = teacher(examples.batch).hiddens
+    layers = layer_map(len(hiddens) - 1, len(targets) - 1)
+    value = hiddens[0].new_zeros((), dtype=torch.float32)
+    projected = [project(state) for project, state in zip(pupil.projections, hiddens, strict=True)]
+    if losses.embedding:
+        value = value + hidden_loss(projected[:1], targets[:1], mask)
+    if losses.hidden:
+        value = value + hidden_loss(projected[1:], [targets[layer] for layer in layers], mask)
+    if losses.attention:
         context = LayerContext.of(mask)
-        scores = [_scores(student, layer, own, context) for layer in range(1, len(own))]
+        scores = [_scores(student, layer, hiddens, context) for layer in range(1, len(hiddens))]
         with torch.no_grad():
-            theirs = [_scores(teacher, place, wanted, context) for place in places]
-        value = value + attention_loss(scores, theirs, mask)
+            wanted = [_scores(teacher, layer, targets, context) for layer in layers]
+        value = value + attention_loss(scores, wanted, mask)
     return value
 
 
 def _scores(
-    model: EncoderModel,
-    number: int,
-    hiddens: tuple[Tensor, ...],
-    context: LayerContext,
+    model: EncoderModel, layer: int, hiddens: tuple[Tensor, ...], context: LayerContext
 ) -> Tensor:
-    """Attention scores [n, h, t, t] of a layer, from 1."""
-    layer = model.layers[number - 1]
-    assert isinstance(layer, EncoderLayer)
-    return layer.attention_scores(hiddens[number - 1], context)
+    """Return the attention scores [n, h, t, t] of a layer, counted from 1."""
+    module = model.layers[layer - 1]
+    assert isinstance(module, EncoderLayer)
+    return module.attention_scores(hiddens[layer - 1], context)
 
 
 TINYBERT = TinyBert()
-"""TinyBERT-4L-312 of BERT-base; 2 layers x 156 of MiniLM."""
+"""TinyBERT-4L-312 from BERT-base; 2 layers x 156 from MiniLM."""
 TINYBERT_6L = TinyBert(layers=1 / 2, width=1, ffn=1)
-"""TinyBERT-6L-768 of BERT-base."""
+"""TinyBERT-6L-768 from BERT-base."""
 TINYBERT_HALF = TinyBert(layers=2 / 3, width=1 / 2, ffn=1 / 2)
-"""4 layers x 192 of MiniLM."""
+"""4 layers x 192 from MiniLM."""
 TINYBERT_PAPER = TinyBert(
     general_batch=256,
     general_rate=5e-5,
@@ -401,5 +430,7 @@ TINYBERT_PAPER = TinyBert(
     epochs=3,
     learning_rates=(1e-5, 2e-5, 3e-5),
 )
-"""TinyBERT-4L-312 by the paper's schedule: 20 passes, then 3 (numbers of passes and maximum lengths of single tasks, and the choice of
-batch sizes, are not in it)."""
+"""TinyBERT-4L-312 with the paper's schedule: 20 passes, then 3.
+
+It leaves out the paper's task-specific passes and maximum lengths and its search over batch sizes.
+"""

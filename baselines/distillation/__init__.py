@@ -1,1 +1,1 @@
-"""Teachers, students and what they learn."""
+"""Knowledge distillation: teachers, students, and the stages that train them."""

@@ -1,4 +1,7 @@
-"""TinyBERT's data augmentation (Jiao et al., Findings of EMNLP 2020, section 3.2, algorithm 1 of the appendix): some words replaced."""
+"""TinyBERT's data augmentation: copies of training examples with some words replaced.
+
+Source: Jiao et al., Findings of EMNLP 2020, section 3.2 and algorithm 1 of the appendix.
+"""
 
 import json
 import re
@@ -14,7 +17,7 @@ from tokenizers import models
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.distillation.masked_lm import Masked, Pieces, Words, told
+from baselines.distillation.masked_lm import Masked, MaskedLanguageModel, Pieces, told
 from baselines.encoders.encoder import Embedding, EncoderModel
 from harness.data.dataset import Split, TaskData, Tokens
 from harness.data.word_vectors import WordVectors, read_vectors
@@ -27,76 +30,84 @@ from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
 
 AUGMENTATION_REVISION = 2
-"""Raised when the same settings may give other rows."""
+"""Raise it whenever the same settings may give other examples."""
 
 SEED = 1
-"""Of the words that are drawn: rows are the same for all seeds of a run."""
+"""Seed for drawing words, so that examples are the same for all seeds of a run."""
 
 BATCH = 256
-"""Masked sentences that are asked at a time."""
-
+"""Number of masked sentences, or of words, processed at a time."""
 
 FUNCTION_WORDS = """
-a about above after again against all am an and any are as at be because been before being below between both but by can could did do does
-doing don down during each few for from further had has have having he her here hers herself him himself his how i if in into is it its
-itself just me more most must my myself no nor not now of off on once only or other our ours ourselves out over own same shall she should so
-some such than that the their theirs them themselves then there these they this those through to too under until up very was we were what
-when where which while who whom why will with would you your yours yourself yourselves s t d ll m re ve
+a about above after again against all am an and any are as at be because been before being below
+between both but by can could did do does doing don down during each few for from further had has
+have having he her here hers herself him himself his how i if in into is it its itself just me more
+most must my myself no nor not now of off on once only or other our ours ourselves out over own same
+shall she should so some such than that the their theirs them themselves then there these they this
+those through to too under until up very was we were what when where which while who whom why will
+with would you your yours yourself yourselves s t d ll m re ve
 """
 STOP_WORDS = frozenset(FUNCTION_WORDS.split())
-"""Words that hold a sentence together; they are not replaced."""
+"""Function words, which are never replaced."""
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How rows are altered."""
+    """Settings of the augmentation."""
 
     copies: int
-    """Altered copies of each row; those that come out equal are one."""
+    """Number of altered copies of each example; duplicates are dropped."""
     replaced: float
     """Probability that a word is replaced in a copy."""
     candidates: int
-    """Words that may stand in a word's place."""
+    """Number of candidate words for each replaced word."""
 
 
-class Place(NamedTuple):
-    """A word of a text that may be replaced: letters alone, and no stop word."""
+class ReplaceableWord(NamedTuple):
+    """A word of a text that may be replaced: it has only letters and is no stop word."""
 
     text: str
     start: int
     end: int
-    """Characters of the text."""
+    """`text[start:end]` is the word."""
     piece: int | None
-    """Where its only word piece stands among the text's, from 0; None for a word of several pieces."""
+    """Index of its word piece in the encoded text, from 0; None if it has several pieces."""
 
     @property
     def word(self) -> str:
-        """The word itself."""
+        """The word as written in the text."""
         return self.text[self.start : self.end]
 
 
-Choices = dict[Place, tuple[str, ...]]
-"""What may stand in the place of a word."""
+Candidates = dict[ReplaceableWord, tuple[str, ...]]
+"""Candidate words for each word that may be replaced."""
 
 
 def augmented(
-    data: TaskData, backbone: Backbone, how: Augmentation, words: Words, context: FitContext
+    data: TaskData,
+    backbone: Backbone,
+    settings: Augmentation,
+    language_model: MaskedLanguageModel,
+    context: FitContext,
 ) -> TaskData:
-    """The task with its training rows and their altered copies; made once for all seeds and kept in the cache folder.
+    """Return the task with altered copies of its training examples added.
 
-    A word of one piece is replaced by what the backbone with its masked-LM head puts in its place; a word of several, and every word where
-    that head knows too few (`Words.teach`), by its neighbours among word vectors: of a file, or the backbone's own input embeddings (of
-    several pieces the mean). Differs from the authors' code: both texts of a pair are altered in each copy; the masked text stands alone
-    (theirs: in front of the whole one, which gives the word away); pieces of the vocabulary are candidates when they stand in the corpus as
-    words (theirs: fragments too).
+    The copies are made once for all seeds and kept in the cache folder. A word of one piece is
+    replaced by a masked-LM prediction. A word of several pieces, and every word if the masked-LM
+    head is too inaccurate (`MaskedLanguageModel.is_accurate`), is replaced by one of the nearest
+    words by word vectors: those of a file, or the backbone's input embeddings (the mean over
+    pieces).
+    Differs from the authors' code: both texts of a pair are altered in each copy; the masked text
+    is encoded alone (theirs: before the unmasked one, which reveals the word); vocabulary pieces
+    are candidates if they occur in the corpus as words (theirs: fragments too).
     """
     parts = [
         AUGMENTATION_REVISION,
         data.fingerprint,
         backbone.fingerprint,
-        asdict(how),
-        words.stage.key,
-        words.teach,
+        asdict(settings),
+        language_model.stage.key,
+        language_model.is_accurate,
     ]
     parts.append(file_digest(context.vectors) if context.vectors else None)
     key = digest([json.dumps(parts)])
@@ -104,13 +115,14 @@ def augmented(
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = partial(
         context.compute.progress.info,
-        f"{context.label}: another process is altering the rows; waiting",
+        f"{context.label}: another process is augmenting the training examples; waiting",
     )
     with held(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
-            rows = alter(data.train, choices(data.train, backbone, how, words, context), how)
-            with whole(path) as beside:
-                beside.write_text(json.dumps(rows), encoding="utf-8")
+            candidates = find_candidates(data.train, backbone, settings, language_model, context)
+            rows = alter_rows(data.train, candidates, settings)
+            with whole(path) as temporary:
+                temporary.write_text(json.dumps(rows), encoding="utf-8")
     rows = [
         (source, tuple(texts)) for source, texts in json.loads(path.read_text(encoding="utf-8"))
     ]
@@ -121,122 +133,134 @@ def augmented(
 
 
 def check_vocabulary(backbone: Backbone) -> None:
-    """Raises: HarnessError for a vocabulary that marks where words begin: a piece without a mark is no word there."""
+    """Check that augmentation can take whole words from the vocabulary.
+
+    Raises: HarnessError for a vocabulary that marks where words begin, since a piece without a mark
+    is no whole word there.
+    """
     if not isinstance(backbone.tokenizer.model, models.WordPiece):
         raise HarnessError(
-            f"backbone {backbone.name}: augmentation takes whole words from a vocabulary of word pieces (BERT's), this is another; "
-            "tinybert goes without by augmentation=0"
+            f"backbone {backbone.name}: augmentation needs a WordPiece vocabulary such as BERT's; "
+            "set tinybert.augmentation=0"
         )
 
 
-def alter(rows: Split, choices: Choices, how: Augmentation) -> list[tuple[int, tuple[str, ...]]]:
-    """Each row, by its position, followed by its altered copies."""
+def alter_rows(
+    rows: Split, candidates: Candidates, settings: Augmentation
+) -> list[tuple[int, tuple[str, ...]]]:
+    """Return each example's index and texts, followed by those of its altered copies."""
     random = np.random.default_rng(SEED)
-    places: dict[str, list[Place]] = {}
-    for place in sorted(choices, key=lambda place: place.start):
-        places.setdefault(place.text, []).append(place)
-    found = []
-    for number, texts in enumerate(rows.texts):
+    words_of_text: dict[str, list[ReplaceableWord]] = {}
+    for word in sorted(candidates, key=lambda word: word.start):
+        words_of_text.setdefault(word.text, []).append(word)
+    altered = []
+    for index, texts in enumerate(rows.texts):
         copies = {texts: None}
-        for _ in range(how.copies):
-            copies[
-                tuple(
-                    _altered(places.get(text, []), choices, text, how.replaced, random)
-                    for text in texts
-                )
-            ] = None
-        found += [(number, copy) for copy in copies]
-    return found
+        for _ in range(settings.copies):
+            copy = tuple(
+                _altered(words_of_text.get(text, []), candidates, text, settings.replaced, random)
+                for text in texts
+            )
+            copies[copy] = None
+        altered += [(index, copy) for copy in copies]
+    return altered
 
 
 def _altered(
-    places: list[Place], choices: Choices, text: str, share: float, random: np.random.Generator
+    words: list[ReplaceableWord],
+    candidates: Candidates,
+    text: str,
+    probability: float,
+    random: np.random.Generator,
 ) -> str:
-    """The text with some of its places, given first to last, filled anew."""
-    for place in reversed(places):  # so that those before it stay where they are
-        if choices[place] and random.random() < share:
-            word = choices[place][random.integers(len(choices[place]))]
-            text = (
-                text[: place.start]
-                + (word.title() if place.word.istitle() else word)
-                + text[place.end :]
-            )
+    """Replace some of a text's words, which are given first to last."""
+    for word in reversed(words):  # so that the offsets of earlier words stay valid
+        if candidates[word] and random.random() < probability:
+            new = candidates[word][random.integers(len(candidates[word]))]
+            new = new.title() if word.word.istitle() else new
+            text = text[: word.start] + new + text[word.end :]
     return text
 
 
-def choices(
-    rows: Split, backbone: Backbone, how: Augmentation, words: Words, context: FitContext
-) -> Choices:
-    """The candidates for every word that may be replaced.
+def find_candidates(
+    rows: Split,
+    backbone: Backbone,
+    settings: Augmentation,
+    language_model: MaskedLanguageModel,
+    context: FitContext,
+) -> Candidates:
+    """Find the candidates for every word that may be replaced.
 
-    Raises: HarnessError for a file of vectors that knows none of them.
+    Raises: HarnessError if a file of vectors has none of these words.
     """
     texts = list(dict.fromkeys(text for row in rows.texts for text in row))
-    places = [place for text in texts for place in places_in(text, backbone)]
-    model = words.stage.model
+    words = [word for text in texts for word in replaceable_words(text, backbone)]
+    model = language_model.stage.model
     assert isinstance(model, EncoderModel)
     assert isinstance(model.embedding, Embedding)
-    masked = [place for place in places if place.piece is not None] if words.teach else []
-    usable = whole_words(backbone, context.corpus.words)
-    found = dict(
-        zip(masked, by_words(masked, model, backbone, usable, how.candidates, context), strict=True)
+    predictable = (
+        [word for word in words if word.piece is not None] if language_model.is_accurate else []
     )
-    rest = [place for place in places if place not in found]
+    usable = whole_words(backbone, context.corpus.words)
+    predicted = predicted_words(predictable, model, backbone, usable, settings.candidates, context)
+    found = dict(zip(predictable, predicted, strict=True))
+    rest = [word for word in words if word not in found]
     if context.vectors is not None:
-        known = vectors_of(read_vectors(context.vectors))
+        vectors = file_vectors(read_vectors(context.vectors))
     else:
-        known = own_vectors(model.embedding, backbone, usable, {place.word for place in rest})
-    near = neighbours({place.word.lower() for place in rest}, known, how.candidates)
-    if context.vectors is not None and rest and not any(near.values()):
+        vectors = embedding_vectors(model.embedding, backbone, usable, {word.word for word in rest})
+    nearest = nearest_words({word.word.lower() for word in rest}, vectors, settings.candidates)
+    if context.vectors is not None and rest and not any(nearest.values()):
         raise HarnessError(
-            f"--glove {context.vectors}: not one of the task's words has a vector there (such as {rest[0].word.lower()!r}): "
-            "wanted vectors of its language, or tinybert's augmentation=0"
+            f"--glove {context.vectors}: it has none of the task's words "
+            f"(such as {rest[0].word.lower()!r}); "
+            "give vectors of the task's language or set tinybert.augmentation=0"
         )
-    return found | {place: near.get(place.word.lower(), ()) for place in rest}
+    return found | {word: nearest.get(word.word.lower(), ()) for word in rest}
 
 
-def places_in(text: str, backbone: Backbone) -> list[Place]:
-    """The words of a text that may be replaced, first to last."""
+def replaceable_words(text: str, backbone: Backbone) -> list[ReplaceableWord]:
+    """Return the words of a text that may be replaced, first to last."""
     encoding = backbone.tokenizer.encode(text)
-    spans: dict[int, list[int]] = {}
+    pieces_of_word: dict[int, list[int]] = {}
     for piece, word in enumerate(encoding.word_ids):
         if word is not None:
-            spans.setdefault(word, []).append(piece)
+            pieces_of_word.setdefault(word, []).append(piece)
     found = []
-    for pieces in spans.values():
+    for pieces in pieces_of_word.values():
         start, end = encoding.offsets[pieces[0]][0], encoding.offsets[pieces[-1]][1]
         letters = text[start:end].lower()
         if re.fullmatch("[a-z]+", letters) and letters not in STOP_WORDS:
             single = len(pieces) == 1 and pieces[0] < backbone.shape.positions - 1
-            found.append(Place(text, start, end, pieces[0] if single else None))
+            found.append(ReplaceableWord(text, start, end, pieces[0] if single else None))
     return found
 
 
 @torch.inference_mode()
-def by_words(
-    places: Sequence[Place],
+def predicted_words(
+    words: Sequence[ReplaceableWord],
     model: EncoderModel,
     backbone: Backbone,
     usable: "WholeWords",
     count: int,
     context: FitContext,
 ) -> list[tuple[str, ...]]:
-    """For each place the whole words that the model finds most probable there, most probable first."""
-    if not places:
+    """Return the whole words most probable at each word's position, most probable first."""
+    if not words:
         return []
     compute, pieces = context.compute, Pieces.of(backbone)
     model.to(compute.device).eval()
-    texts = list(dict.fromkeys(place.text for place in places))
-    number = {text: row for row, text in enumerate(texts)}
+    texts = list(dict.fromkeys(word.text for word in words))
+    index_of = {text: index for index, text in enumerate(texts)}
     encoded = backbone.encode([(text,) for text in texts], backbone.shape.positions)
     ids = []
-    for place in places:
-        row = encoded.ids[number[place.text]].copy()
-        row[place.piece] = pieces.mask
-        ids.append(row)
-    tokens = Tokens(tuple(ids), tuple(np.zeros_like(row) for row in ids), 0)
+    for word in words:
+        masked_text = encoded.ids[index_of[word.text]].copy()
+        masked_text[word.piece] = pieces.mask
+        ids.append(masked_text)
+    tokens = Tokens(tuple(ids), tuple(np.zeros_like(text) for text in ids), 0)
     names, columns = usable.words, usable.ids.to(compute.device)
-    found: list[tuple[str, ...]] = [()] * len(places)
+    found: list[tuple[str, ...]] = [()] * len(words)
     batches = sorted_batches(tokens.lengths, BATCH)
     with (
         compute.progress.track(f"{context.label}: words for augmentation", len(batches)) as advance,
@@ -244,31 +268,33 @@ def by_words(
     ):
         for index in batches:
             batch = collate(tokens, index).to(compute.device)
-            where = torch.zeros_like(batch.mask)
-            where[
-                torch.arange(len(index)), torch.tensor([places[place].piece for place in index])
-            ] = True
-            logits = told(model, model(batch).hiddens[-1], Masked(batch, where, batch.ids[where]))[
-                :, columns
-            ]
+            positions = torch.zeros_like(batch.mask)
+            positions[torch.arange(len(index)), torch.tensor([words[i].piece for i in index])] = (
+                True
+            )
+            masked = Masked(batch, positions, batch.ids[positions])
+            logits = told(model, model(batch).hiddens[-1], masked)[:, columns]
             best = logits.topk(min(count, len(names)), -1).indices.cpu()
-            for place, row in zip(index, best, strict=True):
-                found[place] = tuple(names[int(word)] for word in row)
+            for i, columns_of_best in zip(index, best, strict=True):
+                found[i] = tuple(names[int(column)] for column in columns_of_best)
             advance()
     model.to("cpu")
     return found
 
 
 class WholeWords(NamedTuple):
-    """Pieces of a vocabulary that are words by themselves."""
+    """Vocabulary pieces that are whole words."""
 
     words: tuple[str, ...]
     ids: Tensor
-    """[w]"""
+    """[w] Their ids."""
 
 
 def whole_words(backbone: Backbone, seen: Set[str]) -> WholeWords:
-    """Those of letters that are among the words `seen` (in small letters): other pieces of letters begin longer words."""
+    """Return the vocabulary pieces that are among the words `seen`, which are in lower case.
+
+    Other pieces of letters are the beginnings of longer words.
+    """
     vocabulary = sorted(backbone.tokenizer.get_vocab().items(), key=lambda item: item[1])
     words = [(piece, id_) for piece, id_ in vocabulary if piece.lower() in seen]
     return WholeWords(
@@ -278,63 +304,67 @@ def whole_words(backbone: Backbone, seen: Set[str]) -> WholeWords:
 
 
 class Vectors(NamedTuple):
-    """Word vectors."""
+    """Word vectors of candidates and of the words to replace."""
 
-    words: tuple[str, ...]
-    """Those that may be put in."""
+    candidates: tuple[str, ...]
+    """Words that may be inserted."""
     table: Tensor
-    """[w, v] of each of them."""
-    own: dict[str, Tensor]
-    """[v] of words that are to be replaced, in small letters."""
+    """[w, v] Their vectors."""
+    replaced: dict[str, Tensor]
+    """[v] Vector of each word to replace, in lower case."""
     pieces: Mapping[str, Set[str]]
-    """Of such a word what its vector is the mean of, which is not put in its place: it says less than the word."""
+    """The pieces whose mean is such a word's vector.
+
+    They do not replace the word, because they mean less than it does.
+    """
 
 
-def own_vectors(
-    embedding: Embedding, backbone: Backbone, usable: WholeWords, wanted: Set[str]
+def embedding_vectors(
+    embedding: Embedding, backbone: Backbone, usable: WholeWords, words: Set[str]
 ) -> Vectors:
-    """Of the backbone's input embeddings; of a word of several pieces their mean."""
+    """Return the backbone's input embeddings; a word of several pieces has their mean."""
     table = embedding.word.weight.detach().float().cpu()
-    found = {
+    encodings = {
         word.lower(): backbone.tokenizer.encode(word, add_special_tokens=False)
-        for word in sorted(wanted)
+        for word in sorted(words)
     }
-    own = {word: table[encoding.ids].mean(0) for word, encoding in found.items() if encoding.ids}
     return Vectors(
         usable.words,
         table[usable.ids],
-        own,
-        {word: set(encoding.tokens) for word, encoding in found.items()},
+        {word: table[encoding.ids].mean(0) for word, encoding in encodings.items() if encoding.ids},
+        {word: set(encoding.tokens) for word, encoding in encodings.items()},
     )
 
 
-def vectors_of(file: WordVectors) -> Vectors:
-    """Of a file: its words of letters may be put in."""
+def file_vectors(file: WordVectors) -> Vectors:
+    """Return the vectors of a file; its words of only letters may be inserted."""
     table = torch.from_numpy(file.table)
-    usable = [place for place, word in enumerate(file.words) if re.fullmatch("[A-Za-z]+", word)]
+    usable = [index for index, word in enumerate(file.words) if re.fullmatch("[A-Za-z]+", word)]
     return Vectors(
-        tuple(file.words[place] for place in usable),
+        tuple(file.words[index] for index in usable),
         table[usable],
         dict(zip(file.words, table, strict=True)),
         {},
     )
 
 
-def neighbours(wanted: Set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:
-    """For each word that has a vector the words nearest to it by the angle, itself and its pieces left out, nearest first."""
-    known = sorted(word for word in wanted if word in vectors.own)
-    out = {word: {word, *vectors.pieces.get(word, ())} for word in known}
+def nearest_words(words: Set[str], vectors: Vectors, count: int) -> dict[str, tuple[str, ...]]:
+    """Return the words of highest cosine similarity to each word that has a vector, nearest first.
+
+    The word itself and its pieces are excluded.
+    """
+    known = sorted(word for word in words if word in vectors.replaced)
+    excluded = {word: {word, *vectors.pieces.get(word, ())} for word in known}
     table = functional.normalize(vectors.table, dim=-1)
     found = {}
     for first in range(0, len(known), BATCH):
-        part = known[first : first + BATCH]
-        near = (
-            functional.normalize(torch.stack([vectors.own[word] for word in part]), dim=-1)
-            @ table.T
+        batch = known[first : first + BATCH]
+        queries = functional.normalize(
+            torch.stack([vectors.replaced[word] for word in batch]), dim=-1
         )
-        most = count + max(len(out[word]) for word in part)
-        best = near.topk(min(most, len(vectors.words)), -1).indices
-        for word, row in zip(part, best, strict=True):
-            names = (vectors.words[int(place)] for place in row)
-            found[word] = tuple(name for name in names if name.lower() not in out[word])[:count]
+        most = count + max(len(excluded[word]) for word in batch)
+        best = (queries @ table.T).topk(min(most, len(vectors.candidates)), -1).indices
+        for word, indices in zip(batch, best, strict=True):
+            near = (vectors.candidates[int(index)] for index in indices)
+            found[word] = tuple(name for name in near if name.lower() not in excluded[word])[:count]
     return found

@@ -1,4 +1,7 @@
-"""Masked language modelling (Devlin et al., NAACL 2019, section 3.1): masking rows, and a stage that trains a head to tell the words."""
+"""Masked language modelling: masking tokens, and a stage that trains the masked-LM head.
+
+Source: Devlin et al., NAACL 2019, section 3.1.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
@@ -23,35 +26,43 @@ from harness.models.multi_exit import Batch, MultiExitModel
 from harness.records import Training
 
 MASKED_SHARE = 0.15
-"""Of the real tokens; at least one a row."""
-FEWEST_WORDS = 4
-"""Fewer, and the share of them is less than half a token: what is left of such a sentence says little of the word that is gone."""
-AS_MASK, AS_RANDOM = 0.8, 0.1
-"""What becomes of a masked token: [MASK], a random word piece, or (the rest) itself."""
+"""Share of the real tokens that is masked, at least one in each example."""
+MIN_WORDS = 4
+"""Smallest number of words in a sentence to mask.
+
+In a shorter one `MASKED_SHARE` is less than half a token, and the rest says little about the masked
+word.
+"""
+MASK_TOKEN_SHARE, RANDOM_TOKEN_SHARE = 0.8, 0.1
+"""Shares of the masked tokens replaced by [MASK] and by a random word piece; the rest stay."""
 MASK = ("[MASK]", "<mask>")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "<pad>", "<unk>", "<s>", "</s>")
-"""What vocabularies call them: BERT's, and RoBERTa's and ALBERT's."""
-MASKS_SEED = 1
-"""Of the places that a model is judged by."""
+"""Names of the special tokens in vocabularies: BERT's, then those of RoBERTa and ALBERT."""
+EVALUATION_SEED = 1
+"""Seed of the positions masked when a model is evaluated."""
 
 
 class Pieces(NamedTuple):
-    """The word pieces of a vocabulary that masking treats apart."""
+    """The word pieces of a vocabulary that masking treats specially."""
 
     mask: int
     special: tuple[int, ...]
-    """Never masked, never put in: what `MASK` and `SPECIAL` name."""
+    """Ids of the pieces in `MASK` and `SPECIAL`, never masked and never inserted."""
     size: int
+    """Number of word pieces in the vocabulary."""
 
     @classmethod
     def of(cls, backbone: Backbone) -> "Pieces":
-        """Raises: HarnessError when the backbone's vocabulary has no [MASK]."""
+        """Look up the special pieces of a backbone's vocabulary.
+
+        Raises: HarnessError if it has no [MASK].
+        """
         ids = {name: backbone.tokenizer.token_to_id(name) for name in (*SPECIAL, *MASK)}
         masks = [id_ for name in MASK if (id_ := ids[name]) is not None]
         if not masks:
             raise HarnessError(
-                f"backbone {backbone.name}: the vocabulary has no [MASK], which masked language modelling needs; "
-                "distilbert goes without by pretraining=false, tinybert by augmentation=0"
+                f"backbone {backbone.name}: the vocabulary has no [MASK] for masked language "
+                "modelling; set distilbert.pretraining=false or tinybert.augmentation=0"
             )
         return cls(
             masks[0],
@@ -61,66 +72,70 @@ class Pieces(NamedTuple):
 
 
 class Masked(NamedTuple):
-    """Rows with some of their tokens masked."""
+    """A batch with some of its tokens masked."""
 
     batch: Batch
-    places: Tensor
-    """[n, t] bool: where something is to be told."""
+    positions: Tensor
+    """[n, t] bool: True at masked tokens."""
     targets: Tensor
-    """[m] what stood there, in the order of `places`."""
+    """[m] Original token ids, in the order of `positions`."""
 
 
-def masked(batch: Batch, pieces: Pieces) -> Masked:
-    """Mask a share of each row's tokens, drawn from torch's generator."""
+def mask_tokens(batch: Batch, pieces: Pieces) -> Masked:
+    """Mask a share of each example's tokens, drawn from torch's global generator."""
     special = torch.tensor(pieces.special, device=batch.ids.device)
-    free = batch.mask & ~torch.isin(batch.ids, special)
-    draws = torch.rand(batch.ids.shape, device=batch.ids.device).masked_fill(~free, 2.0)
-    counts = (MASKED_SHARE * free.sum(1)).round().clamp(min=1).minimum(free.sum(1)).long()
+    eligible = batch.mask & ~torch.isin(batch.ids, special)
+    draws = torch.rand(batch.ids.shape, device=batch.ids.device).masked_fill(~eligible, 2.0)
+    counts = (MASKED_SHARE * eligible.sum(1)).round().clamp(min=1).minimum(eligible.sum(1)).long()
     ranks = draws.argsort(1).argsort(1)
-    places = ranks < counts[:, None]
-    fate = torch.rand(batch.ids.shape, device=batch.ids.device)
-    ids = torch.where(places & (fate < AS_MASK), pieces.mask, batch.ids)
-    words = _words(pieces, batch.ids.device)
+    positions = ranks < counts[:, None]
+    kind = torch.rand(batch.ids.shape, device=batch.ids.device)
+    ids = torch.where(positions & (kind < MASK_TOKEN_SHARE), pieces.mask, batch.ids)
+    words = _ordinary_pieces(pieces, batch.ids.device)
     random = words[torch.randint(len(words), batch.ids.shape, device=batch.ids.device)]
-    ids = torch.where(places & (fate >= AS_MASK) & (fate < AS_MASK + AS_RANDOM), random, ids)
-    return Masked(batch._replace(ids=ids), places, batch.ids[places])
+    is_random = (kind >= MASK_TOKEN_SHARE) & (kind < MASK_TOKEN_SHARE + RANDOM_TOKEN_SHARE)
+    ids = torch.where(positions & is_random, random, ids)
+    return Masked(batch._replace(ids=ids), positions, batch.ids[positions])
 
 
 def maskable(rows: Split, pieces: Pieces) -> Split:
-    """The rows with `FEWEST_WORDS` or more tokens that may be masked.
+    """Return the examples with at least `MIN_WORDS` tokens that may be masked.
 
-    Raises: HarnessError when there is none.
+    Raises: HarnessError if there is none.
     """
     counts = [int((~np.isin(ids, pieces.special)).sum()) for ids in rows.tokens.ids]
-    kept = np.flatnonzero(np.array(counts) >= FEWEST_WORDS)
+    kept = np.flatnonzero(np.array(counts) >= MIN_WORDS)
     if not len(kept):
         raise HarnessError(
-            f"the corpus has no sentence of {FEWEST_WORDS} words that the vocabulary knows"
+            f"the corpus has no sentence of at least {MIN_WORDS} words that the vocabulary knows"
         )
     return rows.rows(kept)
 
 
 def log_frequencies(rows: Split, vocabulary: int) -> Tensor:
-    """[V] log of each word piece's share of the rows' tokens, each counted once more: where a head that knows no context begins."""
+    """Return the log share [V] of each word piece among the tokens, with add-one smoothing.
+
+    It is the initial bias of a head: the prediction without any context.
+    """
     counts = np.bincount(np.concatenate(rows.tokens.ids), minlength=vocabulary) + 1.0
     return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
-def _words(pieces: Pieces, device: torch.device) -> Tensor:
-    """Ids of all pieces but the special ones."""
+def _ordinary_pieces(pieces: Pieces, device: torch.device) -> Tensor:
+    """Return the ids of all pieces but the special ones."""
     everything = torch.arange(pieces.size, device=device)
     return everything[~torch.isin(everything, torch.tensor(pieces.special, device=device))]
 
 
-def told(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
-    """What the masked-LM head makes of hidden states [n, t, d] of masked rows: logits [m, V] for the masked places."""
+def told(model: EncoderModel, hidden: Tensor, masked: Masked) -> Tensor:
+    """Return the masked-LM head's logits [m, V] at the masked positions of states [n, t, d]."""
     assert model.masked_lm is not None
-    logits: Tensor = model.masked_lm(hidden[given.places], model.embedding)
+    logits: Tensor = model.masked_lm(hidden[masked.positions], model.embedding)
     return logits
 
 
 FEWEST_RIGHT = 0.30
-"""Share of masked pieces that a model must tell right on held-out sentences for its words to teach anything."""
+"""Lowest accuracy on held-out masked pieces at which a model's word predictions are used."""
 
 HEAD_SCHEDULE = Schedule(
     epochs=2,
@@ -131,36 +146,38 @@ HEAD_SCHEDULE = Schedule(
     clip=1.0,
     accumulation=1,
 )
-"""Of a head on a frozen encoder."""
+"""Schedule for training a head on a frozen encoder."""
 
 
 @dataclass(frozen=True)
 class MaskedLm:
-    """A model of the backbone's own weights with a masked-LM head: the checkpoint's where it tells `enough`, else one that is trained on
-    the corpus, from the words' frequencies, the encoder frozen. The best epoch is chosen by the share of masked pieces told right on
-    `selection`.
+    """Give the backbone's pretrained model a masked-LM head.
+
+    The head is the checkpoint's own if its accuracy is at least `enough`; otherwise a head is
+    trained on the corpus, starting from word frequencies, with the encoder frozen. The best epoch
+    has the highest accuracy on masked pieces of `selection`.
     """
 
     name: str
     enough: float
-    """Share of masked pieces."""
+    """Accuracy on masked pieces from which the checkpoint's head is kept."""
     schedule: Schedule
     revision: ClassVar[int] = 2
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Load the head, or fit it on train."""
+        """Load the head, or fit it on the train split."""
         config = replace(
             model_config(backbone, data.task, last_only(backbone.shape, "plain")), masked_lm=True
         )
         model, report = pretrained(backbone, config)
         pieces = Pieces.of(backbone)
-        held = maskable(data.selection, pieces)
+        held_out = maskable(data.selection, pieces)
         if has_masked_lm_head(backbone):
-            reached = masked_accuracy(model, held, pieces, run.compute)
-            if reached >= self.enough:
-                return FreshFit(model.to("cpu"), Training(0, 0, 0.0, 0.0, (reached,), 0), report)
+            accuracy = masked_accuracy(model, held_out, pieces, run.compute)
+            if accuracy >= self.enough:
+                return FreshFit(model.to("cpu"), Training(0, 0, 0.0, 0.0, (accuracy,), 0), report)
         head = model.masked_lm
         assert head is not None
         rows = maskable(data.train, pieces)
@@ -170,13 +187,13 @@ class MaskedLm:
         head.requires_grad_(True)
 
         def loss(head: MaskedLmHead, examples: Examples) -> Tensor:
-            given = masked(examples.batch, pieces)
+            masked = mask_tokens(examples.batch, pieces)
             with torch.no_grad():
-                hidden = model(given.batch).hiddens[-1]
-            return functional.cross_entropy(told(model, hidden, given).float(), given.targets)
+                hidden = model(masked.batch).hiddens[-1]
+            return functional.cross_entropy(told(model, hidden, masked).float(), masked.targets)
 
         def score(head: MaskedLmHead) -> float:
-            return masked_accuracy(model, held, pieces, run.compute)
+            return masked_accuracy(model, held_out, pieces, run.compute)
 
         training = train(head, loss, rows, score, self.schedule, run)
         return FreshFit(model.to("cpu").eval(), training, report)
@@ -184,43 +201,47 @@ class MaskedLm:
 
 @torch.inference_mode()
 def masked_accuracy(model: EncoderModel, rows: Split, pieces: Pieces, compute: Compute) -> float:
-    """Share of masked pieces that the model tells right; the same places on every call."""
+    """Return the accuracy on masked pieces; every call masks the same positions."""
     model.to(compute.device).eval()
-    right = total = 0
+    correct = total = 0
     with torch.random.fork_rng([compute.device] if compute.device.type == "cuda" else []):
-        torch.manual_seed(MASKS_SEED)
+        torch.manual_seed(EVALUATION_SEED)
         for index in sorted_batches(rows.tokens.lengths, EVALUATION_BATCH):
-            given = masked(collate(rows.tokens, index).to(compute.device), pieces)
-            logits = told(model, model(given.batch).hiddens[-1], given)
-            right += int((logits.argmax(-1) == given.targets).sum())
-            total += len(given.targets)
-    return right / max(total, 1)
+            masked = mask_tokens(collate(rows.tokens, index).to(compute.device), pieces)
+            logits = told(model, model(masked.batch).hiddens[-1], masked)
+            correct += int((logits.argmax(-1) == masked.targets).sum())
+            total += len(masked.targets)
+    return correct / max(total, 1)
 
 
-class Words(NamedTuple):
-    """The model that teaches words."""
+class MaskedLanguageModel(NamedTuple):
+    """A fitted model with a masked-LM head."""
 
     stage: FittedStage
     accuracy: float
-    """Share of masked pieces that it tells right on held-out sentences."""
+    """Accuracy on masked pieces of held-out sentences."""
 
     @property
-    def teach(self) -> bool:
-        """Whether it knows enough of them."""
+    def is_accurate(self) -> bool:
+        """Whether its word predictions are accurate enough to be used."""
         return self.accuracy >= FEWEST_RIGHT
 
-    def remarks(self, instead: str) -> tuple[str, ...]:
-        """What is done where it does not."""
-        if self.teach:
+    def remarks(self, fallback: str) -> tuple[str, ...]:
+        """Return a remark naming the fallback, or none if the model is accurate enough."""
+        if self.is_accurate:
             return ()
         return (
-            f"{instead}: the masked-LM head tells {self.accuracy:.3f} of held-out words, wanted {FEWEST_RIGHT:.2f}",
+            f"{fallback}: the masked-LM head predicts {self.accuracy:.3f} of held-out masked "
+            f"words, below {FEWEST_RIGHT:.2f}",
         )
 
 
-def masked_lm(backbone: Backbone, max_length: int, context: FitContext) -> Words:
-    """The backbone with a masked-LM head, its own or one trained on the corpus, once for all tasks and seeds."""
+def masked_lm(backbone: Backbone, max_length: int, context: FitContext) -> MaskedLanguageModel:
+    """Return the backbone with its own masked-LM head or one trained on the corpus.
+
+    It is fitted once for all tasks and seeds.
+    """
     stage = context.pretrained(
         MaskedLm("masked-lm", FEWEST_RIGHT, HEAD_SCHEDULE), backbone, max_length
     )
-    return Words(stage, max(stage.stored.report.selection))
+    return MaskedLanguageModel(stage, max(stage.stored.report.selection))

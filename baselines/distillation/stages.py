@@ -1,4 +1,4 @@
-"""What a multi-exit student learns from a teacher, and the stage that trains it."""
+"""Distillation of a student from a teacher: losses, fresh exits and stages."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -27,39 +27,42 @@ from harness.records import WeightsReport
 
 @dataclass(frozen=True)
 class Targets:
-    """Weights of what a student learns; an exit's losses are summed over exits."""
+    """Weights of the distillation losses; losses of exits are summed over exits."""
 
     hidden: float = 0.0
-    """Hidden states of the embedding and of every layer (`losses.hidden_loss`)."""
+    """Weight of the hidden states of the embedding and of every layer (`losses.hidden_loss`)."""
     soft: float = 0.0
-    """The teacher's answers: each exit those of the same exit, or all exits those of a teacher with one exit."""
+    """Weight of the teacher's predictions.
+
+    Each exit learns from the same exit of the teacher, or from its only exit.
+    """
     hard: float = 0.0
-    """The labels."""
+    """Weight of the labels."""
     last_exit_only: bool = False
-    """Answers of the last exit alone."""
+    """Whether only the last exit learns predictions and labels."""
 
 
 def distillation(
     targets: Targets, teacher: Teacher | None, scale: float, temperature: float = 1.0
 ) -> Loss:
-    """The loss of a student against a teacher, which may be None where the labels alone are learned."""
+    """Return the loss of a student against a teacher.
+
+    The teacher may be None if only the labels are learned.
+    """
 
     def loss(model: MultiExitModel, examples: Examples) -> Tensor:
-        own = model(examples.batch)
-        value = own.logits.new_zeros((), dtype=torch.float32)
-        logits = own.logits[-1:] if targets.last_exit_only else own.logits
+        outputs = model(examples.batch)
+        value = outputs.logits.new_zeros((), dtype=torch.float32)
+        logits = outputs.logits[-1:] if targets.last_exit_only else outputs.logits
         if teacher is not None and (targets.hidden or targets.soft):
-            given = teacher(examples)
+            wanted = teacher(examples)
             if targets.hidden:
                 value = value + targets.hidden * hidden_loss(
-                    own.hiddens, given.hiddens, examples.batch.mask
+                    outputs.hiddens, wanted.hiddens, examples.batch.mask
                 )
             if targets.soft:
-                value = (
-                    value
-                    + targets.soft
-                    * soft_losses(logits, given.logits[-len(logits) :], scale, temperature).sum()
-                )
+                soft = soft_losses(logits, wanted.logits[-len(logits) :], scale, temperature)
+                value = value + targets.soft * soft.sum()
         if targets.hard:
             value = value + targets.hard * exit_losses(logits, examples.labels, scale).sum()
         return value
@@ -69,22 +72,23 @@ def distillation(
 
 @dataclass(frozen=True)
 class Exits:
-    """Exits after every layer: pooled -> tanh -> drop-out -> linear, no dense pooler (authors' code)."""
+    """Exits after every layer: pooling, tanh, dropout, linear layer (authors' code); no dense pooler."""
 
     pooling: Pooling | None
-    """None: the backbone's own."""
+    """Pooling over tokens; None: the backbone's own."""
     last_states: int
+    """Number of latest hidden states that an exit reads."""
     combine: Combine
+    """How these states are combined."""
 
     def on(self, model: EncoderModel) -> EncoderModel:
-        """A model with the same encoder and fresh exits after every layer."""
-        config = self.config(model.config)
-        made = EncoderModel(config)
-        copy_encoder(model, made)
-        return made
+        """Return a model with the same encoder and fresh exits after every layer."""
+        fresh = EncoderModel(self.config(model.config))
+        copy_encoder(model, fresh)
+        return fresh
 
     def config(self, start: ModelConfig) -> ModelConfig:
-        """The config of that model."""
+        """Return the config of a model with these exits."""
         head: Head = "plain"
         exits = (head,) * start.shape.layers
         return replace(
@@ -96,57 +100,61 @@ class Exits:
         )
 
 
-class Pupils(NamedTuple):
-    """What a distilling stage begins with."""
+class StudentAndTeacher(NamedTuple):
+    """The models with which a distillation stage starts."""
 
     student: EncoderModel
     teacher: MultiExitModel
     weights: WeightsReport | None
-    """Of the pretrained checkpoint, where the student starts there."""
+    """Report of the pretrained weights, if the student starts from them."""
 
 
 def student_and_teacher(
     parents: tuple[MultiExitModel, ...], exits: Exits | None, backbone: Backbone
-) -> Pupils:
-    """From a stage's parents, a start and a teacher, or a teacher alone, whose student starts at the backbone's pretrained weights.
+) -> StudentAndTeacher:
+    """Return the student and the teacher from a stage's parents.
 
-    The student has fresh exits where there are some to put on; at pretrained weights there must be.
+    The parents are an initial student and the teacher, or only the teacher; then the student starts
+    from the backbone's pretrained weights. `exits`, if given, are added to the student as fresh
+    exits; with pretrained weights they are required.
     """
     *start, teacher = parents
     if start:
         (student,) = start
         assert isinstance(student, EncoderModel)
-        return Pupils(student if exits is None else exits.on(student), teacher, None)
+        return StudentAndTeacher(student if exits is None else exits.on(student), teacher, None)
     assert isinstance(teacher, EncoderModel)
     assert exits is not None
     student, report = pretrained(backbone, exits.config(teacher.config))
-    return Pupils(student, teacher, report)
+    return StudentAndTeacher(student, teacher, report)
 
 
 @dataclass(frozen=True)
 class Distil:
-    """Train a student on a teacher's hidden states and answers and on the labels: parents are where it starts, and the teacher; with the
-    teacher alone it starts at the backbone's pretrained weights.
+    """Train a student on a teacher's hidden states and predictions and on the labels.
 
-    Training on hidden states alone keeps the last epoch (exits say nothing yet), any other the best mean over exits on `selection`.
+    The parents are the initial student and the teacher, or only the teacher; then the student
+    starts from the backbone's pretrained weights. The epoch with the best mean score over exits on
+    `selection` is kept, but the last one if only hidden states are learned (exits are untrained).
     """
 
     name: str
     targets: Targets
     exits: Exits | None
-    """Fresh exits on the start's encoder; None: the start as it is."""
+    """Fresh exits for the student; None: it keeps its own."""
     equilibrium: bool
+    """Whether training uses gradient equilibrium."""
     schedule: Schedule
     revision: ClassVar[int] = 1
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Fit on train."""
-        student, guide, report = student_and_teacher(parents, self.exits, backbone)
+        """Fit on the train split."""
+        student, teacher, report = student_and_teacher(parents, self.exits, backbone)
         loss = distillation(
             self.targets,
-            Teacher(guide, data.train, run, hiddens=self.targets.hidden > 0),
+            Teacher(teacher, data.train, run, hiddens=self.targets.hidden > 0),
             data.task.scale,
         )
         score = (
@@ -161,34 +169,34 @@ class Distil:
 
 @dataclass(frozen=True)
 class PredictionDistillation:
-    """Train a student with one fresh exit on its teacher's answers and on the labels. Parents: where its encoder begins, and the teacher;
-    with the teacher alone the encoder is random."""
+    """Train a student with one fresh exit on its teacher's predictions and on the labels.
+
+    The parents are the initial student and the teacher, or only the teacher; then the student's
+    encoder has random weights.
+    """
 
     name: str
     shape: EncoderShape
     head: Head
     soft: float
-    """Weight of the teacher's answers; the labels have the rest to 1."""
+    """Weight of the teacher's predictions; the labels get 1 minus it."""
     temperature: float
+    """Softmax temperature of the loss on the teacher's predictions."""
     steps: int | None
-    """Bound on optimiser steps; None: the schedule's epochs."""
+    """Number of optimiser steps; None: the schedule's epochs."""
     schedule: Schedule
     revision: ClassVar[int] = 1
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Fit on train, choose the epoch on selection."""
+        """Fit on the train split and choose the epoch on `selection`."""
         student, report = initial_student(parents[:-1], self.shape, self.head, data.task, backbone)
-        learned = bounded(data.train, self.schedule, self.steps)
-        teacher = Teacher(parents[-1], learned.rows, run, hiddens=False) if self.soft else None
+        plan = bounded(data.train, self.schedule, self.steps)
+        teacher = Teacher(parents[-1], plan.rows, run, hiddens=False) if self.soft else None
         loss = distillation(
             Targets(soft=self.soft, hard=1 - self.soft), teacher, data.task.scale, self.temperature
         )
-        return FreshFit(
-            student,
-            train(
-                student, loss, learned.parts, selection_of(data, run, [0]), learned.schedule, run
-            ),
-            report,
-        )
+        score = selection_of(data, run, [0])
+        training = train(student, loss, plan.parts, score, plan.schedule, run)
+        return FreshFit(student, training, report)

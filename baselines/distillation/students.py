@@ -1,4 +1,4 @@
-"""Where students begin: some of the teacher's layers, or a student that others have published."""
+"""Initial students: some of the teacher's layers, a published student, or random weights."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -19,28 +19,33 @@ from harness.records import Training, WeightsReport
 
 
 def every_other(layers: int, share: float) -> tuple[int, ...]:
-    """Places, from 0, of the layers that stay: the first, the last and the rest evenly between (of 12: 0, 2, 4, 7, 9, 11, the authors')."""
-    return tuple(
-        int(place) for place in np.linspace(0, layers - 1, max(round(share * layers), 1)).round()
-    )
+    """Return the indices, from 0, of a share of the layers, evenly spread from first to last.
+
+    Half of 12 layers are 0, 2, 4, 7, 9, 11, as in the authors' code.
+    """
+    count = max(round(share * layers), 1)
+    return tuple(int(index) for index in np.linspace(0, layers - 1, count).round())
 
 
 def shape_of(teacher: EncoderShape, kept: tuple[int, ...]) -> EncoderShape:
-    """The student's: these layers, no token types."""
-    heads, ffn = (tuple(widths[place] for place in kept) for widths in (teacher.heads, teacher.ffn))
+    """Return the shape of a student with these layers and without token types."""
+    heads, ffn = (tuple(widths[layer] for layer in kept) for widths in (teacher.heads, teacher.ffn))
     return replace(teacher, heads=heads, ffn=ffn, token_types=0)
 
 
 def take_layers(teacher: EncoderModel, kept: tuple[int, ...]) -> EncoderModel:
-    """A model of these layers with a fresh last exit, and with the masked-LM head where the teacher has one."""
+    """Return a model of these layers with a fresh last exit.
+
+    It has the teacher's masked-LM head if there is one.
+    """
     shape = shape_of(teacher.config.shape, kept)
     student = EncoderModel(replace(teacher.config, shape=shape, exits=last_only(shape, "plain")))
     states = teacher.embedding.state_dict()
     if teacher.config.shape.token_types:
         states["position.weight"] = states["position.weight"] + states.pop("token_type.weight")[0]
     student.embedding.load_state_dict(states)
-    for own, place in zip(student.layers, kept, strict=True):
-        own.load_state_dict(teacher.layers[place].state_dict())
+    for layer, source in zip(student.layers, kept, strict=True):
+        layer.load_state_dict(teacher.layers[source].state_dict())
     if student.masked_lm is not None and teacher.masked_lm is not None:
         student.masked_lm.load_state_dict(teacher.masked_lm.state_dict())
     return student
@@ -56,7 +61,10 @@ def initial_student(
     task: Task,
     backbone: Backbone,
 ) -> tuple[EncoderModel, WeightsReport | None]:
-    """A student with a fresh last exit on the encoder of the parent; without one it is random, which its report says."""
+    """Return a student with a fresh last exit on the parent's encoder.
+
+    Without a parent the weights are random, and the report says so.
+    """
     exits = last_only(shape, head)
     if parents:
         return with_exits(parents, exits, task, backbone)
@@ -65,43 +73,48 @@ def initial_student(
 
 @dataclass(frozen=True)
 class Start:
-    """A student that is not trained yet: layers of the backbone's pretrained weights, or a published student."""
+    """Stage that loads layers of the pretrained backbone, or a published student, untrained."""
 
     name: str
     kept: tuple[int, ...] = ()
-    """Layers of the backbone, from 0; none: the published student."""
+    """Indices of the backbone's layers, from 0; empty for a published student."""
     checkpoint: str | None = None
+    """Name of the published student."""
     fingerprint: str | None = None
-    """Of the published student."""
+    """Fingerprint of the published student."""
     revision: ClassVar[int] = 1
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
-        """Read them."""
+        """Load the weights."""
         source = backbone if self.checkpoint is None else find_backbone(self.checkpoint)
-        whole, report = pretrained(
+        model, report = pretrained(
             source,
             model_config(backbone, data.task, last_only(source.shape, "plain"), source.shape),
         )
-        student = whole if self.checkpoint is not None else take_layers(whole, self.kept)
+        student = model if self.checkpoint is not None else take_layers(model, self.kept)
         return FreshFit(student, Training(0, 0, 0.0, 0.0, (), 0), report)
 
 
 def check_published(name: str | None) -> None:
-    """Raises: ValueError for a name that is not in the table: a record holds no path."""
+    """Check that a published student is a known backbone, because a record holds no path.
+
+    Raises: ValueError for an unknown name.
+    """
     if name is not None and name not in known_backbones():
         raise ValueError(str(unknown("checkpoint", name, listed_backbones())))
 
 
-def published(name: str, backbone: Backbone) -> Start:
-    """The stage of a published student.
+def published_student(name: str, backbone: Backbone) -> Start:
+    """Return the stage that loads a published student.
 
-    Raises: HarnessError when its weights are not to be had, or its vocabulary is not the backbone's.
+    Raises: HarnessError if its weights are unavailable or its vocabulary is not the backbone's.
     """
     student = find_backbone(name)
     if student.vocabulary_fingerprint != backbone.vocabulary_fingerprint:
         raise HarnessError(
-            f"{name} has another vocabulary than backbone {backbone.name}: a student and its teacher must share theirs"
+            f"{name} and backbone {backbone.name} have different vocabularies: "
+            "give a student with the backbone's vocabulary"
         )
     return Start("start", checkpoint=name, fingerprint=student.fingerprint)
