@@ -100,7 +100,7 @@ class TinyBert(Recipe):
     intermediate_steps: int | None = 3_000
     """Steps of intermediate-layer distillation on the task; None: `intermediate_epochs` passes."""
     intermediate_epochs: int = 20
-    """Passes over the augmented examples if steps are unbounded (paper: 20; authors' README: 10)."""
+    """Passes over the augmented examples without a step bound (paper: 20; authors' README: 10)."""
     intermediate_rate: float = 2e-4
     """Constant learning rate of intermediate-layer distillation on the task.
 
@@ -162,7 +162,10 @@ class TinyBert(Recipe):
         check_published(self.checkpoint)
 
     def external_inputs(self) -> ExternalInputs:
-        """Return the corpus (general distillation, augmentation) and word vectors (augmentation)."""
+        """Return the external inputs of general distillation and augmentation.
+
+        Both read the corpus; only augmentation reads word vectors.
+        """
         return ExternalInputs(
             self._distils_on_corpus or self.augmentation > 0, self.augmentation > 0, self.checkpoint
         )

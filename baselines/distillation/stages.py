@@ -72,7 +72,7 @@ def distillation(
 
 @dataclass(frozen=True)
 class Exits:
-    """Exits after every layer: pooling, tanh, dropout, linear layer (authors' code); no dense pooler."""
+    """Exits after every layer: pooling, tanh, dropout, linear (authors' code); no dense pooler."""
 
     pooling: Pooling | None
     """Pooling over tokens; None: the backbone's own."""

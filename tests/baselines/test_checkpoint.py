@@ -1,4 +1,4 @@
-"""A fine-tuned classifier of every family answers as the library's; its classes are found by name; nothing is trained."""
+"""Fine-tuned classifiers of every family predict as the library does, without training."""
 
 import json
 from dataclasses import replace
@@ -39,21 +39,23 @@ def task_of_classes(count: int) -> Task:
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("case", LIBRARY)
 def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) -> None:
-    """Logits are the library's, in the order of the task."""
+    """Logits equal the library's, in the task's order of classes."""
     library = write_checkpoint(tmp_path / "it", case, None, count)
     backbone = find_backbone(str(tmp_path / "it"))
-    places = tuple(reversed(range(count)))
-    ours, report = fine_tuned(backbone, checkpoint_config(backbone, task_of_classes(count)), places)
+    positions = tuple(reversed(range(count)))
+    ours, report = fine_tuned(
+        backbone, checkpoint_config(backbone, task_of_classes(count)), positions
+    )
     batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
-    given = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask.long()}
     if case != "distilbert":
-        given["token_type_ids"] = batch.types
+        inputs["token_type_ids"] = batch.types
     with torch.no_grad():
-        theirs = library(**given).logits
-        own = ours.eval()(batch).logits
-    assert own.shape == (1, 3, count)
-    assert theirs.std() > 1e-3
-    torch.testing.assert_close(own[0], theirs[:, list(places)], atol=1e-5, rtol=0)
+        wanted = library(**inputs).logits
+        logits = ours.eval()(batch).logits
+    assert logits.shape == (1, 3, count)
+    assert wanted.std() > 1e-3
+    torch.testing.assert_close(logits[0], wanted[:, list(positions)], atol=1e-5, rtol=0)
     assert report.fresh == ()
     assert report.loaded == len(
         [name for name in library.state_dict() if "position_ids" not in name]
@@ -61,7 +63,7 @@ def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) ->
 
 
 @pytest.mark.parametrize(
-    ("task", "names", "places"),
+    ("task", "names", "positions"),
     [
         ("sst2", ["negative", "positive"], (0, 1)),
         ("sst2", ["POSITIVE", "Negative"], (1, 0)),
@@ -74,13 +76,15 @@ def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) ->
         ("stsb", ["LABEL_0"], (0,)),
     ],
 )
-def test_classes_are_matched_by_name(task: str, names: list[str], places: tuple[int, ...]) -> None:
-    """Classes are found by their names."""
-    assert label_positions(names, TASKS[task]) == places
+def test_classes_are_matched_by_name(
+    task: str, names: list[str], positions: tuple[int, ...]
+) -> None:
+    """Classes are matched by name, case and punctuation ignored."""
+    assert label_positions(names, TASKS[task]) == positions
 
 
 @pytest.mark.parametrize(
-    ("task", "names", "said"),
+    ("task", "names", "expected"),
     [
         ("sst2", ["LABEL_0", "LABEL_1"], ["LABEL_0", "LABEL_1", "--labels negative,positive"]),
         ("sst2", ["a", "b", "c"], [3, "a", "b", "c", "sst2", 2, "negative", "positive"]),
@@ -96,11 +100,13 @@ def test_classes_are_matched_by_name(task: str, names: list[str], places: tuple[
         ("rte", ["0", "1"], [0, 1, "rte", "--labels entailment,not_entailment"]),
     ],
 )
-def test_unmatched_class_names_are_refused(task: str, names: list[str], said: list[object]) -> None:
-    """Names that do not fit are one line."""
+def test_unmatched_class_names_are_refused(
+    task: str, names: list[str], expected: list[object]
+) -> None:
+    """Names that do not match the task are refused in one line."""
     with pytest.raises(HarnessError) as caught:
         label_positions(names, TASKS[task])
-    assert_says(caught, *said)
+    assert_says(caught, *expected)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +121,7 @@ def test_unmatched_class_names_are_refused(task: str, names: list[str], said: li
 def test_class_names_come_from_config(
     tmp_path: Path, config: dict[str, object], names: tuple[str, ...]
 ) -> None:
-    """Names come from the config."""
+    """Class names are read from config.json."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert class_names(tmp_path) == names
 
@@ -133,7 +139,7 @@ def test_class_names_come_from_config(
     ],
 )
 def test_config_without_names_is_refused(tmp_path: Path, config: dict[str, object]) -> None:
-    """A config without usable names is one line."""
+    """A config without usable names is refused in one line."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(HarnessError) as caught:
         class_names(tmp_path)
@@ -148,7 +154,7 @@ def rows_of(folder: Path) -> TaskData:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_checkpoint_method_trains_nothing(tmp_path: Path, context: FitContext, family: str) -> None:
-    """The method trains nothing and counts the head."""
+    """The method trains nothing, and MACs include the head."""
     labels = TASKS["demo-pair"].labels
     write_checkpoint(tmp_path / "it", family, labels[::-1])
     backbone, data = find_backbone(str(tmp_path / "it")), rows_of(tmp_path / "it")
@@ -169,7 +175,7 @@ def test_checkpoint_method_trains_nothing(tmp_path: Path, context: FitContext, f
 
 
 def test_weights_without_classifier_are_refused(tmp_path: Path, context: FitContext) -> None:
-    """Weights that are no classifier are one line."""
+    """Weights without a classifier are refused in one line."""
     write_checkpoint(tmp_path / "it", "bert", TASKS["demo-pair"].labels)
     weights = tmp_path / "it" / "model.safetensors"
     tensors = load_file(weights)

@@ -1,4 +1,7 @@
-"""Every family under the methods: exits, training, tracing, counting, saving; and what a method cannot do with one is said in a line."""
+"""Every encoder family under every method: exits, training, tracing, counting and saving.
+
+What a method cannot do with a family is refused in one line.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +65,7 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Backbone]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> FitContext:
-    """One cache, where a teacher is fitted once."""
+    """One cache, in which a teacher is fitted once."""
     return FitContext(
         1,
         Compute(torch.device("cpu"), "float32", threads=1),
@@ -76,7 +79,7 @@ def rows_of(backbone: Backbone) -> TaskData:
 
 
 def closed_form(shape: EncoderShape, length: int) -> tuple[int, int]:
-    """MACs of the embedding and of a layer."""
+    """Return the MACs of the embedding and of a layer."""
     d = shape.hidden
     return length * (
         shape.embedding_size or 0
@@ -88,7 +91,7 @@ def closed_form(shape: EncoderShape, length: int) -> tuple[int, int]:
 def test_families_run_under_every_method(
     backbones: dict[str, Backbone], shared: FitContext, family: str, name: str
 ) -> None:
-    """A method is fitted, traced, counted and read back."""
+    """A model is fitted, traced, counted and loaded again."""
     backbone = backbones[family]
     data = rows_of(backbone)
     fitted = METHODS[name].fit(data, backbone, shared)
@@ -104,27 +107,27 @@ def test_families_run_under_every_method(
     assert [piece.at(LENGTH) for piece in costs.layers] == [layer] * 3
     again = model_format().load_model(fitted.stage.model_folder)
     batch = collate(data.dev.tokens, np.arange(6))
-    live = predict_early(again, batch, Entropy(), 0.0)  # nobody leaves
+    live = predict_early(again, batch, Entropy(), 0.0)  # no example exits early
     assert live.logits.numpy() == pytest.approx(trace.logits[-1, :6], abs=1e-4)
     before = METHODS[name].build(backbone, data.task)
     assert before.parameter_count() == model.parameter_count()
 
 
 def test_repeated_layer_sums_its_gradients(backbones: dict[str, Backbone], tmp_path: Path) -> None:
-    """A repeated layer learns from all the places where it runs.
+    """The gradient of a repeated layer is the sum over its uses.
 
-    Its gradient is the sum of those of three separate layers with its weights."""
+    It equals the sum over three separate layers with the same weights."""
     backbone = backbones["albert"]
     config = ModelConfig(replace(backbone.shape, dropout=0.0), "cls", 2, 1.0, ("plain",) * 3)
     torch.manual_seed(3)
     repeated = EncoderModel(config)
-    apart = EncoderModel(replace(config, shape=replace(config.shape, shared_layers=False)))
-    apart.load_state_dict(repeated.state_dict())
+    separate = EncoderModel(replace(config, shape=replace(config.shape, shared_layers=False)))
+    separate.load_state_dict(repeated.state_dict())
     batch = collate(rows_of(backbone).train.tokens, np.arange(4))
-    for model in (repeated, apart):
+    for model in (repeated, separate):
         model(batch).logits.square().sum().backward()
     for name, parameter in repeated.layers[0].named_parameters():
-        gradients = [layer.get_parameter(name).grad for layer in apart.layers]
+        gradients = [layer.get_parameter(name).grad for layer in separate.layers]
         assert parameter.grad is not None
         torch.testing.assert_close(
             parameter.grad,
@@ -135,16 +138,15 @@ def test_repeated_layer_sums_its_gradients(backbones: dict[str, Backbone], tmp_p
 
 
 def test_training_state_holds_layer_once(backbones: dict[str, Backbone], tmp_path: Path) -> None:
-    """The state of a training holds a repeated layer once."""
+    """The saved training state has a repeated layer once."""
     backbone = backbones["albert"]
     (schedule,) = METHODS["bert"].schedules(backbone)
     fresh = FineTune("fine-tune", (None, None, "plain"), (1.0,), schedule).fit(
         (), rows_of(backbone), backbone, make_run(tmp_path / "run")
     )
     size = 4 * fresh.model.parameter_count()
-    assert (
-        tmp_path / "run" / "train.pt"
-    ).stat().st_size < 4.9 * size  # model, two moments, best; and names
+    written = (tmp_path / "run" / "train.pt").stat().st_size
+    assert written < 4.9 * size  # model, two moments, best epoch, and names
 
 
 def test_shared_layers_need_equal_widths(backbones: dict[str, Backbone]) -> None:
@@ -155,7 +157,7 @@ def test_shared_layers_need_equal_widths(backbones: dict[str, Backbone]) -> None
 
 
 def test_embedding_factorises_one_way(backbones: dict[str, Backbone]) -> None:
-    """An embedding is factorised in one way."""
+    """An embedding cannot be factorised in two ways."""
     with pytest.raises(ValueError, match=r"\b4\b.*\b12\b"):
         EncoderModel(
             ModelConfig(
@@ -169,7 +171,7 @@ def test_embedding_factorises_one_way(backbones: dict[str, Backbone]) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_full_student_equals_its_teacher(backbones: dict[str, Backbone], family: str) -> None:
-    """A student of all layers is its teacher on single texts."""
+    """A student with all layers equals its teacher on single texts."""
     shape = backbones[family].shape
     torch.manual_seed(5)
     teacher = EncoderModel(
@@ -186,7 +188,7 @@ def test_full_student_equals_its_teacher(backbones: dict[str, Backbone], family:
 def test_tinybert_fits_without_augmentation(
     backbones: dict[str, Backbone], shared: FitContext, family: str
 ) -> None:
-    """TinyBERT without augmentation is fitted."""
+    """TinyBERT fits every family without augmentation."""
     backbone = backbones[family]
     method = TinyBert(
         layers=2 / 3,
@@ -205,10 +207,7 @@ def test_tinybert_fits_without_augmentation(
 def test_student_pretrains_on_masked_words(
     backbones: dict[str, Backbone], shared: FitContext, family: str
 ) -> None:
-    """A student is pre-trained on masked words.
-
-    The corpus, the head on the frozen encoder, the distillation: the special pieces are each
-    family's own."""
+    """A student is pre-trained on masked words with each family's own special pieces."""
     backbone, context = backbones[family], replace(shared, corpus=Corpus(limit=40))
     method = DistilBert(layers=2 / 3, pretraining_epochs=1, epochs=1, learning_rates=RATES)
     fitted = method.fit(rows_of(backbone), backbone, context).stage
@@ -221,7 +220,7 @@ def test_student_pretrains_on_masked_words(
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_augmentation_needs_word_pieces(backbones: dict[str, Backbone], family: str) -> None:
-    """Augmentation wants a vocabulary of word pieces."""
+    """Augmentation needs a WordPiece vocabulary."""
     if family in ("roberta", "albert"):
         with pytest.raises(HarnessError) as error:
             check_vocabulary(backbones[family])
@@ -239,7 +238,7 @@ WHOLE = CostEff(rank=1)
 
 
 def test_costeff_refuses_repeated_layers() -> None:
-    """COST-EFF refuses layers that repeat."""
+    """COST-EFF refuses repeated layers."""
     albert = BACKBONES["albert-base-v2"]
     for ask in (
         WHOLE.resolved,
@@ -262,23 +261,22 @@ def test_costeff_refuses_repeated_layers() -> None:
     ids=["rank", "ratio", "macs"],
 )
 def test_costeff_refuses_factorised_embedding(method: CostEff) -> None:
-    """COST-EFF factorises no embedding that is so already."""
+    """COST-EFF refuses to factorise an embedding twice."""
     with pytest.raises(HarnessError) as error:
         method.resolved(BACKBONES["electra-small-discriminator"])
     assert_says(error, "CostEff", "electra-small-discriminator", "rank=1")
 
 
 def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:
-    """COST-EFF prunes ELECTRA in heads and neurons."""
+    """COST-EFF prunes heads and neurons of ELECTRA."""
     electra = BACKBONES["electra-small-discriminator"]
     with torch.device("meta"):
         whole, half = (
             method.build(electra, TASKS["rte"])
             for method in (CostEff(1, 1, 1), CostEff(1 / 2, 1 / 2, 1))
         )
-    layer = (
-        4 * 256 * 256 + 3 * 256 + 2 * 256 * 1024 + 1024
-    )  # what is halved; output and narrowing biases and norms stay
+    # the halved parameters; biases of output and narrowing layers and norms stay
+    layer = 4 * 256 * 256 + 3 * 256 + 2 * 256 * 1024 + 1024
     assert whole.parameter_count() - half.parameter_count() == 12 * layer // 2
     shape = CostEff(rank=1, mac_ratio=2.0).shape(electra)
     costs = piece_costs(CostEff(rank=1, mac_ratio=2.0).build(electra, TASKS["rte"]))

@@ -1,3 +1,5 @@
+"""BERT, DeeBERT and PABEE: exits, losses, learning rates and what fitting may read."""
+
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def _tensors(model: MultiExitModel, beginning: str = "") -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> FitContext:
-    """One cache for the tests that only look at fitted models."""
+    """One cache for tests that only read fitted models."""
     return FitContext(
         2, Compute(CPU, "float32", threads=1), tmp_path_factory.mktemp("shared"), model_format()
     )
@@ -81,7 +83,7 @@ def test_fitted_model_has_method_exits(
     name: str,
     exits: tuple[str | None, ...],
 ) -> None:
-    """A fitted model has the exits of its method and of the untrained one."""
+    """A fitted model has the exits and the config of `build`."""
     model = _model(shared, ONE_RATE[name], few_rows, micro)
     build = ONE_RATE[name].build(micro, few_rows.task)
     assert model.config == build.config
@@ -93,7 +95,7 @@ def test_fitted_model_has_method_exits(
 def test_fit_uses_named_stages(
     shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
-    """The stages of a fit are those whose revisions the method names."""
+    """The stages of a fit are those in the method's revisions."""
     fitted = ONE_RATE[name].fit(few_rows, micro, shared)
     assert {use.report.name for use in fitted.stage.uses()} == set(ONE_RATE[name].revisions())
     assert fitted.trials == ()
@@ -102,7 +104,7 @@ def test_fit_uses_named_stages(
 def test_deebert_last_exit_equals_bert(
     shared: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """DeeBERT's last exit predicts as BERT, to the last bit."""
+    """DeeBERT's last exit equals BERT's, to the last bit."""
     bert = collect(_model(shared, ONE_RATE["bert"], few_rows, micro), few_rows.dev, 16, CPU)
     deebert = collect(_model(shared, ONE_RATE["deebert"], few_rows, micro), few_rows.dev, 16, CPU)
     assert np.array_equal(deebert.logits[-1], bert.logits[0])
@@ -128,7 +130,7 @@ def test_deebert_trains_new_exits_only(
 
 @dataclass
 class Seen:
-    """What a training was given, before it began."""
+    """Arguments and initial states of each training."""
 
     models: list[EncoderModel]
     trained: list[set[str]]
@@ -163,7 +165,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
 def test_deebert_poolers_start_from_last(
     context: FitContext, few_rows: TaskData, micro: Backbone, seen: Seen
 ) -> None:
-    """DeeBERT's new poolers start from the last exit's, and its classifiers afresh."""
+    """DeeBERT's new poolers start from the last exit's; its classifiers are fresh."""
     ONE_RATE["deebert"].fit(few_rows, micro, context)
     _, start = seen.start
     for kind in ("weight", "bias"):
@@ -181,7 +183,7 @@ def test_deebert_poolers_start_from_last(
 def test_methods_train_on_training_rows(
     context: FitContext, few_rows: TaskData, micro: Backbone, seen: Seen, name: str
 ) -> None:
-    """Methods train on the training rows alone."""
+    """Methods train only on training rows."""
     ONE_RATE[name].fit(few_rows, micro, context)
     assert all(rows is few_rows.train for rows in seen.rows)
 
@@ -195,7 +197,7 @@ def test_exit_loss_weights_match_papers(
     name: str,
     weights: tuple[float, ...],
 ) -> None:
-    """The weights of the exits' losses are those of the papers."""
+    """Weights of the exits' losses are those of the papers."""
     stages: list[FineTune] = []
     plain = FineTune.fit
 
@@ -218,7 +220,7 @@ def test_exit_loss_weights_match_papers(
 def _first_loss(
     context: FitContext, method: Recipe, data: TaskData, backbone: Backbone
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The loss of an epoch in which nothing moves, with the exits' logits and the labels of the training rows."""
+    """Return the loss of an epoch at a negligible learning rate, the logits and the labels."""
     still = replace(backbone, shape=replace(backbone.shape, dropout=0.0))
     fitted = method.fit(data, still, context)
     trace = collect(fitted.stage.model, data.train, 16, CPU)
@@ -226,16 +228,15 @@ def _first_loss(
 
 
 def _cross_entropies(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[e] by the definition."""
+    """Return cross-entropies [e] by the definition."""
     probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     return -np.log(probabilities[:, np.arange(len(labels)), labels.astype(int)]).mean(-1)
 
 
 def test_losses_match_the_papers(context: FitContext, few_rows: TaskData, micro: Backbone) -> None:
-    """The losses that are minimised are those of the papers.
+    """The minimised losses are those of the papers.
 
-    At a learning rate of 1e-12 the mean loss over an epoch of equal batches is that of the model at
-    its end."""
+    At a learning rate of 1e-12 the mean loss of an epoch equals the final model's loss."""
     still = {"learning_rates": (1e-12,), "epochs": 1, "batch_size": 16}
     spread = replace(micro, name="spread")
     bert = Bert(**still)
@@ -262,15 +263,15 @@ def test_selection_chooses_learning_rate(
             few_rows, micro, shared.at_seed(SEARCH_SEED)
         )
         trace = collect(alone.stage.model, few_rows.selection, 16, CPU)
-        right = (trace.predictions() == trace.labels).mean(-1)
-        by_hand.append(float(right[:-1].mean() if name == "deebert" else right.mean()))
+        correct = (trace.predictions() == trace.labels).mean(-1)
+        by_hand.append(float(correct[:-1].mean() if name == "deebert" else correct.mean()))
     assert [trial.score for trial in fitted.trials] == pytest.approx(by_hand)
     assert [trial.value for trial in fitted.trials] == list(RATES)
     assert {(trial.stage, trial.field) for trial in fitted.trials} == {
         (fitted.stage.stored.report.name, "learning_rate")
     }
     best = by_hand.index(max(by_hand))
-    assert [trial.chosen for trial in fitted.trials] == [place == best for place in range(2)]
+    assert [trial.chosen for trial in fitted.trials] == [index == best for index in range(2)]
 
 
 def test_chosen_rate_is_fitted(
@@ -289,7 +290,7 @@ def test_chosen_rate_is_fitted(
 def test_search_keeps_one_model(
     context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the chosen rate keeps its model, and the search is not repeated."""
+    """Only the chosen rate's model is kept, and the search is not repeated."""
     first = TWO_RATES["bert"].fit(few_rows, micro, context)
     models = list((context.cache / "stages").glob("*/model"))
     assert models == [first.stage.model_folder]
@@ -306,7 +307,7 @@ def test_search_keeps_one_model(
 
 @pytest.mark.parametrize("name", ["deebert", "pabee"])
 def test_single_layer_has_no_early_exit(micro: Backbone, name: str) -> None:
-    """A backbone of one layer has no exit before the last."""
+    """A backbone of one layer cannot have exits before the last."""
     single = replace(micro, shape=replace(micro.shape, heads=(4,), ffn=(64,)))
     with pytest.raises(HarnessError) as caught:
         ONE_RATE[name].resolved(single)
@@ -330,7 +331,7 @@ def test_diverging_rate_is_failed_trial(
 def test_all_diverging_rates_are_named(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """When every rate diverges all are named."""
+    """If every rate diverges, the error names all of them."""
     with pytest.raises(IncompleteError) as caught:
         replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(
             few_rows, micro, context
@@ -342,7 +343,7 @@ def test_all_diverging_rates_are_named(
 def test_seeds_share_one_search(
     shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
-    """All seeds use the trials of one fixed seed."""
+    """All seeds share the search of one fixed seed."""
     fits = {
         seed: TWO_RATES[name].fit(few_rows, micro, shared.at_seed(seed))
         for seed in (SEARCH_SEED, 2, 3)
@@ -355,10 +356,9 @@ def test_seeds_share_one_search(
 def test_fitting_ignores_dev_and_calibration(
     context: FitContext, shared: FitContext, few_rows: TaskData, micro: Backbone, name: str
 ) -> None:
-    """Fitting never looks at dev or calibration.
+    """Fitting never reads dev or calibration.
 
-    Without texts, tokens or labels (the row numbers stay, since the key knows them) the same comes
-    out."""
+    Blanking their texts, tokens and labels changes nothing; ids stay, since the key has them."""
 
     def blank(split: Split) -> Split:
         return Split(split.ids, ((),) * len(split), np.full(len(split), np.nan), Tokens((), (), 0))
@@ -423,7 +423,7 @@ def test_pabee_regression_exits_by_patience(
 def test_regression_selection_uses_first_metric(
     context: FitContext, similarity: TaskData, micro: Backbone
 ) -> None:
-    """The selection of a regression is scored by its first metric."""
+    """Selection of a regression uses its first metric."""
     fitted = Bert(learning_rates=(1e-3,), epochs=2).fit(similarity, micro, context)
     report = fitted.stage.stored.report
     trace = collect(fitted.stage.model, similarity.selection, 16, CPU)
@@ -438,7 +438,7 @@ def test_regression_selection_uses_first_metric(
 def test_deebert_fits_a_regression(
     context: FitContext, similarity: TaskData, micro: Backbone
 ) -> None:
-    """DeeBERT and BERT fit a regression too."""
+    """DeeBERT fits a regression too."""
     trace = collect(
         _model(context, ONE_RATE["deebert"], similarity, micro), similarity.dev, 16, CPU
     )
@@ -446,8 +446,9 @@ def test_deebert_fits_a_regression(
 
 
 def test_fixed_run_keeps_its_numbers(context: FitContext, tmp_path: Path) -> None:
-    """The numbers of one small fixed run are our own. They move only when the stage's revision is
-    raised, which makes new stages and runs of old ones."""
+    """One small fixed run keeps its numbers, which are our own.
+
+    They change only if a stage's revision is raised, which makes new stages and runs."""
     data, backbone = fixed_data(), FIXED
     schedule = Schedule(
         epochs=3,

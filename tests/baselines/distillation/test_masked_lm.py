@@ -1,4 +1,4 @@
-"""Masking, and the head that tells what was masked."""
+"""Masking, and the masked-LM head."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +17,8 @@ from baselines.distillation.masked_lm import (
     MaskedLm,
     Pieces,
     log_frequencies,
+    mask_tokens,
     maskable,
-    masked,
     masked_accuracy,
     told,
 )
@@ -36,7 +36,7 @@ PIECES = Pieces(mask=4, special=(0, 1, 2, 3, 4), size=500)
 
 
 def rows(lengths: list[int], width: int) -> Batch:
-    """[CLS], words, [SEP], padding."""
+    """A batch of [CLS], words, [SEP] and padding."""
     torch.manual_seed(1)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     ids = torch.randint(5, 500, mask.shape).masked_fill(~mask, 0)
@@ -46,22 +46,22 @@ def rows(lengths: list[int], width: int) -> Batch:
 
 
 def test_share_of_words_is_masked() -> None:
-    """A share of each row's words is masked, and nothing else.
+    """A share of each example's words is masked, and nothing else.
 
-    22 words: 3.3 -> 3; 42: 6.3 -> 6; 5 words: 0.75 -> 1; 1 word: 1; none: none."""
+    22 words: 3.3 -> 3; 42: 6.3 -> 6; 5: 0.75 -> 1; 1: 1; 0: 0."""
     batch = rows([24, 44, 7, 3, 2], 50)
-    found = masked(batch, PIECES)
-    assert found.places.sum(1).tolist() == [3, 6, 1, 1, 0]
-    assert not (found.places & (~batch.mask | (batch.ids < 5))).any()
-    assert torch.equal(found.batch.ids[~found.places], batch.ids[~found.places])
-    assert torch.equal(found.targets, batch.ids[found.places])
+    found = mask_tokens(batch, PIECES)
+    assert found.positions.sum(1).tolist() == [3, 6, 1, 1, 0]
+    assert not (found.positions & (~batch.mask | (batch.ids < 5))).any()
+    assert torch.equal(found.batch.ids[~found.positions], batch.ids[~found.positions])
+    assert torch.equal(found.targets, batch.ids[found.positions])
 
 
 def test_masked_words_become_three_kinds() -> None:
-    """Of the masked words 8 of 10 become [MASK], 1 another word, and 1 itself."""
+    """80% of masked words become [MASK], 10% another word, 10% stay."""
     batch = rows([200] * 500, 200)
-    found = masked(batch, PIECES)
-    new = found.batch.ids[found.places]
+    found = mask_tokens(batch, PIECES)
+    new = found.batch.ids[found.positions]
     total = len(new)
     assert total == 500 * 30
     assert (new == PIECES.mask).sum().item() / total == pytest.approx(0.8, abs=0.01)
@@ -72,12 +72,12 @@ def test_masked_words_become_three_kinds() -> None:
 
 
 def test_masks_follow_torch_seed() -> None:
-    """Masks follow from torch's seed."""
+    """Masks depend only on torch's seed."""
     batch = rows([24, 44], 50)
 
     def drawn(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        return masked(batch, PIECES).batch.ids
+        return mask_tokens(batch, PIECES).batch.ids
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
@@ -110,7 +110,7 @@ def test_decoder_is_embedding_table(rank: int | None) -> None:
 
 
 def test_pieces_come_from_vocabulary(micro: Backbone) -> None:
-    """The pieces of a vocabulary are its special ones, [MASK] and its size."""
+    """Special pieces, [MASK] and the size are read from the vocabulary."""
     found = Pieces.of(micro)
     names = [micro.tokenizer.id_to_token(id_) for id_ in found.special]
     assert names == ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -149,11 +149,11 @@ def test_head_learns_on_frozen_encoder(
 
 
 def test_masked_lm_head_is_saved(micro: Backbone, tmp_path: Path) -> None:
-    """A model with a head is saved and loaded with it."""
+    """A model with a masked-LM head is saved and loaded with it."""
     model = EncoderModel(replace(make_model(micro).config, masked_lm=True)).eval()
     save_model(model, tmp_path)
     again = load_model(tmp_path)
-    given = masked(
+    given = mask_tokens(
         rows([9, 4], 9)._replace(ids=rows([9, 4], 9).ids % 100), Pieces(4, (0, 1, 2, 3, 4), 100)
     )
     with torch.no_grad():
@@ -164,9 +164,7 @@ def test_masked_lm_head_is_saved(micro: Backbone, tmp_path: Path) -> None:
 
 
 def test_checkpoint_head_equals_library(tmp_path: Path) -> None:
-    """The head of a checkpoint is the library's.
-
-    Loaded from the library's masked-LM model, it says what that says; nothing is trained."""
+    """A checkpoint's head predicts as the library's does, and nothing is trained."""
     library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
     folder = write_bert(tmp_path / "bert")
     library.save_pretrained(folder, safe_serialization=True)
@@ -194,9 +192,9 @@ def test_checkpoint_head_equals_library(tmp_path: Path) -> None:
 
 
 def test_poor_checkpoint_head_is_trained(tmp_path: Path) -> None:
-    """A checkpoint's head that predicts too little is trained.
+    """A checkpoint's head that is too inaccurate is replaced by a trained one.
 
-    TinyBERT's published models carry a head that was never trained."""
+    TinyBERT's published models contain a head that was never trained."""
     library = BertForMaskedLM(BertConfig(**{**BERT_CONFIG, "vocab_size": len(BERT_WORDS)})).eval()
     folder = write_bert(tmp_path / "bert")
     library.save_pretrained(folder, safe_serialization=True)
@@ -218,9 +216,9 @@ def test_poor_checkpoint_head_is_trained(tmp_path: Path) -> None:
 
 
 def test_head_starts_at_word_frequencies(micro: Backbone) -> None:
-    """A head begins at the words' frequencies.
+    """A head starts from word frequencies.
 
-    Pieces 3 and 5 stand twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each.
+    Pieces 3 and 5 occur twice and once: of 3 + 6 counts they have 3 and 2, the other four 1 each.
     """
     rows = Split(
         np.arange(2),
@@ -234,9 +232,9 @@ def test_head_starts_at_word_frequencies(micro: Backbone) -> None:
 
 
 def test_short_sentences_are_not_masked() -> None:
-    """Sentences of too few words are left out of masking.
+    """Sentences of fewer than four known words are not masked.
 
-    Four words, three, four with an unknown one, five."""
+    The examples have four words, three, four of which one is unknown, and five."""
     texts = [
         [2, 10, 11, 12, 13, 3],
         [2, 10, 11, 12, 3],

@@ -1,4 +1,4 @@
-"""What a student learns is what its targets say."""
+"""Stages of distillation: losses, switches and initial students."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -52,9 +52,9 @@ def test_loss_is_weighted_sum_of_parts(
         got = distillation(targets, taught, 1.0)(student, examples)
         own, given = student(batch), teacher(batch)
         first = 2 if targets.last_exit_only else 0
-        answers = given.logits[first:] if teacher_exits == 3 else given.logits
+        taught_logits = given.logits[first:] if teacher_exits == 3 else given.logits
         wanted = targets.hidden * hidden_loss(own.hiddens, given.hiddens, batch.mask)
-        wanted += targets.soft * soft_losses(own.logits[first:], answers, 1.0).sum()
+        wanted += targets.soft * soft_losses(own.logits[first:], taught_logits, 1.0).sum()
         wanted += targets.hard * exit_losses(own.logits[first:], labels, 1.0).sum()
     assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
 
@@ -62,7 +62,7 @@ def test_loss_is_weighted_sum_of_parts(
 def test_self_taught_student_has_no_loss(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
-    """A student that is its own teacher has no hidden loss."""
+    """The hidden loss of a student that is its own teacher is 0."""
     model = _model(micro, 1)
     loss = distillation(
         Targets(hidden=1.0), Teacher(model, few_rows.train, make_run(tmp_path), hiddens=True), 1.0
@@ -86,7 +86,7 @@ def test_self_taught_student_has_no_loss(
 def test_each_switch_changes_the_result(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    """A switch changes what comes of the same seed. And nothing changed changes nothing."""
+    """Each switch changes the result of the same seed; no change gives an equal result."""
     stage = Distil(
         "a stage", Targets(soft=0.5, hard=0.5), Exits("mean", 1, "average"), True, make_schedule()
     )
@@ -107,29 +107,29 @@ def test_student_starts_at_pretrained_weights(
     micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a teacher alone the student starts at the pretrained weights."""
-    teacher, start, asked = _model(micro, 1, exits=1), _model(micro, 2), []
+    teacher, start, loaded = _model(micro, 1, exits=1), _model(micro, 2), []
     report = WeightsReport(5, (), ())
 
-    def given(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
-        asked.append((backbone, config.exits, config.pooling))
+    def load(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, WeightsReport]:
+        loaded.append((backbone, config.exits, config.pooling))
         return start, report
 
-    monkeypatch.setattr("baselines.distillation.stages.pretrained", given)
-    pupils = student_and_teacher((teacher,), Exits("cls", 1, "concatenate"), micro)
-    assert (pupils.student, pupils.teacher, pupils.weights) == (start, teacher, report)
-    assert asked == [(micro, ("plain",) * 3, "cls")]
+    monkeypatch.setattr("baselines.distillation.stages.pretrained", load)
+    models = student_and_teacher((teacher,), Exits("cls", 1, "concatenate"), micro)
+    assert (models.student, models.teacher, models.weights) == (start, teacher, report)
+    assert loaded == [(micro, ("plain",) * 3, "cls")]
 
 
 def test_fresh_exits_keep_the_encoder(micro: Backbone, few_rows: TaskData) -> None:
-    """Fresh exits stand on the same encoder."""
+    """Fresh exits are added to the same encoder."""
     start = _model(micro, 1, exits=1)
-    made = Exits("cls", 2, "average").on(start).eval()
+    fresh = Exits("cls", 2, "average").on(start).eval()
     batch = collate(few_rows.train.tokens, np.arange(8))
     with torch.no_grad():
-        for one, other in zip(start(batch).hiddens, made(batch).hiddens, strict=True):
+        for one, other in zip(start(batch).hiddens, fresh(batch).hiddens, strict=True):
             assert torch.equal(one, other)
-    assert made.exit_layers == [1, 2, 3]
-    assert (made.config.pooling, made.config.last_states, made.config.combine) == (
+    assert fresh.exit_layers == [1, 2, 3]
+    assert (fresh.config.pooling, fresh.config.last_states, fresh.config.combine) == (
         "cls",
         2,
         "average",

@@ -1,4 +1,4 @@
-"""A teacher says to a student what it would say to anybody, and says it once."""
+"""A teacher's outputs are those of its model, and are computed once."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ BATCHES = [np.array([5, 40, 11]), np.array([0]), np.arange(47, 30, -1)]
 
 @pytest.fixture
 def rows(few_rows: TaskData) -> Split:
-    """48 rows whose numbers are not their positions."""
+    """48 examples whose ids are not their positions."""
     return replace(few_rows.train, ids=few_rows.train.ids[::-1] * 3 + 7)
 
 
@@ -53,15 +53,15 @@ def test_teacher_predicts_in_evaluation_mode(
             )
             assert not one.requires_grad
             assert one.isfinite().all(), (
-                "padding counts for nothing, but 0 times nothing is nothing only if it is finite"
+                "padding has weight 0, which gives 0 only for finite values"
             )
-    assert len(calls) == (3 if keep else 6), "3 are the test's own"
+    assert len(calls) == (3 if keep else 6), "3 calls are the test's own"
 
 
 def test_partial_rows_get_kept_predictions(micro: Backbone, rows: Split, tmp_path: Path) -> None:
-    """Who asks for part of the rows again gets the same.
+    """Outputs for part of the examples equal those for all of them.
 
-    A period of pruning holds some of the rows, perhaps some of them twice, in an order of its own.
+    A pruning period has some of the examples, perhaps some twice, in its own order.
     """
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path), hiddens=False)
     whole = teacher(Examples.of(rows, np.arange(48), CPU))
@@ -72,12 +72,13 @@ def test_partial_rows_get_kept_predictions(micro: Backbone, rows: Split, tmp_pat
 
 
 def test_teacher_runs_once_per_rows(micro: Backbone, rows: Split, tmp_path: Path) -> None:
-    """The same teacher is not asked twice about the same rows.
+    """The same teacher is not run twice on the same examples, or for fewer outputs.
 
-    Nor for less than it has said; for more, for other rows, with other weights or in another
-    precision it is."""
+    It is run again for more outputs, other examples, other weights or another precision."""
 
-    def asked(rows: Split, hiddens: bool, precision: str = "float32", change: float = 0.0) -> int:
+    def calls_for(
+        rows: Split, hiddens: bool, precision: str = "float32", change: float = 0.0
+    ) -> int:
         model = make_model(micro)
         with torch.no_grad():
             next(model.parameters()).add_(change)
@@ -85,15 +86,15 @@ def test_teacher_runs_once_per_rows(micro: Backbone, rows: Split, tmp_path: Path
         Teacher(model, rows, make_run(tmp_path, precision), hiddens)
         return len(calls)
 
-    once = asked(rows, False, change=0.5)
+    once = calls_for(rows, False, change=0.5)
     assert once > 0
-    assert asked(rows, False, change=0.5) == 0
-    assert asked(rows, True, change=0.5) > 0
-    assert asked(rows, False, change=0.5) == 0
+    assert calls_for(rows, False, change=0.5) == 0
+    assert calls_for(rows, True, change=0.5) > 0
+    assert calls_for(rows, False, change=0.5) == 0
     for other in (
-        asked(rows.rows(np.arange(40)), False, change=0.5),
-        asked(rows, False, change=0.25),
-        asked(rows, False, "bfloat16", change=0.25),
+        calls_for(rows.rows(np.arange(40)), False, change=0.5),
+        calls_for(rows, False, change=0.25),
+        calls_for(rows, False, "bfloat16", change=0.25),
     ):
         assert other > 0
 
@@ -101,12 +102,12 @@ def test_teacher_runs_once_per_rows(micro: Backbone, rows: Split, tmp_path: Path
 def test_teacher_uses_training_precision(micro: Backbone, rows: Split, tmp_path: Path) -> None:
     """Predictions have the precision of training."""
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path, "bfloat16"), hiddens=True)
-    answer = teacher(Examples.of(rows, np.arange(4), CPU))
-    assert {answer.logits.dtype, *(hidden.dtype for hidden in answer.hiddens)} == {torch.bfloat16}
+    outputs = teacher(Examples.of(rows, np.arange(4), CPU))
+    assert {outputs.logits.dtype, *(hidden.dtype for hidden in outputs.hiddens)} == {torch.bfloat16}
 
 
 def test_other_pooling_is_another_teacher(micro: Backbone, rows: Split, tmp_path: Path) -> None:
-    """Equal tensors that are pooled in another way are another teacher."""
+    """Equal tensors with another pooling are another teacher."""
     model = make_model(micro)
     other = EncoderModel(
         replace(model.config, pooling="cls" if model.config.pooling == "mean" else "mean")
