@@ -366,13 +366,13 @@ class IntermediateDistillation:
         teacher = _teacher(parents, data.task, backbone)
         student, report = initial_student(parents[:-1], self.shape, "plain", data.task, backbone)
         teacher = teacher.to(run.compute.device).eval().requires_grad_(False)
-        pupil = Pupil(student, teacher.config.shape.hidden)
+        model = Pupil(student, teacher.config.shape.hidden)
         plan = bounded(data.train, self.schedule, self.steps)
 
-        def loss(pupil: Pupil, examples: Examples) -> Tensor:
-            return intermediate_loss(pupil, teacher, self.inside, examples)
+        def loss(model: Pupil, examples: Examples) -> Tensor:
+            return intermediate_loss(model, teacher, self.inside, examples)
 
-        training = train(pupil, loss, plan.parts, None, plan.schedule, run)
+        training = train(model, loss, plan.parts, None, plan.schedule, run)
         return FreshFit(student, training, report)
 
 
@@ -386,16 +386,16 @@ def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone
 
 
 def intermediate_loss(
-    pupil: Pupil, teacher: EncoderModel, losses: IntermediateLosses, examples: Examples
+    model: Pupil, teacher: EncoderModel, losses: IntermediateLosses, examples: Examples
 ) -> Tensor:
     """Return the sum of the losses on embeddings, hidden states and attention scores."""
-    student, mask = pupil.student, examples.batch.mask
+    student, mask = model.student, examples.batch.mask
     hiddens = student(examples.batch).hiddens
     with torch.no_grad():
         targets = teacher(examples.batch).hiddens
     layers = layer_map(len(hiddens) - 1, len(targets) - 1)
     value = hiddens[0].new_zeros((), dtype=torch.float32)
-    projected = [project(state) for project, state in zip(pupil.projections, hiddens, strict=True)]
+    projected = [project(state) for project, state in zip(model.projections, hiddens, strict=True)]
     if losses.embedding:
         value = value + hidden_loss(projected[:1], targets[:1], mask)
     if losses.hidden:

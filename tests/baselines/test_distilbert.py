@@ -1,4 +1,4 @@
-"""DistilBERT: the student, what it learns from whom, and what runs once for all tasks and seeds."""
+"""DistilBERT: the student, its losses, and what runs once for all tasks and seeds."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from baselines import distilbert
 from baselines.bert import Bert
 from baselines.distilbert import DistilBert, MaskedLmDistillation
 from baselines.distillation import masked_lm, stages
-from baselines.distillation.masked_lm import Masked, MaskedLm, masked, told
+from baselines.distillation.masked_lm import Masked, MaskedLm, mask_tokens, told
 from baselines.distillation.stages import PredictionDistillation
 from baselines.distillation.students import every_other, take_layers
 from baselines.encoders.encoder import EncoderModel, ModelConfig
@@ -43,8 +43,8 @@ QUICK = DistilBert(pretraining_epochs=1, learning_rates=(1e-3,))
 
 
 @pytest.fixture
-def small_work(context: FitContext) -> FitContext:
-    """With the fewest sentences that there may be."""
+def small_context(context: FitContext) -> FitContext:
+    """A context with the smallest corpus allowed."""
     return replace(context, corpus=Corpus(limit=40))
 
 
@@ -66,14 +66,14 @@ def names(fit: Fitted) -> list[str]:
     ],
 )
 def test_kept_layers_are_spread_evenly(layers: int, share: float, kept: tuple[int, ...]) -> None:
-    """Layers are spread from the first to the last.
+    """Layers are spread evenly from first to last.
 
-    The first line is the authors' script (extract_distilbert.py)."""
+    The first case is that of the authors' script (extract_distilbert.py)."""
     assert every_other(layers, share) == kept
 
 
 def test_student_of_bert_base_matches_paper() -> None:
-    """The student of BERT-base has the published parameters and half its MACs.
+    """The student of BERT-base has the published parameters and half the MACs.
 
     66.36 M without pooler and classifier; a layer of BERT-base is 931,135,488 MACs at 128 tokens.
     """
@@ -85,9 +85,9 @@ def test_student_of_bert_base_matches_paper() -> None:
 
 
 def test_encoder_equals_library_distilbert(tmp_path: Path) -> None:
-    """The encoder is the library's DistilBERT.
+    """The encoder and the masked-LM head equal the library's DistilBERT.
 
-    Random weights in the library's own files, a masked-LM head among them."""
+    The random weights are in files that the library wrote."""
     torch.manual_seed(3)
     config = DistilBertConfig(
         vocab_size=len(BERT_WORDS),
@@ -108,7 +108,7 @@ def test_encoder_equals_library_distilbert(tmp_path: Path) -> None:
     )
     mask = torch.arange(9) < torch.tensor([9, 5, 2])[:, None]
     ids = torch.randint(5, len(BERT_WORDS), (3, 9)).masked_fill(~mask, 0)
-    batch = Batch(ids, torch.ones_like(ids), mask)  # token types play no part
+    batch = Batch(ids, torch.ones_like(ids), mask)  # token types are ignored
     with torch.no_grad():
         wanted = theirs(ids, mask.long(), output_hidden_states=True)
         found = ours.eval()(batch)
@@ -121,7 +121,7 @@ def test_encoder_equals_library_distilbert(tmp_path: Path) -> None:
 
 
 def test_student_starts_from_teacher_layers(micro: Backbone) -> None:
-    """The student begins with the teacher's layers, and with its embedding of a single text."""
+    """The student starts from the teacher's layers and its embedding of a single text."""
     config = ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)
     teacher = EncoderModel(config).eval()
     student = take_layers(teacher, (0, 2)).eval()
@@ -137,12 +137,12 @@ def test_student_starts_from_teacher_layers(micro: Backbone) -> None:
     torch.testing.assert_close(one[1], other[1])
 
 
-# --- what is learned
+# --- losses
 
 
 @pytest.fixture
 def caught(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[EncoderModel, Examples], Tensor]]:
-    """The losses that the stages would train with."""
+    """The losses with which the stages train."""
     losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
 
     def train(
@@ -166,10 +166,10 @@ def test_word_loss_is_weighted_sum(
     few_rows: TaskData,
     tmp_path: Path,
 ) -> None:
-    """The loss of words is the weighted sum of three.
+    """The pre-training loss is the weighted sum of three formulas.
 
-    Against the formulas: T^2 cross-entropy of softened answers, cross-entropy of the words, 1 -
-    cosine of the last hidden states."""
+    They are T^2 cross-entropy of softened predictions, cross-entropy of the words, and 1 - cosine
+    of the last hidden states."""
     teacher = EncoderModel(
         ModelConfig(micro.shape, "mean", 2, 1.0, (None, None, "plain"), masked_lm=True)
     ).eval()
@@ -183,12 +183,12 @@ def test_word_loss_is_weighted_sum(
     torch.manual_seed(4)
     value = caught[0](student, examples)
     torch.manual_seed(4)
-    given = masked(examples.batch, masked_lm.Pieces.of(micro))
-    own, wanted = student(given.batch).hiddens[-1], teacher(given.batch).hiddens[-1]
-    ours, theirs = told(student, own, given), told(teacher, wanted, given)
+    masked = mask_tokens(examples.batch, masked_lm.Pieces.of(micro))
+    own, wanted = student(masked.batch).hiddens[-1], teacher(masked.batch).hiddens[-1]
+    ours, theirs = told(student, own, masked), told(teacher, wanted, masked)
     p, q = (theirs / 2).softmax(-1), (ours / 2).softmax(-1)
     soft = -4 * (p * q.log()).sum(-1).mean()
-    hard = -ours.softmax(-1)[range(len(given.targets)), given.targets].log().mean()
+    hard = -ours.softmax(-1)[range(len(masked.targets)), masked.targets].log().mean()
     real = examples.batch.mask
     angle = 1 - ((own * wanted).sum(-1) / own.norm(dim=-1) / wanted.norm(dim=-1))[real].mean()
     torch.testing.assert_close(
@@ -204,7 +204,7 @@ def test_taught_loss_mixes_teacher_predictions(
     few_rows: TaskData,
     tmp_path: Path,
 ) -> None:
-    """The loss of a taught student has a share of the teacher's predictions."""
+    """The loss mixes the teacher's predictions and the labels."""
     data = replace(few_rows, task=TASKS[task])
     start, classes, scale = make_model(micro), data.task.classes, data.task.scale
     teacher = EncoderModel(
@@ -241,58 +241,56 @@ def test_taught_loss_mixes_teacher_predictions(
 
 
 def test_pretraining_runs_once_for_all(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone
+    small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """Pre-training runs once for all tasks and seeds."""
     other_task = replace(few_rows, data_fingerprint="other")
     fits = [
-        QUICK.fit(data, micro, replace(small_work, seed=seed))
+        QUICK.fit(data, micro, replace(small_context, seed=seed))
         for data, seed in ((few_rows, 2), (few_rows, 3), (other_task, 2))
     ]
     assert [names(fit) for fit in fits] == [["masked-lm", "distil-cosine", "fine-tune"]] * 3
     keys = [[use.report.key for use in fit.stage.uses()] for fit in fits]
     assert keys[0][:2] == keys[1][:2] == keys[2][:2]
     assert len({key[2] for key in keys}) == 3
-    assert len(stage_folders(small_work.cache)) == 5
+    assert len(stage_folders(small_context.cache)) == 5
 
 
 def test_poor_word_teacher_teaches_none(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A teacher that knows few words teaches none.
+    """The predictions of an inaccurate masked-LM head are not used.
 
-    The record says so by the stage's name, and how many it told."""
-    poor = QUICK.fit(few_rows, micro, small_work)
+    The record has the stage's name and the accuracy."""
+    poor = QUICK.fit(few_rows, micro, small_context)
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
-    rich = QUICK.fit(few_rows, micro, small_work)
+    rich = QUICK.fit(few_rows, micro, small_context)
 
     def distilled(fit: Fitted) -> StageUse:
         return fit.stage.uses()[1]
 
     assert (distilled(poor).report.name, distilled(poor).report.selection) == ("distil-cosine", ())
     assert (distilled(rich).report.name, len(distilled(rich).report.selection)) == ("distil", 1)
-    told = max(poor.stage.uses()[0].report.selection)
+    accuracy = max(poor.stage.uses()[0].report.selection)
     (remark,) = poor.remarks
-    assert names_in_order(remark, f"{told:.3f}", "0.30")
+    assert names_in_order(remark, f"{accuracy:.3f}", "0.30")
     assert rich.remarks == ()
     assert 0 <= poor.stage.uses()[0].report.selection[0] < 0.3
 
 
 def test_settings_set_weights_and_temperature(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights and temperature are those of the settings.
-
-    None of them equal to another, and the teachers never train."""
+    """Weights and temperature, all different, are those of the settings."""
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
-    made: list[MaskedLmDistillation | PredictionDistillation] = []
+    stages_fitted: list[MaskedLmDistillation | PredictionDistillation] = []
 
-    def watched(context: FitContext, stage: Stage, *words: Any) -> FittedStage:
+    def watched(context: FitContext, stage: Stage, *rest: Any) -> FittedStage:
         if isinstance(stage, MaskedLmDistillation | PredictionDistillation):
-            made.append(stage)
-        return reached(context, stage, *words)
+            stages_fitted.append(stage)
+        return fitted(context, stage, *rest)
 
-    reached = FitContext.fitted
+    fitted = FitContext.fitted
     monkeypatch.setattr(FitContext, "fitted", watched)
     teacher = Bert(learning_rates=(1e-3,))
     method = replace(
@@ -305,29 +303,36 @@ def test_settings_set_weights_and_temperature(
         teacher=teacher,
         pretraining_batch=16,
     )
-    method.fit(few_rows, micro, small_work)
-    words, answers = made
-    assert isinstance(words, MaskedLmDistillation)
-    assert (words.soft, words.masked, words.cosine, words.temperature, words.kept) == (
+    method.fit(few_rows, micro, small_context)
+    pretraining, prediction = stages_fitted
+    assert isinstance(pretraining, MaskedLmDistillation)
+    assert (
+        pretraining.soft,
+        pretraining.masked,
+        pretraining.cosine,
+        pretraining.temperature,
+        pretraining.kept,
+    ) == (
         3.0,
         0.5,
         0.7,
         1.5,
         (0, 2),
     )
-    assert (words.schedule.epochs, words.schedule.batch_size, words.schedule.learning_rate) == (
+    schedule = pretraining.schedule
+    assert (schedule.epochs, schedule.batch_size, schedule.learning_rate) == (
         1,
         16,
         2e-4,
     )
-    assert isinstance(answers, PredictionDistillation)
-    assert (answers.soft, answers.temperature, answers.steps) == (0.2, 1.5, None)
+    assert isinstance(prediction, PredictionDistillation)
+    assert (prediction.soft, prediction.temperature, prediction.steps) == (0.2, 1.5, None)
 
 
 def test_word_teacher_never_trains(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The teacher of words never trains. Drop-out is for the student alone."""
+    """The masked-LM teacher is frozen and without dropout."""
     states: set[tuple[bool, bool]] = set()
 
     def watched(own: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
@@ -336,15 +341,15 @@ def test_word_teacher_never_trains(
 
     modes: set[bool] = set()
 
-    def walked(model: EncoderModel, hidden: Tensor, given: Masked) -> Tensor:
+    def watched_logits(model: EncoderModel, hidden: Tensor, masked: Masked) -> Tensor:
         if hidden.requires_grad is False and torch.is_grad_enabled() is False:
             modes.add(model.training)
-        return told(model, hidden, given)
+        return told(model, hidden, masked)
 
     monkeypatch.setattr(distilbert, "cosine_loss", watched)
-    monkeypatch.setattr(distilbert, "told", walked)
+    monkeypatch.setattr(distilbert, told.__name__, watched_logits)
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
-    QUICK.fit(few_rows, micro, small_work)
+    QUICK.fit(few_rows, micro, small_context)
     assert states == {(True, False)}
     assert modes == {False}
 
@@ -352,7 +357,7 @@ def test_word_teacher_never_trains(
 def test_no_pretraining_reads_no_corpus(
     context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
-    """Without pre-training no sentence is read."""
+    """Without pre-training the corpus is not read."""
     method = replace(QUICK, pretraining=False)
     assert (method.external_inputs(), QUICK.external_inputs()) == (
         ExternalInputs(),
@@ -368,7 +373,7 @@ def test_no_pretraining_reads_no_corpus(
 def test_taught_student_shares_reference_stage(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A taught student has the reference's own stage for a teacher."""
+    """The teacher of fine-tuning is the reference's own stage."""
     plain = replace(QUICK, pretraining=False)
     bert = Bert(learning_rates=(1e-3,))
     taught = replace(plain, teacher=bert).fit(few_rows, micro, context)
@@ -381,19 +386,20 @@ def test_taught_student_shares_reference_stage(
 
 
 def test_fixed_run_keeps_its_numbers(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The numbers of one small fixed run are our own. They move only when a stage's revision is
-    raised, or with the demo's texts."""
+    """One small fixed run keeps its numbers, which are our own.
+
+    They change only with a stage's revision or the demo's texts."""
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
-    fit = replace(QUICK, teacher=Bert(learning_rates=(1e-3,))).fit(few_rows, micro, small_work)
+    fit = replace(QUICK, teacher=Bert(learning_rates=(1e-3,))).fit(few_rows, micro, small_context)
     assert (MaskedLm.revision, MaskedLmDistillation.revision, PredictionDistillation.revision) == (
         2,
         2,
         1,
     )
-    reached = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
-    assert reached == pytest.approx(
+    losses = {use.report.name: use.report.final_loss for use in fit.stage.uses()}
+    assert losses == pytest.approx(
         {
             "masked-lm": 3.780132,
             "distil": 103.107964,
@@ -436,9 +442,9 @@ def test_published_student_is_only_fine_tuned(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A published student is fine-tuned as it is.
+    """A published student keeps its shape and is only fine-tuned.
 
-    Its shape is its own; its vocabulary must be the backbone's."""
+    Its vocabulary must be the backbone's."""
     small = replace(
         micro,
         name="small",

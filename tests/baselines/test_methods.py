@@ -372,7 +372,10 @@ def test_fitting_ignores_dev_and_calibration(
 
 @pytest.fixture(scope="module")
 def similarity(few_rows: TaskData) -> TaskData:
-    """A regression from 0 to 5: of the 12 words of a row some are word 7, the others word 8, and the label is five times their share."""
+    """A regression task with labels from 0 to 5.
+
+    Each example has 12 words, 7 or 8; the label is five times the share of 7.
+    """
     task = Task("similarity", (), (), ("pearson", "spearman"), None, scale=5.0)
     draw = np.random.default_rng(6)
 

@@ -1,4 +1,4 @@
-"""TinyBERT: the student's shape, what it learns from which layer, its switches, and what runs once."""
+"""TinyBERT: the student's shape, the layer mapping, the switches, and what runs once."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -61,8 +61,8 @@ QUICK = TinyBert(
 
 
 @pytest.fixture
-def small_work(context: FitContext) -> FitContext:
-    """With the fewest sentences that there may be."""
+def small_context(context: FitContext) -> FitContext:
+    """A context with the smallest corpus allowed."""
     return replace(context, corpus=Corpus(limit=40))
 
 
@@ -85,7 +85,7 @@ def names(fit: Fitted) -> list[str]:
 def test_presets_are_shares_of_backbone(
     method: TinyBert, backbone: str, layers: int, hidden: int, ffn: int
 ) -> None:
-    """Presets are shares of the backbone."""
+    """The shapes of presets are shares of the backbone's."""
     found = BACKBONES[backbone]
     shape = smaller(found.shape, method.layers, method.width, method.ffn)
     assert (shape.layers, shape.hidden, set(shape.ffn), set(shape.heads)) == (
@@ -103,7 +103,7 @@ def test_presets_are_shares_of_backbone(
 def test_bert_base_presets_match_paper(method: TinyBert, millions: float, gmacs: float) -> None:
     """Presets of BERT-base have the published parameters and MACs.
 
-    Two labels, with the pooler, at 128 tokens."""
+    The counts are for two labels, with the pooler, at 128 tokens."""
     with torch.device("meta"):
         model = method.build(BACKBONES["bert-base-uncased"], TASKS["sst2"])
     assert model.parameter_count() / 1e6 == pytest.approx(millions, abs=0.006)
@@ -112,7 +112,7 @@ def test_bert_base_presets_match_paper(method: TinyBert, millions: float, gmacs:
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "places"),
+    ("student", "teacher", "layers"),
     [
         (4, 12, (3, 6, 9, 12)),
         (6, 12, (2, 4, 6, 8, 10, 12)),
@@ -121,14 +121,14 @@ def test_bert_base_presets_match_paper(method: TinyBert, millions: float, gmacs:
         (3, 3, (1, 2, 3)),
     ],
 )
-def test_layer_map_spreads_evenly(student: int, teacher: int, places: tuple[int, ...]) -> None:
-    """Layers learn from layers that are spread evenly, the last from the last.
+def test_layer_map_spreads_evenly(student: int, teacher: int, layers: tuple[int, ...]) -> None:
+    """The teacher's layers are spread evenly, and the last learns from the last.
 
-    The first two are the paper's, 3m and 2m."""
-    assert layer_map(student, teacher) == places
+    The first two cases are the paper's, 3m and 2m."""
+    assert layer_map(student, teacher) == layers
 
 
-# --- the answers
+# --- predictions
 
 
 @pytest.mark.parametrize("soft", [True, False])
@@ -141,7 +141,7 @@ def test_last_part_learns_predictions(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The last part learns the teacher's predictions or the labels."""
+    """The last phase learns the teacher's predictions or the labels."""
     losses: list[Callable[[EncoderModel, Examples], Tensor]] = []
 
     def train(
@@ -184,9 +184,9 @@ def test_last_part_learns_predictions(
 def test_step_bound_makes_equal_epochs(
     few_rows: TaskData, steps: int, rows: int, epochs: int
 ) -> None:
-    """A bound on steps is kept exactly, in equal epochs.
+    """A bound on steps is met exactly, in equal epochs.
 
-    48 rows, 16 a step; each row comes as often as another, to within one."""
+    Of 48 examples, 16 a step, each is used equally often, to within one."""
     schedule = make_schedule(epochs=3)
     found = bounded(few_rows.train, schedule, steps)
     assert (len(found.rows), found.schedule.epochs, len(found.parts)) == (rows, epochs, epochs)
@@ -211,10 +211,10 @@ def test_unbounded_epochs_have_all_rows(few_rows: TaskData) -> None:
 
 
 def test_parts_chain_and_pretraining_is_shared(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone
+    small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """Every part stands on the one before, and pre-training runs once."""
-    fits = [QUICK.fit(few_rows, micro, replace(small_work, seed=seed)) for seed in (2, 3)]
+    """Each phase starts from the one before, and pre-training runs once."""
+    fits = [QUICK.fit(few_rows, micro, replace(small_context, seed=seed)) for seed in (2, 3)]
     assert [names(fit) for fit in fits] == [
         ["masked-lm", "general", "fine-tune", "intermediate", "prediction"]
     ] * 2
@@ -223,11 +223,11 @@ def test_parts_chain_and_pretraining_is_shared(
     assert all(len({one, other}) == 2 for one, other in list(zip(*keys, strict=True))[2:])
     assert (fits[0].stage.weights().loaded, len(fits[0].stage.weights().fresh)) == (0, 1)
     bert = Bert(learning_rates=QUICK.teacher.learning_rates).fit(
-        few_rows, micro, replace(small_work, seed=2)
+        few_rows, micro, replace(small_context, seed=2)
     )
     assert bert.stage.key == keys[0][2]
     rows = [use.report.rows for use in fits[0].uses()]
-    assert rows[3:] == [64, 64]  # two steps of 32 augmented rows: there are more than the task has
+    assert rows[3:] == [64, 64]  # two steps of 32 augmented examples, more than the task has
 
 
 @pytest.mark.slow
@@ -251,19 +251,19 @@ def test_parts_chain_and_pretraining_is_shared(
     ids=str,
 )
 def test_each_switch_changes_its_part(
-    small_work: FitContext,
+    small_context: FitContext,
     few_rows: TaskData,
     micro: Backbone,
     change: dict[str, bool],
     stages: list[str],
 ) -> None:
-    """Each switch changes what it names."""
+    """Each switch changes only the stages that depend on it."""
     method = replace(QUICK, **change)
-    fit = method.fit(few_rows, micro, small_work)
+    fit = method.fit(few_rows, micro, small_context)
     assert names(fit) == stages
-    whole = QUICK.fit(few_rows, micro, small_work)
-    assert not same_weights(weights_of(fit.stage.model), weights_of(whole.stage.model))
-    same = {use.report.key for use in fit.uses()} & {use.report.key for use in whole.uses()}
+    default = QUICK.fit(few_rows, micro, small_context)
+    assert not same_weights(weights_of(fit.stage.model), weights_of(default.stage.model))
+    same = {use.report.key for use in fit.uses()} & {use.report.key for use in default.uses()}
     kept = {use.report.name for use in fit.uses() if use.report.key in same}
     before = {
         "general": {"masked-lm"},
@@ -274,27 +274,27 @@ def test_each_switch_changes_its_part(
 
 
 @dataclass
-class Lesson:
-    """What a loss on a teacher's inside was asked with."""
+class LossCall:
+    """Arguments of one call of the intermediate loss."""
 
     inside: IntermediateLosses
     training: tuple[bool, bool]
-    """Whether the student and the teacher were."""
+    """Whether the student and the teacher were in training mode."""
     rows: list[tuple[int, ...]]
 
 
 @pytest.fixture
-def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Lesson]:
-    """Those of every step."""
-    found: list[Lesson] = []
+def loss_calls(monkeypatch: pytest.MonkeyPatch) -> list[LossCall]:
+    """The calls of every step."""
+    found: list[LossCall] = []
 
     def watched(
-        pupil: Pupil, teacher: EncoderModel, inside: IntermediateLosses, examples: Examples
+        model: Pupil, teacher: EncoderModel, inside: IntermediateLosses, examples: Examples
     ) -> Tensor:
         batch = examples.batch
         rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.ids, batch.mask, strict=True)]
-        found.append(Lesson(inside, (pupil.student.training, teacher.training), rows))
-        return intermediate_loss(pupil, teacher, inside, examples)
+        found.append(LossCall(inside, (model.student.training, teacher.training), rows))
+        return intermediate_loss(model, teacher, inside, examples)
 
     monkeypatch.setattr(tinybert, "intermediate_loss", watched)
     return found
@@ -302,56 +302,59 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> list[Lesson]:
 
 @pytest.mark.parametrize("term", ["attention", "hidden", "embedding"])
 def test_disabled_term_is_never_learned(
-    term: str, lessons: list[Lesson], small_work: FitContext, few_rows: TaskData, micro: Backbone
+    term: str,
+    loss_calls: list[LossCall],
+    small_context: FitContext,
+    few_rows: TaskData,
+    micro: Backbone,
 ) -> None:
-    """A term that is off is learned in no part, and the teacher never trains."""
-    replace(QUICK, **{term: False}).fit(few_rows, micro, small_work)
-    assert {lesson.inside for lesson in lessons} == {
+    """A disabled term is used in no phase, and the teacher is never in training mode."""
+    replace(QUICK, **{term: False}).fit(few_rows, micro, small_context)
+    assert {call.inside for call in loss_calls} == {
         IntermediateLosses(**{name: name != term for name in ("attention", "hidden", "embedding")})
     }
-    assert {lesson.training for lesson in lessons} == {(True, False)}
+    assert {call.training for call in loss_calls} == {(True, False)}
 
 
 @pytest.mark.slow
 def test_altered_rows_reach_the_loss(
-    lessons: list[Lesson], small_work: FitContext, few_rows: TaskData, micro: Backbone
+    loss_calls: list[LossCall], small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     own = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
     reached = []
     for copies in (0, 2):
         replace(QUICK, general=False, intermediate_steps=10, augmentation=copies).fit(
-            few_rows, micro, small_work
+            few_rows, micro, small_context
         )
-        reached.append({row for lesson in lessons for row in lesson.rows})
-        lessons.clear()
+        reached.append({row for call in loss_calls for row in call.rows})
+        loss_calls.clear()
     assert reached[0] == own
     assert len(reached[1] - own) > len(own)
 
 
 def test_learning_rates_follow_authors(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The inside of the task is learned at one rate, and all else at a falling one.
+    """The rate is constant in intermediate-layer distillation on the task, and decays elsewhere.
 
-    As in the authors' code: schedule "none" there, warm-up and decay in general distillation and in
-    the last part."""
+    The authors' code has schedule "none" there, and warm-up and decay in the other phases."""
     found: dict[str, Schedule] = {}
 
-    def watched(*words: Any) -> Training:
-        schedule, run = words[-2:]
+    def watched(*arguments: Any) -> Training:
+        schedule, run = arguments[-2:]
         found[run.stage] = schedule
-        return train(*words)
+        return train(*arguments)
 
     for module in (tinybert, stages):
         monkeypatch.setattr(module, "train", watched)
     replace(QUICK, general_rate=3e-3, general_batch=8, intermediate_rate=2e-3).fit(
-        few_rows, micro, small_work
+        few_rows, micro, small_context
     )
-    told = {
+    rates = {
         name: (one.learning_rate, one.batch_size, one.warmup, one.decay)
         for name, one in found.items()
     }
-    assert told == {
+    assert rates == {
         "general": (3e-3, 8, 0.1, True),
         "intermediate": (2e-3, 32, 0.0, False),
         "prediction": (1e-3, 32, 0.1, True),
@@ -361,8 +364,8 @@ def test_learning_rates_follow_authors(
 def test_paper_preset_has_papers_schedule() -> None:
     """The preset of the paper has the paper's schedule.
 
-    Sections 4.2 and the authors' README: 20 passes over the altered rows, then 3; 256 rows a step
-    of general distillation."""
+    Section 4.2 and the authors' README have 20 passes over the augmented examples, then 3, and 256
+    examples a step of general distillation."""
     method = TINYBERT_PAPER
     assert (method.general_epochs, method.general_batch, method.general_rate) == (3, 256, 5e-5)
     assert (method.intermediate_steps, method.intermediate_epochs, method.intermediate_rate) == (
@@ -382,25 +385,25 @@ def test_paper_preset_has_papers_schedule() -> None:
 
 
 def test_poor_word_head_is_remarked(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
+    small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A head that knows few words is named in the record, and only where words are put in."""
+    """An inaccurate masked-LM head is noted in the record if words are replaced."""
     poor, none = (
-        method.fit(few_rows, micro, small_work)
+        method.fit(few_rows, micro, small_context)
         for method in (QUICK, replace(QUICK, augmentation=0))
     )
-    told = max(poor.uses()[0].report.selection)
+    accuracy = max(poor.uses()[0].report.selection)
     (remark,) = poor.remarks
-    assert names_in_order(remark, "augmentation", f"{told:.3f}", "0.30")
+    assert names_in_order(remark, "augmentation", f"{accuracy:.3f}", "0.30")
     assert none.remarks == ()
     monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
-    assert QUICK.fit(few_rows, micro, small_work).remarks == ()
+    assert QUICK.fit(few_rows, micro, small_context).remarks == ()
 
 
 def test_unneeded_corpus_is_not_read(
     context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
-    """Without corpus and augmentation no sentence is read."""
+    """Without general distillation and augmentation the corpus is not read."""
     method = replace(QUICK, general=False, augmentation=0)
     assert [each.external_inputs() for each in (method, QUICK, replace(QUICK, general=False))] == [
         ExternalInputs(),
@@ -412,9 +415,9 @@ def test_unneeded_corpus_is_not_read(
 
 
 def test_regression_runs_to_its_end(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone
+    small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """A regression runs to its end."""
+    """A regression is fitted with finite losses."""
     labels = torch.arange(48).numpy() / 10
     data = replace(
         few_rows,
@@ -422,22 +425,22 @@ def test_regression_runs_to_its_end(
         train=replace(few_rows.train, labels=labels),
         data_fingerprint="0 to 5",
     )
-    fit = QUICK.fit(data, micro, small_work)
+    fit = QUICK.fit(data, micro, small_context)
     assert all(use.report.final_loss < 100 for use in fit.stage.uses())
 
 
 def test_published_student_replaces_general_part(
-    small_work: FitContext,
+    small_context: FitContext,
     few_rows: TaskData,
     micro: Backbone,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A published student takes the place of general distillation."""
+    """A published student replaces general distillation."""
     small = replace(micro, name="small", shape=bert_shape(2, 16, 4, 24, micro.shape.vocabulary, 64))
     monkeypatch.setitem(BACKBONES, "small", small)
     method = replace(QUICK, checkpoint="small")
-    fit = method.fit(few_rows, micro, small_work)
+    fit = method.fit(few_rows, micro, small_context)
     assert names(fit) == ["masked-lm", "start", "fine-tune", "intermediate", "prediction"]
     assert isinstance(fit.stage.model, EncoderModel)
     assert fit.stage.model.config.shape == small.shape
@@ -456,26 +459,27 @@ def test_published_student_replaces_general_part(
         replace(small, shape=bert_shape(2, 16, 2, 24, micro.shape.vocabulary, 64)),
     )
     with pytest.raises(HarnessError) as caught:
-        method.fit(few_rows, foreign, small_work)
+        method.fit(few_rows, foreign, small_context)
     assert_says(caught, "small", "foreign")
 
 
 def test_fixed_run_keeps_its_numbers(
-    small_work: FitContext, few_rows: TaskData, micro: Backbone
+    small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    """The numbers of one small fixed run are our own. They move only when a stage's revision is
-    raised, or with the demo's texts."""
+    """One small fixed run keeps its numbers, which are our own.
+
+    They change only with a stage's revision or the demo's texts."""
     method = replace(
         QUICK, intermediate_steps=6, prediction_steps=6, teacher=Bert(learning_rates=(1e-3,))
     )
-    fit = method.fit(few_rows, micro, small_work)
+    fit = method.fit(few_rows, micro, small_context)
     assert (
         IntermediateDistillation.revision,
         PredictionDistillation.revision,
         AUGMENTATION_REVISION,
     ) == (2, 1, 2)
-    reached = {use.report.name: use.report.final_loss for use in fit.uses()}
-    assert reached == pytest.approx(
+    losses = {use.report.name: use.report.final_loss for use in fit.uses()}
+    assert losses == pytest.approx(
         {
             "masked-lm": 3.580554,
             "general": 4.666869,

@@ -1,4 +1,4 @@
-"""What TinyBERT's student learns of its teacher's inside: attention scores, hidden states, the embedding."""
+"""TinyBERT's losses between intermediate layers: attention, hidden states, embeddings."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,8 @@ from harness.models.shapes import EncoderShape
 CPU = torch.device("cpu")
 
 
-def eight(data: TaskData) -> Examples:
-    """The first rows."""
+def first_examples(data: TaskData) -> Examples:
+    """Return the first eight examples."""
     return Examples.of(data.train, torch.arange(8).numpy(), CPU)
 
 
@@ -38,25 +38,28 @@ def encoder(shape: EncoderShape) -> EncoderModel:
 
 @pytest.fixture
 def pair(micro: Backbone) -> tuple[Pupil, EncoderModel]:
-    """Two layers x 16 learn from four layers x 32."""
+    """A student of 2 layers x 16 and a teacher of 4 layers x 32."""
     teacher = encoder(replace(micro.shape, heads=(4,) * 4, ffn=(64,) * 4))
     return Pupil(encoder(smaller(teacher.config.shape, 1 / 2, 1 / 2, 1 / 2)), 32).eval(), teacher
 
 
-def by_hand(pupil: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str, Tensor]:
-    """Each term, row by row over real tokens: student's states 0, 1, 2 and the teacher's 0, 2, 4; layers 1, 2 and 2, 4."""
-    batch, student = examples.batch, pupil.student
+def expected_terms(model: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str, Tensor]:
+    """Return each term, computed example by example over real tokens.
+
+    States 0, 1, 2 of the student learn from 0, 2, 4 of the teacher; layers 1, 2 from 2, 4.
+    """
+    batch, student = examples.batch, model.student
     own, wanted = student(batch).hiddens, teacher(batch).hiddens
     terms = {name: torch.zeros(()) for name in ("attention", "hidden", "embedding")}
     for row, real in enumerate(batch.mask.sum(1).tolist()):
-        for state, place in ((0, 0), (1, 2), (2, 4)):
-            projection = pupil.projections[state]
+        for state, target in ((0, 0), (1, 2), (2, 4)):
+            projection = model.projections[state]
             assert isinstance(projection, nn.Linear)
             gap = (
                 (
                     own[state][row, :real] @ projection.weight.T
                     + projection.bias
-                    - wanted[place][row, :real]
+                    - wanted[target][row, :real]
                 )
                 .square()
                 .mean()
@@ -64,13 +67,13 @@ def by_hand(pupil: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str
             terms["embedding" if state == 0 else "hidden"] += gap / len(batch.ids)
             if state > 0:
                 one = scores(student, state - 1, own[state - 1][row, :real])
-                other = scores(teacher, place - 1, wanted[place - 1][row, :real])
+                other = scores(teacher, target - 1, wanted[target - 1][row, :real])
                 terms["attention"] += (one - other).square().mean() / len(batch.ids)
     return terms
 
 
 def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
-    """Products of queries and keys over the root of the head size, head by head [h, t, t]."""
+    """Return products of queries and keys over the root of the head size [h, t, t]."""
     block = model.layers[layer]
     assert isinstance(block, Layer)
     size = model.config.shape.head_size
@@ -93,31 +96,31 @@ def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
 def test_inside_loss_sums_mapped_layers(
     terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
 ) -> None:
-    """The loss is the sum of its terms over the mapped layers."""
-    inside = IntermediateLosses(
+    """The loss is the sum of the enabled terms over the mapped layers."""
+    losses = IntermediateLosses(
         **{name: name in terms for name in ("attention", "hidden", "embedding")}
     )
-    examples = eight(few_rows)
+    examples = first_examples(few_rows)
     with torch.no_grad():
-        found = by_hand(*pair, examples)
+        expected = expected_terms(*pair, examples)
         torch.testing.assert_close(
-            intermediate_loss(*pair, inside, examples),
-            sum((found[name] for name in terms), torch.zeros(())),
+            intermediate_loss(*pair, losses, examples),
+            sum((expected[name] for name in terms), torch.zeros(())),
         )
 
 
 def test_student_and_projections_alone_learn(
     pair: tuple[Pupil, EncoderModel], few_rows: TaskData
 ) -> None:
-    """Only the student and its projections learn."""
-    pupil, teacher = pair
-    intermediate_loss(pupil, teacher, IntermediateLosses(), eight(few_rows)).backward()
+    """Only the student and its projections get gradients."""
+    model, teacher = pair
+    intermediate_loss(model, teacher, IntermediateLosses(), first_examples(few_rows)).backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
-    untouched = {name for name, parameter in pupil.named_parameters() if parameter.grad is None}
+    untouched = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     assert untouched == {"student.exits.1.classifier.weight", "student.exits.1.classifier.bias"}
     assert all(
         parameter.grad is None or parameter.grad.isfinite().all()
-        for parameter in pupil.parameters()
+        for parameter in model.parameters()
     )
 
 
@@ -125,7 +128,7 @@ def test_student_and_projections_alone_learn(
 def test_student_approaches_teacher_inside(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
-    """A student draws near to its teacher's inside."""
+    """More epochs bring a student closer to its teacher's intermediate layers."""
     shape = smaller(micro.shape, 2 / 3, 1 / 2, 1 / 2)
     losses = []
     for epochs in (1, 12):
