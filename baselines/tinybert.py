@@ -71,9 +71,9 @@ class TinyBert(Recipe):
     compared state has its own projection (as in their published models); student and teacher may
     have any depths; projections are not carried over to the next phase; the sentences in an example
     of the corpus are unrelated (theirs: from one document); for regression the last phase learns
-    the teacher's predictions as for any task (theirs: the labels). If the masked-LM head predicts
-    less than 30% of held-out masked words (`FEWEST_RIGHT`), augmentation uses only nearest words by
-    word vectors, and the record notes it with the accuracy.
+    the teacher's predictions as for any task (theirs: the labels).
+    If the masked-LM head predicts less than 30% of held-out masked words (`FEWEST_RIGHT`),
+    augmentation uses only nearest words by word vectors, and the record notes the accuracy.
     """
 
     layers: float = 1 / 3
@@ -107,7 +107,7 @@ class TinyBert(Recipe):
     It is constant in the authors' code too. The paper has 5e-5, on more than ten times as many
     steps; after 400 steps on MRPC the loss is 5.5 at 5e-5 and 4.7 at 2e-4."""
     prediction_steps: int | None = 1_000
-    """Steps of prediction-layer distillation; None: `epochs` passes, which have no other use."""
+    """Steps of prediction-layer distillation; None: `epochs` passes (`epochs` has no other use)."""
     augmentation: int = 20
     """Altered copies of each training example (algorithm 1: N); 0 turns augmentation off."""
     replaced: float = 0.4

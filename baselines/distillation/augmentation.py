@@ -30,7 +30,7 @@ from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
 
 AUGMENTATION_REVISION = 2
-"""Raise it whenever the same settings may give other examples."""
+"""Revision, raised whenever the same settings may give other examples."""
 
 SEED = 1
 """Seed for drawing words, so that examples are the same for all seeds of a run."""
@@ -198,9 +198,8 @@ def find_candidates(
     model = language_model.stage.model
     assert isinstance(model, EncoderModel)
     assert isinstance(model.embedding, Embedding)
-    predictable = (
-        [word for word in words if word.piece is not None] if language_model.is_accurate else []
-    )
+    one_piece = [word for word in words if word.piece is not None]
+    predictable = one_piece if language_model.is_accurate else []
     usable = whole_words(backbone, context.corpus.words)
     predicted = predicted_words(predictable, model, backbone, usable, settings.candidates, context)
     found = dict(zip(predictable, predicted, strict=True))
@@ -269,9 +268,8 @@ def predicted_words(
         for index in batches:
             batch = collate(tokens, index).to(compute.device)
             positions = torch.zeros_like(batch.mask)
-            positions[torch.arange(len(index)), torch.tensor([words[i].piece for i in index])] = (
-                True
-            )
+            masked_pieces = torch.tensor([words[i].piece for i in index])
+            positions[torch.arange(len(index)), masked_pieces] = True
             masked = Masked(batch, positions, batch.ids[positions])
             logits = told(model, model(batch).hiddens[-1], masked)[:, columns]
             best = logits.topk(min(count, len(names)), -1).indices.cpu()
