@@ -406,13 +406,13 @@ def test_pabee_scales_squared_errors(
 def test_pabee_regression_exits_by_patience(
     context: FitContext, similarity: TaskData, micro: Backbone
 ) -> None:
-    """PABEE learns a regression in label units, and its rows leave by patience."""
+    """PABEE learns a regression in label units, and examples exit by patience."""
     method = Pabee(learning_rates=(5e-3,), epochs=5, batch_size=8)
     fitted = method.fit(similarity, micro, context)
     trace = collect(fitted.stage.model, similarity.train, 16, CPU)
-    answers = trace.predictions()[-1]
-    assert pearson(answers.astype(np.float64), trace.labels) > 0.9
-    assert answers.mean() == pytest.approx(trace.labels.mean(), abs=1.0)
+    predictions = trace.predictions()[-1]
+    assert pearson(predictions.astype(np.float64), trace.labels) > 0.9
+    assert predictions.mean() == pytest.approx(trace.labels.mean(), abs=1.0)
     selection = fitted.stage.stored.report.selection
     assert len(selection) == 5
     assert all(-1 <= score <= 1 for score in selection)
