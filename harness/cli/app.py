@@ -1,4 +1,4 @@
-"""The command line. Each command imports what it needs in its body, so that --help answers at once."""
+"""The command line. Commands import what they need in their bodies, so that --help is fast."""
 
 from __future__ import annotations
 
@@ -44,13 +44,14 @@ COMMANDS = [
 @click.group(commands=COMMANDS, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
-    """Accuracy, FLOPs and measured latency of early-exit and compressed BERTs, under one interface.
+    """Compare accuracy, FLOPs and measured latency of early-exit and compressed BERTs.
 
-    Each option is an environment variable too: HARNESS_RUN_SEEDS=1,2 is run --seeds 1,2.
+    Every option can also be set by an environment variable: HARNESS_RUN_SEEDS=1,2 is
+    run --seeds 1,2.
 
     \b
     Examples:
-      harness run                                         # a first look: needs no data, no network
+      harness run                                         # a first look, without data or network
       harness run --methods bert,deebert --tasks mrpc --backbone minilm --data-dir GLUE_DIR
       harness report --format markdown
     """
@@ -66,14 +67,17 @@ def cli() -> None:
     default="text",
     envvar="HARNESS_LIST_FORMAT",
     show_default=True,
+    help="Output format.",
 )
 @results_option
 @verbosity_options
 def list_command(
     what: str, method: str | None, form: str, results_dir: Path, verbose: bool, quiet: bool
 ) -> int:
-    """What there is: methods (-v: with the settings that --set takes; of one METHOD: what each of them is), tasks, backbones, or the runs
-    in the results folder.
+    """List methods, tasks, backbones or stored runs.
+
+    With -v, methods are listed with the settings that --set takes. With a METHOD, its settings
+    are described one by one.
 
     \b
     Examples:
@@ -85,16 +89,16 @@ def list_command(
     from harness.report.listings import text
 
     problems: list[Problem] = []
-    words = text
+    render = text
     if method is not None and what != "methods":
-        raise HarnessError(f"list {what} takes no further name: {method}")
+        raise HarnessError(f"list {what} takes no METHOD, got {method}")
     if what == "runs":
         rows, problems = _runs(results_dir)
     else:
         from harness.cli.catalogue import backbones, methods, settings, settings_text, tasks
 
         if method is not None:
-            rows, words = settings(method), settings_text
+            rows, render = settings(method), settings_text
         else:
             rows = (
                 methods(verbose)
@@ -104,14 +108,14 @@ def list_command(
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:
-        click.echo(words(rows) if rows else f"no {what} in {results_dir}")
+        click.echo(render(rows) if rows else f"no {what} in {results_dir}")
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
     return ExitCode.INCOMPLETE if problems else ExitCode.OK
 
 
 def _runs(results_dir: Path) -> tuple[list[dict[str, object]], list[Problem]]:
-    """The rows of the listing, and what cannot be read. The records are gone before the rows are shown."""
+    """Return the listed rows and the unreadable runs; the records are freed on return."""
     from harness.report.listings import runs
     from harness.store.results import ResultsStore, collector_paused
 

@@ -1,4 +1,4 @@
-"""The cache folder: `harness cache list` and `harness cache prune`."""
+"""The commands `harness cache list` and `harness cache prune`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.errors import ExitCode, HarnessError
 
 @click.group("cache")
 def cache_command() -> None:
-    """What is kept of fitted stages, and making room.
+    """List or remove cached stages and encoded rows.
 
     \b
     Example:
@@ -29,6 +29,7 @@ def cache_command() -> None:
     default="text",
     show_default=True,
     envvar="HARNESS_CACHE_LIST_FORMAT",
+    help="Output format.",
 )
 @results_option
 @cache_option
@@ -36,7 +37,7 @@ def cache_command() -> None:
 def list_command(
     form: str, results_dir: Path, cache_dir: Path | None, verbose: bool, quiet: bool
 ) -> int:
-    """Stages and rows in the cache folder, the largest first, with the stored runs that they are part of.
+    """List cached stages and encoded rows, largest first, with the stored runs that use them.
 
     \b
     Example:
@@ -64,23 +65,29 @@ def list_command(
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:
-        click.echo(text(rows) if rows else f"nothing in {folder}")
+        click.echo(text(rows) if rows else f"no cache entries in {folder}")
         click.echo(f"{sum(entry.size_bytes for entry in found) / 1e6:.1f} MB")
     return ExitCode.OK
 
 
 @cache_command.command("prune")
-@click.option("--unused", is_flag=True, help="Only what is part of no run in the results folder.")
+@click.option(
+    "--unused", is_flag=True, help="Remove only entries that no run in the results folder uses."
+)
 @click.option(
     "--older-than",
     type=click.FloatRange(0),
     metavar="DAYS",
-    help="Only what was not used for so long.",
+    help="Remove only entries not used for this many days.",
 )
 @click.option(
-    "--all", "everything", is_flag=True, envvar="HARNESS_CACHE_PRUNE_ALL", help="Everything."
+    "--all",
+    "everything",
+    is_flag=True,
+    envvar="HARNESS_CACHE_PRUNE_ALL",
+    help="Remove all entries.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
 @results_option
 @cache_option
 @verbosity_options
@@ -94,10 +101,11 @@ def prune_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Remove stages and rows from the cache folder; a stored run needs them for `harness time`, `export` and `submit` alone.
+    """Remove stages and encoded rows from the cache folder.
 
-    A stage that is being fitted stays; runs that are under way may still need others, and so may runs in another results folder than this
-    one.
+    A stored run needs its entries only for `harness time`, `export` and `submit`. A stage that is
+    being fitted is kept. Commands that are still running, and runs in other results folders, may
+    need the rest.
 
     \b
     Example:
@@ -109,32 +117,33 @@ def prune_command(
 
     if everything == (unused or older_than is not None):
         raise HarnessError(
-            "harness cache prune: wanted --all, or one or both of --unused and --older-than DAYS"
+            "harness cache prune: give --all, or one or both of --unused and --older-than DAYS"
         )
     records, problems = ResultsStore(results_dir).records()
     if unused and not records and not problems:
         raise HarnessError(
-            f"no runs in {results_dir}, so that everything would be unused: give their folder as --results-dir, or --all"
+            f"no runs in {results_dir}, so every entry would count as unused: "
+            "set --results-dir, or give --all"
         )
     if unused and problems:
         raise IncompleteError(
-            f"{len(problems)} runs in {results_dir} cannot be read: what they are made of is not known; nothing was removed"
+            f"{len(problems)} runs in {results_dir} cannot be read, so the entries that they use "
+            "are unknown; nothing was removed"
         )
     chosen = [
         entry
         for entry in entries(cache_folder(cache_dir), records)
         if not (unused and entry.runs) and entry.days >= (older_than or 0)
     ]
-    gone = 0
+    freed_bytes = 0
     for entry in chosen:
         if dry_run or remove(entry):
-            gone += entry.size_bytes
-            said = "would remove" if dry_run else "removed"
+            freed_bytes += entry.size_bytes
+            action = "would remove" if dry_run else "removed"
         else:
-            said = "in use:"
+            action = "kept, in use:"
         if not quiet:
-            click.echo(
-                f"{said} {entry.kind} {entry.key} ({entry.size_bytes / 1e6:.1f} MB, {len(entry.runs)} runs)"
-            )
-    click.echo(f"{gone / 1e6:.1f} MB {'would go' if dry_run else 'gone'}")
+            size = f"{entry.size_bytes / 1e6:.1f} MB"
+            click.echo(f"{action} {entry.kind} {entry.key} ({size}, {len(entry.runs)} runs)")
+    click.echo(f"{freed_bytes / 1e6:.1f} MB {'would be freed' if dry_run else 'freed'}")
     return ExitCode.OK

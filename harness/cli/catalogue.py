@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 
 def methods(settings: bool = False) -> Rows:
-    """Name, what it is, source; with `settings` the fields that --set takes and their values (null: the backbone's own)."""
+    """Return name, description and source of each method.
+
+    With `settings`, each row also has the fields that --set takes and their values (null: the
+    backbone's default).
+    """
     rows: Rows = [
         {"method": name, "about": entry.about, "source": entry.source}
         for name, entry in known_methods().items()
@@ -30,8 +34,9 @@ def methods(settings: bool = False) -> Rows:
 
 
 def settings(method: str) -> Rows:
-    """Each setting of a method by the name that --set takes: value (null: the backbone's own), the values that it may have where they are
-    named, and what it is.
+    """Return each setting of a method: --set name, value, allowed values if named, description.
+
+    The value null stands for the backbone's default.
 
     Raises: HarnessError for an unknown method.
     """
@@ -44,9 +49,8 @@ def _settings(method: "DataclassInstance", prefix: str) -> Rows:
         value, name = getattr(method, field.name), prefix + field.name
         if is_dataclass(value):
             rows += _settings(cast("DataclassInstance", value), f"{name}.")
-        elif not any(
-            map(is_dataclass, get_args(hints[field.name]))
-        ):  # one that may be such, and is none, is for Python alone
+        # an optional dataclass that is None can only be set from Python
+        elif not any(map(is_dataclass, get_args(hints[field.name]))):
             rows.append(
                 {
                     "setting": name,
@@ -59,14 +63,14 @@ def _settings(method: "DataclassInstance", prefix: str) -> Rows:
 
 
 def _choices(kind: object) -> tuple[object, ...] | None:
-    """The values of a field that has named ones, or may be None."""
+    """Return the values of a Literal field, optional or not; None for other fields."""
     return next(
         (get_args(part) for part in (kind, *get_args(kind)) if get_origin(part) is Literal), None
     )
 
 
 def settings_text(rows: Rows) -> str:
-    """A setting and its value on a line, what it is below."""
+    """Return each setting with its value on one line, and its description below."""
     blocks = []
     for row in rows:
         value = (
@@ -89,7 +93,7 @@ def settings_text(rows: Rows) -> str:
 
 
 def tasks() -> Rows:
-    """Name, groups, labels, metrics."""
+    """Return name, groups, labels, metrics and description of each task."""
     return [
         {
             "task": task.name,
@@ -105,7 +109,7 @@ def tasks() -> Rows:
 
 
 def backbones() -> Rows:
-    """Name, shape, pooling, source, licence."""
+    """Return name, shape, pooling, source and licence of each backbone."""
     return [
         {
             "backbone": backbone.name,
@@ -122,4 +126,4 @@ def backbones() -> Rows:
 
 
 KINDS: dict[str, type] = {"record": RunRecord, "timing": Timing, "baseline": Baseline}
-"""File -> what it holds: record.json, timings/*.json, what --baseline names."""
+"""Kind of file -> its class: record.json, timings/*.json and the --baseline file."""

@@ -1,4 +1,4 @@
-"""The commands sweep, time and flops. They import what they need in their bodies, so that --help answers at once."""
+"""The commands sweep, time and flops. Imports are inside functions, as in app.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.cli.options import (
     cache_option,
     compute_options,
     data_option,
-    form_option,
+    format_option,
     reference_option,
     results_option,
     settings_option,
@@ -23,20 +23,20 @@ from harness.errors import ExitCode, HarnessError
 
 @click.command("sweep")
 @click.argument("run_id")
-@click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
+@click.option("--policy", type=POLICY_NAMES, help="Exit policy.  [default: the method's own]")
 @click.option(
     "--points",
     type=click.IntRange(2),
     default=20,
     show_default=True,
-    help="Quantiles of the scores on selection.",
+    help="Number of thresholds: quantiles of the exit scores on selection.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1e9, min_open=True),
-    help="Patience on a regression, in label units.",
+    help="Tolerance of patience on a regression task, in label units.",
 )
-@form_option
+@format_option
 @results_option
 @verbosity_options
 def sweep_command(
@@ -49,7 +49,7 @@ def sweep_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """The curve of a policy over thresholds, from the stored trace: no model, no data.
+    """Print a policy's curve over thresholds from the stored trace, without model or data.
 
     \b
     Example:
@@ -66,30 +66,48 @@ def sweep_command(
 
 @click.command("time")
 @click.argument("run_id")
-@click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
+@click.option("--policy", type=POLICY_NAMES, help="Exit policy.  [default: the method's own]")
 @click.option(
     "--threshold",
     type=float,
     required=True,
-    help="In the policy's unit: nats, probability, agreements.",
+    help="Score threshold in the policy's unit: nats, probability or agreements.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Examples per batch.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Precision of inference.",
+)
 @click.option(
     "--rounds",
     type=click.IntRange(3),
     default=5,
     show_default=True,
-    help="Interleaved passes over the rows.",
+    help="Number of interleaved passes over the examples.",
 )
-@click.option("--limit", type=click.IntRange(1), help="Time the first N dev rows.")
+@click.option("--limit", type=click.IntRange(1), help="Time only the first N dev examples.")
 @click.option(
     "--backbone",
     metavar="NAME|FOLDER|HUB_ID",
-    help="For a run on a local folder.  [default: the run's]",
+    help="Backbone of a run on a local folder.  [default: the run's]",
 )
-@click.option("--store/--no-store", "keep", default=True, show_default=True, envvar="HARNESS_TIME_STORE",
-              help="Keep the timing beside the run, for the report.")  # fmt: skip
+@click.option(
+    "--store/--no-store",
+    "keep",
+    default=True,
+    show_default=True,
+    envvar="HARNESS_TIME_STORE",
+    help="Store the timing beside the run, for the report.",
+)
 @compute_options
 @reference_option
 @data_option
@@ -116,10 +134,11 @@ def time_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Time live early exit, where rows really leave the batch, against the reference model on the same dev rows.
+    """Time live early exit against the reference model on the same dev examples.
 
-    The reference has its default settings; milliseconds are per batch. The run's model and dev rows come from the cache folder; with
-    --data-dir the rows come from the task's files.
+    Examples that exit are removed from the batch. The reference has its default settings;
+    milliseconds are per batch. The run's model and dev examples come from the cache folder; with
+    --data-dir the examples come from the task's files.
 
     \b
     Example:
@@ -151,9 +170,8 @@ def time_command(
         cache_dir=cache_folder(cache_dir),
     )
     timing = time_run(record, compute, options)
-    click.echo(
-        f"{live_caption(record.constant_scores)}\n\n{timing_table([(record, timing)]).as_text('github')}"
-    )
+    table = timing_table([(record, timing)]).as_text("github")
+    click.echo(f"{live_caption(record.constant_scores)}\n\n{table}")
     if keep:
         store.add_timing(record, timing)
     return ExitCode.OK
@@ -162,12 +180,24 @@ def time_command(
 @click.command("flops")
 @click.argument("method")
 @click.option(
-    "--backbone", default="bert-base-uncased", show_default=True, metavar="NAME|FOLDER|HUB_ID"
+    "--backbone",
+    default="bert-base-uncased",
+    show_default=True,
+    metavar="NAME|FOLDER|HUB_ID",
+    help="Backbone; see harness list backbones.",
 )
-@click.option("--length", type=click.IntRange(1), default=128, show_default=True, help="Tokens.")
-@click.option("--task", default="sst2", show_default=True, help="Fixes the number of classes.")
+@click.option(
+    "--length",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Tokens per example.",
+)
+@click.option(
+    "--task", default="sst2", show_default=True, help="Task that sets the number of classes."
+)
 @settings_option
-@form_option
+@format_option
 @verbosity_options
 def flops_command(
     method: str,
@@ -179,7 +209,7 @@ def flops_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Parameters and MACs to each exit, from the shape alone: no weights.
+    """Print the parameters and MACs up to each exit, computed without weights.
 
     \b
     Example:
@@ -196,12 +226,12 @@ def flops_command(
     chosen = find_tasks([task])
     if len(chosen) != 1:
         raise HarnessError(
-            f"--task {task} is a group: wanted one of {', '.join(member.name for member in chosen)}"
+            f"--task {task} is a group: give one of {', '.join(member.name for member in chosen)}"
         )
     found = find_backbone(backbone)
     if length > found.shape.positions:
         raise HarnessError(
-            f"--length {length}: backbone {found.name} takes up to {found.shape.positions} tokens"
+            f"--length {length}: backbone {found.name} takes at most {found.shape.positions} tokens"
         )
     with torch.device("meta"):
         model = configured.build(found, chosen[0])

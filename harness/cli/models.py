@@ -1,4 +1,4 @@
-"""The command line's words about models that are fitted already. Like cli.py it imports inside functions."""
+"""The commands export, submit and predict. Imports are inside functions, as in app.py."""
 
 from __future__ import annotations
 
@@ -10,44 +10,62 @@ from harness.cli.data import offline_option
 from harness.cli.options import (
     POLICY_NAMES,
     cache_option,
+    combine_options,
     compute_options,
     data_option,
     results_option,
-    together,
     verbosity_options,
 )
 from harness.errors import ExitCode, HarnessError
 
-checkpoint_options = together(
-    click.option("--checkpoint", metavar="FOLDER|HUB_ID",
-                 help="Measure a fine-tuned classifier, which is its own backbone; nothing is trained."),
-    click.option("--labels", metavar="A,B", help="Its classes in its own order, where its config.json does not name them."),
-)  # fmt: skip
+checkpoint_options = combine_options(
+    click.option(
+        "--checkpoint",
+        metavar="FOLDER|HUB_ID",
+        help="Fine-tuned classifier to measure on its own backbone, without training.",
+    ),
+    click.option(
+        "--labels",
+        metavar="A,B",
+        help="Classes of the checkpoint in its own order, if its config.json does not name them.",
+    ),
+)
 backbone_option = click.option(
     "--backbone",
     metavar="NAME|FOLDER|HUB_ID",
-    help="For a run on a local folder.  [default: the run's]",
+    help="Backbone of a run on a local folder.  [default: the run's]",
 )
-batch_option = click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+batch_option = click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Examples per batch.",
+)
 
 
 @click.command("export")
 @click.argument("run_id")
 @click.option(
-    "--out", type=click.Path(file_okay=False, path_type=Path), required=True, metavar="DIR"
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="Folder to export to.",
 )
-@click.option("--policy", type=POLICY_NAMES, help="[default: the method's own]")
+@click.option("--policy", type=POLICY_NAMES, help="Exit policy.  [default: the method's own]")
 @click.option(
     "--threshold",
     type=float,
-    help="In the policy's unit.  [default: the best on calibration within the budget]",
+    help="Score threshold in the policy's unit.  [default: the best on calibration within the "
+    "budget]",
 )
 @click.option(
     "--budget-share",
     type=click.FloatRange(0, 1, min_open=True),
-    help="Of the run's own full MACs.  [default: 0.5]",
+    help="Budget as a share of the run's own full MACs.  [default: 0.5]",
 )
-@click.option("--force", is_flag=True, help="Replace an exported model that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing exported model.")
 @backbone_option
 @offline_option
 @results_option
@@ -66,7 +84,9 @@ def export_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Put a run's model into a folder of its own, with its tokenizer, its rule for leaving, labels and scores: all that predict needs.
+    """Export a run's model with everything that predict needs.
+
+    The folder holds the model, its tokenizer, exit rule, labels and scores.
 
     \b
     Example:
@@ -85,9 +105,9 @@ def export_command(
     rule = exit_rule(store, record, policy, threshold, budget_share)
     found = run_backbone(record, backbone or record.spec.backbone)
     card = export(store, record, rule, found, cache_folder(cache_dir), out, force)
-    leaves = "" if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
+    policy_text = "" if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
     click.echo(
-        f"{out}: {card.method} on {card.task}{leaves}: "
+        f"{out}: {card.method} on {card.task}{policy_text}: "
         + ", ".join(f"{name} {value:.3f}" for name, value in card.scores.items())
     )
     return ExitCode.OK
@@ -96,18 +116,24 @@ def export_command(
 @click.command("submit")
 @click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), required=True, metavar="FILE.zip"
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE.zip",
+    help="File to write.",
 )
 @click.option(
-    "--policy", type=POLICY_NAMES, help="Let rows leave early.  [default: the last exit answers]"
+    "--policy",
+    type=POLICY_NAMES,
+    help="Policy for early exit.  [default: predict at the last exit]",
 )
-@click.option("--threshold", type=float, help="In the policy's unit.")
+@click.option("--threshold", type=float, help="Score threshold in the policy's unit.")
 @click.option(
     "--budget-share",
     type=click.FloatRange(0, 1, min_open=True),
-    help="In the place of a threshold, as in export.",
+    help="Budget instead of a threshold, as in export.",
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 @batch_option
 @backbone_option
 @compute_options
@@ -133,9 +159,12 @@ def submit_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Answer GLUE's test rows with stored runs, one a task, and write what the leaderboard takes. Exit code 3: it wants more tasks or rows.
+    """Predict GLUE's test examples with stored runs and write a leaderboard submission.
 
-    The models come from the cache folder, the rows from the test files of --data-dir or from the hub.
+    Give one run per task. Exit code 3: the leaderboard requires more tasks or examples.
+
+    The models come from the cache folder, the examples from the test files of --data-dir or from
+    the hub.
 
     \b
     Example:
@@ -147,9 +176,9 @@ def submit_command(
     from harness.store.stage_cache import cache_folder
 
     if out.suffix != ".zip":
-        raise HarnessError(f"--out {out}: wanted a name that ends with .zip")
+        raise HarnessError(f"--out {out}: the name must end with .zip")
     if out.exists() and not force:
-        raise HarnessError(f"{out} is there: give another --out, or --force to replace it")
+        raise HarnessError(f"{out} exists: give another --out, or --force to replace it")
     store = ResultsStore(results_dir)
     compute = make_compute(device, "fp32", threads, verbose - quiet)
     options = SubmitOptions(
@@ -159,19 +188,32 @@ def submit_command(
     click.echo(
         f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files)
     )
-    lacking = done.lacking()
-    for reason in lacking:
+    reasons = done.lacking()
+    for reason in reasons:
         click.echo(f"harness: {reason}", err=True)
-    return ExitCode.INCOMPLETE if lacking else ExitCode.OK
+    return ExitCode.INCOMPLETE if reasons else ExitCode.OK
 
 
 @click.command("predict")
 @click.argument("model", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("texts", metavar="[TEXT ...]", nargs=-1)
-@click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", envvar="HARNESS_PREDICT_FILE",
-              help="Rows to answer: .tsv, .jsonl, or a text a line.")  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["text", "json", "csv"]), default="text", envvar="HARNESS_PREDICT_FORMAT",
-              show_default=True)  # fmt: skip
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    envvar="HARNESS_PREDICT_FILE",
+    help="Examples to predict: .tsv, .jsonl, or one text per line.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    envvar="HARNESS_PREDICT_FORMAT",
+    show_default=True,
+    help="Output format.",
+)
 @batch_option
 @compute_options
 @verbosity_options
@@ -186,12 +228,15 @@ def predict_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Answer texts with an exported model: the label or number, the exit, its probability, milliseconds in the model (a batch's are shared
-    by its rows).
+    """Predict the labels of texts with an exported model.
 
-    For a task of two texts they stand in pairs, the first and the second. A line of a .tsv file holds one or two texts between tabs, from
-    the first line on; of a .jsonl file a text, a list of one or two, or an object with "text" and perhaps "second". A row's number is its
-    line's; empty lines have no row.
+    Each prediction is the label or number, with the exit, its probability and the milliseconds in
+    the model (the time of a batch is shared by its examples).
+
+    For a task on text pairs, give the texts in pairs. Each line of a .tsv file holds one or two
+    tab-separated texts, without a header; each line of a .jsonl file holds a text, a list of one
+    or two, or an object with "text" and perhaps "second". An example is numbered by its line;
+    empty lines are skipped.
 
     \b
     Examples:
@@ -207,7 +252,7 @@ def predict_command(
 
     if (path is None) != bool(texts):
         raise HarnessError(
-            f"got {'--file and a text' if texts else 'neither a text nor --file'}, wanted one of them"
+            f"got {'both --file and a text' if texts else 'neither --file nor a text'}: give one"
         )
     rows = text_rows(path) if path is not None else []
     compute = make_compute(device, "fp32", threads, verbose - quiet)
@@ -217,11 +262,10 @@ def predict_command(
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
         compute.progress.info(
-            f"harness: warning: {tokens.truncated} of {len(rows)} rows were cut at {loaded.card.max_length} tokens"
+            f"harness: warning: {tokens.truncated} of {len(rows)} examples were truncated "
+            f"to {loaded.card.max_length} tokens"
         )
-    answers = loaded.answer_tokens(tokens, batch_size)
-    click.echo(
-        answers_text([row.line for row in rows], [answer._asdict() for answer in answers], form),
-        nl=False,
-    )
+    predictions = loaded.answer_tokens(tokens, batch_size)
+    fields = [prediction._asdict() for prediction in predictions]
+    click.echo(answers_text([row.line for row in rows], fields, form), nl=False)
     return ExitCode.OK

@@ -17,11 +17,11 @@ FORMATS = click.Choice(["markdown", "csv", "json"])
 POLICY_NAMES = click.Choice(["entropy", "confidence", "patience"])
 DEFAULT_RESULTS = Path("results")
 PREFIX = "HARNESS"
-"""Of environment variables."""
+"""Prefix of environment variables."""
 
 
-def together(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """Several options as one decorator, shown in this order."""
+def combine_options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return several options as one decorator, shown in this order."""
 
     def decorate(command: F) -> F:
         for option in reversed(options):
@@ -31,38 +31,69 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-verbosity_options = together(
+verbosity_options = combine_options(
     click.option(
-        "-v", "--verbose", is_flag=True, help="Say more; show where an internal error came from."
+        "-v", "--verbose", is_flag=True, help="Show more, and the traceback of an internal error."
     ),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing but results and errors."),
+    click.option("-q", "--quiet", is_flag=True, help="Show only results and errors."),
 )
 results_option = click.option(
-    "--results-dir", type=click.Path(file_okay=False, path_type=Path), default=DEFAULT_RESULTS, show_default=True,
-    envvar="HARNESS_RESULTS_DIR", show_envvar=True, help="Folder of the records.",
-)  # fmt: skip
+    "--results-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=DEFAULT_RESULTS,
+    show_default=True,
+    envvar="HARNESS_RESULTS_DIR",
+    show_envvar=True,
+    help="Folder of the stored runs.",
+)
 cache_option = click.option(
-    "--cache-dir", type=click.Path(file_okay=False, path_type=Path), envvar="HARNESS_CACHE_DIR", show_envvar=True,
-    help="Folder of fitted stages and models.  [default: harness in the user's cache folder]",
-)  # fmt: skip
+    "--cache-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="HARNESS_CACHE_DIR",
+    show_envvar=True,
+    help="Folder of cached stages and rows.  [default: harness in the user's cache folder]",
+)
 data_option = click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), envvar="HARNESS_DATA_DIR", show_envvar=True,
+    "--data-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    envvar="HARNESS_DATA_DIR",
+    show_envvar=True,
     help="Folder of GLUE's TSV files: CoLA/, SST-2/, MRPC/, ...",
-)  # fmt: skip
-compute_options = together(
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True,
-                 envvar="HARNESS_DEVICE", show_envvar=True),
-    click.option("--threads", type=click.IntRange(1, 1024), envvar="HARNESS_THREADS", show_envvar=True,
-                 help="Processor threads.  [default: all usable cores; the run's in time]"),
-)  # fmt: skip
+)
+compute_options = combine_options(
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        envvar="HARNESS_DEVICE",
+        show_envvar=True,
+        help="Device to run on; auto uses CUDA if available.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(1, 1024),
+        envvar="HARNESS_THREADS",
+        show_envvar=True,
+        help="CPU threads.  [default: all usable cores; for time, those of the run]",
+    ),
+)
 reference_option = click.option(
-    "--reference", default="bert", show_default=True, metavar="METHOD", envvar="HARNESS_REFERENCE", show_envvar=True,
-    help="What ratios are against; none for no reference.",
-)  # fmt: skip
+    "--reference",
+    default="bert",
+    show_default=True,
+    metavar="METHOD",
+    envvar="HARNESS_REFERENCE",
+    show_envvar=True,
+    help="Method that ratios compare with; none for no reference.",
+)
 
 
 def variables(group: click.Group) -> set[str]:
-    """The environment variables of all options of a group's commands: those that are named, and by click's rule HARNESS_COMMAND_OPTION."""
+    """Return the environment variables of all options of a group's commands.
+
+    These are the variables that options name, and HARNESS_COMMAND_OPTION by click's rule.
+    """
     found: set[str] = set()
     waiting: list[tuple[tuple[str, ...], click.Command]] = [((PREFIX,), group)]
     while waiting:
@@ -76,10 +107,10 @@ def variables(group: click.Group) -> set[str]:
     return found
 
 
-def names_completed(
+def name_completion(
     known: Callable[[], Iterable[str]],
 ) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Completion of an option that takes names between commas."""
+    """Return the shell completion of an option that takes comma-separated names."""
 
     def complete(context: click.Context, parameter: click.Parameter, typed: str) -> list[str]:
         before, comma, last = typed.rpartition(",")
@@ -88,12 +119,12 @@ def names_completed(
     return complete
 
 
-FROM_FILE = "harness.config"
-"""Where a context keeps what its --config file says of single methods and tasks: option -> words."""
+CONFIG_KEY = "harness.config"
+"""Key under which click's context keeps the --set and --train-rows values of a --config file."""
 
 
 def _read_config(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    """The file's options stand behind those of the command line and of the environment."""
+    """Make the file's options defaults, which the command line and the environment override."""
     from harness.cli.parsing import read_grid
 
     options = {
@@ -109,22 +140,26 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
         if isinstance(option, click.Option)
     }
     given = {} if path is None else read_grid(path, known)
-    context.meta[FROM_FILE] = {name: tuple(given.pop(name, ())) for name in ("set", "train-rows")}
-    context.default_map = {str(options[name].name): words for name, words in given.items()}
+    context.meta[CONFIG_KEY] = {name: tuple(given.pop(name, ())) for name in ("set", "train-rows")}
+    context.default_map = {str(options[name].name): value for name, value in given.items()}
 
 
 config_option = click.option(
-    "--config", type=click.Path(dir_okay=False, path_type=Path), is_eager=True, expose_value=False,
-    callback=_read_config, metavar="FILE.toml",
-    help="Options of a whole grid; the command line and the environment override it.",
-)  # fmt: skip
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_read_config,
+    metavar="FILE.toml",
+    help="Options of a whole grid; the command line and the environment override them.",
+)
 
 
-class Words(click.types.StringParamType):
-    """Text; several in an environment variable stand between blanks, one with a blank in quotes."""
+class ShellWords(click.types.StringParamType):
+    """Text; an environment variable holds several values, quoted and split as in a shell."""
 
     def split_envvar_value(self, rv: str) -> list[str]:
-        """As a shell would."""
+        """Split the variable as a shell would."""
         try:
             return shlex.split(rv)
         except ValueError as error:
@@ -132,10 +167,16 @@ class Words(click.types.StringParamType):
 
 
 settings_option = click.option(
-    "--set", "settings", multiple=True, type=Words(), metavar="METHOD.FIELD=VALUE", envvar="HARNESS_SET", show_envvar=True,
-    help="A hyper-parameter; all.FIELD for every method.",
-)  # fmt: skip
-form_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    type=ShellWords(),
+    metavar="METHOD.FIELD=VALUE",
+    envvar="HARNESS_SET",
+    show_envvar=True,
+    help="Set a hyper-parameter; all.FIELD sets it for every method.",
+)
+format_option = click.option(
     "--format",
     "form",
     type=FORMATS,
@@ -143,8 +184,15 @@ form_option = click.option(
     envvar="HARNESS_FORMAT",
     show_envvar=True,
     show_default=True,
+    help="Output format.",
 )
-report_form_option = click.option(
-    "--format", "form", type=click.Choice(["markdown", "latex", "csv", "json"]), default="markdown", show_default=True,
-    envvar="HARNESS_REPORT_FORMAT", show_envvar=True,
-)  # fmt: skip
+report_format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["markdown", "latex", "csv", "json"]),
+    default="markdown",
+    show_default=True,
+    envvar="HARNESS_REPORT_FORMAT",
+    show_envvar=True,
+    help="Output format.",
+)

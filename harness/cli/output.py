@@ -1,4 +1,4 @@
-"""What commands print that needs a model: the plan of a grid, a line for each cell, the table of MACs."""
+"""Output that needs torch: the plan of a grid, a line for each cell, the table of MACs."""
 
 from collections.abc import Sequence
 
@@ -19,8 +19,8 @@ from harness.runs.grid import Failure, check_sources, load_grid_data, run_grid
 from harness.store.results import ResultsStore
 
 
-def _on_the_path(model: MultiExitModel, layers: int) -> MultiExitModel:
-    """The first layers with all their exits."""
+def _with_path_exits(model: MultiExitModel, layers: int) -> MultiExitModel:
+    """Return the model of the first `layers` layers, with all their exits."""
     return MultiExitModel(
         model.embedding,
         list(model.layers)[:layers],
@@ -29,14 +29,17 @@ def _on_the_path(model: MultiExitModel, layers: int) -> MultiExitModel:
 
 
 def flops_table(model: MultiExitModel, length: int, form: str) -> str:
-    """Parameters, MACs and FLOPs to each exit of a model for one row of `length` tokens, as markdown, csv or json: of the static
-    (truncated) model, and of the path with all exits on the way."""
+    """Return parameters, MACs and FLOPs up to each exit, as markdown, csv or json.
+
+    They hold for one example of `length` tokens: for the static (truncated) model, and for the
+    path with all exits on the way.
+    """
     costs = piece_costs(model)
     rows = [
         {
             "exit": layer,
             "parameters": model.truncated(layer).parameter_count(),
-            "path parameters": _on_the_path(model, layer).parameter_count(),
+            "path parameters": _with_path_exits(model, layer).parameter_count(),
             "static MACs": costs.static(layer - 1, length),
             "static FLOPs": 2 * costs.static(layer - 1, length),
             "path MACs": costs.path(layer - 1, length),
@@ -48,7 +51,7 @@ def flops_table(model: MultiExitModel, length: int, form: str) -> str:
 
 
 def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
-    """Print the cells, whether they are stored, and how long fitting the others will take by earlier runs."""
+    """Print the cells, whether they are stored, and the fitting time expected from earlier runs."""
     store = ResultsStore(options.results_dir)
     data, failures = load_grid_data(cells, options)
     check_sources(cells, options)
@@ -56,12 +59,12 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
         (cell, run_id(cell, data[cell.rows], options)) for cell in cells if cell.rows in data
     ]
     stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
-    asked = [(cell.spec, there) for (cell, _), there in zip(planned, stored, strict=True)]
+    specs = [(cell.spec, is_stored) for (cell, _), is_stored in zip(planned, stored, strict=True)]
     tokens = {rows.task: float(part.train.tokens.lengths.sum()) for rows, part in data.items()}
     minutes = fitting_minutes(
-        asked, tokens, store.records()[0], options.compute, device_name(options.compute.device)
+        specs, tokens, store.records()[0], options.compute, device_name(options.compute.device)
     )
-    said = iter(["?" if time is None else f"{time:.1f}" for time in minutes])
+    estimates = iter(["?" if time is None else f"{time:.1f}" for time in minutes])
     rows = [
         [
             cell.spec.task,
@@ -70,9 +73,9 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
             cell.spec.seed,
             len(data[cell.rows].train),
             identity,
-            *(["stored", "-"] if there else ["to run", next(said)]),
+            *(["stored", "-"] if is_stored else ["to run", next(estimates)]),
         ]
-        for (cell, identity), there in zip(planned, stored, strict=True)
+        for (cell, identity), is_stored in zip(planned, stored, strict=True)
     ]
     click.echo(
         tabulate(
@@ -84,15 +87,16 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     if any(minutes):
         unknown = f", {minutes.count(None)} cells unknown" if None in minutes else ""
         click.echo(
-            f"about {sum(filter(None, minutes)):.0f} minutes of fitting, by earlier runs{unknown}; measuring not counted"
+            f"about {sum(filter(None, minutes)):.0f} minutes of fitting, "
+            f"estimated from earlier runs{unknown}; measuring not included"
         )
     for failure in failures:
-        _say(failure)
+        _print_failure(failure)
     return ExitCode.INCOMPLETE if failures else ExitCode.OK
 
 
-def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
-    """Run the cells, a line for each on standard output."""
+def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
+    """Run the cells, and print a line for each on standard output."""
     finished = 0
     failures: list[Failure] = []
     spent: list[float] = []
@@ -103,53 +107,54 @@ def run_and_tell(cells: Sequence[Cell], options: Options) -> ExitCode:
         spent.extend([] if stored else [record.seconds])
         last = record.exits[-1]
         reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
-        how = "stored already" if stored else f"{record.seconds:.0f} s"
+        how = "already stored" if stored else f"{record.seconds:.0f} s"
         click.echo(
-            f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; run {record.run_id} ({how})"
+            f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; "
+            f"run {record.run_id} ({how})"
         )
-        for said in (*record.remarks, *_doubts(record, options)):
-            options.compute.progress.info(f"harness: warning: {cell.label}: {said}")
+        for warning in (*record.remarks, *_warnings(record, options)):
+            options.compute.progress.info(f"harness: warning: {cell.label}: {warning}")
         left = len(cells) - finished
         if spent and left:
             pace = sum(spent) / len(spent)
             options.compute.progress.info(
-                f"harness: cells left: {left}, about {duration(left * pace)} at the pace of those that ran"
+                f"harness: cells left: {left}, about {duration(left * pace)} at the pace so far"
             )
 
     def failed(failure: Failure) -> None:
         nonlocal finished
         finished += failure.cells
         failures.append(failure)
-        _say(failure)
+        _print_failure(failure)
 
     run_grid(cells, options, done, failed)
     if failures:
         lost = sum(failure.cells for failure in failures)
         click.echo(
-            f"harness: {lost} of {len(cells)} cells have no record; the same command tries them again",
+            f"harness: {lost} of {len(cells)} cells failed; run the same command to try them again",
             err=True,
         )
-        return _failed(failures, some_done=lost < len(cells))
+        return _exit_code(failures, some_done=lost < len(cells))
     options.compute.progress.info(
-        f"harness: records of {len(cells)} cells in {options.results_dir}"
+        f"harness: records of {len(cells)} cells are in {options.results_dir}"
     )
     return ExitCode.OK
 
 
-def _doubts(record: RunRecord, options: Options) -> list[str]:
-    """What looks wrong about a run; of a stored one whose trace is damaged that alone."""
+def _warnings(record: RunRecord, options: Options) -> list[str]:
+    """Return the failed sanity checks of a run, or only the error if its trace is damaged."""
     try:
         return sanity_checks(ResultsStore(options.results_dir), record)
     except IncompleteError as error:
         return [str(error)]
 
 
-def _say(failure: Failure) -> None:
+def _print_failure(failure: Failure) -> None:
     click.echo(f"harness: {failure.label}: {failure.reason}", err=True)
 
 
-def _failed(failures: Sequence[Failure], some_done: bool) -> ExitCode:
-    """A bug of ours before all; incomplete, unless all cells failed for one kind of reason, such as a mistake in what was asked."""
+def _exit_code(failures: Sequence[Failure], some_done: bool) -> ExitCode:
+    """Return BUG if any cell failed by one, a code shared by all cells, or else INCOMPLETE."""
     codes = {failure.code for failure in failures}
     if ExitCode.BUG in codes:
         return ExitCode.BUG

@@ -1,4 +1,4 @@
-"""What the words of the command line mean."""
+"""Parsing of option values and of grid files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,95 +8,99 @@ from harness.errors import HarnessError, unknown
 from harness.files.toml import read_toml
 from harness.methods.registry import CHECKPOINT
 
-FIRST_LOOK = ("bert", "deebert", "pabee")
-"""Methods of `harness run` where none are named."""
+DEFAULT_METHODS = ("bert", "deebert", "pabee")
+"""Methods of `harness run` if none are named."""
 
-Words = str | list[str]
-"""What stands behind an option, or behind each of an option that may be repeated."""
+OptionValue = str | list[str]
+"""Value of an option as typed on the command line; a list for an option that may be repeated."""
 
 
-def names_in(option: str, text: str) -> list[str]:
-    """Names between commas.
+def split_names(option: str, text: str) -> list[str]:
+    """Return the comma-separated names.
 
-    Raises: HarnessError when there is none.
+    Raises: HarnessError if there are none.
     """
     names = [word.strip() for word in text.split(",") if word.strip()]
     if not names:
-        raise HarnessError(f"{option} {text!r} names nothing: wanted words between commas")
+        raise HarnessError(f"{option} {text!r} names nothing: give comma-separated names")
     return names
 
 
-def methods_in(text: str | None, checkpoint: str | None) -> list[str]:
-    """Names of methods between commas, and the checkpoint's where there is one; without names those of a first look, or that alone.
+def parse_methods(text: str | None, checkpoint: str | None) -> list[str]:
+    """Return the comma-separated methods, followed by `checkpoint` if a checkpoint is given.
 
-    Raises: HarnessError when the text names nothing.
+    If the text is None, return only the checkpoint, or the default methods without one.
+    Raises: HarnessError if the text names nothing.
     """
     if text is None:
-        return [*FIRST_LOOK] if checkpoint is None else [CHECKPOINT]
-    names = names_in("--methods", text)
+        return [*DEFAULT_METHODS] if checkpoint is None else [CHECKPOINT]
+    names = split_names("--methods", text)
     return names if checkpoint is None else list(dict.fromkeys((*names, CHECKPOINT)))
 
 
 def labels_setting(labels: str | None, checkpoint: str | None) -> list[str]:
-    """--labels in the form of --set.
+    """Return --labels in the form of --set.
 
-    Raises: HarnessError without a checkpoint, or when it names nothing.
+    Raises: HarnessError without a checkpoint, or if the option names nothing.
     """
     if labels is None:
         return []
     if checkpoint is None:
         raise HarnessError(
-            f"--labels {labels} names the classes of a fine-tuned checkpoint: wanted --checkpoint, too"
+            f"--labels {labels} needs --checkpoint: it names a fine-tuned checkpoint's classes"
         )
-    return [f"{CHECKPOINT}.labels={','.join(names_in('--labels', labels))}"]
+    return [f"{CHECKPOINT}.labels={','.join(split_names('--labels', labels))}"]
 
 
-def numbers_in(option: str, text: str) -> list[int]:
-    """Whole numbers between commas, each once.
+def parse_integers(option: str, text: str) -> list[int]:
+    """Return the comma-separated integers, without duplicates.
 
     Raises: HarnessError for anything else.
     """
-    return list(dict.fromkeys(_whole_number(option, word) for word in names_in(option, text)))
+    return list(dict.fromkeys(_integer(option, word) for word in split_names(option, text)))
 
 
-def _whole_number(option: str, word: str) -> int:
-    """A whole number from 0.
+def _integer(option: str, word: str) -> int:
+    """Return a non-negative integer.
 
     Raises: HarnessError for anything else.
     """
     if not (word.isascii() and word.isdecimal() and len(word) <= 9):
-        raise HarnessError(f"{option}: got {word[:40]!r}, wanted whole numbers from 0 to 999999999")
+        raise HarnessError(f"{option}: got {word[:40]!r}, expected integers from 0 to 999999999")
     return int(word)
 
 
-def rows_of(
-    words: tuple[str, ...], tasks: list[str], spare: tuple[str, ...] = ()
+def parse_train_rows(
+    values: tuple[str, ...], tasks: list[str], defaults: tuple[str, ...] = ()
 ) -> dict[str, int]:
-    """TASK=N words as a table. Of the `spare` ones, which the others override, those of tasks outside the grid are left out.
+    """Return TASK=N values as a mapping.
 
+    `values` override `defaults`; `defaults` of tasks outside the grid are ignored.
     Raises: HarnessError for another form, or a task that is not in the grid.
     """
     rows = {}
-    for word in (*spare, *words):
-        task, equals, count = word.partition("=")
+    for value in (*defaults, *values):
+        task, equals, count = value.partition("=")
         if not equals:
-            raise HarnessError(f"--train-rows {word}: wanted TASK=N")
-        number = _whole_number(f"--train-rows {task}", count)
+            raise HarnessError(f"--train-rows {value}: expected TASK=N")
+        number = _integer(f"--train-rows {task}", count)
         if task in tasks:
             rows[task] = number
-        elif word in words or task not in known_tasks():
+        elif value in values or task not in known_tasks():
             raise unknown("task of this grid", task, tasks)
     return rows
 
 
-def read_grid(path: Path, repeated: Mapping[str, bool]) -> dict[str, Words]:
-    """The options of a grid in a TOML file: option (no dashes in front) -> its words as on the command line.
+def read_grid(path: Path, repeated: Mapping[str, bool]) -> dict[str, OptionValue]:
+    """Read the options of a grid from a TOML file: option without dashes -> its value.
 
-    `repeated`: every option that may stand there, and whether it may be repeated. Lists of others are joined by commas; a table is a
-    list of NAME=VALUE, with dots between the names of nested ones (`[set.pabee] epochs = 5` is --set pabee.epochs=5).
-    Raises: HarnessError for a file that is not TOML, an unknown option, or a value that no option takes.
+    `repeated` maps every allowed option to whether it may be repeated. Lists of other options are
+    joined by commas. A table becomes a list of NAME=VALUE, with dots between the names of nested
+    tables (`[set.pabee] epochs = 5` is --set pabee.epochs=5).
+    Raises: HarnessError for a file that is not TOML, an unknown option, or a value that no option
+    takes.
     """
-    found: dict[str, Words] = {}
+    found: dict[str, OptionValue] = {}
     for key, value in read_toml(path, "--config").items():
         name = key.replace("_", "-")
         if name not in repeated:
@@ -132,11 +136,14 @@ def _pairs(table: Mapping[str, object], prefix: str = "") -> list[str]:
 
 
 def _word(value: object) -> str:
-    """Raises: TypeError for anything but text, a number or a truth value."""
+    """Return a TOML value as the command line spells it.
+
+    Raises: TypeError for anything but text, a number or a boolean.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | int | float):
         return str(value)
     raise TypeError(
-        f"got a {type(value).__name__}, wanted text, numbers, true or false, or a list of them"
+        f"got a {type(value).__name__}, expected text, numbers, true or false, or a list of them"
     )

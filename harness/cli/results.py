@@ -1,4 +1,4 @@
-"""Commands on stored runs: report, check, schema. Like cli.py they import inside functions."""
+"""The commands check, report and schema. Imports are inside functions, as in app.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from harness.cli.options import (
     reference_option,
-    report_form_option,
+    report_format_option,
     results_option,
     verbosity_options,
 )
@@ -28,24 +28,51 @@ if TYPE_CHECKING:
     "--baseline",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="What the runs must not fall behind.",
+    help="Baseline to compare the runs with.",
 )
 @click.option(
     "--deep",
     is_flag=True,
-    help="Read every trace and timing in the results folder, and compute all scores and MACs again.",
+    help="Read every trace and timing in the results folder, and recompute all scores and MACs.",
 )
-@click.option("--format", "form", type=click.Choice(["text", "github", "junit", "json", "markdown"]), default="text",
-              envvar="HARNESS_CHECK_FORMAT", show_default=True)  # fmt: skip
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "github", "junit", "json", "markdown"]),
+    default="text",
+    envvar="HARNESS_CHECK_FORMAT",
+    show_default=True,
+    help="Output format.",
+)
 @click.option("--update", is_flag=True, help="Make the runs in the results folder the baseline.")
-@click.option("--score-margin", type=click.FloatRange(0, 1), default=0.005, show_default=True,
-              help="A smaller drop of a score is none, whatever its interval.")  # fmt: skip
-@click.option("--exit-margin", type=click.FloatRange(0, 1), default=0.02, show_default=True,
-              help="Total-variation distance of where rows leave; in an equal environment it must be 0.")  # fmt: skip
-@click.option("--latency-margin", type=click.FloatRange(0, 1), default=0.10, show_default=True,
-              help="A smaller drop of a latency ratio, as a share of it, is none.")  # fmt: skip
-@click.option("--latency/--no-latency", default=True, show_default=True,
-              help="Compare latency ratios: of runs that were timed for long, with nothing beside them.")  # fmt: skip
+@click.option(
+    "--score-margin",
+    type=click.FloatRange(0, 1),
+    default=0.005,
+    show_default=True,
+    help="Ignore smaller drops of a score, whatever their interval.",
+)
+@click.option(
+    "--exit-margin",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Largest total-variation distance between exit distributions; in an equal environment "
+    "it must be 0.",
+)
+@click.option(
+    "--latency-margin",
+    type=click.FloatRange(0, 1),
+    default=0.10,
+    show_default=True,
+    help="Ignore smaller relative drops of a latency ratio.",
+)
+@click.option(
+    "--latency/--no-latency",
+    default=True,
+    show_default=True,
+    help="Compare latency ratios; needs long timings on an otherwise idle machine.",
+)
 @results_option
 @verbosity_options
 def check_command(
@@ -61,20 +88,20 @@ def check_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Hold the stored runs against a baseline: the CI gate.
+    """Compare the stored runs with a baseline, as a gate for CI.
 
-    Exit code 1: a regression; 3: a run is missing; 4: a run is of other data or settings.
+    Exit code 1: a regression; 3: a run is missing; 4: a run has other data or settings.
 
-    A score is a regression when it dropped by more than the margin and the paired 95 % bootstrap interval of new - old lies below 0. MACs
-    and parameters must be the same. Latency is compared as the ratio to the reference, paired in the same rounds, on the same processor
-    alone.
+    A score regresses if it drops by more than the margin and the paired 95 % bootstrap interval
+    of new - old lies below 0. MACs and parameters must be equal. Latency is compared as the ratio
+    to the reference, paired in the same rounds, and only on the same processor.
 
     \b
     Examples:
-      harness check --baseline baseline.json --update      # once, and when a change is wanted
+      harness check --baseline baseline.json --update      # once, and after an intended change
       harness check --baseline baseline.json --format github
       harness check --baseline baseline.json --format junit --no-latency
-      harness check --deep                                 # no baseline: are the files what their records say?
+      harness check --deep                                 # no baseline: verify the stored files
     """
     from harness.gate.baseline import read_baseline
     from harness.gate.check import check, exit_code, unreadable, verified
@@ -84,7 +111,7 @@ def check_command(
 
     if baseline is None and (update or not deep):
         raise HarnessError(
-            "check wants --baseline FILE; with --deep it looks at the results folder alone"
+            "check needs --baseline FILE, or --deep to verify the results folder alone"
         )
     store = ResultsStore(results_dir)
     records, problems = store.records()
@@ -95,7 +122,7 @@ def check_command(
     checks += (verified(store, records) if deep else []) + unreadable(problems)
     if not records and not problems:
         click.echo(
-            f"harness: no runs in {results_dir}: the results folder is --results-dir", err=True
+            f"harness: no runs in {results_dir}: set --results-dir to their folder", err=True
         )
     code = exit_code(checks)
     click.echo(FORMS[form](checks, code), nl=False)
@@ -109,7 +136,7 @@ def _update(
     problems: Sequence[Problem],
     limits: Limits,
 ) -> ExitCode:
-    """Make the runs the baseline, and say what this changes."""
+    """Make the runs the baseline, and print what this changes."""
     from harness.gate.baseline import baseline_of, read_baseline, write_baseline
     from harness.gate.check import check, exit_code
     from harness.gate.formats import FORMS
@@ -119,19 +146,17 @@ def _update(
             "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems)
             or f"no runs in {store.root}"
         )
-        raise IncompleteError(f"{baseline} stays as it is: {found}")
+        raise IncompleteError(f"{baseline} was not changed: {found}")
     made = baseline_of(store, records)
     if baseline.is_file():
         try:
             before = check(read_baseline(baseline), store, records, limits)
             click.echo(f"before: {FORMS['text'](before, exit_code(before))}", nl=False)
-        except (
-            HarnessError
-        ) as error:  # a damaged file, or one of an earlier form, is what is to be replaced
+        except HarnessError as error:  # a damaged or outdated file may be replaced
             click.echo(f"before: {error}")
     write_baseline(baseline, made)
     further = (
-        f", those that the report shows of {len(records)} stored ones"
+        f", those that the report selects from {len(records)} stored runs"
         if len(made.runs) < len(records)
         else ""
     )
@@ -140,22 +165,23 @@ def _update(
 
 
 @click.command("report")
-@report_form_option
-@click.option("--tasks", metavar="A,B", help="Only these tasks.")
-@click.option("--methods", metavar="A,B", help="Only these methods.")
-@click.option("--wnli", is_flag=True, help="Count WNLI in GLUE's average.")
+@report_format_option
+@click.option("--tasks", metavar="A,B", help="Report only these tasks.")
+@click.option("--methods", metavar="A,B", help="Report only these methods.")
+@click.option("--wnli", is_flag=True, help="Include WNLI in the GLUE average.")
 @reference_option
 @click.option(
     "--budget",
     metavar="10ms|100MMAC",
-    help="Only the best of each method within it: milliseconds at batch 1, or MACs a row.",
+    help="Report only each method's best operating point within this budget: milliseconds at "
+    "batch size 1, or MACs per example.",
 )
 @click.option("--differences-from", "against", metavar="ROW", envvar="HARNESS_REPORT_DIFFERENCES_FROM",
               help="Only paired differences from this row of the report; plain: of each method with several its plain row.")  # fmt: skip
 @click.option(
     "--into",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Put the report between the markers of this file.",
+    help="Write the report between the markers of this file.",
 )
 @results_option
 @verbosity_options
@@ -172,7 +198,7 @@ def report_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Compare the stored runs: scores, MACs, layers and latency, mean over seeds.
+    """Compare the scores, MACs, layers and latency of stored runs, averaged over seeds.
 
     \b
     Examples:
@@ -183,7 +209,7 @@ def report_command(
     """
     from harness.analysis.ranking import parse_budget
     from harness.analysis.selection import gather, whole
-    from harness.cli.parsing import names_in
+    from harness.cli.parsing import split_names
     from harness.methods.registry import find_method
     from harness.report.differences import render_differences
     from harness.report.overview import insert, render
@@ -191,12 +217,14 @@ def report_command(
     from harness.store.results import ResultsStore
 
     if into is not None and form != "markdown":
-        raise HarnessError(f"--into puts markdown into a file: not with --format {form}")
+        raise HarnessError(f"--into writes markdown and cannot be used with --format {form}")
     if budget is not None and against is not None:
-        raise HarnessError("--budget and --differences-from are two reports: give one of them")
+        raise HarnessError(
+            "--budget and --differences-from are different reports: give one of them"
+        )
     store = ResultsStore(results_dir)
-    named = names_in("--methods", methods) if methods is not None else None
-    found = gather(store, names_in("--tasks", tasks) if tasks is not None else None, named)
+    named = split_names("--methods", methods) if methods is not None else None
+    found = gather(store, split_names("--tasks", tasks) if tasks is not None else None, named)
     base = None if reference == "none" else reference
     if base is not None:
         find_method(base)
@@ -208,16 +236,17 @@ def report_command(
             return render_differences(store, records, against, base, form, named)
         return render(store, records, base, form, named, wnli)
 
-    _tell(found.problems)
+    _print_problems(found.problems)
     try:
         text = rendered(found.records)
-    except IncompleteError:  # of a trace or a timing, perhaps: those of all runs are looked at
+    except IncompleteError:  # a trace or timing may be damaged: check those of all runs
         before, found = found, whole(store, found)
-        _tell(found.problems[len(before.problems) :])
+        _print_problems(found.problems[len(before.problems) :])
         text = rendered(found.records)
     if into is not None and found.problems:
         raise IncompleteError(
-            f"{into} stays as it is: {len(found.problems)} of the runs cannot be read, and a report without them would take its place"
+            f"{into} was not changed: {len(found.problems)} runs cannot be read, "
+            "and the report would lack them"
         )
     for name in found.missing:
         click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
@@ -232,12 +261,13 @@ def report_command(
         and not any(record.spec.method == base for record in found.records)
     ):
         click.echo(
-            f"harness: no run of the reference {base}, and so no ratios: see --reference", err=True
+            f"harness: no ratios, as no run of the reference {base} is stored: see --reference",
+            err=True,
         )
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
 
 
-def _tell(problems: Sequence[Problem]) -> None:
+def _print_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
 
@@ -246,7 +276,7 @@ def _tell(problems: Sequence[Problem]) -> None:
 @click.argument("what", type=click.Choice(["record", "timing", "baseline"]))
 @verbosity_options
 def schema_command(what: str, verbose: bool, quiet: bool) -> int:
-    """The form of a JSON file as JSON Schema, for programs that read it; every field is described.
+    """Print the JSON Schema of a file that harness writes, with every field described.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The command `harness run`. It imports what it needs in its body, so that --help answers at once."""
+"""The command `harness run`. Imports are inside functions, as in app.py."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import click
 from harness.cli.data import allow_code_option, offline_option, task_file_option
 from harness.cli.models import checkpoint_options
 from harness.cli.options import (
-    FROM_FILE,
+    CONFIG_KEY,
     cache_option,
     compute_options,
     config_option,
     data_option,
-    names_completed,
+    name_completion,
     reference_option,
     results_option,
     settings_option,
@@ -25,8 +25,8 @@ from harness.cli.options import (
 if TYPE_CHECKING:
     from harness.data.tasks import Task
 
-MOST = 999_999_999
-"""Of rows or tokens: what an option takes a record can say."""
+LARGEST_COUNT = 999_999_999
+"""Largest number of examples or tokens that an option takes, which a record can hold."""
 
 
 def _methods() -> list[str]:
@@ -52,15 +52,16 @@ def _backbones() -> list[str]:
 @click.option(
     "--methods",
     metavar="A,B",
-    shell_complete=names_completed(_methods),
-    help="See harness list methods.  [default: bert,deebert,pabee; none with --checkpoint]",
+    shell_complete=name_completion(_methods),
+    help="Methods; see harness list methods.  [default: bert,deebert,pabee; none with "
+    "--checkpoint]",
 )
 @checkpoint_options
 @click.option(
     "--tasks",
     metavar="A,B",
-    shell_complete=names_completed(_tasks),
-    help="Tasks or groups: see harness list tasks.  [default: demo]",
+    shell_complete=name_completion(_tasks),
+    help="Tasks or groups; see harness list tasks.  [default: demo]",
 )
 @task_file_option
 @allow_code_option
@@ -69,51 +70,81 @@ def _backbones() -> list[str]:
     default="tiny",
     show_default=True,
     metavar="NAME|FOLDER|HUB_ID",
-    shell_complete=names_completed(_backbones),
-    help="See harness list backbones.",
+    shell_complete=name_completion(_backbones),
+    help="Backbone; see harness list backbones.",
 )
 @data_option
 @offline_option
-@click.option("--corpus", multiple=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Sentences to pre-train on, one a line; may be repeated.  [default: the tasks' training parts]")  # fmt: skip
-@click.option("--glove", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
-              help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]")  # fmt: skip
+@click.option(
+    "--corpus",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Sentences for pre-training, one per line; may be repeated.  [default: the tasks' "
+    "training parts]",
+)
+@click.option(
+    "--glove",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]",
+)
 @click.option(
     "--train-rows",
     multiple=True,
     metavar="TASK=N",
-    help="Train on N rows, the same for all methods and seeds.",
+    help="Train on N examples, the same for all methods and seeds.",
 )
-@click.option("--seeds", default="1", show_default=True, metavar="1,2,3")
+@click.option(
+    "--seeds", default="1", show_default=True, metavar="1,2,3", help="Seeds; one run for each."
+)
 @settings_option
-@click.option("--epochs", type=click.IntRange(1), help="The same as --set all.epochs=N.")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Training epochs; the same as --set all.epochs=N."
+)
 @click.option(
     "--max-length",
-    type=click.IntRange(4, MOST),
+    type=click.IntRange(4, LARGEST_COUNT),
     default=128,
     show_default=True,
-    help="Tokens after which a text is cut.",
+    help="Truncate each example to this many tokens.",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True,
-              help="Rows in an evaluation batch and of the second latency figure.")  # fmt: skip
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True,
-              help="Of training; auto is bf16 where the processor has it. Scores and latency are in fp32.")  # fmt: skip
+@click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Batch size of evaluation and of the second latency figure.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Precision of training; auto is bf16 if the processor supports it. Scores and latency "
+    "are in fp32.",
+)
 @compute_options
 @click.option(
     "--limit",
-    type=click.IntRange(1, MOST),
-    help="A quick look at N rows per split; never averaged with full runs.",
+    type=click.IntRange(1, LARGEST_COUNT),
+    help="Use only N examples per split; such runs are never averaged with full ones.",
 )
 @click.option(
     "--latency/--no-latency", default=True, show_default=True, help="Measure wall-clock latency."
 )
-@click.option("--latency-seconds", type=click.FloatRange(0, 3600, min_open=True), default=10.0, show_default=True,
-              help="Spent on timing at each batch size; 5 to 40 rounds.")  # fmt: skip
+@click.option(
+    "--latency-seconds",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Seconds of timing at each batch size, in 5 to 40 rounds.",
+)
 @reference_option
 @click.option(
     "--tracker",
     metavar="NAME",
-    help="An accelerate tracker: tensorboard, wandb, ... (logs in the cache folder).",
+    help="Tracker of accelerate: tensorboard, wandb, ... (logs go to the cache folder).",
 )
 @results_option
 @cache_option
@@ -151,17 +182,26 @@ def run_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Fit methods on tasks, measure every exit, store records. An interrupted run goes on where it was.
+    """Fit methods on tasks, measure every exit and store the records.
+
+    An interrupted run resumes where it stopped.
 
     \b
     Examples:
-      harness run --methods bert,deebert,pabee --tasks mrpc,sst2 --backbone minilm --train-rows sst2=10000 --seeds 1,2,3
-      harness run --tasks rte --backbone minilm --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
-      harness run --tasks glue --data-dir GLUE_DIR --methods bert,pabee --backbone minilm --limit 64 --offline
+      harness run --methods bert,pabee --tasks mrpc,sst2 --backbone minilm --seeds 1,2,3
+      harness run --tasks sst2 --backbone minilm --train-rows sst2=10000
+      harness run --tasks rte --data-dir GLUE_DIR --set all.head=plain --set pabee.epochs=5
+      harness run --tasks glue --data-dir GLUE_DIR --methods bert,pabee --limit 64 --offline
       harness run --config grid.toml
     """
-    from harness.cli.output import run_and_tell, show_plan
-    from harness.cli.parsing import labels_setting, methods_in, names_in, numbers_in, rows_of
+    from harness.cli.output import run_and_print, show_plan
+    from harness.cli.parsing import (
+        labels_setting,
+        parse_integers,
+        parse_methods,
+        parse_train_rows,
+        split_names,
+    )
     from harness.data.corpus import Corpus, corpus_tasks
     from harness.data.custom_tasks import choose_tasks
     from harness.methods.compute import make_compute
@@ -172,28 +212,31 @@ def run_command(
     from harness.runs.grid import plan, plan_checkpoint
     from harness.store.stage_cache import cache_folder
 
-    wanted = [
+    overrides = [
         *([f"all.epochs={epochs}"] if epochs else []),
         *settings,
         *labels_setting(labels, checkpoint),
     ]
-    spare = click.get_current_context().meta[FROM_FILE]
-    chosen = choose_tasks(names_in("--tasks", tasks) if tasks is not None else None, own_tasks)
+    defaults = click.get_current_context().meta[CONFIG_KEY]
+    chosen = choose_tasks(split_names("--tasks", tasks) if tasks is not None else None, own_tasks)
     grid = configure(
-        methods_in(methods, checkpoint),
-        *([parse_setting(text) for text in words] for words in (wanted, spare["set"])),
+        parse_methods(methods, checkpoint),
+        *([parse_setting(text) for text in texts] for texts in (overrides, defaults["set"])),
     )
-    rows, numbers = (
-        rows_of(train_rows, list(chosen), spare["train-rows"]),
-        numbers_in("--seeds", seeds),
-    )
-    asked = tuple(chosen.values())
-    given = (
+    rows = parse_train_rows(train_rows, list(chosen), defaults["train-rows"])
+    numbers = parse_integers("--seeds", seeds)
+    all_tasks = tuple(chosen.values())
+    checkpoint_cells = (
         []
         if checkpoint is None
-        else plan_checkpoint(grid.pop(CHECKPOINT), asked, checkpoint, numbers[0], max_length, limit)
+        else plan_checkpoint(
+            grid.pop(CHECKPOINT), all_tasks, checkpoint, numbers[0], max_length, limit
+        )
     )
-    cells = [*plan(grid, asked, find_backbone(backbone), numbers, max_length, rows, limit), *given]
+    cells = [
+        *plan(grid, all_tasks, find_backbone(backbone), numbers, max_length, rows, limit),
+        *checkpoint_cells,
+    ]
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,
@@ -205,4 +248,4 @@ def run_command(
         corpus=Corpus(corpus, data_dir, corpus_tasks(list(chosen)), limit),
         vectors=glove,
     )
-    return (show_plan if dry_run else run_and_tell)(cells, options)
+    return (show_plan if dry_run else run_and_print)(cells, options)

@@ -18,7 +18,7 @@ from support.readme import README
 from support.stored_runs import record_in
 from support.synthetic import everything_under
 
-from harness.cli.data import LIBRARIES_OFFLINE
+from harness.cli.data import OFFLINE_VARIABLES
 from harness.data.custom_tasks import KEYS
 from harness.data.tasks import GROUPS, TASKS
 from harness.files import hub
@@ -295,7 +295,7 @@ def test_offline_reaches_all_libraries(
     assert_names(line, "nyu-mll/glue", "--data-dir")
     assert "tests have no network" not in line
     assert huggingface_hub.constants.HF_HUB_OFFLINE
-    assert {os.environ[name] for name in LIBRARIES_OFFLINE} == {"1"}
+    assert {os.environ[name] for name in OFFLINE_VARIABLES} == {"1"}
 
 
 def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
