@@ -1,4 +1,4 @@
-"""What the tests share: a very small backbone, a few demo rows, no network; the command line as a function; short trainings."""
+"""Shared fixtures: a very small backbone, a few demo examples, no network, the command line."""
 
 import socket
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from support import gate_runs
-from support.command_line import Answer, Say
+from support.command_line import CliResult, Say
 from support.drawing import Drawing
 from support.stored_runs import DYNAMIC, REGRESSION, SINGLE, store_run
 
@@ -39,7 +39,7 @@ def no_calls() -> None:
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that opens a connection to another machine fails."""
+    """Make a test fail if it connects to another machine."""
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise OSError("tests have no network")
@@ -50,7 +50,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_accelerate() -> Iterator[None]:
-    """Accelerate keeps the first precision it was given for the life of the process."""
+    """Reset Accelerate, which otherwise keeps its first precision for the whole process."""
     yield
     from accelerate.state import AcceleratorState
 
@@ -59,7 +59,7 @@ def fresh_accelerate() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def micro() -> Backbone:
-    """3 layers x 32, 4 heads, FFN 64, random weights, the demo's vocabulary."""
+    """A random backbone: 3 layers x 32, 4 heads, FFN 64, the demo's vocabulary."""
     return Backbone(
         "micro",
         bert_shape(3, 32, 4, 64, vocabulary=len(demo.demo_vocabulary()), positions=64),
@@ -73,20 +73,20 @@ def micro() -> Backbone:
 
 @pytest.fixture(scope="session")
 def few_rows(micro: Backbone) -> TaskData:
-    """48 rows per split of demo-pair, encoded."""
+    """48 encoded examples per split of demo-pair."""
     return load_data(TASKS["demo-pair"], None, limit=48).encoded(micro.encode, 32)
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> FitContext:
-    """float32 on one thread of the CPU, seed 1, an empty cache."""
+    """A context with float32 on one CPU thread, seed 1 and an empty cache."""
     compute = Compute(torch.device("cpu"), "float32", threads=1)
     return FitContext(1, compute, tmp_path / "cache", model_format())
 
 
 @pytest.fixture
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defaults of the user's machine must not matter."""
+    """Isolate the test from the folders and variables of the user's machine."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
@@ -96,7 +96,7 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty one, of the hub's client and of `datasets`."""
+    """An empty cache for the hub's client and for `datasets`."""
     folder = tmp_path / "hub"
     folder.mkdir(exist_ok=True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
@@ -109,17 +109,19 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 @pytest.fixture
 def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def call(*words: str) -> Answer:
+    """Run the command line in this process, and capture its output."""
+
+    def call(*words: str) -> CliResult:
         code = main(list(words))
         out, err = capsys.readouterr()
-        return Answer(code, out, err)
+        return CliResult(code, out, err)
 
     return call
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> ResultsStore:
-    """No runs yet."""
+    """A results folder without runs."""
     return ResultsStore(tmp_path / "results")
 
 
@@ -134,7 +136,7 @@ def stored(tmp_path: Path) -> str:
 
 @pytest.fixture
 def baseline(tmp_path: Path, say: Say) -> str:
-    """Of one run."""
+    """A baseline of one run."""
     gate_runs.save(tmp_path / "old", gate_runs.record(), gate_runs.trace())
     path = str(tmp_path / "baseline.json")
     assert (
@@ -146,14 +148,14 @@ def baseline(tmp_path: Path, say: Say) -> str:
 
 @pytest.fixture
 def check(tmp_path: Path, baseline: str, say: Say) -> gate_runs.Check:
-    """Checks another run against the baseline: exit code and what it says."""
+    """Check another run against the baseline; return the exit code and the output."""
 
     def call(run: RunRecord, dev: Trace, *words: str) -> tuple[int, str]:
         gate_runs.save(tmp_path / "new", run, dev)
-        answer = say(
+        result = say(
             "check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words
         )
-        assert answer.err == ""
-        return answer.code, answer.out
+        assert result.err == ""
+        return result.code, result.out
 
     return call

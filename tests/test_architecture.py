@@ -1,4 +1,4 @@
-"""The architecture, checked on the source: allowed imports, what importing loads, and sizes."""
+"""The walls of the house, checked on the source: which room imports which, what an import may load, and how large things get."""
 
 import ast
 import fnmatch
@@ -20,10 +20,10 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ROOMS = (
-    "__main__", "cli", "predict", "gate", "report", "runs", "analysis", "measure", "methods",
-    "store", "models", "data", "evaluation", "files", "progress", "records", "errors",
+    "__main__", "cli", "predict", "gate", "report", "runs", "analysis", "measure", "methods", "store", "models", "data",
+    "evaluation", "files", "progress", "records", "errors",
 )  # fmt: skip
-"""A room of harness (a folder or a top-level file) imports only from itself and those after it."""
+"""Inside harness a room (a folder, or a file on the ground) imports only from itself and from those after it."""
 
 WITHOUT_TORCH = (
     "files",
@@ -37,7 +37,7 @@ WITHOUT_TORCH = (
     "errors",
     "progress",
 )
-"""Rooms that can be imported without torch."""
+"""These rooms are imported in a process in which torch cannot be."""
 
 HEAVY = "torch transformers datasets accelerate pandas"
 
@@ -50,10 +50,10 @@ LAZY = {
     "harness/data/custom_files.py": "pyarrow",
     "harness/files/typed_json.py": "pydantic pydantic_core",
 }
-"""File -> modules that it may import inside functions; the command line may import anything."""
+"""Files that may import libraries inside functions; those of the command line may import anything there."""
 
 FORBIDDEN = {"predict": ("runs", "gate", "report")}
-"""Room -> later rooms that it must not import because it does not need them."""
+"""Room -> rooms below it that it does not need, and so must not import."""
 
 TABLES = {
     "METHODS": "harness/methods/registry.py",
@@ -62,11 +62,11 @@ TABLES = {
     "BACKBONES": "harness/models/backbones.py",
     "POLICIES": "harness/evaluation/policies.py",
 }
-"""Table -> the only file that reads it; other code calls that file's functions, as plug-ins do."""
+"""A table is read in its own file alone; everybody else goes through that file's functions, as plug-ins do."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
-MAX_FUNCTION_LINES, MAX_FILE_LINES = 70, 460
+LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 70, 460
 
 ALLOWED_AT_THE_TOP = {
     "harness", "baselines", "costeff", "results", "tests", "docs",
@@ -76,13 +76,13 @@ ALLOWED_AT_THE_TOP = {
 
 class Import(NamedTuple):
     module: str
-    """Module, which is harness.data.demo for `from harness.data import demo`."""
+    """The module itself: for `from harness.data import demo` it is harness.data.demo."""
     name: str | None
-    """Name imported from the module; None for the module itself."""
+    """What is imported from it; None for the module."""
     function: str | None
-    """Function that contains the import."""
+    """The function whose body holds the import."""
     types_only: bool
-    """True for an import under TYPE_CHECKING."""
+    """The import stands under TYPE_CHECKING."""
 
 
 def name_of(path: Path) -> str:
@@ -94,7 +94,7 @@ def module_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """Return the room of a module: data for harness.data.tasks, errors for the package itself."""
+    """harness.data.tasks -> data; the package itself is the ground."""
     return module.split(".")[1] if "." in module else "errors"
 
 
@@ -123,7 +123,7 @@ def checks_types(node: ast.AST) -> bool:
 
 @cache
 def imports(path: Path) -> list[Import]:
-    """Return every import of a file."""
+    """Every import of a file."""
     found: list[Import] = []
 
     def walk(node: ast.AST, function: str | None, types_only: bool) -> None:
@@ -155,16 +155,16 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     )
 
 
-# --- imports between rooms
+# --- who imports whom
 
 
 def test_packages_import_downwards() -> None:
     violations = [
         f"{name_of(path)} imports {found.module}"
-        for position, package in enumerate(PACKAGES)
+        for place, package in enumerate(PACKAGES)
         for path in files_of(package)
         for found in imports(path)
-        if package_of(found.module) in (*PACKAGES[:position], "tests", "")
+        if package_of(found.module) in (*PACKAGES[:place], "tests", "")
     ]
     assert violations == []
 
@@ -196,7 +196,7 @@ def test_rooms_import_nothing_that_they_do_not_need() -> None:
 
 
 def test_no_circle_of_files() -> None:
-    """Imports under TYPE_CHECKING count, too."""
+    """Imports for type checkers are imports, too."""
     waiting = {
         module_of(path): {found.module for found in imports(path)} - {module_of(path)}
         for path in FILES
@@ -232,7 +232,7 @@ def test_only_the_command_line_imports_click() -> None:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_table_is_read_in_its_own_file_alone(table: str) -> None:
-    """Reading it as a name or as an attribute of its module counts."""
+    """As a name or as an attribute of its module."""
     readers = {
         name_of(path)
         for path in FILES
@@ -245,7 +245,7 @@ def test_table_is_read_in_its_own_file_alone(table: str) -> None:
 
 
 def test_methods_are_named_in_the_table_alone() -> None:
-    """Strings such as "baselines.bert:BERT" load modules without an import statement."""
+    """Strings such as "baselines.bert:BERT" load what no import shows."""
     named = [
         (name_of(path), node.value)
         for path in files_of("harness")
@@ -269,7 +269,7 @@ def test_only_the_command_line_imports_inside_functions() -> None:
     assert violations == []
 
 
-# --- effects of imports
+# --- what an import does
 
 
 WATCH = """
@@ -285,16 +285,14 @@ for group in sys.argv[1:]:
 
 
 def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
-    """Import each group `NAMES not LIBRARIES` in an empty home and working directory.
-
-    Nothing may be printed or written, and none of the libraries may be loaded."""
-    folders = dict.fromkeys(
+    """Groups `NAMES not LIBRARIES`, one after the other, in an empty home and working directory; nothing may be said or written."""
+    places = dict.fromkeys(
         ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME"), str(folder)
     )
-    environment = os.environ | folders | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | places | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", WATCH, *groups]
     result = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, docstring=True, check=False
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     assert list(folder.iterdir()) == []
@@ -303,8 +301,7 @@ def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
 def test_command_line_loads_almost_nothing(tmp_path: Path) -> None:
     import_in_a_fresh_process(
         tmp_path,
-        "harness harness.cli.app harness.__main__ not "
-        f"{HEAVY} pydantic numpy scipy tokenizers rich tabulate",
+        f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate",
     )
 
 
@@ -324,13 +321,13 @@ def test_imports_load_no_heavy_library_and_print_nothing(tmp_path: Path) -> None
 
 
 def test_module_level_holds_definitions_alone() -> None:
-    """Modules have no top-level calls, loops or conditional imports."""
+    """No calls for their effect, no loops, no imports behind a condition."""
     violations = []
     for path in FILES:
         for node in parse(path).body:
-            docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             script = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
-            definition = isinstance(
+            plain = isinstance(
                 node,
                 ast.Import
                 | ast.ImportFrom
@@ -339,12 +336,12 @@ def test_module_level_holds_definitions_alone() -> None:
                 | ast.ClassDef
                 | ast.FunctionDef,
             )
-            if not (docstring or script or definition or checks_types(node)):
+            if not (text or script or plain or checks_types(node)):
                 violations.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
     assert violations == []
 
 
-# --- code style
+# --- how code is written
 
 
 def test_no_any_and_no_keyword_bags() -> None:
@@ -376,14 +373,14 @@ def test_functions_are_short() -> None:
             - (node.body[0] if node.name.endswith("_command") else node).lineno
             + 1
         )
-        > MAX_FUNCTION_LINES
+        > LINES_OF_A_FUNCTION
     }
     assert long == {}
 
 
 def test_files_are_short() -> None:
     sizes = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
-    assert {name: lines for name, lines in sizes.items() if lines > MAX_FILE_LINES} == {}
+    assert {name: lines for name, lines in sizes.items() if lines > LINES_OF_A_FILE} == {}
 
 
 def test_every_file_has_a_docstring() -> None:

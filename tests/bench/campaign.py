@@ -103,10 +103,10 @@ def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
         after = finished_stages(folder)
         lost = [name for name, value in before.items() if after.get(name) != value]
         broken += [f"kill {done} after {moment:.1f} s: lost or changed {name}" for name in lost]
-    answer = finish(folder)
+    result = finish(folder)
     broken += (
-        [f"the last run ended with {answer.returncode}: {answer.stderr}"]
-        if answer.returncode
+        [f"the last run ended with {result.returncode}: {result.stderr}"]
+        if result.returncode
         else []
     )
     broken += ["traces differ from an undisturbed run"] if traces(folder) != wanted else []
@@ -167,10 +167,10 @@ def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
         filler.write_bytes(b"0" * (2**20 - 60_000))
         words = command(root / "full")
         words[words.index("--results-dir") + 1] = str(root / "small" / "results")
-        answer = subprocess.run(
+        result = subprocess.run(
             words, capture_output=True, text=True, timeout=SLOWEST_S, check=False
         )
-        lines = [line for line in answer.stderr.splitlines() if "No space left" in line]
+        lines = [line for line in result.stderr.splitlines() if "No space left" in line]
         whole = sum(1 for _ in (root / "small" / "results").glob("*/*/*/record.json"))
         half = [
             path
@@ -178,12 +178,12 @@ def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
             if not (path / "record.json").is_file()
         ]
         broken += (
-            [f"ended with {answer.returncode}, wanted 3: {answer.stderr}"]
-            if answer.returncode != 3
+            [f"ended with {result.returncode}, wanted 3: {result.stderr}"]
+            if result.returncode != 3
             else []
         )
         broken += [f"half-written: {path}" for path in half]
-        broken += ["a traceback"] if "Traceback" in answer.stderr else []
+        broken += ["a traceback"] if "Traceback" in result.stderr else []
         filler.unlink()
         again = subprocess.run(
             words, capture_output=True, text=True, timeout=SLOWEST_S, check=False
@@ -199,7 +199,7 @@ def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
             else []
         )
         said = f"{whole} runs stored, {len(lines)} lines of no space, {len(half)} half-written"
-        print(f"full disk: code {answer.returncode}, {said}; with room {again.returncode}")
+        print(f"full disk: code {result.returncode}, {said}; with room {again.returncode}")
     return broken
 
 
@@ -209,10 +209,10 @@ def main() -> int:
     os.chdir(root)
     try:
         started = time.perf_counter()
-        answer = finish(root / "undisturbed")
+        result = finish(root / "undisturbed")
         seconds = time.perf_counter() - started
         wanted = traces(root / "undisturbed")
-        assert not answer.returncode, answer.stderr
+        assert not result.returncode, result.stderr
         assert len({str(Path(name).parent) for name in wanted}) == CELLS
         print(f"undisturbed: {CELLS} cells in {seconds:.0f} s")
         broken = kills(root, wanted, seconds) + crowd(root, wanted) + full_disk(root, wanted)

@@ -1,4 +1,4 @@
-"""What several tests of the command line share."""
+"""Fixtures for tests of the command line."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from harness.cli.data import OFFLINE_VARIABLES
 
 @pytest.fixture
 def online(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub; whatever a command does to stay offline ends with the test."""
+    """An empty hub cache; a command's offline settings are undone after the test."""
     for name in OFFLINE_VARIABLES:
         monkeypatch.setenv(name, "0")
     return hub_cache

@@ -35,11 +35,11 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 @pytest.mark.parametrize("command", [None, *cli.commands])
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_shows_an_example(say: Say, command: str | None, option: str) -> None:
-    answer = say(*([command] if command else []), option)
-    assert answer.code == 0
-    assert answer.err == ""
+    result = say(*([command] if command else []), option)
+    assert result.code == 0
+    assert result.err == ""
     assert any(
-        line.strip().startswith(f"harness {command or 'run'}") for line in answer.out.splitlines()
+        line.strip().startswith(f"harness {command or 'run'}") for line in result.out.splitlines()
     )
 
 
@@ -49,9 +49,9 @@ def test_group_help_lists_every_command(say: Say) -> None:
 
 
 def test_version_option_prints_the_version(say: Say) -> None:
-    answer = say("--version")
-    assert (answer.code, answer.err) == (0, "")
-    assert harness.__version__ in answer.out
+    result = say("--version")
+    assert (result.code, result.err) == (0, "")
+    assert harness.__version__ in result.out
 
 
 def test_help_answers_at_once() -> None:
@@ -74,18 +74,18 @@ def test_help_answers_at_once() -> None:
 
 
 def test_code_reaches_the_shell() -> None:
-    answer = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "harness", "rnu"], capture_output=True, text=True, check=False
     )
-    assert (answer.returncode, answer.stdout) == (2, "")
-    assert "rnu" in answer.stderr
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "rnu" in result.stderr
 
 
 def test_bare_command_shows_the_help(say: Say) -> None:
-    answer = say()
-    assert answer.code in (0, 2)
+    result = say()
+    assert result.code in (0, 2)
     assert any(
-        line.strip().startswith("harness run") for line in (answer.out + answer.err).splitlines()
+        line.strip().startswith("harness run") for line in (result.out + result.err).splitlines()
     )
 
 
@@ -107,19 +107,19 @@ def test_policies_offered_are_the_table() -> None:
 def test_lists_name_every_table_entry(
     say: Say, what: str, key: str, names: dict[str, object]
 ) -> None:
-    answer = say("list", what, "--format", "json")
-    assert (answer.code, answer.err) == (0, "")
-    rows = json.loads(answer.out)
+    result = say("list", what, "--format", "json")
+    assert (result.code, result.err) == (0, "")
+    rows = json.loads(result.out)
     assert [row[key] for row in rows] == list(names)
     text = say("list", what).out
     assert all(f"{name} " in text for name in names)
 
 
 def test_runs_are_listed_with_cells(say: Say, stored: str) -> None:
-    answer = say("list", "runs", "--format", "json", "--results-dir", stored)
-    assert (answer.code, answer.err) == (0, "")
+    result = say("list", "runs", "--format", "json", "--results-dir", stored)
+    assert (result.code, result.err) == (0, "")
     cells = [
-        (row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(answer.out)
+        (row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(result.out)
     ]
     expected = [
         (SINGLE, "rte", "bert", 1),
@@ -162,9 +162,9 @@ def test_settings_are_listed_in_full(say: Say) -> None:
 
 
 def test_unlistable_names_are_one_line(say: Say) -> None:
-    answer = say("list", "methods", "costef")
-    assert_one_line(answer, 2, ["costef", *METHODS])
-    assert_suggests(answer.err, "costeff", METHODS)
+    result = say("list", "methods", "costef")
+    assert_one_line(result, 2, ["costef", *METHODS])
+    assert_suggests(result.err, "costeff", METHODS)
     assert_one_line(say("list", "tasks", "mrpc"), 2, ["tasks", "mrpc"])
 
 
@@ -208,11 +208,11 @@ def test_flops_of_bert_base_are_published(say: Say) -> None:
     """FLOPs of BERT-base at 128 tokens are those of the published shape.
 
     Closed form: 12 (4 t d^2 + 2 t^2 d + 2 t d f) + d^2 + 2 d with d = 768, f = 3072, t = 128."""
-    answer = say(
+    result = say(
         "flops", "bert", "--backbone", "bert-base-uncased", "--length", "128", "--format", "json"
     )
-    assert (answer.code, answer.err) == (0, "")
-    (row,) = json.loads(answer.out)
+    assert (result.code, result.err) == (0, "")
+    (row,) = json.loads(result.out)
     assert row["exit"] == 12
     assert row["parameters"] == 109_483_778
     assert row["static MACs"] == row["path MACs"] == 11_174_217_216
@@ -260,16 +260,16 @@ def test_sweep_lines_are_distinct_points(say: Say, stored: str) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_sweep_knows_every_policy(say: Say, stored: str, policy: str) -> None:
     """A sweep prints a curve of every policy."""
-    answer = say("sweep", "d1e0", "--policy", policy, "--format", "json", "--results-dir", stored)
-    assert (answer.code, answer.err) == (0, "")
-    rows = json.loads(answer.out)
+    result = say("sweep", "d1e0", "--policy", policy, "--format", "json", "--results-dir", stored)
+    assert (result.code, result.err) == (0, "")
+    rows = json.loads(result.out)
     assert rows[-1]["layers"] == 4.0
     assert all(0 <= row["accuracy"] <= 1 and 2 <= row["layers"] <= 4 for row in rows)
 
 
 def test_dry_run_fits_nothing(say: Say, tmp_path: Path) -> None:
     """A dry run shows the cells and fits nothing."""
-    answer = say(
+    result = say(
         *RUN,
         "--methods",
         "bert,deebert",
@@ -279,8 +279,8 @@ def test_dry_run_fits_nothing(say: Say, tmp_path: Path) -> None:
         "--cache-dir",
         "cache",
     )
-    assert (answer.code, answer.err) == (0, "")
-    cells = planned(answer.out)
+    assert (result.code, result.err) == (0, "")
+    cells = planned(result.out)
     assert [
         (cell.task, cell.method, cell.backbone, cell.seed, cell.rows, cell.stored) for cell in cells
     ] == [("demo-pair", method, "tiny", "1", "8", False) for method in ("bert", "deebert")]

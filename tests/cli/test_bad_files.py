@@ -482,11 +482,11 @@ def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
     """A bad file is one line, and nothing is written."""
     bad.make()
     before = everything_under(tmp_path)
-    answer = say(*bad.words)
+    result = say(*bad.words)
     if bad.initial_student:
-        assert figures(answer.lines[-1]) == [1, 1]
-        answer = answer._replace(err="".join(answer.lines[:-1]))
-    assert_one_line(answer, bad.code, bad.names)
+        assert figures(result.lines[-1]) == [1, 1]
+        result = result._replace(err="".join(result.lines[:-1]))
+    assert_one_line(result, bad.code, bad.names)
     locks = {path for path in everything_under(tmp_path) if path.endswith(".lock")}
     assert {
         path: content for path, content in everything_under(tmp_path).items() if path not in locks

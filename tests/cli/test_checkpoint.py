@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.checkpoints import LABELS, answer_always, write_checkpoint
+from support.checkpoints import LABELS, predict_always, write_checkpoint
 from support.command_line import RUN_ID, Say, assert_names, assert_one_line, planned
 from support.families import write_words
 from support.glue_files import glue_rows, write_glue
@@ -52,8 +52,8 @@ def test_hub_checkpoint_equals_its_folder(say: Say, folder: Path, hub_cache: Pat
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("1" * 40)
     for place in ("mine", "somebody/films"):
-        answer = say("run", "--checkpoint", place, *QUICK, "--offline")
-        assert answer.code == 0, answer
+        result = say("run", "--checkpoint", place, *QUICK, "--offline")
+        assert result.code == 0, result
     mine, theirs = sorted(
         ResultsStore(Path("results")).records()[0], key=lambda record: record.spec.backbone
     )
@@ -76,9 +76,9 @@ def trace_of(record: RunRecord) -> np.ndarray:
 
 
 def test_checkpoint_is_measured_without_training(say: Say, folder: Path) -> None:
-    answer = say("run", "--checkpoint", "mine", *QUICK, "--seeds", "1,2,3")
-    assert answer.code == 0, answer
-    assert_names(answer.out, "[1/1]", "demo-single", "checkpoint", 1, "accuracy")
+    result = say("run", "--checkpoint", "mine", *QUICK, "--seeds", "1,2,3")
+    assert result.code == 0, result
+    assert_names(result.out, "[1/1]", "demo-single", "checkpoint", 1, "accuracy")
     record = record_in(Path("results"))
     assert (record.spec.method, record.spec.backbone, record.policy) == ("checkpoint", "mine", None)
     assert record.spec.settings["labels"] == list(LABELS)
@@ -97,7 +97,7 @@ def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
     say("run", "--checkpoint", "mine", *QUICK)
     plain = trace_of(record_in(Path("results")))
     shutil.rmtree("results")
-    answer = say(
+    result = say(
         "run",
         "--checkpoint",
         "mine",
@@ -105,19 +105,19 @@ def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
         "--labels",
         ",".join(label.upper() for label in LABELS[::-1]),
     )
-    assert answer.code == 0, answer
+    assert result.code == 0, result
     assert np.array_equal(trace_of(record_in(Path("results"))), plain[..., ::-1])
 
 
 def test_other_weights_are_another_run(say: Say, folder: Path) -> None:
     say("run", "--checkpoint", "mine", *QUICK)
-    answer_always(folder, 0)
+    predict_always(folder, 0)
     assert not is_stored(say, "mine")
 
 
 def test_methods_stand_beside_the_checkpoint(say: Say, folder: Path) -> None:
     """Methods that are named stand beside the checkpoint, on their own backbone."""
-    answer = say(
+    result = say(
         "run",
         "--checkpoint",
         "mine",
@@ -128,8 +128,8 @@ def test_methods_stand_beside_the_checkpoint(say: Say, folder: Path) -> None:
         "1,2",
         "--dry-run",
     )
-    assert (answer.code, answer.err) == (0, "")
-    assert [(cell.method, cell.backbone, cell.seed) for cell in planned(answer.out)] == [
+    assert (result.code, result.err) == (0, "")
+    assert [(cell.method, cell.backbone, cell.seed) for cell in planned(result.out)] == [
         ("bert", "tiny", "1"), ("pabee", "tiny", "1"), ("bert", "tiny", "2"), ("pabee", "tiny", "2"), ("checkpoint", "mine", "1"),
     ]  # fmt: skip
 
@@ -137,8 +137,8 @@ def test_methods_stand_beside_the_checkpoint(say: Say, folder: Path) -> None:
 def test_checkpoint_has_rows_of_its_own(say: Say, tmp_path: Path) -> None:
     """A checkpoint in a folder of a backbone's name has its own rows."""
     write_checkpoint(tmp_path / "tiny", "roberta", LABELS)
-    answer = say("run", "--checkpoint", "./tiny", "--methods", "bert", "--backbone", "tiny", *QUICK)
-    assert answer.code == 0, answer
+    result = say("run", "--checkpoint", "./tiny", "--methods", "bert", "--backbone", "tiny", *QUICK)
+    assert result.code == 0, result
     by_method = {
         record.spec.method: record for record in ResultsStore(Path("results")).records()[0]
     }
@@ -152,11 +152,11 @@ def test_suspicious_scores_are_warned_about(say: Say, folder: Path) -> None:
     The constant answer is train's majority class; the other one is always below it, or level."""
     for place in (0, 1):
         shutil.rmtree("results", ignore_errors=True)
-        answer_always(folder, place)
-        answer = say("run", "--checkpoint", "mine", *QUICK)
+        predict_always(folder, place)
+        result = say("run", "--checkpoint", "mine", *QUICK)
         record = record_in(Path("results"))
         score, constant = record.exits[-1].scores["accuracy"], record.constant_scores["accuracy"]
-        warnings = [line for line in answer.lines if names_all(line, "demo-single", "checkpoint")]
+        warnings = [line for line in result.lines if names_all(line, "demo-single", "checkpoint")]
         assert any(names_all(line, LABELS[place]) and 40 in figures(line) for line in warnings)
         assert not any(
             names_all(line, LABELS[1 - place]) and 40 in figures(line) for line in warnings
@@ -179,9 +179,9 @@ def test_damaged_trace_stops_nothing(say: Say, folder: Path) -> None:
     (Path("results") / "demo-single" / "checkpoint" / record.run_id / "trace.npz").write_bytes(
         b"PK"
     )
-    answer = say("run", "--checkpoint", "mine", *QUICK)
-    assert (answer.code, len(answer.lines)) == (0, 2)
-    assert_names(answer.lines[0], "demo-single", "checkpoint", "trace.npz")
+    result = say("run", "--checkpoint", "mine", *QUICK)
+    assert (result.code, len(result.lines)) == (0, 2)
+    assert_names(result.lines[0], "demo-single", "checkpoint", "trace.npz")
 
 
 # --- the README
@@ -203,9 +203,9 @@ def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFix
         quick = {"run": ["--limit", "8", "--no-latency", "--threads", "1"], "export": []}.get(
             command, ["--threads", "1"]
         )
-        answer = say(command, *words, *quick, "-q")
-        codes.append((command, answer.code))
-        run_id = run_id or (RUN_ID.findall(answer.out) or [""])[0]
+        result = say(command, *words, *quick, "-q")
+        codes.append((command, result.code))
+        run_id = run_id or (RUN_ID.findall(result.out) or [""])[0]
     assert codes == [
         ("run", 0),
         ("run", 0),

@@ -55,9 +55,9 @@ def task_file(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path) -> None:
     """A custom task is run, and read again without its file."""
-    answer = say("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)
-    assert (answer.code, len(answer.out.splitlines())) == (0, 1), answer
-    assert_names(answer.out, "[1/1]", "reviews", "deebert", 1, "f1", "accuracy")
+    result = say("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)
+    assert (result.code, len(result.out.splitlines())) == (0, 1), result
+    assert_names(result.out, "[1/1]", "reviews", "deebert", 1, "f1", "accuracy")
     record = record_in(tmp_path / "results")
     assert record.own_task is not None
     assert record.own_task.labels == ("no", "yes")
@@ -97,7 +97,7 @@ def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path
 
 
 def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
-    answer = say(
+    result = say(
         "run",
         "--tasks",
         "demo-pair,reviews",
@@ -108,8 +108,8 @@ def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
         "--dry-run",
         *QUICK,
     )
-    assert (answer.code, answer.err) == (0, "")
-    assert [(cell.task, cell.rows) for cell in planned(answer.out)] == [("demo-pair", "8")] * 3 + [
+    assert (result.code, result.err) == (0, "")
+    assert [(cell.task, cell.rows) for cell in planned(result.out)] == [("demo-pair", "8")] * 3 + [
         ("reviews", "8")
     ] * 3
 
@@ -117,17 +117,17 @@ def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
 def test_report_suggests_custom_tasks(say: Say, task_file: Path) -> None:
     """An unknown task of a report gets the names of custom ones."""
     say("run", "--methods", "bert", "--task-file", str(task_file), *QUICK)
-    answer = say("report", "--tasks", "revews")
-    assert_one_line(answer, 2, ["revews", *TASKS])
-    assert_suggests(answer.err, "reviews", ["reviews", *TASKS])
+    result = say("report", "--tasks", "revews")
+    assert_one_line(result, 2, ["revews", *TASKS])
+    assert_suggests(result.err, "reviews", ["reviews", *TASKS])
 
 
 def test_task_file_mistake_returns_2(say: Say, tmp_path: Path, task_file: Path) -> None:
     """A mistake in a task file is one line with code 2."""
     task_file.write_text(task_file.read_text().replace("label =", "lable ="))
-    answer = say("run", "--task-file", str(task_file), *QUICK)
-    assert_one_line(answer, 2, [task_file, "lable", *KEYS])
-    assert_suggests(answer.err, "label", KEYS)
+    result = say("run", "--task-file", str(task_file), *QUICK)
+    assert_one_line(result, 2, [task_file, "lable", *KEYS])
+    assert_suggests(result.err, "label", KEYS)
     assert everything_under(tmp_path / "results") == {}
 
 
@@ -209,11 +209,11 @@ def test_metric_code_must_return_number(
 ) -> None:
     """Code that returns no number is one line."""
     install_evaluate(tmp_path, monkeypatch, found)
-    answer = say(
+    result = say(
         "run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK
     )
-    assert answer.code == 2
-    assert_names(answer.lines[0], "evaluate:./counts.py", *names)
+    assert result.code == 2
+    assert_names(result.lines[0], "evaluate:./counts.py", *names)
 
 
 def test_missing_metric_library_or_script_fails(
@@ -254,9 +254,9 @@ def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
             for row in rows
         )
     )
-    answer = say("run", "--methods", "bert", "--task-file", "mytask.toml", *QUICK)
-    assert answer.code == 0, answer
-    assert_names(answer.out, "[1/1]", "tickets", "bert", 1, "accuracy")
+    result = say("run", "--methods", "bert", "--task-file", "mytask.toml", *QUICK)
+    assert result.code == 0, result
+    assert_names(result.out, "[1/1]", "tickets", "bert", 1, "accuracy")
 
 
 # --- the hub
@@ -264,9 +264,9 @@ def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
 
 def test_unreachable_glue_is_one_line(say: Say, online: Path) -> None:
     """All of GLUE out of reach is one short line."""
-    answer = say("run", "--methods", "bert", "--tasks", "glue", *QUICK)
-    assert_one_line(answer, 2, [*GROUPS["glue"], "nyu-mll/glue", "--data-dir"])
-    assert answer.err.count("nyu-mll/glue") == 1, "the reason is said once"
+    result = say("run", "--methods", "bert", "--tasks", "glue", *QUICK)
+    assert_one_line(result, 2, [*GROUPS["glue"], "nyu-mll/glue", "--data-dir"])
+    assert result.err.count("nyu-mll/glue") == 1, "the reason is said once"
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
@@ -288,10 +288,10 @@ def test_offline_reaches_all_libraries(
         "--dry-run",
         *QUICK,
     )
-    answer = say(*words)
-    assert answer.code == 3
-    assert [(cell.task, cell.stored) for cell in planned(answer.out)] == [("rte", False)]
-    (line,) = [line for line in answer.lines if names_all(line, "cola")]
+    result = say(*words)
+    assert result.code == 3
+    assert [(cell.task, cell.stored) for cell in planned(result.out)] == [("rte", False)]
+    (line,) = [line for line in result.lines if names_all(line, "cola")]
     assert_names(line, "nyu-mll/glue", "--data-dir")
     assert "tests have no network" not in line
     assert huggingface_hub.constants.HF_HUB_OFFLINE
@@ -313,10 +313,10 @@ def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
         "--dry-run",
         *QUICK,
     )
-    answer = say(*words)
-    assert answer.code == 0
+    result = say(*words)
+    assert result.code == 0
     for line, names in zip(
-        answer.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True
+        result.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True
     ):
         assert_names(line, names)
     assert say(*words, "-q").err == ""
@@ -326,7 +326,7 @@ def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
     """What is there is run, and what is missing is named."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
-    answer = say(
+    result = say(
         "run",
         "--methods",
         "bert",
@@ -337,9 +337,9 @@ def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
         "-q",
         *QUICK,
     )
-    assert answer.code == 3
-    assert_names(answer.out, "rte", "bert", 1)
-    assert any(names_all(line, "qqp", "QQP/train.tsv") for line in answer.lines)
+    assert result.code == 3
+    assert_names(result.out, "rte", "bert", 1)
+    assert any(names_all(line, "qqp", "QQP/train.tsv") for line in result.lines)
 
 
 def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
             name,
             glue_rows("mnli", 0 if name == "train" else 1_000, 450 if name == "train" else 30),
         )
-    answer = say(
+    result = say(
         "run",
         "--methods",
         "deebert",
@@ -362,7 +362,7 @@ def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
         "-q",
         *QUICK,
     )
-    assert answer.code == 0, answer
+    assert result.code == 0, result
     record = record_in(tmp_path / "results")
     assert record.mismatched is not None
     assert len(record.mismatched.exits) == len(record.exits) == 4
@@ -392,9 +392,9 @@ def test_fetch_names_what_was_cached(say: Say, online: Path) -> None:
     """Fetch says what was there and where nothing was needed."""
     for split in ("train", "validation", "test"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
-    answer = say("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
-    assert (answer.code, answer.err) == (0, "")
-    cached, made, random = answer.out.splitlines()
+    result = say("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
+    assert (result.code, result.err) == (0, "")
+    cached, made, random = result.out.splitlines()
     assert_names(cached, "rte", "train", "validation", "test")
     assert figures(cached) == [450] * 3
     assert_names(made, "demo-pair")
@@ -403,11 +403,11 @@ def test_fetch_names_what_was_cached(say: Say, online: Path) -> None:
 
 def test_unreachable_fetch_is_one_line(say: Say, online: Path) -> None:
     """Fetch out of reach is one line after what was to be had."""
-    answer = say("fetch", "--tasks", "glue,demo-pair", "--backbone", "bert-base-uncased")
-    assert (answer.code, len(answer.lines)) == (3, 1)
-    (made,) = answer.out.splitlines()
+    result = say("fetch", "--tasks", "glue,demo-pair", "--backbone", "bert-base-uncased")
+    assert (result.code, len(result.lines)) == (3, 1)
+    (made,) = result.out.splitlines()
     assert_names(made, "demo-pair")
-    assert_names(answer.err, *GROUPS["glue"], "nyu-mll/glue", "--data-dir", "bert-base-uncased")
+    assert_names(result.err, *GROUPS["glue"], "nyu-mll/glue", "--data-dir", "bert-base-uncased")
 
 
 def test_fetch_needs_known_names(say: Say) -> None:
@@ -432,8 +432,8 @@ def test_cached_weights_ask_no_network(
         monkeypatch.delitem(BACKBONES["bert-base-uncased"].__dict__, name, raising=False)
     write_snapshot(online, revision)
     monkeypatch.setattr(hub, "ask_hub", asked)
-    answer = say("fetch", "--backbone", "bert-base-uncased")
-    assert (answer.code, answer.err) == (0, ""), answer
-    assert_names(answer.out, "bert-base-uncased")
+    result = say("fetch", "--backbone", "bert-base-uncased")
+    assert (result.code, result.err) == (0, ""), result
+    assert_names(result.out, "bert-base-uncased")
     for name in ("folder", "tokenizer"):  # what this test has cached must not reach another
         BACKBONES["bert-base-uncased"].__dict__.pop(name, None)

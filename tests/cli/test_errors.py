@@ -92,8 +92,8 @@ def test_mistake_in_run_writes_nothing(
     say: Say, tmp_path: Path, words: list[str], names: list[object]
 ) -> None:
     """A mistake in run is one line with code 2, and nothing is written."""
-    answer = say(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
-    assert_one_line(answer, 2, names)
+    result = say(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
+    assert_one_line(result, 2, names)
     assert everything_under(tmp_path / "results") == {}
 
 
@@ -119,9 +119,9 @@ def test_unknown_name_suggests_the_nearest(
     say: Say, words: list[str], near: str, known: Iterable[str]
 ) -> None:
     """The nearest name stands before all others that are known."""
-    answer = say(*words)
-    assert answer.code == 2
-    assert_suggests(answer.err, near, known)
+    result = say(*words)
+    assert result.code == 2
+    assert_suggests(result.err, near, known)
 
 
 def test_cuda_without_device_is_one_line(
@@ -139,7 +139,7 @@ def test_cuda_without_device_is_one_line(
 def test_file_instead_of_folder_is_named(say: Say, tmp_path: Path, option: str, below: str) -> None:
     """A folder that is a file is one line that names it."""
     (tmp_path / "occupied").write_text("here")
-    answer = say(
+    result = say(
         *RUN,
         *(
             word
@@ -150,10 +150,10 @@ def test_file_instead_of_folder_is_named(say: Say, tmp_path: Path, option: str, 
         option,
         "occupied" + below,
     )
-    assert_one_line(answer, 2, ["occupied" + below])
+    assert_one_line(result, 2, ["occupied" + below])
     if below:
-        assert names_all(answer.err, "cache") == (option == "--cache-dir")
-        assert names_all(answer.err, "results") == (option == "--results-dir")
+        assert names_all(result.err, "cache") == (option == "--cache-dir")
+        assert names_all(result.err, "results") == (option == "--results-dir")
     assert (tmp_path / "occupied").read_text() == "here"
     assert everything_under(tmp_path / "free") == {}
 
@@ -265,12 +265,12 @@ def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
     """A run with a damaged trace is named, and the report shows the others."""
     folder = Path("rte") / "deebert" / DYNAMIC.run_id
     (Path(stored) / folder / "trace.calibration.npz").write_bytes(b"PK")
-    answer = say("report", "--format", "json", "--results-dir", stored)
-    assert answer.code == 3
-    assert len(answer.lines) == 1
-    assert str(folder) in answer.err
-    assert DYNAMIC.run_id not in answer.out
-    assert SINGLE.run_id in answer.out
+    result = say("report", "--format", "json", "--results-dir", stored)
+    assert result.code == 3
+    assert len(result.lines) == 1
+    assert str(folder) in result.err
+    assert DYNAMIC.run_id not in result.out
+    assert SINGLE.run_id in result.out
 
 
 @pytest.mark.parametrize(
@@ -294,12 +294,12 @@ def test_cell_without_memory_names_remedies(
 ) -> None:
     """A cell without memory says what to do."""
     monkeypatch.setattr("harness.runs.grid.run_cell", fail(error))
-    answer = say(
+    result = say(
         "run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c"
     )
-    assert (answer.code, answer.out, len(answer.lines)) == (3, "", 2)
-    assert_names(answer.lines[0], "demo-pair", "bert", 1, reason, "--batch-size", "accumulation")
-    assert figures(answer.lines[1]) == [1, 1]
+    assert (result.code, result.out, len(result.lines)) == (3, "", 2)
+    assert_names(result.lines[0], "demo-pair", "bert", 1, reason, "--batch-size", "accumulation")
+    assert figures(result.lines[1]) == [1, 1]
 
 
 @pytest.mark.parametrize("command", [["list", "runs"], ["report", "--format", "json"]])
@@ -308,11 +308,11 @@ def test_corrupt_record_hides_no_other(say: Say, stored: str, command: list[str]
     folder = Path("rte") / "bert" / ("bad0" + "0" * 12)
     (Path(stored) / folder).mkdir()
     (Path(stored) / folder / "record.json").write_text('{"schema": 1')
-    answer = say(*command, "--results-dir", stored)
-    assert answer.code == 3
-    assert len(answer.lines) == 1
-    assert str(folder) in answer.err
-    assert DYNAMIC.run_id in answer.out
+    result = say(*command, "--results-dir", stored)
+    assert result.code == 3
+    assert len(result.lines) == 1
+    assert str(folder) in result.err
+    assert DYNAMIC.run_id in result.out
 
 
 def test_timing_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
@@ -332,10 +332,10 @@ def test_report_names_what_has_no_runs(
     say: Say, stored: str, words: list[str], missing: str
 ) -> None:
     """What a report was asked for and has no runs is named."""
-    answer = say("report", *words, "--results-dir", stored)
-    assert (answer.code, len(answer.lines)) == (3, 1)
-    assert_names(answer.err, missing, Path(stored))
-    assert names_all(answer.out.splitlines()[0], "###", "rte", "tiny")
+    result = say("report", *words, "--results-dir", stored)
+    assert (result.code, len(result.lines)) == (3, 1)
+    assert_names(result.err, missing, Path(stored))
+    assert names_all(result.out.splitlines()[0], "###", "rte", "tiny")
     assert say("report", "--tasks", "glue", "--results-dir", stored).code == 0
 
 
@@ -367,19 +367,19 @@ def test_bug_returns_70_in_one_line(say: Say, monkeypatch: pytest.MonkeyPatch) -
 
 def test_verbose_shows_where_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(ZeroDivisionError("boom")))
-    answer = say("list", "methods", "-v")
-    assert answer.code == 70
-    assert "Traceback" in answer.err
-    assert answer.lines[-1].startswith("harness: ")
-    assert_names(answer.lines[-1], "ZeroDivisionError", "boom")
+    result = say("list", "methods", "-v")
+    assert result.code == 70
+    assert "Traceback" in result.err
+    assert result.lines[-1].startswith("harness: ")
+    assert_names(result.lines[-1], "ZeroDivisionError", "boom")
 
 
 def test_bug_in_cell_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug in one cell is said once and returns 70."""
     monkeypatch.setattr(grid, "run_cell", fail(ZeroDivisionError("boom")))
-    answer = say(*RUN, "--results-dir", "r", "--cache-dir", "c")
-    assert (answer.code, answer.out, len(answer.lines)) == (70, "", 2)
-    assert_names(answer.lines[0], "demo-pair", "bert", 1, "ZeroDivisionError", "boom")
+    result = say(*RUN, "--results-dir", "r", "--cache-dir", "c")
+    assert (result.code, result.out, len(result.lines)) == (70, "", 2)
+    assert_names(result.lines[0], "demo-pair", "bert", 1, "ZeroDivisionError", "boom")
 
 
 @pytest.mark.parametrize(
@@ -390,9 +390,9 @@ def test_interruption_returns_130_in_one_line(
 ) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(KeyboardInterrupt()))
     monkeypatch.setattr(grid, "run_cell", fail(KeyboardInterrupt()))
-    answer = say(*words)
+    result = say(*words)
     assert_one_line(
-        answer._replace(err=answer.err.lstrip("\n")), 130, []
+        result._replace(err=result.err.lstrip("\n")), 130, []
     )  # the empty line ends "^C"
 
 

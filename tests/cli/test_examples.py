@@ -158,12 +158,12 @@ def test_every_example_works(
         "--out" in words
     ):  # that a folder or file of this name is there already is another test's matter
         words += ["--force"]
-    answer = say(*words, *MORE.get(name, "").split())
+    result = say(*words, *MORE.get(name, "").split())
     wanted = {next((code for begin, code in CODES.items() if " ".join(words).startswith(begin)), 0)}
     if name == "report":  # on other tasks than the example names there are no runs here
         wanted |= {3} if "--tasks" in words else set()
-    assert answer.code in wanted, answer
-    assert "Traceback" not in answer.err
+    assert result.code in wanted, result
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.slow
@@ -199,8 +199,8 @@ def test_workflow_recipe_runs(
     assert (
         say("check", "--baseline", "baseline.json", "--results-dir", "fresh", "--update").code == 0
     )
-    answer = say(*shlex.split(lines[1])[1:])
-    assert answer.code == 0
-    (line,) = answer.out.splitlines()
+    result = say(*shlex.split(lines[1])[1:])
+    assert result.code == 0
+    (line,) = result.out.splitlines()
     assert line.startswith("::notice title=harness check::")
     assert 4 in figures(line)

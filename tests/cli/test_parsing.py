@@ -104,8 +104,8 @@ def test_typed_setting_follows_the_file(say: Say, grid: str) -> None:
 
 def test_settings_of_others_are_dropped(say: Say, grid: str) -> None:
     """What the file says of other methods and tasks is left out."""
-    answer = say("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
-    assert (answer.code, answer.err) == (0, "")
+    result = say("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
+    assert (result.code, result.err) == (0, "")
     assert_one_line(
         say("run", "--config", grid, "--train-rows", "mrpc=4"), 2, ["mrpc", "demo-pair"]
     )
@@ -144,7 +144,7 @@ def test_variables_have_their_options_names() -> None:
     HARNESS_RUN_SEEDS is --seeds of `harness run`; one that several commands share does without the
     command."""
     assert isinstance(cli, click.Group)
-    wrong, looked_at, known = [], 0, variables(cli)
+    mismatches, looked_at, known = [], 0, variables(cli)
     for names, command in commands(cli):
         for option in command.params:
             if not isinstance(option, click.Option):
@@ -156,26 +156,26 @@ def test_variables_have_their_options_names() -> None:
                 ["HARNESS", *map(str.upper, names), str(option.name).upper()]
             )
             if read not in (own, f"HARNESS_{word}") or read not in known:
-                wrong.append(f"{' '.join(names)} --{word.lower()}: {read}")
-    assert wrong == []
+                mismatches.append(f"{' '.join(names)} --{word.lower()}: {read}")
+    assert mismatches == []
     assert looked_at > 80
 
 
 def test_unknown_variable_is_warned_about(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable of no option is said."""
     monkeypatch.setenv("HARNESS_RUN_SEED", "5")
-    answer = say("list", "tasks")
-    assert (answer.code, len(answer.lines)) == (0, 1)
-    assert_names(answer.err, "HARNESS_RUN_SEED", "HARNESS_RUN_SEEDS")
+    result = say("list", "tasks")
+    assert (result.code, len(result.lines)) == (0, 1)
+    assert_names(result.err, "HARNESS_RUN_SEED", "HARNESS_RUN_SEEDS")
     assert say("list", "tasks", "-q").err == ""
 
 
 def test_clicks_own_variable_names_work(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
     """Click's own names of shared options are options too."""
     monkeypatch.setenv("HARNESS_LIST_RESULTS_DIR", "nowhere")
-    answer = say("list", "runs")
-    assert (answer.code, answer.err) == (0, "")
-    assert names_all(answer.out, "nowhere")
+    result = say("list", "runs")
+    assert (result.code, result.err) == (0, "")
+    assert names_all(result.out, "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -209,9 +209,9 @@ def test_environment_may_name_task_file(
     )
     (tmp_path / "mine.toml").write_text("\n".join((*keys, 'metrics = "accuracy"')))
     monkeypatch.setenv("HARNESS_RUN_TASK_FILE", str(tmp_path / "mine.toml"))
-    answer = say("run", "--methods", "bert", "--limit", "8", "--dry-run")
-    assert answer.code == 0
-    assert [(cell.task, cell.method) for cell in planned(answer.out)] == [("mine", "bert")]
+    result = say("run", "--methods", "bert", "--limit", "8", "--dry-run")
+    assert result.code == 0
+    assert [(cell.task, cell.method) for cell in planned(result.out)] == [("mine", "bert")]
 
 
 def test_environment_settings_may_be_quoted(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,9 +46,9 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ids=lambda words: "-".join(words[:2]),
 )
 def test_command_runs_without_torch(words: tuple[str, ...], tmp_path: Path) -> None:
-    answer = run(tmp_path, *words)
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout
+    result = run(tmp_path, *words)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout
 
 
 @pytest.mark.slow

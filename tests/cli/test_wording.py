@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import gate_runs
-from support.checkpoints import LABELS, answer_always, write_checkpoint
+from support.checkpoints import LABELS, predict_always, write_checkpoint
 from support.command_line import Say
 from support.custom_tasks import reviews, write_csv, write_task
 from support.families import write_words
@@ -135,7 +135,7 @@ def test_wording_of_run(transcript: Transcript, snapshot: SnapshotAssertion) -> 
     transcript.run(f"{quick} --methods bert --tasks rte,qqp --data-dir glue --dry-run")
     write_checkpoint(Path("checkpoint"), "bert", LABELS)
     write_words(Path("checkpoint"))
-    answer_always(Path("checkpoint"), 0)
+    predict_always(Path("checkpoint"), 0)
     transcript.run(
         f"{quick} --checkpoint checkpoint --tasks demo-single --max-length 32", trained=True
     )

@@ -19,7 +19,7 @@ def write_checkpoint(
     count: int = 2,
     positions: int | None = None,
 ) -> nn.Module:
-    """A random classifier as the library saves it; it is returned."""
+    """Save a random classifier as the library does, and return it."""
     config = type(LIBRARY[case][1])(**LIBRARY[case][1].to_dict())
     config.num_labels = count
     config.max_position_embeddings = positions or config.max_position_embeddings
@@ -32,7 +32,7 @@ def write_checkpoint(
     return library
 
 
-def answer_always(folder: Path, index: int) -> None:
+def predict_always(folder: Path, index: int) -> None:
     """Make the checkpoint predict one class for every example."""
     tensors = load_file(folder / "model.safetensors")
     tensors["classifier.weight"].zero_()

@@ -1,4 +1,4 @@
-"""The command line as a function, and what it says."""
+"""The command line as a function, and checks of its output."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -6,9 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.messages import figures, names_all, names_in_order
-
-# --- the command line
-
 
 RUN = [
     "run",
@@ -24,8 +21,8 @@ RUN = [
 ]
 
 
-class Answer(NamedTuple):
-    """What a command returns and says."""
+class CliResult(NamedTuple):
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -36,27 +33,27 @@ class Answer(NamedTuple):
         return self.err.splitlines()
 
 
-Say = Callable[..., Answer]
+Say = Callable[..., CliResult]
 
 RUN_ID = re.compile("[0-9a-f]{16}")
 
 
 class Planned(NamedTuple):
-    """A line of what --dry-run shows."""
+    """A line that --dry-run prints."""
 
     task: str
     method: str
     backbone: str
     seed: str
     rows: str
-    """Examples to train on."""
+    """Number of training examples."""
     run: str
     stored: bool
-    """There is nothing to fit, and so no number of minutes."""
+    """Whether the run is stored, so that no minutes are estimated."""
 
 
 def planned(out: str) -> list[Planned]:
-    """The cells of a dry run, read by the places of the columns."""
+    """Parse the cells that a dry run prints, by column position."""
     lines = [line.split() for line in out.splitlines()[2:]]
     return [
         Planned(*words[:6], words[-1] == "-")
@@ -65,34 +62,39 @@ def planned(out: str) -> list[Planned]:
     ]
 
 
-def assert_one_line(answer: Answer, code: int, names: Sequence[object]) -> None:
-    """The command fails with this code and one line that names all of these."""
-    assert answer.code == code, answer
-    assert answer.out == ""
-    assert "Traceback" not in answer.err
-    assert len(answer.lines) == 1, answer.err
-    assert answer.err.startswith("harness: ")
-    assert_names(answer.err.removeprefix("harness: "), *names)
+def assert_one_line(result: CliResult, code: int, names: Sequence[object]) -> None:
+    """Assert that the command fails with this code and one line that names all of these."""
+    assert result.code == code, result
+    assert result.out == ""
+    assert "Traceback" not in result.err
+    assert len(result.lines) == 1, result.err
+    assert result.err.startswith("harness: ")
+    assert_names(result.err.removeprefix("harness: "), *names)
 
 
 def assert_names(line: str, *names: object) -> None:
-    """Each of these stands in the line: a path in full, a number as a number, anything else as a word
-    of its own; those of a tuple in its order, as what was got stands before what is allowed. Folders
-    in front of a file's name do not count, but where the path is asked for."""
-    said = re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", line)
-    missing = [name for name in names if not _stands(name, line, said)]
+    """Assert that the line contains each of these.
+
+    A path is matched in full, a number by value, anything else as a whole word. The items of a
+    tuple must occur in order, as the value that was given precedes what is allowed. Folders before
+    a file name are ignored unless a path is expected.
+    """
+    without_folders = re.sub(r"(?<![\w.])/(?:[^\s/]+/)+", "", line)
+    missing = [name for name in names if not _contains(name, line, without_folders)]
     assert not missing, f"{missing} not in: {line}"
 
 
 def assert_suggests(line: str, near: str, known: Iterable[str]) -> None:
-    """Of the known names this one stands first in the line."""
+    """Assert that of the known names this one comes first in the line."""
     names, words = set(known), (word.strip(".") for word in re.findall(r"[\w.-]+", line))
     assert next((word for word in words if word in names), None) == near, line
 
 
-def _stands(name: object, line: str, said: str) -> bool:
+def _contains(name: object, line: str, without_folders: str) -> bool:
     if isinstance(name, Path):
         return str(name) in line
     if isinstance(name, tuple):
-        return names_in_order(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", said), *name)
-    return name in figures(said) if isinstance(name, int | float) else names_all(said, name)
+        return names_in_order(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", without_folders), *name)
+    if isinstance(name, int | float):
+        return name in figures(without_folders)
+    return names_all(without_folders, name)

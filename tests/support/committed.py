@@ -23,7 +23,7 @@ each_run = pytest.mark.parametrize(
 
 
 def method_of(record: RunRecord) -> Method:
-    """The method with the settings that the record holds."""
+    """Return the method with the settings of the record."""
 
     def settings(values: dict[str, object], path: tuple[str, ...] = ()) -> list[Setting]:
         found = []

@@ -1,9 +1,9 @@
-"""Files of a user's own task."""
+"""Files of a custom task."""
 
 import csv
 from pathlib import Path
 
-PLAIN = {
+DEFAULT_KEYS = {
     "name": '"reviews"',
     "train": '"train.csv"',
     "dev": '"dev.csv"',
@@ -15,9 +15,11 @@ PLAIN = {
 
 
 def write_task(folder: Path, changes: dict[str, str | None] | None = None) -> Path:
-    """A task file; `changes`: other values, None for a key that is not there."""
+    """Write a task file with `changes` of its values; None removes a key."""
     folder.mkdir(parents=True, exist_ok=True)
-    keys = {key: value for key, value in (PLAIN | (changes or {})).items() if value is not None}
+    keys = {
+        key: value for key, value in (DEFAULT_KEYS | (changes or {})).items() if value is not None
+    }
     path = folder / "mytask.toml"
     path.write_text("".join(f"{key} = {value}\n" for key, value in keys.items()), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""A stage for tests of the stage store: it draws a random model, and counts its calls."""
+"""A stage for tests of the stage cache, which draws a random model and counts its calls."""
 
 import time
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class Drawing:
     setting: float = 0.5
     name: str = "drawing"
     touch: str = ""
-    """A file to make when the fit begins."""
+    """File to create when the fit begins."""
     until: str = ""
-    """A file to wait for, a minute at most."""
+    """File to wait for, at most a minute."""
     revision: ClassVar[int] = 1
     calls: ClassVar[list["Call"]] = []
 

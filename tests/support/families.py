@@ -1,4 +1,4 @@
-"""Small random models of every family, as the library makes them, in folders in its format; with small tokenizers of each kind."""
+"""Small random models and tokenizers of every family, saved in the library's format."""
 
 import json
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ SIZES: dict[str, object] = {
     "intermediate_size": 48,
     "max_position_embeddings": 40,
 }
-"""Of all families but DistilBERT."""
+"""Sizes of all families but DistilBERT."""
 LIBRARY: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
     "bert": (BertModel, BertConfig(**SIZES)),
     "distilbert": (
@@ -64,12 +64,12 @@ LIBRARY: dict[str, tuple[type[PreTrainedModel], PreTrainedConfig]] = {
     "albert": (AlbertModel, AlbertConfig(**SIZES, embedding_size=NARROW)),
     "albert of one width": (AlbertModel, AlbertConfig(**SIZES, embedding_size=HIDDEN)),
 }
-"""Name of a case -> the library's class and config."""
+"""Case -> the library's class and config."""
 FAMILIES = ("bert", "distilbert", "roberta", "electra", "albert")
 
 
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Every parameter random and far from its starting value, biases and norms included."""
+    """Draw every parameter far from its initial value, biases and norms included."""
     generator = torch.Generator().manual_seed(seed)
     for parameter in model.parameters():
         nn.init.normal_(
@@ -84,7 +84,7 @@ def library_model(case: str) -> nn.Module:
 
 
 def write_family(folder: Path, case: str, model: nn.Module | None = None) -> Path:
-    """config.json, the weights of a random model (or of this one), and a vocabulary."""
+    """Write config.json, the weights of this or a random model, and a vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     made = library_model(case) if model is None else model
     (folder / "config.json").write_text(json.dumps(LIBRARY[case][1].to_dict()))
@@ -108,7 +108,7 @@ def texts() -> Iterator[str]:
 
 
 def write_byte_pairs(folder: Path) -> RobertaTokenizer:
-    """vocab.json and merges.txt; the library's tokenizer of them."""
+    """Write vocab.json and merges.txt, and return the library's tokenizer."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -124,7 +124,7 @@ def write_byte_pairs(folder: Path) -> RobertaTokenizer:
 
 
 def write_unigrams(folder: Path) -> AlbertTokenizer:
-    """tokenizer.json; the library's tokenizer of it."""
+    """Write tokenizer.json, and return the library's tokenizer."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,4 +1,4 @@
-"""One small fixed run, for figures of our own that must not move."""
+"""One small fixed run, for pinned figures that must not change."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ FIXED = Backbone(
 
 
 def fixed_data() -> TaskData:
-    """Rows whose label the number of their words says, made by arithmetic alone."""
+    """Return examples labelled by the parity of their length, made by arithmetic alone."""
     task = Task("fixed", ("even", "odd"), ("0", "1"), ("accuracy",), None)
     parts = [_fixed_rows(count, first) for count, first in ((40, 0), (16, 1), (4, 2), (4, 3))]
     return TaskData(task, *parts, "fixed", "fixed", max_length=16)

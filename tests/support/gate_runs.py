@@ -1,4 +1,4 @@
-"""Runs of one cell whose answers a test can count, and what may become of them, for the tests of the gate."""
+"""Runs of one cell with countable predictions, and changes to them, for tests of the gate."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from support.command_line import Answer
+from support.command_line import CliResult
 from support.messages import names_all
 from support.synthetic import gap_trace, identified, make_exit, make_latency, make_record, save_run
 
@@ -16,20 +16,22 @@ from harness.records import ExitMeasurement, Polynomial, Quartiles, RunRecord
 from harness.store.results import TRACES, ResultsStore
 
 ROWS = 200
-SURE, UNSURE = 6.0, 0.5
-"""Gaps between the logits of the two classes: leave at exit 1, or go on."""
-
+CONFIDENT, UNCERTAIN = 6.0, 0.5
+"""Gaps between the logits of the two classes: exit at exit 1, or continue."""
 
 CELL = ("rte", "deebert", "tiny", 1)
-"""What names the cell of `record`: task, method, backbone, seed."""
+"""Cell of `record`: task, method, backbone, seed."""
 
 
 def trace(early: int = 100, wrong: int = 20) -> Trace:
-    """Rows of class 1: the first `early` are sure at exit 1 (layer 1 of 4); exit 2 (layer 4) is wrong on the last `wrong`, exit 1 on the
-    last 40."""
-    gaps = [SURE] * early + [UNSURE] * (ROWS - early)
-    answers = [[1] * (ROWS - 40) + [0] * 40, [1] * (ROWS - wrong) + [0] * wrong]
-    return gap_trace((1, 4), answers, gaps, [1] * ROWS, 20)
+    """Return a trace of examples of class 1.
+
+    The first `early` are confident at exit 1 (layer 1 of 4). Exit 2 (layer 4) is wrong on the last
+    `wrong`, exit 1 on the last 40.
+    """
+    gaps = [CONFIDENT] * early + [UNCERTAIN] * (ROWS - early)
+    predictions = [[1] * (ROWS - 40) + [0] * 40, [1] * (ROWS - wrong) + [0] * wrong]
+    return gap_trace((1, 4), predictions, gaps, [1] * ROWS, 20)
 
 
 def record(latency: bool = True) -> RunRecord:
@@ -42,11 +44,11 @@ def record(latency: bool = True) -> RunRecord:
 
 
 def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
-    """The run as it is stored, with the scores that its trace has."""
-    reached = (dev.predictions() == dev.labels).mean(1)
+    """Store the run with the scores of its trace, and return it."""
+    accuracies = (dev.predictions() == dev.labels).mean(1)
     exits = [
         replace(one, scores={"accuracy": float(score)})
-        for one, score in zip(run.exits, reached, strict=True)
+        for one, score in zip(run.exits, accuracies, strict=True)
     ]
     stored = identified(replace(run, exits=tuple(exits), constant_scores={"accuracy": 1.0}))
     return save_run(
@@ -56,27 +58,27 @@ def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
     )
 
 
-def charged(run: RunRecord, place: int, exit_: Polynomial) -> RunRecord:
-    """With an exit that costs so much, on rows of 20 tokens."""
-    layer = run.exits[place].layer
+def charged(run: RunRecord, index: int, exit_: Polynomial) -> RunRecord:
+    """Return the run with this cost of an exit, measured on examples of 20 tokens."""
+    layer = run.exits[index].layer
     exits = tuple(
         exit_ if number == layer else own for number, own in enumerate(run.costs.exits, start=1)
     )
     costs = replace(run.costs, exits=exits)
     figures = {"macs": float(costs.static(layer - 1, 20)), "macs_128": costs.static(layer - 1, 128)}
-    return at_exit(replace(run, costs=costs), place, lambda measured: replace(measured, **figures))
+    return at_exit(replace(run, costs=costs), index, lambda measured: replace(measured, **figures))
 
 
 def at_exit(
-    run: RunRecord, place: int, change: Callable[[ExitMeasurement], ExitMeasurement]
+    run: RunRecord, index: int, change: Callable[[ExitMeasurement], ExitMeasurement]
 ) -> RunRecord:
     exits = list(run.exits)
-    exits[place] = change(exits[place])
+    exits[index] = change(exits[index])
     return replace(run, exits=tuple(exits))
 
 
 def elsewhere(run: RunRecord) -> RunRecord:
-    """The same run in an environment that gives other bits."""
+    """Return the run in an environment whose results may differ in the last bits."""
     return replace(run, environment=replace(run.environment, versions={"torch": "2.7"}))
 
 
@@ -90,14 +92,14 @@ Check = Callable[..., tuple[int, str]]
 
 
 class Outcome(NamedTuple):
-    """What a check found, read from its JSON."""
+    """Result of a check, read from its JSON."""
 
     code: int
     cells: list[CellCheck]
 
     @property
     def compared(self) -> list[int]:
-        """Figures that were looked at, of each cell."""
+        """Number of figures compared in each cell."""
         return [cell.compared for cell in self.cells]
 
     @property
@@ -106,7 +108,7 @@ class Outcome(NamedTuple):
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Those that occur, each once, in the order of what counts most."""
+        """Distinct verdicts that occur, the most severe first."""
         return [
             verdict
             for verdict in Verdict
@@ -114,7 +116,7 @@ class Outcome(NamedTuple):
         ]
 
     def values(self, verdict: Verdict, *names: object) -> list[tuple[str, str]]:
-        """The baseline's value and the new one of each finding of this verdict whose figure names all of these."""
+        """Return old and new value of each finding of this verdict that names all of these."""
         found = [
             finding
             for finding in self.findings
@@ -123,17 +125,17 @@ class Outcome(NamedTuple):
         return [(finding.old, finding.new) for finding in found]
 
 
-def outcome(answer: Answer) -> Outcome:
-    """Of a check with --format json."""
-    told = json.loads(answer.out)
-    assert told["code"] == answer.code
+def outcome(result: CliResult) -> Outcome:
+    """Parse the result of a check with --format json."""
+    report = json.loads(result.out)
+    assert report["code"] == result.code
     cells = []
-    for cell in told["cells"]:
+    for cell in report["cells"]:
         findings = [
             Finding(**{**one, "verdict": Verdict(one["verdict"])}) for one in cell["findings"]
         ]
         cells.append(CellCheck(cell["cell"], cell["compared"], tuple(findings)))
-    return Outcome(answer.code, cells)
+    return Outcome(result.code, cells)
 
 
 Judge = Callable[..., Outcome]

@@ -1,4 +1,4 @@
-"""GLUE as its archive has it, and as the hub's own client lays it out in the cache."""
+"""GLUE files in the format of its archive, and in the layout of the hub's cache."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,7 +12,7 @@ from harness.data.loading import load_data, make_split
 from harness.data.tasks import TASKS
 
 Row = tuple[tuple[str, ...], str]
-"""The one or two texts, and what the file writes for the label."""
+"""One or two texts, and the label as written in the file."""
 
 HEADERS = {
     "cola": None,
@@ -47,7 +47,7 @@ LINES: dict[str, Callable[[int, tuple[str, ...], str], str]] = {
 def write_tsv(
     folder: Path, task: str, split: str, rows: Iterable[Row], newline: str = "\n", end: str = "\n"
 ) -> Path:
-    """A file as the GLUE archive has it."""
+    """Write a file in the format of the GLUE archive."""
     header = HEADERS[task]
     lines = [] if header is None else [header]
     lines += [LINES[task](number, texts, label) for number, (texts, label) in enumerate(rows)]
@@ -65,14 +65,14 @@ def load_tsv(
     rows: int | None = None,
     limit: int | None = None,
 ) -> TaskData:
-    """Both files written and read again; dev is the first two rows of train unless told."""
+    """Write and load both files; dev defaults to the first two rows of train."""
     write_tsv(folder, task, "train", train)
     write_tsv(folder, task, "dev", train[:2] if dev is None else dev)
     return load_data(TASKS[task], folder, rows, limit)
 
 
 def singles(count: int, share: float = 0.3) -> list[Row]:
-    """Distinct sentences of which this share has label 1."""
+    """Return distinct sentences, this share of them with label 1."""
     return [
         ((f"sentence {number} stands alone",), "1" if number * share % 1 < share else "0")
         for number in range(count)
@@ -107,7 +107,7 @@ MNLI_DEV = [
 
 
 def write_glue(folder: Path, task: str, name: str, rows: Sequence[Row]) -> Path:
-    """A file `name`.tsv as the GLUE archive has it, of any of the nine tasks."""
+    """Write `name`.tsv in the format of the GLUE archive, for any of the nine tasks."""
     if task in HEADERS:
         return write_tsv(folder, task, name, rows)
     mnli = MNLI_TRAIN if name == "train" else MNLI_DEV
@@ -119,7 +119,8 @@ def write_glue(folder: Path, task: str, name: str, rows: Sequence[Row]) -> Path:
     for number, (texts, label) in enumerate(rows):
         lines += {
             "qqp": [
-                f"{133273 + number}\t{213221 + number}\t{213222 + number}\t{texts[0]}\t{texts[1]}\t{label}"
+                f"{133273 + number}\t{213221 + number}\t{213222 + number}"
+                f"\t{texts[0]}\t{texts[1]}\t{label}"
             ],
             "qnli": [f"{number}\t{texts[0]}\t{texts[1]}\t{label}"],
             "mnli": [
@@ -144,7 +145,7 @@ def write_glue(folder: Path, task: str, name: str, rows: Sequence[Row]) -> Path:
 
 
 def glue_rows(task: str, first: int, count: int) -> list[Row]:
-    """Every label in turn; a regression's numbers are such as float32 cannot hold."""
+    """Return rows with every label in turn; regression labels are not exact in float32."""
     values = TASKS[task].values or ("3.800", "0.25", "4.333", "1.2", "5.000")
     texts = TASKS[task].source.columns
     return [
@@ -164,7 +165,7 @@ HUB_NAMES = {
     "rte": ["entailment", "not_entailment"],
     "wnli": ["not_entailment", "entailment"],
 }
-"""The hub's classes in the order of their numbers there."""
+"""Class names on the hub, in the order of their numbers there."""
 
 
 def read_tsv(task: str, path: Path) -> Split:
@@ -181,7 +182,7 @@ HUB_COLUMNS = {
     "mnli": ["premise", "hypothesis"],
     "qnli": ["question", "sentence"],
 }
-"""Other tasks have sentence1 and sentence2."""
+"""Text columns on the hub; other tasks have sentence1 and sentence2."""
 
 
 def write_parquet(
@@ -192,7 +193,7 @@ def write_parquet(
     names: Sequence[str] | None = None,
     shards: int = 1,
 ) -> Path:
-    """A split's rows, their labels as the TSV files write them. `names`: other classes than the hub's."""
+    """Write a split; labels are as in the TSV files. `names` replaces the hub's classes."""
     folder = cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / task
     folder.mkdir(parents=True, exist_ok=True)
     columns, classes = HUB_COLUMNS.get(task, ["sentence1", "sentence2"]), names or HUB_NAMES[task]
@@ -203,16 +204,18 @@ def write_parquet(
         "label": label,
         "idx": datasets.Value("int32"),
     }
-    said = dict(zip(TASKS[task].values, TASKS[task].labels, strict=True))
+    label_names = dict(zip(TASKS[task].values, TASKS[task].labels, strict=True))
     for shard in range(shards):
         part = rows[shard * len(rows) // shards : (shard + 1) * len(rows) // shards]
-        held: dict[str, list[object]] = {
-            column: [texts[place] for texts, _ in part] for place, column in enumerate(columns)
+        values: dict[str, list[object]] = {
+            column: [texts[index] for texts, _ in part] for index, column in enumerate(columns)
         }
-        held["label"] = [
-            float(word) if classes is None else classes.index(said[word]) for _, word in part
+        values["label"] = [
+            float(word) if classes is None else classes.index(label_names[word]) for _, word in part
         ]
-        held["idx"] = list(range(len(part)))
+        values["idx"] = list(range(len(part)))
         path = folder / f"{split}-{shard:05}-of-{shards:05}.parquet"
-        datasets.Dataset.from_dict(held, features=datasets.Features(features)).to_parquet(str(path))
+        datasets.Dataset.from_dict(values, features=datasets.Features(features)).to_parquet(
+            str(path)
+        )
     return folder

@@ -1,4 +1,4 @@
-"""What a message must name, whatever its wording."""
+"""Checks of what a message names, independent of its wording."""
 
 import re
 
@@ -9,18 +9,20 @@ from harness.errors import ExitCode, HarnessError
 
 
 def names_all(text: str, *names: object) -> bool:
-    """Whether each of these stands in the text as a word of its own."""
+    """Return whether the text contains each of these as a whole word."""
     return all(re.search(_word(name), text) for name in names)
 
 
 def names_in_order(text: str, *names: object) -> bool:
-    """Whether each of these stands in the text as a word of its own, in this order: what was got
-    comes before what is allowed, and that before what to do."""
+    """Return whether the text contains each of these as a whole word, in this order.
+
+    A message gives first the value it got, then what is allowed, then what to do.
+    """
     return re.search(".*?".join(map(_word, names)), text, re.DOTALL) is not None
 
 
 def figures(text: str) -> list[float]:
-    """The numbers in a text, in their order, with thousands written as 1,000."""
+    """Return the numbers in a text in order; thousands may be written as 1,000."""
     found = re.findall(r"(?<![\w.])[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?![\w]|\.\d)", text)
     return [float(number.replace(",", "")) for number in found]
 
@@ -28,13 +30,15 @@ def figures(text: str) -> list[float]:
 def assert_says(
     caught: pytest.ExceptionInfo[HarnessError], *names: object, code: ExitCode = ExitCode.USER
 ) -> str:
-    """The message, which is one line with each of these as a word of its own, in this order;
-    `code` is what the command line would return."""
-    said = one_line(caught)
-    assert said
-    assert caught.value.exit_code == code, said
-    assert names_in_order(said, *names), (said, names)
-    return said
+    """Assert that the message is one line with these whole words in order, and return it.
+
+    `code` is the exit code of the command line.
+    """
+    message = one_line(caught)
+    assert message
+    assert caught.value.exit_code == code, message
+    assert names_in_order(message, *names), (message, names)
+    return message
 
 
 def _word(name: object) -> str:

