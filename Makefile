@@ -1,6 +1,7 @@
-# Set-up is part of every target: .venv is made when it is missing or pyproject.toml or constraints.txt has changed.
+# Every target sets up .venv if it is missing or pyproject.toml or constraints.txt has changed.
 PYTHON ?= python3
-# Another package index, e.g. EXTRA_INDEX=https://download.pytorch.org/whl/cpu for torch without CUDA.
+# Additional package index. For torch without CUDA:
+# EXTRA_INDEX=https://download.pytorch.org/whl/cpu
 EXTRA_INDEX ?=
 VENV := .venv
 RUN := $(VENV)/bin
@@ -9,25 +10,25 @@ DEMO := .cache/demo
 
 .PHONY: demo check test test-slow snapshots lint bench bench-costeff campaign report clean
 
-# Fitted anew every time: what is in a cache does not tell what today's code does.
+# Everything is fitted again, since cached stages would not test the current code.
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
 	$(RUN)/harness run --methods bert,deebert,pabee --tasks demo --backbone tiny --precision fp32 --threads 2 --latency-seconds 0.5 --results-dir $(DEMO)/results --cache-dir $(DEMO)/cache
 	$(RUN)/harness report --results-dir $(DEMO)/results
 
-# The demo's runs against the committed baseline: after make demo.
+# Compare the demo's runs with the committed baseline, after make demo.
 check: $(VENV)/installed
 	$(RUN)/harness check --baseline tests/fixtures/demo_baseline.json --no-latency --results-dir $(DEMO)/results
 
-# What one runs before each commit.
+# The tests to run before each commit.
 test: $(VENV)/installed
 	$(RUN)/pytest -n 2 --dist loadfile -m "not slow"
 
-# Every other test: those that take more than 5 seconds or make an environment of their own.
+# All other tests: those that take more than 5 seconds or create an environment.
 test-slow: $(VENV)/installed
 	$(RUN)/pytest -n 2 --dist load -m slow
 
-# What the commands say, written anew: after a change of wording. Read the differences before they are committed.
+# Rewrite the snapshots after a change of wording. Read the differences before committing them.
 snapshots: $(VENV)/installed
 	$(RUN)/pytest tests/cli/test_wording.py tests/report/test_snapshots.py --snapshot-update
 
@@ -36,18 +37,19 @@ lint: $(VENV)/installed
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 
-# Medians as multiples of a yardstick, beside the saved ones; make bench SAVE=--save makes these the baseline.
+# Compare medians, as multiples of a yardstick, with the saved ones.
+# make bench SAVE=--save makes the new ones the baseline.
 bench: $(VENV)/installed
 	mkdir -p .cache
 	$(RUN)/pytest tests/bench/bench_harness.py --benchmark-columns=median,iqr,rounds --benchmark-json=.cache/bench.json
 	$(RUN)/python tests/bench/compare.py .cache/bench.json $(SAVE)
 
-# GLUE: the folder of the official TSV files.
+# GLUE is the folder of the official TSV files.
 bench-costeff: $(VENV)/installed
-	@test -n "$(GLUE)" || { echo "make bench-costeff GLUE=DIR, the folder of GLUE's TSV files"; exit 2; }
+	@test -n "$(GLUE)" || { echo "usage: make bench-costeff GLUE=DIR, with the folder of GLUE's TSV files"; exit 2; }
 	$(RUN)/python tests/bench/bench_costeff.py $(GLUE)
 
-# Kills, crowds and fills disks: minutes.
+# Stress test: kill processes, run many at once, fill a disk. It takes minutes.
 campaign: $(VENV)/installed
 	$(RUN)/python tests/bench/campaign.py
 
@@ -55,7 +57,7 @@ report: $(VENV)/installed
 	$(RUN)/harness report --into README.md
 	$(RUN)/harness report --differences-from plain --results-dir results/ablations --into results/ablations.md
 
-# torch first and by its pinned version: a later requirement is then satisfied and fetches nothing else.
+# torch comes first, in its pinned version, so that no later requirement fetches another one.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt torch

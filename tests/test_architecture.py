@@ -1,4 +1,4 @@
-"""The walls of the house, checked on the source: which room imports which, what an import may load, and how large things get."""
+"""Architecture of the source: imports between rooms, what imports load, and code size."""
 
 import ast
 import fnmatch
@@ -20,10 +20,10 @@ PACKAGES = ("costeff", "baselines", "harness")
 """A package imports only from itself and from those after it."""
 
 ROOMS = (
-    "__main__", "cli", "predict", "gate", "report", "runs", "analysis", "measure", "methods", "store", "models", "data",
-    "evaluation", "files", "progress", "records", "errors",
-)  # fmt: skip
-"""Inside harness a room (a folder, or a file on the ground) imports only from itself and from those after it."""
+    *("__main__", "cli", "predict", "gate", "report", "runs", "analysis", "measure", "methods"),
+    *("store", "models", "data", "evaluation", "files", "progress", "records", "errors"),
+)
+"""A room of harness (a folder or top-level file) imports only from itself and later rooms."""
 
 WITHOUT_TORCH = (
     "files",
@@ -37,7 +37,7 @@ WITHOUT_TORCH = (
     "errors",
     "progress",
 )
-"""These rooms are imported in a process in which torch cannot be."""
+"""Rooms whose import must not load torch."""
 
 HEAVY = "torch transformers datasets accelerate pandas"
 
@@ -50,10 +50,10 @@ LAZY = {
     "harness/data/custom_files.py": "pyarrow",
     "harness/files/typed_json.py": "pydantic pydantic_core",
 }
-"""Files that may import libraries inside functions; those of the command line may import anything there."""
+"""Files that may import these libraries inside functions; harness/cli may import anything."""
 
 FORBIDDEN = {"predict": ("runs", "gate", "report")}
-"""Room -> rooms below it that it does not need, and so must not import."""
+"""Room -> lower rooms that it must not import, as it does not need them."""
 
 TABLES = {
     "METHODS": "harness/methods/registry.py",
@@ -62,13 +62,13 @@ TABLES = {
     "BACKBONES": "harness/models/backbones.py",
     "POLICIES": "harness/evaluation/policies.py",
 }
-"""A table is read in its own file alone; everybody else goes through that file's functions, as plug-ins do."""
+"""Table -> the only file that reads it; other files use its functions, as plug-ins do."""
 
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 
 LINES_OF_A_FUNCTION, LINES_OF_A_FILE = 70, 460
 
-ALLOWED_AT_THE_TOP = {
+ALLOWED_AT_TOP_LEVEL = {
     "harness", "baselines", "costeff", "results", "tests", "docs",
     "pyproject.toml", "README.md", "Makefile", "constraints.txt", "LICENSE", "CITATION.cff",
 }  # fmt: skip
@@ -76,13 +76,13 @@ ALLOWED_AT_THE_TOP = {
 
 class Import(NamedTuple):
     module: str
-    """The module itself: for `from harness.data import demo` it is harness.data.demo."""
+    """Full name of the module: harness.data.demo for `from harness.data import demo`."""
     name: str | None
-    """What is imported from it; None for the module."""
+    """Name imported from the module; None for the module itself."""
     function: str | None
-    """The function whose body holds the import."""
+    """Function whose body holds the import."""
     types_only: bool
-    """The import stands under TYPE_CHECKING."""
+    """Whether the import is under TYPE_CHECKING."""
 
 
 def name_of(path: Path) -> str:
@@ -94,7 +94,7 @@ def module_of(path: Path) -> str:
 
 
 def room_of(module: str) -> str:
-    """harness.data.tasks -> data; the package itself is the ground."""
+    """Return the room of a module: data for harness.data.tasks, the lowest for harness itself."""
     return module.split(".")[1] if "." in module else "errors"
 
 
@@ -123,7 +123,7 @@ def checks_types(node: ast.AST) -> bool:
 
 @cache
 def imports(path: Path) -> list[Import]:
-    """Every import of a file."""
+    """Return every import of a file."""
     found: list[Import] = []
 
     def walk(node: ast.AST, function: str | None, types_only: bool) -> None:
@@ -155,16 +155,16 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     )
 
 
-# --- who imports whom
+# --- imports between packages and rooms
 
 
 def test_packages_import_downwards() -> None:
     violations = [
         f"{name_of(path)} imports {found.module}"
-        for place, package in enumerate(PACKAGES)
+        for index, package in enumerate(PACKAGES)
         for path in files_of(package)
         for found in imports(path)
-        if package_of(found.module) in (*PACKAGES[:place], "tests", "")
+        if package_of(found.module) in (*PACKAGES[:index], "tests", "")
     ]
     assert violations == []
 
@@ -184,7 +184,7 @@ def test_rooms_import_downwards() -> None:
     assert violations == []
 
 
-def test_rooms_import_nothing_that_they_do_not_need() -> None:
+def test_rooms_import_nothing_forbidden() -> None:
     violations = [
         f"{name_of(path)} imports {found.module}"
         for path in files_of("harness")
@@ -195,8 +195,8 @@ def test_rooms_import_nothing_that_they_do_not_need() -> None:
     assert violations == []
 
 
-def test_no_circle_of_files() -> None:
-    """Imports for type checkers are imports, too."""
+def test_files_have_no_import_cycle() -> None:
+    """Imports for type checkers count, too."""
     waiting = {
         module_of(path): {found.module for found in imports(path)} - {module_of(path)}
         for path in FILES
@@ -231,8 +231,8 @@ def test_only_the_command_line_imports_click() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_table_is_read_in_its_own_file_alone(table: str) -> None:
-    """As a name or as an attribute of its module."""
+def test_table_is_read_only_in_its_file(table: str) -> None:
+    """Neither its name nor the attribute of its module occurs elsewhere."""
     readers = {
         name_of(path)
         for path in FILES
@@ -244,8 +244,8 @@ def test_table_is_read_in_its_own_file_alone(table: str) -> None:
     assert readers == {TABLES[table]}
 
 
-def test_methods_are_named_in_the_table_alone() -> None:
-    """Strings such as "baselines.bert:BERT" load what no import shows."""
+def test_methods_are_named_only_in_the_table() -> None:
+    """Strings such as "baselines.bert:BERT" load modules without an import."""
     named = [
         (name_of(path), node.value)
         for path in files_of("harness")
@@ -269,7 +269,7 @@ def test_only_the_command_line_imports_inside_functions() -> None:
     assert violations == []
 
 
-# --- what an import does
+# --- effects of imports
 
 
 WATCH = """
@@ -285,11 +285,14 @@ for group in sys.argv[1:]:
 
 
 def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
-    """Groups `NAMES not LIBRARIES`, one after the other, in an empty home and working directory; nothing may be said or written."""
-    places = dict.fromkeys(
+    """Import groups `NAMES not LIBRARIES` in turn, in an empty home and working directory.
+
+    Nothing may be printed or written.
+    """
+    folders = dict.fromkeys(
         ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME"), str(folder)
     )
-    environment = os.environ | places | {"PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | folders | {"PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", WATCH, *groups]
     result = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -301,7 +304,8 @@ def import_in_a_fresh_process(folder: Path, *groups: str) -> None:
 def test_command_line_loads_almost_nothing(tmp_path: Path) -> None:
     import_in_a_fresh_process(
         tmp_path,
-        f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers rich tabulate",
+        f"harness harness.cli.app harness.__main__ not {HEAVY} pydantic numpy scipy tokenizers "
+        "rich tabulate",
     )
 
 
@@ -320,14 +324,14 @@ def test_imports_load_no_heavy_library_and_print_nothing(tmp_path: Path) -> None
     )
 
 
-def test_module_level_holds_definitions_alone() -> None:
-    """No calls for their effect, no loops, no imports behind a condition."""
+def test_modules_hold_only_definitions() -> None:
+    """Modules have no top-level calls for their effects, loops or conditional imports."""
     violations = []
     for path in FILES:
         for node in parse(path).body:
             text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             script = isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
-            plain = isinstance(
+            definition = isinstance(
                 node,
                 ast.Import
                 | ast.ImportFrom
@@ -336,15 +340,15 @@ def test_module_level_holds_definitions_alone() -> None:
                 | ast.ClassDef
                 | ast.FunctionDef,
             )
-            if not (text or script or plain or checks_types(node)):
+            if not (text or script or definition or checks_types(node)):
                 violations.append(f"{name_of(path)}:{node.lineno}: {ast.unparse(node)}")
     assert violations == []
 
 
-# --- how code is written
+# --- code style
 
 
-def test_no_any_and_no_keyword_bags() -> None:
+def test_no_any_and_no_kwargs() -> None:
     violations = []
     for path in FILES:
         violations += [
@@ -363,7 +367,7 @@ def test_no_any_and_no_keyword_bags() -> None:
 
 
 def test_functions_are_short() -> None:
-    """The signature of a command is not counted: it has a parameter for each option."""
+    """Signatures of commands do not count, as they have a parameter for each option."""
     long = {
         f"{name_of(path)}:{node.name}": lines
         for path in FILES
@@ -387,8 +391,8 @@ def test_every_file_has_a_docstring() -> None:
     assert [name_of(path) for path in FILES if not ast.get_docstring(parse(path))] == []
 
 
-def test_no_module_has_a_name_that_says_nothing() -> None:
-    empty = {
+def test_no_module_has_a_vague_name() -> None:
+    vague = {
         "utils",
         "util",
         "common",
@@ -402,24 +406,26 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
         "tools",
     }
     assert [
-        name_of(path) for path in FILES if empty & set(path.relative_to(ROOT).with_suffix("").parts)
+        name_of(path) for path in FILES if vague & set(path.relative_to(ROOT).with_suffix("").parts)
     ] == []
 
 
 # --- the folders
 
 
-def test_top_level_holds_only_what_the_design_names() -> None:
+def test_top_level_holds_only_allowed_files() -> None:
     ignored = [
         line.rstrip("/") for line in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     ]
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
-    made = {name for name in found if any(fnmatch.fnmatch(name, pattern) for pattern in ignored)}
-    assert found - made <= ALLOWED_AT_THE_TOP
+    generated = {
+        name for name in found if any(fnmatch.fnmatch(name, pattern) for pattern in ignored)
+    }
+    assert found - generated <= ALLOWED_AT_TOP_LEVEL
     assert {"harness", "baselines", "costeff", "tests", "pyproject.toml", "LICENSE"} <= found
 
 
-def test_tests_stand_in_the_rooms_of_what_they_test() -> None:
+def test_test_folders_mirror_the_rooms() -> None:
     rooms = {*ROOMS, "bench", "support", "fixtures"}
     folders = {
         path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/*.py")

@@ -1,4 +1,4 @@
-"""Every committed figure follows from the committed traces and specs."""
+"""Committed figures follow from the committed traces and specs."""
 
 import json
 import re
@@ -35,7 +35,7 @@ from harness.report.overview import BEGIN, END, render
 from harness.store.results import RECORD, ResultsStore
 
 
-def test_results_are_there_and_whole() -> None:
+def test_committed_results_are_complete() -> None:
     assert not PROBLEMS + OTHER_PROBLEMS
     assert RECORDS
 
@@ -45,10 +45,10 @@ def test_exit_scores_follow_from_trace(store: ResultsStore, record: RunRecord) -
     """The scores of each exit follow from the trace."""
     trace = store.trace(record)
     assert [measured.layer for measured in record.exits] == trace.exit_layers.tolist()
-    reached = scores(
+    recomputed = scores(
         TASKS[record.spec.task].metrics, trace.predictions().astype(np.float64), trace.labels
     )
-    for name, values in reached.items():
+    for name, values in recomputed.items():
         assert [measured.scores[name] for measured in record.exits] == pytest.approx(
             values.tolist(), abs=1e-12
         )
@@ -71,8 +71,8 @@ def test_costs_follow_from_the_spec(store: ResultsStore, record: RunRecord) -> N
 
 
 @each_run
-def test_curves_match_a_row_by_row_simulation(store: ResultsStore, record: RunRecord) -> None:
-    """The simulation uses a threshold half-way along each policy's curve."""
+def test_curves_match_simulation_by_example(store: ResultsStore, record: RunRecord) -> None:
+    """Curves match the simulation half-way, between two thresholds of each policy."""
     if record.policy is None:
         assert len(record.exits) == 1
         return
@@ -89,17 +89,17 @@ def test_curves_match_a_row_by_row_simulation(store: ResultsStore, record: RunRe
             thresholds[half] if name == "patience" else thresholds[half - 1 : half + 1].mean()
         )
         curve = sweep(policy, dev, record.costs, task.metrics, np.array([threshold]))
-        rows = simulate(name, dev, record.costs, threshold, record.tolerance)
+        exits = simulate(name, dev, record.costs, threshold, record.tolerance)
         assert (
             curve.left[0].tolist()
-            == np.bincount([row.exit for row in rows], minlength=len(record.exits)).tolist()
+            == np.bincount([one.exit for one in exits], minlength=len(record.exits)).tolist()
         )
-        assert curve.macs[0] == pytest.approx(np.mean([row.macs for row in rows]), rel=1e-12)
-        assert curve.layers[0] == pytest.approx(np.mean([row.layers for row in rows]), rel=1e-12)
-        reached = scores(
-            task.metrics, np.array([row.answer for row in rows], dtype=np.float64), dev.labels
+        assert curve.macs[0] == pytest.approx(np.mean([one.macs for one in exits]), rel=1e-12)
+        assert curve.layers[0] == pytest.approx(np.mean([one.layers for one in exits]), rel=1e-12)
+        simulated = scores(
+            task.metrics, np.array([one.answer for one in exits], dtype=np.float64), dev.labels
         )
-        for metric, score in reached.items():
+        for metric, score in simulated.items():
             assert curve.scores[metric][0] == pytest.approx(float(score), abs=1e-12)
 
 
@@ -112,7 +112,7 @@ def test_committed_record_is_small(store: ResultsStore, record: RunRecord) -> No
 
 
 def test_deebert_last_exit_is_bert() -> None:
-    """The last exit of DeeBERT has the logits of the BERT run."""
+    """The last exit of DeeBERT is the BERT run."""
     cells = {(r.spec.task, r.spec.seed, r.data.rows["train"], r.spec.method): r for r in RECORDS}
     pairs = [
         (cells[(*key[:3], "bert")], deebert)
@@ -124,7 +124,7 @@ def test_deebert_last_exit_is_bert() -> None:
         assert np.array_equal(STORE.trace(bert).logits[-1], STORE.trace(deebert).logits[-1])
 
 
-def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
+def mean_score(task: str, method: str, layer: int = 6, metric: str = "") -> float:
     """Return the mean over at least three seeds of a score at an exit on minilm."""
     cells = [
         r
@@ -146,24 +146,24 @@ def reached(task: str, method: str, layer: int = 6, metric: str = "") -> float:
     )
 
 
-def test_reference_reaches_plain_run_scores() -> None:
-    """The reference scores as well as an independent implementation.
+def test_reference_reaches_independent_scores() -> None:
+    """The reference scores like an independent fine-tuning of the backbone.
 
-    Fine-tuning the backbone with another program reached F1 0.852 on MRPC and 0.866 on SST-2 with
-    15,000 examples; here are 10,000."""
-    assert 0.85 <= reached("mrpc", "bert") <= 0.88
-    assert 0.86 <= reached("sst2", "bert") <= 0.90
+    Another program reached F1 0.852 on MRPC, and 0.866 on SST-2 with 15,000 examples; the
+    reference has 10,000."""
+    assert 0.85 <= mean_score("mrpc", "bert") <= 0.88
+    assert 0.86 <= mean_score("sst2", "bert") <= 0.90
 
 
 def test_half_of_pabee_is_enough() -> None:
-    """Half of PABEE's layers score nearly as well as all."""
-    assert reached("sst2", "pabee", layer=3) >= reached("sst2", "pabee") - 0.04
+    """Half of PABEE's layers are nearly as good as all."""
+    assert mean_score("sst2", "pabee", layer=3) >= mean_score("sst2", "pabee") - 0.04
 
 
 def test_reference_ratio_is_one() -> None:
-    """The reference takes as long as a model of the same shape.
+    """The reference timed against its own shape takes equally long.
 
-    Both are timed in the same rounds, so that only noise remains."""
+    Two models of one shape in the same rounds differ only by timing noise."""
     ratios = [
         record.latency.reference_ratio["1"][-1].median
         for record in RECORDS
@@ -174,17 +174,17 @@ def test_reference_ratio_is_one() -> None:
 
 
 def shown_in(file: str) -> str:
-    """Return the text between the markers."""
+    """Return the text between the report markers of a file."""
     return (ROOT / file).read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 
 def test_readme_shows_committed_report() -> None:
-    """The README shows the report of the committed records."""
+    """The README shows the report on the committed records."""
     assert shown_in("README.md") == render(STORE, RECORDS, "bert", "markdown").strip()
 
 
 def test_ablations_file_shows_their_records() -> None:
-    """The ablations file shows the report of its records."""
+    """The ablations file shows the report on its records."""
     assert (
         shown_in("results/ablations.md")
         == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
@@ -195,43 +195,37 @@ def test_ablations_file_shows_their_records() -> None:
 
 
 def test_committed_runs_pass_committed_baseline(say: Say) -> None:
-    """The committed runs agree with the committed baseline."""
+    """The committed runs match the committed baseline."""
     baseline = str(ROOT / "results" / "baseline.json")
-    answer = say(
+    result = say(
         "check", "--baseline", baseline, "--results-dir", str(STORE.root), "--format", "json"
     )
-    assert answer.code == 0, answer
-    cells = json.loads(answer.out)["cells"]
+    assert result.code == 0, result
+    cells = json.loads(result.out)["cells"]
     assert len(cells) == len(RECORDS)
     assert [cell for cell in cells if cell["findings"]] == []
     assert min(cell["compared"] for cell in cells) > 0
 
 
 def test_demo_baseline_covers_every_cell() -> None:
-    """The demo's baseline has every cell of `make demo`, which CI runs and compares with it."""
+    """The demo's baseline has every cell of make demo, which CI runs and checks."""
     (command,) = re.findall(
         r"^\t\$\(RUN\)/(harness run .*)$", (ROOT / "Makefile").read_text(), re.MULTILINE
     )
-    options = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
+    words = dict(zip(command.split()[2::2], command.split()[3::2], strict=True))
     runs = read_baseline(ROOT / "tests" / "fixtures" / "demo_baseline.json").runs
-    wanted = {
+    expected = {
         (task, method)
-        for task in GROUPS[options["--tasks"]]
-        for method in options["--methods"].split(",")
+        for task in GROUPS[words["--tasks"]]
+        for method in words["--methods"].split(",")
     }
-    assert {(run.spec.task, run.spec.method) for run in runs} == wanted
+    assert {(run.spec.task, run.spec.method) for run in runs} == expected
     assert {
         (run.spec.backbone, run.environment.precision, run.environment.threads) for run in runs
-    } == {
-        (
-            options["--backbone"],
-            {"fp32": "float32"}[options["--precision"]],
-            int(options["--threads"]),
-        )
-    }
+    } == {(words["--backbone"], {"fp32": "float32"}[words["--precision"]], int(words["--threads"]))}
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
-    script = "\n".join(steps)
+    commands = "\n".join(steps)
     assert all(
-        part in script for part in ("lint", "test", "demo", "check", "results/baseline.json")
+        part in commands for part in ("lint", "test", "demo", "check", "results/baseline.json")
     )

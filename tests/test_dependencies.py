@@ -15,7 +15,7 @@ TYPES_ONLY = "_typeshed"
 
 
 def modules(requirements: list[str]) -> set[str]:
-    """Return the modules of distributions, which differ only in dashes and case."""
+    """Return the modules of distributions, whose names differ only by the dash."""
     return {
         re.split(r"[=<>~!;\[ ]", requirement)[0].replace("-", "_").lower()
         for requirement in requirements
@@ -36,7 +36,7 @@ def test_every_import_is_a_dependency() -> None:
 
 
 def test_every_dependency_is_imported() -> None:
-    """A dependency may also be one whose version is stored in every record."""
+    """Every dependency is imported, or its version is stored in every record."""
     assert not NEEDED - IMPORTED - set(LIBRARIES)
     assert OPTIONAL <= IMPORTED
     assert OPTIONAL.isdisjoint(NEEDED)

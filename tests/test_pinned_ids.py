@@ -1,4 +1,4 @@
-"""Run ids, stage keys and generated data do not change when code is moved or renamed."""
+"""Run ids, stage keys and generated rows do not change with file names and wording."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ from harness.store.encoded_rows import RowsKey
 from harness.store.results import ResultsStore
 
 BATCH_SIZE, LATENCY_SECONDS = 32, 10.0
-"""Options of the committed grid; its ablations were run without latency."""
+"""Options of the committed grid; the ablations were run without latency."""
 
 
 @dataclass(frozen=True)
 class PinnedData:
-    """A stand-in for the data of a task: a run id depends only on the fingerprint."""
+    """Stand-in for the data of a task, as a run id needs only their fingerprint."""
 
     fingerprint: str
 
 
 @each_run
 def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) -> None:
-    """The recomputed id of a committed run equals its id."""
+    """The id of a committed run can be recomputed."""
     data = json.loads(PINNED_DATA.read_text(encoding="utf-8"))[data_name(record)]
     assert data["rows"] == record.data.data
     backbone = replace(BACKBONES[record.spec.backbone])
@@ -58,7 +58,7 @@ def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) 
 
 
 def test_pinned_data_match_the_records() -> None:
-    """Exactly the data of the committed records are pinned."""
+    """The pinned data match the committed records."""
     assert set(json.loads(PINNED_DATA.read_text(encoding="utf-8"))) == {
         data_name(record) for _, record in RUNS
     }
@@ -66,7 +66,7 @@ def test_pinned_data_match_the_records() -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_stage_keys_match_pinned_ones(case: str, context: FitContext) -> None:
-    """Stage keys equal the pinned ones."""
+    """The stage keys match the pinned ones."""
     assert (
         pinned_stages(case, context) == json.loads(PINNED_STAGES.read_text(encoding="utf-8"))[case]
     )
@@ -80,7 +80,7 @@ def test_every_method_has_pinned_stages() -> None:
     ("task", "digest"), [("demo-single", "6ecd90235c8bf7d5"), ("demo-pair", "8885375ea26be9da")]
 )
 def test_demo_rows_match_pinned_ones(task: str, digest: str) -> None:
-    """The demo's examples equal the pinned ones."""
+    """The demo's rows match the pinned ones."""
     rows = [
         [split, row.texts, row.label, row.hard]
         for split in ("train", "dev")
@@ -94,12 +94,12 @@ def test_demo_rows_match_pinned_ones(task: str, digest: str) -> None:
     [("demo-single", "666160606358afcc"), ("demo-pair", "0a972c6a960cd123")],
 )
 def test_demo_splits_match_pinned_ones(task: str, fingerprint: str) -> None:
-    """The demo's splits equal the pinned ones."""
+    """The demo's splits match the pinned ones."""
     assert load_data(TASKS[task], None).fingerprint == fingerprint
 
 
 def test_demo_vocabulary_matches_pinned_one() -> None:
-    """The demo's vocabulary equals the pinned one."""
+    """The demo's vocabulary matches the pinned one."""
     assert (
         hashlib.sha256("\n".join(demo.demo_vocabulary()).encode()).hexdigest()[:16]
         == "d9c8a54247221023"
@@ -108,7 +108,7 @@ def test_demo_vocabulary_matches_pinned_one() -> None:
 
 @pytest.mark.parametrize(("limit", "name"), [(None, "d35eedc5f80216cd"), (64, "e424ea64b553d2be")])
 def test_encoded_rows_path_is_pinned(limit: int | None, name: str) -> None:
-    """The file name of encoded examples is pinned."""
+    """The file name of encoded rows is pinned."""
     assert RowsKey("rows' fingerprint", "backbone", 128, limit).path(Path("cache")) == Path(
         f"cache/rows/{name}.npz"
     )
@@ -125,7 +125,7 @@ def test_encoded_rows_path_is_pinned(limit: int | None, name: str) -> None:
 def test_custom_task_fingerprint_is_pinned(tmp_path: Path, metrics: str, fingerprint: str) -> None:
     """The fingerprint of a custom task is pinned.
 
-    The metrics of the `evaluate` library are part of it, a script by its content."""
+    It includes the metrics of the `evaluate` library, and the content of scripts."""
     rows = "".join(f"text {number}\t{number % 2}\n" for number in range(500))
     (tmp_path / "train.tsv").write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
     (tmp_path / "own.py").write_text("# a metric\n", encoding="utf-8")

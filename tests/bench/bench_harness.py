@@ -1,4 +1,4 @@
-"""Speed of what users wait for: `make bench`. Not part of the tests: a time is no verdict on a shared machine."""
+"""Speed of what users wait for: `make bench`. On a shared machine, times are no test."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def model() -> EncoderModel:
 
 
 def test_yardstick(benchmark: BenchmarkFixture) -> None:
-    """What the others are divided by: products of the libraries alone, none of our code."""
+    """The yardstick of the other benchmarks: work of the libraries, without our code."""
     random = np.random.default_rng(0)
     left, right = (
         torch.from_numpy(random.normal(size=(256, 256)).astype(np.float32)) for _ in range(2)
@@ -71,16 +71,16 @@ def test_sweep_of_one_curve(
 
 
 @pytest.mark.parametrize("rows", [1, 32])
-def test_answer_early_never_leaving(
+def test_predict_early_without_early_exits(
     benchmark: BenchmarkFixture, model: EncoderModel, data: TaskData, rows: int
 ) -> None:
     batch = collate(data.dev.tokens, np.arange(rows))
-    answers = benchmark(predict_early, model, batch, Entropy(), 0.0)
-    assert answers.exits.tolist() == [3] * rows
+    predictions = benchmark(predict_early, model, batch, Entropy(), 0.0)
+    assert predictions.exits.tolist() == [3] * rows
 
 
 def test_report_of_one_task(benchmark: BenchmarkFixture) -> None:
-    """The committed runs on MRPC."""
+    """Report the committed runs on MRPC."""
     store = ResultsStore(RESULTS)
     records = [record for record in store.records()[0] if record.spec.task == "mrpc"]
     assert "| bert" in benchmark(render, store, records, "bert", "markdown")

@@ -1,8 +1,9 @@
-"""How hard the harness is to break: `make campaign`. Minutes, so not part of the tests, which kill one run and race two.
+"""Stress test of the harness: `make campaign`. It takes minutes, unlike the tests.
 
-Kills a small demo grid with SIGKILL at random moments, runs it again, and looks whether any finished stage was lost or changed and
-whether the final traces are those of an undisturbed run; lets eight processes share one results folder; fills a small file system. Prints
-what it did, and ends with 1 when something broke.
+It kills a small demo grid with SIGKILL at random moments, runs it again, and checks that no
+finished stage was lost or changed and that the final traces equal those of an undisturbed run. It
+also lets eight processes share one results folder, and fills a small file system. It prints what
+it did, and returns 1 if something broke.
 """
 
 import hashlib
@@ -39,13 +40,13 @@ SLOWEST_S = 600
 
 
 def command(folder: Path, *more: str) -> list[str]:
-    """The grid on folders below this one."""
+    """Return the command that runs the grid with results and cache in this folder."""
     where = ("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"))
     return [sys.executable, "-m", "harness", *GRID, *where, *more]
 
 
 def digests(folder: Path, pattern: str) -> dict[str, str]:
-    """Relative path -> hash of every file that fits."""
+    """Return relative path -> hash of every file that matches."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob(pattern))
@@ -54,12 +55,12 @@ def digests(folder: Path, pattern: str) -> dict[str, str]:
 
 
 def traces(folder: Path) -> dict[str, str]:
-    """Of all runs."""
+    """Return the hashes of the traces of all runs."""
     return digests(folder / "results", "*/*/[!.]*/trace*.npz")
 
 
 def finished_stages(folder: Path) -> dict[str, str]:
-    """The files of fitted stages, but for the models of those that no run uses, which may go."""
+    """Return hashes of finished stages' files, except unused models, which may be removed."""
     found = {
         name: value
         for name, value in digests(folder / "cache" / "stages", "*/**/*").items()
@@ -74,15 +75,15 @@ def finished_stages(folder: Path) -> dict[str, str]:
 
 
 def finish(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the grid to its end."""
+    """Run the grid to the end."""
     return subprocess.run(
         command(folder), capture_output=True, text=True, timeout=SLOWEST_S, check=False
     )
 
 
-def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
-    """Kill at random moments; what broke."""
-    generator, broken, folder, done, begun = random.Random(1), [], root / "killed-0", 0, 1
+def kills(root: Path, expected: dict[str, str], seconds: float) -> list[str]:
+    """Kill the grid at random moments, and return what broke."""
+    generator, broken, folder, done, grids = random.Random(1), [], root / "killed-0", 0, 1
     while done < KILLS:
         before = finished_stages(folder)
         child = subprocess.Popen(
@@ -95,10 +96,10 @@ def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
             child.kill()
             child.wait()
             done += 1
-        else:  # it came to its end: look at it, and begin anew elsewhere
+        else:  # the grid finished: check it, and start again in another folder
             broken += [f"ended with {child.returncode}"] if child.returncode else []
-            broken += ["traces differ"] if traces(folder) != wanted else []
-            folder, begun = root / f"killed-{begun}", begun + 1
+            broken += ["traces differ"] if traces(folder) != expected else []
+            folder, grids = root / f"killed-{grids}", grids + 1
             continue
         after = finished_stages(folder)
         lost = [name for name, value in before.items() if after.get(name) != value]
@@ -109,40 +110,42 @@ def kills(root: Path, wanted: dict[str, str], seconds: float) -> list[str]:
         if result.returncode
         else []
     )
-    broken += ["traces differ from an undisturbed run"] if traces(folder) != wanted else []
+    broken += ["traces differ from an undisturbed run"] if traces(folder) != expected else []
     left = [str(path) for path in (folder / "results").rglob(".unfinished-*")]
     print(
-        f"kill -9: {done} kills in {begun} grids of {CELLS} cells, {len(left)} folders left unfinished, {len(broken)} things broken"
+        f"kill -9: {done} kills in {grids} grids of {CELLS} cells, "
+        f"{len(left)} folders left unfinished, {len(broken)} failures"
     )
     return broken
 
 
-def crowd(root: Path, wanted: dict[str, str]) -> list[str]:
-    """Several processes on one results folder and one cache."""
+def crowd(root: Path, expected: dict[str, str]) -> list[str]:
+    """Run several processes on one results folder and one cache, and return what broke."""
     folder = root / "crowd"
     children = [
         subprocess.Popen(command(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(PROCESSES)
     ]
-    answers = [child.communicate(timeout=SLOWEST_S) for child in children]
+    outputs = [child.communicate(timeout=SLOWEST_S) for child in children]
     broken = [
-        f"ended with {child.returncode}: {said[1]}"
-        for child, said in zip(children, answers, strict=True)
+        f"ended with {child.returncode}: {output[1]}"
+        for child, output in zip(children, outputs, strict=True)
         if child.returncode
     ]
     found = traces(folder)
-    broken += ["traces differ from an undisturbed run"] if found != wanted else []
+    broken += ["traces differ from an undisturbed run"] if found != expected else []
     runs = {str(Path(name).parent) for name in found}
-    broken += [f"{len(runs)} runs, wanted {CELLS}"] if len(runs) != CELLS else []
+    broken += [f"{len(runs)} runs, expected {CELLS}"] if len(runs) != CELLS else []
     print(
-        f"{PROCESSES} processes on one folder: {len(runs)} runs of {CELLS} cells, {len(broken)} things broken"
+        f"{PROCESSES} processes on one folder: {len(runs)} runs of {CELLS} cells, "
+        f"{len(broken)} failures"
     )
     return broken
 
 
 @contextmanager
 def small_file_system(folder: Path, megabytes: int) -> Iterator[bool]:
-    """A file system of that size on the folder, where we may mount one."""
+    """Mount a file system of this size on the folder; yield whether that was allowed."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
@@ -156,8 +159,8 @@ def small_file_system(folder: Path, megabytes: int) -> Iterator[bool]:
             subprocess.run(["umount", str(folder)], check=True)
 
 
-def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
-    """Results on a file system that is too small, then with room."""
+def full_disk(root: Path, expected: dict[str, str]) -> list[str]:
+    """Fill the file system of the results, then make room; return what broke."""
     broken = []
     with small_file_system(root / "small", 1) as mounted:
         if not mounted:
@@ -171,14 +174,14 @@ def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
             words, capture_output=True, text=True, timeout=SLOWEST_S, check=False
         )
         lines = [line for line in result.stderr.splitlines() if "No space left" in line]
-        whole = sum(1 for _ in (root / "small" / "results").glob("*/*/*/record.json"))
+        complete = sum(1 for _ in (root / "small" / "results").glob("*/*/*/record.json"))
         half = [
             path
             for path in (root / "small" / "results").glob("*/*/*")
             if not (path / "record.json").is_file()
         ]
         broken += (
-            [f"ended with {result.returncode}, wanted 3: {result.stderr}"]
+            [f"ended with {result.returncode}, expected 3: {result.stderr}"]
             if result.returncode != 3
             else []
         )
@@ -195,27 +198,29 @@ def full_disk(root: Path, wanted: dict[str, str]) -> list[str]:
         )
         broken += (
             ["traces differ from an undisturbed run"]
-            if digests(root / "small" / "results", "*/*/[!.]*/trace*.npz") != wanted
+            if digests(root / "small" / "results", "*/*/[!.]*/trace*.npz") != expected
             else []
         )
-        said = f"{whole} runs stored, {len(lines)} lines of no space, {len(half)} half-written"
-        print(f"full disk: code {result.returncode}, {said}; with room {again.returncode}")
+        summary = (
+            f"{complete} runs stored, {len(lines)} lines of no space, {len(half)} half-written"
+        )
+        print(f"full disk: code {result.returncode}, {summary}; with room {again.returncode}")
     return broken
 
 
 def main() -> int:
-    """Run the three campaigns."""
+    """Run the three parts, and return 1 if anything broke."""
     root = Path(tempfile.mkdtemp(prefix="campaign-"))
     os.chdir(root)
     try:
         started = time.perf_counter()
         result = finish(root / "undisturbed")
         seconds = time.perf_counter() - started
-        wanted = traces(root / "undisturbed")
+        expected = traces(root / "undisturbed")
         assert not result.returncode, result.stderr
-        assert len({str(Path(name).parent) for name in wanted}) == CELLS
+        assert len({str(Path(name).parent) for name in expected}) == CELLS
         print(f"undisturbed: {CELLS} cells in {seconds:.0f} s")
-        broken = kills(root, wanted, seconds) + crowd(root, wanted) + full_disk(root, wanted)
+        broken = kills(root, expected, seconds) + crowd(root, expected) + full_disk(root, expected)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     for line in broken:

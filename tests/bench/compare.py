@@ -1,6 +1,7 @@
-"""Medians of `make bench` as multiples of its yardstick, beside those of the saved baseline: a time alone says nothing on another machine.
+"""Medians of `make bench` as multiples of its yardstick, compared with a saved baseline.
 
-`compare.py RESULTS.json` prints them; with `--save` the results become the baseline.
+The ratio to the yardstick makes machines comparable. `compare.py RESULTS.json` prints the table;
+with `--save` the results become the baseline.
 """
 
 import json
@@ -14,7 +15,7 @@ YARDSTICK = "test_yardstick"
 
 
 def multiples(path: Path) -> dict[str, float]:
-    """Benchmark -> its median over the yardstick's, from pytest-benchmark's JSON."""
+    """Return benchmark -> its median over the yardstick's, from pytest-benchmark's JSON."""
     medians = {
         one["name"]: one["stats"]["median"]
         for one in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]
@@ -25,7 +26,7 @@ def multiples(path: Path) -> dict[str, float]:
 
 
 def main(words: list[str]) -> None:
-    """Print the table, or save."""
+    """Print the table, and save the results with --save."""
     now = multiples(Path(words[0]))
     if "--save" in words:
         BASELINE.write_text(

@@ -1,4 +1,4 @@
-"""The command line: help, and what the commands print."""
+"""The command line: help and output of the commands."""
 
 import csv
 import io
@@ -55,10 +55,10 @@ def test_version_option_prints_the_version(say: Say) -> None:
 
 
 def test_help_answers_at_once() -> None:
-    """Help answers at once in a fresh process.
+    """Help is fast in a fresh process.
 
-    0.15 s of processor time, or three times a bare interpreter's where the machine is slow or
-    loaded: the best of five turns."""
+    The bound is 0.15 s of CPU time, or three times a bare interpreter's on a slow or loaded
+    machine; the best of five turns counts."""
 
     def seconds(*words: str) -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -93,7 +93,7 @@ def test_policies_offered_are_the_table() -> None:
     assert list(POLICY_NAMES.choices) == list(POLICIES)
 
 
-# --- what the commands print
+# --- output of the commands
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_runs_are_listed_with_cells(say: Say, stored: str) -> None:
 
 
 def test_settings_are_listed_in_full(say: Say) -> None:
-    """Each setting of a method is told with its value, its choices and what it is."""
+    """Each setting of a method is listed with its value, choices and description."""
     rows = {
         row["setting"]: row
         for row in json.loads(say("list", "methods", "costeff-8x", "--format", "json").out)
@@ -140,7 +140,7 @@ def test_settings_are_listed_in_full(say: Say) -> None:
         for row in json.loads(say("list", "methods", "-v", "--format", "json").out)
     }["costeff-8x"]
     assert {f"costeff-8x.{name}" for name in flat} - set(rows) == {"costeff-8x.epochs_table"}, (
-        "which can be set from Python alone"
+        "which can only be set from Python"
     )
     assert {name: row["value"] for name, row in rows.items()} == {
         name: flat[name.removeprefix("costeff-8x.")] for name in rows
@@ -149,11 +149,11 @@ def test_settings_are_listed_in_full(say: Say) -> None:
     assert rows["costeff-8x.pooling"]["choices"] == ["cls", "mean"]
     assert all(row["about"] for row in rows.values())
     lines = say("list", "methods", "costeff-8x").out.splitlines()
-    (place,) = [
-        place for place, line in enumerate(lines) if line.startswith("costeff-8x.rounds=iterative ")
+    (index,) = [
+        index for index, line in enumerate(lines) if line.startswith("costeff-8x.rounds=iterative ")
     ]
-    assert names_all(lines[place].partition(" ")[2], "iterative", "one")
-    assert str(rows["costeff-8x.rounds"]["about"]).startswith(lines[place + 1].strip())
+    assert names_all(lines[index].partition(" ")[2], "iterative", "one")
+    assert str(rows["costeff-8x.rounds"]["about"]).startswith(lines[index + 1].strip())
     assert "costeff-8x.equilibrium=true" in lines
     assert any(
         line.startswith("costeff-8x.pooling=none ") and names_all(line, "cls", "mean")
@@ -169,7 +169,7 @@ def test_unlistable_names_are_one_line(say: Say) -> None:
 
 
 def test_verbose_lists_method_settings(say: Say) -> None:
-    """Methods are listed with their settings for those who ask."""
+    """Methods are listed with their settings if -v is given."""
     rows = {
         row["method"]: row.get("settings", {})
         for row in json.loads(say("list", "methods", "-v", "--format", "json").out)
@@ -205,9 +205,9 @@ def test_empty_results_folder_is_not_created(say: Say, tmp_path: Path) -> None:
 
 
 def test_flops_of_bert_base_are_published(say: Say) -> None:
-    """FLOPs of BERT-base at 128 tokens are those of the published shape.
+    """FLOPs of BERT-base at 128 tokens follow from the published shape:
 
-    Closed form: 12 (4 t d^2 + 2 t^2 d + 2 t d f) + d^2 + 2 d with d = 768, f = 3072, t = 128."""
+    12 (4 t d^2 + 2 t^2 d + 2 t d f) + d^2 + 2 d with d = 768, f = 3072, t = 128."""
     result = say(
         "flops", "bert", "--backbone", "bert-base-uncased", "--length", "128", "--format", "json"
     )
@@ -234,10 +234,10 @@ def test_three_formats_hold_same_figures(say: Say, stored: str) -> None:
 
 
 def test_sweep_lines_are_distinct_points(say: Say, stored: str) -> None:
-    """Every line of a sweep is another point, and its threshold is exact.
+    """Every line of a sweep is a distinct point, and its threshold is exact.
 
-    Of neighbouring thresholds at which the same rows leave the first stands; given back, it lets
-    the same rows leave."""
+    Of neighbouring thresholds with the same exits only the first is listed; a sweep at the listed
+    thresholds gives the same exits."""
     rows = json.loads(
         say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out
     )
@@ -259,7 +259,7 @@ def test_sweep_lines_are_distinct_points(say: Say, stored: str) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_sweep_knows_every_policy(say: Say, stored: str, policy: str) -> None:
-    """A sweep prints a curve of every policy."""
+    """A sweep prints the curve of every policy."""
     result = say("sweep", "d1e0", "--policy", policy, "--format", "json", "--results-dir", stored)
     assert (result.code, result.err) == (0, "")
     rows = json.loads(result.out)

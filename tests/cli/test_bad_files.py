@@ -1,4 +1,4 @@
-"""Bad files of every kind that a command reads: one line with the file, the place in it and the value; nothing is written."""
+"""Bad input files of every kind: one line names file, position and value; nothing is written."""
 
 import json
 import pickle
@@ -49,22 +49,22 @@ CONFIG = BERT_CONFIG | {"max_position_embeddings": 128}
 
 
 class Bad(NamedTuple):
-    """Something wrong with a file."""
+    """A bad file, and how a command must report it."""
 
     name: str
     make: Callable[[], object]
     words: list[str]
     names: list[object]
-    """What the line must name."""
+    """Words, paths and figures in the error line."""
     code: int = 2
-    initial_student: bool = False
-    """The cell had begun: a last line counts the cells without a record."""
+    cell_started: bool = False
+    """Whether the cell had started, so that a last line counts the failed cells."""
 
 
 def own_task(
     content: bytes | None = None, file: str = "train.csv", **changes: str | None
 ) -> Callable[[], None]:
-    """A task of one's own, with a file of this content; `changes` are those of the task file."""
+    """Write a custom task with `changes` of its task file, and `content` in one of its files."""
 
     def make() -> None:
         folder = write_task(Path("own"), changes).parent
@@ -84,7 +84,7 @@ def set_file(path: Path, content: bytes | None) -> None:
 
 
 def glue(task: str, content: bytes | None, split: str = "train") -> Callable[[], None]:
-    """GLUE's folder, one of its files with this content, or not there."""
+    """Write GLUE's folder with this content in one of its files; None removes the file."""
 
     def make() -> None:
         rows = pairs(500) if task == "rte" else singles(500)
@@ -95,7 +95,7 @@ def glue(task: str, content: bytes | None, split: str = "train") -> Callable[[],
 
 
 def bert(name: str, content: bytes | None) -> Callable[[], None]:
-    """A BERT's folder, one of its files with this content, or not there."""
+    """Write a BERT's folder with this content in one of its files; None removes the file."""
 
     def make() -> None:
         set_file(write_bert(Path("mine"), CONFIG) / name, content)
@@ -112,7 +112,7 @@ def bert_config(**changes: object) -> Callable[[], None]:
 
 
 def template_of_nothing() -> None:
-    """The library stops at the first text, not when it reads the file."""
+    """Write a tokenizer on which the library fails at the first text, not at reading."""
     tokenizer = json.loads(find_backbone("tiny").tokenizer.to_str())
     tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]"
     bert("tokenizer.json", json.dumps(tokenizer).encode())()
@@ -132,7 +132,7 @@ def file(name: str, content: bytes) -> Callable[[], None]:
 
 
 def stored(name: str, change: Callable[[bytes], bytes]) -> Callable[[], None]:
-    """A stored run, one of its files changed."""
+    """Store a run with one of its files changed."""
 
     def make() -> None:
         store_run(Path("stored"), DYNAMIC)
@@ -348,14 +348,14 @@ WEIGHTS_FILES = [
         bert(WEIGHTS, b"\x80"),
         ON_BERT,
         ["mine", WEIGHTS],
-        initial_student=True,
+        cell_started=True,
     ),
     Bad(
         "weights that lack tensors",
         lambda: write_bert(Path("mine"), CONFIG),
         ON_BERT,
         ["mine", 52],
-        initial_student=True,
+        cell_started=True,
     ),
     Bad("weights that are a pickle", pickled_weights, ON_BERT, ["mine", WEIGHTS]),
     Bad(
@@ -479,11 +479,11 @@ TABLE = [*TASK_FILES, *GRID_FILES, *GLUE_FILES, *WEIGHTS_FILES, *RECORDS]
 
 @pytest.mark.parametrize("bad", TABLE, ids=[bad.name.replace(" ", "-") for bad in TABLE])
 def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
-    """A bad file is one line, and nothing is written."""
+    """A bad file is reported in one line, and nothing is written."""
     bad.make()
     before = everything_under(tmp_path)
     result = say(*bad.words)
-    if bad.initial_student:
+    if bad.cell_started:
         assert figures(result.lines[-1]) == [1, 1]
         result = result._replace(err="".join(result.lines[:-1]))
     assert_one_line(result, bad.code, bad.names)
@@ -494,7 +494,7 @@ def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
 
 
 def test_sound_stored_run_is_read(say: Say) -> None:
-    """What the table's records are changed from is sound: the same commands read a stored run."""
+    """The commands of the table read an intact stored run."""
     store_run(Path("stored"), DYNAMIC)
     store_run(Path("stored"), SINGLE)
     assert say("sweep", "d1e0", *STORED_RUNS).code == 0

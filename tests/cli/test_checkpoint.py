@@ -1,4 +1,4 @@
-"""`harness run --checkpoint`: a user's own classifier from its folder to its record and the report."""
+"""`harness run --checkpoint`: a custom classifier, from its folder to its record and the report."""
 
 import json
 import re
@@ -44,29 +44,29 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_hub_checkpoint_equals_its_folder(say: Say, folder: Path, hub_cache: Path) -> None:
-    """A checkpoint of the hub is measured from its cache and is the folder's.
+    """A cached checkpoint of the hub, named OWNER/NAME, gives the same trace as its folder.
 
-    Its name is OWNER/NAME; of a repository that is not cached one line says so."""
+    A repository that is not cached is reported in one line."""
     snapshot = hub_cache / "models--somebody--films" / "snapshots" / ("1" * 40)
     shutil.copytree(folder, snapshot)
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("1" * 40)
-    for place in ("mine", "somebody/films"):
-        result = say("run", "--checkpoint", place, *QUICK, "--offline")
+    for checkpoint in ("mine", "somebody/films"):
+        result = say("run", "--checkpoint", checkpoint, *QUICK, "--offline")
         assert result.code == 0, result
-    mine, theirs = sorted(
+    local, remote = sorted(
         ResultsStore(Path("results")).records()[0], key=lambda record: record.spec.backbone
     )
-    assert theirs.spec.backbone == "somebody/films"
-    assert np.array_equal(trace_of(mine), trace_of(theirs))
+    assert remote.spec.backbone == "somebody/films"
+    assert np.array_equal(trace_of(local), trace_of(remote))
     assert_one_line(say("run", "--checkpoint", "somebody/else", *QUICK), 2, ["somebody/else"])
 
 
-def is_stored(say: Say, place: str) -> bool:
-    """Whether a run of the checkpoint is there; it is not measured again then."""
-    (cell,) = planned(say("run", "--checkpoint", place, *QUICK, "--dry-run").out)
+def is_stored(say: Say, checkpoint: str) -> bool:
+    """Return whether a run of the checkpoint is stored, and assert that it is not repeated."""
+    (cell,) = planned(say("run", "--checkpoint", checkpoint, *QUICK, "--dry-run").out)
     before = everything_under(Path("results"))
-    assert say("run", "--checkpoint", place, *QUICK).code == 0
+    assert say("run", "--checkpoint", checkpoint, *QUICK).code == 0
     assert (everything_under(Path("results")) == before) == cell.stored
     return cell.stored
 
@@ -86,16 +86,16 @@ def test_checkpoint_is_measured_without_training(say: Say, folder: Path) -> None
     assert [use.report.steps for use in record.stages] == [0]
     assert is_stored(say, "mine")
     shutil.move("mine", "elsewhere")
-    shutil.copytree("elsewhere", Path("deep") / "mine")  # another place of the same content
+    shutil.copytree("elsewhere", Path("deep") / "mine")  # another folder with the same content
     assert is_stored(say, "deep/mine")
     heading = say("report").out.splitlines()[0]
     assert_names(heading, "###", "demo-single", "mine")
 
 
 def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
-    """Labels of the command line permute the answers and are another run."""
+    """Labels of the command line permute the logits and make another run."""
     say("run", "--checkpoint", "mine", *QUICK)
-    plain = trace_of(record_in(Path("results")))
+    unpermuted = trace_of(record_in(Path("results")))
     shutil.rmtree("results")
     result = say(
         "run",
@@ -106,7 +106,7 @@ def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
         ",".join(label.upper() for label in LABELS[::-1]),
     )
     assert result.code == 0, result
-    assert np.array_equal(trace_of(record_in(Path("results"))), plain[..., ::-1])
+    assert np.array_equal(trace_of(record_in(Path("results"))), unpermuted[..., ::-1])
 
 
 def test_other_weights_are_another_run(say: Say, folder: Path) -> None:
@@ -115,8 +115,8 @@ def test_other_weights_are_another_run(say: Say, folder: Path) -> None:
     assert not is_stored(say, "mine")
 
 
-def test_methods_stand_beside_the_checkpoint(say: Say, folder: Path) -> None:
-    """Methods that are named stand beside the checkpoint, on their own backbone."""
+def test_methods_run_beside_the_checkpoint(say: Say, folder: Path) -> None:
+    """Named methods run beside the checkpoint, on their own backbone."""
     result = say(
         "run",
         "--checkpoint",
@@ -130,12 +130,16 @@ def test_methods_stand_beside_the_checkpoint(say: Say, folder: Path) -> None:
     )
     assert (result.code, result.err) == (0, "")
     assert [(cell.method, cell.backbone, cell.seed) for cell in planned(result.out)] == [
-        ("bert", "tiny", "1"), ("pabee", "tiny", "1"), ("bert", "tiny", "2"), ("pabee", "tiny", "2"), ("checkpoint", "mine", "1"),
-    ]  # fmt: skip
+        ("bert", "tiny", "1"),
+        ("pabee", "tiny", "1"),
+        ("bert", "tiny", "2"),
+        ("pabee", "tiny", "2"),
+        ("checkpoint", "mine", "1"),
+    ]
 
 
-def test_checkpoint_has_rows_of_its_own(say: Say, tmp_path: Path) -> None:
-    """A checkpoint in a folder of a backbone's name has its own rows."""
+def test_checkpoint_has_separate_rows(say: Say, tmp_path: Path) -> None:
+    """A checkpoint in a folder named like a backbone has its own encoded rows."""
     write_checkpoint(tmp_path / "tiny", "roberta", LABELS)
     result = say("run", "--checkpoint", "./tiny", "--methods", "bert", "--backbone", "tiny", *QUICK)
     assert result.code == 0, result
@@ -147,25 +151,25 @@ def test_checkpoint_has_rows_of_its_own(say: Say, tmp_path: Path) -> None:
 
 
 def test_suspicious_scores_are_warned_about(say: Say, folder: Path) -> None:
-    """One answer to all rows and a score below the constant answer's are warned about.
+    """A constant prediction and a score below the majority-class baseline are warned about.
 
-    The constant answer is train's majority class; the other one is always below it, or level."""
-    for place in (0, 1):
+    The baseline predicts train's majority class; the other class never scores above it."""
+    for predicted in (0, 1):
         shutil.rmtree("results", ignore_errors=True)
-        predict_always(folder, place)
+        predict_always(folder, predicted)
         result = say("run", "--checkpoint", "mine", *QUICK)
         record = record_in(Path("results"))
-        score, constant = record.exits[-1].scores["accuracy"], record.constant_scores["accuracy"]
+        score, majority = record.exits[-1].scores["accuracy"], record.constant_scores["accuracy"]
         warnings = [line for line in result.lines if names_all(line, "demo-single", "checkpoint")]
-        assert any(names_all(line, LABELS[place]) and 40 in figures(line) for line in warnings)
+        assert any(names_all(line, LABELS[predicted]) and 40 in figures(line) for line in warnings)
         assert not any(
-            names_all(line, LABELS[1 - place]) and 40 in figures(line) for line in warnings
+            names_all(line, LABELS[1 - predicted]) and 40 in figures(line) for line in warnings
         )
-        both = {round(score, 3), round(constant, 3)}
+        both = {round(score, 3), round(majority, 3)}
         assert any(
             names_all(line, "accuracy") and both <= {round(figure, 3) for figure in figures(line)}
             for line in warnings
-        ) == (score < constant)
+        ) == (score < majority)
         (comparison,) = json.loads(say("report", "--format", "json").out)["comparisons"]
         assert_names(comparison["warnings"][0], "checkpoint", record.run_id)
         assert all(warning in say("report").out for warning in comparison["warnings"])
@@ -173,7 +177,7 @@ def test_suspicious_scores_are_warned_about(say: Say, folder: Path) -> None:
 
 
 def test_damaged_trace_stops_nothing(say: Say, folder: Path) -> None:
-    """A stored run whose trace is damaged stops nothing."""
+    """A stored run with a damaged trace does not stop the command."""
     say("run", "--checkpoint", "mine", *QUICK)
     record = record_in(Path("results"))
     (Path("results") / "demo-single" / "checkpoint" / record.run_id / "trace.npz").write_bytes(
@@ -188,7 +192,7 @@ def test_damaged_trace_stops_nothing(say: Say, folder: Path) -> None:
 
 
 def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The commands of the README run. On a small random model, a few rows and no clock."""
+    """The commands of the README run, on a small random model and without timing."""
     block = re.findall(r"```\n(harness run --checkpoint .*?)```", README, re.DOTALL)[0]
     (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     write_checkpoint(tmp_path / "my-checkpoint", "bert", ("negative", "positive"), positions=128)
@@ -241,7 +245,7 @@ MISTAKES: list[tuple[list[str], list[object]]] = [
 def test_mistake_reads_nothing_first(
     say: Say, folder: Path, words: list[str], names: list[object]
 ) -> None:
-    """A mistake is one line before anything is read."""
+    """A mistake is reported in one line before anything is read."""
     write_checkpoint(Path("nameless"), "bert", None)
     assert_one_line(say("run", *QUICK, *words), 2, names)
     assert everything_under(Path("results")) == {}

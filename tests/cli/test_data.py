@@ -1,4 +1,4 @@
-"""Own tasks, offline, fetching and warnings on the command line."""
+"""Custom tasks, offline use, fetching and warnings on the command line."""
 
 import json
 import os
@@ -41,7 +41,7 @@ QUICK = [
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
-    """A task of 450 rows in a folder of its own."""
+    """A task of 500 rows in its own folder."""
     path = write_task(
         tmp_path / "mine", {"dev": None, "dev_share": "0.1", "metrics": '["f1", "accuracy"]'}
     )
@@ -49,12 +49,12 @@ def task_file(tmp_path: Path) -> Path:
     return path
 
 
-# --- own tasks
+# --- custom tasks
 
 
 @pytest.mark.slow
 def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path) -> None:
-    """A custom task is run, and read again without its file."""
+    """A run on a custom task can be read without the task file."""
     result = say("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)
     assert (result.code, len(result.out.splitlines())) == (0, 1), result
     assert_names(result.out, "[1/1]", "reviews", "deebert", 1, "f1", "accuracy")
@@ -96,7 +96,7 @@ def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path
     assert_one_line(lost, 3, [record.run_id, "cache"])
 
 
-def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
+def test_custom_and_built_in_tasks_combine(say: Say, task_file: Path) -> None:
     result = say(
         "run",
         "--tasks",
@@ -115,7 +115,7 @@ def test_custom_tasks_stand_beside_built_in(say: Say, task_file: Path) -> None:
 
 
 def test_report_suggests_custom_tasks(say: Say, task_file: Path) -> None:
-    """An unknown task of a report gets the names of custom ones."""
+    """The suggestions for an unknown task include custom ones."""
     say("run", "--methods", "bert", "--task-file", str(task_file), *QUICK)
     result = say("report", "--tasks", "revews")
     assert_one_line(result, 2, ["revews", *TASKS])
@@ -123,7 +123,7 @@ def test_report_suggests_custom_tasks(say: Say, task_file: Path) -> None:
 
 
 def test_task_file_mistake_returns_2(say: Say, tmp_path: Path, task_file: Path) -> None:
-    """A mistake in a task file is one line with code 2."""
+    """A mistake in a task file is reported in one line with code 2."""
     task_file.write_text(task_file.read_text().replace("label =", "lable ="))
     result = say("run", "--task-file", str(task_file), *QUICK)
     assert_one_line(result, 2, [task_file, "lable", *KEYS])
@@ -140,14 +140,14 @@ class Metric:
     def compute(self, predictions, references):
         return FOUND
 
-def load(place):
-    Path("loaded.txt").write_text(place)
+def load(path):
+    Path("loaded.txt").write_text(path)
     return Metric()
 """
 
 
 def install_evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch, found: str) -> None:
-    """A library of that name, which is not installed here."""
+    """Install a stand-in for the `evaluate` library."""
     (folder / "library").mkdir()
     (folder / "library" / "evaluate.py").write_text(EVALUATE.replace("FOUND", found))
     monkeypatch.syspath_prepend(str(folder / "library"))
@@ -156,7 +156,7 @@ def install_evaluate(folder: Path, monkeypatch: pytest.MonkeyPatch, found: str) 
 
 @pytest.fixture
 def code_task(task_file: Path) -> Path:
-    """A task of which a script beside its file makes a score, and nothing else."""
+    """A task whose only metric is a script beside its file."""
     (task_file.parent / "counts.py").write_text("")
     task_file.write_text(
         task_file.read_text().replace('["f1", "accuracy"]', '"evaluate:./counts.py"')
@@ -167,7 +167,7 @@ def code_task(task_file: Path) -> Path:
 def test_metric_code_needs_permission(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
 ) -> None:
-    """Code of others runs only for those who allow it."""
+    """An external metric runs only with --allow-metric-code."""
     install_evaluate(tmp_path, monkeypatch, "{'counts': len(predictions) + 0.5}")
     words = ("run", "--methods", "deebert", "--task-file", str(code_task), *QUICK)
     assert_one_line(say(*words), 2, ["evaluate:./counts.py", "--allow-metric-code"])
@@ -188,7 +188,7 @@ def test_metric_code_needs_permission(
         in say("report", "--reference", "none", "--format", "csv").out
     )
     assert say("sweep", record.run_id).code == 0
-    assert not (tmp_path / "loaded.txt").exists()  # reading records runs nobody's code
+    assert not (tmp_path / "loaded.txt").exists()  # reading records runs no external code
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_metric_code_must_return_number(
     found: str,
     names: list[str],
 ) -> None:
-    """Code that returns no number is one line."""
+    """A metric that returns no number is reported in one line."""
     install_evaluate(tmp_path, monkeypatch, found)
     result = say(
         "run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK
@@ -219,7 +219,7 @@ def test_metric_code_must_return_number(
 def test_missing_metric_library_or_script_fails(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
 ) -> None:
-    """A missing library and a missing script are one line."""
+    """A missing library and a missing script are reported in one line."""
     words = (
         "run",
         "--methods",
@@ -263,17 +263,17 @@ def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
 
 
 def test_unreachable_glue_is_one_line(say: Say, online: Path) -> None:
-    """All of GLUE out of reach is one short line."""
+    """Unreachable GLUE tasks are reported in one short line."""
     result = say("run", "--methods", "bert", "--tasks", "glue", *QUICK)
     assert_one_line(result, 2, [*GROUPS["glue"], "nyu-mll/glue", "--data-dir"])
-    assert result.err.count("nyu-mll/glue") == 1, "the reason is said once"
+    assert result.err.count("nyu-mll/glue") == 1, "the reason is given once"
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_offline_reaches_all_libraries(
     say: Say, online: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    """Offline is told to all libraries, and cached data serve."""
+    """Offline mode reaches all libraries, and cached data are used."""
     for split in ("train", "validation"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
     if how == "environment":
@@ -299,7 +299,7 @@ def test_offline_reaches_all_libraries(
 
 
 def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
-    """Other numbers of rows than GLUE's are a warning that --quiet silences."""
+    """Row numbers that differ from GLUE's cause a warning that --quiet silences."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
     words = (
@@ -323,7 +323,7 @@ def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
 
 
 def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
-    """What is there is run, and what is missing is named."""
+    """Available tasks are run, and missing ones are named."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
     result = say(
@@ -376,7 +376,7 @@ def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
         "trace.selection.npz",
         "trace.calibration.npz",
     } < names
-    # the same eight rows stand in both splits here
+    # both splits hold the same eight examples here
     assert [exit_.scores for exit_ in record.exits] == list(record.mismatched.exits)
     assert record.mismatched.constant == record.constant_scores
     assert any(
@@ -389,29 +389,29 @@ def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
 
 
 def test_fetch_names_what_was_cached(say: Say, online: Path) -> None:
-    """Fetch says what was there and where nothing was needed."""
+    """Fetch names what was cached and what needs no download."""
     for split in ("train", "validation", "test"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
     result = say("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
     assert (result.code, result.err) == (0, "")
-    cached, made, random = result.out.splitlines()
+    cached, generated, random = result.out.splitlines()
     assert_names(cached, "rte", "train", "validation", "test")
     assert figures(cached) == [450] * 3
-    assert_names(made, "demo-pair")
+    assert_names(generated, "demo-pair")
     assert_names(random, "tiny")
 
 
 def test_unreachable_fetch_is_one_line(say: Say, online: Path) -> None:
-    """Fetch out of reach is one line after what was to be had."""
+    """Failed downloads are reported in one line after the successful ones."""
     result = say("fetch", "--tasks", "glue,demo-pair", "--backbone", "bert-base-uncased")
     assert (result.code, len(result.lines)) == (3, 1)
-    (made,) = result.out.splitlines()
-    assert_names(made, "demo-pair")
+    (generated,) = result.out.splitlines()
+    assert_names(generated, "demo-pair")
     assert_names(result.err, *GROUPS["glue"], "nyu-mll/glue", "--data-dir", "bert-base-uncased")
 
 
 def test_fetch_needs_known_names(say: Say) -> None:
-    """Fetch of nothing and of unknown names are mistakes."""
+    """Fetch rejects missing and unknown names."""
     assert_one_line(say("fetch"), 2, ["--tasks", "--backbone"])
     assert_one_line(say("fetch", "--tasks", "gleu"), 2, ["gleu", *GROUPS])
     assert_one_line(say("fetch", "--backbone", "tyni"), 2, ["tyni", *BACKBONES])
@@ -420,20 +420,20 @@ def test_fetch_needs_known_names(say: Say) -> None:
 def test_cached_weights_ask_no_network(
     say: Say, online: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights that are cached are found without asking the hub."""
+    """Cached weights are found without a request to the hub."""
     from models.test_checkpoint_files import write_snapshot
 
-    def asked(*_: object, **__: object) -> NoReturn:
-        raise AssertionError("the network was asked for what is cached")
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("the network was used for a cached file")
 
     revision = BACKBONES["bert-base-uncased"].revision
     assert revision is not None
     for name in ("folder", "tokenizer"):
         monkeypatch.delitem(BACKBONES["bert-base-uncased"].__dict__, name, raising=False)
     write_snapshot(online, revision)
-    monkeypatch.setattr(hub, "ask_hub", asked)
+    monkeypatch.setattr(hub, "ask_hub", refuse)
     result = say("fetch", "--backbone", "bert-base-uncased")
     assert (result.code, result.err) == (0, ""), result
     assert_names(result.out, "bert-base-uncased")
-    for name in ("folder", "tokenizer"):  # what this test has cached must not reach another
+    for name in ("folder", "tokenizer"):  # this test's cached properties must not reach others
         BACKBONES["bert-base-uncased"].__dict__.pop(name, None)

@@ -1,4 +1,4 @@
-"""What goes wrong, the user's mistakes and all else: one line that says it, the exit code, and nothing half written."""
+"""Errors of users and others: one line, the exit code, and nothing half written."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ SETTINGS = (
     "warmup",
     "weight_decay",
 )
-"""Of `bert`."""
+"""Settings of `bert`."""
 
 RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--methods", "brt"], ["brt", *METHODS]),
@@ -76,7 +76,7 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--tracker", "tensorbord"], ["--tracker", "tensorbord", "tensorboard"]),
     (["--sedes", "1"], ["--sedes", "--seeds"]),
     (["surplus"], ["surplus"]),
-    # said once, whether all cells share a mistake or no task's data are there
+    # reported once, whether all cells share a mistake or the data of all tasks are missing
     (["--methods", "bert,deebert", "--max-length", "129"], ["--max-length 129"]),
     (
         ["--tasks", "rte,mrpc", "--data-dir", "nowhere"],
@@ -91,7 +91,7 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
 def test_mistake_in_run_writes_nothing(
     say: Say, tmp_path: Path, words: list[str], names: list[object]
 ) -> None:
-    """A mistake in run is one line with code 2, and nothing is written."""
+    """A mistake in run is reported in one line with code 2, and nothing is written."""
     result = say(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
     assert_one_line(result, 2, names)
     assert everything_under(tmp_path / "results") == {}
@@ -118,7 +118,7 @@ NEAREST = [
 def test_unknown_name_suggests_the_nearest(
     say: Say, words: list[str], near: str, known: Iterable[str]
 ) -> None:
-    """The nearest name stands before all others that are known."""
+    """The nearest known name precedes all others."""
     result = say(*words)
     assert result.code == 2
     assert_suggests(result.err, near, known)
@@ -137,7 +137,7 @@ def test_cuda_without_device_is_one_line(
 @pytest.mark.parametrize("option", ["--results-dir", "--cache-dir"])
 @pytest.mark.parametrize("below", ["", "/below"])
 def test_file_instead_of_folder_is_named(say: Say, tmp_path: Path, option: str, below: str) -> None:
-    """A folder that is a file is one line that names it."""
+    """A file in place of a folder is named in one line."""
     (tmp_path / "occupied").write_text("here")
     result = say(
         *RUN,
@@ -193,7 +193,7 @@ STORED_MISTAKES: list[tuple[list[str], list[object]]] = [
 def test_mistake_about_runs_writes_nothing(
     say: Say, stored: str, words: list[str], names: list[object]
 ) -> None:
-    """A mistake about stored runs is one line with code 2, and nothing is written."""
+    """A mistake about stored runs is reported in one line with code 2; nothing is written."""
     before = everything_under(Path(stored))
     assert_one_line(say(*words, "--results-dir", stored), 2, names)
     assert everything_under(Path(stored)) == before
@@ -231,7 +231,7 @@ def test_file_without_markers_takes_no_report(say: Say, stored: str, tmp_path: P
 
 
 def test_ambiguous_prefix_lists_the_runs(say: Say, tmp_path: Path) -> None:
-    """The prefix of several runs is an error that lists them."""
+    """An ambiguous prefix is an error that lists the runs."""
     ids = ["abcd" + "0" * 12, "abcd" + "1" * 12]
     for run_id in ids:
         store_run(tmp_path / "results", replace(DYNAMIC, run_id=run_id))
@@ -262,7 +262,7 @@ def test_report_without_runs_is_incomplete(say: Say) -> None:
 
 
 def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
-    """A run with a damaged trace is named, and the report shows the others."""
+    """A run with a damaged trace is named, and the others are reported."""
     folder = Path("rte") / "deebert" / DYNAMIC.run_id
     (Path(stored) / folder / "trace.calibration.npz").write_bytes(b"PK")
     result = say("report", "--format", "json", "--results-dir", stored)
@@ -292,7 +292,7 @@ def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
 def test_cell_without_memory_names_remedies(
     say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
 ) -> None:
-    """A cell without memory says what to do."""
+    """A cell that runs out of memory names remedies."""
     monkeypatch.setattr("harness.runs.grid.run_cell", fail(error))
     result = say(
         "run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c"
@@ -331,7 +331,7 @@ def test_timing_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
 def test_report_names_what_has_no_runs(
     say: Say, stored: str, words: list[str], missing: str
 ) -> None:
-    """What a report was asked for and has no runs is named."""
+    """Requested tasks and methods without runs are named."""
     result = say("report", *words, "--results-dir", stored)
     assert (result.code, len(result.lines)) == (3, 1)
     assert_names(result.err, missing, Path(stored))
@@ -340,7 +340,7 @@ def test_report_names_what_has_no_runs(
 
 
 def test_report_without_rows_is_one_line(say: Say, stored: str) -> None:
-    """A report without any row says so once."""
+    """A report without rows is reported in one line."""
     assert_one_line(
         say("report", "--methods", "costeff", "--results-dir", stored),
         3,
@@ -350,7 +350,10 @@ def test_report_without_rows_is_one_line(say: Say, stored: str) -> None:
 
 def test_closed_pipe_is_no_error() -> None:
     """A reader that closes the pipe is no error."""
-    program = "import os, sys; os.close(1); r, w = os.pipe(); os.close(r); os.dup2(w, 1); from harness.__main__ import entry; entry()"
+    program = (
+        "import os, sys; os.close(1); r, w = os.pipe(); os.close(r); os.dup2(w, 1); "
+        "from harness.__main__ import entry; entry()"
+    )
     child = subprocess.run(
         [sys.executable, "-c", program, "list", "tasks"],
         stderr=subprocess.PIPE,
@@ -375,7 +378,7 @@ def test_verbose_shows_where_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_bug_in_cell_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug in one cell is said once and returns 70."""
+    """A bug in one cell is reported once and returns 70."""
     monkeypatch.setattr(grid, "run_cell", fail(ZeroDivisionError("boom")))
     result = say(*RUN, "--results-dir", "r", "--cache-dir", "c")
     assert (result.code, result.out, len(result.lines)) == (70, "", 2)
@@ -391,16 +394,15 @@ def test_interruption_returns_130_in_one_line(
     monkeypatch.setattr(catalogue, "methods", fail(KeyboardInterrupt()))
     monkeypatch.setattr(grid, "run_cell", fail(KeyboardInterrupt()))
     result = say(*words)
-    assert_one_line(
-        result._replace(err=result.err.lstrip("\n")), 130, []
-    )  # the empty line ends "^C"
+    # the empty line ends "^C"
+    assert_one_line(result._replace(err=result.err.lstrip("\n")), 130, [])
 
 
 @pytest.mark.parametrize(("number", "code"), [(28, 3), (13, 2)])
 def test_full_disk_is_incomplete(
     say: Say, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
-    """A full disk is incomplete; another refusal of the system is the user's."""
+    """A full disk returns 3; another error of the system returns 2."""
     monkeypatch.setattr(
         catalogue, "methods", fail(OSError(number, os.strerror(number), "some-file"))
     )

@@ -1,4 +1,4 @@
-"""Every example in --help and README works as it stands there, but for the folders, files and run ids that a reader puts in."""
+"""Every example in --help and README works, given the reader's folders, files and run ids."""
 
 import re
 import shlex
@@ -21,20 +21,20 @@ MORE = {
     "run": "--dry-run --limit 64",
     "time": "--rounds 3 --limit 4 --threads 1",
 }
-"""Command -> words that make its example quick."""
+"""Command -> options that make its example quick."""
 
 CODES = {
-    "fetch": 3,  # there is no network here
-    "submit": 3,  # the leaderboard wants more tasks
-    "run --tasks glue": 3,  # the folder has some of them
+    "fetch": 3,  # tests have no network
+    "submit": 3,  # the leaderboard requires more tasks
+    "run --tasks glue": 3,  # the folder has only some of them
 }
-"""How an example begins -> its code where that is not 0."""
+"""Beginning of an example -> its exit code if that is not 0."""
 
 UNWRAPPED = "\b"
-"""Click leaves the lines of the paragraph that begins with it as they are: in help it holds the examples."""
+"""Mark before a paragraph that click must not wrap: in help, the examples."""
 
-IN_A_ROW = "harness run --checkpoint"
-"""How README's block begins whose lines stand on one another: test_checkpoint.py runs it."""
+SEQUENCE = "harness run --checkpoint"
+"""Beginning of README's block of dependent commands, which test_checkpoint.py runs."""
 
 
 def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
@@ -45,7 +45,7 @@ def commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.
 
 
 def lines_of(text: str) -> list[str]:
-    """Lines that begin with the program's name, continued ones joined, without comments."""
+    """Return the lines with commands, continued lines joined, comments removed."""
     joined = re.sub(r"\\\n\s*", "", text)
     return [
         line.strip().partition("  #")[0].strip()
@@ -55,12 +55,12 @@ def lines_of(text: str) -> list[str]:
 
 
 def blocks() -> list[str]:
-    """README's blocks of code."""
+    """Return README's blocks of code."""
     return re.findall(r"```[a-z]*\n(.*?)```", README, flags=re.DOTALL)
 
 
 def examples() -> list[str]:
-    """Of all commands' help, and of README's blocks."""
+    """Return the examples of all commands' help and of README's blocks."""
     found = [
         line
         for _, command in [("", cli), *commands(cli)]
@@ -73,7 +73,7 @@ def examples() -> list[str]:
                 *(
                     line
                     for block in blocks()
-                    if not block.startswith(IN_A_ROW)
+                    if not block.startswith(SEQUENCE)
                     for line in lines_of(block)
                 ),
             ]
@@ -82,8 +82,8 @@ def examples() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two small tasks in GLUE's layout, and what the first example made of a small demo."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small tasks in GLUE's layout."""
     folder = tmp_path_factory.mktemp("examples")
     for task in ("mrpc", "sst2", "rte"):
         rows = [
@@ -95,18 +95,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if task == "rte"
             else rows
         )
-        unlike = [
-            (tuple(f"{text} {place}" for place, text in enumerate(texts)), label)
+        distinct = [
+            (tuple(f"{text} {index}" for index, text in enumerate(texts)), label)
             for texts, label in named
         ]
         for split in ("train", "dev"):
-            write_tsv(folder / "glue", task, split, unlike)
+            write_tsv(folder / "glue", task, split, distinct)
     assert set(HEADERS) >= {"mrpc", "sst2", "rte"}
     return folder
 
 
 def small_grid() -> str:
-    """README's grid.toml, on the tiny backbone and few rows, with one seed."""
+    """Return README's grid.toml with the tiny backbone, few rows and one seed."""
     (grid,) = [block for block in blocks() if block.startswith("methods = ")]
     for old, new in {'"minilm"': '"tiny"', "[1, 2, 3]": "[1]", "sst2 = 10000": "sst2 = 20"}.items():
         assert old in grid
@@ -115,37 +115,44 @@ def small_grid() -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(place: Path) -> dict[str, str]:
-    """Names in the examples -> dynamic runs on SST-2 and RTE, whose models are cached, and an exported model."""
-    words = "run --methods bert,deebert --tasks sst2,rte --limit 32 --epochs 1 --threads 1 --precision fp32 --latency-seconds 0.01 -q"
-    where = ["--results-dir", str(place / "results"), "--cache-dir", str(place / "cache")]
-    assert main([*words.split(), *where, "--data-dir", str(place / "glue")]) == 0
+def runs(workspace: Path) -> dict[str, str]:
+    """Return run ids in the examples -> dynamic runs on SST-2 and RTE with cached models.
+
+    A model is exported, too."""
+    words = "run --methods bert,deebert --tasks sst2,rte --limit 32 --epochs 1 -q"
+    words += " --threads 1 --precision fp32 --latency-seconds 0.01"
+    where = ["--results-dir", str(workspace / "results"), "--cache-dir", str(workspace / "cache")]
+    assert main([*words.split(), *where, "--data-dir", str(workspace / "glue")]) == 0
     found = {
         run.spec.task: run.run_id
-        for run in ResultsStore(place / "results").records()[0]
+        for run in ResultsStore(workspace / "results").records()[0]
         if run.policy is not None
     }
-    assert main(["export", found["sst2"], "--out", str(place / "my-model"), *where]) == 0
-    (place / "rows.tsv").write_text("a fine film\na dull one\n")
-    (place / "grid.toml").write_text(small_grid())
+    assert main(["export", found["sst2"], "--out", str(workspace / "my-model"), *where]) == 0
+    (workspace / "rows.tsv").write_text("a fine film\na dull one\n")
+    (workspace / "grid.toml").write_text(small_grid())
     for task, header in (
         ("SST-2", "index\tsentence\n0\ta film\n"),
         ("RTE", "index\tsentence1\tsentence2\n0\ta film\ta film\n"),
     ):
-        (place / "glue" / task / "test.tsv").write_text(header)
+        (workspace / "glue" / task / "test.tsv").write_text(header)
     return {"3f2a": found["sst2"], "RUN_ID": found["sst2"], "81bc": found["rte"]}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", examples())
 def test_every_example_works(
-    line: str, say: Say, place: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    line: str, say: Say, workspace: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(place / "cache"))
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(workspace / "cache"))
     monkeypatch.setenv("HARNESS_OFFLINE", "1")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "xdg"))
-    for name, value in {**runs, "GLUE_DIR": str(place / "glue"), "my-results": "results"}.items():
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workspace / "xdg"))
+    for name, value in {
+        **runs,
+        "GLUE_DIR": str(workspace / "glue"),
+        "my-results": "results",
+    }.items():
         line = re.sub(rf"\b{name}\b", value, line)
     line = line.replace("--train-rows sst2=10000", "--train-rows sst2=20").replace(
         "--backbone minilm", "--backbone tiny"
@@ -153,16 +160,16 @@ def test_every_example_works(
     words = shlex.split(line)[1:]
     name = words[0] if words else ""
     if name == "run" and "--data-dir" not in words and words != ["run"]:
-        words += ["--data-dir", str(place / "glue")]
-    if (
-        "--out" in words
-    ):  # that a folder or file of this name is there already is another test's matter
+        words += ["--data-dir", str(workspace / "glue")]
+    if "--out" in words:  # another test covers existing output
         words += ["--force"]
     result = say(*words, *MORE.get(name, "").split())
-    wanted = {next((code for begin, code in CODES.items() if " ".join(words).startswith(begin)), 0)}
-    if name == "report":  # on other tasks than the example names there are no runs here
-        wanted |= {3} if "--tasks" in words else set()
-    assert result.code in wanted, result
+    expected = {
+        next((code for begin, code in CODES.items() if " ".join(words).startswith(begin)), 0)
+    }
+    if name == "report":  # there are no runs on some tasks of the examples
+        expected |= {3} if "--tasks" in words else set()
+    assert result.code in expected, result
     assert "Traceback" not in result.err
 
 
@@ -177,18 +184,16 @@ def test_every_command_has_an_example() -> None:
 
 @pytest.mark.slow
 def test_one_block_is_run_elsewhere() -> None:
-    assert sum(block.startswith(IN_A_ROW) for block in blocks()) == 1
+    assert sum(block.startswith(SEQUENCE) for block in blocks()) == 1
 
 
 @pytest.mark.slow
 def test_workflow_recipe_runs(
-    say: Say, place: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    say: Say, workspace: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The recipe for one's own repository runs.
-
-    README's steps of a workflow, whose commands are harness's own but for the set-up."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("HARNESS_CACHE_DIR", str(place / "cache"))
+    """README's workflow for a user's repository runs, except its set-up steps."""
+    monkeypatch.chdir(workspace)
+    monkeypatch.setenv("HARNESS_CACHE_DIR", str(workspace / "cache"))
     (block,) = [block for block in blocks() if block.startswith("- ")]
     steps = yaml.safe_load(block)
     lines = [step["run"] for step in steps if step.get("run", "").startswith("harness ")]

@@ -1,4 +1,4 @@
-"""What the words of the command line, of the environment and of a grid's file mean."""
+"""Options from the command line, the environment and a grid file."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +43,7 @@ def grid(tmp_path: Path) -> str:
 
 
 def test_file_equals_the_command_line(say: Say, grid: str) -> None:
-    """A file says the same as the command line."""
+    """A grid file gives the same cells as the command line."""
     words = [
         "--methods",
         "bert,pabee",
@@ -75,7 +75,7 @@ def test_file_equals_the_command_line(say: Say, grid: str) -> None:
 def test_command_line_overrides_environment_and_file(
     say: Say, grid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command line overrides the environment, and that the file."""
+    """The command line overrides the environment, which overrides the file."""
 
     def seeds(*words: str) -> set[str]:
         return {cell.seed for cell in planned(say("run", "--config", grid, *words).out)}
@@ -87,7 +87,7 @@ def test_command_line_overrides_environment_and_file(
 
 
 def test_typed_setting_follows_the_file(say: Say, grid: str) -> None:
-    """A setting of the command line comes after the file's."""
+    """A setting on the command line overrides that of the file."""
 
     def cells(*words: str) -> list[Planned]:
         return planned(say("run", "--config", grid, *words).out)
@@ -103,7 +103,7 @@ def test_typed_setting_follows_the_file(say: Say, grid: str) -> None:
 
 
 def test_settings_of_others_are_dropped(say: Say, grid: str) -> None:
-    """What the file says of other methods and tasks is left out."""
+    """The file's settings of other methods and tasks are ignored."""
     result = say("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
     assert (result.code, result.err) == (0, "")
     assert_one_line(
@@ -111,8 +111,8 @@ def test_settings_of_others_are_dropped(say: Say, grid: str) -> None:
     )
 
 
-def test_environment_may_hold_every_option(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every option of run may come from the environment."""
+def test_environment_may_set_every_option(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every option of run may be set in the environment."""
     typed = say(*RUN, "--set", "bert.epochs=2", "--set", "bert.clip=2", "--dry-run")
     variables = {
         "METHODS": "bert",
@@ -141,15 +141,15 @@ def commands(
 def test_variables_have_their_options_names() -> None:
     """The variable of every option has the option's own name.
 
-    HARNESS_RUN_SEEDS is --seeds of `harness run`; one that several commands share does without the
+    HARNESS_RUN_SEEDS is --seeds of `harness run`; the variable of a shared option may omit the
     command."""
     assert isinstance(cli, click.Group)
-    mismatches, looked_at, known = [], 0, variables(cli)
+    mismatches, checked, known = [], 0, variables(cli)
     for names, command in commands(cli):
         for option in command.params:
             if not isinstance(option, click.Option):
                 continue
-            looked_at += 1
+            checked += 1
             word = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
             own = "_".join(["HARNESS", *map(str.upper, names), word])
             read = option.envvar or "_".join(
@@ -158,11 +158,11 @@ def test_variables_have_their_options_names() -> None:
             if read not in (own, f"HARNESS_{word}") or read not in known:
                 mismatches.append(f"{' '.join(names)} --{word.lower()}: {read}")
     assert mismatches == []
-    assert looked_at > 80
+    assert checked > 80
 
 
 def test_unknown_variable_is_warned_about(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A variable of no option is said."""
+    """A variable that belongs to no option causes a warning."""
     monkeypatch.setenv("HARNESS_RUN_SEED", "5")
     result = say("list", "tasks")
     assert (result.code, len(result.lines)) == (0, 1)
@@ -171,7 +171,7 @@ def test_unknown_variable_is_warned_about(say: Say, monkeypatch: pytest.MonkeyPa
 
 
 def test_clicks_own_variable_names_work(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Click's own names of shared options are options too."""
+    """Shared options may also be set by click's own variable names."""
     monkeypatch.setenv("HARNESS_LIST_RESULTS_DIR", "nowhere")
     result = say("list", "runs")
     assert (result.code, result.err) == (0, "")
@@ -179,7 +179,7 @@ def test_clicks_own_variable_names_work(say: Say, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("option", "typed", "wanted"),
+    ("option", "typed", "expected"),
     [
         ("--methods", "bert,dee", ["bert,deebert"]),
         ("--tasks", "mr", ["mrpc"]),
@@ -187,15 +187,15 @@ def test_clicks_own_variable_names_work(say: Say, monkeypatch: pytest.MonkeyPatc
         ("--methods", "nobody", []),
     ],
 )
-def test_names_between_commas_are_completed(option: str, typed: str, wanted: list[str]) -> None:
+def test_comma_separated_names_are_completed(option: str, typed: str, expected: list[str]) -> None:
     completion = ShellComplete(cli, {}, "harness", "_HARNESS_COMPLETE")
-    assert [item.value for item in completion.get_completions(["run", option], typed)] == wanted
+    assert [item.value for item in completion.get_completions(["run", option], typed)] == expected
 
 
 def test_environment_may_name_task_file(
     say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task file may come from the environment."""
+    """A task file may be named in the environment."""
     (tmp_path / "rows.csv").write_text(
         "text,label\n" + "".join(f"a text {number},{'ab'[number % 2]}\n" for number in range(900))
     )
@@ -215,7 +215,7 @@ def test_environment_may_name_task_file(
 
 
 def test_environment_settings_may_be_quoted(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of the environment stand between blanks or in quotes."""
+    """Settings in the environment are separated by blanks and may be quoted."""
     words = ("run", "--methods", "costeff", "--dry-run")
     typed = say(*words, "--set", "costeff.importance=last exit", "--set", "costeff.effort=2")
     monkeypatch.setenv("HARNESS_SET", "'costeff.importance=last exit' costeff.effort=2")
@@ -240,7 +240,7 @@ def test_environment_settings_may_be_quoted(say: Say, monkeypatch: pytest.Monkey
         ("train-rows = {nosuch = 5}", ["nosuch"]),
     ],
 )
-def test_file_that_misfits_is_one_line(
+def test_invalid_grid_file_is_one_line(
     tmp_path: Path, say: Say, text: str, names: list[str]
 ) -> None:
     path = tmp_path / "grid.toml"
@@ -250,10 +250,11 @@ def test_file_that_misfits_is_one_line(
     assert everything_under(tmp_path) == before
 
 
-def test_tables_and_lists_become_words(tmp_path: Path) -> None:
+def test_tables_and_lists_become_option_values(tmp_path: Path) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(
-        "a_b = [1, 2.5, true]\nmany = ['x', 'y']\none = 'z'\nset = {costeff-8x = {heads = 0.5, teacher.epochs = 3}}\n"
+        "a_b = [1, 2.5, true]\nmany = ['x', 'y']\none = 'z'\n"
+        "set = {costeff-8x = {heads = 0.5, teacher.epochs = 3}}\n"
     )
     found = read_grid(path, {"a-b": False, "many": True, "one": True, "set": True})
     assert found == {

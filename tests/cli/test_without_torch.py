@@ -1,4 +1,4 @@
-"""Commands that read records alone run where torch, transformers, datasets and accelerate cannot be imported."""
+"""Commands that only read records run without torch, transformers, datasets and accelerate."""
 
 import subprocess
 import sys
@@ -53,5 +53,5 @@ def test_command_runs_without_torch(words: tuple[str, ...], tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_torch_is_really_refused(tmp_path: Path) -> None:
-    """Code 70 of a command that needs torch."""
+    """A command that needs torch returns code 70."""
     assert run(tmp_path, "flops", "bert").returncode == 70

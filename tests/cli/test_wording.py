@@ -1,5 +1,7 @@
-"""The wording of the command line, and nowhere else: what each command says is one text file under __snapshots__. `make snapshots` writes
-these files anew. Everything else about messages (codes, names, figures) is tested elsewhere."""
+"""The wording of the command line, in one text file per command under __snapshots__.
+
+`make snapshots` rewrites these files. Codes, names and figures of messages are tested elsewhere.
+"""
 
 import os
 import shutil
@@ -40,14 +42,14 @@ def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 
 
 def clear_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Options that the user's environment sets must not matter."""
+    """Remove options that are set in the user's environment."""
     for name in [name for name in os.environ if name.startswith("HARNESS_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Stored runs, one whose model is cached, files of GLUE and of a task of one's own, an exported model."""
+    """Stored runs, a cached model, files of GLUE and of a custom task, an exported model."""
     folder = tmp_path_factory.mktemp("wording")
     for record, classes in ((SINGLE, 2), (DYNAMIC, 2), (REGRESSION, 1)):
         store_run(folder / "results", record, classes)
@@ -57,7 +59,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "index\tsentence1\tsentence2\n0\ta film\ta fine film\n"
     )
     (folder / "quick.toml").write_text(QUICK)
-    words = f"run --config {folder}/quick.toml --methods deebert --tasks rte --epochs 1 --data-dir {folder}/glue -q"
+    words = f"run --config {folder}/quick.toml --data-dir {folder}/glue -q"
+    words += " --methods deebert --tasks rte --epochs 1"
     with pytest.MonkeyPatch.context() as patched:
         clear_variables(patched)
         assert (
@@ -87,7 +90,7 @@ def transcript(
     own_folders: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Transcript:
-    """Of commands in a copy of the prepared folder, without a network, in a window of 110 columns."""
+    """Commands in a copy of the prepared folder, without a network, in 110 columns."""
     clear_variables(monkeypatch)
     monkeypatch.setenv("COLUMNS", "110")
     shutil.copytree(prepared, tmp_path / "here")
@@ -140,24 +143,48 @@ def test_wording_of_run(transcript: Transcript, snapshot: SnapshotAssertion) -> 
         f"{quick} --checkpoint checkpoint --tasks demo-single --max-length 32", trained=True
     )
     for mistake in (
-        "--methods brt", "--methods ,", "--tasks demo-pear", "--backbone tyni", "--seeds 1,two", "--train-rows demo-pair",
-        "--train-rows demo-pair=999999", "--max-length 129", "--device tpu", "--sedes 1", "--labels good,bad",
-        "--set bert.epoch=3", "--set bert.epochs=many", "--set bert.epochs=0", "--set epochs=3", "--set tinybert.epochs=3",
-        "--tasks mrpc --offline", "--tasks mrpc --data-dir nowhere", "--corpus words.txt", "--glove words.txt",
+        "--methods brt",
+        "--methods ,",
+        "--tasks demo-pear",
+        "--backbone tyni",
+        "--seeds 1,two",
+        "--train-rows demo-pair",
+        "--train-rows demo-pair=999999",
+        "--max-length 129",
+        "--device tpu",
+        "--sedes 1",
+        "--labels good,bad",
+        "--set bert.epoch=3",
+        "--set bert.epochs=many",
+        "--set bert.epochs=0",
+        "--set epochs=3",
+        "--set tinybert.epochs=3",
+        "--tasks mrpc --offline",
+        "--tasks mrpc --data-dir nowhere",
+        "--corpus words.txt",
+        "--glove words.txt",
         "--checkpoint checkpoint --labels good",
-    ):  # fmt: skip
+    ):
         transcript.run(f"{quick} {mistake}")
     assert transcript.text == snapshot
 
 
 TASK_MISTAKES: tuple[dict[str, str | None], ...] = (
-    {"name": None}, {"name": '"mrpc"'}, {"lables": '["a", "b"]'}, {"train": '"none.csv"'}, {"dev_share": "1.5"}, {"label": '"likd"'},
-    {"labels": '["no", "perhaps"]'}, {"metrics": '"acuracy"'}, {"metrics": '"evaluate:wer"'}, {"regression": "true", "labels": None},
-)  # fmt: skip
+    {"name": None},
+    {"name": '"mrpc"'},
+    {"lables": '["a", "b"]'},
+    {"train": '"none.csv"'},
+    {"dev_share": "1.5"},
+    {"label": '"likd"'},
+    {"labels": '["no", "perhaps"]'},
+    {"metrics": '"acuracy"'},
+    {"metrics": '"evaluate:wer"'},
+    {"regression": "true", "labels": None},
+)
 
 
 def test_wording_of_files(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
-    """Of mistakes in the files that `harness run` reads."""
+    """Mistakes in the files that `harness run` reads."""
     quick = "run --config quick.toml --methods bert --dry-run"
     transcript.run(f"{quick} --task-file mine/mytask.toml")
     for changes in TASK_MISTAKES:
@@ -190,10 +217,20 @@ def test_wording_of_report(transcript: Transcript, snapshot: SnapshotAssertion) 
     )
     Path("page.md").write_text("# Page")
     for mistake in (
-        "--tasks rte,mprc", "--tasks rte,cola --format csv", "--methods brt", "--methods costeff", "--reference brt", "--format html",
-        "--into missing.md", "--into page.md", "--into page.md --format csv", "--budget 10", "--budget 10ms --differences-from bert",
-        "--differences-from pabee", "--results-dir nowhere",
-    ):  # fmt: skip
+        "--tasks rte,mprc",
+        "--tasks rte,cola --format csv",
+        "--methods brt",
+        "--methods costeff",
+        "--reference brt",
+        "--format html",
+        "--into missing.md",
+        "--into page.md",
+        "--into page.md --format csv",
+        "--budget 10",
+        "--budget 10ms --differences-from bert",
+        "--differences-from pabee",
+        "--results-dir nowhere",
+    ):
         transcript.run(f"report {mistake}")
     assert transcript.text == snapshot
 
@@ -310,7 +347,7 @@ def test_wording_of_fetch(
 ) -> None:
     for split in ("train", "validation", "test"):
         write_parquet(online, "wnli", split, glue_rows("wnli", 0, 4))
-    capsys.readouterr()  # the library's progress
+    capsys.readouterr()  # discard the library's progress
     transcript.run(
         "fetch --help",
         "fetch --tasks demo,wnli --backbone tiny",
@@ -339,8 +376,15 @@ def test_wording_of_export(transcript: Transcript, snapshot: SnapshotAssertion) 
     transcript.run("export --help")
     transcript.run(f"export RUN_ID --out out {FITTED}", trained=True)
     transcript.show("out/README.md", trained=True)
-    for mistake in ("--out out", "--out glue --force", "--out more --threshold -1", "--out more --budget-share 0.01",
-                    "--out more --threshold 0.1 --budget-share 0.5", "--out more --backbone ./mine", ""):  # fmt: skip
+    for mistake in (
+        "--out out",
+        "--out glue --force",
+        "--out more --threshold -1",
+        "--out more --budget-share 0.01",
+        "--out more --threshold 0.1 --budget-share 0.5",
+        "--out more --backbone ./mine",
+        "",
+    ):
         transcript.run(f"export RUN_ID {mistake} {FITTED}")
     transcript.run("export 51e0 --out more --cache-dir nowhere")
     assert transcript.text == snapshot
@@ -355,16 +399,30 @@ def test_wording_of_predict(transcript: Transcript, snapshot: SnapshotAssertion)
         f"predict my-model {'film ' * 30}",
         trained=True,
     )
-    for mistake in ("my-model", "my-model a --file rows.tsv", "my-model --file nowhere.txt", "my-model --file rows.tsv",
-                    "my-model --file rows.jsonl", "my-model --file grid.toml", "nowhere a"):  # fmt: skip
+    for mistake in (
+        "my-model",
+        "my-model a --file rows.tsv",
+        "my-model --file nowhere.txt",
+        "my-model --file rows.tsv",
+        "my-model --file rows.jsonl",
+        "my-model --file grid.toml",
+        "nowhere a",
+    ):
         transcript.run(f"predict {mistake}")
     assert transcript.text == snapshot
 
 
 def test_wording_of_submit(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
     transcript.run("submit --help")
-    for words in ("RUN_ID --out a.zip", "RUN_ID --out a.zip", "RUN_ID RUN_ID --out b.zip", "RUN_ID --out b.tar", "--out b.zip",
-                  "RUN_ID --out b.zip --threshold -1", "RUN_ID --out b.zip --data-dir nowhere"):  # fmt: skip
+    for words in (
+        "RUN_ID --out a.zip",
+        "RUN_ID --out a.zip",
+        "RUN_ID RUN_ID --out b.zip",
+        "RUN_ID --out b.tar",
+        "--out b.zip",
+        "RUN_ID --out b.zip --threshold -1",
+        "RUN_ID --out b.zip --data-dir nowhere",
+    ):
         transcript.run(f"submit --data-dir glue {FITTED} {words}")
     transcript.run(
         "submit d1e0 --out b.zip --data-dir glue --cache-dir nowhere", "submit abcd --out b.zip"
@@ -378,7 +436,7 @@ def test_wording_of_schema(transcript: Transcript, snapshot: SnapshotAssertion) 
 
 
 def test_every_command_has_its_file() -> None:
-    """And no file is of no command."""
+    """Every snapshot file belongs to a command."""
     names = {
         path.stem
         for path in (Path(__file__).parent / "__snapshots__" / Path(__file__).stem).iterdir()

@@ -18,7 +18,8 @@ HEADERS = {
     "cola": None,
     "sst2": "sentence\tlabel",
     "mrpc": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String",
-    "stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore",
+    "stsb": "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2"
+    "\tsentence1\tsentence2\tscore",
     "rte": "index\tsentence1\tsentence2\tlabel",
     "wnli": "index\tsentence1\tsentence2\tlabel",
 }
