@@ -135,9 +135,7 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
             err=True,
         )
         return _exit_code(failures, some_done=lost < len(cells))
-    options.compute.progress.info(
-        f"harness: records of {len(cells)} cells are in {options.results_dir}"
-    )
+    options.compute.progress.info(f"harness: cells stored in {options.results_dir}: {len(cells)}")
     return ExitCode.OK
 
 
