@@ -1,1 +1,1 @@
-"""Records and traces as figures; nothing here writes text."""
+"""Figures computed from records and traces; formatting them is left to the report."""

@@ -1,4 +1,4 @@
-"""Records side by side: cells grouped into comparisons, ratios to the reference, statistics over seeds. No formatting here."""
+"""Comparisons of stored runs: groups of cells, ratios to the reference, statistics over seeds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,46 +14,48 @@ from harness.analysis.operating_points import (
     policy_of,
 )
 from harness.analysis.points import BudgetShare, Exit
-from harness.analysis.variants import labels
+from harness.analysis.variants import runs_by_row
 from harness.data.custom_tasks import task_of
 from harness.evaluation.statistics import Mean, mean
 from harness.records import ExitMeasurement, LatencyConditions, RunRecord
 from harness.store.results import ResultsStore
 
-MISMATCHED = "mismatched "
-"""How the name of a score on MNLI's second dev split begins."""
+MISMATCHED_PREFIX = "mismatched "
+"""Prefix of the names of scores on MNLI's second dev split."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the comparison: a method at one of its exits or at a point of its curve, over seeds."""
+    """One method at one of its exits or at one point of its curve, averaged over seeds."""
 
     method: str
     point: Exit | BudgetShare
     scores: dict[str, Mean]
     retained: Mean | None
-    """Main score as a share of the reference's, paired by seed."""
+    """Main score as a share of the reference's score, paired by seed."""
     device: str
-    """Where all its seeds ran and were timed."""
+    """Processor that all seeds ran and were timed on."""
     threads: int
     parameters: int
     macs: Mean
     mac_ratio: Mean | None
-    """Reference MACs / own MACs, on the same rows."""
+    """Reference MACs / MACs of this row, on the same examples."""
     layers: Mean
     latency_ms: Mean | None
-    """Batch 1: measured to a static exit; for a point composed: path latency averaged over where the dev rows left."""
+    """Latency at batch size 1: measured for a static exit; for a curve point, the mean path latency
+    over the exits that the dev examples take."""
     reference_ms: Mean | None
-    """Batch 1, the reference in the same rounds."""
+    """Latency of the reference at batch size 1, measured in the same rounds."""
     latency_ratio: Mean | None
-    """Reference ms / own ms, paired in the same rounds; for a point composed from the paths' ratios like its milliseconds."""
+    """Reference ms / ms of this row, paired in the same rounds; for a curve point, composed from
+    the ratios of the paths as its latency is."""
     clock_spread: float | None
-    """Of the ratios behind it the largest third quartile over first."""
+    """Largest Q3/Q1 among the ratios that the latency ratio rests on."""
 
 
 @dataclass(frozen=True)
 class ExitRow:
-    """One exit of one method, over seeds."""
+    """One exit of one method, averaged over seeds."""
 
     method: str
     layer: int
@@ -67,7 +69,9 @@ class ExitRow:
 
 @dataclass(frozen=True)
 class CurveRow:
-    """A dynamic method's main score at each budget, threshold chosen on calibration, over seeds."""
+    """Main score of a dynamic method at each budget, averaged over seeds.
+
+    The thresholds are chosen on the calibration split."""
 
     method: str
     policy: str
@@ -77,7 +81,7 @@ class CurveRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All tables of one condition."""
+    """Figures for all tables of one condition."""
 
     condition: Condition
     metrics: tuple[str, ...]
@@ -86,21 +90,22 @@ class Comparison:
     curves: tuple[CurveRow, ...]
     exits: tuple[ExitRow, ...]
     reference: str | None
-    """The reference's label, of several variants the one with most seeds; None where it has no runs here."""
+    """Row name of the reference, of its variant with most seeds if there are several; None if it
+    has no runs here."""
     records: tuple[RunRecord, ...]
 
 
 @dataclass(frozen=True)
 class _Point:
-    """One seed at one point of its curve."""
+    """One seed at one point of the curve."""
 
     scores: dict[str, float]
     macs: float
     layers: float
     path_ms: float | None
-    """Path latency averaged over where the dev rows left."""
+    """Mean path latency over the exits that the dev examples take."""
     path_ratio: float | None
-    """The same of reference time over path time: 1 / mean of the inverse ratios."""
+    """Reference time / path time over the same exits: 1 / mean of the inverse ratios."""
 
 
 def compare(
@@ -109,15 +114,17 @@ def compare(
     reference: str | None,
     methods: Sequence[str] | None = None,
 ) -> list[Comparison]:
-    """The comparisons that these records make, in the order of the tasks' names; with `methods`, only their rows."""
+    """Return one comparison for each condition, in the order of the task names.
+
+    With `methods`, the comparisons have rows of these methods only."""
     return [
-        _comparison(store, where, group, reference, methods)
-        for where, group in by_condition(records)
+        _comparison(store, condition, group, reference, methods)
+        for condition, group in by_condition(records)
     ]
 
 
 def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyConditions | None:
-    """The run's latency, if it was timed against the reference of this comparison."""
+    """Return the latency of a run if it was timed against the reference of this comparison."""
     references = {reference.spec.method for reference in base.values()}
     return (
         record.latency
@@ -128,12 +135,12 @@ def _timed_against(record: RunRecord, base: dict[int, RunRecord]) -> LatencyCond
 
 def _comparison(
     store: ResultsStore,
-    where: Condition,
+    condition: Condition,
     records: list[RunRecord],
     reference: str | None,
     methods: Sequence[str] | None,
 ) -> Comparison:
-    groups = labels(records, reference)
+    groups = runs_by_row(records, reference)
     names = sorted(groups, key=lambda name: (groups[name][0].spec.method != reference, name))
     bases = reference_runs(groups, reference)
     names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
@@ -142,9 +149,9 @@ def _comparison(
     curves: list[CurveRow] = []
     for name in names:
         base = base_for(groups[name], bases)
-        rows.append(_last_exit(name, groups[name], base, task.metrics[0]))
+        rows.append(_last_exit_row(name, groups[name], base, task.metrics[0]))
         if groups[name][0].policy is not None:
-            points = _points(store, groups[name], base)
+            points = _points_by_budget(store, groups[name], base)
             rows += [
                 _point_row(name, point, groups[name], points[point], base, task.metrics[0])
                 for point in POINTS
@@ -152,7 +159,7 @@ def _comparison(
             ]
             curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
     return Comparison(
-        condition=where,
+        condition=condition,
         metrics=tuple(dict.fromkeys((*task.metrics, *all_scores(records[0])))),
         constant_scores=records[0].constant_scores
         | _mismatched(records[0].mismatched.constant if records[0].mismatched else {}),
@@ -169,7 +176,7 @@ def _comparison(
 def reference_runs(
     groups: Mapping[str, Sequence[RunRecord]], reference: str | None
 ) -> dict[str, dict[int, RunRecord]]:
-    """Label -> seed -> run of the reference, of several variants the one with most seeds first."""
+    """Return row name -> seed -> run of the reference; the variant with most seeds comes first."""
     found = [name for name in sorted(groups) if groups[name][0].spec.method == reference]
     return {
         name: {run.spec.seed: run for run in groups[name]}
@@ -180,38 +187,43 @@ def reference_runs(
 def base_for(
     records: Sequence[RunRecord], bases: Mapping[str, dict[int, RunRecord]]
 ) -> dict[int, RunRecord]:
-    """The reference's runs by seed that these are compared with: those of the same place, else those of most seeds, which come first."""
+    """Return the runs of the reference, by seed, that these records are compared with.
 
-    def elsewhere(base: dict[int, RunRecord]) -> bool:
+    They are from the same processor and number of threads if there are such runs; otherwise they
+    are of the variant with most seeds, which comes first in `bases`."""
+
+    def other_hardware(base: dict[int, RunRecord]) -> bool:
         one, other = records[0].environment, next(iter(base.values())).environment
         return (one.device, one.threads) != (other.device, other.threads)
 
-    return min(bases.values(), key=elsewhere, default={})
+    return min(bases.values(), key=other_hardware, default={})
 
 
 def full_run(record: RunRecord, base: Mapping[int, RunRecord]) -> RunRecord:
-    """Whose MACs a budget is a share of: the reference's run of that seed, else of any, else the run itself."""
+    """Return the run whose MACs a budget is a share of: the reference's run of the same seed, else
+    its run of any seed, else the record itself."""
     return base.get(record.spec.seed, next(iter(base.values()), record))
 
 
 def all_scores(record: RunRecord) -> dict[str, float]:
-    """The last exit's scores on dev, and on mismatched where the task has it."""
+    """Return the last exit's scores on dev, and on mismatched if the task has that split."""
     return record.exits[-1].scores | _mismatched(
         record.mismatched.exits[-1] if record.mismatched else {}
     )
 
 
 def _mismatched(scores: dict[str, float]) -> dict[str, float]:
-    """Scores by the names that tell them from dev's."""
-    return {MISMATCHED + metric: score for metric, score in scores.items()}
+    """Return the scores under names that distinguish them from the scores on dev."""
+    return {MISMATCHED_PREFIX + metric: score for metric, score in scores.items()}
 
 
-def _against(
+def _paired_mean(
     records: Sequence[RunRecord],
     base: dict[int, RunRecord],
     value: Callable[[RunRecord, ExitMeasurement], float | None],
 ) -> Mean | None:
-    """A figure over the seeds that the reference has too; None when there are none, or when a seed lacks the figure."""
+    """Return the mean of a figure over the seeds that the reference has too; None if there are no
+    such seeds or if one of them lacks the figure."""
     values = [
         value(record, base[record.spec.seed].exits[-1])
         for record in records
@@ -221,7 +233,9 @@ def _against(
     return mean(known) if known and len(known) == len(values) else None
 
 
-def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], metric: str) -> Row:
+def _last_exit_row(
+    name: str, records: list[RunRecord], base: dict[int, RunRecord], metric: str
+) -> Row:
     milliseconds = [record.exits[-1].static_ms.get("1") for record in records]
     timed = [_timed_against(record, base) for record in records]
     ratios = [latency.reference_ratio.get("1") if latency else None for latency in timed]
@@ -233,14 +247,14 @@ def _last_exit(name: str, records: list[RunRecord], base: dict[int, RunRecord], 
             for m in all_scores(records[0])
             if all(m in all_scores(r) for r in records)
         },
-        retained=_against(
+        retained=_paired_mean(
             records, base, lambda r, b: _share(r.exits[-1].scores[metric], b.scores[metric])
         ),
         device=records[0].environment.device,
         threads=records[0].environment.threads,
         parameters=records[0].exits[-1].parameters,
         macs=mean(r.exits[-1].macs for r in records),
-        mac_ratio=_against(records, base, lambda r, b: b.macs / r.exits[-1].macs),
+        mac_ratio=_paired_mean(records, base, lambda r, b: b.macs / r.exits[-1].macs),
         layers=mean(r.exits[-1].layer for r in records),
         latency_ms=mean(q.median for q in milliseconds if q) if all(milliseconds) else None,
         reference_ms=_reference_ms(timed),
@@ -254,15 +268,16 @@ def _reference_ms(timed: Sequence[LatencyConditions | None]) -> Mean | None:
     return mean(q.median for q in milliseconds if q) if all(milliseconds) else None
 
 
-def _share(own: float, reference: float) -> float | None:
-    """own / reference; a reference at or below 0 gives no share."""
-    return own / reference if reference > 0 else None
+def _share(score: float, reference: float) -> float | None:
+    """Return score / reference, or None for a reference at or below 0."""
+    return score / reference if reference > 0 else None
 
 
-def _points(
+def _points_by_budget(
     store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]
 ) -> dict[str, list[_Point]]:
-    """Budget -> one point per seed; empty where some seed has no threshold within the budget."""
+    """Return budget -> one point per seed; the list is empty if some seed has no threshold within
+    the budget."""
     found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
     for record in records:
         for name, point in _record_points(
@@ -275,12 +290,13 @@ def _points(
 def _record_points(
     store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None
 ) -> dict[str, _Point]:
-    """Thresholds chosen on calibration within shares of the full model's MACs, scored on dev."""
+    """Return budget -> point on dev; the thresholds are the best ones on calibration within shares
+    of the full model's MACs."""
     policy, dev = policy_of(record), store.trace(record)
     points = {}
-    for name, chosen in chosen_thresholds(store, record, policy, full, BUDGETS).items():
-        reached = evaluate(record, dev, policy, chosen)
-        shares = np.array(reached.counts) / sum(reached.counts)
+    for name, threshold in chosen_thresholds(store, record, policy, full, BUDGETS).items():
+        operating_point = evaluate(record, dev, policy, threshold)
+        shares = np.array(operating_point.counts) / sum(operating_point.counts)
         path = [exit_.path_ms.get("1") for exit_ in record.exits]
         milliseconds = (
             sum(share * q.median for share, q in zip(shares, path, strict=True) if q)
@@ -293,12 +309,14 @@ def _record_points(
             if ratios
             else None
         )
-        scores = reached.scores
+        scores = operating_point.scores
         if record.mismatched is not None:
             scores = scores | _mismatched(
-                evaluate(record, store.trace(record, "mismatched"), policy, chosen).scores
+                evaluate(record, store.trace(record, "mismatched"), policy, threshold).scores
             )
-        points[name] = _Point(scores, reached.macs, reached.layers, milliseconds, ratio)
+        points[name] = _Point(
+            scores, operating_point.macs, operating_point.layers, milliseconds, ratio
+        )
     return points
 
 
@@ -311,7 +329,7 @@ def _point_row(
     metric: str,
 ) -> Row:
     by_seed = {record.spec.seed: point for record, point in zip(records, points, strict=True)}
-    own = [point.path_ms for point in points]
+    milliseconds = [point.path_ms for point in points]
     ratios = [point.path_ratio for point in points]
     timed = [_timed_against(record, base) for record in records]
     paths = [latency.path_ratio.get("1") if latency else None for latency in timed]
@@ -319,7 +337,7 @@ def _point_row(
         method=name,
         point=BudgetShare(budget),
         scores={m: mean(point.scores[m] for point in points) for m in points[0].scores},
-        retained=_against(
+        retained=_paired_mean(
             records,
             base,
             lambda r, b: _share(by_seed[r.spec.seed].scores[metric], b.scores[metric]),
@@ -328,9 +346,9 @@ def _point_row(
         threads=records[0].environment.threads,
         parameters=records[0].parameters,
         macs=mean(point.macs for point in points),
-        mac_ratio=_against(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
+        mac_ratio=_paired_mean(records, base, lambda r, b: b.macs / by_seed[r.spec.seed].macs),
         layers=mean(point.layers for point in points),
-        latency_ms=mean(ms for ms in own if ms) if all(own) else None,
+        latency_ms=mean(ms for ms in milliseconds if ms) if all(milliseconds) else None,
         reference_ms=_reference_ms(timed),
         latency_ratio=mean(r for r in ratios if r) if all(ratios) else None,
         clock_spread=max(q.spread for path in paths for q in path or ()) if all(paths) else None,
@@ -353,8 +371,8 @@ def _curve_row(
 
 def _exit_rows(name: str, records: list[RunRecord], metric: str) -> list[ExitRow]:
     rows = []
-    for place, first in enumerate(records[0].exits):
-        exits = [record.exits[place] for record in records]
+    for index, first in enumerate(records[0].exits):
+        exits = [record.exits[index] for record in records]
         rows.append(
             ExitRow(
                 method=name,

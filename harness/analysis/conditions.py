@@ -1,4 +1,4 @@
-"""What stored runs must share to stand in one table."""
+"""The conditions that stored runs must share to be in one table."""
 
 import json
 from collections import defaultdict
@@ -10,8 +10,10 @@ from harness.records import RunRecord
 
 @dataclass(frozen=True)
 class Condition:
-    """What two runs must share to stand in one table. Not the processor: scores and MACs do not depend on it beyond rounding, and latency
-    is a ratio to the reference on the run's own."""
+    """Conditions that two runs must share to be in one table.
+
+    The processor is not one of them: scores and MACs do not depend on it beyond rounding, and
+    latency is compared as a ratio to the reference on the same processor."""
 
     task: str
     backbone: str
@@ -25,16 +27,16 @@ class Condition:
 
 
 def by_condition(records: Sequence[RunRecord]) -> list[tuple[Condition, list[RunRecord]]]:
-    """Runs that can stand in one table, together, in the order of the tasks' names."""
+    """Group the runs that can be in one table, in the order of the task names."""
     groups: dict[Condition, list[RunRecord]] = defaultdict(list)
     for record in records:
-        groups[condition(record)].append(record)
+        groups[condition_of(record)].append(record)
     return sorted(groups.items(), key=lambda item: json.dumps(item[0].__dict__, default=str))
 
 
-def condition(record: RunRecord) -> Condition:
-    """What the record can be compared under."""
-    spec, data, where = record.spec, record.data, record.environment
+def condition_of(record: RunRecord) -> Condition:
+    """Return the condition under which a record can be compared."""
+    spec, data, environment = record.spec, record.data, record.environment
     return Condition(
         task=spec.task,
         backbone=spec.backbone,
@@ -44,27 +46,30 @@ def condition(record: RunRecord) -> Condition:
         data=data.data,
         splits=data.splits,
         weights=data.backbone,
-        precision=where.precision,
+        precision=environment.precision,
     )
 
 
-def title(where: Condition, all_: Sequence[Condition]) -> str:
-    """Task and backbone, and what sets this table apart from others of the same."""
-    quick = f", quick look at {where.limit} rows" if where.limit else ""
-    like = [
+def condition_title(condition: Condition, all_conditions: Sequence[Condition]) -> str:
+    """Return task and backbone, with what distinguishes the table from others of the same two."""
+    limit = f", limited to {condition.limit} rows" if condition.limit else ""
+    similar = [
         other
-        for other in all_
-        if (other.task, other.backbone, other.limit) == (where.task, where.backbone, where.limit)
+        for other in all_conditions
+        if (other.task, other.backbone, other.limit)
+        == (condition.task, condition.backbone, condition.limit)
     ]
-    words = {
-        "train_rows": f"{where.train_rows or 'all'} training rows",
-        "max_length": f"cut at {where.max_length} tokens",
-        "data": f"data {where.data}",
-        "splits": f"splits {where.splits}",
-        "weights": f"weights {where.weights}",
-        "precision": f"trained in {where.precision}",
+    descriptions = {
+        "train_rows": f"{condition.train_rows or 'all'} training rows",
+        "max_length": f"truncated at {condition.max_length} tokens",
+        "data": f"data {condition.data}",
+        "splits": f"splits {condition.splits}",
+        "weights": f"weights {condition.weights}",
+        "precision": f"trained in {condition.precision}",
     }
     differing = [
-        said for name, said in words.items() if len({getattr(other, name) for other in like}) > 1
+        description
+        for name, description in descriptions.items()
+        if len({getattr(other, name) for other in similar}) > 1
     ]
-    return ", ".join([f"{where.task} on {where.backbone}{quick}", *differing])
+    return ", ".join([f"{condition.task} on {condition.backbone}{limit}", *differing])

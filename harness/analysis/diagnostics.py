@@ -1,4 +1,7 @@
-"""What makes the answers of a model that was not trained here look wrong: worse than a constant, one class, labels in another order."""
+"""Sanity checks of models that were not trained here.
+
+They find a score below the majority-class baseline, a single predicted class, and permuted labels.
+"""
 
 from itertools import permutations
 
@@ -10,57 +13,64 @@ from harness.evaluation.metrics import METRICS, Array
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
-MOST_CLASSES = 5
-"""Orders of more labels than these are not tried: there are too many, and one of them fits by chance."""
+MAX_LABELS = 5
+"""Permutations of more labels are not tried: there are too many, and one of them fits by chance."""
 
-BETTER_BY = 0.05
-"""Another order of the labels is named when it scores better by more than this."""
+MIN_GAIN = 0.05
+"""A permutation of the labels is reported if it improves the score by more than this."""
 
 
 def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
-    """Sentences about the last exit on dev; none for a model that a stage of ours has trained: its labels cannot be in another order.
+    """Return a warning for each check that the last exit fails on dev.
 
-    Raises: IncompleteError when the trace cannot be read.
+    A model that one of our stages has trained is not checked: its labels cannot be permuted.
+
+    Raises: IncompleteError if the trace cannot be read.
     """
     if any(use.report.steps for use in record.stages):
         return []
     task, dev = task_of(record), store.trace(record)
-    answers = dev.predictions()[-1].astype(np.float64)
+    predictions = dev.predictions()[-1].astype(np.float64)
     metric = task.metrics[0]
-    own, constant = record.exits[-1].scores[metric], record.constant_scores[metric]
-    said = []
-    if own < constant:
-        said.append(f"{metric} {own:.3f} is below the constant answer's {constant:.3f}")
-    if len(set(answers)) == 1:
-        said.append(f"all {len(answers)} rows get one answer, {_name(task, answers[0])}")
-    if not task.regression and len(task.labels) <= MOST_CLASSES:
-        said += _other_order(task, answers, dev.labels, own)
-    return said
+    score, baseline = record.exits[-1].scores[metric], record.constant_scores[metric]
+    warnings = []
+    if score < baseline:
+        warnings.append(
+            f"{metric} {score:.3f} is below the majority-class baseline's {baseline:.3f}"
+        )
+    if len(set(predictions)) == 1:
+        warnings.append(
+            f"all {len(predictions)} predictions are the same, {_label(task, predictions[0])}"
+        )
+    if not task.regression and len(task.labels) <= MAX_LABELS:
+        warnings += _permuted_labels(task, predictions, dev.labels, score)
+    return warnings
 
 
-def _other_order(task: Task, answers: Array, labels: Array, own: float) -> list[str]:
-    """The order of the labels that scores best, when it is not the model's."""
+def _permuted_labels(task: Task, predictions: Array, labels: Array, score: float) -> list[str]:
+    """Return a warning if the best permutation of the labels scores clearly more than `score`."""
     orders = list(permutations(range(len(task.labels))))
-    renamed = np.array(orders, dtype=np.float64)[:, answers.astype(int)]  # [orders, n]
+    renamed = np.array(orders, dtype=np.float64)[:, predictions.astype(int)]  # [orders, n]
     reached = METRICS[task.metrics[0]](renamed, labels)
     best = int(reached.argmax())
-    if reached[best] <= own + BETTER_BY:
+    if reached[best] <= score + MIN_GAIN:
         return []
     moved = [
-        (task.labels[place], task.labels[other])
-        for place, other in enumerate(orders[best])
-        if place != other
+        (task.labels[index], task.labels[other])
+        for index, other in enumerate(orders[best])
+        if index != other
     ]
-    how = "swapped" if len(moved) == 2 else "in another order"
-    which = (
+    change = "swapped" if len(moved) == 2 else "permuted"
+    pairs = (
         ""
         if len(task.labels) == 2
         else f" ({', '.join(f'{given} read as {meant}' for given, meant in moved)})"
     )
     return [
-        f"with labels {how}{which} it would score {reached[best]:.2f}: do they stand in the model's order (--labels)?"
+        f"with labels {change}{pairs} it would score {reached[best]:.2f}: "
+        "check that they are in the model's order (--labels)"
     ]
 
 
-def _name(task: Task, answer: float) -> str:
-    return f"{answer:g}" if task.regression else task.labels[int(answer)]
+def _label(task: Task, prediction: float) -> str:
+    return f"{prediction:g}" if task.regression else task.labels[int(prediction)]

@@ -1,4 +1,4 @@
-"""Paired differences between rows of the report: what a setting changes, or another method."""
+"""Paired differences between rows of the report: the effect of a setting or of another method."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from harness.analysis.operating_points import (
     policy_of,
 )
 from harness.analysis.points import AllExits, BudgetShare, LastExit, Point
-from harness.analysis.variants import labels, shared_settings
+from harness.analysis.variants import runs_by_row, shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import IncompleteError, unknown
 from harness.evaluation.metrics import METRICS
@@ -26,49 +26,55 @@ from harness.store.results import ResultsStore
 
 Array = NDArray[np.float64]
 
-PLAIN = "plain"
-"""In the place of a row's name: of each method with several rows the plain one, which is called as the method."""
+PLAIN = "default"
+"""Value in place of a row name: compare each row with its method's default row, which bears the
+method's name alone."""
+
+FORMER_DEFAULT = "plain"
+"""Former spelling of that value, still accepted."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row at one point, beside another row at the same point."""
+    """A row at one point, compared with another row at the same point."""
 
     method: str
-    """The row's name in the report, settings that differ included."""
+    """Row name in the report, including the settings that differ."""
     point: Point
     score: Mean
-    """By the metric, on dev, over all seeds of the row."""
+    """Score by the metric on dev, over all seeds of the row."""
     macs: Mean
-    """Per dev row; of all exits the mean."""
+    """Mean MACs per dev example; for the mean of exits, averaged over them."""
     against: str | None
-    """The other row's name, whose only exit stands beside every point of a curve; None for that row itself, and where it lacks the point or
-    every seed."""
+    """Name of the other row; if that row has a single exit, it is compared with every point of a
+    curve. None for that row itself, and where it lacks the point or every seed."""
     gain: Mean | None
-    """Score less the other's, over the seeds that both have."""
+    """Score minus the other row's score, over the seeds that both have."""
     interval: tuple[float, float] | None
-    """95 % of the mean gain over resamples of dev's rows, the same for all seeds and both rows."""
+    """95 % interval of the mean gain over resamples of the dev examples; all seeds and both rows
+    share the resamples."""
 
 
 @dataclass(frozen=True)
 class Differences:
-    """All of one condition by one of the task's metrics."""
+    """All differences under one condition by one metric of the task."""
 
     condition: Condition
     metric: str
     constant: float
-    """What a constant answer scores."""
+    """Score of the majority-class baseline."""
     settings: str
-    """A sentence with those of each method's plain row that are not the method's own; empty where there is none."""
+    """Sentence with the settings that all runs of a method share and that differ from the method's
+    own; empty if there are none."""
     rows: tuple[Difference, ...]
 
 
 @dataclass(frozen=True)
 class _Reached:
-    """One seed at one point."""
+    """Predictions, scores and MACs of one seed at one point."""
 
-    answers: tuple[Array, ...]
-    """[n] of each exit that counts."""
+    predictions: tuple[Array, ...]
+    """[n] for each exit that counts."""
     scores: tuple[float, ...]
     macs: float
 
@@ -80,24 +86,31 @@ def differences(
     reference: str | None,
     methods: Sequence[str] | None = None,
 ) -> list[Differences]:
-    """Rows less the row `against` (`PLAIN`: each method's own), in the order of the tasks' names. Budgets are shares of the reference's
-    MACs.
+    """Return the differences of rows from the row `against`, in the order of the task names.
 
-    Raises: HarnessError when no row is called so; IncompleteError when there is no other row to compare with it.
+    With `PLAIN`, each row is compared with its method's default row. Budgets are shares of the
+    reference's MACs.
+
+    Raises: HarnessError if there is no such row; IncompleteError if no other row can be compared
+    with it.
     """
-    groups = {where: labels(group, reference) for where, group in by_condition(records)}
-    names = {name for found in groups.values() for name in found}
+    groups = {
+        condition: runs_by_row(group, reference) for condition, group in by_condition(records)
+    }
+    names = {name for rows in groups.values() for name in rows}
+    against = PLAIN if against == FORMER_DEFAULT else against
     if against != PLAIN and against not in names:
         raise unknown("row", against, {PLAIN, *names})
     found = [
-        _differences(store, where, found, metric, against, reference, methods)
-        for where, found in groups.items()
-        for metric in task_of(_first(found)).metrics
+        _differences(store, condition, rows, metric, against, reference, methods)
+        for condition, rows in groups.items()
+        for metric in task_of(_first(rows)).metrics
     ]
     kept = [one for one in found if any(row.gain is not None for row in one.rows)]
     if not kept:
         raise IncompleteError(
-            f"no two rows of {store.root} share a seed and differ from {against}: see harness report"
+            f"no row of {store.root} can be compared with {against}: none shares a seed with it; "
+            "see harness report"
         )
     return kept
 
@@ -108,7 +121,7 @@ def _first(groups: Mapping[str, list[RunRecord]]) -> RunRecord:
 
 def _differences(
     store: ResultsStore,
-    where: Condition,
+    condition: Condition,
     groups: Mapping[str, list[RunRecord]],
     metric: str,
     against: str,
@@ -116,31 +129,33 @@ def _differences(
     methods: Sequence[str] | None,
 ) -> Differences:
     first = _first(groups)
-    labelled = store.trace(first).labels
+    labels = store.trace(first).labels
     bases = reference_runs(groups, reference)
-    others = _others(groups, against, methods)
+    others = _compared_rows(groups, against, methods)
     reached = {
         name: _reached(store, groups[name], base_for(groups[name], bases), metric)
         for name in {*others, *others.values()}
     }
     order = sorted(others, key=lambda name: (others[name], name != others[name], name))
-    rows = [row for name in order for row in _rows(name, others[name], reached, metric, labelled)]
+    rows = [row for name in order for row in _rows(name, others[name], reached, metric, labels)]
     settings = shared_settings([run for name in others for run in groups[name]])
-    return Differences(where, metric, first.constant_scores[metric], settings, tuple(rows))
+    return Differences(condition, metric, first.constant_scores[metric], settings, tuple(rows))
 
 
-def _others(
+def _compared_rows(
     groups: Mapping[str, Sequence[RunRecord]], against: str, methods: Sequence[str] | None
 ) -> dict[str, str]:
-    """Row -> the row that it is compared with, itself among them."""
-    own = {name: runs[0].spec.method for name, runs in groups.items()}
-    chosen = [name for name in groups if methods is None or own[name] in methods]
+    """Return row -> the row that it is compared with; the latter is among the keys too."""
+    method_of = {name: runs[0].spec.method for name, runs in groups.items()}
+    chosen = [name for name in groups if methods is None or method_of[name] in methods]
     if against != PLAIN:
         return dict.fromkeys([*chosen, against], against) if against in groups else {}
-    several = [
-        name for name in chosen if list(own.values()).count(own[name]) > 1 and own[name] in groups
+    variants = [
+        name
+        for name in chosen
+        if list(method_of.values()).count(method_of[name]) > 1 and method_of[name] in groups
     ]
-    return {name: own[name] for name in several}
+    return {name: method_of[name] for name in variants}
 
 
 def _rows(
@@ -148,41 +163,43 @@ def _rows(
     other: str,
     reached: Mapping[str, Mapping[Point, Mapping[int, _Reached]]],
     metric: str,
-    labelled: Array,
+    labels: Array,
 ) -> Iterator[Difference]:
     single = list(reached[other]) == [LastExit()]
     for point, seeds in reached[name].items():
-        like = LastExit() if single else point
-        theirs = reached[other].get(like, {}) if name != other else {}
+        other_point = LastExit() if single else point
+        other_seeds = reached[other].get(other_point, {}) if name != other else {}
         pairs = [
-            (theirs[seed], own)
-            for seed, own in seeds.items()
-            if seed in theirs and len(theirs[seed].scores) == len(own.scores)
+            (other_seeds[seed], new)
+            for seed, new in seeds.items()
+            if seed in other_seeds and len(other_seeds[seed].scores) == len(new.scores)
         ]
-        answers = [
-            pair for old, new in pairs for pair in zip(old.answers, new.answers, strict=True)
+        predictions = [
+            pair
+            for old, new in pairs
+            for pair in zip(old.predictions, new.predictions, strict=True)
         ]
         yield Difference(
             method=name,
             point=point,
-            score=mean(float(np.mean(own.scores)) for own in seeds.values()),
-            macs=mean(own.macs for own in seeds.values()),
+            score=mean(float(np.mean(new.scores)) for new in seeds.values()),
+            macs=mean(new.macs for new in seeds.values()),
             against=other if pairs else None,
             gain=mean(float(np.mean(new.scores) - np.mean(old.scores)) for old, new in pairs)
             if pairs
             else None,
-            interval=bootstrap(metric, answers, labelled) if pairs else None,
+            interval=bootstrap(metric, predictions, labels) if pairs else None,
         )
 
 
 def _reached(
     store: ResultsStore, runs: Sequence[RunRecord], base: Mapping[int, RunRecord], metric: str
 ) -> dict[Point, dict[int, _Reached]]:
-    """Point -> seed -> what was answered there, of points that all seeds have."""
+    """Return point -> seed -> what was reached there, for the points that all seeds have."""
     found: dict[Point, dict[int, _Reached]] = {}
     for run in runs:
-        for point, at in _points(store, run, full_run(run, base), metric).items():
-            found.setdefault(point, {})[run.spec.seed] = at
+        for point, reached in _points(store, run, full_run(run, base), metric).items():
+            found.setdefault(point, {})[run.spec.seed] = reached
     return {point: seeds for point, seeds in found.items() if len(seeds) == len(runs)}
 
 
@@ -190,16 +207,16 @@ def _points(
     store: ResultsStore, run: RunRecord, full: RunRecord, metric: str
 ) -> dict[Point, _Reached]:
     dev = store.trace(run)
-    said = tuple(dev.predictions().astype(np.float64))
+    exits = tuple(dev.predictions().astype(np.float64))
 
-    def at(answers: tuple[Array, ...], macs: float) -> _Reached:
+    def scored(predictions: tuple[Array, ...], macs: float) -> _Reached:
         return _Reached(
-            answers, tuple(float(METRICS[metric](one, dev.labels)) for one in answers), macs
+            predictions, tuple(float(METRICS[metric](one, dev.labels)) for one in predictions), macs
         )
 
-    found: dict[Point, _Reached] = {LastExit(): at(said[-1:], run.exits[-1].macs)}
-    if len(said) > 1:
-        found[AllExits()] = at(said, float(np.mean([measured.macs for measured in run.exits])))
+    found: dict[Point, _Reached] = {LastExit(): scored(exits[-1:], run.exits[-1].macs)}
+    if len(exits) > 1:
+        found[AllExits()] = scored(exits, float(np.mean([measured.macs for measured in run.exits])))
     if run.policy is None:
         return found
     policy = policy_of(run)

@@ -1,4 +1,4 @@
-"""When rows leave a model that is used, not measured: a policy and its threshold, or the last exit alone."""
+"""Operating points: a policy at one threshold, or the last exit alone, and what it scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from harness.evaluation.trace import Trace
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
-BUDGET_SHARE = 0.5
-"""Of the run's own full MACs: the budget for which a threshold is chosen where nothing is said."""
+DEFAULT_BUDGET_SHARE = 0.5
+"""Default budget for choosing a threshold, as a share of the full model's MACs."""
 
 
 def exit_rule(
@@ -26,80 +26,92 @@ def exit_rule(
     threshold: float | None,
     share: float | None,
 ) -> Rule:
-    """The rule for a run. None: the method's own policy; the threshold with the best score on calibration whose mean MACs there stay within
-    a share of the run's own full model's.
+    """Return the exit rule for a run.
 
-    Raises: HarnessError for a policy or threshold of a model with one exit, both a threshold and a share, or a share that is too small.
+    Without `policy`, it is the method's policy. Without `threshold`, it is the threshold with the
+    best score on calibration among those whose mean MACs there stay within `share` of the full
+    model's MACs.
+
+    Raises: HarnessError for a policy, threshold or share of a model with a single exit, for both a
+    threshold and a share, or for a share that is too small.
     """
     if threshold is not None and share is not None:
         raise HarnessError(
-            f"--threshold {threshold:g} and --budget-share {share:g}: wanted one of them"
+            f"--threshold {threshold:g} and --budget-share {share:g}: give only one of them"
         )
     if record.policy is None:
         if policy is not None or threshold is not None or share is not None:
             raise HarnessError(
-                f"run {record.run_id} ({record.spec.method}) has a single exit: wanted no --policy, --threshold, --budget-share"
+                f"run {record.run_id} ({record.spec.method}) has a single exit: "
+                "give no --policy, --threshold or --budget-share"
             )
         return Rule(tolerance=record.tolerance)
     name = policy or record.policy
     task = task_of(record)
-    chosen = make_policy(record, task.classes, policy)
+    exit_policy = make_policy(record, task.classes, policy)
     if threshold is None:
-        budget = f"{BUDGET_SHARE if share is None else share:g} of the full model's MACs"
+        budget = f"{DEFAULT_BUDGET_SHARE if share is None else share:g} of the full model's MACs"
         found = chosen_thresholds(
-            store, record, chosen, record, {budget: BUDGET_SHARE if share is None else share}
+            store,
+            record,
+            exit_policy,
+            record,
+            {budget: DEFAULT_BUDGET_SHARE if share is None else share},
         )
         if budget not in found:
             raise HarnessError(
-                f"run {record.run_id}: no threshold of {chosen.name} keeps the mean MACs on calibration within {budget}: "
-                f"give --budget-share {smallest_share(store, record, chosen):.3f} or more, or --threshold"
+                f"run {record.run_id}: no threshold of {exit_policy.name} keeps the mean MACs on "
+                f"calibration within {budget}: give --budget-share "
+                f"{smallest_share(store, record, exit_policy):.3f} or more, or --threshold"
             )
         threshold = found[budget]
-    chosen.score_threshold(threshold)
+    exit_policy.score_threshold(threshold)
     return Rule(name, threshold, record.tolerance)
 
 
 BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 0.125}
-"""Named points of a curve: largest mean MACs on calibration, as a share of the reference's on the same rows (of the method's own last
-exit where the reference has no run)."""
+"""Budgets at which curves are reported: largest mean MACs on calibration, as a share of the
+reference's MACs on the same examples. If the reference has no run, the share is of the method's own
+last exit."""
 
 POINTS = ("3/4", "1/2", "1/4")
-"""The budgets that get a row of their own in the main table."""
+"""Budgets that have rows in the main table."""
 
 
 def policy_of(record: RunRecord) -> Policy:
-    """The exit policy of a dynamic run's method."""
+    """Return the exit policy of a dynamic method's run."""
     task = task_of(record)
     return make_policy(record, task.classes)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A policy at one threshold, on the rows of a trace."""
+    """A policy at one threshold, on the examples of a trace."""
 
     threshold: float
     exits: NDArray[np.int64]
-    """[n] index of the exit at which each row leaves."""
+    """[n] index of the exit that each example takes."""
     predictions: NDArray[np.float64]
-    """[n] class index, or value of a regression, at that exit."""
+    """[n] predicted class index, or value of a regression, at that exit."""
     scores: dict[str, float]
     """Metric of the task -> score."""
     macs: float
-    """Mean MACs per row at its real length, exits on the way included."""
+    """Mean MACs per example at its real length, including the exits passed on the way."""
     layers: float
-    """Mean layers per row."""
+    """Mean number of layers per example."""
     counts: tuple[int, ...]
-    """Rows that leave at each exit."""
+    """Number of examples that take each exit."""
 
     def cost(self, prices: NDArray[np.float64]) -> float:
-        """The mean price per row, where prices [e, n] says what each row costs if it leaves at each exit."""
+        """Return the mean cost per example; `prices` [e, n] is the cost of each example at each
+        exit."""
         return float(prices[self.exits, np.arange(len(self.exits))].mean())
 
 
 def evaluate(record: RunRecord, trace: Trace, policy: Policy, threshold: float) -> OperatingPoint:
-    """Let each row of a trace leave by the policy, score its predictions there and charge its MACs.
+    """Apply the policy to each example of a trace, score the predictions and count the MACs.
 
-    Raises: HarnessError for a threshold outside of the policy's range.
+    Raises: HarnessError for a threshold outside the policy's range.
     """
     exits = leaving(policy, trace.logits, np.array([threshold]))[0]
     predictions = trace.predictions()[exits, np.arange(len(exits))].astype(np.float64)
@@ -124,8 +136,9 @@ def chosen_thresholds(
     full: RunRecord,
     shares: Mapping[str, float],
 ) -> dict[str, float]:
-    """Budget -> the threshold with the best score on calibration whose mean MACs there stay within that share of the full model's; budgets
-    that no threshold fits are left out."""
+    """Return budget -> threshold with the best score on calibration among those whose mean MACs
+    there stay within that share of the full model's. Budgets that no threshold meets are left
+    out."""
     calibration, thresholds, full_macs = _on_calibration(store, record, policy, full)
     budgets = [share * full_macs for share in shares.values()]
     metric, prices = task_of(record).metrics[0], exit_macs(record.costs, calibration)
@@ -138,7 +151,8 @@ def chosen_thresholds(
 
 
 def smallest_share(store: ResultsStore, record: RunRecord, policy: Policy) -> float:
-    """The least share of its own full model's MACs that any threshold comes to on calibration, rounded up to three decimals."""
+    """Return the smallest share of the full model's MACs that any threshold reaches on calibration,
+    rounded up to three decimals."""
     calibration, thresholds, full_macs = _on_calibration(store, record, policy, record)
     reached = sweep(
         policy, calibration, record.costs, (task_of(record).metrics[0],), thresholds
@@ -149,7 +163,8 @@ def smallest_share(store: ResultsStore, record: RunRecord, policy: Policy) -> fl
 def _on_calibration(
     store: ResultsStore, record: RunRecord, policy: Policy, full: RunRecord
 ) -> tuple[Trace, NDArray[np.float64], float]:
-    """The calibration trace, the thresholds of selection's grid, and the full model's mean MACs on these rows."""
+    """Return the calibration trace, the threshold grid found on selection, and the full model's
+    mean MACs on the calibration examples."""
     calibration = store.trace(record, "calibration")
     full_macs = float(full.costs.static(len(full.costs.layers) - 1, calibration.lengths).mean())
     return calibration, thresholds_from(policy, store.trace(record, "selection")), full_macs

@@ -1,4 +1,4 @@
-"""The points at which a method stands in a report: one of its exits, or a place on its curve."""
+"""The points at which a method is reported: one of its exits, or a point on its curve."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Exit:
 
 @dataclass(frozen=True)
 class LastExit:
-    """The last exit, whichever layer it is after: for figures over several tasks or methods."""
+    """The last exit, after whichever layer, for figures over several tasks or methods."""
 
     def __str__(self) -> str:
         return "last exit"

@@ -1,4 +1,6 @@
-"""The best of each method within a budget of milliseconds or MACs: chosen on calibration, scored on dev."""
+"""Ranking of methods within a budget of milliseconds or MACs.
+
+The best point of each method is chosen on calibration and scored on dev."""
 
 import re
 from collections.abc import Sequence
@@ -8,10 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.conditions import Condition, by_condition, condition
+from harness.analysis.conditions import Condition, by_condition, condition_of
 from harness.analysis.operating_points import evaluate, policy_of
 from harness.analysis.points import Dynamic, Exit
-from harness.analysis.variants import labels
+from harness.analysis.variants import runs_by_row
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError
 from harness.evaluation.curves import best_thresholds, exit_macs, thresholds_from
@@ -23,16 +25,16 @@ from harness.store.results import ResultsStore
 
 Array = NDArray[np.float64]
 
-MACS = {"kmac": 1e3, "mmac": 1e6, "gmac": 1e9}
+MACS_PER_UNIT = {"kmac": 1e3, "mmac": 1e6, "gmac": 1e9}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What one dev row may cost on average."""
+    """The largest mean cost of one dev example."""
 
     unit: Literal["ms", "MACs"]
     amount: float
-    """Milliseconds at batch 1, or MACs at each row's real length."""
+    """Milliseconds at batch size 1, or MACs at each example's real length."""
 
     def __str__(self) -> str:
         return (
@@ -41,57 +43,58 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """10ms, 100MMAC, 1.5GMACs.
+    """Parse a budget such as 10ms, 100MMAC or 1.5GMACs.
 
-    Raises: HarnessError for anything else.
+    Raises: HarnessError for any other text, or for a budget of 0.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|[kmg]mac)s?", text.strip().lower())
     if found is None or float(found[1]) == 0:
         raise HarnessError(
-            f"--budget {text}: wanted a number with ms, KMAC, MMAC or GMAC, such as 10ms or 100MMAC"
+            f"--budget {text}: give a positive number with ms, KMAC, MMAC or GMAC, "
+            "such as 10ms or 100MMAC"
         )
     return (
         Budget("ms", float(found[1]))
         if found[2] == "ms"
-        else Budget("MACs", float(found[1]) * MACS[found[2]])
+        else Budget("MACs", float(found[1]) * MACS_PER_UNIT[found[2]])
     )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The point of a method that is best on calibration among those within the budget."""
+    """The best point of a method on calibration among those within the budget."""
 
     method: str
     point: Exit | Dynamic
     calibration: Mean
-    """The task's first metric on the rows that it was chosen by."""
+    """The task's first metric on the calibration split, by which the point was chosen."""
     scores: dict[str, Mean]
-    """On dev."""
+    """Metric -> score on dev."""
     cost: Mean
-    """On dev, in the budget's unit."""
+    """Mean cost on dev, in the budget's unit."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Methods of one task, the best first."""
+    """Methods under one condition, the best first."""
 
     condition: Condition
     budget: Budget
     constant_scores: dict[str, float]
-    """On dev, of always answering the training part's majority label (or mean value)."""
+    """Scores of the majority-class baseline on dev (for a regression, of the mean value)."""
     places: tuple[str, ...]
     """Processors and threads that the runs were timed on."""
     choices: tuple[Choice, ...]
     beyond: tuple[str, ...]
-    """Methods with no point within the budget, or without the figure."""
+    """Methods with no point within the budget, or without a measurement in its unit."""
 
 
 def rank(
     store: ResultsStore, records: Sequence[RunRecord], budget: Budget, methods: Sequence[str] | None
 ) -> list[Ranking]:
-    """A ranking for each condition, in the order of the tasks.
+    """Return a ranking for each condition, in the order of the task names.
 
-    Raises: IncompleteError when there are no runs.
+    Raises: IncompleteError if there are no runs.
     """
     chosen = [record for record in records if methods is None or record.spec.method in methods]
     if not chosen:
@@ -100,23 +103,23 @@ def rank(
 
 
 def _ranking(store: ResultsStore, records: list[RunRecord], budget: Budget) -> Ranking:
-    groups = labels(records)
-    found = {label: _best(store, label, runs, budget) for label, runs in groups.items()}
-    ordered = sorted((choice for choice in found.values() if choice is not None), key=_order)
-    beyond = tuple(label for label, choice in found.items() if choice is None)
+    groups = runs_by_row(records)
+    found = {name: _best(store, name, runs, budget) for name, runs in groups.items()}
+    ordered = sorted((choice for choice in found.values() if choice is not None), key=_best_first)
+    beyond = tuple(name for name, choice in found.items() if choice is None)
     places = tuple(
         dict.fromkeys(
-            f"{where.device}, {where.threads} CPU thread(s)"
-            for where in (run.environment for run in records)
+            f"{environment.device}, {environment.threads} CPU thread(s)"
+            for environment in (run.environment for run in records)
         )
     )
     return Ranking(
-        condition(records[0]), budget, records[0].constant_scores, places, tuple(ordered), beyond
+        condition_of(records[0]), budget, records[0].constant_scores, places, tuple(ordered), beyond
     )
 
 
-def _order(choice: Choice) -> tuple[float, float]:
-    """The better on calibration, of equals the cheaper."""
+def _best_first(choice: Choice) -> tuple[float, float]:
+    """Return the sort key: the better score on calibration first, then the lower cost."""
     return -choice.calibration.mean, choice.cost.mean
 
 
@@ -129,21 +132,25 @@ class _Point:
     cost: float
 
 
-def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget) -> Choice | None:
-    """The best of a method's exits and dynamic points that keep the budget in the mean over seeds."""
+def _best(store: ResultsStore, name: str, runs: list[RunRecord], budget: Budget) -> Choice | None:
+    """Return the best of a method's exits and dynamic points whose mean over seeds is within the
+    budget."""
     points: dict[Exit | Dynamic, list[_Point]] = {}
     for run in runs:
-        for name, point in _points(store, run, budget).items():
-            points.setdefault(name, []).append(point)
+        for point, reached in _points(store, run, budget).items():
+            points.setdefault(point, []).append(reached)
     found = [
         Choice(
-            label,
             name,
-            mean(point.calibration for point in seeds),
-            {metric: mean(point.scores[metric] for point in seeds) for metric in seeds[0].scores},
-            mean(point.cost for point in seeds),
+            point,
+            mean(reached.calibration for reached in seeds),
+            {
+                metric: mean(reached.scores[metric] for reached in seeds)
+                for metric in seeds[0].scores
+            },
+            mean(reached.cost for reached in seeds),
         )
-        for name, seeds in points.items()
+        for point, seeds in points.items()
         if len(seeds) == len(runs)
     ]
     affordable = [
@@ -151,49 +158,52 @@ def _best(store: ResultsStore, label: str, runs: list[RunRecord], budget: Budget
         for choice in found
         if choice.cost.mean <= budget.amount or isinstance(choice.point, Dynamic)
     ]
-    return min(affordable, key=_order, default=None)
+    return min(affordable, key=_best_first, default=None)
 
 
 def _points(store: ResultsStore, run: RunRecord, budget: Budget) -> dict[Exit | Dynamic, _Point]:
-    """Every exit as a truncated model, and where the method is dynamic the best threshold within the budget on calibration."""
+    """Return every exit as a truncated model and, for a dynamic method, the point at the threshold
+    that is best on calibration within the budget."""
     dev, calibration, metrics = (
         store.trace(run),
         store.trace(run, "calibration"),
         task_of(run).metrics,
     )
 
-    said, own = (trace.predictions().astype(np.float64) for trace in (dev, calibration))
+    on_dev, on_calibration = (
+        trace.predictions().astype(np.float64) for trace in (dev, calibration)
+    )
 
-    def point(chosen_by: Array, answers: Array, cost: float) -> _Point:
+    def point(chosen_by: Array, predictions: Array, cost: float) -> _Point:
         (first,), reached = (
             scores(metrics[:1], chosen_by, calibration.labels).values(),
-            scores(metrics, answers, dev.labels),
+            scores(metrics, predictions, dev.labels),
         )
         return _Point(float(first), {name: float(value) for name, value in reached.items()}, cost)
 
     found: dict[Exit | Dynamic, _Point] = {}
-    for place, measured in enumerate(run.exits):
+    for index, measured in enumerate(run.exits):
         cost = _static_cost(measured, budget)
         if cost is not None:
-            found[Exit(measured.layer)] = point(own[place], said[place], cost)
-    prices = (
-        [_prices(run, trace, budget) for trace in (calibration, dev)]
+            found[Exit(measured.layer)] = point(on_calibration[index], on_dev[index], cost)
+    costs = (
+        [_path_costs(run, trace, budget) for trace in (calibration, dev)]
         if run.policy is not None
         else []
     )
-    if not prices or prices[0] is None or prices[1] is None:
+    if not costs or costs[0] is None or costs[1] is None:
         return found
     policy = policy_of(run)
     thresholds = thresholds_from(policy, store.trace(run, "selection"))
     (threshold,) = best_thresholds(
-        policy, calibration, prices[0], metrics[0], thresholds, [budget.amount]
+        policy, calibration, costs[0], metrics[0], thresholds, [budget.amount]
     )
     if threshold is not None:
         chosen_by, reached = (
             evaluate(run, trace, policy, threshold) for trace in (calibration, dev)
         )
         found[Dynamic(policy.name)] = _Point(
-            chosen_by.scores[metrics[0]], reached.scores, reached.cost(prices[1])
+            chosen_by.scores[metrics[0]], reached.scores, reached.cost(costs[1])
         )
     return found
 
@@ -203,8 +213,9 @@ def _static_cost(measured: ExitMeasurement, budget: Budget) -> float | None:
     return measured.macs if budget.unit == "MACs" else timed.median if timed is not None else None
 
 
-def _prices(run: RunRecord, trace: Trace, budget: Budget) -> Array | None:
-    """[e, n] what each row costs if it leaves at each exit, exits on the way included; None where it was not timed."""
+def _path_costs(run: RunRecord, trace: Trace, budget: Budget) -> Array | None:
+    """Return the cost [e, n] of each example at each exit, including the exits passed on the way;
+    None if the budget is in milliseconds and the paths were not all timed."""
     if budget.unit == "MACs":
         return exit_macs(run.costs, trace)
     timed = [measured.path_ms.get("1") for measured in run.exits]

@@ -1,4 +1,4 @@
-"""The stored runs that a report is about."""
+"""The stored runs that a report covers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,20 +11,20 @@ from harness.store.results import Problem, ResultsStore
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """The runs that a report is to be made of."""
+class ReportRuns:
+    """The runs for a report, and what was requested."""
 
     records: list[RunRecord]
     problems: list[Problem]
     """Runs that cannot be read."""
     tasks: dict[str, set[str]]
-    """Task or group that was asked for -> its tasks."""
+    """Requested task or group -> its tasks."""
     methods: tuple[str, ...]
-    """Methods that were asked for. Runs of others are here too: one may be the reference."""
+    """Requested methods. Runs of other methods are kept too: one may be the reference."""
 
     @property
     def missing(self) -> list[str]:
-        """Tasks, groups and methods that were asked for and have no runs."""
+        """Requested tasks, groups and methods that have no runs."""
         tasks, methods = (
             {getattr(record.spec, field) for record in self.records} for field in ("task", "method")
         )
@@ -34,35 +34,35 @@ class Gathered:
 
 def gather(
     store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[str] | None
-) -> Gathered:
-    """Read the runs of these tasks or groups (None: of all). Their traces are not opened.
+) -> ReportRuns:
+    """Read the runs of these tasks or groups (None: all tasks) without opening their traces.
 
-    Raises: HarnessError for a task that does not exist, or a method that neither exists nor has runs.
+    Raises: HarnessError for an unknown task, or for an unknown method that has no runs either.
     """
     records, problems = store.records()
-    own = {record.spec.task for record in records if record.own_task is not None}
-    possible = {*own, *known_tasks(), *task_groups()}
+    custom = {record.spec.task for record in records if record.own_task is not None}
+    known = {*custom, *known_tasks(), *task_groups()}
     for name in tasks or ():
-        if name not in possible:
-            raise unknown("task", name, possible)
-    asked = {
-        name: {name} if name in own else {task.name for task in find_tasks([name])}
+        if name not in known:
+            raise unknown("task", name, known)
+    requested = {
+        name: {name} if name in custom else {task.name for task in find_tasks([name])}
         for name in tasks or ()
     }
     if tasks is not None:
         records = [
             record
             for record in records
-            if any(record.spec.task in members for members in asked.values())
+            if any(record.spec.task in members for members in requested.values())
         ]
     known = {*known_methods(), *(record.spec.method for record in records)}
     for name in methods or ():
         if name not in known:
             raise unknown("method", name, known)
-    return Gathered(records, problems, asked, tuple(methods or ()))
+    return ReportRuns(records, problems, requested, tuple(methods or ()))
 
 
-def whole(store: ResultsStore, found: Gathered) -> Gathered:
-    """Open all traces and timings of the runs, and leave those out whose are missing or damaged."""
-    records, damaged = store.sound(found.records)
-    return replace(found, records=records, problems=found.problems + damaged)
+def whole(store: ResultsStore, runs: ReportRuns) -> ReportRuns:
+    """Open all traces and timings, and leave out the runs that have a missing or damaged one."""
+    records, damaged = store.sound(runs.records)
+    return replace(runs, records=records, problems=runs.problems + damaged)

@@ -1,4 +1,4 @@
-"""Which stored runs stand together: what they must share to be compared, and which of them are one row."""
+"""The runs that form one row of a table, and the name of the row."""
 
 import re
 from collections import Counter, defaultdict
@@ -10,59 +10,64 @@ from harness.analysis.conditions import by_condition
 from harness.records import RunRecord, canonical, flat, variant
 
 _DIGEST = re.compile("[0-9a-f]{16,64}")
-"""A fingerprint of a file, of which its first digits are enough to tell it from another."""
+"""A file's fingerprint, whose first digits are enough to identify it."""
 
-PLACE = ("device", "threads")
-"""Where a run ran, by the names that rows have it by."""
+HARDWARE = ("device", "threads")
+"""Names in a row's label for the hardware that a run used."""
 
-READ_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
-"""Sources of which a run has none where its settings make the method read none: that needs no saying beside them."""
+SOURCES_IMPLIED_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
+"""Sources that a run lacks if its settings make the method read none. The settings say so already,
+so the source is not named beside them."""
 
 
 def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
-    """The runs that tables show: of several of one variant and seed under one condition the newest model's."""
+    """Return the runs that tables show: for each condition, variant and seed, one run of the newest
+    model."""
     return [
-        run for _, group in by_condition(records) for runs in labels(group).values() for run in runs
+        run
+        for _, group in by_condition(records)
+        for runs in runs_by_row(group).values()
+        for run in runs
     ]
 
 
-def labels(
+def runs_by_row(
     records: Sequence[RunRecord], reference: str | None = None
 ) -> dict[str, list[RunRecord]]:
-    """Label -> runs of one condition that differ in their seed alone.
+    """Return row name -> the runs of one condition that differ in their seed alone.
 
-    A row is called as its method, followed by the settings that differ from the method's own and that not all rows of the method share.
-    Runs on another processor, or with other threads, are another row: a mean over seeds is of one place. Of several runs of one seed there
-    the newest model's stands, and of its runs the one that was timed against `reference`.
+    A row's name is the method's, followed by the settings that differ from the method's own and
+    that not all rows of the method share. Runs on another processor or with another number of
+    threads form a row of their own: a mean over seeds never mixes hardware. If a seed has several
+    runs, the newest model counts, and of its runs the one that was timed against `reference`.
     """
     found: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         found[record.spec.method][canonical(variant(record))].append(record)
-    labelled: dict[str, list[RunRecord]] = {}
-    for method, variants in found.items():
-        groups = [_one_a_seed(group, reference) for group in variants.values()]
-        described = [described_by(group[0]) for group in groups]
-        names = _row_names(method, described)
-        if len(set(names)) < len(
-            names
-        ):  # the defaults of a method have changed between two versions
-            names = _row_names(method, [one._replace(changed=None) for one in described])
-        labelled |= dict(zip(names, groups, strict=True))
-    return labelled
+    rows: dict[str, list[RunRecord]] = {}
+    for method, groups in found.items():
+        runs = [_one_per_seed(group, reference) for group in groups.values()]
+        variants = [variant_of(group[0]) for group in runs]
+        names = _row_names(method, variants)
+        # the same name twice: the method's defaults changed between two versions
+        if len(set(names)) < len(names):
+            names = _row_names(method, [one._replace(changed=None) for one in variants])
+        rows |= dict(zip(names, runs, strict=True))
+    return rows
 
 
 def _row_names(method: str, variants: Sequence["Variant"]) -> list[str]:
-    """The names of rows; numbers are written in full where two names would be the same."""
-    apart = telling(variants)
-    names = [row_name(method, own) for own in apart]
+    """Return the names of rows; numbers are written in full where two names would be the same."""
+    settings = telling(variants)
+    names = [row_name(method, own) for own in settings]
     return [
         row_name(method, own, str) if names.count(name) > 1 else name
-        for name, own in zip(names, apart, strict=True)
+        for name, own in zip(names, settings, strict=True)
     ]
 
 
-def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
-    """One run a seed, in the order of seeds."""
+def _one_per_seed(records: list[RunRecord], reference: str | None) -> list[RunRecord]:
+    """Return one run per seed, in the order of seeds."""
     seeds = sorted({record.spec.seed for record in records})
     return [
         shown([record for record in records if record.spec.seed == seed], reference)
@@ -71,31 +76,33 @@ def _one_a_seed(records: list[RunRecord], reference: str | None) -> list[RunReco
 
 
 def shown(runs: Sequence[RunRecord], reference: str | None) -> RunRecord:
-    """Of several runs of one variant and seed the one that stands for them: of the model that was fitted last, known by its last stage's
-    key.
+    """Select one of several runs of one variant and seed.
 
-    So what a raised revision gave takes the place of the older model's scores, timed or not. Among runs of that model one timed against
-    the reference comes before one timed otherwise or not at all, then the newest. A model is as old as its first run.
+    It is a run of the model that was fitted last; a model is identified by the key of its last
+    stage and is as old as its first run. So the scores after a raised revision replace the older
+    model's, timed or not. Among runs of that model, one timed against the reference comes first,
+    then one timed otherwise, then the newest.
     """
-    since: dict[str, str] = {}
+    first_run: dict[str, str] = {}
     for record in runs:
-        since[_model(record)] = min(record.created, since.get(_model(record), record.created))
+        key = _model_key(record)
+        first_run[key] = min(record.created, first_run.get(key, record.created))
 
     def rank(record: RunRecord) -> tuple[str, str, bool, bool, str]:
-        timed = record.latency
-        against = timed is not None and timed.reference == reference
-        return since[_model(record)], _model(record), against, timed is not None, record.created
+        timed, key = record.latency, _model_key(record)
+        against_reference = timed is not None and timed.reference == reference
+        return first_run[key], key, against_reference, timed is not None, record.created
 
     return max(runs, key=rank)
 
 
-def _model(record: RunRecord) -> str:
-    """The content address of the run's fitted model."""
+def _model_key(record: RunRecord) -> str:
+    """Return the content address of the run's fitted model."""
     return record.stages[-1].report.key
 
 
 def words(value: object) -> str:
-    """A setting's value, short."""
+    """Return a setting's value as short text."""
     if isinstance(value, list):
         return "/".join(map(words, value))
     if isinstance(value, str) and _DIGEST.fullmatch(value):
@@ -105,113 +112,130 @@ def words(value: object) -> str:
     return str(value)
 
 
-def row_name(method: str, own: Mapping[str, object], said: Callable[[object], str] = words) -> str:
-    """The method, with the settings that set a run apart in brackets."""
-    suffix = ", ".join(f"{name}={said(value)}" for name, value in own.items())
+def row_name(
+    method: str, settings: Mapping[str, object], as_text: Callable[[object], str] = words
+) -> str:
+    """Return the method's name, followed by the distinguishing settings in brackets."""
+    suffix = ", ".join(f"{name}={as_text(value)}" for name, value in settings.items())
     return f"{method} ({suffix})" if suffix else method
 
 
 class Variant(NamedTuple):
-    """What may set a run apart from other runs of its method on its backbone, by flat names."""
+    """What can distinguish a run from others of its method and backbone, under flat names."""
 
     settings: dict[str, object]
     """All hyper-parameters."""
     changed: dict[str, object] | None
-    """Those that differ from the method's own; None where the record does not say it."""
-    further: dict[str, object]
-    """What is not a setting: what the method learned from beside the rows, where it ran."""
+    """Hyper-parameters that differ from the method's own; None if the record does not name them."""
+    extra: dict[str, object]
+    """What is not a setting: the sources that the method learned from, and the hardware."""
 
 
-def described_by(record: RunRecord) -> Variant:
-    """The variant of a record."""
-    where = record.environment
-    further = flat(
-        {"sources": asdict(record.data.sources), "device": where.device, "threads": where.threads}
+def variant_of(record: RunRecord) -> Variant:
+    """Return the variant of a record."""
+    environment = record.environment
+    extra = flat(
+        {
+            "sources": asdict(record.data.sources),
+            "device": environment.device,
+            "threads": environment.threads,
+        }
     )
-    return Variant(flat(record.spec.settings), record.changed, further)
+    return Variant(flat(record.spec.settings), record.changed, extra)
 
 
 def telling(variants: Sequence[Variant]) -> list[dict[str, object]]:
-    """What sets each of several variants of a method apart: where it differs from the method's own settings, less what all of them share.
+    """Return the settings that distinguish each of several variants of a method.
 
-    Where a variant does not say how it differs from the method's own, all settings in which the variants differ are given.
+    They are those that differ from the method's own, less those that all variants share. If some
+    variant does not say how it differs from the method's own, they are all settings in which the
+    variants differ.
     """
-    given = _given(variants)
-    shared, usual = _shared(given), _usual_place(given)
+    candidates = _candidates(variants)
+    shared, usual = _shared(candidates), _usual_hardware(candidates)
     return [
         {
             name: value
             for name, value in own.items()
             if name not in shared and not (name in usual and usual[name] == value)
         }
-        for own in given
+        for own in candidates
     ]
 
 
-def _usual_place(given: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """The device and the number of threads of most variants, which need no saying beside the others'."""
-    counts = {name: Counter(own[name] for own in given if name in own) for name in PLACE}
+def _usual_hardware(candidates: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    """Return the device and the number of threads of most variants, which row names leave out."""
+    counts = {name: Counter(own[name] for own in candidates if name in own) for name in HARDWARE}
     return {
         name: value
-        for name, of in counts.items()
-        for value, count in of.items()
-        if 2 * count > of.total()
+        for name, counter in counts.items()
+        for value, count in counter.items()
+        if 2 * count > counter.total()
     }
 
 
 def shared_settings(records: Sequence[RunRecord]) -> str:
-    """A sentence with what all runs of a method on a backbone share and is not the method's own; empty where there is none."""
+    """Return a sentence with the settings that all runs of a method on a backbone share and that
+    differ from the method's own; empty if there are none."""
     methods: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         methods[record.spec.method, record.spec.backbone].append(record)
-    said = []
+    names = []
     for (method, _), runs in methods.items():
-        variants = [described_by(run) for run in runs]
+        variants = [variant_of(run) for run in runs]
         if any(one.changed is None for one in variants):
             continue
-        given = _given([one._replace(further=_without_place(one.further)) for one in variants])
-        shared = _shared(given)
-        said += (
-            [row_name(method, {name: value for name, value in given[0].items() if name in shared})]
+        candidates = _candidates(
+            [one._replace(extra=_without_hardware(one.extra)) for one in variants]
+        )
+        shared = _shared(candidates)
+        names += (
+            [
+                row_name(
+                    method, {name: value for name, value in candidates[0].items() if name in shared}
+                )
+            ]
             if shared
             else []
         )
-    return f" Set: {'; '.join(said)}." if said else ""
+    return f" Settings of all runs: {'; '.join(names)}." if names else ""
 
 
-def _without_place(further: Mapping[str, object]) -> dict[str, object]:
-    return {name: value for name, value in further.items() if name not in PLACE}
+def _without_hardware(extra: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in extra.items() if name not in HARDWARE}
 
 
-def _given(variants: Sequence[Variant]) -> list[dict[str, object]]:
-    """For each variant all that may tell it apart, without sources of which there is one at most: who reads it is told by the settings."""
+def _candidates(variants: Sequence[Variant]) -> list[dict[str, object]]:
+    """Return, for each variant, all that may distinguish it.
+
+    A source that the settings imply is left out if all variants that have it have the same one."""
     if all(one.changed is not None for one in variants):
-        given = [dict(one.changed or {}) for one in variants]
+        candidates = [dict(one.changed or {}) for one in variants]
     else:
         names = dict.fromkeys(name for one in variants for name in one.settings)
-        given = [{name: one.settings.get(name) for name in names} for one in variants]
-    alone = [
+        candidates = [{name: one.settings.get(name) for name in names} for one in variants]
+    implied = [
         name
-        for name in READ_BY_SETTINGS
-        if len({one.further.get(name) for one in variants} - {None}) < 2
+        for name in SOURCES_IMPLIED_BY_SETTINGS
+        if len({one.extra.get(name) for one in variants} - {None}) < 2
     ]
-    for own, one in zip(given, variants, strict=True):
+    for own, one in zip(candidates, variants, strict=True):
         own |= {
             name: value
-            for name, value in one.further.items()
-            if value is not None and name not in alone
+            for name, value in one.extra.items()
+            if value is not None and name not in implied
         }
-    return given
+    return candidates
 
 
-def _shared(given: Sequence[Mapping[str, object]]) -> set[str]:
-    """The names that all have, with one value."""
-    names = set.intersection(*map(set, given)) if given else set()
-    return {name for name in names if len({_comparable(own[name]) for own in given}) == 1}
+def _shared(candidates: Sequence[Mapping[str, object]]) -> set[str]:
+    """Return the names that all candidates have with the same value."""
+    names = set.intersection(*map(set, candidates)) if candidates else set()
+    return {name for name in names if len({_comparable(own[name]) for own in candidates}) == 1}
 
 
 def _comparable(value: object) -> object:
-    """A value that is equal where it means the same: 1 and 1.0, but not 1 and true."""
+    """Return a value that is equal where it means the same: 1 and 1.0, but not 1 and true."""
     if isinstance(value, list):
         return tuple(map(_comparable, value))
     if isinstance(value, dict):
