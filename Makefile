@@ -55,7 +55,7 @@ campaign: $(VENV)/installed
 
 report: $(VENV)/installed
 	$(RUN)/harness report --into README.md
-	$(RUN)/harness report --differences-from plain --results-dir results/ablations --into results/ablations.md
+	$(RUN)/harness report --differences-from default --results-dir results/ablations --into results/ablations.md
 
 # torch comes first, in its pinned version, so that no later requirement fetches another one.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -198,7 +198,7 @@ def shared_settings(records: Sequence[RunRecord]) -> str:
             if shared
             else []
         )
-    return f" Settings of all runs: {'; '.join(names)}." if names else ""
+    return f" Changed from the defaults: {'; '.join(names)}." if names else ""
 
 
 def _without_hardware(extra: dict[str, object]) -> dict[str, object]:

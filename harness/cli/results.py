@@ -176,8 +176,14 @@ def _update(
     help="Report only each method's best operating point within this budget: milliseconds at "
     "batch size 1, or MACs per example.",
 )
-@click.option("--differences-from", "against", metavar="ROW", envvar="HARNESS_REPORT_DIFFERENCES_FROM",
-              help="Only paired differences from this row of the report; plain: of each method with several its plain row.")  # fmt: skip
+@click.option(
+    "--differences-from",
+    "against",
+    metavar="ROW",
+    envvar="HARNESS_REPORT_DIFFERENCES_FROM",
+    help="Only paired differences from this row of the report; "
+    "default compares each row with its method's default row.",
+)
 @click.option(
     "--into",
     type=click.Path(dir_okay=False, path_type=Path),

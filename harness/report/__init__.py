@@ -1,1 +1,1 @@
-"""Text made of figures."""
+"""Reports: figures as text."""

@@ -1,50 +1,54 @@
-"""The section of GLUE averages in a report."""
+"""The GLUE averages in a report."""
 
 from collections.abc import Mapping
 
-from harness.analysis.glue_average import UNCOUNTED, GlueAverage, average
+from harness.analysis.glue_average import EXCLUDED_TASK, GlueAverage, average
 from harness.report.document import CONSTANT, Part, Section, Table
 from harness.report.formats import json_ready
 
 
 def average_section(found: GlueAverage) -> Section:
-    """The average as a table."""
-    where, tasks = found.condition, list(found.train_rows)
-    quick = f", quick look at {where.limit} rows" if where.limit else ""
-    lacking = "; ".join(
+    """Return the section with the average as a table."""
+    condition, tasks = found.condition, list(found.train_rows)
+    limit = f", limited to {condition.limit} rows" if condition.limit else ""
+    missing = "; ".join(
         f"{task} lacks {', '.join(names)}" for task, names in found.incomplete.items()
     )
-    title = f"GLUE average on {where.backbone}{quick}"
+    title = f"GLUE average on {condition.backbone}{limit}"
     if len(tasks) < 2:
         return Section(
             title,
-            (Part(f"No two tasks have all methods: {lacking}. Name fewer by --methods.", None),),
+            (
+                Part(
+                    f"No two tasks have runs of all methods: {missing}. "
+                    "Select fewer methods with --methods.",
+                    None,
+                ),
+            ),
         )
     trained = ", ".join(f"{task} ({rows} training rows)" for task, rows in found.train_rows.items())
-    said = (
-        f"Over the {len(tasks)} of GLUE's tasks that all methods have: {trained}{f'; {lacking}' if lacking else ''}. A task's score is the "
-        "mean of its metrics, MNLI's of matched and mismatched, and each of these is a mean over the seeds of its table above."
-        f"{'' if UNCOUNTED in (*tasks, *found.incomplete) else ' Without WNLI (--wnli).'}"
+    left_out = f"; left out: {missing}" if missing else ""
+    without_wnli = (
+        ""
+        if EXCLUDED_TASK in (*tasks, *found.incomplete)
+        else " WNLI is not counted (add it with --wnli)."
+    )
+    caption = (
+        f"Average over the {len(tasks)} GLUE tasks that have runs of all methods: "
+        f"{trained}{left_out}. A task's score is the mean of its metrics (for MNLI, of matched and "
+        "mismatched), each a mean over the seeds of the task's table above."
+        f"{without_wnli}"
     )
     rows = [
         _cells(CONSTANT, "-", found.constant),
         *(_cells(row.method, str(row.point), row.scores) for row in found.rows),
     ]
-    return Section(
-        title,
-        (
-            Part(
-                said,
-                Table(
-                    ["method", "point", *(f"{task} x100" for task in tasks), "average x100"], rows
-                ),
-            ),
-        ),
-    )
+    headers = ["method", "point", *(f"{task} x100" for task in tasks), "average x100"]
+    return Section(title, (Part(caption, Table(headers, rows)),))
 
 
-def plain_average(found: GlueAverage) -> dict[str, object]:
-    """For json."""
+def average_json(found: GlueAverage) -> dict[str, object]:
+    """Return the average as a JSON object."""
     return json_ready(found) | {
         "constant": {
             "method": "",

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
-from harness.analysis.conditions import title
+from harness.analysis.conditions import condition_title
 from harness.analysis.differences import Difference, Differences, differences
 from harness.evaluation.statistics import RESAMPLES
 from harness.records import RunRecord
-from harness.report.document import MACS_SAID, Part, Section, Table, number
+from harness.report.document import MACS_NOTE, Part, Section, Table, number
 from harness.report.formats import json_ready, rendered
 from harness.store.results import ResultsStore
 
@@ -20,24 +20,28 @@ def render_differences(
     form: str,
     methods: Sequence[str] | None = None,
 ) -> str:
-    """Paired differences from one row, in the forms of the report.
+    """Return the report of paired differences from one row, as markdown, LaTeX, csv or json.
 
-    Raises: what `differences` raises.
+    Raises: HarnessError and IncompleteError as `differences` does.
     """
     found = differences(store, records, against, reference, methods)
     conditions = [one.condition for one in found]
-    sections = [_section(one, title(one.condition, conditions)) for one in found]
-    return rendered(form, [json_ready(one) for one in found], _flat(found), sections, MACS_SAID)
+    sections = [_section(one, condition_title(one.condition, conditions)) for one in found]
+    return rendered(form, [json_ready(one) for one in found], _csv_rows(found), sections, MACS_NOTE)
 
 
 def _section(found: Differences, title: str) -> Section:
-    """The differences of one condition as a table."""
-    whom = ", ".join(dict.fromkeys(row.against for row in found.rows if row.against is not None))
-    said = (
-        f"Paired differences from {whom}, at the same point (of a method with one exit, that one): mean ± sd over the seeds that both have "
-        f"(n), and 95 % of that mean over {RESAMPLES:,} resamples of dev's rows, the same rows for both: chance in the rows, not in the "
-        f"seeds. Under another setting a seed draws other random numbers. A constant answer scores {100 * found.constant:.1f}."
-        f"{found.settings}"
+    """Return the section with the differences of one condition as a table."""
+    compared = ", ".join(
+        dict.fromkeys(row.against for row in found.rows if row.against is not None)
+    )
+    caption = (
+        f"Paired differences from {compared} at the same point (from a method with a single exit, "
+        "at that exit): mean ± sd over the seeds that both rows have (n), and the 95 % interval of "
+        f"that mean over {RESAMPLES:,} bootstrap resamples of the dev examples, paired between the "
+        "rows. The interval reflects chance in the examples, not in the seeds; with another "
+        "setting, a seed draws other random numbers. The majority-class baseline scores "
+        f"{100 * found.constant:.1f}.{found.settings}"
     )
     headers = [
         "method",
@@ -46,11 +50,11 @@ def _section(found: Differences, title: str) -> Section:
         "MMACs",
         "n",
         "difference x100",
-        "95 % of resamples",
+        "95 % interval",
     ]
     return Section(
         f"{title}, {found.metric}",
-        (Part(said, Table(headers, [_cells(row) for row in found.rows])),),
+        (Part(caption, Table(headers, [_cells(row) for row in found.rows])),),
     )
 
 
@@ -67,8 +71,8 @@ def _cells(row: Difference) -> list[str]:
     ]
 
 
-def _flat(found: Sequence[Differences]) -> list[dict[str, object]]:
-    """For csv: a row for each difference."""
+def _csv_rows(found: Sequence[Differences]) -> list[dict[str, object]]:
+    """Return one csv row per difference."""
     return [
         {
             **{field.name: getattr(one.condition, field.name) for field in fields(one.condition)},

@@ -1,4 +1,4 @@
-"""Sections with tables, as markdown and as LaTeX; rows as csv."""
+"""The parts of a report: sections, tables, and figures as text."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,30 @@ from tabulate import tabulate
 from harness.evaluation.statistics import Mean
 
 CONSTANT = "(constant answer)"
-"""The row of a model that always gives the training part's majority label, or mean value."""
+"""Row label of the majority-class baseline, which always predicts the majority label of the
+training part (for a regression, its mean value)."""
 
-MACS_SAID = "MACs are multiply-adds of matrix products, at each row's real length, padding is not charged; FLOPs are 2 per MAC."
+MACS_NOTE = (
+    "MACs are multiply-adds of matrix products at each example's real length, without padding; "
+    "1 MAC is 2 FLOPs."
+)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text."""
+    """A table whose cells are text."""
 
     headers: list[str]
     rows: list[list[str]]
 
     def as_text(self, form: str) -> str:
-        """In one of tabulate's forms."""
+        """Format the table in one of tabulate's formats."""
         return tabulate(self.rows, self.headers, tablefmt=form, disable_numparse=True)
 
 
 @dataclass(frozen=True)
 class Part:
-    """A table and what is said before it."""
+    """A table and the text before it."""
 
     text: str
     table: Table | None
@@ -34,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Section:
-    """What stands under one heading."""
+    """The parts under one heading."""
 
     title: str
     parts: tuple[Part, ...]
@@ -45,17 +49,18 @@ def number(
     digits: int,
     times: float = 1.0,
     mark: str = "",
-    of: int | None = None,
+    seeds: int | None = None,
     signed: bool = False,
 ) -> str:
-    """A mark and the mean, with ± standard deviation when there are several seeds and it does not round to 0.
+    """Format a mark and the mean, with ± the standard deviation unless it rounds to 0.
 
-    `of`: the row's number of seeds; a figure over fewer says so. `signed`: with a plus too.
+    `seeds`: number of seeds of the row; a figure over fewer seeds gives its own number. `signed`:
+    write the plus sign too.
     """
     if value is None:
         return "-"
     spread = f"{times * (value.deviation or 0):.{digits}f}"
-    fewer = f" (n={value.count})" if of is not None and value.count != of else ""
+    fewer = f" (n={value.count})" if seeds is not None and value.count != seeds else ""
     return (
         f"{mark}{times * value.mean:{'+' if signed else ''}.{digits}f}"
         + (f" ± {spread}" if float(spread) else "")

@@ -1,4 +1,4 @@
-"""A report as markdown, csv, json or LaTeX."""
+"""The four formats of a report: markdown, LaTeX, csv and json."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from harness.report.document import Section
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-WHOLE = ("train_rows", "limit", "parameters", "threads", "seeds")
-"""Columns of csv that hold whole numbers, beside those that end in .count."""
+INTEGER_COLUMNS = ("train_rows", "limit", "parameters", "threads", "seeds")
+"""Columns of csv that hold integers, besides those that end in .count."""
 
 
 def json_ready(value: "DataclassInstance") -> dict[str, object]:
-    """Return the fields of a dataclass as `dataclasses.asdict` does, with points of the report as text."""
+    """Return the fields of a dataclass as `dataclasses.asdict` does, but with points as text."""
     return {field.name: _ready(getattr(value, field.name)) for field in fields(value)}
 
 
@@ -34,7 +34,7 @@ def _ready(value: object) -> object:
 
 
 def as_markdown(sections: Sequence[Section], closing: str) -> str:
-    """The sections, and a paragraph at the end."""
+    """Return the sections as markdown, with `closing` as the last paragraph."""
     texts = []
     for section in sections:
         pieces = [f"### {section.title}"]
@@ -47,33 +47,39 @@ def as_markdown(sections: Sequence[Section], closing: str) -> str:
 
 
 def csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str] | None = None) -> str:
-    """Rows as csv, nested ones flat as `scores.f1.mean`; with `columns` these alone, there or not."""
+    """Return rows as csv, with nested keys flattened as `scores.f1.mean`.
+
+    With `columns`, the csv has exactly these columns, whether or not the rows have them."""
     import pandas
 
     frame = pandas.json_normalize(list(rows))
     frame = frame if columns is None else frame.reindex(columns=list(columns))
-    whole = [name for name in frame if name.endswith(".count") or name in WHOLE]
-    text: str = frame.astype(dict.fromkeys(whole, "Int64")).to_csv(index=False, lineterminator="\n")
+    integers = [name for name in frame if name.endswith(".count") or name in INTEGER_COLUMNS]
+    text: str = frame.astype(dict.fromkeys(integers, "Int64")).to_csv(
+        index=False, lineterminator="\n"
+    )
     return text
 
 
 def rendered(
     form: str,
-    told: object,
+    json_value: object,
     rows: Sequence[dict[str, object]],
     sections: Sequence[Section],
     closing: str,
 ) -> str:
-    """The same figures in one of four forms: `told` as json, `rows` as csv, the sections as markdown or LaTeX."""
+    """Return the same figures in one of four formats.
+
+    `json_value` is written as json, `rows` as csv, and `sections` as markdown or LaTeX."""
     if form == "json":
-        return json.dumps(told, indent=1) + "\n"
+        return json.dumps(json_value, indent=1) + "\n"
     if form == "csv":
         return csv_text(rows)
     return (as_latex if form == "latex" else as_markdown)(sections, closing)
 
 
 def as_latex(sections: Sequence[Section], closing: str) -> str:
-    """A floating table for each table, with what is said before it as the caption."""
+    """Return a floating LaTeX table for each table, with the text before it as the caption."""
     texts = ["% Needs \\usepackage{booktabs}."]
     for section in sections:
         for part in section.parts:
@@ -95,6 +101,6 @@ def as_latex(sections: Sequence[Section], closing: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text for LaTeX; `code` in typewriter."""
+    """Escape text for LaTeX, with `code` in typewriter."""
     plain = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text)
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", plain)

@@ -1,4 +1,4 @@
-"""Plain listings: what there is, and a run's curve."""
+"""Listings of stored runs, curves and predictions."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from harness.analysis.variants import described_by, telling
+from harness.analysis.variants import telling, variant_of
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError
 from harness.evaluation.curves import sweep, thresholds_from
@@ -20,14 +20,16 @@ Rows = list[dict[str, object]]
 
 
 def runs(records: list[RunRecord]) -> Rows:
-    """Run id, cell, last exit's scores, and the settings that set the run apart from others of its method."""
+    """Return a row per run: id, cell, last exit's scores, and distinguishing settings.
+
+    These settings distinguish the run from others of its method and backbone."""
     groups: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[record.spec.method, record.spec.backbone].append(record)
     settings = {
         record.run_id: own
-        for of in groups.values()
-        for record, own in zip(of, telling([described_by(one) for one in of]), strict=True)
+        for group in groups.values()
+        for record, own in zip(group, telling([variant_of(one) for one in group]), strict=True)
     }
     return [
         {
@@ -49,7 +51,7 @@ def runs(records: list[RunRecord]) -> Rows:
 
 
 def text(rows: Rows) -> str:
-    """Rows as a table for people."""
+    """Format rows as a table for people."""
     return tabulate(
         [{name: _words(value) for name, value in row.items()} for row in rows],
         headers="keys",
@@ -73,51 +75,55 @@ def curve_table(
     tolerance: float | None,
     form: str,
 ) -> str:
-    """The dev curve of a policy through thresholds found on selection, as markdown (under what a constant answer scores), csv or json.
+    """Return a policy's curve on dev, over thresholds found on selection, as markdown, csv or json.
 
-    Raises: HarnessError for a run with one exit, or a tolerance that the policy does not use.
+    The markdown form starts with the scores of the majority-class baseline.
+
+    Raises: HarnessError for a run with a single exit, or for a tolerance that the policy does not
+    use.
     """
     name = policy or record.policy
     if name is None or record.policy is None:
         raise HarnessError(
-            f"run {record.run_id} ({record.spec.method}) has a single exit: there is no curve"
+            f"run {record.run_id} ({record.spec.method}) has a single exit and so no curve"
         )
     task = task_of(record)
     if tolerance is not None and not (name == "patience" and task.regression):
         raise HarnessError(
-            f"--tolerance is for patience on a regression, this is {name} on {task.name}"
+            f"--tolerance applies to patience on a regression; this is {name} on {task.name}"
         )
-    chosen = make_policy(
+    exit_policy = make_policy(
         record if tolerance is None else replace(record, tolerance=tolerance), task.classes, policy
     )
-    thresholds = thresholds_from(chosen, store.trace(record, "selection"), points)
-    curve = sweep(chosen, store.trace(record), record.costs, task.metrics, thresholds)
-    last = float(
+    thresholds = thresholds_from(exit_policy, store.trace(record, "selection"), points)
+    curve = sweep(exit_policy, store.trace(record), record.costs, task.metrics, thresholds)
+    full_macs = float(
         record.costs.static(len(record.costs.layers) - 1, store.trace(record).lengths).mean()
     )
-    columns = {f"{chosen.name} ({chosen.unit})": curve.thresholds, **curve.scores}
+    columns = {f"{exit_policy.name} ({exit_policy.unit})": curve.thresholds, **curve.scores}
     columns |= {
         "MMACs": curve.macs / 1e6,
-        "own full MACs / MACs": last / curve.macs,
+        "own full MACs / MACs": full_macs / curve.macs,
         "layers": curve.layers,
     }
-    new = [
-        place
-        for place in range(len(thresholds))
-        if not place or (curve.left[place] != curve.left[place - 1]).any()
+    distinct = [
+        index
+        for index in range(len(thresholds))
+        if not index or (curve.left[index] != curve.left[index - 1]).any()
     ]
-    rows = [{name: float(values[place]) for name, values in columns.items()} for place in new]
-    constant = ", ".join(
+    rows = [{name: float(values[index]) for name, values in columns.items()} for index in distinct]
+    baseline = ", ".join(
         f"{metric} {score:.6g}" for metric, score in record.constant_scores.items()
     )
-    return (f"A constant answer scores {constant}.\n\n" if form == "markdown" else "") + table(
-        rows, form
-    )
+    caption = f"The majority-class baseline scores {baseline}.\n\n" if form == "markdown" else ""
+    return caption + table(rows, form)
 
 
-def answers_text(lines: list[int], answers: Rows, form: str) -> str:
-    """Answers to rows, with the line where each row stands, as text (an answer a line), csv or json."""
-    rows: Rows = [{"row": line, **answer} for line, answer in zip(lines, answers, strict=True)]
+def answers_text(lines: list[int], predictions: Rows, form: str) -> str:
+    """Return predictions, with the line numbers of their rows, as text, csv or json."""
+    rows: Rows = [
+        {"row": line, **prediction} for line, prediction in zip(lines, predictions, strict=True)
+    ]
     if form == "json":
         return json.dumps(rows, indent=1) + "\n"
     if form == "csv":
@@ -126,16 +132,21 @@ def answers_text(lines: list[int], answers: Rows, form: str) -> str:
         writer.writeheader()
         writer.writerows(rows)
         return buffer.getvalue()
-    return "".join("\t".join(_answer_words(row)) + "\n" for row in rows)
+    return "".join("\t".join(_prediction_cells(row)) + "\n" for row in rows)
 
 
-def _answer_words(row: dict[str, object]) -> list[str]:
-    sure = [] if row["probability"] is None else [f"probability {row['probability']:.3f}"]
-    return [f"{row['answer']}", f"exit {row['exit']}", *sure, f"{row['milliseconds']:.2f} ms"]
+def _prediction_cells(row: dict[str, object]) -> list[str]:
+    probability = [] if row["probability"] is None else [f"probability {row['probability']:.3f}"]
+    return [
+        f"{row['answer']}",
+        f"exit {row['exit']}",
+        *probability,
+        f"{row['milliseconds']:.2f} ms",
+    ]
 
 
 def table(rows: list[dict[str, float]] | list[dict[str, int]], form: str) -> str:
-    """Rows as markdown, csv or json."""
+    """Format rows of numbers as markdown, csv or json."""
     if form == "json":
         return json.dumps(rows, indent=1) + "\n"
     if form == "csv":

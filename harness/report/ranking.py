@@ -1,13 +1,13 @@
-"""The report for a budget: which methods stay within it, the best first."""
+"""The report for a budget: the methods that stay within it, the best first."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 
-from harness.analysis.conditions import title
+from harness.analysis.conditions import condition_title
 from harness.analysis.ranking import Budget, Ranking, rank
 from harness.evaluation.metrics import METRICS
 from harness.records import RunRecord
-from harness.report.document import CONSTANT, MACS_SAID, Part, Section, Table, number
+from harness.report.document import CONSTANT, MACS_NOTE, Part, Section, Table, number
 from harness.report.formats import json_ready, rendered
 from harness.store.results import ResultsStore
 
@@ -19,36 +19,46 @@ def render_budget(
     form: str,
     methods: Sequence[str] | None = None,
 ) -> str:
-    """The best of each method within a budget, in the forms of the report.
+    """Return the report of each method's best point within a budget, as markdown, LaTeX, csv or
+    json.
 
-    Raises: IncompleteError when there are no runs; what `ResultsStore.trace` raises.
+    Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
     rankings = rank(store, records, budget, methods)
     conditions = [ranking.condition for ranking in rankings]
-    sections = [_section(ranking, title(ranking.condition, conditions)) for ranking in rankings]
+    sections = [
+        _section(ranking, condition_title(ranking.condition, conditions)) for ranking in rankings
+    ]
     return rendered(
         form,
         [_json_ready(ranking) for ranking in rankings],
-        _flat_rows(rankings),
+        _csv_rows(rankings),
         sections,
-        MACS_SAID,
+        MACS_NOTE,
     )
 
 
 def _section(ranking: Ranking, title: str) -> Section:
-    """The ranking as a table."""
+    """Return the section with the ranking as a table."""
     metrics = list(ranking.constant_scores)
     unit = "ms" if ranking.budget.unit == "ms" else "MMACs"
-    times = 1.0 if unit == "ms" else 1e-6
-    beyond = f" Beyond it, or not measured: {', '.join(ranking.beyond)}." if ranking.beyond else ""
-    clock = (
-        f" Milliseconds on {'; '.join(ranking.places)}, of a policy composed from the paths'. Those of different runs were taken at "
-        "different times: a method a little beyond a budget may be within it at another; the report's ratios compare better."
+    factor = 1.0 if unit == "ms" else 1e-6
+    beyond = (
+        f" Beyond the budget, or not measured: {', '.join(ranking.beyond)}."
+        if ranking.beyond
+        else ""
     )
-    composed = clock if unit == "ms" else ""
-    said = (
-        f"The best of each method within {ranking.budget} a row: exit and threshold chosen on calibration, which also orders the rows; dev "
-        f"only scores.{composed}{beyond}"
+    latency_note = (
+        f" Milliseconds were measured on {'; '.join(ranking.places)}; those of a policy are "
+        "composed from path latencies. Runs were timed at different times, so that a method "
+        "slightly beyond the budget may be within it at another time: the latency ratios of the "
+        "main report are more comparable."
+    )
+    latency = latency_note if unit == "ms" else ""
+    caption = (
+        f"The best point of each method within {ranking.budget} per example. Exits and thresholds "
+        "are chosen, and the rows ordered, by the score on calibration; dev is only scored."
+        f"{latency}{beyond}"
     )
     rows = [
         [
@@ -67,7 +77,7 @@ def _section(ranking: Ranking, title: str) -> Section:
             str(choice.cost.count),
             number(choice.calibration, 1, 100),
             *(number(choice.scores.get(metric), 1, 100) for metric in metrics),
-            number(choice.cost, 2, times),
+            number(choice.cost, 2, factor),
         ]
         for choice in ranking.choices
     ]
@@ -79,11 +89,11 @@ def _section(ranking: Ranking, title: str) -> Section:
         *(f"{metric} x100" for metric in metrics),
         unit,
     ]
-    return Section(f"{title} within {ranking.budget}", (Part(said, Table(headers, rows)),))
+    return Section(f"{title} within {ranking.budget}", (Part(caption, Table(headers, rows)),))
 
 
 def _json_ready(ranking: Ranking) -> dict[str, object]:
-    """For json."""
+    """Return the ranking as a JSON object."""
     return {
         "condition": asdict(ranking.condition),
         "budget": asdict(ranking.budget),
@@ -94,17 +104,18 @@ def _json_ready(ranking: Ranking) -> dict[str, object]:
     }
 
 
-def _flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
-    """For csv: the constant answer and a row a choice, the mean of each figure."""
+def _csv_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
+    """Return csv rows: for each ranking the majority-class baseline, then a row per choice with the
+    mean of each figure."""
     found: list[dict[str, object]] = []
     for ranking in rankings:
-        given = {
+        common = {
             field.name: getattr(ranking.condition, field.name)
             for field in fields(ranking.condition)
         }
-        given |= {"budget": ranking.budget.amount, "unit": ranking.budget.unit}
+        common |= {"budget": ranking.budget.amount, "unit": ranking.budget.unit}
         found.append(
-            {**given, "method": CONSTANT, "point": "-", **_score_columns(ranking.constant_scores)}
+            {**common, "method": CONSTANT, "point": "-", **_score_columns(ranking.constant_scores)}
         )
         for choice in ranking.choices:
             figures = {
@@ -112,15 +123,13 @@ def _flat_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
                 "calibration": choice.calibration.mean,
                 "cost": choice.cost.mean,
             }
-            reached = _score_columns(
-                {metric: score.mean for metric, score in choice.scores.items()}
-            )
+            scores = _score_columns({metric: score.mean for metric, score in choice.scores.items()})
             found.append(
-                {**given, "method": choice.method, "point": str(choice.point), **figures, **reached}
+                {**common, "method": choice.method, "point": str(choice.point), **figures, **scores}
             )
     return found
 
 
 def _score_columns(scores: Mapping[str, float]) -> dict[str, float | None]:
-    """The same columns whatever the task."""
+    """Return the score columns, which are the same for all tasks."""
     return {f"scores.{metric}": scores.get(metric) for metric in METRICS}

@@ -6,12 +6,12 @@ from harness.report.document import Table
 from harness.store.results import ResultsStore
 
 
-def _timings(store: ResultsStore, comparison: Comparison) -> list[tuple[RunRecord, Timing]]:
-    """The live timings of the comparison's runs, of those under the same conditions the newest."""
+def live_timings(store: ResultsStore, comparison: Comparison) -> list[tuple[RunRecord, Timing]]:
+    """Return the live timings of the comparison's runs, the newest under each set of conditions."""
     found = {}
     for record in comparison.records:
         for timing in sorted(store.timings(record), key=lambda timing: timing.created):
-            where = (
+            conditions = (
                 timing.policy,
                 timing.threshold,
                 timing.batch_size,
@@ -20,18 +20,21 @@ def _timings(store: ResultsStore, comparison: Comparison) -> list[tuple[RunRecor
                 timing.threads,
                 timing.rows,
             )
-            found[record.run_id, where, timing.reference] = (record, timing)
+            found[record.run_id, conditions, timing.reference] = (record, timing)
     return list(found.values())
 
 
 def live_caption(constant_scores: dict[str, float]) -> str:
-    """What live timings stand under."""
-    constant = ", ".join(f"{metric}={100 * score:.1f}" for metric, score in constant_scores.items())
-    return f"Live early exit (`harness time`; ms per batch; a constant answer scores {constant}):"
+    """Return the caption of the table of live timings."""
+    baseline = ", ".join(f"{metric}={100 * score:.1f}" for metric, score in constant_scores.items())
+    return (
+        "Live early exit (`harness time`; ms per batch; the majority-class baseline scores "
+        f"{baseline}):"
+    )
 
 
 def timing_table(timings: list[tuple[RunRecord, Timing]]) -> Table:
-    """Live timings with their runs, one a row."""
+    """Return a table with one live timing per row."""
     headers = [
         "method",
         "seed",
@@ -45,7 +48,7 @@ def timing_table(timings: list[tuple[RunRecord, Timing]]) -> Table:
         "precision",
         "threads",
     ]
-    headers += ["score x100", "layers", "ms", "reference", "its ms", "ratio"]
+    headers += ["score x100", "layers", "ms", "reference", "reference ms", "ratio"]
     table = [
         [
             record.spec.method,

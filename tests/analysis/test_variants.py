@@ -8,7 +8,7 @@ import pytest
 from support.synthetic import identified, single, timed
 
 from harness.analysis.comparison import compare
-from harness.analysis.variants import labels, shared_settings
+from harness.analysis.variants import runs_by_row, shared_settings
 from harness.evaluation.statistics import Mean
 from harness.records import RunRecord, Sources
 from harness.store.results import ResultsStore
@@ -37,7 +37,7 @@ def rows_of(changes: Sequence[dict[str, object]], known: bool = True) -> list[st
     ]
     named = {
         run.run_id: name
-        for name, group in labels([*runs, single("bert", 1)]).items()
+        for name, group in runs_by_row([*runs, single("bert", 1)]).items()
         for run in group
     }
     return [named[run.run_id] for run in runs]
@@ -78,7 +78,7 @@ def test_rows_without_known_changes_show_all_differences() -> None:
         varied(single("tinybert", 1), OWN, changed={}),
         varied(single("tinybert", 1), OWN | {"epochs": 4}),
     )
-    assert list(labels([known, older])) == ["tinybert (epochs=3)", "tinybert (epochs=4)"]
+    assert list(runs_by_row([known, older])) == ["tinybert (epochs=3)", "tinybert (epochs=4)"]
 
 
 def test_changed_defaults_do_not_hide_a_row() -> None:
@@ -86,7 +86,7 @@ def test_changed_defaults_do_not_hide_a_row() -> None:
     now, before = (
         varied(single("tinybert", 1), OWN | {"epochs": epochs}, changed={}) for epochs in (3, 5)
     )
-    assert list(labels([now, before])) == ["tinybert (epochs=3)", "tinybert (epochs=5)"]
+    assert list(runs_by_row([now, before])) == ["tinybert (epochs=3)", "tinybert (epochs=5)"]
 
 
 def rows_in(sentence: str) -> list[str]:
@@ -105,15 +105,15 @@ def test_sources_name_rows_settings_cannot() -> None:
         identified(replace(base, data=replace(base.data, sources=sources)))
         for sources in (Sources(corpus="a"), Sources(corpus="b"), Sources(corpus="a", vectors="c"))
     )
-    assert list(labels([one, without])) == ["tinybert", "tinybert (general=False)"]
-    assert list(labels([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
+    assert list(runs_by_row([one, without])) == ["tinybert", "tinybert (general=False)"]
+    assert list(runs_by_row([one, vectors])) == ["tinybert", "tinybert (sources.vectors=c)"]
     assert shared_settings([one, vectors]) == ""
     assert rows_in(shared_settings([vectors])) == ["tinybert (sources.vectors=c)"]
     known = identified(
         replace(base, data=replace(base.data, sources=Sources(vectors="0123456789abcdef" * 4)))
     )
-    assert list(labels([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
-    assert list(labels([one, two, without])) == [
+    assert list(runs_by_row([base, known])) == ["tinybert", "tinybert (sources.vectors=01234567)"]
+    assert list(runs_by_row([one, two, without])) == [
         "tinybert (sources.corpus=a)",
         "tinybert (sources.corpus=b)",
         "tinybert (general=False)",
@@ -124,7 +124,7 @@ def test_seeds_form_one_sorted_group() -> None:
     """The seeds of one variant are one group in the order of seeds."""
     runs = [single("bert", seed) for seed in (10, 2, 1)]
     assert {
-        name: [record.spec.seed for record in group] for name, group in labels(runs).items()
+        name: [record.spec.seed for record in group] for name, group in runs_by_row(runs).items()
     } == {"bert": [1, 2, 10]}
 
 
@@ -147,7 +147,7 @@ def test_every_run_is_in_one_row(variants: Sequence[dict[str, object]]) -> None:
     No row may take the place of another that has the same name."""
     base = single("bert", 1)
     runs = [varied(base, own, seed) for seed, own in enumerate(variants)]
-    kept = [record.run_id for group in labels(runs).values() for record in group]
+    kept = [record.run_id for group in runs_by_row(runs).values() for record in group]
     assert sorted(kept) == sorted(record.run_id for record in runs)
 
 
@@ -213,7 +213,7 @@ def test_shared_changed_settings_are_named() -> None:
 def test_long_numbers_shorten_unless_ambiguous() -> None:
     """Long numbers are short in a name unless two names would be the same."""
     shares = (0.5, 0.25, 0.3212890625, 0.3212890626)
-    groups = labels(
+    groups = runs_by_row(
         [
             varied(single("costeff", 1), {"heads": share}, changed={"heads": share})
             for share in shares

@@ -15,7 +15,8 @@ from harness.analysis.comparison import Row
 from harness.errors import ExitCode, HarnessError
 from harness.records import RunRecord
 from harness.report.document import CONSTANT
-from harness.report.overview import BEGIN, END, FIGURES, insert, render
+from harness.report.overview import BEGIN, END, insert, render
+from harness.report.overview_csv import FIGURES
 from harness.store.results import ResultsStore
 
 

@@ -1,0 +1,59 @@
+"""The main report as csv."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+
+from harness.analysis.comparison import Comparison, Row
+from harness.analysis.conditions import Condition
+from harness.evaluation.metrics import METRICS
+from harness.evaluation.statistics import Mean
+from harness.report.document import CONSTANT
+from harness.report.formats import csv_text, json_ready
+from harness.report.overview_tables import is_composed
+
+FIGURES = ("retained", "macs", "mac_ratio", "layers", "latency_ms", "reference_ms", "latency_ratio")
+"""Fields of a row that are means over seeds, besides its scores; each gives three columns."""
+
+
+def comparisons_csv(comparisons: list[Comparison]) -> str:
+    """Return the rows of the main tables as csv, those of the majority-class baseline included.
+
+    Column `composed`: whether the latency is composed of path latencies (a ~ in the tables)."""
+    rows: list[dict[str, object]] = []
+    for comparison in comparisons:
+        common = {**asdict(comparison.condition), "rows": comparison.records[0].data.rows}
+        rows += [
+            {**common, **row}
+            for row in (_baseline_row(comparison), *map(_csv_row, comparison.rows))
+        ]
+    other_metrics = dict.fromkeys(
+        metric
+        for comparison in comparisons
+        for metric in comparison.metrics
+        if metric not in METRICS
+    )
+    return csv_text(rows, _columns(other_metrics))
+
+
+def _columns(other_metrics: Iterable[str]) -> list[str]:
+    """Return the names of the columns, which do not depend on the runs.
+
+    They are the condition, the row, and for each figure its mean, deviation and number of seeds.
+    Scores that only some tasks have come last: on mismatched, and by external metrics."""
+    figures = [
+        *(f"scores.{metric}" for metric in METRICS),
+        *FIGURES,
+        *(f"scores.{metric}" for metric in other_metrics),
+    ]
+    parts = [f"{figure}.{part.name}" for figure in figures for part in fields(Mean)]
+    row = ("method", "point", "device", "threads", "composed", "clock_spread", "parameters")
+    return [*(field.name for field in fields(Condition)), "rows.train", "rows.dev", *row, *parts]
+
+
+def _csv_row(row: Row) -> dict[str, object]:
+    return {**json_ready(row), "composed": is_composed(row)}
+
+
+def _baseline_row(comparison: Comparison) -> dict[str, object]:
+    scores = {metric: {"mean": score} for metric, score in comparison.constant_scores.items()}
+    return {"method": CONSTANT, "point": "-", "scores": scores}
