@@ -1,4 +1,4 @@
-"""Comparisons of runs made by hand: every figure is worked out on paper."""
+"""Figures of a comparison of runs made by hand, each worked out on paper."""
 
 from dataclasses import replace
 
@@ -63,7 +63,7 @@ def test_last_exit_averages_over_seeds(comparison: Comparison) -> None:
 
 
 def test_last_exit_ratios_pair_by_seed(comparison: Comparison) -> None:
-    """Ratios of the last exit are paired by seed, and the three speed-ups stay apart.
+    """Ratios of the last exit are paired by seed, and the three speed-ups stay separate.
 
     Latency was paired in the same rounds (0.92, 0.94): it is not the quotient of the medians, which
     is 1."""
@@ -88,7 +88,7 @@ def test_curve_point_uses_calibration_threshold(comparison: Comparison) -> None:
     """A point of a curve is scored on dev at the threshold that calibration chose.
 
     3/4: on calibration H(2) is right on all rows at 2.5 of 4 layers. On dev 2 (seed 1) and 3 (seed
-    2) of 4 rows leave there."""
+    2) of 4 rows exit there."""
     row = row_of(comparison, "deebert", "MACs <= 3/4")
     assert_mean(row.scores["accuracy"], 2 / 4, 3 / 4)
     assert_mean(row.layers, (2 * 1 + 2 * 4) / 4, (3 * 1 + 1 * 4) / 4)
@@ -98,13 +98,13 @@ def test_curve_point_uses_calibration_threshold(comparison: Comparison) -> None:
 
 
 def test_point_latency_averages_path_latency(comparison: Comparison) -> None:
-    """The latency of a point is the path latency, averaged over where the dev rows left.
+    """The latency of a point is the mean path latency over the exits that the dev rows take.
 
     Path: 3.5 and 10 ms (seed 1), 7 and 20 ms (seed 2), half and three quarters of the rows at the
     first; ratios compose likewise."""
     row = row_of(comparison, "deebert", "MACs <= 3/4")
-    own = (0.5 * 3.5 + 0.5 * 10, 0.75 * 7 + 0.25 * 20)
-    assert_mean(row.latency_ms, *own)
+    milliseconds = (0.5 * 3.5 + 0.5 * 10, 0.75 * 7 + 0.25 * 20)
+    assert_mean(row.latency_ms, *milliseconds)
     ratios = [
         record.latency.path_ratio["1"]
         for record in comparison.records
@@ -133,7 +133,7 @@ def test_point_latency_averages_path_latency(comparison: Comparison) -> None:
 def test_smaller_budget_takes_best_affordable_threshold(comparison: Comparison) -> None:
     """A smaller budget takes the best threshold that it can pay for.
 
-    1/2: H(1), 3 rows of calibration leave; 1/4: H(1/2), all leave. On dev 3 and 4 rows, then all.
+    1/2: H(1), 3 calibration rows exit; 1/4: H(1/2), all exit. On dev 3 and 4 rows, then all.
     """
     half, quarter = (
         row_of(comparison, "deebert", f"MACs <= {budget}") for budget in ("1/2", "1/4")
@@ -148,7 +148,7 @@ def test_smaller_budget_takes_best_affordable_threshold(comparison: Comparison) 
 def test_thresholds_ignore_dev(comparison: Comparison, store: ResultsStore) -> None:
     """Thresholds are not chosen on dev.
 
-    On dev the cheapest threshold would score 1 within every budget; the report must not know."""
+    On dev the cheapest threshold scores 1 within every budget; the report must not use that."""
     record = next(
         record
         for record in comparison.records
@@ -165,8 +165,8 @@ def test_thresholds_ignore_dev(comparison: Comparison, store: ResultsStore) -> N
 def test_threshold_grid_comes_from_selection(comparison: Comparison, store: ResultsStore) -> None:
     """The grid of thresholds comes from selection alone.
 
-    All selection rows are surer than any other: no threshold of their grid lets a calibration row
-    leave."""
+    All selection rows are more confident than any other, so that no calibration row exits early at
+    a threshold of their grid."""
     record = next(
         record
         for record in comparison.records
@@ -192,7 +192,7 @@ def test_threshold_grid_comes_from_selection(comparison: Comparison, store: Resu
 
 
 def test_curve_lists_every_budget(comparison: Comparison) -> None:
-    """A curve has every budget, and None where no threshold is cheap enough.
+    """A curve has every budget, with None where no threshold is cheap enough.
 
     Layer 1 is a quarter of the reference: nothing fits 1/8."""
     (row,) = comparison.curves
@@ -244,7 +244,7 @@ def test_latency_needs_every_seed(store: ResultsStore) -> None:
 def test_regression_uses_recorded_tolerance(store: ResultsStore) -> None:
     """A regression is compared by patience with the tolerance of its record.
 
-    Answers move by 1/4 from exit to exit: within a tolerance of 0.3 they agree at layer 2, the
+    Predictions move by 1/4 from exit to exit: within a tolerance of 0.3 they agree at layer 2, the
     best; within 0.1 never."""
     labels_ = np.arange(8.0) / 2
     noise = np.array([0, 0, 0, 0, 0.02, -0.02, 0.01, -0.01])

@@ -47,47 +47,51 @@ def test_other_conditions_never_share_table(
     other: Callable[[RunRecord], RunRecord], store: ResultsStore
 ) -> None:
     """Runs under other conditions never share a table."""
-    ours, theirs = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
-    found = compare(store, [ours, theirs], "bert")
+    one, another = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
+    found = compare(store, [one, another], "bert")
     assert sorted(comparison.rows[0].scores["accuracy"].mean for comparison in found) == [0.1, 0.9]
     assert [len(comparison.records) for comparison in found] == [1, 1]
-    stranger = identified(other(single("pabee", 1)))
-    for comparison in compare(store, [ours, stranger], "bert"):
-        if comparison.records == (stranger,):
+    unpaired = identified(other(single("pabee", 1)))
+    for comparison in compare(store, [one, unpaired], "bert"):
+        if comparison.records == (unpaired,):
             assert comparison.reference is None
             assert comparison.rows[0].retained is None
 
 
-def at(record: RunRecord, device: str, threads: int = 2) -> RunRecord:
+def on_hardware(record: RunRecord, device: str, threads: int = 2) -> RunRecord:
     return identified(
         replace(record, environment=replace(record.environment, device=device, threads=threads))
     )
 
 
-@pytest.mark.parametrize("place", [("Another", 2), ("A processor", 1)])
-def test_other_places_never_share_mean(place: tuple[str, int], store: ResultsStore) -> None:
-    """Runs on other processors or threads share a table and never a mean."""
-    runs = [single("bert", 1, 0.9), single("bert", 2, 0.7), at(single("bert", 3, 0.1), *place)]
+@pytest.mark.parametrize("hardware", [("Another", 2), ("A processor", 1)])
+def test_other_places_never_share_mean(hardware: tuple[str, int], store: ResultsStore) -> None:
+    """Runs on other processors or with other threads share a table but never a mean."""
+    runs = [
+        single("bert", 1, 0.9),
+        single("bert", 2, 0.7),
+        on_hardware(single("bert", 3, 0.1), *hardware),
+    ]
     (comparison,) = compare(store, runs, "bert")
     rows = {(row.device, row.threads): row.scores["accuracy"] for row in comparison.rows}
     assert_mean(rows["A processor", 2], 0.9, 0.7)
-    assert_mean(rows[place], 0.1)
+    assert_mean(rows[hardware], 0.1)
     assert len({row.method for row in comparison.rows}) == 2
 
 
 def test_reference_prefers_same_place(store: ResultsStore) -> None:
-    """A run is compared with the reference of its own place, or else with the one that has most
-    seeds."""
+    """A run is compared with the reference on its own hardware, or else with the variant that has
+    most seeds."""
     here, there = (
         [single("bert", seed, 0.8) for seed in (1, 2)],
-        at(single("bert", 1, 0.4), "There"),
+        on_hardware(single("bert", 1, 0.4), "There"),
     )
-    mine, yours, nowhere = (
+    run_here, run_there, run_elsewhere = (
         single("pabee", 1, 0.2),
-        at(single("deebert", 1, 0.2), "There"),
-        at(single("tinybert", 1, 0.2), "Nowhere"),
+        on_hardware(single("deebert", 1, 0.2), "There"),
+        on_hardware(single("tinybert", 1, 0.2), "Nowhere"),
     )
-    (comparison,) = compare(store, [*here, there, mine, yours, nowhere], "bert")
+    (comparison,) = compare(store, [*here, there, run_here, run_there, run_elsewhere], "bert")
     retained = {row.method: row.retained for row in comparison.rows}
     assert_mean(retained["pabee"], 0.2 / 0.8)
     assert_mean(retained["deebert"], 0.2 / 0.4)
@@ -123,7 +127,7 @@ def test_missing_reference_leaves_ratios_empty(reference: str | None, store: Res
 
 
 def half_size_deebert(store: ResultsStore, seed: int) -> RunRecord:
-    """The method of `save_bert_and_deebert` with layers that cost half as much, on its dev rows of seed 1."""
+    """Save the deebert run of seed 1 again as method half, with layers of half the cost."""
     known = next(
         record
         for record in store.records()[0]
@@ -145,8 +149,8 @@ def half_size_deebert(store: ResultsStore, seed: int) -> RunRecord:
 def test_budgets_without_reference_use_own_model(store: ResultsStore) -> None:
     """Without the reference a budget is a share of the method's own full model.
 
-    1/2 of the own full model: 3 of 4 rows leave; of a reference twice as large the best threshold
-    would fit."""
+    Within 1/2 of the own full model 3 of 4 rows exit early; within 1/2 of a reference twice as
+    large the best threshold fits."""
     save_bert_and_deebert(store)
     half = half_size_deebert(store, 1)
     (alone,) = compare(store, [half], "bert")
@@ -172,7 +176,7 @@ def test_mean_never_mixes_two_budgets(store: ResultsStore) -> None:
 def test_latency_ratio_needs_same_reference(store: ResultsStore) -> None:
     """A latency ratio against another method is not shown as one against the reference.
 
-    The record's rounds were run with pabee beside; the report's reference is bert."""
+    The run was timed against pabee; the report's reference is bert."""
     (comparison,) = compare(
         store,
         [timed(single("bert", 1), "bert", 1.0), timed(single("tinybert", 1), "pabee", 3.0)],
@@ -220,9 +224,9 @@ def test_unpaired_seeds_give_no_ratio(store: ResultsStore) -> None:
 
 @pytest.mark.parametrize("score", [0.0, -0.1])
 def test_nonpositive_reference_score_retains_nothing(score: float, store: ResultsStore) -> None:
-    """A reference at or below 0 retains nothing but has its other ratios.
+    """With a reference score at or below 0 nothing is retained, but there are other ratios.
 
-    Matthews' coefficient can be: a share of it means nothing."""
+    Matthews' coefficient can be negative, and a share of it means nothing."""
     runs = [single("bert", 1, score, task="cola"), single("pabee", 1, 0.3, task="cola")]
     (comparison,) = compare(store, runs, "bert")
     row = row_of(comparison, "pabee", "exit 4")

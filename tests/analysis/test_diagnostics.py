@@ -1,4 +1,4 @@
-"""Doubts about a model that was not trained here, on answers made by hand."""
+"""Sanity checks of a model that was not trained here, on predictions made by hand."""
 
 import re
 from dataclasses import replace
@@ -20,26 +20,30 @@ from harness.store.results import ResultsStore
 def save(
     store: ResultsStore,
     task: str,
-    answers: list[int],
+    predictions: list[int],
     labels: list[int],
-    constant: float,
+    baseline: float,
     steps: int = 0,
 ) -> RunRecord:
-    """A run of one exit whose dev answers are these."""
+    """Save a run with a single exit and these predictions on dev."""
     classes = TASKS[task].classes
     logits = (
-        np.eye(classes)[answers] if classes > 1 else np.array(answers, dtype=np.float64)[:, None]
+        np.eye(classes)[predictions]
+        if classes > 1
+        else np.array(predictions, dtype=np.float64)[:, None]
     )
     scores = {
         metric: float(
-            METRICS[metric](np.array(answers, dtype=np.float64), np.array(labels, dtype=np.float64))
+            METRICS[metric](
+                np.array(predictions, dtype=np.float64), np.array(labels, dtype=np.float64)
+            )
         )
         for metric in TASKS[task].metrics
     }
     record = make_record("bert", 1, [make_exit(4, scores, 1.0, 1.0, 1.0)], task=task)
     use = replace(record.stages[0], report=replace(record.stages[0].report, steps=steps))
     record = identified(
-        replace(record, stages=(use,), constant_scores=dict.fromkeys(scores, constant))
+        replace(record, stages=(use,), constant_scores=dict.fromkeys(scores, baseline))
     )
     rows = len(labels)
     trace = Trace(
@@ -52,7 +56,7 @@ def save(
     return save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace))
 
 
-RIGHT = [0, 1, 1, 0, 1, 0, 1, 1, 0, 1]
+LABELS = [0, 1, 1, 0, 1, 0, 1, 1, 0, 1]
 
 
 @pytest.fixture
@@ -61,19 +65,19 @@ def store(tmp_path: Path) -> ResultsStore:
 
 
 def test_swapped_labels_get_would_be_score(store: ResultsStore) -> None:
-    """Swapped labels are named with the score that they would give."""
-    wrong = [1 - answer for answer in RIGHT[:-1]] + [1]
-    below, swapped = sanity_checks(store, save(store, "sst2", wrong, RIGHT, 0.6))
+    """Swapped labels are reported with the score in the right order."""
+    wrong = [1 - label for label in LABELS[:-1]] + [1]
+    below, swapped = sanity_checks(store, save(store, "sst2", wrong, LABELS, 0.6))
     assert names_in_order(below, "accuracy", "0.100", "0.600")
     assert names_all(swapped, "0.90", "--labels")
 
 
 def test_good_or_trained_models_raise_none(store: ResultsStore) -> None:
-    """Good predictions raise no doubts, and neither do those of a model that was trained here."""
-    assert sanity_checks(store, save(store, "sst2", RIGHT, RIGHT, 0.6)) == []
+    """Good predictions give no warning, and neither do those of a model that was trained here."""
+    assert sanity_checks(store, save(store, "sst2", LABELS, LABELS, 0.6)) == []
     assert (
         sanity_checks(
-            store, save(store, "sst2", [1 - answer for answer in RIGHT], RIGHT, 0.6, steps=30)
+            store, save(store, "sst2", [1 - label for label in LABELS], LABELS, 0.6, steps=30)
         )
         == []
     )
@@ -82,27 +86,27 @@ def test_good_or_trained_models_raise_none(store: ResultsStore) -> None:
 def test_three_label_order_is_spelled_out(store: ResultsStore) -> None:
     """Three labels in another order are named one by one."""
     labels = [0, 1, 2, 0, 1, 2, 0, 1, 2]
-    turned = [(label + 1) % 3 for label in labels]
-    *_, other_order = sanity_checks(store, save(store, "mnli", turned, labels, 1 / 3))
+    rotated = [(label + 1) % 3 for label in labels]
+    *_, other_order = sanity_checks(store, save(store, "mnli", rotated, labels, 1 / 3))
     assert labels_in(other_order) == [
         ("entailment", "contradiction"), ("neutral", "entailment"), ("contradiction", "neutral"),
     ]  # fmt: skip
     assert names_in_order(other_order, "1.00", "--labels")
-    exchanged = [{0: 2, 1: 1, 2: 0}[label] for label in labels]
-    (swapped,) = sanity_checks(store, save(store, "mnli", exchanged, labels, 0.3))
+    swapped_predictions = [{0: 2, 1: 1, 2: 0}[label] for label in labels]
+    (swapped,) = sanity_checks(store, save(store, "mnli", swapped_predictions, labels, 0.3))
     assert labels_in(swapped) == [("entailment", "contradiction"), ("contradiction", "entailment")]
     assert names_in_order(swapped, "1.00", "--labels")
 
 
-def labels_in(doubt: str) -> list[tuple[str, str]]:
-    """Each label of MNLI that is named, with the one that it is taken for."""
-    named = re.findall("entailment|neutral|contradiction", doubt)
+def labels_in(warning: str) -> list[tuple[str, str]]:
+    """Return each label of MNLI that is named, with the label that it is read as."""
+    named = re.findall("entailment|neutral|contradiction", warning)
     return list(zip(named[::2], named[1::2], strict=True))
 
 
 def test_single_predicted_class_is_named(store: ResultsStore) -> None:
     """A single predicted class is named, or given as the number of a regression."""
-    (named,) = sanity_checks(store, save(store, "sst2", [1] * 10, RIGHT, 0.6))
+    (named,) = sanity_checks(store, save(store, "sst2", [1] * 10, LABELS, 0.6))
     assert names_in_order(named, "10", "positive")
-    (numbered,) = sanity_checks(store, save(store, "stsb", [3] * 10, RIGHT, 0.0))
+    (numbered,) = sanity_checks(store, save(store, "stsb", [3] * 10, LABELS, 0.0))
     assert names_in_order(numbered, "10", "3")

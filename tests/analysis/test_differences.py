@@ -1,4 +1,4 @@
-"""Paired differences, on runs whose answers a test can count."""
+"""Paired differences, on runs whose errors a test can count."""
 
 import csv
 import io
@@ -36,18 +36,18 @@ ROWS = 200
 LABELS = np.arange(ROWS) % 2
 
 
-def answers(wrong: int, start: int = 0) -> NDArray[np.int64]:
-    """Right but for so many rows from `start` on."""
-    given = LABELS.copy()
-    given[start : start + wrong] = 1 - given[start : start + wrong]
-    return given
+def predictions(errors: int, start: int = 0) -> NDArray[np.int64]:
+    """Return the labels with this number of errors from row `start` on."""
+    predicted = LABELS.copy()
+    predicted[start : start + errors] = 1 - predicted[start : start + errors]
+    return predicted
 
 
-def trace_of(said: Sequence[NDArray[np.int64]]) -> Trace:
-    layers = (4,) if len(said) == 1 else (1, 4)
+def trace_of(exits: Sequence[NDArray[np.int64]]) -> Trace:
+    layers = (4,) if len(exits) == 1 else (1, 4)
     return gap_trace(
         layers,
-        [one.tolist() for one in said],
+        [one.tolist() for one in exits],
         np.linspace(1, 5, ROWS).tolist(),
         LABELS.tolist(),
         20,
@@ -59,12 +59,14 @@ def save(
     method: str,
     seed: int,
     settings: dict[str, object],
-    *said: NDArray[np.int64],
+    *predicted: NDArray[np.int64],
     task: str = "rte",
     changed: dict[str, object] | None = None,
 ) -> None:
-    """A run that answers so at its exits. `changed`: which of its settings are not the method's own; None: none are."""
-    layers, metrics = (4,) if len(said) == 1 else (1, 4), TASKS[task].metrics
+    """Save a run with these predictions at its exits.
+
+    `changed`: the settings that differ from the method's own; None if there are none."""
+    layers, metrics = (4,) if len(predicted) == 1 else (1, 4), TASKS[task].metrics
     exits = [
         make_exit(
             layer,
@@ -73,13 +75,13 @@ def save(
             1.0,
             1.0,
         )
-        for layer, one in zip(layers, said, strict=True)
+        for layer, one in zip(layers, predicted, strict=True)
     ]
-    record = make_record(method, seed, exits, "entropy" if len(said) > 1 else None, task)
+    record = make_record(method, seed, exits, "entropy" if len(predicted) > 1 else None, task)
     record = identified(
         replace(record, spec=replace(record.spec, settings=settings), changed=changed or {})
     )
-    save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(said)))
+    save_run(store, record, dict.fromkeys(("dev", "selection", "calibration"), trace_of(predicted)))
 
 
 def found(
@@ -93,13 +95,13 @@ def found(
 def test_difference_pairs_seeds_and_rows(store: ResultsStore) -> None:
     """A difference is paired by seed and by row.
 
-    Seed 1 loses rows 0 to 19, seed 2 wins rows 20 to 29; seed 3 is of one method alone and does not
+    Seed 1 loses rows 0 to 19, seed 2 wins rows 20 to 29; only one method has seed 3, which does not
     count."""
-    save(store, "bert", 1, {}, answers(0))
-    save(store, "bert", 2, {}, answers(10, start=20))
-    save(store, "tinybert", 1, {}, answers(20))
-    save(store, "tinybert", 2, {}, answers(0))
-    save(store, "tinybert", 3, {}, answers(100))
+    save(store, "bert", 1, {}, predictions(0))
+    save(store, "bert", 2, {}, predictions(10, start=20))
+    save(store, "tinybert", 1, {}, predictions(20))
+    save(store, "tinybert", 2, {}, predictions(0))
+    save(store, "tinybert", 3, {}, predictions(100))
     rows = found(store, "bert")
     assert rows["bert", "last exit"].gain is None
     row = rows["tinybert", "last exit"]
@@ -128,13 +130,13 @@ def test_bootstrap_resamples_pairs_together() -> None:
 
 @pytest.mark.parametrize("others", [1, 2])
 def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
-    """The plain row is the one whose settings are the method's own."""
-    own = asdict(load_method("tinybert"))
-    usual: dict[str, object] = {name: own[name] for name in ("general", "augmentation")}
-    save(store, "bert", 1, {}, answers(0))
-    save(store, "tinybert", 1, usual, answers(10))
+    """The default row is the one whose settings are the method's own."""
+    settings = asdict(load_method("tinybert"))
+    default: dict[str, object] = {name: settings[name] for name in ("general", "augmentation")}
+    save(store, "bert", 1, {}, predictions(0))
+    save(store, "tinybert", 1, default, predictions(10))
     for changed in [{"general": False}, {"augmentation": 0}][:others]:
-        save(store, "tinybert", 1, usual | changed, answers(30), changed=changed)
+        save(store, "tinybert", 1, default | changed, predictions(30), changed=changed)
     rows = found(store, PLAIN)
     assert rows["tinybert", "last exit"].gain is None
     gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
@@ -146,9 +148,11 @@ def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
 
 
 def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
-    """The rows of a method are compared with the one that has its name, whatever changes all of them share."""
+    """The rows of a method are compared with the one that bears its name alone.
+
+    Changes that all rows share do not matter."""
     shared: dict[str, object] = {"effort": 0.3}
-    for changed, wrong in (
+    for changed, errors in (
         (shared, 10),
         (shared | {"equilibrium": False}, 20),
         (shared | {"rounds": "one"}, 30),
@@ -158,7 +162,7 @@ def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
             "costeff",
             1,
             {"equilibrium": True, "rounds": "iterative"} | changed,
-            answers(wrong),
+            predictions(errors),
             changed=changed,
         )
     rows = found(store, PLAIN)
@@ -166,9 +170,16 @@ def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
     assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
 
 
+def test_former_spelling_of_default_is_accepted(store: ResultsStore) -> None:
+    save(store, "tinybert", 1, {}, predictions(10))
+    save(store, "tinybert", 1, {"general": False}, predictions(30), changed={"general": False})
+    assert PLAIN == "default"
+    assert found(store, "plain") == found(store, "default")
+
+
 def test_method_without_default_row_has_no_differences(store: ResultsStore) -> None:
     for changed in ({"equilibrium": False}, {"rounds": "one"}):
-        save(store, "costeff", 1, changed, answers(10), changed=changed)
+        save(store, "costeff", 1, changed, predictions(10), changed=changed)
     with pytest.raises(IncompleteError):
         found(store, PLAIN)
 
@@ -177,12 +188,12 @@ def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:
     """Every metric of a task has differences of its own, beside the score of a majority-class
     baseline.
 
-    Every other of 200 rows has label 1; one run answers 20 of the others with 1, so that 100 of 120
+    Every other of 200 rows has label 1; one run predicts 1 for 20 of the others, so that 100 of 120
     are right: F1 is 200 / 220."""
-    said = LABELS.copy()
-    said[:40:2] = 1
-    save(store, "bert", 1, {}, answers(0), task="mrpc")
-    save(store, "tinybert", 1, {}, said, task="mrpc")
+    predicted = LABELS.copy()
+    predicted[:40:2] = 1
+    save(store, "bert", 1, {}, predictions(0), task="mrpc")
+    save(store, "tinybert", 1, {}, predicted, task="mrpc")
     by_metric = {one.metric: one for one in differences(store, store.records()[0], "bert", "bert")}
     assert list(by_metric) == ["f1", "accuracy"]
     gains = {
@@ -215,10 +226,10 @@ def cells_of(markdown: str) -> list[list[str]]:
 def test_points_need_every_seed(store: ResultsStore) -> None:
     """A point that only some seeds have is left out.
 
-    Seed 2 leaves at the last exit alone, whatever the threshold: no point within half of the MACs.
+    Seed 2 has late exits alone: no threshold keeps its MACs within a quarter of the full model's.
     """
-    save(store, "bert", 1, {}, answers(10))
-    save(store, "deebert", 1, {}, answers(5), answers(5))
+    save(store, "bert", 1, {}, predictions(10))
+    save(store, "deebert", 1, {}, predictions(5), predictions(5))
     assert ("deebert", "MACs <= 1/4") in found(store, "bert")
     record = make_record(
         "deebert",
@@ -229,7 +240,7 @@ def test_points_need_every_seed(store: ResultsStore) -> None:
         ],
         "entropy",
     )
-    trace = replace(trace_of([answers(5), answers(5)]), exit_layers=np.array([3, 4]))
+    trace = replace(trace_of([predictions(5), predictions(5)]), exit_layers=np.array([3, 4]))
     save_run(
         store,
         identified(replace(record, spec=replace(record.spec, settings={}))),
@@ -241,9 +252,9 @@ def test_points_need_every_seed(store: ResultsStore) -> None:
 
 def test_curve_is_compared_with_single_exit(store: ResultsStore) -> None:
     """Exits are compared with exits, and a curve with a single exit."""
-    save(store, "bert", 1, {}, answers(10))
-    save(store, "deebert", 1, {}, answers(60), answers(20))
-    save(store, "pabee", 1, {}, answers(40), answers(0))
+    save(store, "bert", 1, {}, predictions(10))
+    save(store, "deebert", 1, {}, predictions(60), predictions(20))
+    save(store, "pabee", 1, {}, predictions(40), predictions(0))
     rows = found(store, "deebert")
     assert rows["pabee", str(AllExits())].gain is not None
     assert rows["pabee", str(AllExits())].gain.mean == pytest.approx(0.1)
@@ -256,14 +267,14 @@ def test_curve_is_compared_with_single_exit(store: ResultsStore) -> None:
 
 
 def test_methods_option_keeps_compared_row(store: ResultsStore) -> None:
-    """The methods that are asked for stand beside the row that they are compared with."""
+    """The row that the requested methods are compared with is kept beside them."""
     for method in ("bert", "deebert", "pabee"):
-        save(store, method, 1, {}, answers(0), answers(0))
+        save(store, method, 1, {}, predictions(0), predictions(0))
     assert {method for method, _ in found(store, "bert", ["deebert"])} == {"bert", "deebert"}
 
 
 def test_absent_rows_are_refused(store: ResultsStore) -> None:
-    """A row that is not there is refused."""
+    """An unknown row is refused."""
     save_bert_and_deebert(store)
     with pytest.raises(HarnessError) as caught:
         found(store, "debert")
@@ -275,16 +286,17 @@ def test_absent_rows_are_refused(store: ResultsStore) -> None:
 
 
 def test_report_shows_differences_in_every_form(say: Say, store: ResultsStore) -> None:
-    save(store, "bert", 1, {}, answers(10))
-    save(store, "tinybert", 1, {}, answers(20))
+    save(store, "bert", 1, {}, predictions(10))
+    save(store, "tinybert", 1, {}, predictions(20))
     words = ("report", "--results-dir", str(store.root), "--differences-from", "bert")
     _, *rows = cells_of(say(*words).out)
     assert [row[:6] for row in rows] == [
-        ["bert", "last exit", "95.0", "0.0", "1", "-"], ["tinybert", "last exit", "90.0", "0.0", "1", "-5.0"],
+        ["bert", "last exit", "95.0", "0.0", "1", "-"],
+        ["tinybert", "last exit", "90.0", "0.0", "1", "-5.0"],
     ]  # fmt: skip
     assert re.fullmatch(r"-\d+\.\d .* [+-]\d+\.\d", rows[1][6])
-    (told,) = json.loads(say(*words, "--format", "json").out)
-    assert told["rows"][1]["gain"]["mean"] == pytest.approx(-0.05)
+    (loaded,) = json.loads(say(*words, "--format", "json").out)
+    assert loaded["rows"][1]["gain"]["mean"] == pytest.approx(-0.05)
     table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
     assert [(row["method"], row["against"], row["seeds"]) for row in table] == [
         ("bert", "", ""),

@@ -60,7 +60,7 @@ def mnli(method: str, matched: float, mismatched: float) -> RunRecord:
 
 
 def on_two_splits(record: RunRecord, further: SplitScores) -> RunRecord:
-    """A run on MNLI."""
+    """Return a run on MNLI, with these scores on its second dev split."""
     return identified(
         replace(
             record,
@@ -128,7 +128,7 @@ def test_json_holds_glue_average(store: ResultsStore) -> None:
 
 
 def test_wnli_counts_on_request(store: ResultsStore) -> None:
-    """WNLI counts only where it is asked for."""
+    """WNLI counts only on request."""
     save(
         store,
         single("bert", 1, 0.5, "rte"),
@@ -158,7 +158,7 @@ def test_one_glue_task_has_no_average(store: ResultsStore) -> None:
 
 
 def test_missing_common_tasks_are_named(store: ResultsStore) -> None:
-    """Methods without two tasks in common get the names of what each task lacks."""
+    """For methods without two tasks in common, the methods that each task lacks are named."""
     save(store, single("bert", 1, 0.5, "rte"), single("pabee", 1, 0.5, "cola"))
     (part,) = average_section(averages(store)[0]).parts
     assert names_in_order(part.text, "cola", "bert", "rte", "pabee", "--methods")
@@ -166,16 +166,16 @@ def test_missing_common_tasks_are_named(store: ResultsStore) -> None:
 
 
 def test_backbones_and_limits_average_apart(store: ResultsStore) -> None:
-    """Backbones and quick looks are averaged apart."""
-    plain = [single("bert", 1, 0.5, task) for task in ("rte", "cola")]
+    """Backbones and limited runs are averaged separately."""
+    default = [single("bert", 1, 0.5, task) for task in ("rte", "cola")]
     other = [
         identified(
             replace(r, spec=replace(r.spec, backbone="other"), data=replace(r.data, backbone="f1"))
         )
-        for r in plain
+        for r in default
     ]
-    quick = [identified(replace(r, spec=replace(r.spec, limit=50))) for r in plain]
-    save(store, *plain, *other, *quick)
+    limited = [identified(replace(r, spec=replace(r.spec, limit=50))) for r in default]
+    save(store, *default, *other, *limited)
     found = {
         (one.condition.backbone, one.condition.limit): average_section(one).title
         for one in averages(store)
@@ -187,7 +187,7 @@ def test_backbones_and_limits_average_apart(store: ResultsStore) -> None:
 
 
 def test_glue_average_prefers_complete_comparison(store: ResultsStore) -> None:
-    """Of two comparisons of a task the one with all methods counts, then the one on all rows."""
+    """Of several comparisons of a task, the one with all methods counts, then that on all rows."""
 
     def drawn(method: str, score: float, rows: int) -> RunRecord:
         record = single(method, 1, score, "rte")
@@ -212,14 +212,14 @@ def test_glue_average_prefers_complete_comparison(store: ResultsStore) -> None:
 
 
 def of_three_classes(trace: Trace) -> Trace:
-    """With a third class that no exit believes in."""
+    """Return the trace with a third class that no exit predicts."""
     return replace(
         trace, logits=np.pad(trace.logits, ((0, 0), (0, 0), (0, 1)), constant_values=-30.0)
     )
 
 
 def save_mnli_curve(store: ResultsStore) -> None:
-    """deebert on mnli: at a threshold that lets all rows leave, layer 1 is right on all rows of dev, on half of mismatched."""
+    """Save deebert on mnli, whose layer 1 is right on all rows of dev and on half of mismatched."""
     gaps, right, wrong = (0.7, 1.5, 3.0, 5.0), [True] * 4, [False] * 4
     record = make_record(
         "deebert",
@@ -231,11 +231,10 @@ def save_mnli_curve(store: ResultsStore) -> None:
     record = on_two_splits(
         record, SplitScores({"accuracy": 0.5}, ({"accuracy": 0.5}, {"accuracy": 0.0}))
     )
-    whole = of_three_classes(exit_1_or_4(gaps, right, right, 20))
-    half = of_three_classes(exit_1_or_4(gaps, [True, False, True, False], wrong, 20))
-    save_run(
-        store, record, {"dev": whole, "selection": whole, "calibration": whole, "mismatched": half}
-    )
+    all_right = of_three_classes(exit_1_or_4(gaps, right, right, 20))
+    half_right = of_three_classes(exit_1_or_4(gaps, [True, False, True, False], wrong, 20))
+    traces = dict.fromkeys(("dev", "selection", "calibration"), all_right)
+    save_run(store, record, traces | {"mismatched": half_right})
 
 
 def test_curve_points_score_mismatched(store: ResultsStore) -> None:
@@ -253,7 +252,7 @@ def test_curve_points_score_mismatched(store: ResultsStore) -> None:
 
 
 def test_missing_mismatched_trace_is_problem(store: ResultsStore) -> None:
-    """A run whose mismatched trace is gone is a problem."""
+    """A run whose mismatched trace is missing is a problem."""
     save_mnli_curve(store)
     (record,), _ = store.records()
     (store.folder("mnli", "deebert", record.run_id) / "trace.mismatched.npz").unlink()
@@ -267,7 +266,7 @@ def headings(markdown: str) -> int:
 
 
 def average_columns(section: str) -> list[str]:
-    """The tasks that have a column."""
+    """Return the tasks that have a column."""
     header = next(line for line in section.splitlines() if line.startswith("|"))
     return [task for task in TASKS if names_all(header, task)]
 
@@ -286,12 +285,11 @@ def test_report_shows_mismatched_and_average(say: Say, store: ResultsStore) -> N
     header, _, _, last_exit = [
         line.split("|") for line in out.split("\n### ")[0].splitlines() if line.startswith("|")
     ][:4]
-    mismatched = next(place for place, name in enumerate(header) if "mismatched" in name)
+    mismatched = next(index for index, name in enumerate(header) if "mismatched" in name)
     assert (last_exit[1].strip(), last_exit[mismatched].strip()) == ("deebert", "0.0")
     header, *lines = say(
         "report", "--format", "csv", "--reference", "none", "--results-dir", str(store.root)
     ).out.splitlines()
-    assert header.endswith(
-        "scores.mismatched accuracy.mean,scores.mismatched accuracy.deviation,scores.mismatched accuracy.count"
-    )
+    parts = ("mean", "deviation", "count")
+    assert header.endswith(",".join(f"scores.mismatched accuracy.{part}" for part in parts))
     assert any(line.startswith("mnli") and line.endswith(",0.5,,1") for line in lines)

@@ -1,4 +1,4 @@
-"""Operating points: which exit each row takes, what it scores there and what it costs."""
+"""Operating points: the exit that each example takes, its score and its cost."""
 
 from dataclasses import replace
 
@@ -25,7 +25,8 @@ def two_exits(policy: str, task: str = "rte") -> RunRecord:
 
 
 def test_evaluation_is_that_by_hand() -> None:
-    """The entropy of the first and the third row is low: they leave at the first exit, where the third is wrong."""
+    """The first and the third example have low entropy and take the first exit, where the third is
+    wrong."""
     record = two_exits("entropy")
     trace = gap_trace([1, 4], [[0, 0, 1], [1, 1, 0]], [5.0, 0.4, 5.0], [0, 1, 0], length=10)
     reached = evaluate(record, trace, policy_of(record), 0.3)

@@ -1,4 +1,7 @@
-"""The best of each method within a budget, on the runs of `save_bert_and_deebert`: every figure is worked out on paper."""
+"""The best point of each method within a budget, on the runs of `save_bert_and_deebert`.
+
+Every figure is worked out on paper.
+"""
 
 import csv
 import io
@@ -34,9 +37,9 @@ def choice_of(store: ResultsStore, method: str, text: str) -> Choice | None:
 def test_threshold_is_best_on_calibration(runs: ResultsStore) -> None:
     """The threshold is the best on calibration within the budget, and dev only scores.
 
-    On calibration (10 tokens: 1,000 MACs to layer 1, 4,000 to layer 4) leaving at H(2), two of four
-    rows, costs 2,500 and is always right. On dev (20 tokens) two rows (seed 1) and three (seed 2)
-    of four leave there."""
+    On calibration (10 tokens: 1,000 MACs to layer 1, 4,000 to layer 4) threshold H(2), at which two
+    of four rows exit early, costs 2,500 and is always right. On dev (20 tokens) two rows (seed 1)
+    and three (seed 2) of four exit there."""
     best = choice_of(runs, "deebert", "2.5KMAC")
     assert best is not None
     assert (str(best.point), best.calibration.mean, best.calibration.count) == ("entropy", 1.0, 2)
@@ -45,7 +48,9 @@ def test_threshold_is_best_on_calibration(runs: ResultsStore) -> None:
 
 
 def test_smaller_budget_takes_cheaper_threshold(runs: ResultsStore) -> None:
-    """1,750: three rows leave, and layer 1 is wrong on one of them. Layer 4 alone costs 8,400 on dev."""
+    """At 1,750 MACs three rows exit early, and layer 1 is wrong on one of them.
+
+    Layer 4 alone costs 8,400 on dev."""
     best = choice_of(runs, "deebert", "1.75KMAC")
     assert best is not None
     assert (str(best.point), best.calibration.mean) == ("entropy", 0.75)
@@ -61,7 +66,7 @@ def test_unaffordable_methods_are_beyond_budget(runs: ResultsStore) -> None:
 
 
 def test_equal_scores_prefer_cheaper_point(runs: ResultsStore) -> None:
-    """Of two points that score alike the cheaper is chosen.
+    """Of two points with equal scores the cheaper is chosen.
 
     Above 8,400 MACs deebert's last exit is as right on calibration as its curve, which costs less.
     """
@@ -71,10 +76,10 @@ def test_equal_scores_prefer_cheaper_point(runs: ResultsStore) -> None:
 
 
 def test_policy_milliseconds_follow_paths(runs: ResultsStore) -> None:
-    """The milliseconds of a policy are those of the paths.
+    """The milliseconds of a policy are composed from those of the paths.
 
-    Seed 1: paths take 3.5 and 10 ms; two of four calibration rows leave: 6.75 ms. Seed 2 takes
-    twice as long: only H(1/2) fits, 7 ms."""
+    Seed 1: paths take 3.5 and 10 ms; two of four calibration rows exit early: 6.75 ms. Seed 2
+    takes twice as long: only H(1/2) fits, 7 ms."""
     best = choice_of(runs, "deebert", "7ms")
     assert best is not None
     assert str(best.point) == "entropy"
@@ -114,7 +119,7 @@ def test_budgets_are_parsed_with_units(text: str, budget: Budget) -> None:
 
 
 def parts_of(markdown: str) -> tuple[str, str, list[list[str]]]:
-    """The title, the prose and the rows of a report of one task."""
+    """Return the title, the prose and the rows of a report on one task."""
     title, prose, table, _ = markdown.split("\n\n", 3)
     _, _, *rows = [line.strip("| ").split("|") for line in table.splitlines()]
     return title, prose, [[cell.strip() for cell in row] for row in rows]
@@ -142,19 +147,19 @@ def test_report_shows_ranking_in_every_form(say: Say, runs: ResultsStore) -> Non
         [CONSTANT, "-", "-", "-", "52.7", "-"],
         ["deebert", "entropy", "2", "100.0", "62.5 ± 17.7", "0.00"],
     ]
-    (told,) = json.loads(say(*words, "--format", "json").out)
-    assert told["choices"][0]["cost"]["mean"] == 4250
-    constant, row = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
-    assert (constant["method"], constant["point"], constant["cost"]) == (CONSTANT, "-", "")
-    assert float(constant["scores.accuracy"]) == 0.527
+    (loaded,) = json.loads(say(*words, "--format", "json").out)
+    assert loaded["choices"][0]["cost"]["mean"] == 4250
+    baseline, row = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
+    assert (baseline["method"], baseline["point"], baseline["cost"]) == (CONSTANT, "-", "")
+    assert float(baseline["scores.accuracy"]) == 0.527
     assert (row["method"], row["unit"], float(row["cost"])) == ("deebert", "MACs", 4250)
     latex = say(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
 
 
 def test_milliseconds_name_their_place(say: Say, runs: ResultsStore) -> None:
-    """Milliseconds come with the place where they were taken; a budget that no method keeps shows
-    the majority-class baseline."""
+    """Milliseconds come with the hardware that they were measured on; a budget that no method meets
+    leaves the majority-class baseline."""
     title, prose, rows = parts_of(
         say("report", "--budget", "0.1ms", "--results-dir", str(runs.root)).out
     )
@@ -165,11 +170,11 @@ def test_milliseconds_name_their_place(say: Say, runs: ResultsStore) -> None:
 
 def test_latex_escapes_special_characters(say: Say, runs: ResultsStore) -> None:
     """Characters that LaTeX would read as commands are escaped."""
-    answer = say("report", "--format", "latex", "--results-dir", str(runs.root))
-    assert (answer.code, answer.err) == (0, "")
-    assert "\\%" in answer.out
-    assert "\\texttt{harness time}" in answer.out
-    assert not re.search(r"(?<!\\)[%_#](?! Needs)", answer.out.replace("% Needs", ""))
-    assert "±" not in answer.out
-    assert "MACs $\\le$ 1/2" in answer.out
-    assert "textless" not in answer.out
+    result = say("report", "--format", "latex", "--results-dir", str(runs.root))
+    assert (result.code, result.err) == (0, "")
+    assert "\\%" in result.out
+    assert "\\texttt{harness time}" in result.out
+    assert not re.search(r"(?<!\\)[%_#](?! Needs)", result.out.replace("% Needs", ""))
+    assert "±" not in result.out
+    assert "MACs $\\le$ 1/2" in result.out
+    assert "textless" not in result.out

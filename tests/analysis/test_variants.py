@@ -1,4 +1,4 @@
-"""Which runs make one row of a comparison, and what the row is called."""
+"""The runs that form one row of a comparison, and the name of the row."""
 
 import re
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from harness.store.results import ResultsStore
 
 def varied(
     record: RunRecord,
-    settings_: dict[str, object],
+    settings: dict[str, object],
     seed: int | None = None,
     changed: dict[str, object] | None = None,
 ) -> RunRecord:
-    spec = replace(record.spec, settings=settings_, seed=record.spec.seed if seed is None else seed)
+    spec = replace(record.spec, settings=settings, seed=record.spec.seed if seed is None else seed)
     return identified(replace(record, spec=spec, changed=changed))
 
 
 TEACHER: dict[str, object] = {"epochs": 3, "rates": [0.1, 0.2]}
 OWN: dict[str, object] = {"general": True, "augmentation": 20, "hidden": True, "epochs": 3}
-"""The settings of the method itself."""
+"""The method's own settings."""
 
 
 def rows_of(changes: Sequence[dict[str, object]], known: bool = True) -> list[str]:
-    """What the rows of runs with these changes to the method's own settings are called, in their order."""
+    """Return the row name of each run, given its changes to the method's own settings."""
     runs = [
         varied(single("tinybert", 1), OWN | changed, changed=changed if known else None)
         for changed in changes
@@ -56,9 +56,9 @@ def test_changes_that_all_rows_share_are_not_named() -> None:
         "tinybert",
         "tinybert (hidden=False)",
     ]
-    inside: dict[str, object] = {"general": False, "hidden": False}
+    both: dict[str, object] = {"general": False, "hidden": False}
     assert rows_of(
-        [{}, {"general": False}, {"augmentation": 0}, inside, inside | {"augmentation": 0}]
+        [{}, {"general": False}, {"augmentation": 0}, both, both | {"augmentation": 0}]
     ) == [
         "tinybert",
         "tinybert (general=False)",
@@ -69,7 +69,9 @@ def test_changes_that_all_rows_share_are_not_named() -> None:
 
 
 def test_rows_without_known_changes_show_all_differences() -> None:
-    """Older records do not say which settings differ from the method's own; one of them among others is enough."""
+    """Older records do not say which settings differ from the method's own.
+
+    One such record among others is enough."""
     assert rows_of([{"general": False}, {}], known=False) == [
         "tinybert (general=False)",
         "tinybert (general=True)",
@@ -82,7 +84,7 @@ def test_rows_without_known_changes_show_all_differences() -> None:
 
 
 def test_changed_defaults_do_not_hide_a_row() -> None:
-    """Two runs of the method's own settings, which were others in an earlier version."""
+    """Two runs have the method's own settings, which changed between two versions."""
     now, before = (
         varied(single("tinybert", 1), OWN | {"epochs": epochs}, changed={}) for epochs in (3, 5)
     )
@@ -90,15 +92,15 @@ def test_changed_defaults_do_not_hide_a_row() -> None:
 
 
 def rows_in(sentence: str) -> list[str]:
-    """The rows with settings that a sentence names."""
+    """Return the rows with settings that a sentence names."""
     return re.findall(r"\S+ \([^)]*\)", sentence)
 
 
 def test_sources_name_rows_settings_cannot() -> None:
-    """What was read names a row where the settings do not.
+    """The sources that were read name a row where the settings do not.
 
-    A method that reads no corpus has none; of two corpora, or of word vectors beside the backbone's
-    own, each is named."""
+    A method that reads no corpus has none; each of two corpora is named, and so are word vectors
+    other than the backbone's own."""
     base = varied(single("tinybert", 1), {"general": True}, changed={})
     without = varied(base, {"general": False}, changed={"general": False})
     one, two, vectors = (
@@ -121,7 +123,7 @@ def test_sources_name_rows_settings_cannot() -> None:
 
 
 def test_seeds_form_one_sorted_group() -> None:
-    """The seeds of one variant are one group in the order of seeds."""
+    """The seeds of one variant form one group, in order."""
     runs = [single("bert", seed) for seed in (10, 2, 1)]
     assert {
         name: [record.spec.seed for record in group] for name, group in runs_by_row(runs).items()
@@ -135,7 +137,7 @@ SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
     ({}, {"limit": None}),
     ({"teacher": None}, {"limit": None}),
 ]
-"""Settings that are written differently: an older record may lack a field, or write 1 for 1.0."""
+"""Equal settings written differently: an older record may lack a field, or have 1 for 1.0."""
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ SAME_MEANING: list[tuple[dict[str, object], dict[str, object]]] = [
 def test_every_run_is_in_one_row(variants: Sequence[dict[str, object]]) -> None:
     """Every run is in exactly one row, whatever its settings.
 
-    No row may take the place of another that has the same name."""
+    No row may replace another with the same name."""
     base = single("bert", 1)
     runs = [varied(base, own, seed) for seed, own in enumerate(variants)]
     kept = [record.run_id for group in runs_by_row(runs).values() for record in group]
@@ -152,17 +154,17 @@ def test_every_run_is_in_one_row(variants: Sequence[dict[str, object]]) -> None:
 
 
 def fitted(record: RunRecord, key: str, day: int) -> RunRecord:
-    """The run of the model with this key on this day of the month."""
+    """Return a run of the model with this key, created on this day of the month."""
     use = record.stages[-1]
     stages = (*record.stages[:-1], replace(use, report=replace(use.report, key=key)))
     return identified(replace(record, stages=stages, created=f"2026-11-{day:02}T12:00:00+00:00"))
 
 
 def test_newest_model_of_seed_stands(store: ResultsStore) -> None:
-    """Of a seed that was fitted twice the newest model stands, timed or not.
+    """If a seed was fitted twice, the newest model is selected, timed or not.
 
-    A raised revision gives a new model of the same cell beside the old one: the score of the old
-    one must not stand."""
+    A raised revision gives a new model of the same cell beside the old one, whose score must not be
+    shown."""
     old = timed(fitted(single("bert", 1, 0.1), "old", 20), "bert", 1.0)
     new = fitted(single("bert", 1, 0.2), "new", 21)
     for runs in ([old, new], [new, old]):
@@ -177,22 +179,22 @@ def test_newest_model_of_seed_stands(store: ResultsStore) -> None:
 
 
 def test_run_timed_against_reference_stands(store: ResultsStore) -> None:
-    """Of several runs of one model the one that was timed against the reference stands.
+    """Of several runs of one model, the one that was timed against the reference is selected.
 
-    Then one that was timed at all, then the newest."""
+    Then comes one that was timed at all, then the newest."""
     model = single("bert", 1)
     against, otherwise, untimed, later = (fitted(model, "same", day) for day in (1, 2, 3, 4))
     against, otherwise = timed(against, "bert", 1.0), timed(otherwise, "pabee", 2.0)
-    standing = [against, otherwise, later, untimed]
-    for place in range(4):
-        for runs in (standing[place:], standing[place:][::-1]):
-            assert compare(store, runs, "bert")[0].records == (standing[place],)
-    (comparison,) = compare(store, standing, "bert")
+    by_preference = [against, otherwise, later, untimed]
+    for index in range(4):
+        for runs in (by_preference[index:], by_preference[index:][::-1]):
+            assert compare(store, runs, "bert")[0].records == (by_preference[index],)
+    (comparison,) = compare(store, by_preference, "bert")
     assert comparison.rows[0].latency_ratio == Mean(1.0, None, 1)
 
 
 def test_shared_changed_settings_are_named() -> None:
-    """Settings that all runs of a method share and that are not its own are said."""
+    """Changed settings that all runs of a method share are named."""
     base = single("costeff", 1)
     own: dict[str, object] = {
         "effort": 0.3,
@@ -211,7 +213,7 @@ def test_shared_changed_settings_are_named() -> None:
 
 
 def test_long_numbers_shorten_unless_ambiguous() -> None:
-    """Long numbers are short in a name unless two names would be the same."""
+    """Long numbers are shortened in a name unless two names would be the same."""
     shares = (0.5, 0.25, 0.3212890625, 0.3212890626)
     groups = runs_by_row(
         [

@@ -1,4 +1,4 @@
-"""The report as csv and json, and between the markers of a file."""
+"""The report as csv and json, and inserted into a file."""
 
 import csv
 import io
@@ -22,24 +22,25 @@ from harness.store.results import ResultsStore
 
 @pytest.fixture
 def store(store: ResultsStore) -> ResultsStore:
-    """bert and deebert, two seeds each: the figures are worked out in test_compare.py."""
+    """bert and deebert, two seeds each; tests/analysis/test_comparison.py derives the figures."""
     save_bert_and_deebert(store)
     return store
 
 
 def test_csv_has_line_per_row(store: ResultsStore) -> None:
-    """csv has one line a row and one column a figure."""
+    """The csv has one line per row and one column per figure."""
     other = replace(single("bert", 1, task="mrpc"), latency=make_latency("bert", 4.0, [1.25]))
     text = render(store, [*store.records()[0], identified(other)], "bert", "csv")
     rows = list(csv.DictReader(io.StringIO(text)))
     named = {(row["task"], row["method"], row["point"]): row for row in rows}
     points = ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
-    constant = (CONSTANT, "-")
+    baseline = (CONSTANT, "-")
     assert list(named) == [
-        ("mrpc", *constant), ("mrpc", "bert", "exit 4"),
-        ("rte", *constant), ("rte", "bert", "exit 4"), *(("rte", "deebert", point) for point in points),
+        ("mrpc", *baseline), ("mrpc", "bert", "exit 4"),
+        ("rte", *baseline), ("rte", "bert", "exit 4"),
+        *(("rte", "deebert", point) for point in points),
     ]  # fmt: skip
-    assert float(named["rte", *constant]["scores.accuracy.mean"]) == pytest.approx(0.527)
+    assert float(named["rte", *baseline]["scores.accuracy.mean"]) == pytest.approx(0.527)
     row = named["rte", "deebert", "MACs <= 3/4"]
     assert float(row["scores.accuracy.mean"]) == pytest.approx(0.625)
     assert float(row["scores.accuracy.deviation"]) == pytest.approx(0.25 / 2**0.5)
@@ -52,7 +53,7 @@ def test_csv_has_line_per_row(store: ResultsStore) -> None:
 
 
 def test_csv_columns_never_depend_on_runs(store: ResultsStore, tmp_path: Path) -> None:
-    """csv has the same columns whatever the runs."""
+    """The csv has the same columns for all runs."""
 
     def header(records: list[RunRecord], reference: str | None) -> str:
         return render(store, records, reference, "csv").splitlines()[0]
@@ -65,16 +66,17 @@ def test_csv_columns_never_depend_on_runs(store: ResultsStore, tmp_path: Path) -
 
 
 def test_csv_has_every_row_figure() -> None:
-    """csv has every figure of a row."""
-    own = {"method", "point", "device", "threads", "scores", "parameters", "clock_spread"}
-    assert {*own, *FIGURES} == {field.name for field in fields(Row)}
+    """The csv has every figure of a row."""
+    other = {"method", "point", "device", "threads", "scores", "parameters", "clock_spread"}
+    assert {*other, *FIGURES} == {field.name for field in fields(Row)}
 
 
 def test_csv_marks_composed_latency(store: ResultsStore) -> None:
-    """csv marks composed latency and gives the numbers of rows that were there."""
+    """The csv marks composed latency and gives the sizes of train and dev."""
     rows = list(csv.DictReader(io.StringIO(render(store, store.records()[0], "bert", "csv"))))
     assert {(row["point"], row["composed"]) for row in rows if row["method"] == "deebert"} == {
-        ("exit 4", "False"), ("MACs <= 3/4", "True"), ("MACs <= 1/2", "True"), ("MACs <= 1/4", "True"),
+        ("exit 4", "False"),
+        ("MACs <= 3/4", "True"), ("MACs <= 1/2", "True"), ("MACs <= 1/4", "True"),
     }  # fmt: skip
     assert {(row["rows.train"], row["rows.dev"], row["train_rows"]) for row in rows} == {
         ("2000", "40", "")
@@ -82,7 +84,7 @@ def test_csv_marks_composed_latency(store: ResultsStore) -> None:
 
 
 def test_csv_ratios_need_a_reference(store: ResultsStore) -> None:
-    """csv without a reference has empty ratios."""
+    """Without a reference the ratios in the csv are empty."""
     records, alone = store.records()[0], single("pabee", 1)
     alone = identified(replace(alone, environment=replace(alone.environment, precision="bf")))
     rows = list(csv.DictReader(io.StringIO(render(store, [*records, alone], "bert", "csv"))))
@@ -109,7 +111,7 @@ def test_json_holds_same_figures(store: ResultsStore) -> None:
 
 
 def test_report_replaces_text_between_markers(tmp_path: Path) -> None:
-    """The report goes between the markers and replaces the last one."""
+    """The report goes between the markers and replaces the previous one."""
     path = tmp_path / "README.md"
     path.write_text(f"# Title\n\n{BEGIN}\nold | text\n{END}\n\nThe ünd.\n", encoding="utf-8")
     insert(path, "new ± text\n")
@@ -123,7 +125,7 @@ def test_report_replaces_text_between_markers(tmp_path: Path) -> None:
 
 
 def test_text_outside_markers_is_kept(tmp_path: Path) -> None:
-    """All that stands outside of the markers is kept to the byte."""
+    """The text outside the markers is kept byte for byte."""
     path = tmp_path / "README.md"
     before, after = b"Windows\r\nlines \r\n", "\r\nno final line end ä".encode()
     path.write_bytes(before + BEGIN.encode() + b"\r\n" + END.encode() + after)
@@ -137,7 +139,7 @@ def test_text_outside_markers_is_kept(tmp_path: Path) -> None:
     ["", "no markers", f"{BEGIN}\nonly", f"{END}\nonly", f"{END}\nin the wrong order\n{BEGIN}"],
 )
 def test_file_without_markers_is_refused(content: str, tmp_path: Path) -> None:
-    """A file without the markers is refused and stays as it is."""
+    """A file without the markers is refused and left unchanged."""
     path = tmp_path / "README.md"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(HarnessError) as caught:
@@ -160,23 +162,23 @@ def test_unreadable_file_is_refused(tmp_path: Path) -> None:
 def test_damaged_run_leaves_file_alone(
     store: ResultsStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A damaged run leaves the file as it is.
+    """With a damaged run the file is left unchanged.
 
-    A report without that run would take the place of one that has it."""
+    A report without that run would replace one that has it."""
     path = tmp_path / "README.md"
     path.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
     words = ["report", "--into", str(path), "--results-dir", str(store.root)]
     assert main(words) == ExitCode.OK
-    whole = path.read_text(encoding="utf-8")
+    complete = path.read_text(encoding="utf-8")
     record = next(record for record in store.records()[0] if record.spec.method == "deebert")
     folder = store.folder("rte", "deebert", record.run_id)
     for name in ("trace.selection.npz", "record.json"):
-        kept = (folder / name).read_bytes()
+        original = (folder / name).read_bytes()
         (folder / name).write_bytes(b"PK torn")
         assert main(words) == ExitCode.INCOMPLETE
         *problems, last = capsys.readouterr().err.splitlines()
         assert names_all(" ".join(problems), f"rte/deebert/{record.run_id}", name)
         assert names_all(last, path)
-        assert path.read_text(encoding="utf-8") == whole
-        (folder / name).write_bytes(kept)
+        assert path.read_text(encoding="utf-8") == complete
+        (folder / name).write_bytes(original)
     assert main(words) == ExitCode.OK

@@ -1,4 +1,4 @@
-"""The report's tables say what the comparison found."""
+"""The tables of the report show what the comparison found."""
 
 import re
 from dataclasses import replace
@@ -40,7 +40,7 @@ from harness.store.results import ResultsStore
 
 @pytest.fixture
 def store(store: ResultsStore) -> ResultsStore:
-    """bert and deebert, two seeds each: the figures are worked out in test_compare.py."""
+    """bert and deebert, two seeds each; tests/analysis/test_comparison.py derives the figures."""
     save_bert_and_deebert(store)
     return store
 
@@ -78,7 +78,7 @@ def test_main_table_averages_over_seeds(markdown: str) -> None:
 
 
 def test_three_speedups_have_own_columns(markdown: str) -> None:
-    """The three speed-ups of a point stand in three columns.
+    """The three speed-ups of a point have a column each.
 
     MACs 8000/5000 and 8000/3500, layers 2.5 and 1.75, latency 9/6.75 and 18/10.25."""
     row = row_of(columns(tables(markdown)[0], MAIN), "deebert", point="MACs <= 3/4")
@@ -152,7 +152,7 @@ def test_ratios_without_reference_are_dashes(reference: str | None, store: Resul
 
 
 def test_untimed_report_omits_latency(tmp_path: Path) -> None:
-    """Runs that were not timed have no latency columns, and no prose about a clock."""
+    """Runs that were not timed have no latency columns, and no text about latency."""
     with_latency = replace(single("bert", 1), latency=make_latency("bert", 4.0, [1.25]))
     record = replace(
         with_latency,
@@ -165,16 +165,16 @@ def test_untimed_report_omits_latency(tmp_path: Path) -> None:
     )
     assert [len(table[0]) for table in tables(untimed)] == [len(UNTIMED), len(EXITS) - 4]
     assert [len(table[0]) for table in tables(clocked)] == [len(MAIN), len(EXITS)]
-    of_the_clock = set(re.findall(r"\w+", prose_of(clocked))) - set(
+    about_latency = set(re.findall(r"\w+", prose_of(clocked))) - set(
         re.findall(r"\w+", prose_of(untimed))
     )
-    assert {"10", "32"} < of_the_clock  # rounds at a batch size
+    assert {"10", "32"} < about_latency  # rounds at a batch size
     assert "harness time" in prose_of(clocked)
     assert "harness time" not in prose_of(untimed)
 
 
 def test_untimed_rows_show_dashes(tmp_path: Path) -> None:
-    """Of runs of which some were timed the others have dashes."""
+    """If only some runs were timed, the others have dashes."""
     first = identified(replace(single("bert", 1), latency=make_latency("bert", 4.0, [1.25])))
     other = single("pabee", 1)
     other = identified(
@@ -183,9 +183,8 @@ def test_untimed_rows_show_dashes(tmp_path: Path) -> None:
     main = columns(
         tables(render(ResultsStore(tmp_path), [first, other], "bert", "markdown"))[0], MAIN
     )
-    assert [(row_of(main, method)["ms"], row_of(main, method)["latency_ratio"]) for method in ("bert", "pabee")] == [
-        ("4.00", "1.25"), ("-", "-"),
-    ]  # fmt: skip
+    rows = [row_of(main, method) for method in ("bert", "pabee")]
+    assert [(row["ms"], row["latency_ratio"]) for row in rows] == [("4.00", "1.25"), ("-", "-")]
 
 
 def test_every_metric_has_its_column(tmp_path: Path) -> None:
@@ -196,7 +195,7 @@ def test_every_metric_has_its_column(tmp_path: Path) -> None:
     row = row_of(columns(main, TWO_METRICS), "bert")
     assert (row["score"], row["second"]) == ("50.0", "25.0")
     assert [
-        names_all(main[0][place], metric) for place, metric in ((3, "f1"), (4, "accuracy"))
+        names_all(main[0][index], metric) for index, metric in ((3, "f1"), (4, "accuracy"))
     ] == [True, True]
     assert exits[2][2] == "50.0"
     assert names_all(exits[0][2], "f1")
@@ -218,7 +217,7 @@ def test_variants_have_own_rows(tmp_path: Path) -> None:
 
 
 def test_live_timings_are_listed(store: ResultsStore, markdown: str) -> None:
-    """Live timings are listed with their conditions."""
+    """Live timings are listed with the conditions of their measurement."""
     assert len(tables(markdown)) == 3
     record = next(record for record in store.records()[0] if record.spec.method == "deebert")
     store.add_timing(record, make_timing(record.run_id, 0.25))
@@ -237,7 +236,7 @@ def test_live_timings_are_listed(store: ResultsStore, markdown: str) -> None:
         "22.5",
         "accuracy=62.5",
     )
-    assert (row["ms"], row["reference"], row["its_ms"], row["ratio"]) == (
+    assert (row["ms"], row["reference"], row["reference_ms"], row["ratio"]) == (
         "4.00",
         "bert",
         "8.00",
@@ -247,8 +246,8 @@ def test_live_timings_are_listed(store: ResultsStore, markdown: str) -> None:
 
 
 def test_newest_equal_timing_is_listed(store: ResultsStore) -> None:
-    """Of timings under equal conditions the newest is listed, and a quick look shows its share of
-    the rows."""
+    """The newest of several timings under equal conditions is listed, and one of fewer rows shows
+    their share."""
     record = next(record for record in store.records()[0] if record.spec.method == "deebert")
     timing = make_timing(record.run_id, 0.25)
     newer = replace(timing, created="2026-02-01T00:00:00+00:00", early_ms=Quartiles(1.0, 2.0, 3.0))
@@ -268,7 +267,7 @@ def test_no_runs_are_incomplete(store: ResultsStore) -> None:
 
 
 def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
-    """A run whose trace is gone is incomplete."""
+    """A run whose trace is missing is incomplete."""
     record = next(record for record in store.records()[0] if record.spec.method == "deebert")
     (store.folder("rte", "deebert", record.run_id) / "trace.calibration.npz").unlink()
     with pytest.raises(IncompleteError) as caught:
@@ -277,30 +276,30 @@ def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
 
 
 def test_damaged_runs_are_not_sound(store: ResultsStore) -> None:
-    """A run whose trace or timing is damaged is not sound."""
+    """A run whose trace or timing is damaged is not intact."""
     records = store.records()[0]
-    torn, mistimed, *rest = records
-    (store.folder("rte", torn.spec.method, torn.run_id) / "trace.selection.npz").write_bytes(
+    damaged, mistimed, *rest = records
+    (store.folder("rte", damaged.spec.method, damaged.run_id) / "trace.selection.npz").write_bytes(
         b"PK torn"
     )
     store.add_timing(mistimed, make_timing(mistimed.run_id, 0.25)).write_text("{")
-    sound, problems = store.sound(records)
-    assert sound == rest
+    intact, problems = store.sound(records)
+    assert intact == rest
     assert [(problem.folder, "trace.selection.npz" in problem.reason) for problem in problems] == [
-        (f"rte/{torn.spec.method}/{torn.run_id}", True),
+        (f"rte/{damaged.spec.method}/{damaged.run_id}", True),
         (f"rte/{mistimed.spec.method}/{mistimed.run_id}", False),
     ]
 
 
 def test_every_form_is_deterministic(store: ResultsStore) -> None:
-    """Every form is the same whatever the order of the runs."""
+    """No format depends on the order of the runs."""
     for form in ("markdown", "csv", "json"):
         records = store.records()[0]
         assert render(store, records, "bert", form) == render(store, records[::-1], "bert", form)
 
 
 @pytest.mark.parametrize(
-    ("value", "digits", "times", "shown"),
+    ("value", "digits", "times", "expected"),
     [
         (None, 1, 1.0, "-"),
         (Mean(0.5, 0.0, 1), 1, 100, "50.0"),
@@ -312,10 +311,10 @@ def test_every_form_is_deterministic(store: ResultsStore) -> None:
     ],
 )
 def test_figure_shows_deviation_over_seeds(
-    value: Mean | None, digits: int, times: float, shown: str
+    value: Mean | None, digits: int, times: float, expected: str
 ) -> None:
-    """A figure shows its deviation when there are several seeds."""
-    assert number(value, digits, times) == shown
+    """A figure shows its deviation if there are several seeds."""
+    assert number(value, digits, times) == expected
 
 
 def test_partial_ratio_gives_its_seeds(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from harness.store.results import ResultsStore
 
 @pytest.fixture
 def store(store: ResultsStore) -> ResultsStore:
-    """bert and deebert, two seeds each: the figures are worked out in test_compare.py."""
+    """bert and deebert, two seeds each; tests/analysis/test_comparison.py derives the figures."""
     save_bert_and_deebert(store)
     return store
 
@@ -45,30 +45,30 @@ def markdown(store: ResultsStore) -> str:
 
 
 def test_caption_names_rows_and_conditions(tmp_path: Path) -> None:
-    """The caption has the figures that the table rests on."""
+    """The caption gives the conditions under which the figures were obtained."""
     records = [timed(single("bert", seed), "bert", 1.25) for seed in (1, 2)]
     rows = {"train": 2000, "selection": 101, "calibration": 301, "dev": 277}
     records = [
         identified(replace(record, data=replace(record.data, rows=rows))) for record in records
     ]
     text = render(ResultsStore(tmp_path), records, "bert", "markdown")
-    said = text.split("\n\n")[1]
-    assert names_in_order(said, "dev", 277)
-    assert names_in_order(said, "selection", 101)
-    assert names_in_order(said, "calibration", 301)
-    # repeated rows, tokens on average, seeds, training rows, tokens at most, rows cut, threads
-    assert names_all(said, 7, 20.5, "1, 2", 2000, 128, 6, "float32", "A processor", 2, "bert")
+    caption = text.split("\n\n")[1]
+    assert names_in_order(caption, "dev", 277)
+    assert names_in_order(caption, "selection", 101)
+    assert names_in_order(caption, "calibration", 301)
+    # repeated rows, mean tokens, seeds, training rows, maximum length, truncated rows, threads
+    assert names_all(caption, 7, 20.5, "1, 2", 2000, 128, 6, "float32", "A processor", 2, "bert")
     (one, thirty_two) = re.findall(
-        r"(\d+) \D*(\d+) \D*(1|32)(?![.\d])", said.partition("A processor")[2]
+        r"(\d+) \D*(\d+) \D*(1|32)(?![.\d])", caption.partition("A processor")[2]
     )
     assert (one, thirty_two) == (("20", "20", "1"), ("10", "10", "32"))  # fewest and most rounds
-    assert "train-rows" not in said
+    assert "train-rows" not in caption
     (title,) = titles_of(text)
     assert names_in_order(title, "rte", "tiny")
 
 
 def test_regression_caption_has_patience_tolerances(tmp_path: Path, markdown: str) -> None:
-    """The caption of a regression says what patience calls agreement."""
+    """The caption of a regression gives the tolerances of patience."""
     exits = [
         make_exit(layer, {"pearson": 0.5, "spearman": 0.5}, 4e6 * layer, 4.0, 4.0)
         for layer in (2, 4)
@@ -101,7 +101,7 @@ def test_regression_caption_has_patience_tolerances(tmp_path: Path, markdown: st
 
 
 def test_limited_runs_stand_apart(store: ResultsStore) -> None:
-    """Quick looks and drawn rows are named so and stand apart."""
+    """Limited runs and runs on drawn rows have tables of their own, with titles that say so."""
     records = store.records()[0]
     quick = identified(replace(records[0], spec=replace(records[0].spec, limit=64)))
     drawn = identified(replace(records[0], spec=replace(records[0].spec, train_rows=500)))
@@ -120,19 +120,19 @@ def test_limited_runs_stand_apart(store: ResultsStore) -> None:
 
 
 def test_caption_gives_clock_spread(tmp_path: Path) -> None:
-    """The caption says how steady the clock was.
+    """The caption says how stable the timing was.
 
     Quartiles 2 and 3 of one ratio are 1.5 times apart."""
     latency = make_latency("bert", 4.0, [1.25])
-    unsteady = {
+    noisy = {
         size: tuple(replace(ratio, q1=2.0, q3=3.0) for ratio in ratios)
         for size, ratios in latency.path_ratio.items()
     }
-    record = identified(replace(single("bert", 1), latency=replace(latency, path_ratio=unsteady)))
+    record = identified(replace(single("bert", 1), latency=replace(latency, path_ratio=noisy)))
     text = render(ResultsStore(tmp_path), [record], "bert", "markdown")
     assert names_in_order(prose_of(text), 20, 20, 1, "1.50", 10, 10, 32, "1.50")
     assert not names_all(prose_of(text), STABLE_SPREAD)
-    assert "?" not in text  # the row's own ratio is the static exit's, which was steady
+    assert "?" not in text  # the row's own ratio is the static exit's, which is stable
     static = {"1": tuple(replace(ratio, q1=1.0, q3=1.4) for ratio in latency.reference_ratio["1"])}
     record = identified(
         replace(
@@ -146,7 +146,7 @@ def test_caption_gives_clock_spread(tmp_path: Path) -> None:
 
 
 def test_titles_tell_tables_apart(tmp_path: Path) -> None:
-    """Tables of one task are told apart by what differs."""
+    """The titles of several tables of one task name what differs."""
     record = single("bert", 1)
     other = identified(
         replace(
@@ -171,7 +171,7 @@ def test_titles_tell_tables_apart(tmp_path: Path) -> None:
 
 
 def test_caption_places_rows_by_processor(tmp_path: Path) -> None:
-    """A caption says which rows ran where."""
+    """A caption says which rows ran on which processor."""
     record, pabee = single("bert", 1), single("pabee", 1)
     alone = render(ResultsStore(tmp_path), [record, pabee], "bert", "markdown").split("\n\n")[1]
     assert names_in_order(alone, "float32", "A processor", 2, "bert")
@@ -182,20 +182,22 @@ def test_caption_places_rows_by_processor(tmp_path: Path) -> None:
     text = render(
         ResultsStore(tmp_path), [record, other, pabee, single("pabee", 2)], "bert", "markdown"
     )
-    there = ("Another", 1, "pabee (device=Another, threads=1)")
-    assert names_in_order(text.split("\n\n")[1], "A processor", 2, "bert, pabee", *there, "bert")
+    elsewhere = ("Another", 1, "pabee (device=Another, threads=1)")
+    assert names_in_order(
+        text.split("\n\n")[1], "A processor", 2, "bert, pabee", *elsewhere, "bert"
+    )
 
 
 def test_remarks_are_merged_over_methods(tmp_path: Path) -> None:
-    """What methods could not do stands there once, with their names."""
-    plain, lacking = (
+    """A remark of several methods is given once, with their names."""
+    unremarked, remarked = (
         single("bert", 1),
         [
             replace(single(name, 1), remarks=("words are few",))
             for name in ("tinybert", "distilbert")
         ],
     )
-    records = [plain, *(identified(record) for record in lacking)]
+    records = [unremarked, *(identified(record) for record in remarked)]
     text = render(ResultsStore(tmp_path), records, "bert", "markdown")
     (paragraph,) = [paragraph for paragraph in text.split("\n\n") if "words are few" in paragraph]
     assert names_in_order(paragraph, "distilbert", "tinybert", "words are few")

@@ -1,7 +1,7 @@
-"""The wording of the reports: whole texts of a small set of runs, in one snapshot file.
+"""The wording of the reports: complete texts for a small set of runs, in one snapshot file.
 
-`pytest tests/report/test_snapshots.py --snapshot-update` writes it anew. The other tests of this
-folder and those of `tests/analysis` assert the figures.
+`pytest tests/report/test_snapshots.py --snapshot-update` writes the file again. The other tests in
+this folder and those in `tests/analysis` check the figures.
 """
 
 import re
@@ -38,11 +38,11 @@ FORMS = ("markdown", "csv", "latex")
 
 @pytest.fixture
 def store(store: ResultsStore) -> ResultsStore:
-    """Runs for every sentence of the reports."""
+    """Runs that bring out every sentence of the reports."""
     save_bert_and_deebert(store)
     deebert = next(record for record in store.records()[0] if record.spec.method == "deebert")
     store.add_timing(deebert, make_timing(deebert.run_id, 0.25))
-    save_trained(store, *limited(), *variants(), disturbed(), *remarked(), on_mnli())
+    save_trained(store, *limited(), *variants(), noisy(), *remarked(), on_mnli())
     save_trained(store, single("bert", 1, 0.5, "cola"))
     save_regression(store)
     save_swapped(store)
@@ -50,7 +50,7 @@ def store(store: ResultsStore) -> ResultsStore:
 
 
 def save_trained(store: ResultsStore, *records: RunRecord) -> None:
-    """With the same labels of dev and other predictions for each."""
+    """Save runs that have the same labels on dev and different predictions."""
     for seed, record in enumerate(records, start=1):
         classes = 3 if record.mismatched else 2
         trace = random_trace(1, (4,), classes=classes)
@@ -60,7 +60,7 @@ def save_trained(store: ResultsStore, *records: RunRecord) -> None:
 
 
 def limited() -> list[RunRecord]:
-    """A quick look, and runs on drawn rows that are cut elsewhere."""
+    """A run on few rows, and a run on drawn rows with another maximum length."""
     quick, drawn = single("bert", 1, 0.6), single("bert", 2, 0.7)
     return [
         identified(replace(quick, spec=replace(quick.spec, limit=64))),
@@ -69,25 +69,29 @@ def limited() -> list[RunRecord]:
 
 
 def variants() -> list[RunRecord]:
-    """Of one method, one of them on another processor."""
-    plain, other = single("tinybert", 1, 0.6), single("tinybert", 1, 0.65)
+    """Variants of one method, one of them on another processor."""
+    default, other = single("tinybert", 1, 0.6), single("tinybert", 1, 0.65)
     changes = [{"epochs": 7}, {"epochs": 7, "general": False}]
-    plain, other = (
+    default, other = (
         identified(
-            replace(record, spec=replace(record.spec, settings={"general": True} | of), changed=of)
+            replace(
+                record,
+                spec=replace(record.spec, settings={"general": True} | change),
+                changed=change,
+            )
         )
-        for record, of in zip((plain, other), changes, strict=True)
+        for record, change in zip((default, other), changes, strict=True)
     )
-    there = replace(plain.environment, device="Another", threads=1)
-    return [plain, other, identified(replace(plain, environment=there))]
+    elsewhere = replace(default.environment, device="Another", threads=1)
+    return [default, other, identified(replace(default, environment=elsewhere))]
 
 
-def disturbed() -> RunRecord:
-    """A run that was timed while something else ran."""
+def noisy() -> RunRecord:
+    """A run that was timed while other work was running."""
     record = timed(single("pabee", 1, 0.7), "bert", 1.25)
     assert record.latency is not None
-    noisy = tuple(replace(ratio, q1=1.0, q3=1.5) for ratio in record.latency.reference_ratio["1"])
-    ratios = record.latency.reference_ratio | {"1": noisy}
+    ratio = tuple(replace(one, q1=1.0, q3=1.5) for one in record.latency.reference_ratio["1"])
+    ratios = record.latency.reference_ratio | {"1": ratio}
     return identified(replace(record, latency=replace(record.latency, reference_ratio=ratios)))
 
 
@@ -114,30 +118,30 @@ def save_regression(store: ResultsStore) -> None:
         for layer in (2, 4)
     ]
     record = replace(make_record("pabee", 1, exits, "patience", task="stsb"), tolerance=0.25)
-    traces = {split: random_trace(place, (2, 4), classes=1) for place, split in enumerate(SPLITS)}
+    traces = {split: random_trace(seed, (2, 4), classes=1) for seed, split in enumerate(SPLITS)}
     save_run(store, identified(record), traces)
 
 
 def save_swapped(store: ResultsStore) -> None:
-    """A model that was not trained here, with its labels in another order."""
+    """Save a model that was not trained here and whose labels are swapped."""
     record = make_record(
         "bert", 1, [make_exit(4, {"accuracy": 0.1}, 8000.0, 4.0, 4.0)], task="sst2"
     )
     use = replace(record.stages[0], report=replace(record.stages[0].report, steps=0))
     labels = np.array([0, 1, 1, 0, 1, 0, 1, 1, 0, 1])
-    answers = np.where(np.arange(10) < 9, 1 - labels, labels)
-    logits = np.eye(2)[answers][None].astype(np.float32)
+    predictions = np.where(np.arange(10) < 9, 1 - labels, labels)
+    logits = np.eye(2)[predictions][None].astype(np.float32)
     trace = Trace(np.arange(10), logits, labels.astype(np.float64), np.full(10, 9), np.array([4]))
     save_run(store, replace(record, stages=(use,), run_id="d0" * 8), dict.fromkeys(SPLITS, trace))
 
 
 def shortened(text: str) -> str:
-    """With numbers of many digits cut to six: the last bits are another processor's own."""
+    """Shorten long numbers to six digits: the last bits depend on the processor."""
     return re.sub(r"-?\d+\.\d{6,}(?:e-?\d+)?", lambda found: f"{float(found[0]):.6g}", text)
 
 
 def on_tasks(store: ResultsStore, *tasks: str) -> list[RunRecord]:
-    """The runs on all rows of these tasks."""
+    """Return the runs on all rows of these tasks."""
     return [
         record
         for record in store.records()[0]

@@ -1,4 +1,4 @@
-"""Rows of a comparison and means over seeds, as tests look at them."""
+"""Helpers that find a row of a comparison and check means over seeds."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def row_of(comparison: Comparison, method: str, point: str) -> Row:
 
 
 def assert_mean(got: Mean | None, *values: float) -> None:
-    """Against the textbook formulas on the values of the seeds."""
+    """Compare with the textbook formulas on the values of the seeds."""
     assert got is not None
     average = sum(values) / len(values)
     assert (got.mean, got.count) == (pytest.approx(average, rel=1e-9), len(values))

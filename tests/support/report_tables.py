@@ -8,12 +8,12 @@ from harness.analysis.operating_points import BUDGETS
 Table = list[dict[str, str]]
 
 MAIN = (
-    "method", "point", "n", "score", "retained", "parameters", "macs", "flops", "mac_ratio", "layers",
-    "ms", "reference_ms", "latency_ratio",
+    "method", "point", "n", "score", "retained", "parameters", "macs", "flops", "mac_ratio",
+    "layers", "ms", "reference_ms", "latency_ratio",
 )  # fmt: skip
-"""What the columns of the main table hold, by their place, for a task with one metric."""
+"""Names for the columns of the main table, in order, for a task with one metric."""
 UNTIMED, TWO_METRICS = MAIN[:-3], ("method", "point", "n", "score", "second", *MAIN[4:-3])
-"""Of runs that were not timed; and with a second metric."""
+"""The same for runs that were not timed; and for untimed runs on a task with two metrics."""
 CURVE = ("method", "policy", "figure", *BUDGETS)
 EXITS = (
     "method",
@@ -28,14 +28,16 @@ EXITS = (
     "path_32",
 )
 LIVE = (
-    "method", "seed", "policy", "threshold", "batch", "rows", "rounds", "tokens", "device", "precision", "threads",
-    "score", "layers", "ms", "reference", "its_ms", "ratio",
+    "method", "seed", "policy", "threshold", "batch", "rows", "rounds", "tokens", "device",
+    "precision", "threads", "score", "layers", "ms", "reference", "reference_ms", "ratio",
 )  # fmt: skip
 RATIOS = ("retained", "mac_ratio", "latency_ratio")
 
 
 def tables(markdown: str) -> list[list[list[str]]]:
-    """The rows of the tables of a markdown text, headers first; every row must have as many cells as there are headers."""
+    """Return the rows of each table in a markdown text, headers first.
+
+    Every row must have as many cells as there are headers."""
     found = []
     for block in re.findall(r"(?:^\|.*\|\n?)+", markdown, re.MULTILINE):
         header, rule, *rows = [
@@ -49,7 +51,7 @@ def tables(markdown: str) -> list[list[list[str]]]:
 
 
 def columns(table: list[list[str]], names: Sequence[str]) -> Table:
-    """Each row below the headers, its cells by these names of the columns."""
+    """Return each row below the headers as column name -> cell."""
     return [dict(zip(names, row, strict=True)) for row in table[1:]]
 
 
@@ -67,5 +69,5 @@ def titles_of(markdown: str) -> list[str]:
 
 
 def prose_of(markdown: str) -> str:
-    """All paragraphs but the tables and titles, in one line."""
+    """Return all paragraphs but the tables and titles, in one line."""
     return " ".join(line for line in markdown.splitlines() if not line.startswith(("|", "#")))
