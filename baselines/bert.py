@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from baselines.encoders.encoder import EncoderModel, Head
-from baselines.training.finetune import FineTune, last_only, model_config
+from baselines.training.finetune import FineTune, model_config, single_exit
 from baselines.training.recipe import Recipe, Schedule
 from baselines.training.search import fit_best_rate
 from harness.data.dataset import TaskData
@@ -32,13 +32,13 @@ class Bert(Recipe):
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """Build a model of the backbone's shape with one exit."""
-        return EncoderModel(model_config(backbone, task, last_only(backbone.shape, self.head)))
+        return EncoderModel(model_config(backbone, task, single_exit(backbone.shape, self.head)))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Fine-tune at the learning rate that scores best on `selection`."""
 
         def stage(schedule: Schedule) -> FineTune:
-            return FineTune("fine-tune", last_only(backbone.shape, self.head), (1.0,), schedule)
+            return FineTune("fine-tune", single_exit(backbone.shape, self.head), (1.0,), schedule)
 
         return Fitted(*fit_best_rate(stage, self.schedules(backbone), data, backbone, context))
 

@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from baselines.encoders.encoder import EncoderModel, ExitActivation, ModelConfig
 from baselines.encoders.weights import fine_tuned
-from baselines.training.finetune import last_only
+from baselines.training.finetune import single_exit
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError
@@ -25,7 +25,7 @@ def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
 
     A regression predicts in units of the label.
     """
-    exits = last_only(backbone.shape, "dense")
+    exits = single_exit(backbone.shape, "dense")
     return ModelConfig(
         backbone.shape,
         "cls",
@@ -56,7 +56,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         """Raises: ValueError for a value outside its range."""
         if not 0 < self.tolerance < float("inf"):
-            raise ValueError(f"tolerance {self.tolerance}: wanted a positive number")
+            raise ValueError(f"tolerance {self.tolerance}: expected a positive number")
 
     def revisions(self) -> dict[str, int]:
         """Return the revision of the only stage, which trains nothing."""

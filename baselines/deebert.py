@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 
 from baselines.bert import Bert
 from baselines.encoders.encoder import EncoderModel, Head
-from baselines.training.finetune import AddExits, added_exits, model_config
+from baselines.training.finetune import AddExits, exits_before_last, model_config
 from baselines.training.recipe import Recipe, Schedule
 from baselines.training.search import fit_best_rate
 from harness.data.dataset import TaskData
@@ -53,7 +53,7 @@ class DeeBert(Recipe):
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """Build a model of the backbone's shape with an exit after every layer."""
-        exits = added_exits(backbone.shape.layers, self.head, self.teacher.head)
+        exits = exits_before_last(backbone.shape.layers, self.head, self.teacher.head)
         return EncoderModel(model_config(backbone, task, exits))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:

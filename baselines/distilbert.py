@@ -16,7 +16,7 @@ from baselines.distillation.masked_lm import (
     maskable,
     masked_accuracy,
     masked_lm,
-    told,
+    masked_logits,
 )
 from baselines.distillation.stages import PredictionDistillation
 from baselines.distillation.students import (
@@ -29,7 +29,7 @@ from baselines.distillation.students import (
     take_layers,
 )
 from baselines.encoders.encoder import EncoderModel, Head
-from baselines.training.finetune import FineTune, last_only
+from baselines.training.finetune import FineTune, single_exit
 from baselines.training.loop import Examples, train
 from baselines.training.losses import cosine_loss, soft_losses
 from baselines.training.recipe import Recipe, Schedule
@@ -76,7 +76,7 @@ class DistilBert(Recipe):
     soft: float = 5.0
     """Weight of the teacher's predictions at masked positions.
 
-    If the teacher predicts less than 30% of held-out masked words (`FEWEST_RIGHT`),
+    If the teacher predicts less than 30% of held-out masked words (`MIN_MASKED_ACCURACY`),
     this weight and `masked` are 0, the stage is called distil-cosine and the record notes it; words
     are masked all the same."""
     masked: float = 2.0
@@ -97,18 +97,18 @@ class DistilBert(Recipe):
         """Raises: ValueError for a value outside its range."""
         super().__post_init__()
         if not 0 < self.layers <= 1:
-            raise ValueError(f"layers {self.layers}: wanted a share above 0, up to 1")
+            raise ValueError(f"layers {self.layers}: expected a share above 0, up to 1")
         check_published(self.checkpoint)
         for name, count in {
             "pretraining_epochs": self.pretraining_epochs,
             "pretraining_batch": self.pretraining_batch,
         }.items():
             if count < 1:
-                raise ValueError(f"{name} {count}: wanted 1 or more")
+                raise ValueError(f"{name} {count}: expected 1 or more")
         if min(self.pretraining_rate, self.temperature) <= 0:
             raise ValueError(
                 f"pretraining_rate {self.pretraining_rate}, temperature {self.temperature}: "
-                "wanted positive numbers"
+                "expected positive numbers"
             )
         if (
             min(self.soft, self.masked, self.cosine) < 0
@@ -116,10 +116,10 @@ class DistilBert(Recipe):
         ):
             raise ValueError(
                 f"soft {self.soft}, masked {self.masked}, cosine {self.cosine}: "
-                "wanted weights of 0 or more, at least one above 0"
+                "expected weights of 0 or more, at least one above 0"
             )
         if not 0 <= self.task_soft <= 1:
-            raise ValueError(f"task_soft {self.task_soft}: wanted a share from 0 to 1")
+            raise ValueError(f"task_soft {self.task_soft}: expected a share from 0 to 1")
 
     def external_inputs(self) -> ExternalInputs:
         """Return the corpus, unless pre-training is off or a published student is used."""
@@ -166,7 +166,7 @@ class DistilBert(Recipe):
 
         def stage(schedule: Schedule) -> FineTune | PredictionDistillation:
             if teacher is None:
-                return FineTune("fine-tune", last_only(shape, self.head), (1.0,), schedule)
+                return FineTune("fine-tune", single_exit(shape, self.head), (1.0,), schedule)
             return PredictionDistillation(
                 "fine-tune-taught",
                 shape,
@@ -269,9 +269,9 @@ class MaskedLmDistillation:
                 teacher_hidden = teacher(masked_batch.batch).hiddens[-1]
             value = self.cosine * cosine_loss(hidden, teacher_hidden, examples.batch.mask)
             if self.soft or self.masked:
-                logits = told(model, hidden, masked_batch)
+                logits = masked_logits(model, hidden, masked_batch)
                 with torch.no_grad():
-                    teacher_logits = told(teacher, teacher_hidden, masked_batch)
+                    teacher_logits = masked_logits(teacher, teacher_hidden, masked_batch)
                 soft = soft_losses(logits[None], teacher_logits[None], 1.0, self.temperature)
                 value = value + self.soft * soft.sum()
                 hard = functional.cross_entropy(logits.float(), masked_batch.targets)

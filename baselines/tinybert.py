@@ -27,12 +27,12 @@ from baselines.distillation.students import (
 from baselines.encoders.encoder import EncoderModel, Head
 from baselines.encoders.layer import EncoderLayer
 from baselines.encoders.weights import pretrained
-from baselines.training.finetune import last_only, model_config
+from baselines.training.finetune import model_config, single_exit
 from baselines.training.loop import Examples, train
 from baselines.training.losses import attention_loss, hidden_loss
 from baselines.training.recipe import Recipe, Schedule
 from baselines.training.search import fit_best_rate
-from baselines.training.steps import bounded
+from baselines.training.steps import limit_steps
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError
@@ -72,7 +72,7 @@ class TinyBert(Recipe):
     have any depths; projections are not carried over to the next phase; the sentences in an example
     of the corpus are unrelated (theirs: from one document); for regression the last phase learns
     the teacher's predictions as for any task (theirs: the labels).
-    If the masked-LM head predicts less than 30% of held-out masked words (`FEWEST_RIGHT`),
+    If the masked-LM head predicts less than 30% of held-out masked words (`MIN_MASKED_ACCURACY`),
     augmentation uses only nearest words by word vectors, and the record notes the accuracy.
     """
 
@@ -141,7 +141,7 @@ class TinyBert(Recipe):
         }
         for name, share in shares.items():
             if not 0 < share <= 1:
-                raise ValueError(f"{name} {share}: wanted a share above 0, up to 1")
+                raise ValueError(f"{name} {share}: expected a share above 0, up to 1")
         counts = {"general_epochs": self.general_epochs, "general_batch": self.general_batch}
         counts |= {"candidates": self.candidates, "intermediate_epochs": self.intermediate_epochs}
         bounds = {
@@ -151,13 +151,13 @@ class TinyBert(Recipe):
         counts |= {name: steps for name, steps in bounds.items() if steps is not None}
         for name, count in counts.items():
             if count < 1:
-                raise ValueError(f"{name} {count}: wanted 1 or more")
+                raise ValueError(f"{name} {count}: expected 1 or more")
         if self.augmentation < 0:
-            raise ValueError(f"augmentation {self.augmentation}: wanted 0 or more copies")
+            raise ValueError(f"augmentation {self.augmentation}: expected 0 or more copies")
         if min(self.general_rate, self.intermediate_rate) <= 0:
             raise ValueError(
                 f"general_rate {self.general_rate}, intermediate_rate {self.intermediate_rate}: "
-                "wanted positive numbers"
+                "expected positive numbers"
             )
         check_published(self.checkpoint)
 
@@ -176,11 +176,12 @@ class TinyBert(Recipe):
         `general` becomes False if nothing is distilled on the corpus.
         Raises: HarnessError for a published student with another number of heads.
         """
-        heads, wanted = self._shape(backbone).heads[0], backbone.shape.heads[0]
-        if self.attention and heads != wanted:
+        heads, expected = self._shape(backbone).heads[0], backbone.shape.heads[0]
+        if self.attention and heads != expected:
             raise HarnessError(
-                f"the student has {heads} heads, backbone {backbone.name} has {wanted}; attention "
-                "is compared head by head: give another student or set tinybert.attention=false"
+                f"the student has {heads} heads, backbone {backbone.name} has {expected}; "
+                "attention is compared head by head: give another student or set "
+                "tinybert.attention=false"
             )
         return replace(
             super().resolved(backbone),
@@ -330,7 +331,7 @@ def layer_map(student: int, teacher: int) -> tuple[int, ...]:
     return tuple(max(layer * teacher // student, 1) for layer in range(1, student + 1))
 
 
-class Pupil(nn.Module):
+class ProjectedStudent(nn.Module):
     """A student with a projection of each compared state to the teacher's width, for training."""
 
     def __init__(self, student: EncoderModel, width: int) -> None:
@@ -366,10 +367,10 @@ class IntermediateDistillation:
         teacher = _teacher(parents, data.task, backbone)
         student, report = initial_student(parents[:-1], self.shape, "plain", data.task, backbone)
         teacher = teacher.to(run.compute.device).eval().requires_grad_(False)
-        model = Pupil(student, teacher.config.shape.hidden)
-        plan = bounded(data.train, self.schedule, self.steps)
+        model = ProjectedStudent(student, teacher.config.shape.hidden)
+        plan = limit_steps(data.train, self.schedule, self.steps)
 
-        def loss(model: Pupil, examples: Examples) -> Tensor:
+        def loss(model: ProjectedStudent, examples: Examples) -> Tensor:
             return intermediate_loss(model, teacher, self.inside, examples)
 
         training = train(model, loss, plan.parts, None, plan.schedule, run)
@@ -378,7 +379,7 @@ class IntermediateDistillation:
 
 def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone) -> EncoderModel:
     if not parents:
-        config = model_config(backbone, task, last_only(backbone.shape, "plain"))
+        config = model_config(backbone, task, single_exit(backbone.shape, "plain"))
         return pretrained(backbone, config)[0]
     teacher = parents[-1]
     assert isinstance(teacher, EncoderModel)
@@ -386,7 +387,7 @@ def _teacher(parents: tuple[MultiExitModel, ...], task: Task, backbone: Backbone
 
 
 def intermediate_loss(
-    model: Pupil, teacher: EncoderModel, losses: IntermediateLosses, examples: Examples
+    model: ProjectedStudent, teacher: EncoderModel, losses: IntermediateLosses, examples: Examples
 ) -> Tensor:
     """Return the sum of the losses on embeddings, hidden states and attention scores."""
     student, mask = model.student, examples.batch.mask
@@ -404,8 +405,8 @@ def intermediate_loss(
         context = LayerContext.of(mask)
         scores = [_scores(student, layer, hiddens, context) for layer in range(1, len(hiddens))]
         with torch.no_grad():
-            wanted = [_scores(teacher, layer, targets, context) for layer in layers]
-        value = value + attention_loss(scores, wanted, mask)
+            expected = [_scores(teacher, layer, targets, context) for layer in layers]
+        value = value + attention_loss(scores, expected, mask)
     return value
 
 

@@ -12,7 +12,7 @@ import torch
 from baselines.bert import Bert
 from baselines.distillation.stages import Distil, Exits, Targets
 from baselines.encoders.encoder import Combine, EncoderModel, ModelConfig
-from baselines.training.finetune import last_only, model_config
+from baselines.training.finetune import model_config, single_exit
 from baselines.training.recipe import Schedule
 from baselines.training.search import fit_best_rate
 from costeff.schedule import Epochs, epochs_for, pruning_rounds, scaled, smaller
@@ -197,7 +197,7 @@ class CostEff:
 
     def build(self, backbone: Backbone, task: Task) -> EncoderModel:
         """Return a model of the final shape with random weights and an exit after every layer."""
-        start = model_config(backbone, task, last_only(backbone.shape, self.teacher.head))
+        start = model_config(backbone, task, single_exit(backbone.shape, self.teacher.head))
         return EncoderModel(replace(self._exits().config(start), shape=self.shape(backbone)))
 
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
@@ -254,7 +254,7 @@ class CostEff:
             teacher = assistant.stage
         else:
             # Only the learning rate of this assistant is used.
-            search = context.at_seed(SEARCH_SEED)
+            search = context.with_seed(SEARCH_SEED)
             assistant = self._assistant(
                 epochs, self.teacher.fit(data, backbone, search), data, backbone, search
             )

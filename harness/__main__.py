@@ -8,7 +8,7 @@ import traceback
 import click
 
 from harness.cli.app import cli
-from harness.cli.options import PREFIX, variables
+from harness.cli.options import PREFIX, environment_variables
 from harness.errors import ExitCode, HarnessError, similar_names
 
 
@@ -54,7 +54,7 @@ def _warn_unknown_variables() -> None:
     if not given:
         return
     assert isinstance(cli, click.Group)
-    known = variables(cli)
+    known = environment_variables(cli)
     for name in sorted(given - known):
         hint = "".join(f": did you mean {similar}?" for similar in similar_names(name, known)[:1])
         click.echo(f"harness: warning: {name} sets no option{hint}", err=True)

@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from support import gate_runs
-from support.command_line import CliResult, Say
+from support.command_line import CliResult, RunCli
 from support.drawing import Drawing
 from support.stored_runs import DYNAMIC, REGRESSION, SINGLE, store_run
 
@@ -102,13 +102,13 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    hub.forget()
+    hub.forget_probes()
     yield folder
-    hub.forget()
+    hub.forget_probes()
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
+def run_cli(capsys: pytest.CaptureFixture[str]) -> RunCli:
     """Run the command line in this process, and capture its output."""
 
     def call(*words: str) -> CliResult:
@@ -135,24 +135,26 @@ def stored(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def baseline(tmp_path: Path, say: Say) -> str:
+def baseline(tmp_path: Path, run_cli: RunCli) -> str:
     """A baseline of one run."""
     gate_runs.save(tmp_path / "old", gate_runs.record(), gate_runs.trace())
     path = str(tmp_path / "baseline.json")
     assert (
-        say("check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")).code
+        run_cli(
+            "check", "--baseline", path, "--update", "--results-dir", str(tmp_path / "old")
+        ).code
         == 0
     )
     return path
 
 
 @pytest.fixture
-def check(tmp_path: Path, baseline: str, say: Say) -> gate_runs.Check:
+def check(tmp_path: Path, baseline: str, run_cli: RunCli) -> gate_runs.Check:
     """Check another run against the baseline; return the exit code and the output."""
 
     def call(run: RunRecord, dev: Trace, *words: str) -> tuple[int, str]:
         gate_runs.save(tmp_path / "new", run, dev)
-        result = say(
+        result = run_cli(
             "check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"), *words
         )
         assert result.err == ""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from support.command_line import Say
+from support.command_line import RunCli
 from support.committed import (
     ABLATED,
     ABLATIONS,
@@ -21,7 +21,7 @@ from support.committed import (
 )
 from support.simulation import simulate
 
-from harness.analysis.differences import PLAIN
+from harness.analysis.differences import DEFAULT_ROW
 from harness.data.tasks import GROUPS, TASKS
 from harness.evaluation.curves import sweep, thresholds_from
 from harness.evaluation.metrics import scores
@@ -97,7 +97,7 @@ def test_curves_match_simulation_by_example(store: ResultsStore, record: RunReco
         assert curve.macs[0] == pytest.approx(np.mean([one.macs for one in exits]), rel=1e-12)
         assert curve.layers[0] == pytest.approx(np.mean([one.layers for one in exits]), rel=1e-12)
         simulated = scores(
-            task.metrics, np.array([one.answer for one in exits], dtype=np.float64), dev.labels
+            task.metrics, np.array([one.prediction for one in exits], dtype=np.float64), dev.labels
         )
         for metric, score in simulated.items():
             assert curve.scores[metric][0] == pytest.approx(float(score), abs=1e-12)
@@ -187,17 +187,17 @@ def test_ablations_file_shows_their_records() -> None:
     """The ablations file shows the report on its records."""
     assert (
         shown_in("results/ablations.md")
-        == render_differences(ABLATIONS, ABLATED, PLAIN, "bert", "markdown").strip()
+        == render_differences(ABLATIONS, ABLATED, DEFAULT_ROW, "bert", "markdown").strip()
     )
 
 
 # --- the baselines
 
 
-def test_committed_runs_pass_committed_baseline(say: Say) -> None:
+def test_committed_runs_pass_committed_baseline(run_cli: RunCli) -> None:
     """The committed runs match the committed baseline."""
     baseline = str(ROOT / "results" / "baseline.json")
-    result = say(
+    result = run_cli(
         "check", "--baseline", baseline, "--results-dir", str(STORE.root), "--format", "json"
     )
     assert result.code == 0, result

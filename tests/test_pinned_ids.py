@@ -16,7 +16,7 @@ from harness.data.custom_tasks import read_task_file
 from harness.data.loading import load_data
 from harness.data.tasks import TASKS
 from harness.methods.compute import Compute
-from harness.methods.registry import METHODS, reference_named
+from harness.methods.registry import METHODS, find_reference
 from harness.methods.stages import FitContext
 from harness.models.backbones import BACKBONES
 from harness.records import RunRecord
@@ -50,7 +50,7 @@ def test_committed_run_id_is_recomputed(store: ResultsStore, record: RunRecord) 
         compute=Compute(torch.device(where.device_type), where.precision, where.threads),
         batch_size=BATCH_SIZE,
         latency_s=0.0 if store is ABLATIONS else LATENCY_SECONDS,
-        reference=reference_named("bert", {}),
+        reference=find_reference("bert", {}),
         corpus=SimpleNamespace(data=SimpleNamespace(data_fingerprint=record.data.sources.corpus)),
     )
     cell = Cell(record.spec, TASKS[record.spec.task], method_of(record), backbone)

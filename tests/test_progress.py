@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
-from support.command_line import Say
+from support.command_line import RunCli
 from support.messages import figures, names_in_order
 
 from harness import progress
@@ -66,7 +66,7 @@ def test_durations_have_suitable_units(seconds: float, expected: str) -> None:
     assert duration(seconds) == expected
 
 
-def test_grid_estimates_remaining_time(say: Say, own_folders: None) -> None:
+def test_grid_estimates_remaining_time(run_cli: RunCli, own_folders: None) -> None:
     """A grid estimates how long the other cells will take."""
     arguments = (
         "run",
@@ -83,8 +83,8 @@ def test_grid_estimates_remaining_time(say: Say, own_folders: None) -> None:
         "--no-latency",
     )
     arguments += ("--results-dir", "r", "--cache-dir", "c", "--seeds")
-    answer = say(*arguments, "1,2")
+    answer = run_cli(*arguments, "1,2")
     assert answer.code == 0
     estimate, summary = answer.lines
     assert re.search(r"\b1\b.*\b\d+ s\b", estimate)  # cells and seconds
-    assert say(*arguments, "1,2").lines == [summary]
+    assert run_cli(*arguments, "1,2").lines == [summary]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import make_exit, make_latency, make_record
 
 from harness import records
 from harness.errors import ExitCode, IncompleteError
-from harness.files.typed_json import LARGEST, SCHEMA, from_json, to_json
+from harness.files.typed_json import MAX_INTEGER, SCHEMA, from_json, to_json
 from harness.records import (
     RECORD_BYTES,
     Costs,
@@ -148,7 +148,7 @@ def test_floats_survive_json_exactly(value: float) -> None:
 
 
 @quick
-@given(st.integers(-LARGEST, LARGEST))
+@given(st.integers(-MAX_INTEGER, MAX_INTEGER))
 def test_macs_survive_json_exactly(value: int) -> None:
     """MACs are read back exactly, however large."""
     assert from_json(Polynomial, to_json(Polynomial(value, 0, 1)), "x.json") == Polynomial(
@@ -184,7 +184,7 @@ def test_unrepresentable_number_is_refused(number: str, record: RunRecord) -> No
     assert number in text
     with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
-    assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
+    assert_message(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_invalid_json_is_refused(text: str) -> None:
     """Text that is not JSON is refused."""
     with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
-    assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
+    assert_message(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("text", ["[]", "3", "null", '"text"', "true"])
@@ -202,7 +202,7 @@ def test_json_must_be_an_object(text: str) -> None:
     """JSON that is not an object is refused."""
     with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, text, "x.json")
-    assert_says(caught, "x.json", code=ExitCode.INCOMPLETE)
+    assert_message(caught, "x.json", code=ExitCode.INCOMPLETE)
 
 
 def test_newer_schema_is_refused_first(record: RunRecord) -> None:
@@ -210,7 +210,7 @@ def test_newer_schema_is_refused_first(record: RunRecord) -> None:
     newer = {"schema": SCHEMA + 1, "a field of the future": 1}
     with pytest.raises(IncompleteError) as caught:
         from_json(RunRecord, json.dumps(newer), "x.json")
-    assert_says(caught, "x.json", "schema", SCHEMA + 1, SCHEMA, code=ExitCode.INCOMPLETE)
+    assert_message(caught, "x.json", "schema", SCHEMA + 1, SCHEMA, code=ExitCode.INCOMPLETE)
 
 
 def test_older_schema_has_own_advice(content: Any) -> None:
@@ -219,7 +219,9 @@ def test_older_schema_has_own_advice(content: Any) -> None:
     for schema in (SCHEMA - 1, SCHEMA + 1):
         with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(content | {"schema": schema}), "x.json")
-        message = assert_says(caught, "x.json", "schema", schema, SCHEMA, code=ExitCode.INCOMPLETE)
+        message = assert_message(
+            caught, "x.json", "schema", schema, SCHEMA, code=ExitCode.INCOMPLETE
+        )
         messages.append(re.sub(r"\d+", "", message))
     assert (
         messages[0] != messages[1]
@@ -270,7 +272,7 @@ def test_missing_field_is_named(content: Any) -> None:
             continue
         with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(content), "x.json")
-        assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
+        assert_message(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
         parent[where[-1]] = original
         tried += 1
     assert tried > 100
@@ -286,7 +288,7 @@ def test_unexpected_field_is_named(content: Any) -> None:
         target["mystery"] = 1
         with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(content), "x.json")
-        assert_says(caught, "x.json", *where, "mystery", code=ExitCode.INCOMPLETE)
+        assert_message(caught, "x.json", *where, "mystery", code=ExitCode.INCOMPLETE)
         del target["mystery"]
         tried += 1
     assert tried > 20
@@ -315,7 +317,7 @@ def test_mistyped_value_is_located(bad_value: object, content: Any) -> None:
         with pytest.raises(IncompleteError) as caught:
             from_json(RunRecord, json.dumps(content), "x.json")
         parent[key] = original
-        assert_says(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
+        assert_message(caught, "x.json", *where, code=ExitCode.INCOMPLETE)
         refused += 1
     assert refused > 100
 

@@ -17,14 +17,14 @@ from tokenizers import models
 from torch import Tensor
 from torch.nn import functional
 
-from baselines.distillation.masked_lm import Masked, MaskedLanguageModel, Pieces, told
+from baselines.distillation.masked_lm import Masked, MaskedLanguageModel, Pieces, masked_logits
 from baselines.encoders.encoder import Embedding, EncoderModel
 from harness.data.dataset import Split, TaskData, Tokens
 from harness.data.word_vectors import WordVectors, read_vectors
 from harness.errors import HarnessError
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 from harness.files.digests import digest, file_digest
-from harness.files.locks import held
+from harness.files.locks import hold_lock
 from harness.methods.stages import FitContext
 from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
@@ -117,11 +117,11 @@ def augmented(
         context.compute.progress.info,
         f"{context.label}: another process is augmenting the training examples; waiting",
     )
-    with held(FileLock(path.with_suffix(".lock")), waiting):
+    with hold_lock(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
             candidates = find_candidates(data.train, backbone, settings, language_model, context)
             rows = alter_rows(data.train, candidates, settings)
-            with whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(json.dumps(rows), encoding="utf-8")
     rows = [
         (source, tuple(texts)) for source, texts in json.loads(path.read_text(encoding="utf-8"))
@@ -271,7 +271,7 @@ def predicted_words(
             masked_pieces = torch.tensor([words[i].piece for i in index])
             positions[torch.arange(len(index)), masked_pieces] = True
             masked = Masked(batch, positions, batch.ids[positions])
-            logits = told(model, model(batch).hiddens[-1], masked)[:, columns]
+            logits = masked_logits(model, model(batch).hiddens[-1], masked)[:, columns]
             best = logits.topk(min(count, len(names)), -1).indices.cpu()
             for i, columns_of_best in zip(index, best, strict=True):
                 found[i] = tuple(names[int(column)] for column in columns_of_best)

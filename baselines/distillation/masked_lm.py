@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from baselines.encoders.encoder import EncoderModel, MaskedLmHead
 from baselines.encoders.weights import has_masked_lm_head, pretrained
-from baselines.training.finetune import last_only, model_config
+from baselines.training.finetune import model_config, single_exit
 from baselines.training.loop import EVALUATION_BATCH, Examples, train
 from baselines.training.recipe import Schedule
 from harness.data.dataset import Split, TaskData
@@ -127,14 +127,14 @@ def _ordinary_pieces(pieces: Pieces, device: torch.device) -> Tensor:
     return everything[~torch.isin(everything, torch.tensor(pieces.special, device=device))]
 
 
-def told(model: EncoderModel, hidden: Tensor, masked: Masked) -> Tensor:
+def masked_logits(model: EncoderModel, hidden: Tensor, masked: Masked) -> Tensor:
     """Return the masked-LM head's logits [m, V] at the masked positions of states [n, t, d]."""
     assert model.masked_lm is not None
     logits: Tensor = model.masked_lm(hidden[masked.positions], model.embedding)
     return logits
 
 
-FEWEST_RIGHT = 0.30
+MIN_MASKED_ACCURACY = 0.30
 """Lowest accuracy on held-out masked pieces at which a model's word predictions are used."""
 
 HEAD_SCHEDULE = Schedule(
@@ -169,7 +169,7 @@ class MaskedLm:
     ) -> FreshFit:
         """Load the head, or fit it on the train split."""
         config = replace(
-            model_config(backbone, data.task, last_only(backbone.shape, "plain")), masked_lm=True
+            model_config(backbone, data.task, single_exit(backbone.shape, "plain")), masked_lm=True
         )
         model, report = pretrained(backbone, config)
         pieces = Pieces.of(backbone)
@@ -190,7 +190,9 @@ class MaskedLm:
             masked = mask_tokens(examples.batch, pieces)
             with torch.no_grad():
                 hidden = model(masked.batch).hiddens[-1]
-            return functional.cross_entropy(told(model, hidden, masked).float(), masked.targets)
+            return functional.cross_entropy(
+                masked_logits(model, hidden, masked).float(), masked.targets
+            )
 
         def score(head: MaskedLmHead) -> float:
             return masked_accuracy(model, held_out, pieces, run.compute)
@@ -208,7 +210,7 @@ def masked_accuracy(model: EncoderModel, rows: Split, pieces: Pieces, compute: C
         torch.manual_seed(EVALUATION_SEED)
         for index in sorted_batches(rows.tokens.lengths, EVALUATION_BATCH):
             masked = mask_tokens(collate(rows.tokens, index).to(compute.device), pieces)
-            logits = told(model, model(masked.batch).hiddens[-1], masked)
+            logits = masked_logits(model, model(masked.batch).hiddens[-1], masked)
             correct += int((logits.argmax(-1) == masked.targets).sum())
             total += len(masked.targets)
     return correct / max(total, 1)
@@ -224,7 +226,7 @@ class MaskedLanguageModel(NamedTuple):
     @property
     def is_accurate(self) -> bool:
         """Whether its word predictions are accurate enough to be used."""
-        return self.accuracy >= FEWEST_RIGHT
+        return self.accuracy >= MIN_MASKED_ACCURACY
 
     def remarks(self, fallback: str) -> tuple[str, ...]:
         """Return a remark naming the fallback, or none if the model is accurate enough."""
@@ -232,7 +234,7 @@ class MaskedLanguageModel(NamedTuple):
             return ()
         return (
             f"{fallback}: the masked-LM head predicts {self.accuracy:.3f} of held-out masked "
-            f"words, below {FEWEST_RIGHT:.2f}",
+            f"words, below {MIN_MASKED_ACCURACY:.2f}",
         )
 
 
@@ -242,6 +244,6 @@ def masked_lm(backbone: Backbone, max_length: int, context: FitContext) -> Maske
     It is fitted once for all tasks and seeds.
     """
     stage = context.pretrained(
-        MaskedLm("masked-lm", FEWEST_RIGHT, HEAD_SCHEDULE), backbone, max_length
+        MaskedLm("masked-lm", MIN_MASKED_ACCURACY, HEAD_SCHEDULE), backbone, max_length
     )
     return MaskedLanguageModel(stage, max(stage.stored.report.selection))

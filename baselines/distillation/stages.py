@@ -12,11 +12,11 @@ from baselines.distillation.teacher import Teacher
 from baselines.encoders.encoder import Combine, EncoderModel, Head, ModelConfig
 from baselines.encoders.weights import copy_encoder, pretrained
 from baselines.training.equilibrium import gradient_equilibrium
-from baselines.training.finetune import selection_of
+from baselines.training.finetune import selection_scorer
 from baselines.training.loop import Examples, Loss, train
 from baselines.training.losses import exit_losses, hidden_loss, soft_losses
 from baselines.training.recipe import Schedule
-from baselines.training.steps import bounded
+from baselines.training.steps import limit_steps
 from harness.data.dataset import TaskData
 from harness.methods.stages import FreshFit, StageRun
 from harness.models.backbones import Backbone, Pooling
@@ -55,13 +55,13 @@ def distillation(
         value = outputs.logits.new_zeros((), dtype=torch.float32)
         logits = outputs.logits[-1:] if targets.last_exit_only else outputs.logits
         if teacher is not None and (targets.hidden or targets.soft):
-            wanted = teacher(examples)
+            expected = teacher(examples)
             if targets.hidden:
                 value = value + targets.hidden * hidden_loss(
-                    outputs.hiddens, wanted.hiddens, examples.batch.mask
+                    outputs.hiddens, expected.hiddens, examples.batch.mask
                 )
             if targets.soft:
-                soft = soft_losses(logits, wanted.logits[-len(logits) :], scale, temperature)
+                soft = soft_losses(logits, expected.logits[-len(logits) :], scale, temperature)
                 value = value + targets.soft * soft.sum()
         if targets.hard:
             value = value + targets.hard * exit_losses(logits, examples.labels, scale).sum()
@@ -158,7 +158,7 @@ class Distil:
             data.task.scale,
         )
         score = (
-            selection_of(data, run, list(range(len(student.exit_layers))))
+            selection_scorer(data, run, list(range(len(student.exit_layers))))
             if self.targets.soft or self.targets.hard
             else None
         )
@@ -192,11 +192,11 @@ class PredictionDistillation:
     ) -> FreshFit:
         """Fit on the train split and choose the epoch on `selection`."""
         student, report = initial_student(parents[:-1], self.shape, self.head, data.task, backbone)
-        plan = bounded(data.train, self.schedule, self.steps)
+        plan = limit_steps(data.train, self.schedule, self.steps)
         teacher = Teacher(parents[-1], plan.rows, run, hiddens=False) if self.soft else None
         loss = distillation(
             Targets(soft=self.soft, hard=1 - self.soft), teacher, data.task.scale, self.temperature
         )
-        score = selection_of(data, run, [0])
+        score = selection_scorer(data, run, [0])
         training = train(student, loss, plan.parts, score, plan.schedule, run)
         return FreshFit(student, training, report)

@@ -7,7 +7,7 @@ import numpy as np
 
 from baselines.encoders.encoder import EncoderModel, Head
 from baselines.encoders.weights import pretrained
-from baselines.training.finetune import last_only, model_config, with_exits
+from baselines.training.finetune import model_config, model_with_exits, single_exit
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.errors import HarnessError, unknown
@@ -39,7 +39,7 @@ def take_layers(teacher: EncoderModel, kept: tuple[int, ...]) -> EncoderModel:
     It has the teacher's masked-LM head if there is one.
     """
     shape = shape_of(teacher.config.shape, kept)
-    student = EncoderModel(replace(teacher.config, shape=shape, exits=last_only(shape, "plain")))
+    student = EncoderModel(replace(teacher.config, shape=shape, exits=single_exit(shape, "plain")))
     states = teacher.embedding.state_dict()
     if teacher.config.shape.token_types:
         states["position.weight"] = states["position.weight"] + states.pop("token_type.weight")[0]
@@ -65,9 +65,9 @@ def initial_student(
 
     Without a parent the weights are random, and the report says so.
     """
-    exits = last_only(shape, head)
+    exits = single_exit(shape, head)
     if parents:
-        return with_exits(parents, exits, task, backbone)
+        return model_with_exits(parents, exits, task, backbone)
     return EncoderModel(model_config(backbone, task, exits, shape)), RANDOM
 
 
@@ -91,7 +91,7 @@ class Start:
         source = backbone if self.checkpoint is None else find_backbone(self.checkpoint)
         model, report = pretrained(
             source,
-            model_config(backbone, data.task, last_only(source.shape, "plain"), source.shape),
+            model_config(backbone, data.task, single_exit(source.shape, "plain"), source.shape),
         )
         student = model if self.checkpoint is not None else take_layers(model, self.kept)
         return FreshFit(student, Training(0, 0, 0.0, 0.0, (), 0), report)

@@ -19,7 +19,7 @@ from torch import Tensor
 from baselines.encoders.encoder import EncoderModel, ExitHead, ModelConfig
 from baselines.encoders.tensor_names import NAMES
 from harness.errors import HarnessError, IncompleteError, first_line, reason
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 from harness.files.digests import file_digest
 from harness.files.typed_json import from_json, to_json
 from harness.models.backbones import Backbone
@@ -133,7 +133,7 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
             f"backbone {backbone.name}: {pickled} must hold only tensors: {first_line(error)}"
         ) from None
     try:
-        with whole(path, shared=True) as temporary:
+        with atomic_write(path, shared=True) as temporary:
             save_file(contiguous, temporary)
     except (OSError, SafetensorError) as error:
         raise HarnessError(

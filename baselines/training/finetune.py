@@ -29,12 +29,12 @@ def model_config(
     return ModelConfig(shape or backbone.shape, backbone.pooling, task.classes, task.scale, exits)
 
 
-def last_only(shape: EncoderShape, head: Head) -> tuple[Head | None, ...]:
+def single_exit(shape: EncoderShape, head: Head) -> tuple[Head | None, ...]:
     """Return the exits of a model whose only exit follows the last layer."""
     return (None,) * (shape.layers - 1) + (head,)
 
 
-def added_exits(layers: int, head: Head, last: Head | None) -> tuple[Head | None, ...]:
+def exits_before_last(layers: int, head: Head, last: Head | None) -> tuple[Head | None, ...]:
     """Return the exits of a model with new ones before an unchanged last exit.
 
     A last exit with a shared pooler keeps it as its own, so that the new exits do not share it.
@@ -62,12 +62,12 @@ class FineTune:
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
         """Fit on `train` and choose the epoch on `selection`."""
-        model, report = with_exits(parents, self.exits, data.task, backbone)
+        model, report = model_with_exits(parents, self.exits, data.task, backbone)
         training = _train_exits(model, self.weights, data, self.schedule, run)
         return FreshFit(model, training, report)
 
 
-def with_exits(
+def model_with_exits(
     parents: tuple[MultiExitModel, ...],
     exits: tuple[Head | None, ...],
     task: Task,
@@ -109,7 +109,7 @@ class AddExits:
         layers = backbone.shape.layers
         model = EncoderModel(
             model_config(
-                backbone, data.task, added_exits(layers, self.head, parent.config.exits[-1])
+                backbone, data.task, exits_before_last(layers, self.head, parent.config.exits[-1])
             )
         )
         copy_encoder(parent, model)
@@ -138,10 +138,10 @@ def _train_exits(
             exit_losses(model(examples.batch).logits, examples.labels, data.task.scale), weights
         )
 
-    return train(model, loss, data.train, selection_of(data, run, trained), schedule, run)
+    return train(model, loss, data.train, selection_scorer(data, run, trained), schedule, run)
 
 
-def selection_of(data: TaskData, run: StageRun, exits: list[int]) -> Score:
+def selection_scorer(data: TaskData, run: StageRun, exits: list[int]) -> Score:
     """Return the score of an epoch: the main metric on `selection`, averaged over these exits."""
     return lambda model: selection_score(
         model, data.selection, data.task, exits, run.compute.device

@@ -22,7 +22,7 @@ from harness.data.tasks import Task
 from harness.errors import IncompleteError
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.trace import predictions
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 from harness.methods.compute import Compute
 from harness.methods.stages import DivergedError, StageRun
 from harness.models.batches import collate, shuffled_batches, sorted_batches
@@ -213,7 +213,7 @@ class _State:
             "best": self.best,
         }
         try:
-            with whole(self.path) as temporary:
+            with atomic_write(self.path) as temporary:
                 torch.save(saved, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
             raise IncompleteError(

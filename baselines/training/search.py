@@ -29,7 +29,7 @@ def fit_best_rate(
     Raises: IncompleteError if no schedule gives a finite loss.
     """
     chosen, trials, newly_fitted = schedules[0], tuple[Trial, ...](), set[str]()
-    search = context.at_seed(SEARCH_SEED) if len(schedules) > 1 else context
+    search = context.with_seed(SEARCH_SEED) if len(schedules) > 1 else context
     search_parents = parents(search)
     if len(schedules) > 1:
         fits = [

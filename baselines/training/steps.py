@@ -26,7 +26,7 @@ class BoundedTraining(NamedTuple):
     schedule: Schedule
 
 
-def bounded(rows: Split, schedule: Schedule, steps: int | None) -> BoundedTraining:
+def limit_steps(rows: Split, schedule: Schedule, steps: int | None) -> BoundedTraining:
     """Return the rows and the schedule of a training of exactly this many optimiser steps.
 
     The rows are used in one random permutation after another, in up to `PARTS` equal epochs.

@@ -8,7 +8,7 @@ import numpy as np
 from harness.analysis.conditions import Condition, by_condition
 from harness.analysis.operating_points import (
     BUDGETS,
-    POINTS,
+    REPORTED_BUDGETS,
     chosen_thresholds,
     evaluate,
     policy_of,
@@ -154,7 +154,7 @@ def _comparison(
             points = _points_by_budget(store, groups[name], base)
             rows += [
                 _point_row(name, point, groups[name], points[point], base, task.metrics[0])
-                for point in POINTS
+                for point in REPORTED_BUDGETS
                 if points[point]
             ]
             curves.append(_curve_row(name, groups[name], points, task.metrics[0]))

@@ -10,7 +10,7 @@ from harness.analysis.comparison import base_for, full_run, reference_runs
 from harness.analysis.conditions import Condition, by_condition
 from harness.analysis.operating_points import (
     BUDGETS,
-    POINTS,
+    REPORTED_BUDGETS,
     chosen_thresholds,
     evaluate,
     policy_of,
@@ -26,7 +26,7 @@ from harness.store.results import ResultsStore
 
 Array = NDArray[np.float64]
 
-PLAIN = "default"
+DEFAULT_ROW = "default"
 """Value in place of a row name: compare each row with its method's default row, which bears the
 method's name alone."""
 
@@ -88,8 +88,8 @@ def differences(
 ) -> list[Differences]:
     """Return the differences of rows from the row `against`, in the order of the task names.
 
-    With `PLAIN`, each row is compared with its method's default row. Budgets are shares of the
-    reference's MACs.
+    With `DEFAULT_ROW`, each row is compared with its method's default row. Budgets are shares of
+    the reference's MACs.
 
     Raises: HarnessError if there is no such row; IncompleteError if no other row can be compared
     with it.
@@ -98,9 +98,9 @@ def differences(
         condition: runs_by_row(group, reference) for condition, group in by_condition(records)
     }
     names = {name for rows in groups.values() for name in rows}
-    against = PLAIN if against == FORMER_DEFAULT else against
-    if against != PLAIN and against not in names:
-        raise unknown("row", against, {PLAIN, *names})
+    against = DEFAULT_ROW if against == FORMER_DEFAULT else against
+    if against != DEFAULT_ROW and against not in names:
+        raise unknown("row", against, {DEFAULT_ROW, *names})
     found = [
         _differences(store, condition, rows, metric, against, reference, methods)
         for condition, rows in groups.items()
@@ -148,7 +148,7 @@ def _compared_rows(
     """Return row -> the row that it is compared with; the latter is among the keys too."""
     method_of = {name: runs[0].spec.method for name, runs in groups.items()}
     chosen = [name for name in groups if methods is None or method_of[name] in methods]
-    if against != PLAIN:
+    if against != DEFAULT_ROW:
         return dict.fromkeys([*chosen, against], against) if against in groups else {}
     variants = [
         name
@@ -221,7 +221,7 @@ def _points(
         return found
     policy = policy_of(run)
     for name, threshold in chosen_thresholds(
-        store, run, policy, full, {name: BUDGETS[name] for name in POINTS}
+        store, run, policy, full, {name: BUDGETS[name] for name in REPORTED_BUDGETS}
     ).items():
         reached = evaluate(run, dev, policy, threshold)
         found[BudgetShare(name)] = _Reached(

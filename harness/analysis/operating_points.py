@@ -8,7 +8,13 @@ from numpy.typing import NDArray
 
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError
-from harness.evaluation.curves import best_thresholds, exit_macs, leaving, sweep, thresholds_from
+from harness.evaluation.curves import (
+    best_thresholds,
+    exit_indices,
+    exit_macs,
+    sweep,
+    thresholds_from,
+)
 from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Policy, Rule, make_policy
 from harness.evaluation.trace import Trace
@@ -74,7 +80,7 @@ BUDGETS = {"1": 1.0, "3/4": 0.75, "1/2": 0.5, "3/8": 0.375, "1/4": 0.25, "1/8": 
 reference's MACs on the same examples. If the reference has no run, the share is of the method's own
 last exit."""
 
-POINTS = ("3/4", "1/2", "1/4")
+REPORTED_BUDGETS = ("3/4", "1/2", "1/4")
 """Budgets that have rows in the main table."""
 
 
@@ -113,7 +119,7 @@ def evaluate(record: RunRecord, trace: Trace, policy: Policy, threshold: float) 
 
     Raises: HarnessError for a threshold outside the policy's range.
     """
-    exits = leaving(policy, trace.logits, np.array([threshold]))[0]
+    exits = exit_indices(policy, trace.logits, np.array([threshold]))[0]
     predictions = trace.predictions()[exits, np.arange(len(exits))].astype(np.float64)
     return OperatingPoint(
         threshold=threshold,

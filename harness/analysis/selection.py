@@ -32,7 +32,7 @@ class ReportRuns:
         return missing + [name for name in self.methods if name not in methods]
 
 
-def gather(
+def select_runs(
     store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[str] | None
 ) -> ReportRuns:
     """Read the runs of these tasks or groups (None: all tasks) without opening their traces.
@@ -62,7 +62,7 @@ def gather(
     return ReportRuns(records, problems, requested, tuple(methods or ()))
 
 
-def whole(store: ResultsStore, runs: ReportRuns) -> ReportRuns:
+def intact_runs(store: ResultsStore, runs: ReportRuns) -> ReportRuns:
     """Open all traces and timings, and leave out the runs that have a missing or damaged one."""
-    records, damaged = store.sound(runs.records)
+    records, damaged = store.intact(runs.records)
     return replace(runs, records=records, problems=runs.problems + damaged)

@@ -20,7 +20,7 @@ SOURCES_IMPLIED_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
 so the source is not named beside them."""
 
 
-def standing(records: Sequence[RunRecord]) -> list[RunRecord]:
+def selected_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
     """Return the runs that tables show: for each condition, variant and seed, one run of the newest
     model."""
     return [
@@ -58,7 +58,7 @@ def runs_by_row(
 
 def _row_names(method: str, variants: Sequence["Variant"]) -> list[str]:
     """Return the names of rows; numbers are written in full where two names would be the same."""
-    settings = telling(variants)
+    settings = distinguishing_settings(variants)
     names = [row_name(method, own) for own in settings]
     return [
         row_name(method, own, str) if names.count(name) > 1 else name
@@ -70,12 +70,12 @@ def _one_per_seed(records: list[RunRecord], reference: str | None) -> list[RunRe
     """Return one run per seed, in the order of seeds."""
     seeds = sorted({record.spec.seed for record in records})
     return [
-        shown([record for record in records if record.spec.seed == seed], reference)
+        selected_run([record for record in records if record.spec.seed == seed], reference)
         for seed in seeds
     ]
 
 
-def shown(runs: Sequence[RunRecord], reference: str | None) -> RunRecord:
+def selected_run(runs: Sequence[RunRecord], reference: str | None) -> RunRecord:
     """Select one of several runs of one variant and seed.
 
     It is a run of the model that was fitted last; a model is identified by the key of its last
@@ -101,10 +101,10 @@ def _model_key(record: RunRecord) -> str:
     return record.stages[-1].report.key
 
 
-def words(value: object) -> str:
+def short_text(value: object) -> str:
     """Return a setting's value as short text."""
     if isinstance(value, list):
-        return "/".join(map(words, value))
+        return "/".join(map(short_text, value))
     if isinstance(value, str) and _DIGEST.fullmatch(value):
         return value[:8]
     if isinstance(value, float):
@@ -113,7 +113,7 @@ def words(value: object) -> str:
 
 
 def row_name(
-    method: str, settings: Mapping[str, object], as_text: Callable[[object], str] = words
+    method: str, settings: Mapping[str, object], as_text: Callable[[object], str] = short_text
 ) -> str:
     """Return the method's name, followed by the distinguishing settings in brackets."""
     suffix = ", ".join(f"{name}={as_text(value)}" for name, value in settings.items())
@@ -144,7 +144,7 @@ def variant_of(record: RunRecord) -> Variant:
     return Variant(flat(record.spec.settings), record.changed, extra)
 
 
-def telling(variants: Sequence[Variant]) -> list[dict[str, object]]:
+def distinguishing_settings(variants: Sequence[Variant]) -> list[dict[str, object]]:
     """Return the settings that distinguish each of several variants of a method.
 
     They are those that differ from the method's own, less those that all variants share. If some

@@ -5,12 +5,12 @@ from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, Literal, cast, get_args, get_origin, get_type_hints
 
 from harness.data.tasks import known_tasks, task_groups
-from harness.files.typed_json import field_notes
+from harness.files.typed_json import field_docstrings
 from harness.gate.baseline import Baseline
 from harness.methods.registry import known_methods, load_method
 from harness.models.backbones import listed_backbones
 from harness.records import RunRecord, Timing, flat
-from harness.report.listings import Rows, _words
+from harness.report.listings import Rows, cell_text
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -44,7 +44,7 @@ def settings(method: str) -> Rows:
 
 
 def _settings(method: "DataclassInstance", prefix: str) -> Rows:
-    hints, notes, rows = get_type_hints(type(method)), field_notes(type(method)), []
+    hints, notes, rows = get_type_hints(type(method)), field_docstrings(type(method)), []
     for field in fields(method):
         value, name = getattr(method, field.name), prefix + field.name
         if is_dataclass(value):
@@ -76,9 +76,9 @@ def settings_text(rows: Rows) -> str:
         value = (
             "none"
             if row["value"] is None
-            else _words(row["value"]).lower()
+            else cell_text(row["value"]).lower()
             if isinstance(row["value"], bool)
-            else _words(row["value"])
+            else cell_text(row["value"])
         )
         choices = (
             f"  ({', '.join(map(str, row['choices']))})"
@@ -125,5 +125,5 @@ def backbones() -> Rows:
     ]
 
 
-KINDS: dict[str, type] = {"record": RunRecord, "timing": Timing, "baseline": Baseline}
+SCHEMA_CLASSES: dict[str, type] = {"record": RunRecord, "timing": Timing, "baseline": Baseline}
 """Kind of file -> its class: record.json, timings/*.json and the --baseline file."""

@@ -147,7 +147,7 @@ def time_command(
     from harness.files.atomic import check_writable
     from harness.measure.live import LiveOptions, time_run
     from harness.methods.compute import make_compute, resolve_precision
-    from harness.methods.registry import reference_named
+    from harness.methods.registry import find_reference
     from harness.report.timings import live_caption, timing_table
     from harness.store.results import ResultsStore
     from harness.store.stage_cache import cache_folder
@@ -164,7 +164,7 @@ def time_command(
         rounds=rounds,
         limit=limit,
         precision=resolve_precision(precision, compute.device),
-        reference=reference_named(reference, {}),
+        reference=find_reference(reference, {}),
         backbone=backbone or record.spec.backbone,
         data_dir=data_dir,
         cache_dir=cache_folder(cache_dir),

@@ -188,7 +188,7 @@ def submit_command(
     click.echo(
         f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files)
     )
-    reasons = done.lacking()
+    reasons = done.problems()
     for reason in reasons:
         click.echo(f"harness: {reason}", err=True)
     return ExitCode.INCOMPLETE if reasons else ExitCode.OK
@@ -247,8 +247,8 @@ def predict_command(
 
     from harness.methods.compute import make_compute
     from harness.predict.exported import load
-    from harness.predict.inputs import rows_of, text_rows
-    from harness.report.listings import answers_text
+    from harness.predict.inputs import rows_from_texts, text_rows
+    from harness.report.listings import predictions_text
 
     if (path is None) != bool(texts):
         raise HarnessError(
@@ -258,14 +258,14 @@ def predict_command(
     compute = make_compute(device, "fp32", threads, verbose - quiet)
     torch.set_num_threads(compute.threads)
     loaded = load(model, compute.device.type)
-    rows = rows or rows_of(texts, loaded.card.texts)
+    rows = rows or rows_from_texts(texts, loaded.card.texts)
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
         compute.progress.info(
             f"harness: warning: {tokens.truncated} of {len(rows)} examples were truncated "
             f"to {loaded.card.max_length} tokens"
         )
-    predictions = loaded.answer_tokens(tokens, batch_size)
+    predictions = loaded.predict_tokens(tokens, batch_size)
     fields = [prediction._asdict() for prediction in predictions]
-    click.echo(answers_text([row.line for row in rows], fields, form), nl=False)
+    click.echo(predictions_text([row.line for row in rows], fields, form), nl=False)
     return ExitCode.OK

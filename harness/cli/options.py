@@ -89,7 +89,7 @@ reference_option = click.option(
 )
 
 
-def variables(group: click.Group) -> set[str]:
+def environment_variables(group: click.Group) -> set[str]:
     """Return the environment variables of all options of a group's commands.
 
     These are the variables that options name, and HARNESS_COMMAND_OPTION by click's rule.

@@ -14,8 +14,8 @@ from harness.progress import duration
 from harness.records import RunRecord
 from harness.report.listings import table
 from harness.runs.cell import Cell, Options, run_id
-from harness.runs.estimate import fitting_minutes
-from harness.runs.grid import Failure, check_sources, load_grid_data, run_grid
+from harness.runs.estimate import estimate_minutes
+from harness.runs.grid import Failure, check_external_inputs, load_grid_data, run_grid
 from harness.store.results import ResultsStore
 
 
@@ -54,14 +54,14 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     """Print the cells, whether they are stored, and the fitting time expected from earlier runs."""
     store = ResultsStore(options.results_dir)
     data, failures = load_grid_data(cells, options)
-    check_sources(cells, options)
+    check_external_inputs(cells, options)
     planned = [
         (cell, run_id(cell, data[cell.rows], options)) for cell in cells if cell.rows in data
     ]
     stored = [store.holds(cell.spec.task, cell.spec.method, identity) for cell, identity in planned]
     specs = [(cell.spec, is_stored) for (cell, _), is_stored in zip(planned, stored, strict=True)]
     tokens = {rows.task: float(part.train.tokens.lengths.sum()) for rows, part in data.items()}
-    minutes = fitting_minutes(
+    minutes = estimate_minutes(
         specs, tokens, store.records()[0], options.compute, device_name(options.compute.device)
     )
     estimates = iter(["?" if time is None else f"{time:.1f}" for time in minutes])

@@ -104,7 +104,7 @@ def check_command(
       harness check --deep                                 # no baseline: verify the stored files
     """
     from harness.gate.baseline import read_baseline
-    from harness.gate.check import check, exit_code, unreadable, verified
+    from harness.gate.check import check, exit_code, unreadable_runs, verify_runs
     from harness.gate.findings import Limits
     from harness.gate.formats import FORMS
     from harness.store.results import ResultsStore
@@ -119,7 +119,7 @@ def check_command(
     if baseline is not None and update:
         return _update(baseline, store, records, problems, limits)
     checks = check(read_baseline(baseline), store, records, limits) if baseline is not None else []
-    checks += (verified(store, records) if deep else []) + unreadable(problems)
+    checks += (verify_runs(store, records) if deep else []) + unreadable_runs(problems)
     if not records and not problems:
         click.echo(
             f"harness: no runs in {results_dir}: set --results-dir to their folder", err=True
@@ -214,7 +214,7 @@ def report_command(
       harness report --differences-from deebert --methods bert,deebert
     """
     from harness.analysis.ranking import parse_budget
-    from harness.analysis.selection import gather, whole
+    from harness.analysis.selection import intact_runs, select_runs
     from harness.cli.parsing import split_names
     from harness.methods.registry import find_method
     from harness.report.differences import render_differences
@@ -230,7 +230,7 @@ def report_command(
         )
     store = ResultsStore(results_dir)
     named = split_names("--methods", methods) if methods is not None else None
-    found = gather(store, split_names("--tasks", tasks) if tasks is not None else None, named)
+    found = select_runs(store, split_names("--tasks", tasks) if tasks is not None else None, named)
     base = None if reference == "none" else reference
     if base is not None:
         find_method(base)
@@ -246,7 +246,7 @@ def report_command(
     try:
         text = rendered(found.records)
     except IncompleteError:  # a trace or timing may be damaged: check those of all runs
-        before, found = found, whole(store, found)
+        before, found = found, intact_runs(store, found)
         _print_problems(found.problems[len(before.problems) :])
         text = rendered(found.records)
     if into is not None and found.problems:
@@ -290,8 +290,8 @@ def schema_command(what: str, verbose: bool, quiet: bool) -> int:
     """
     import json
 
-    from harness.cli.catalogue import KINDS
-    from harness.files.json_schema import schema_of
+    from harness.cli.catalogue import SCHEMA_CLASSES
+    from harness.files.json_schema import json_schema_of
 
-    click.echo(json.dumps(schema_of(KINDS[what]), indent=1))
+    click.echo(json.dumps(json_schema_of(SCHEMA_CLASSES[what]), indent=1))
     return ExitCode.OK

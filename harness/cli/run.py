@@ -205,7 +205,7 @@ def run_command(
     from harness.data.corpus import Corpus, corpus_tasks
     from harness.data.custom_tasks import choose_tasks
     from harness.methods.compute import make_compute
-    from harness.methods.registry import CHECKPOINT, reference_named
+    from harness.methods.registry import CHECKPOINT, find_reference
     from harness.methods.settings import configure, parse_setting
     from harness.models.backbones import find_backbone
     from harness.runs.cell import Options
@@ -244,7 +244,7 @@ def run_command(
         compute=make_compute(device, precision, threads, verbose - quiet, tracker),
         batch_size=batch_size,
         latency_s=latency_seconds if latency else 0.0,
-        reference=reference_named(reference, grid),
+        reference=find_reference(reference, grid),
         corpus=Corpus(corpus, data_dir, corpus_tasks(list(chosen)), limit),
         vectors=glove,
     )

@@ -16,7 +16,7 @@ from harness.data.splits import complete_sentences
 from harness.data.tasks import Task, find_task, task_groups
 from harness.errors import HarnessError
 from harness.files.digests import digest
-from harness.files.text import lines_of
+from harness.files.text import read_lines
 
 CORPUS = Task(
     "corpus",
@@ -72,17 +72,17 @@ class Corpus:
         order = sorted(sentences, key=lambda text: digest([text]))
         if self.limit is not None:
             order = order[: max(self.limit, 2 * HELD_OUT_ROWS[0])]
-        wanted = min(max(round(HELD_OUT_SHARE * len(order)), HELD_OUT_ROWS[0]), HELD_OUT_ROWS[1])
+        size = min(max(round(HELD_OUT_SHARE * len(order)), HELD_OUT_ROWS[0]), HELD_OUT_ROWS[1])
         complete = complete_sentences(order)
-        held_out = [text for text in order if text in complete][:wanted]
+        held_out = [text for text in order if text in complete][:size]
         excluded = set(held_out).union(*(complete[text] for text in held_out))
         train = [text for text in order if text not in excluded]
-        if len(held_out) < wanted or len(train) < wanted:
+        if len(held_out) < size or len(train) < size:
             least = 2 * HELD_OUT_ROWS[0]
             of = f" ({', '.join(map(str, self.files))})" if self.files else ""
             raise HarnessError(
                 f"the corpus{of} has {len(order)} distinct sentences, of which {len(complete)} "
-                f"occur inside no other: wanted {least} or more"
+                f"occur inside no other: expected {least} or more"
             )
         training, evaluation = ([(text,) for text in part] for part in (train, held_out))
         return TaskData(
@@ -92,7 +92,7 @@ class Corpus:
             _split([]),
             _split([]),
             digest(order),
-            str(wanted),
+            str(size),
         )
 
     @cached_property
@@ -162,7 +162,7 @@ def _split(rows: Sequence[tuple[str, ...]]) -> Split:
 def _lines(files: Sequence[Path]) -> Iterator[str]:
     for path in files:
         try:
-            lines = lines_of(path)
+            lines = read_lines(path)
         except HarnessError as error:
             raise HarnessError(f"--corpus: {error}") from None
         yield from (line.strip() for line in lines if line.strip())

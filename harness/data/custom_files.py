@@ -77,17 +77,17 @@ def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str])
     for name, text in zip(columns, texts, strict=False):
         if not isinstance(text, str):
             raise HarnessError(
-                f"{path} line {line}: column {name!r} holds {_shown(text)}, wanted a text"
+                f"{path} line {line}: column {name!r} holds {_shown(text)}, expected a text"
             )
     if not isinstance(label, str | int | float):
         raise HarnessError(
-            f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, wanted a label"
+            f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, expected a label"
         )
     for name, text in zip(columns, cells, strict=True):
         if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise HarnessError(
                 f"{path} line {line}: column {name!r} holds {text[:40]!r}, which has half of a "
-                "surrogate pair: wanted Unicode text"
+                "surrogate pair: expected Unicode text"
             )
     return Row(
         tuple(str(text).strip() for text in texts),
@@ -101,22 +101,22 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _positions(path: Path, names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return the positions of the wanted columns.
+def _positions(path: Path, names: Sequence[str], requested: Sequence[str]) -> list[int]:
+    """Return the positions of the requested columns.
 
     Raises: HarnessError if one is missing or occurs twice.
     """
-    for name in wanted:
+    for name in requested:
         if name not in names:
             raise HarnessError(f"{path}: {unknown('column', name, names)}")
         if list(names).count(name) > 1:
             raise HarnessError(
-                f"{path}: column {name!r} occurs {list(names).count(name)} times, wanted once"
+                f"{path}: column {name!r} occurs {list(names).count(name)} times, expected once"
             )
-    return [list(names).index(name) for name in wanted]
+    return [list(names).index(name) for name in requested]
 
 
-def _separated(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
+def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     tabs = path.suffix == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = (
@@ -126,21 +126,21 @@ def _separated(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
         )
         try:
             names = next(reader, [])
-            positions = _positions(path, names, wanted)
+            positions = _positions(path, names, requested)
             for cells in reader:
                 if not cells:
                     continue
                 if len(cells) != len(names):
                     raise HarnessError(
                         f"{path} line {reader.line_num}: got {len(cells)} columns, "
-                        f"wanted {len(names)}"
+                        f"expected {len(names)}"
                     )
                 yield reader.line_num, [cells[position] for position in positions]
         except csv.Error as error:
             raise HarnessError(f"{path} line {reader.line_num}: {error}") from None
 
 
-def _json_lines(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
+def _json_lines(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -150,22 +150,22 @@ def _json_lines(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
             except (ValueError, RecursionError) as error:
                 raise HarnessError(f"{path} line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
-                raise HarnessError(f"{path} line {number}: got {_shown(row)}, wanted an object")
-            for name in wanted:
+                raise HarnessError(f"{path} line {number}: got {_shown(row)}, expected an object")
+            for name in requested:
                 if name not in row:
                     raise HarnessError(f"{path} line {number}: {unknown('column', name, row)}")
-            yield number, [row[name] for name in wanted]
+            yield number, [row[name] for name in requested]
 
 
-def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[Cells]:
+def _parquet(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     from pyarrow import ArrowException, parquet  # takes 0.2 s
 
     try:
         with path.open("rb") as file:
             names = parquet.read_schema(file).names
-        _positions(path, names, wanted)
-        table = parquet.read_table(path, columns=list(wanted), partitioning=None)
-        columns = [table.column(name).to_pylist() for name in wanted]
+        _positions(path, names, requested)
+        table = parquet.read_table(path, columns=list(requested), partitioning=None)
+        columns = [table.column(name).to_pylist() for name in requested]
     except ArrowException as error:
         raise HarnessError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
     yield from enumerate(zip(*columns, strict=True), start=1)

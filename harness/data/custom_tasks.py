@@ -13,7 +13,7 @@ from harness.evaluation.external_metrics import PREFIX, ExternalMetric, check_ev
 from harness.evaluation.metrics import METRICS
 from harness.files.digests import file_digest
 from harness.files.toml import read_toml
-from harness.files.typed_json import shows
+from harness.files.typed_json import is_displayable
 from harness.records import RunRecord, TaskSummary
 
 KEYS = (
@@ -56,7 +56,7 @@ def read_task_files(paths: Sequence[Path], allow_code: bool) -> tuple[Task, ...]
 def read_task_file(path: Path, allow_code: bool = False) -> Task:
     """Read a task file; the paths in it are relative to its folder.
 
-    Raises: HarnessError with file, key, and what was got and wanted.
+    Raises: HarnessError with file, key, and what was got and expected.
     """
     values = read_toml(path, "--task-file")
     table = _Table(path, values)
@@ -117,22 +117,22 @@ class _Table:
     path: Path
     values: dict[str, object]
 
-    def error(self, key: str, wanted: str) -> HarnessError:
+    def error(self, key: str, expected: str) -> HarnessError:
         """Return the error for a value of another kind, or for a missing key."""
         if key not in self.values:
-            return HarnessError(f"{self.path}: key {key} is missing, wanted {wanted}")
+            return HarnessError(f"{self.path}: key {key} is missing, expected {expected}")
         return HarnessError(
-            f"{self.path}: key {key}: got {str(self.values[key])[:60]!r}, wanted {wanted}"
+            f"{self.path}: key {key}: got {str(self.values[key])[:60]!r}, expected {expected}"
         )
 
-    def text(self, key: str, wanted: str = "a text") -> str:
+    def text(self, key: str, expected: str = "a text") -> str:
         """Return a text that is not empty."""
         value = self.values.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise self.error(key, wanted)
+            raise self.error(key, expected)
         return value
 
-    def texts(self, key: str, wanted: str) -> tuple[str, ...]:
+    def texts(self, key: str, expected: str) -> tuple[str, ...]:
         """Return a list of distinct texts; one text may stand for a list."""
         value = self.values.get(key)
         found = [value] if isinstance(value, str) else value
@@ -141,16 +141,16 @@ class _Table:
             or not found
             or not all(isinstance(one, str) and one.strip() for one in found)
         ):
-            raise self.error(key, wanted)
+            raise self.error(key, expected)
         if len(set(found)) != len(found):
             raise self.error(key, "each once")
         return tuple(found)
 
-    def number(self, key: str, wanted: str) -> float:
+    def number(self, key: str, expected: str) -> float:
         """Return a number."""
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(key, wanted)
+            raise self.error(key, expected)
         return float(value)
 
 
@@ -178,7 +178,7 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
     if len(labels) < 2:
         raise table.error("labels", "two or more")
-    if not all(map(shows, labels)):
+    if not all(map(is_displayable, labels)):
         raise table.error(
             "labels", "names of visible characters; values may give their spelling in the files"
         )
@@ -202,7 +202,7 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
     if len(given) != 1:
         got = " and ".join(given) or "neither scale nor range"
         raise HarnessError(
-            f"{table.path}: got {got}, wanted scale = 5.0 (labels from 0 to 5) "
+            f"{table.path}: got {got}, expected scale = 5.0 (labels from 0 to 5) "
             "or range = [1.0, 5.0]"
         )
     if "scale" in given:
@@ -243,7 +243,7 @@ def _metrics(
             kind = f"{classes} classes" if classes else "a regression"
             raise HarnessError(
                 f"{table.path}: key metrics: {name} does not suit {kind}, "
-                f"wanted one or more of {', '.join(usable)}"
+                f"expected one or more of {', '.join(usable)}"
             )
     external = [name for name in names if name.startswith(PREFIX)]
     if external and not allow_code:
@@ -283,7 +283,7 @@ def _files(table: _Table) -> CustomFiles:
     if (dev is None) == (share is None):
         both = "both dev and dev_share" if dev is not None else "neither dev nor dev_share"
         raise HarnessError(
-            f"{table.path}: got {both}, wanted a file as dev, or dev_share = 0.1, "
+            f"{table.path}: got {both}, expected a file as dev, or dev_share = 0.1, "
             "the share of train that becomes dev"
         )
     if share is not None and not 0 < share < 1:

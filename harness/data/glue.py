@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.data.sources import Labelled, RawSplit, Row, Source
 from harness.errors import HarnessError
-from harness.files.text import lines_of
+from harness.files.text import read_lines
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
     Raises: HarnessError with file, line and columns if a row does not fit the layout.
     """
     rows: list[Row] = []
-    for number, line in enumerate(lines_of(path, "; check --data-dir"), start=1):
+    for number, line in enumerate(read_lines(path, "; check --data-dir"), start=1):
         if not line:
             continue
         cells = line.split("\t")
@@ -166,7 +166,7 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
             continue
         if len(cells) != layout.columns:
             raise HarnessError(
-                f"{path} line {number}: got {len(cells)} columns, wanted {layout.columns}"
+                f"{path} line {number}: got {len(cells)} columns, expected {layout.columns}"
             )
         if number == 1 and layout.header is not None:
             _check_header(
@@ -185,10 +185,10 @@ def tsv_rows(layout: TsvLayout, path: Path) -> list[Row]:
     return rows
 
 
-def _check_header(names: tuple[str, ...], wanted: tuple[str, ...], path: Path) -> None:
+def _check_header(names: tuple[str, ...], expected: tuple[str, ...], path: Path) -> None:
     """Raise HarnessError if the columns that are read have other names."""
-    if names != wanted:
+    if names != expected:
         raise HarnessError(
             f"{path} line 1: the text and label columns are named {', '.join(names)}, "
-            f"wanted {', '.join(wanted)}"
+            f"expected {', '.join(expected)}"
         )

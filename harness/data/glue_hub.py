@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from harness.data.sources import Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line
-from harness.files.hub import PROBE_S, out_of_reach
+from harness.files.hub import PROBE_S, unreachable_reason
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
@@ -122,7 +122,7 @@ def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) 
     names = list(getattr(data.features["label"], "names", ()))
     if set(names) != set(labels):
         raise ValueError(
-            f"classes {', '.join(names) or '(none)'}, wanted {', '.join(labels) or '(none)'}"
+            f"classes {', '.join(names) or '(none)'}, expected {', '.join(labels) or '(none)'}"
         )
     table = data[:]
     if names and min(table["label"]) < 0:
@@ -150,7 +150,7 @@ def _cached_folder(config: str, splits: Sequence[str]) -> Path | None:
 
 
 def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
-    problem = out_of_reach(REPOSITORY, SMALLEST, REVISION, "dataset")
+    problem = unreachable_reason(REPOSITORY, SMALLEST, REVISION, "dataset")
     try:
         if problem is None:
             return Path(_snapshot(config, splits)(etag_timeout=PROBE_S))

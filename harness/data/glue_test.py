@@ -8,7 +8,7 @@ from typing import NamedTuple
 from harness.data.glue import GLUE
 from harness.data.glue_hub import hub_unlabelled
 from harness.errors import HarnessError
-from harness.files.text import lines_of
+from harness.files.text import read_lines
 
 INDEX_COLUMNS = ("index", "id")
 """Names of the index column in test files; QQP calls it id."""
@@ -92,13 +92,15 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
     It is tab-separated without quoting and may begin with a byte-order mark.
     Raises: HarnessError with file, line and columns for whatever does not fit.
     """
-    lines = lines_of(path, "; check --data-dir")
+    lines = read_lines(path, "; check --data-dir")
     names = lines[0].split("\t")
     numbers = [name for name in INDEX_COLUMNS if name in names]
     missing = [name for name in columns if name not in names]
     if missing or not numbers:
-        wanted = ", ".join((INDEX_COLUMNS[0], *columns))
-        raise HarnessError(f"{path} line 1: got columns {', '.join(names)[:200]}, wanted {wanted}")
+        expected = ", ".join((INDEX_COLUMNS[0], *columns))
+        raise HarnessError(
+            f"{path} line 1: got columns {', '.join(names)[:200]}, expected {expected}"
+        )
     positions = [names.index(name) for name in (numbers[0], *columns)]
     rows: list[Unlabelled] = []
     seen: dict[int, int] = {}
@@ -108,12 +110,12 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
         cells = line.split("\t")
         if len(cells) != len(names):
             raise HarnessError(
-                f"{path} line {number}: got {len(cells)} columns, wanted {len(names)}"
+                f"{path} line {number}: got {len(cells)} columns, expected {len(names)}"
             )
         index, *texts = (cells[position] for position in positions)
         if not (index.isascii() and index.isdecimal() and len(index) <= 9):
             raise HarnessError(
-                f"{path} line {number}: {numbers[0]} {index[:40]!r}, wanted a number"
+                f"{path} line {number}: {numbers[0]} {index[:40]!r}, expected a number"
             )
         first = seen.setdefault(int(index), number)
         if first != number:

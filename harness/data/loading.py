@@ -44,7 +44,7 @@ def load_data(
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(
-                f"--train-rows {task.name}={train_rows}: wanted 1 to {len(train)}, "
+                f"--train-rows {task.name}={train_rows}: expected 1 to {len(train)}, "
                 "the number of rows of the training part"
             )
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
@@ -110,7 +110,7 @@ def _label(task: Task, row: Row, raw: RawSplit) -> float:
         if row.label not in raw.labels:
             raise HarnessError(
                 f"{raw.name} line {row.line}: label {row.label!r}, "
-                f"wanted one of {', '.join(raw.labels)}"
+                f"expected one of {', '.join(raw.labels)}"
             )
         return raw.labels.index(row.label)
     low, high = task.bounds or (0.0, task.scale)
@@ -121,7 +121,7 @@ def _label(task: Task, row: Row, raw: RawSplit) -> float:
     if not low <= value <= high:
         raise HarnessError(
             f"{raw.name} line {row.line}: label {row.label!r}, "
-            f"wanted a number from {low:g} to {high:g}"
+            f"expected a number from {low:g} to {high:g}"
         )
     return value
 

@@ -155,12 +155,12 @@ def _size(share: float, bounds: tuple[int, int], rows: int) -> int:
     return min(max(round(share * rows), bounds[0]), bounds[1])
 
 
-def _apportion(sizes: Sequence[int], wanted: int) -> list[int]:
-    """Apportion `wanted` rows to strata of these sizes by the method of largest remainders."""
-    exact = np.array(sizes) * min(wanted / sum(sizes), 1.0)
+def _apportion(sizes: Sequence[int], number: int) -> list[int]:
+    """Apportion `number` rows to strata of these sizes by the method of largest remainders."""
+    exact = np.array(sizes) * min(number / sum(sizes), 1.0)
     counts = np.floor(exact).astype(int)
     for stratum in np.argsort(counts - exact, kind="stable")[
-        : min(wanted, sum(sizes)) - counts.sum()
+        : min(number, sum(sizes)) - counts.sum()
     ]:
         counts[stratum] += 1
     return [int(count) for count in counts]
@@ -176,7 +176,7 @@ def _hold_out(
     rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
     if rows <= least:
         raise ValueError(
-            f"train has {rows} independent rows, wanted more than {least}: at least "
+            f"train has {rows} independent rows, expected more than {least}: at least "
             f"{SELECTION_ROWS[0]} are held out for selection, {CALIBRATION_ROWS[0]} for calibration"
         )
     ordered = _in_order(texts, strata, groups)
@@ -195,20 +195,20 @@ def _in_order(texts: Texts, strata: Positions, groups: Iterable[list[int]]) -> l
     return sorted((sorted(group, key=key) for group in groups), key=lambda group: key(group[0]))
 
 
-def _take(groups: list[list[int]], strata: Positions, wanted: int) -> list[list[int]]:
-    """Take groups from the front until each stratum has its share of `wanted` rows.
+def _take(groups: list[list[int]], strata: Positions, number: int) -> list[list[int]]:
+    """Take groups from the front until each stratum has its share of `number` rows.
 
-    A group larger than a tenth of `wanted` stays in train, so that no cluster dominates a part.
+    A group larger than a tenth of `number` stays in train, so that no cluster dominates a part.
     """
     shares = [
         [group for group in groups if strata[group[0]] == stratum] for stratum in np.unique(strata)
     ]
-    quotas = _apportion([sum(map(len, share)) for share in shares], wanted)
+    quotas = _apportion([sum(map(len, share)) for share in shares], number)
     taken = []
     for share, quota in zip(shares, quotas, strict=True):
         left = quota
         for group in share:
-            if len(group) <= min(left, max(wanted // 10, 1)):
+            if len(group) <= min(left, max(number // 10, 1)):
                 taken.append(group)
                 left -= len(group)
     return taken

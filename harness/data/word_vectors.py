@@ -40,9 +40,9 @@ def read_vectors(path: Path) -> WordVectors:
                 )
                 row = _numbers(numbers)
                 if row is None or (rows and len(row) != len(rows[0])):
-                    wanted = f"{len(rows[0])} finite numbers" if rows else "finite numbers"
+                    expected = f"{len(rows[0])} finite numbers" if rows else "finite numbers"
                     raise HarnessError(
-                        f"--glove: {path} line {number}: wanted a word and {wanted}, "
+                        f"--glove: {path} line {number}: expected a word and {expected}, "
                         f"got {line[:40].rstrip()!r}"
                     )
                 words.append(word)

@@ -53,7 +53,9 @@ def thresholds_from(policy: Policy, selection: Trace, points: int = CURVE_POINTS
     return policy.grid(exit_scores(policy, selection.logits), points)
 
 
-def leaving(policy: Policy, logits: NDArray[np.float32], thresholds: Array) -> NDArray[np.int64]:
+def exit_indices(
+    policy: Policy, logits: NDArray[np.float32], thresholds: Array
+) -> NDArray[np.int64]:
     """Return the index [k, n] of the exit that each example takes, for each threshold."""
     score_thresholds = np.array([policy.score_threshold(float(value)) for value in thresholds])
     highest = np.maximum.accumulate(exit_scores(policy, logits), axis=0)
@@ -65,7 +67,7 @@ def sweep(
 ) -> Curve:
     """Return the curve of a policy: scores and MACs over the whole trace for every threshold."""
     _check_exit_count(trace)
-    exits = leaving(policy, trace.logits, thresholds)
+    exits = exit_indices(policy, trace.logits, thresholds)
     examples = np.arange(len(trace.ids))
     predicted = predictions(trace.logits)[exits, examples]
     return Curve(
@@ -91,7 +93,7 @@ def best_thresholds(
     `example_costs` [e, n] holds the cost of each example if it takes each exit. The trace should be
     that of the calibration split, because dev is used only for scoring.
     """
-    exits, examples = leaving(policy, trace.logits, thresholds), np.arange(len(trace.ids))
+    exits, examples = exit_indices(policy, trace.logits, thresholds), np.arange(len(trace.ids))
     mean_costs = example_costs[exits, examples].mean(-1)
     reached = scores(
         (metric,), predictions(trace.logits)[exits, examples].astype(np.float64), trace.labels

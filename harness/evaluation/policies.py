@@ -225,7 +225,7 @@ class Rule:
     tolerance: Annotated[float, Gt(0)] = 0.1
     """For patience on a regression task, in label units."""
 
-    def ready(self, classes: int) -> tuple[Policy, float]:
+    def policy_and_score_threshold(self, classes: int) -> tuple[Policy, float]:
         """Return the policy and the score threshold.
 
         Raises: HarnessError if the policy is unknown or does not support the task, or if the

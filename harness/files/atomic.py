@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 
 
 @contextmanager
-def whole(path: Path, shared: bool = False) -> Iterator[Path]:
+def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
     """Yield a temporary file in the same folder that replaces `path` when the block succeeds.
 
     If `path` is a link, its target is replaced. The permissions of an existing file are kept.

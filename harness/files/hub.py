@@ -17,7 +17,7 @@ _timeouts: list[str] = []
 """Error message of the first request that timed out; after it no further request is made."""
 
 
-def out_of_reach(
+def unreachable_reason(
     repository: str, file: str, revision: str | None, kind: str = "model"
 ) -> str | None:
     """Return the reason why a file cannot be downloaded, or None if it can.
@@ -31,7 +31,7 @@ def out_of_reach(
     )
 
 
-def ask_hub(repository: str, file: str, revision: str | None, kind: str) -> None:
+def probe_hub(repository: str, file: str, revision: str | None, kind: str) -> None:
     """Make the requests that precede a download: one for the file, one for the repository.
 
     Nothing is written to the cache, where a single file would look like a complete repository.
@@ -42,7 +42,7 @@ def ask_hub(repository: str, file: str, revision: str | None, kind: str) -> None
     HfApi().repo_info(repository, revision=revision, repo_type=kind, timeout=PROBE_S)
 
 
-def forget() -> None:
+def forget_probes() -> None:
     """Clear the cached answers, so that the hub is asked again."""
     _probe.cache_clear()
     _timeouts.clear()
@@ -56,7 +56,7 @@ def _probe(repository: str, file: str, revision: str | None, kind: str) -> str |
 
     def ask() -> None:
         try:
-            ask_hub(repository, file, revision, kind)
+            probe_hub(repository, file, revision, kind)
             answers.append(None)
         except HfHubHTTPError as error:  # the hub itself answered
             answers.append(first_line(error))

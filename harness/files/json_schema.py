@@ -4,7 +4,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import DataclassSchema
 
-from harness.files.typed_json import field_notes
+from harness.files.typed_json import field_docstrings
 
 
 class _StrictSchema(GenerateJsonSchema):
@@ -16,12 +16,12 @@ class _StrictSchema(GenerateJsonSchema):
     def dataclass_schema(self, schema: DataclassSchema) -> JsonSchemaValue:
         kind: type = schema["cls"]
         generated = super().dataclass_schema(schema) | {"additionalProperties": False}
-        for name, docstring in field_notes(kind).items():
+        for name, docstring in field_docstrings(kind).items():
             generated["properties"][name]["description"] = docstring
         return generated
 
 
-def schema_of(kind: type) -> dict[str, object]:
+def json_schema_of(kind: type) -> dict[str, object]:
     """Return the schema of a file.
 
     `typed_json.from_json` accepts the same files, except those that `EXTRA_LIMITS` excludes.

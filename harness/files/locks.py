@@ -7,7 +7,7 @@ from filelock import BaseFileLock, Timeout
 
 
 @contextmanager
-def held(lock: BaseFileLock, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def hold_lock(lock: BaseFileLock, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold a lock during the block; call `waiting` once if another process holds it."""
     try:
         lock.acquire(timeout=0)

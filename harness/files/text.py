@@ -5,7 +5,7 @@ from pathlib import Path
 from harness.errors import HarnessError, reason
 
 
-def lines_of(path: Path, advice: str = "") -> list[str]:
+def read_lines(path: Path, advice: str = "") -> list[str]:
     r"""Return the lines of a UTF-8 file, which may start with a byte-order mark.
 
     Only \n and \r\n end a line; Unicode's other line separators may occur within a text.

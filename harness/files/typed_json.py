@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SCHEMA: Literal[2] = 2
 """Version of the format of a run's record. A reader refuses any other version."""
 
-LARGEST = 2**63 - 1
+MAX_INTEGER = 2**63 - 1
 """Largest integer that is accepted."""
 
 MAX_DEPTH = 20
@@ -43,7 +43,7 @@ _NOT_DISPLAYABLE = re.compile(f"[{HIDDEN}{SURROGATES}]")
 
 EXTRA_LIMITS: dict[object, dict[str, object]] = {
     "str": {"pattern": f"^[^{HIDDEN}]*$"},
-    "int": {"ge": -LARGEST, "le": LARGEST},
+    "int": {"ge": -MAX_INTEGER, "le": MAX_INTEGER},
     "float": {"allow_inf_nan": False},
 }
 """Type in a pydantic schema -> constraints added to it."""
@@ -146,7 +146,7 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is not a JSON number")
 
 
-def shows(text: str) -> bool:
+def is_displayable(text: str) -> bool:
     """Return whether a text can be shown in a line of a report without disturbing the line."""
     return text.isprintable() or _NOT_DISPLAYABLE.search(text) is None
 
@@ -165,9 +165,9 @@ def check_value(
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where}: {value} is not a finite number")
-    if isinstance(value, int) and abs(value) > LARGEST:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
         raise ValueError(f"{where}: {str(value)[:40]} is too large a number")
-    if texts and isinstance(value, str) and not shows(value):
+    if texts and isinstance(value, str) and not is_displayable(value):
         raise ValueError(f"{where}: {ascii(value)[:40]} contains characters that cannot be shown")
     if isinstance(value, dict):
         for name, item in value.items():
@@ -180,7 +180,7 @@ def check_value(
 
 
 @cache
-def field_notes(kind: type) -> dict[str, str]:
+def field_docstrings(kind: type) -> dict[str, str]:
     """Return the docstring under each field of a dataclass, including inherited fields."""
     found: dict[str, str] = {}
     for base in reversed([base for base in kind.__mro__ if is_dataclass(base)]):
@@ -190,7 +190,7 @@ def field_notes(kind: type) -> dict[str, str]:
             if isinstance(node, ast.ClassDef)
         ]
         found |= {
-            field.target.id: inspect.cleandoc(docstring.value.value)
+            field.target.id: _unwrapped(docstring.value.value)
             for field, docstring in zip(body.body, body.body[1:], strict=False)
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
             if isinstance(docstring, ast.Expr)
@@ -198,3 +198,8 @@ def field_notes(kind: type) -> dict[str, str]:
             and isinstance(docstring.value.value, str)
         }
     return found
+
+
+def _unwrapped(docstring: str) -> str:
+    """Return a docstring with one line per paragraph."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(docstring))

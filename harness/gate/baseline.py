@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 
 from harness.analysis.operating_points import (
     BUDGETS,
-    POINTS,
+    REPORTED_BUDGETS,
     OperatingPoint,
     chosen_thresholds,
     evaluate,
     policy_of,
 )
-from harness.analysis.variants import standing
+from harness.analysis.variants import selected_runs
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.trace import Floats
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 from harness.files.typed_json import SCHEMA, from_json
 from harness.records import DataSummary, Environment, ExitMeasurement, Quartiles, RunRecord, RunSpec
 from harness.store.results import ResultsStore
@@ -127,7 +127,7 @@ def pin_run(store: ResultsStore, record: RunRecord) -> PinnedRun:
     points: tuple[PinnedPoint, ...] = ()
     if record.policy is not None:
         policy = policy_of(record)
-        budgets = {name: BUDGETS[name] for name in POINTS}
+        budgets = {name: BUDGETS[name] for name in REPORTED_BUDGETS}
         thresholds = chosen_thresholds(store, record, policy, record, budgets)
         points = tuple(
             _pin_point(name, evaluate(record, dev, policy, threshold), classes)
@@ -197,7 +197,7 @@ def _dtype(classes: int) -> np.dtype[np.generic]:
 
 def baseline_of(store: ResultsStore, records: Sequence[RunRecord]) -> Baseline:
     """Return a baseline of the runs that the report selects: one per variant and seed."""
-    return Baseline(SCHEMA, tuple(pin_run(store, record) for record in standing(records)))
+    return Baseline(SCHEMA, tuple(pin_run(store, record) for record in selected_runs(records)))
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -250,7 +250,7 @@ def write_baseline(path: Path, baseline: Baseline) -> None:
                 f"{path} is not a baseline and is not replaced: give another --baseline, or"
                 " remove the file"
             )
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(
                 f'{FILE_PREFIX.decode()} {baseline.schema}, "runs": [\n{runs}\n]}}\n',
                 encoding="utf-8",

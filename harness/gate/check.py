@@ -5,7 +5,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from harness.analysis.variants import Variant, row_name, shown, telling, words
+from harness.analysis.variants import (
+    Variant,
+    distinguishing_settings,
+    row_name,
+    selected_run,
+    short_text,
+)
 from harness.data.custom_tasks import task_of
 from harness.errors import ExitCode, IncompleteError
 from harness.gate.baseline import Baseline, PinnedRun
@@ -35,7 +41,7 @@ def check(
     return checks
 
 
-def unreadable(problems: Sequence[Problem]) -> list[CellCheck]:
+def unreadable_runs(problems: Sequence[Problem]) -> list[CellCheck]:
     """Report each run folder that cannot be read as a missing cell."""
     return [
         CellCheck(problem.folder, 0, (Finding("run", Verdict.MISSING, "-", "-", problem.reason),))
@@ -43,7 +49,7 @@ def unreadable(problems: Sequence[Problem]) -> list[CellCheck]:
     ]
 
 
-def verified(store: ResultsStore, records: Sequence[RunRecord]) -> list[CellCheck]:
+def verify_runs(store: ResultsStore, records: Sequence[RunRecord]) -> list[CellCheck]:
     """Verify each stored run without a baseline.
 
     Its traces and timings are read, and the scores and MACs of its exits recomputed.
@@ -85,7 +91,7 @@ def cell_names(runs: Sequence[PinnedRun]) -> list[str]:
             Variant(flat(run.spec.settings), run.changed, flat(_conditions(run)))
             for run in (runs[index] for index in indices)
         ]
-        differences |= dict(zip(indices, telling(variants), strict=True))
+        differences |= dict(zip(indices, distinguishing_settings(variants), strict=True))
     return [
         f"{spec.task} {row_name(spec.method, differences[index])} on {spec.backbone},"
         f" seed {spec.seed}"
@@ -134,7 +140,7 @@ def _runs_to_compare(
     candidates = equal or near or elsewhere or ordered
     newest = candidates[-1]
     later = [record for record in elsewhere[-1:] if record.created > newest.created]
-    selected = (shown(candidates, old.reference), newest, *later)
+    selected = (selected_run(candidates, old.reference), newest, *later)
     return list({record.run_id: record for record in selected}.values())
 
 
@@ -189,7 +195,7 @@ def job_differences(old: dict[str, object], new: dict[str, object]) -> Iterator[
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
         if before != after:
-            text = str if words(before) == words(after) else words
+            text = str if short_text(before) == short_text(after) else short_text
             yield Finding(name, Verdict.NOT_COMPARABLE, text(before), text(after))
 
 

@@ -25,7 +25,7 @@ from harness.data.tasks import Task
 from harness.errors import IncompleteError
 from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
-from harness.files.locks import held
+from harness.files.locks import hold_lock
 from harness.files.typed_json import from_json
 from harness.measure.inference import predict_early
 from harness.methods.registry import Reference, model_format
@@ -315,7 +315,7 @@ def main() -> None:
     job = from_json(LatencyJob, sys.stdin.read(), "the timing job")
     lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
     # only one process times at once; the lock is released when the process ends
-    with held(lock, lambda: print(WAITING_PREFIX, file=sys.stderr, flush=True)):
+    with hold_lock(lock, lambda: print(WAITING_PREFIX, file=sys.stderr, flush=True)):
         print(json.dumps({"milliseconds": _time_all(job)}))
 
 

@@ -27,11 +27,11 @@ from harness.measure.latency import (
 )
 from harness.methods.compute import Compute, device_name
 from harness.methods.registry import Reference, model_format
-from harness.methods.restore import check_same, model_folder, run_backbone
+from harness.methods.restore import check_fingerprint, model_folder, run_backbone
 from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
 from harness.records import RunRecord, Timing
-from harness.store.encoded_rows import RowsKey, kept_rows
+from harness.store.encoded_rows import RowsKey, load_encoded_rows
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,13 @@ def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> S
     """
     spec = record.spec
     if options.data_dir is None or record.own_task is not None:
-        cached = kept_rows(
+        cached = load_encoded_rows(
             options.cache_dir,
             RowsKey(record.data.data, record.data.backbone, spec.max_length, spec.limit),
         )
         if cached is not None:
             if options.reference is not None:
-                check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+                check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
             return cached
     if record.own_task is not None:
         raise IncompleteError(
@@ -154,8 +154,8 @@ def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> S
             "repeat harness run with its task file, this --cache-dir and another --results-dir"
         )
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
-    check_same("data", data.data_fingerprint, record.data.data, record)
-    check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+    check_fingerprint("data", data.data_fingerprint, record.data.data, record)
+    check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
     return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))
 
 

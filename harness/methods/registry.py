@@ -129,7 +129,7 @@ class Reference:
     """Configured as in the grid, or with its defaults if the grid does not contain it."""
 
 
-def reference_named(name: str, grid: dict[str, Method]) -> Reference | None:
+def find_reference(name: str, grid: dict[str, Method]) -> Reference | None:
     """Return the reference of that name, or None for the name `none`.
 
     Raises: HarnessError if the method is unknown.

@@ -41,7 +41,7 @@ def model_folder(record: RunRecord, cache: Path) -> Path:
     return folder
 
 
-def check_same(what: str, got: str, expected: str, record: RunRecord) -> None:
+def check_fingerprint(what: str, got: str, expected: str, record: RunRecord) -> None:
     """Raise NotComparableError if a fingerprint differs from the run's."""
     if got != expected:
         raise NotComparableError(f"{what} is {got}, but run {record.run_id} used {expected}")

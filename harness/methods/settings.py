@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, unknown
-from harness.files.typed_json import LARGEST
+from harness.files.typed_json import MAX_INTEGER
 from harness.methods.protocol import Method
 from harness.methods.registry import known_methods, load_method
 from harness.records import canonical, flat
@@ -203,7 +203,7 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
     if kind in (int, float):
         try:
             number = kind(text)
-            finite = math.isfinite(number) and (kind is float or abs(number) <= LARGEST)
+            finite = math.isfinite(number) and (kind is float or abs(number) <= MAX_INTEGER)
         except (ValueError, OverflowError):
             finite = False
         if not finite:

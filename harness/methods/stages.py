@@ -19,7 +19,7 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import TaskData
 from harness.errors import IncompleteError
 from harness.files.digests import hashed_fields
-from harness.files.locks import held
+from harness.files.locks import hold_lock
 from harness.files.typed_json import from_json, to_json
 from harness.methods.compute import Compute
 from harness.models.backbones import Backbone
@@ -138,7 +138,7 @@ class FittedStage:
 
     def drop_model(self) -> None:
         """Delete the model but keep the report, unless some run uses the model."""
-        with held(stage_lock(self.folder)):
+        with hold_lock(stage_lock(self.folder)):
             if not (self.folder / WANTED).exists() and self.model_folder.is_dir():
                 dropped = self.folder / ".dropped"
                 self.model_folder.replace(dropped)
@@ -190,7 +190,7 @@ class FitContext:
     vectors: Path | None = None
     """File of word vectors for augmentation, in GloVe's format; None: the backbone's embeddings."""
 
-    def at_seed(self, seed: int) -> "FitContext":
+    def with_seed(self, seed: int) -> "FitContext":
         """Return this context with another seed, for searches and shared pre-training."""
         return (
             self
@@ -225,7 +225,7 @@ class FitContext:
         Raises: the errors of `fitted`; HarnessError if the corpus cannot be read.
         """
         data = self.corpus.encoded(backbone.encode, max_length)
-        return self.at_seed(PRETRAINING_SEED).fitted(stage, data, backbone, parents)
+        return self.with_seed(PRETRAINING_SEED).fitted(stage, data, backbone, parents)
 
     def try_fit(
         self,
@@ -259,7 +259,7 @@ class FitContext:
             self.compute.progress.info,
             f"{self.label}: {stage.name}: waiting for another process to fit it",
         )
-        with held(stage_lock(folder), report_waiting):
+        with hold_lock(stage_lock(folder), report_waiting):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
             reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not needs_model)

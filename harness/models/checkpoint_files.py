@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from harness.errors import HarnessError, first_line, reason
-from harness.files.hub import PROBE_S, out_of_reach
+from harness.files.hub import PROBE_S, unreachable_reason
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 POOLING = "1_Pooling/config.json"
@@ -54,7 +54,7 @@ def hub_folder(repository: str, revision: str | None, required: str) -> Path:
             cached = Path(fetch(local_files_only=True))
             if (cached / required).is_file():
                 return cached
-        why = out_of_reach(repository, CONFIG, revision)
+        why = unreachable_reason(repository, CONFIG, revision)
         if why is None:
             return Path(fetch(etag_timeout=PROBE_S))
     except Exception as error:  # the client also lets through the errors of its HTTP library

@@ -11,7 +11,7 @@ from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.policies import Rule, make_policy
 from harness.files.atomic import UNFINISHED
 from harness.files.typed_json import to_json
-from harness.methods.restore import check_same, model_folder
+from harness.methods.restore import check_fingerprint, model_folder
 from harness.models.backbones import Backbone
 from harness.models.checkpoint_files import CONFIG, WEIGHTS
 from harness.predict.exported import CARD, README, TOKENIZER, Card
@@ -35,7 +35,7 @@ def export(
     """
     check_free(out, force)
     model = model_folder(record, cache)
-    check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+    check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
     card = make_card(store, record, rule, backbone)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -103,7 +103,7 @@ class Exported:
         Raises: HarnessError if an example does not fit the task; IncompleteError if the files of
         the model do not fit each other.
         """
-        return self.answer_tokens(self.encode(rows), batch_size) if rows else []
+        return self.predict_tokens(self.encode(rows), batch_size) if rows else []
 
     def encode(self, rows: Sequence[tuple[str, ...]]) -> Tokens:
         """Tokenize examples, truncated to the maximum length of training.
@@ -114,10 +114,10 @@ class Exported:
         allowed = (1, 2) if self.card.texts is None else (self.card.texts,)
         for number, row in enumerate(rows, start=1):
             if len(row) not in allowed:
-                wanted = f"{' or '.join(map(str, allowed))} text{'s' * (allowed != (1,))}"
+                expected = f"{' or '.join(map(str, allowed))} text{'s' * (allowed != (1,))}"
                 raise HarnessError(
                     f"row {number} has {len(row)} text{'s' * (len(row) != 1)},"
-                    f" task {self.card.task} wants {wanted}"
+                    f" task {self.card.task} wants {expected}"
                 )
             if any("\ud800" <= character <= "\udfff" for text in row for character in text):
                 raise HarnessError(f"row {number} contains bytes that are not valid UTF-8")
@@ -125,7 +125,7 @@ class Exported:
             [tuple(text.strip() for text in row) for row in rows], self.card.max_length
         )
 
-    def answer_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
+    def predict_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
         """Predict examples that have been tokenized by `encode`."""
         found = predict_examples(
             self.model, tokens, self.card.classes, self.card.rule, batch_size, self.device
@@ -158,10 +158,10 @@ def load(folder: str | Path, device: str = "cpu") -> Exported:
     """
     path = Path(folder)
     if not (path / CARD).is_file():
-        raise HarnessError(f"{path} has no {CARD}: wanted a folder written by harness export")
+        raise HarnessError(f"{path} has no {CARD}: expected a folder written by harness export")
     card = from_json(Card, _read_small(path / CARD), str(path / CARD))
     _read_small(path / CONFIG)
-    card.rule.ready(card.classes)
+    card.rule.policy_and_score_threshold(card.classes)
     formats = model_format()
     formats.check_model(path)
     backbone = Backbone(card.backbone, card.shape, "cls", f"folder:{path}", "", ())
@@ -182,7 +182,7 @@ def _read_small(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST_JSON_BYTES:
             raise IncompleteError(
-                f"{path} has {path.stat().st_size} bytes, wanted at most {LARGEST_JSON_BYTES}"
+                f"{path} has {path.stat().st_size} bytes, expected at most {LARGEST_JSON_BYTES}"
             )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

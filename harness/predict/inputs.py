@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
-from harness.files.text import lines_of
+from harness.files.text import read_lines
 
 KEYS = ("text", "second")
 """Keys of a row that is an object in JSON lines."""
@@ -30,13 +30,13 @@ def text_rows(path: Path) -> list[TextRow]:
     """
     if path.suffix == ".csv":
         raise HarnessError(
-            f"{path}: .csv is not supported, wanted .tsv (no quoting, no header), .jsonl, or one"
+            f"{path}: .csv is not supported, expected .tsv (no quoting, no header), .jsonl, or one"
             " text per line under another suffix"
         )
     readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tsv, ".jsonl": _from_json}
     read = readers.get(path.suffix, _from_line)
     rows = []
-    for number, line in enumerate(lines_of(path), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             try:
                 texts = read(line)
@@ -44,7 +44,7 @@ def text_rows(path: Path) -> list[TextRow]:
                 raise HarnessError(f"{path} line {number}: {error}") from None
             if len(texts) not in (1, 2):
                 raise HarnessError(
-                    f"{path} line {number}: got {len(texts)} texts, wanted one or two"
+                    f"{path} line {number}: got {len(texts)} texts, expected one or two"
                 )
             rows.append(TextRow(number, tuple(texts)))
     if not rows:
@@ -52,14 +52,16 @@ def text_rows(path: Path) -> list[TextRow]:
     return rows
 
 
-def rows_of(texts: Sequence[str], per_row: int | None) -> list[TextRow]:
+def rows_from_texts(texts: Sequence[str], per_row: int | None) -> list[TextRow]:
     """Group texts of the command line into rows of `per_row`; None: all texts form one row.
 
     Raises: HarnessError if the last row would be incomplete.
     """
     size = per_row or len(texts)
     if len(texts) % size:
-        raise HarnessError(f"got {len(texts)} texts, wanted pairs: the task has two texts per row")
+        raise HarnessError(
+            f"got {len(texts)} texts, expected pairs: the task has two texts per example"
+        )
     return [
         TextRow(start // size + 1, tuple(texts[start : start + size]))
         for start in range(0, len(texts), size)
@@ -87,7 +89,7 @@ def _from_json(line: str) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(
-            f"got {line[:40]!r}, wanted a text, a list of texts, or an object with 'text' and"
+            f"got {line[:40]!r}, expected a text, a list of texts, or an object with 'text' and"
             " optionally 'second'"
         )
     return texts

@@ -40,7 +40,7 @@ def predict_examples(
     Raises: HarnessError if the rule is invalid or cannot serve the task; IncompleteError if the
     model cannot read the tokens or a logit is not finite.
     """
-    policy, score_threshold = rule.ready(classes)
+    policy, score_threshold = rule.policy_and_score_threshold(classes)
     model = (model.truncated(len(model.layers)) if rule.policy is None else model).to(device).eval()
     exit_layers = np.array(model.exit_layers, dtype=np.int64)
     count = len(tokens.ids)

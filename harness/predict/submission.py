@@ -15,10 +15,10 @@ from harness.data.glue_test import ENTRIES, Entry, unlabelled
 from harness.data.tasks import Task, find_task, task_groups
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.policies import Rule
-from harness.files.atomic import check_writable, whole
+from harness.files.atomic import atomic_write, check_writable
 from harness.methods.compute import Compute
 from harness.methods.registry import model_format
-from harness.methods.restore import check_same, model_folder, run_backbone
+from harness.methods.restore import check_fingerprint, model_folder, run_backbone
 from harness.predict.predictions import predict_examples
 from harness.records import RunRecord
 from harness.store.results import ResultsStore
@@ -60,7 +60,7 @@ class Submission(NamedTuple):
     files: list[PredictionFile]
     missing: list[Entry]
 
-    def lacking(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return the reasons why the leaderboard would refuse it: wrong row counts, missing files.
 
         The list is empty for a complete submission.
@@ -123,8 +123,8 @@ def run_by_task(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
             )
         if task in found:
             raise HarnessError(
-                f"runs {found[task].run_id} and {record.run_id} are both on {task}: wanted one run"
-                " per task"
+                f"runs {found[task].run_id} and {record.run_id} are both on {task}: "
+                "expected one run per task"
             )
         found[task] = record
     return found
@@ -149,7 +149,7 @@ def _predict(
     if rows is None:
         return []
     backbone = run_backbone(record, options.backbone or record.spec.backbone)
-    check_same("backbone", backbone.fingerprint, record.data.backbone, record)
+    check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
     tokens = backbone.encode([row.texts for row in rows], record.spec.max_length)
     model = model_format().load_model(model_folder(record, options.cache_dir))
     task = find_task(entry.task)
@@ -180,7 +180,7 @@ def write_zip(path: Path, files: Sequence[PredictionFile]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
+        with atomic_write(path) as temporary:
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
                 for file in files:
                     pairs = zip(file.numbers, file.words, strict=True)
@@ -207,14 +207,14 @@ def check_zip(path: Path, expected: Mapping[str, Sequence[int]]) -> None:
         names = [f"{name}.tsv" for name in expected]
         if sorted(archive.namelist()) != sorted(names):
             raise IncompleteError(
-                f"{path} contains {', '.join(archive.namelist())}, wanted {', '.join(names)}"
+                f"{path} contains {', '.join(archive.namelist())}, expected {', '.join(names)}"
             )
         for name, numbers in expected.items():
             header, *lines = archive.read(f"{name}.tsv").decode().removesuffix("\n").split("\n")
             if header != HEADER or len(lines) != len(numbers):
                 raise IncompleteError(
                     f"{name}.tsv: header {header!r} and {len(lines)} rows,"
-                    f" wanted {HEADER!r} and {len(numbers)} rows"
+                    f" expected {HEADER!r} and {len(numbers)} rows"
                 )
             task = find_task(by_name[name].task)
             for line_number, (line, number) in enumerate(zip(lines, numbers, strict=True), start=2):
@@ -222,7 +222,7 @@ def check_zip(path: Path, expected: Mapping[str, Sequence[int]]) -> None:
                 if found != str(number) or not _allowed(task, word):
                     raise IncompleteError(
                         f"{name}.tsv line {line_number}: {line!r},"
-                        f" wanted row {number} and {_wanted(task)}"
+                        f" expected row {number} and {_expected(task)}"
                     )
 
 
@@ -233,5 +233,5 @@ def _allowed(task: Task, word: str) -> bool:
     return integer.isdecimal() and decimals.isdecimal() and 0 <= float(word) <= task.scale
 
 
-def _wanted(task: Task) -> str:
+def _expected(task: Task) -> str:
     return " or ".join(task.values) or f"a number from 0 to {task.scale:g}"

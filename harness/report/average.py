@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from harness.analysis.glue_average import EXCLUDED_TASK, GlueAverage, average
-from harness.report.document import CONSTANT, Part, Section, Table
+from harness.report.document import MAJORITY_BASELINE, Part, Section, Table
 from harness.report.formats import json_ready
 
 
@@ -40,7 +40,7 @@ def average_section(found: GlueAverage) -> Section:
         f"{without_wnli}"
     )
     rows = [
-        _cells(CONSTANT, "-", found.constant),
+        _cells(MAJORITY_BASELINE, "-", found.constant),
         *(_cells(row.method, str(row.point), row.scores) for row in found.rows),
     ]
     headers = ["method", "point", *(f"{task} x100" for task in tasks), "average x100"]

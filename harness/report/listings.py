@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tabulate import tabulate
 
-from harness.analysis.variants import telling, variant_of
+from harness.analysis.variants import distinguishing_settings, variant_of
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError
 from harness.evaluation.curves import sweep, thresholds_from
@@ -29,7 +29,9 @@ def runs(records: list[RunRecord]) -> Rows:
     settings = {
         record.run_id: own
         for group in groups.values()
-        for record, own in zip(group, telling([variant_of(one) for one in group]), strict=True)
+        for record, own in zip(
+            group, distinguishing_settings([variant_of(one) for one in group]), strict=True
+        )
     }
     return [
         {
@@ -53,17 +55,18 @@ def runs(records: list[RunRecord]) -> Rows:
 def text(rows: Rows) -> str:
     """Format rows as a table for people."""
     return tabulate(
-        [{name: _words(value) for name, value in row.items()} for row in rows],
+        [{name: cell_text(value) for name, value in row.items()} for row in rows],
         headers="keys",
         disable_numparse=True,
     )
 
 
-def _words(value: object) -> str:
+def cell_text(value: object) -> str:
+    """Return the text of a table cell."""
     if isinstance(value, dict):
-        return ", ".join(f"{name}={_words(item)}" for name, item in value.items())
+        return ", ".join(f"{name}={cell_text(item)}" for name, item in value.items())
     if isinstance(value, list | tuple):
-        return ",".join(_words(item) for item in value)
+        return ",".join(cell_text(item) for item in value)
     return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -119,7 +122,7 @@ def curve_table(
     return caption + table(rows, form)
 
 
-def answers_text(lines: list[int], predictions: Rows, form: str) -> str:
+def predictions_text(lines: list[int], predictions: Rows, form: str) -> str:
     """Return predictions, with the line numbers of their rows, as text, csv or json."""
     rows: Rows = [
         {"row": line, **prediction} for line, prediction in zip(lines, predictions, strict=True)

@@ -12,7 +12,7 @@ from harness.analysis.glue_average import glue_averages
 from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, reason
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 from harness.records import STABLE_SPREAD, RunRecord
 from harness.report.average import average_json, average_section
 from harness.report.document import MACS_NOTE, Part, Section
@@ -106,7 +106,7 @@ def insert(path: Path, text: str) -> None:
             f"{path} lacks the lines {BEGIN!r} and {END!r}, between which the report goes: add them"
         )
     try:
-        with whole(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_bytes(f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
     except OSError as error:
         raise IncompleteError(f"cannot write {path}: {reason(error)}") from None

@@ -7,7 +7,7 @@ from harness.analysis.comparison import Comparison, Row
 from harness.analysis.conditions import Condition
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.statistics import Mean
-from harness.report.document import CONSTANT
+from harness.report.document import MAJORITY_BASELINE
 from harness.report.formats import csv_text, json_ready
 from harness.report.overview_tables import is_composed
 
@@ -56,4 +56,4 @@ def _csv_row(row: Row) -> dict[str, object]:
 
 def _baseline_row(comparison: Comparison) -> dict[str, object]:
     scores = {metric: {"mean": score} for metric, score in comparison.constant_scores.items()}
-    return {"method": CONSTANT, "point": "-", "scores": scores}
+    return {"method": MAJORITY_BASELINE, "point": "-", "scores": scores}

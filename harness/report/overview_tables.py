@@ -4,7 +4,7 @@ from harness.analysis.comparison import Comparison, Row
 from harness.analysis.operating_points import BUDGETS
 from harness.analysis.points import BudgetShare
 from harness.records import STABLE_SPREAD
-from harness.report.document import CONSTANT, Table, number
+from harness.report.document import MAJORITY_BASELINE, Table, number
 
 LATENCY_HEADERS = ["ms (batch 1)", "reference ms", "latency ratio"]
 """Columns of runs that were timed."""
@@ -38,7 +38,12 @@ def main_table(comparison: Comparison) -> Table:
     timed = is_timed(comparison)
     headers += LATENCY_HEADERS if timed else []
     table = [
-        [CONSTANT, "-", "-", *(_baseline(comparison, metric) for metric in comparison.metrics)]
+        [
+            MAJORITY_BASELINE,
+            "-",
+            "-",
+            *(_baseline(comparison, metric) for metric in comparison.metrics),
+        ]
     ]
     table[0] += ["-"] * (len(headers) - len(table[0]))
     table += [
@@ -81,7 +86,9 @@ def _latency_cells(row: Row) -> list[str]:
 def curve_table(comparison: Comparison) -> Table:
     """Return the table with score and MACs of dynamic methods at each budget."""
     metric = comparison.metrics[0]
-    table = [[CONSTANT, "-", f"{metric} x100", *[_baseline(comparison, metric)] * len(BUDGETS)]]
+    table = [
+        [MAJORITY_BASELINE, "-", f"{metric} x100", *[_baseline(comparison, metric)] * len(BUDGETS)]
+    ]
     for row in comparison.curves:
         table.append(
             [
@@ -115,7 +122,12 @@ def exit_table(comparison: Comparison) -> Table:
     ]
     headers += [f"{kind} ms (batch {size})" for size in sizes for kind in ("static", "path")]
     table = [
-        [CONSTANT, "-", _baseline(comparison, comparison.metrics[0]), *["-"] * (len(headers) - 3)]
+        [
+            MAJORITY_BASELINE,
+            "-",
+            _baseline(comparison, comparison.metrics[0]),
+            *["-"] * (len(headers) - 3),
+        ]
     ]
     for row in comparison.exits:
         times = [

@@ -7,7 +7,7 @@ from harness.analysis.conditions import condition_title
 from harness.analysis.ranking import Budget, Ranking, rank
 from harness.evaluation.metrics import METRICS
 from harness.records import RunRecord
-from harness.report.document import CONSTANT, MACS_NOTE, Part, Section, Table, number
+from harness.report.document import MACS_NOTE, MAJORITY_BASELINE, Part, Section, Table, number
 from harness.report.formats import json_ready, rendered
 from harness.store.results import ResultsStore
 
@@ -62,7 +62,7 @@ def _section(ranking: Ranking, title: str) -> Section:
     )
     rows = [
         [
-            CONSTANT,
+            MAJORITY_BASELINE,
             "-",
             "-",
             "-",
@@ -115,7 +115,12 @@ def _csv_rows(rankings: Sequence[Ranking]) -> list[dict[str, object]]:
         }
         common |= {"budget": ranking.budget.amount, "unit": ranking.budget.unit}
         found.append(
-            {**common, "method": CONSTANT, "point": "-", **_score_columns(ranking.constant_scores)}
+            {
+                **common,
+                "method": MAJORITY_BASELINE,
+                "point": "-",
+                **_score_columns(ranking.constant_scores),
+            }
         )
         for choice in ranking.choices:
             figures = {

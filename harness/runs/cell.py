@@ -48,7 +48,7 @@ from harness.records import (
     Sources,
     SplitScores,
 )
-from harness.store.encoded_rows import RowsKey, keep_rows
+from harness.store.encoded_rows import RowsKey, save_encoded_rows
 from harness.store.results import ResultsStore
 
 EVALUATION_REVISION = 1
@@ -189,7 +189,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     )
     fitted = cell.method.fit(data, cell.backbone, context)
     model = fitted.stage.model
-    keep_rows(
+    save_encoded_rows(
         options.cache_dir,
         RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit),
         data.dev,

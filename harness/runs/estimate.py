@@ -18,7 +18,7 @@ class _Counted:
     """(task, stage) pairs."""
 
 
-def fitting_minutes(
+def estimate_minutes(
     cells: Sequence[tuple[RunSpec, bool]],
     tokens: Mapping[str, float],
     records: Sequence[RunRecord],

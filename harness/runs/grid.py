@@ -105,7 +105,7 @@ def run_grid(
     torch.set_num_threads(options.compute.threads)
     keep_freed_memory()
     data, failures = load_grid_data(cells, options)
-    check_sources(cells, options)
+    check_external_inputs(cells, options)
     check_external_metrics(cells)
     for failure in failures:
         failed(failure)
@@ -123,7 +123,7 @@ def run_grid(
             done(cell, record, stored)
 
 
-def check_sources(cells: Sequence[Cell], options: Options) -> None:
+def check_external_inputs(cells: Sequence[Cell], options: Options) -> None:
     """Read the external inputs of the methods, so that errors appear before anything is fitted.
 
     Raises: HarnessError for an input that cannot be read, or that is given but not used.

@@ -9,7 +9,7 @@ import numpy as np
 from harness.data.dataset import Split, Tokens
 from harness.errors import IncompleteError
 from harness.files.arrays import read_arrays
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RowsKey:
         return cache / "rows" / f"{digest}.npz"
 
 
-def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
+def save_encoded_rows(cache: Path, key: RowsKey, dev: Split) -> None:
     """Save the examples without their texts, unless the file exists.
 
     Raises: IncompleteError if the file cannot be written.
@@ -43,7 +43,7 @@ def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path, shared=True) as temporary, temporary.open("wb") as file:
+        with atomic_write(path, shared=True) as temporary, temporary.open("wb") as file:
             np.savez_compressed(
                 file,
                 ids=dev.ids,
@@ -58,7 +58,7 @@ def keep_rows(cache: Path, key: RowsKey, dev: Split) -> None:
         ) from None
 
 
-def kept_rows(cache: Path, key: RowsKey) -> Split | None:
+def load_encoded_rows(cache: Path, key: RowsKey) -> Split | None:
     """Return the examples with empty texts, or None if they are not cached.
 
     Raises: IncompleteError if the file is damaged.

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.trace import Trace, read_trace, trace_bytes
-from harness.files.atomic import STALE_AFTER_S, UNFINISHED, whole
+from harness.files.atomic import STALE_AFTER_S, UNFINISHED, atomic_write
 from harness.files.typed_json import from_json, to_json
 from harness.records import RunRecord, Timing
 from harness.store.integrity import check_figures, check_record, check_trace
@@ -100,7 +100,7 @@ class ResultsStore:
         name = hashlib.sha256(text.encode()).hexdigest()[:12] + ".json"
         try:
             folder.mkdir(exist_ok=True)
-            with whole(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             return folder / name
         except OSError as error:
@@ -122,7 +122,7 @@ class ResultsStore:
             records, key=lambda r: (r.spec.task, r.spec.method, r.spec.seed, r.run_id)
         ), problems
 
-    def sound(self, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Problem]]:
+    def intact(self, records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Problem]]:
         """Return the records whose traces and timings can be read, and the others as problems."""
         intact, problems = [], []
         for record in records:

@@ -65,7 +65,7 @@ def on_hardware(record: RunRecord, device: str, threads: int = 2) -> RunRecord:
 
 
 @pytest.mark.parametrize("hardware", [("Another", 2), ("A processor", 1)])
-def test_other_places_never_share_mean(hardware: tuple[str, int], store: ResultsStore) -> None:
+def test_other_hardware_never_shares_mean(hardware: tuple[str, int], store: ResultsStore) -> None:
     """Runs on other processors or with other threads share a table but never a mean."""
     runs = [
         single("bert", 1, 0.9),
@@ -79,7 +79,7 @@ def test_other_places_never_share_mean(hardware: tuple[str, int], store: Results
     assert len({row.method for row in comparison.rows}) == 2
 
 
-def test_reference_prefers_same_place(store: ResultsStore) -> None:
+def test_reference_prefers_same_hardware(store: ResultsStore) -> None:
     """A run is compared with the reference on its own hardware, or else with the variant that has
     most seeds."""
     here, there = (

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.command_line import Say, assert_one_line
+from support.command_line import RunCli, assert_one_line
 from support.messages import names_all, names_in_order
 from support.synthetic import (
     gap_trace,
@@ -22,7 +22,7 @@ from support.synthetic import (
     save_run,
 )
 
-from harness.analysis.differences import PLAIN, Difference, differences
+from harness.analysis.differences import DEFAULT_ROW, Difference, differences
 from harness.analysis.points import AllExits
 from harness.data.tasks import TASKS
 from harness.errors import ExitCode, HarnessError, IncompleteError
@@ -129,7 +129,7 @@ def test_bootstrap_resamples_pairs_together() -> None:
 
 
 @pytest.mark.parametrize("others", [1, 2])
-def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
+def test_default_row_has_own_settings(store: ResultsStore, others: int) -> None:
     """The default row is the one whose settings are the method's own."""
     settings = asdict(load_method("tinybert"))
     default: dict[str, object] = {name: settings[name] for name in ("general", "augmentation")}
@@ -137,7 +137,7 @@ def test_plain_row_has_own_settings(store: ResultsStore, others: int) -> None:
     save(store, "tinybert", 1, default, predictions(10))
     for changed in [{"general": False}, {"augmentation": 0}][:others]:
         save(store, "tinybert", 1, default | changed, predictions(30), changed=changed)
-    rows = found(store, PLAIN)
+    rows = found(store, DEFAULT_ROW)
     assert rows["tinybert", "last exit"].gain is None
     gains = {row.method: row.gain.mean for row in rows.values() if row.gain is not None}
     assert gains == {
@@ -165,7 +165,7 @@ def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
             predictions(errors),
             changed=changed,
         )
-    rows = found(store, PLAIN)
+    rows = found(store, DEFAULT_ROW)
     assert {row.against for row in rows.values()} == {"costeff", None}
     assert rows["costeff", "last exit"].score.mean == pytest.approx(0.95)
 
@@ -173,7 +173,7 @@ def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
 def test_former_spelling_of_default_is_accepted(store: ResultsStore) -> None:
     save(store, "tinybert", 1, {}, predictions(10))
     save(store, "tinybert", 1, {"general": False}, predictions(30), changed={"general": False})
-    assert PLAIN == "default"
+    assert DEFAULT_ROW == "default"
     assert found(store, "plain") == found(store, "default")
 
 
@@ -181,10 +181,10 @@ def test_method_without_default_row_has_no_differences(store: ResultsStore) -> N
     for changed in ({"equilibrium": False}, {"rounds": "one"}):
         save(store, "costeff", 1, changed, predictions(10), changed=changed)
     with pytest.raises(IncompleteError):
-        found(store, PLAIN)
+        found(store, DEFAULT_ROW)
 
 
-def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:
+def test_every_metric_has_differences(run_cli: RunCli, store: ResultsStore) -> None:
     """Every metric of a task has differences of its own, beside the score of a majority-class
     baseline.
 
@@ -202,7 +202,7 @@ def test_every_metric_has_differences(say: Say, store: ResultsStore) -> None:
     }
     assert gains == {"f1": [pytest.approx(200 / 220 - 1)], "accuracy": [pytest.approx(-0.1)]}
     assert {one.constant for one in by_metric.values()} == {0.527}
-    text = say("report", "--differences-from", "bert", "--results-dir", str(store.root)).out
+    text = run_cli("report", "--differences-from", "bert", "--results-dir", str(store.root)).out
     _, *sections = re.split("^### ", text, flags=re.MULTILINE)
     for section, metric, gain in zip(sections, ("f1", "accuracy"), ("-9.1", "-10.0"), strict=True):
         title, prose, (_, *rows) = (
@@ -279,30 +279,30 @@ def test_absent_rows_are_refused(store: ResultsStore) -> None:
     with pytest.raises(HarnessError) as caught:
         found(store, "debert")
     assert caught.value.exit_code == ExitCode.USER
-    assert names_in_order(one_line(caught), "debert", "deebert", "bert", PLAIN)
+    assert names_in_order(one_line(caught), "debert", "deebert", "bert", DEFAULT_ROW)
     with pytest.raises(IncompleteError) as missing:
-        found(store, PLAIN)
-    assert names_all(one_line(missing), store.root, PLAIN)
+        found(store, DEFAULT_ROW)
+    assert names_all(one_line(missing), store.root, DEFAULT_ROW)
 
 
-def test_report_shows_differences_in_every_form(say: Say, store: ResultsStore) -> None:
+def test_report_shows_differences_in_every_form(run_cli: RunCli, store: ResultsStore) -> None:
     save(store, "bert", 1, {}, predictions(10))
     save(store, "tinybert", 1, {}, predictions(20))
     words = ("report", "--results-dir", str(store.root), "--differences-from", "bert")
-    _, *rows = cells_of(say(*words).out)
+    _, *rows = cells_of(run_cli(*words).out)
     assert [row[:6] for row in rows] == [
         ["bert", "last exit", "95.0", "0.0", "1", "-"],
         ["tinybert", "last exit", "90.0", "0.0", "1", "-5.0"],
     ]  # fmt: skip
     assert re.fullmatch(r"-\d+\.\d .* [+-]\d+\.\d", rows[1][6])
-    (loaded,) = json.loads(say(*words, "--format", "json").out)
+    (loaded,) = json.loads(run_cli(*words, "--format", "json").out)
     assert loaded["rows"][1]["gain"]["mean"] == pytest.approx(-0.05)
-    table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
+    table = list(csv.DictReader(io.StringIO(run_cli(*words, "--format", "csv").out)))
     assert [(row["method"], row["against"], row["seeds"]) for row in table] == [
         ("bert", "", ""),
         ("tinybert", "bert", "1"),
     ]
-    latex = say(*words, "--format", "latex").out
+    latex = run_cli(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
-    refused = say(*words, "--budget", "10ms")
+    refused = run_cli(*words, "--budget", "10ms")
     assert_one_line(refused, ExitCode.USER, ("--differences-from", "--budget"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.command_line import Say
+from support.command_line import RunCli
 from support.messages import names_all, names_in_order
 from support.synthetic import (
     exit_1_or_4,
@@ -23,7 +23,7 @@ from harness.data.tasks import TASKS
 from harness.evaluation.trace import Trace
 from harness.records import RunRecord, SplitScores
 from harness.report.average import average_section
-from harness.report.document import CONSTANT
+from harness.report.document import MAJORITY_BASELINE
 from harness.report.overview import render
 from harness.store.results import ResultsStore
 
@@ -108,7 +108,7 @@ def test_average_counts_tasks_of_all_methods(store: ResultsStore) -> None:
     assert part.table is not None
     assert not [header for header in part.table.headers if "sst2" in header]
     assert part.table.rows == [
-        [CONSTANT, "-", "52.7", "52.7", "52.7"],
+        [MAJORITY_BASELINE, "-", "52.7", "52.7", "52.7"],
         ["bert", "last exit", "50.0", "50.0", "50.0"],
         ["pabee", "last exit", "50.0", "50.0", "50.0"],
     ]  # fmt: skip
@@ -256,7 +256,7 @@ def test_missing_mismatched_trace_is_problem(store: ResultsStore) -> None:
     save_mnli_curve(store)
     (record,), _ = store.records()
     (store.folder("mnli", "deebert", record.run_id) / "trace.mismatched.npz").unlink()
-    assert [problem.folder for problem in store.sound([record])[1]] == [
+    assert [problem.folder for problem in store.intact([record])[1]] == [
         f"mnli/deebert/{record.run_id}"
     ]
 
@@ -272,11 +272,11 @@ def average_columns(section: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("own_folders")
-def test_report_shows_mismatched_and_average(say: Say, store: ResultsStore) -> None:
+def test_report_shows_mismatched_and_average(run_cli: RunCli, store: ResultsStore) -> None:
     save_mnli_curve(store)
     save(store, single("deebert", 1, 0.5), single("deebert", 1, 0.7, "wnli"))
     words = ("report", "--reference", "none", "--results-dir", str(store.root))
-    out, with_wnli = say(*words).out, say(*words, "--wnli").out
+    out, with_wnli = run_cli(*words).out, run_cli(*words, "--wnli").out
     assert headings(out) == 4  # mnli, rte, wnli, and the average
     *_, average = out.split("\n### ")
     assert average_columns(average) == ["mnli", "rte"]
@@ -287,7 +287,7 @@ def test_report_shows_mismatched_and_average(say: Say, store: ResultsStore) -> N
     ][:4]
     mismatched = next(index for index, name in enumerate(header) if "mismatched" in name)
     assert (last_exit[1].strip(), last_exit[mismatched].strip()) == ("deebert", "0.0")
-    header, *lines = say(
+    header, *lines = run_cli(
         "report", "--format", "csv", "--reference", "none", "--results-dir", str(store.root)
     ).out.splitlines()
     parts = ("mean", "deviation", "count")

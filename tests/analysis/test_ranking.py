@@ -10,13 +10,13 @@ import re
 from dataclasses import replace
 
 import pytest
-from support.command_line import Say
+from support.command_line import RunCli
 from support.messages import names_all, names_in_order
 from support.synthetic import one_line, save_bert_and_deebert
 
 from harness.analysis.ranking import Budget, Choice, parse_budget, rank
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.report.document import CONSTANT
+from harness.report.document import MAJORITY_BASELINE
 from harness.store.results import ResultsStore
 
 
@@ -136,41 +136,41 @@ def test_invalid_budgets_are_refused(text: str) -> None:
     assert names_in_order(one_line(caught), "--budget", "ms", "KMAC", "MMAC", "GMAC")
 
 
-def test_report_shows_ranking_in_every_form(say: Say, runs: ResultsStore) -> None:
+def test_report_shows_ranking_in_every_form(run_cli: RunCli, runs: ResultsStore) -> None:
     words = ("report", "--budget", "2.5KMAC", "--results-dir", str(runs.root))
-    text = say(*words).out
+    text = run_cli(*words).out
     title, prose, rows = parts_of(text)
     assert names_in_order(title, "rte", "tiny", "0.0025")
     assert names_all(prose, "bert")
     assert "deebert" not in prose
     assert rows == [
-        [CONSTANT, "-", "-", "-", "52.7", "-"],
+        [MAJORITY_BASELINE, "-", "-", "-", "52.7", "-"],
         ["deebert", "entropy", "2", "100.0", "62.5 ± 17.7", "0.00"],
     ]
-    (loaded,) = json.loads(say(*words, "--format", "json").out)
+    (loaded,) = json.loads(run_cli(*words, "--format", "json").out)
     assert loaded["choices"][0]["cost"]["mean"] == 4250
-    baseline, row = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
-    assert (baseline["method"], baseline["point"], baseline["cost"]) == (CONSTANT, "-", "")
+    baseline, row = csv.DictReader(io.StringIO(run_cli(*words, "--format", "csv").out))
+    assert (baseline["method"], baseline["point"], baseline["cost"]) == (MAJORITY_BASELINE, "-", "")
     assert float(baseline["scores.accuracy"]) == 0.527
     assert (row["method"], row["unit"], float(row["cost"])) == ("deebert", "MACs", 4250)
-    latex = say(*words, "--format", "latex").out
+    latex = run_cli(*words, "--format", "latex").out
     assert latex.count("\\begin{tabular}") == latex.count("\\end{tabular}") == 1
 
 
-def test_milliseconds_name_their_place(say: Say, runs: ResultsStore) -> None:
+def test_milliseconds_name_their_hardware(run_cli: RunCli, runs: ResultsStore) -> None:
     """Milliseconds come with the hardware that they were measured on; a budget that no method meets
     leaves the majority-class baseline."""
     title, prose, rows = parts_of(
-        say("report", "--budget", "0.1ms", "--results-dir", str(runs.root)).out
+        run_cli("report", "--budget", "0.1ms", "--results-dir", str(runs.root)).out
     )
     assert names_all(title, "0.1", "ms")
     assert names_in_order(prose, "A processor", 2, "bert", "deebert")
-    assert [row[0] for row in rows] == [CONSTANT]
+    assert [row[0] for row in rows] == [MAJORITY_BASELINE]
 
 
-def test_latex_escapes_special_characters(say: Say, runs: ResultsStore) -> None:
+def test_latex_escapes_special_characters(run_cli: RunCli, runs: ResultsStore) -> None:
     """Characters that LaTeX would read as commands are escaped."""
-    result = say("report", "--format", "latex", "--results-dir", str(runs.root))
+    result = run_cli("report", "--format", "latex", "--results-dir", str(runs.root))
     assert (result.code, result.err) == (0, "")
     assert "\\%" in result.out
     assert "\\texttt{harness time}" in result.out

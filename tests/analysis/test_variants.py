@@ -160,7 +160,7 @@ def fitted(record: RunRecord, key: str, day: int) -> RunRecord:
     return identified(replace(record, stages=stages, created=f"2026-11-{day:02}T12:00:00+00:00"))
 
 
-def test_newest_model_of_seed_stands(store: ResultsStore) -> None:
+def test_newest_model_of_seed_is_selected(store: ResultsStore) -> None:
     """If a seed was fitted twice, the newest model is selected, timed or not.
 
     A raised revision gives a new model of the same cell beside the old one, whose score must not be
@@ -178,7 +178,7 @@ def test_newest_model_of_seed_stands(store: ResultsStore) -> None:
     assert compare(store, [old, new, other_seed], "bert")[0].records == (new, other_seed)
 
 
-def test_run_timed_against_reference_stands(store: ResultsStore) -> None:
+def test_run_timed_against_reference_is_selected(store: ResultsStore) -> None:
     """Of several runs of one model, the one that was timed against the reference is selected.
 
     Then comes one that was timed at all, then the newest."""

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.checkpoints import write_checkpoint
 from support.families import FAMILIES, LIBRARY
-from support.messages import assert_says
+from support.messages import assert_message
 
 from baselines.checkpoint import CHECKPOINT, checkpoint_config
 from baselines.encoders.weights import fine_tuned
@@ -106,7 +106,7 @@ def test_unmatched_class_names_are_refused(
     """Names that do not match the task are refused in one line."""
     with pytest.raises(HarnessError) as caught:
         label_positions(names, TASKS[task])
-    assert_says(caught, *expected)
+    assert_message(caught, *expected)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_config_without_names_is_refused(tmp_path: Path, config: dict[str, objec
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(HarnessError) as caught:
         class_names(tmp_path)
-    assert_says(caught, tmp_path / "config.json")
+    assert_message(caught, tmp_path / "config.json")
 
 
 def rows_of(folder: Path) -> TaskData:
@@ -184,8 +184,8 @@ def test_weights_without_classifier_are_refused(tmp_path: Path, context: FitCont
     )
     with pytest.raises(HarnessError) as caught:
         CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), context)
-    assert_says(caught, "it", 2, "classifier.bias", "classifier.weight")
+    assert_message(caught, "it", 2, "classifier.bias", "classifier.weight")
     save_file({**tensors, "classifier.weight": torch.zeros(3, 32)}, weights)
     with pytest.raises(HarnessError) as caught:
         CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), context)
-    assert_says(caught, "it", 1, "classifier.weight", [3, 32], [2, 32])
+    assert_message(caught, "it", 1, "classifier.weight", [3, 32], [2, 32])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.drawing import stage_folders
-from support.messages import assert_says, names_in_order
+from support.messages import assert_message, names_in_order
 from support.synthetic import BERT_WORDS, write_bert
 from support.trainings import make_model, make_run, make_schedule, same_weights, weights_of
 from torch import Tensor
@@ -19,7 +19,7 @@ from baselines import distilbert
 from baselines.bert import Bert
 from baselines.distilbert import DistilBert, MaskedLmDistillation
 from baselines.distillation import masked_lm, stages
-from baselines.distillation.masked_lm import Masked, MaskedLm, mask_tokens, told
+from baselines.distillation.masked_lm import Masked, MaskedLm, mask_tokens, masked_logits
 from baselines.distillation.stages import PredictionDistillation
 from baselines.distillation.students import every_other, take_layers
 from baselines.encoders.encoder import EncoderModel, ModelConfig
@@ -112,7 +112,7 @@ def test_encoder_equals_library_distilbert(tmp_path: Path) -> None:
     with torch.no_grad():
         wanted = theirs(ids, mask.long(), output_hidden_states=True)
         found = ours.eval()(batch)
-        words = told(ours, found.hiddens[-1], Masked(batch, mask, ids[mask]))
+        words = masked_logits(ours, found.hiddens[-1], Masked(batch, mask, ids[mask]))
     for own, other in zip(found.hiddens, wanted.hidden_states, strict=True):
         torch.testing.assert_close(own[mask], other[mask], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(words, wanted.logits[mask], atol=1e-5, rtol=1e-5)
@@ -185,7 +185,7 @@ def test_word_loss_is_weighted_sum(
     torch.manual_seed(4)
     masked = mask_tokens(examples.batch, masked_lm.Pieces.of(micro))
     own, wanted = student(masked.batch).hiddens[-1], teacher(masked.batch).hiddens[-1]
-    ours, theirs = told(student, own, masked), told(teacher, wanted, masked)
+    ours, theirs = masked_logits(student, own, masked), masked_logits(teacher, wanted, masked)
     p, q = (theirs / 2).softmax(-1), (ours / 2).softmax(-1)
     soft = -4 * (p * q.log()).sum(-1).mean()
     hard = -ours.softmax(-1)[range(len(masked.targets)), masked.targets].log().mean()
@@ -197,7 +197,7 @@ def test_word_loss_is_weighted_sum(
 
 
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
-def test_taught_loss_mixes_teacher_predictions(
+def test_fine_tuning_loss_mixes_teacher_and_labels(
     caught: list[Callable[[EncoderModel, Examples], Tensor]],
     task: str,
     micro: Backbone,
@@ -256,14 +256,14 @@ def test_pretraining_runs_once_for_all(
     assert len(stage_folders(small_context.cache)) == 5
 
 
-def test_poor_word_teacher_teaches_none(
+def test_inaccurate_head_is_not_distilled(
     small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The predictions of an inaccurate masked-LM head are not used.
 
     The record has the stage's name and the accuracy."""
     poor = QUICK.fit(few_rows, micro, small_context)
-    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 0.0)
     rich = QUICK.fit(few_rows, micro, small_context)
 
     def distilled(fit: Fitted) -> StageUse:
@@ -282,7 +282,7 @@ def test_settings_set_weights_and_temperature(
     small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Weights and temperature, all different, are those of the settings."""
-    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 0.0)
     stages_fitted: list[MaskedLmDistillation | PredictionDistillation] = []
 
     def watched(context: FitContext, stage: Stage, *rest: Any) -> FittedStage:
@@ -329,7 +329,7 @@ def test_settings_set_weights_and_temperature(
     assert (prediction.soft, prediction.temperature, prediction.steps) == (0.2, 1.5, None)
 
 
-def test_word_teacher_never_trains(
+def test_masked_lm_teacher_is_frozen(
     small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The masked-LM teacher is frozen and without dropout."""
@@ -344,11 +344,11 @@ def test_word_teacher_never_trains(
     def watched_logits(model: EncoderModel, hidden: Tensor, masked: Masked) -> Tensor:
         if hidden.requires_grad is False and torch.is_grad_enabled() is False:
             modes.add(model.training)
-        return told(model, hidden, masked)
+        return masked_logits(model, hidden, masked)
 
     monkeypatch.setattr(distilbert, "cosine_loss", watched)
-    monkeypatch.setattr(distilbert, told.__name__, watched_logits)
-    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(distilbert, masked_logits.__name__, watched_logits)
+    monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 0.0)
     QUICK.fit(few_rows, micro, small_context)
     assert states == {(True, False)}
     assert modes == {False}
@@ -391,7 +391,7 @@ def test_fixed_run_keeps_its_numbers(
     """One small fixed run keeps its numbers, which are our own.
 
     They change only with a stage's revision or the demo's texts."""
-    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 0.0)
     fit = replace(QUICK, teacher=Bert(learning_rates=(1e-3,))).fit(few_rows, micro, small_context)
     assert (MaskedLm.revision, MaskedLmDistillation.revision, PredictionDistillation.revision) == (
         2,
@@ -462,4 +462,4 @@ def test_published_student_is_only_fine_tuned(
     foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
     with pytest.raises(HarnessError) as caught:
         method.fit(few_rows, foreign, unreadable)
-    assert_says(caught, "small", "foreign")
+    assert_message(caught, "small", "foreign")

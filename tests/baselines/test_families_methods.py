@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.families import FAMILIES, write_family
-from support.messages import assert_says
+from support.messages import assert_message
 from support.trainings import make_run
 
 from baselines.bert import Bert
@@ -224,7 +224,7 @@ def test_augmentation_needs_word_pieces(backbones: dict[str, Backbone], family: 
     if family in ("roberta", "albert"):
         with pytest.raises(HarnessError) as error:
             check_vocabulary(backbones[family])
-        assert_says(error, family, "augmentation=0")
+        assert_message(error, family, "augmentation=0")
         with pytest.raises(HarnessError):
             TinyBert().fit(rows_of(backbones[family]), backbones[family], None)
     else:
@@ -247,7 +247,7 @@ def test_costeff_refuses_repeated_layers() -> None:
     ):
         with pytest.raises(HarnessError) as error:
             ask(albert)
-        assert_says(error, "CostEff", "albert-base-v2")
+        assert_message(error, "CostEff", "albert-base-v2")
     with (
         pytest.raises(ValueError, match="equilibrium"),
         gradient_equilibrium(load_method("pabee").build(albert, TASKS["rte"])),
@@ -264,7 +264,7 @@ def test_costeff_refuses_factorised_embedding(method: CostEff) -> None:
     """COST-EFF refuses to factorise an embedding twice."""
     with pytest.raises(HarnessError) as error:
         method.resolved(BACKBONES["electra-small-discriminator"])
-    assert_says(error, "CostEff", "electra-small-discriminator", "rank=1")
+    assert_message(error, "CostEff", "electra-small-discriminator", "rank=1")
 
 
 def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:

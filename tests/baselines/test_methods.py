@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from support.fixed import FIXED, fixed_data
-from support.messages import assert_says
-from support.synthetic import timeless
+from support.messages import assert_message
+from support.synthetic import without_seconds
 from support.trainings import same_weights
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from baselines.training.recipe import Recipe, Schedule
 from harness.data.dataset import Split, TaskData, Tokens
 from harness.data.tasks import Task
 from harness.errors import ExitCode, HarnessError, IncompleteError
-from harness.evaluation.curves import leaving
+from harness.evaluation.curves import exit_indices
 from harness.evaluation.metrics import pearson
 from harness.evaluation.policies import Patience
 from harness.measure.inference import collect
@@ -260,7 +260,7 @@ def test_selection_chooses_learning_rate(
     by_hand = []
     for rate in RATES:
         alone = replace(method, learning_rates=(rate,)).fit(
-            few_rows, micro, shared.at_seed(SEARCH_SEED)
+            few_rows, micro, shared.with_seed(SEARCH_SEED)
         )
         trace = collect(alone.stage.model, few_rows.selection, 16, CPU)
         correct = (trace.predictions() == trace.labels).mean(-1)
@@ -281,7 +281,7 @@ def test_chosen_rate_is_fitted(
     fitted = TWO_RATES["bert"].fit(few_rows, micro, shared)
     (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
     alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(
-        few_rows, micro, context.at_seed(shared.seed)
+        few_rows, micro, context.with_seed(shared.seed)
     )
     assert fitted.stage.key == alone.stage.key
     assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
@@ -311,7 +311,7 @@ def test_single_layer_has_no_early_exit(micro: Backbone, name: str) -> None:
     single = replace(micro, shape=replace(micro.shape, heads=(4,), ffn=(64,)))
     with pytest.raises(HarnessError) as caught:
         ONE_RATE[name].resolved(single)
-    assert_says(caught, type(ONE_RATE[name]).__name__, "micro")
+    assert_message(caught, type(ONE_RATE[name]).__name__, "micro")
     Bert().resolved(single)
 
 
@@ -336,7 +336,7 @@ def test_all_diverging_rates_are_named(
         replace(TWO_RATES["bert"], learning_rates=(1e30, 1e29), clip=1e30).fit(
             few_rows, micro, context
         )
-    assert_says(caught, "fine-tune", "1e+30", "1e+29", code=ExitCode.INCOMPLETE)
+    assert_message(caught, "fine-tune", "1e+30", "1e+29", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("name", ["bert", "deebert", "pabee"])
@@ -345,7 +345,7 @@ def test_seeds_share_one_search(
 ) -> None:
     """All seeds share the search of one fixed seed."""
     fits = {
-        seed: TWO_RATES[name].fit(few_rows, micro, shared.at_seed(seed))
+        seed: TWO_RATES[name].fit(few_rows, micro, shared.with_seed(seed))
         for seed in (SEARCH_SEED, 2, 3)
     }
     assert len({fitted.trials for fitted in fits.values()}) == 1
@@ -365,8 +365,8 @@ def test_fitting_ignores_dev_and_calibration(
 
     blanked = replace(few_rows, dev=blank(few_rows.dev), calibration=blank(few_rows.calibration))
     plain = TWO_RATES[name].fit(few_rows, micro, shared)
-    blind = TWO_RATES[name].fit(blanked, micro, context.at_seed(shared.seed))
-    assert timeless(blind.trials) == timeless(plain.trials)
+    blind = TWO_RATES[name].fit(blanked, micro, context.with_seed(shared.seed))
+    assert without_seconds(blind.trials) == without_seconds(plain.trials)
     assert same_weights(_tensors(blind.stage.model), _tensors(plain.stage.model))
 
 
@@ -418,7 +418,7 @@ def test_pabee_regression_exits_by_patience(
     assert all(-1 <= score <= 1 for score in selection)
     change = np.abs(np.diff(trace.predictions(), axis=0)[0])
     tolerance = float(np.median(change)) + 1e-7
-    (exits,) = leaving(Patience(tolerance=tolerance), trace.logits, np.array([1.0]))
+    (exits,) = exit_indices(Patience(tolerance=tolerance), trace.logits, np.array([1.0]))
     assert exits.tolist() == np.where(change < tolerance, 1, 2).tolist()
     assert set(exits) == {1, 2}
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.messages import assert_says, names_in_order
+from support.messages import assert_message, names_in_order
 from support.synthetic import write_bert
 from support.trainings import make_run, make_schedule, same_weights, weights_of
 from torch import Tensor
@@ -27,7 +27,7 @@ from baselines.tinybert import (
     TINYBERT_PAPER,
     IntermediateDistillation,
     IntermediateLosses,
-    Pupil,
+    ProjectedStudent,
     TinyBert,
     intermediate_loss,
     layer_map,
@@ -35,7 +35,7 @@ from baselines.tinybert import (
 )
 from baselines.training.loop import Examples, train
 from baselines.training.recipe import Schedule
-from baselines.training.steps import bounded
+from baselines.training.steps import limit_steps
 from harness.data.corpus import Corpus
 from harness.data.dataset import TaskData
 from harness.data.tasks import TASKS
@@ -188,13 +188,13 @@ def test_step_bound_makes_equal_epochs(
 
     Of 48 examples, 16 a step, each is used equally often, to within one."""
     schedule = make_schedule(epochs=3)
-    found = bounded(few_rows.train, schedule, steps)
+    found = limit_steps(few_rows.train, schedule, steps)
     assert (len(found.rows), found.schedule.epochs, len(found.parts)) == (rows, epochs, epochs)
     assert sum(schedule.steps(len(part)) for part in found.parts) == steps
     counts = Counter(id_ for part in found.parts for id_ in part.ids.tolist())
     assert set(counts) == set(found.rows.ids.tolist())
     assert max(counts.values()) - min(counts.values()) <= 1
-    again = bounded(few_rows.train, schedule, steps)
+    again = limit_steps(few_rows.train, schedule, steps)
     assert [part.ids.tolist() for part in again.parts] == [
         part.ids.tolist() for part in found.parts
     ]
@@ -202,7 +202,7 @@ def test_step_bound_makes_equal_epochs(
 
 def test_unbounded_epochs_have_all_rows(few_rows: TaskData) -> None:
     """Without a bound every epoch has all rows."""
-    found = bounded(few_rows.train, make_schedule(epochs=3), None)
+    found = limit_steps(few_rows.train, make_schedule(epochs=3), None)
     assert found.parts == (few_rows.train,) * 3
     assert found.schedule.epochs == 3
 
@@ -289,7 +289,10 @@ def loss_calls(monkeypatch: pytest.MonkeyPatch) -> list[LossCall]:
     found: list[LossCall] = []
 
     def watched(
-        model: Pupil, teacher: EncoderModel, inside: IntermediateLosses, examples: Examples
+        model: ProjectedStudent,
+        teacher: EncoderModel,
+        inside: IntermediateLosses,
+        examples: Examples,
     ) -> Tensor:
         batch = examples.batch
         rows = [tuple(row[mask].tolist()) for row, mask in zip(batch.ids, batch.mask, strict=True)]
@@ -384,7 +387,7 @@ def test_paper_preset_has_papers_schedule() -> None:
     )
 
 
-def test_poor_word_head_is_remarked(
+def test_inaccurate_head_is_remarked(
     small_context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An inaccurate masked-LM head is noted in the record if words are replaced."""
@@ -396,7 +399,7 @@ def test_poor_word_head_is_remarked(
     (remark,) = poor.remarks
     assert names_in_order(remark, "augmentation", f"{accuracy:.3f}", "0.30")
     assert none.remarks == ()
-    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 0.0)
+    monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 0.0)
     assert QUICK.fit(few_rows, micro, small_context).remarks == ()
 
 
@@ -451,7 +454,7 @@ def test_published_student_replaces_general_part(
     )
     with pytest.raises(HarnessError) as caught:
         method.resolved(micro)
-    assert_says(caught, 2, "micro", 4)
+    assert_message(caught, 2, "micro", 4)
     foreign = find_backbone(str(write_bert(tmp_path / "foreign")))
     monkeypatch.setitem(
         BACKBONES,
@@ -460,7 +463,7 @@ def test_published_student_replaces_general_part(
     )
     with pytest.raises(HarnessError) as caught:
         method.fit(few_rows, foreign, small_context)
-    assert_says(caught, "small", "foreign")
+    assert_message(caught, "small", "foreign")
 
 
 def test_fixed_run_keeps_its_numbers(

@@ -13,7 +13,7 @@ from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
 from baselines.tinybert import (
     IntermediateDistillation,
     IntermediateLosses,
-    Pupil,
+    ProjectedStudent,
     intermediate_loss,
     smaller,
 )
@@ -37,13 +37,17 @@ def encoder(shape: EncoderShape) -> EncoderModel:
 
 
 @pytest.fixture
-def pair(micro: Backbone) -> tuple[Pupil, EncoderModel]:
+def pair(micro: Backbone) -> tuple[ProjectedStudent, EncoderModel]:
     """A student of 2 layers x 16 and a teacher of 4 layers x 32."""
     teacher = encoder(replace(micro.shape, heads=(4,) * 4, ffn=(64,) * 4))
-    return Pupil(encoder(smaller(teacher.config.shape, 1 / 2, 1 / 2, 1 / 2)), 32).eval(), teacher
+    return ProjectedStudent(
+        encoder(smaller(teacher.config.shape, 1 / 2, 1 / 2, 1 / 2)), 32
+    ).eval(), teacher
 
 
-def expected_terms(model: Pupil, teacher: EncoderModel, examples: Examples) -> dict[str, Tensor]:
+def expected_terms(
+    model: ProjectedStudent, teacher: EncoderModel, examples: Examples
+) -> dict[str, Tensor]:
     """Return each term, computed example by example over real tokens.
 
     States 0, 1, 2 of the student learn from 0, 2, 4 of the teacher; layers 1, 2 from 2, 4.
@@ -93,8 +97,8 @@ def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
     [("attention", "hidden", "embedding"), ("attention",), ("hidden",), ("embedding",)],
     ids=str,
 )
-def test_inside_loss_sums_mapped_layers(
-    terms: tuple[str, ...], pair: tuple[Pupil, EncoderModel], few_rows: TaskData
+def test_intermediate_loss_sums_mapped_layers(
+    terms: tuple[str, ...], pair: tuple[ProjectedStudent, EncoderModel], few_rows: TaskData
 ) -> None:
     """The loss is the sum of the enabled terms over the mapped layers."""
     losses = IntermediateLosses(
@@ -110,7 +114,7 @@ def test_inside_loss_sums_mapped_layers(
 
 
 def test_student_and_projections_alone_learn(
-    pair: tuple[Pupil, EncoderModel], few_rows: TaskData
+    pair: tuple[ProjectedStudent, EncoderModel], few_rows: TaskData
 ) -> None:
     """Only the student and its projections get gradients."""
     model, teacher = pair
@@ -125,7 +129,7 @@ def test_student_and_projections_alone_learn(
 
 
 @pytest.mark.slow
-def test_student_approaches_teacher_inside(
+def test_student_approaches_intermediate_layers(
     micro: Backbone, few_rows: TaskData, tmp_path: Path
 ) -> None:
     """More epochs bring a student closer to its teacher's intermediate layers."""

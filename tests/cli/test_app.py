@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import RUN, Say, assert_one_line, assert_suggests, planned
+from support.command_line import RUN, RunCli, assert_one_line, assert_suggests, planned
 from support.messages import names_all
 from support.stored_runs import DYNAMIC, REGRESSION, SINGLE, store_run
 from support.synthetic import everything_under, random_trace
@@ -34,8 +34,8 @@ pytestmark = pytest.mark.usefixtures("own_folders")
 
 @pytest.mark.parametrize("command", [None, *cli.commands])
 @pytest.mark.parametrize("option", ["--help", "-h"])
-def test_help_shows_an_example(say: Say, command: str | None, option: str) -> None:
-    result = say(*([command] if command else []), option)
+def test_help_shows_an_example(run_cli: RunCli, command: str | None, option: str) -> None:
+    result = run_cli(*([command] if command else []), option)
     assert result.code == 0
     assert result.err == ""
     assert any(
@@ -43,13 +43,13 @@ def test_help_shows_an_example(say: Say, command: str | None, option: str) -> No
     )
 
 
-def test_group_help_lists_every_command(say: Say) -> None:
-    out = say("--help").out
+def test_group_help_lists_every_command(run_cli: RunCli) -> None:
+    out = run_cli("--help").out
     assert all(f"\n  {name} " in out for name in cli.commands)
 
 
-def test_version_option_prints_the_version(say: Say) -> None:
-    result = say("--version")
+def test_version_option_prints_the_version(run_cli: RunCli) -> None:
+    result = run_cli("--version")
     assert (result.code, result.err) == (0, "")
     assert harness.__version__ in result.out
 
@@ -81,8 +81,8 @@ def test_code_reaches_the_shell() -> None:
     assert "rnu" in result.stderr
 
 
-def test_bare_command_shows_the_help(say: Say) -> None:
-    result = say()
+def test_bare_command_shows_the_help(run_cli: RunCli) -> None:
+    result = run_cli()
     assert result.code in (0, 2)
     assert any(
         line.strip().startswith("harness run") for line in (result.out + result.err).splitlines()
@@ -105,18 +105,18 @@ def test_policies_offered_are_the_table() -> None:
     ],
 )
 def test_lists_name_every_table_entry(
-    say: Say, what: str, key: str, names: dict[str, object]
+    run_cli: RunCli, what: str, key: str, names: dict[str, object]
 ) -> None:
-    result = say("list", what, "--format", "json")
+    result = run_cli("list", what, "--format", "json")
     assert (result.code, result.err) == (0, "")
     rows = json.loads(result.out)
     assert [row[key] for row in rows] == list(names)
-    text = say("list", what).out
+    text = run_cli("list", what).out
     assert all(f"{name} " in text for name in names)
 
 
-def test_runs_are_listed_with_cells(say: Say, stored: str) -> None:
-    result = say("list", "runs", "--format", "json", "--results-dir", stored)
+def test_runs_are_listed_with_cells(run_cli: RunCli, stored: str) -> None:
+    result = run_cli("list", "runs", "--format", "json", "--results-dir", stored)
     assert (result.code, result.err) == (0, "")
     cells = [
         (row["run"], row["task"], row["method"], row["exits"]) for row in json.loads(result.out)
@@ -129,15 +129,15 @@ def test_runs_are_listed_with_cells(say: Say, stored: str) -> None:
     assert cells == [(record.run_id, *cell) for record, *cell in expected]
 
 
-def test_settings_are_listed_in_full(say: Say) -> None:
+def test_settings_are_listed_in_full(run_cli: RunCli) -> None:
     """Each setting of a method is listed with its value, choices and description."""
     rows = {
         row["setting"]: row
-        for row in json.loads(say("list", "methods", "costeff-8x", "--format", "json").out)
+        for row in json.loads(run_cli("list", "methods", "costeff-8x", "--format", "json").out)
     }
     flat = {
         row["method"]: row["settings"]
-        for row in json.loads(say("list", "methods", "-v", "--format", "json").out)
+        for row in json.loads(run_cli("list", "methods", "-v", "--format", "json").out)
     }["costeff-8x"]
     assert {f"costeff-8x.{name}" for name in flat} - set(rows) == {"costeff-8x.epochs_table"}, (
         "which can only be set from Python"
@@ -148,7 +148,7 @@ def test_settings_are_listed_in_full(say: Say) -> None:
     assert rows["costeff-8x.rounds"]["choices"] == ["iterative", "one"]
     assert rows["costeff-8x.pooling"]["choices"] == ["cls", "mean"]
     assert all(row["about"] for row in rows.values())
-    lines = say("list", "methods", "costeff-8x").out.splitlines()
+    lines = run_cli("list", "methods", "costeff-8x").out.splitlines()
     (index,) = [
         index for index, line in enumerate(lines) if line.startswith("costeff-8x.rounds=iterative ")
     ]
@@ -161,29 +161,29 @@ def test_settings_are_listed_in_full(say: Say) -> None:
     )
 
 
-def test_unlistable_names_are_one_line(say: Say) -> None:
-    result = say("list", "methods", "costef")
+def test_unlistable_names_are_one_line(run_cli: RunCli) -> None:
+    result = run_cli("list", "methods", "costef")
     assert_one_line(result, 2, ["costef", *METHODS])
     assert_suggests(result.err, "costeff", METHODS)
-    assert_one_line(say("list", "tasks", "mrpc"), 2, ["tasks", "mrpc"])
+    assert_one_line(run_cli("list", "tasks", "mrpc"), 2, ["tasks", "mrpc"])
 
 
-def test_verbose_lists_method_settings(say: Say) -> None:
+def test_verbose_lists_method_settings(run_cli: RunCli) -> None:
     """Methods are listed with their settings if -v is given."""
     rows = {
         row["method"]: row.get("settings", {})
-        for row in json.loads(say("list", "methods", "-v", "--format", "json").out)
+        for row in json.loads(run_cli("list", "methods", "-v", "--format", "json").out)
     }
     assert (rows["pabee"]["clip"], rows["pabee"]["epochs"], rows["deebert"]["teacher.warmup"]) == (
         1.0,
         None,
         0.1,
     )
-    assert "teacher.warmup=0.1" in say("list", "methods", "-v").out
-    assert "warmup" not in say("list", "methods").out
+    assert "teacher.warmup=0.1" in run_cli("list", "methods", "-v").out
+    assert "warmup" not in run_cli("list", "methods").out
 
 
-def test_listed_runs_show_differing_settings(say: Say, stored: str) -> None:
+def test_listed_runs_show_differing_settings(run_cli: RunCli, stored: str) -> None:
     """Runs of a method are listed with the settings that differ."""
     other = replace(
         SINGLE,
@@ -191,24 +191,24 @@ def test_listed_runs_show_differing_settings(say: Say, stored: str) -> None:
         spec=replace(SINGLE.spec, settings={**SINGLE.spec.settings, "epochs": 5}),
     )
     store_run(Path(stored), other)
-    rows = json.loads(say("list", "runs", "--format", "json", "--results-dir", stored).out)
+    rows = json.loads(run_cli("list", "runs", "--format", "json", "--results-dir", stored).out)
     assert [row["settings"] for row in rows] == [{"epochs": 3}, {"epochs": 5}, {}, {}]
     assert [row["threads"] for row in rows] == [2] * 4
 
 
-def test_empty_results_folder_is_not_created(say: Say, tmp_path: Path) -> None:
+def test_empty_results_folder_is_not_created(run_cli: RunCli, tmp_path: Path) -> None:
     """An empty results folder lists nothing and is not created."""
-    assert json.loads(say("list", "runs", "--format", "json").out) == []
-    (line,) = say("list", "runs").out.splitlines()
+    assert json.loads(run_cli("list", "runs", "--format", "json").out) == []
+    (line,) = run_cli("list", "runs").out.splitlines()
     assert names_all(line, "results")
     assert not (tmp_path / "results").exists()
 
 
-def test_flops_of_bert_base_are_published(say: Say) -> None:
+def test_flops_of_bert_base_are_published(run_cli: RunCli) -> None:
     """FLOPs of BERT-base at 128 tokens follow from the published shape:
 
     12 (4 t d^2 + 2 t^2 d + 2 t d f) + d^2 + 2 d with d = 768, f = 3072, t = 128."""
-    result = say(
+    result = run_cli(
         "flops", "bert", "--backbone", "bert-base-uncased", "--length", "128", "--format", "json"
     )
     assert (result.code, result.err) == (0, "")
@@ -219,27 +219,27 @@ def test_flops_of_bert_base_are_published(say: Say) -> None:
     assert row["static FLOPs"] == row["path FLOPs"] == 22_348_434_432
 
 
-def test_three_formats_hold_same_figures(say: Say, stored: str) -> None:
+def test_three_formats_hold_same_figures(run_cli: RunCli, stored: str) -> None:
     words = ("sweep", "d1e0", "--results-dir", stored)
-    rows = json.loads(say(*words, "--format", "json").out)
-    table = list(csv.DictReader(io.StringIO(say(*words, "--format", "csv").out)))
+    rows = json.loads(run_cli(*words, "--format", "json").out)
+    table = list(csv.DictReader(io.StringIO(run_cli(*words, "--format", "csv").out)))
     assert [{name: float(value) for name, value in row.items()} for row in table] == rows
     header, _, *lines = [
         [cell.strip() for cell in line.strip("|").split("|")]
-        for line in say(*words).out.splitlines()[2:]
+        for line in run_cli(*words).out.splitlines()[2:]
     ]
     assert header == list(rows[0])
     shown = [[float(cell.replace(",", "")) for cell in line] for line in lines]
     assert shown == [pytest.approx(list(row.values()), rel=1e-5) for row in rows]
 
 
-def test_sweep_lines_are_distinct_points(say: Say, stored: str) -> None:
+def test_sweep_lines_are_distinct_points(run_cli: RunCli, stored: str) -> None:
     """Every line of a sweep is a distinct point, and its threshold is exact.
 
     Of neighbouring thresholds with the same exits only the first is listed; a sweep at the listed
     thresholds gives the same exits."""
     rows = json.loads(
-        say("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out
+        run_cli("sweep", "d1e0", "--points", "200", "--format", "json", "--results-dir", stored).out
     )
     assert len(rows) < 202
     assert all(one["MMACs"] < other["MMACs"] for one, other in itertools.pairwise(rows))
@@ -258,18 +258,20 @@ def test_sweep_lines_are_distinct_points(say: Say, stored: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_sweep_knows_every_policy(say: Say, stored: str, policy: str) -> None:
+def test_sweep_knows_every_policy(run_cli: RunCli, stored: str, policy: str) -> None:
     """A sweep prints the curve of every policy."""
-    result = say("sweep", "d1e0", "--policy", policy, "--format", "json", "--results-dir", stored)
+    result = run_cli(
+        "sweep", "d1e0", "--policy", policy, "--format", "json", "--results-dir", stored
+    )
     assert (result.code, result.err) == (0, "")
     rows = json.loads(result.out)
     assert rows[-1]["layers"] == 4.0
     assert all(0 <= row["accuracy"] <= 1 and 2 <= row["layers"] <= 4 for row in rows)
 
 
-def test_dry_run_fits_nothing(say: Say, tmp_path: Path) -> None:
+def test_dry_run_fits_nothing(run_cli: RunCli, tmp_path: Path) -> None:
     """A dry run shows the cells and fits nothing."""
-    result = say(
+    result = run_cli(
         *RUN,
         "--methods",
         "bert,deebert",
@@ -287,11 +289,11 @@ def test_dry_run_fits_nothing(say: Say, tmp_path: Path) -> None:
     assert everything_under(tmp_path / "results") == everything_under(tmp_path / "cache") == {}
 
 
-def test_dry_run_shows_stored_run(say: Say, tmp_path: Path) -> None:
+def test_dry_run_shows_stored_run(run_cli: RunCli, tmp_path: Path) -> None:
     """A stored run is shown as stored by a dry run."""
     words = [*RUN, "--dry-run", "--results-dir", "results", "--cache-dir", "cache"]
-    (cell,) = planned(say(*words).out)
+    (cell,) = planned(run_cli(*words).out)
     folder = tmp_path / "results" / "demo-pair" / "bert" / cell.run
     folder.mkdir(parents=True)
     (folder / "record.json").write_text("{}")
-    assert planned(say(*words).out) == [cell._replace(stored=True)]
+    assert planned(run_cli(*words).out) == [cell._replace(stored=True)]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.command_line import Say, assert_one_line
+from support.command_line import RunCli, assert_one_line
 from support.custom_tasks import reviews, write_csv, write_task
 from support.glue_files import pairs, singles, write_tsv
 from support.messages import figures
@@ -478,11 +478,11 @@ TABLE = [*TASK_FILES, *GRID_FILES, *GLUE_FILES, *WEIGHTS_FILES, *RECORDS]
 
 
 @pytest.mark.parametrize("bad", TABLE, ids=[bad.name.replace(" ", "-") for bad in TABLE])
-def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
+def test_bad_file_is_one_line(run_cli: RunCli, tmp_path: Path, bad: Bad) -> None:
     """A bad file is reported in one line, and nothing is written."""
     bad.make()
     before = everything_under(tmp_path)
-    result = say(*bad.words)
+    result = run_cli(*bad.words)
     if bad.cell_started:
         assert figures(result.lines[-1]) == [1, 1]
         result = result._replace(err="".join(result.lines[:-1]))
@@ -493,8 +493,8 @@ def test_bad_file_is_one_line(say: Say, tmp_path: Path, bad: Bad) -> None:
     } == before
 
 
-def test_sound_stored_run_is_read(say: Say) -> None:
+def test_sound_stored_run_is_read(run_cli: RunCli) -> None:
     """The commands of the table read an intact stored run."""
     store_run(Path("stored"), DYNAMIC)
     store_run(Path("stored"), SINGLE)
-    assert say("sweep", "d1e0", *STORED_RUNS).code == 0
+    assert run_cli("sweep", "d1e0", *STORED_RUNS).code == 0

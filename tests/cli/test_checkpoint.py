@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.checkpoints import LABELS, predict_always, write_checkpoint
-from support.command_line import RUN_ID, Say, assert_names, assert_one_line, planned
+from support.command_line import RUN_ID, RunCli, assert_names, assert_one_line, planned
 from support.families import write_words
 from support.glue_files import glue_rows, write_glue
 from support.messages import figures, names_all
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def test_hub_checkpoint_equals_its_folder(say: Say, folder: Path, hub_cache: Path) -> None:
+def test_hub_checkpoint_equals_its_folder(run_cli: RunCli, folder: Path, hub_cache: Path) -> None:
     """A cached checkpoint of the hub, named OWNER/NAME, gives the same trace as its folder.
 
     A repository that is not cached is reported in one line."""
@@ -52,21 +52,21 @@ def test_hub_checkpoint_equals_its_folder(say: Say, folder: Path, hub_cache: Pat
     (snapshot.parents[1] / "refs").mkdir()
     (snapshot.parents[1] / "refs" / "main").write_text("1" * 40)
     for checkpoint in ("mine", "somebody/films"):
-        result = say("run", "--checkpoint", checkpoint, *QUICK, "--offline")
+        result = run_cli("run", "--checkpoint", checkpoint, *QUICK, "--offline")
         assert result.code == 0, result
     local, remote = sorted(
         ResultsStore(Path("results")).records()[0], key=lambda record: record.spec.backbone
     )
     assert remote.spec.backbone == "somebody/films"
     assert np.array_equal(trace_of(local), trace_of(remote))
-    assert_one_line(say("run", "--checkpoint", "somebody/else", *QUICK), 2, ["somebody/else"])
+    assert_one_line(run_cli("run", "--checkpoint", "somebody/else", *QUICK), 2, ["somebody/else"])
 
 
-def is_stored(say: Say, checkpoint: str) -> bool:
+def is_stored(run_cli: RunCli, checkpoint: str) -> bool:
     """Return whether a run of the checkpoint is stored, and assert that it is not repeated."""
-    (cell,) = planned(say("run", "--checkpoint", checkpoint, *QUICK, "--dry-run").out)
+    (cell,) = planned(run_cli("run", "--checkpoint", checkpoint, *QUICK, "--dry-run").out)
     before = everything_under(Path("results"))
-    assert say("run", "--checkpoint", checkpoint, *QUICK).code == 0
+    assert run_cli("run", "--checkpoint", checkpoint, *QUICK).code == 0
     assert (everything_under(Path("results")) == before) == cell.stored
     return cell.stored
 
@@ -75,8 +75,8 @@ def trace_of(record: RunRecord) -> np.ndarray:
     return ResultsStore(Path("results")).trace(record).logits
 
 
-def test_checkpoint_is_measured_without_training(say: Say, folder: Path) -> None:
-    result = say("run", "--checkpoint", "mine", *QUICK, "--seeds", "1,2,3")
+def test_checkpoint_is_measured_without_training(run_cli: RunCli, folder: Path) -> None:
+    result = run_cli("run", "--checkpoint", "mine", *QUICK, "--seeds", "1,2,3")
     assert result.code == 0, result
     assert_names(result.out, "[1/1]", "demo-single", "checkpoint", 1, "accuracy")
     record = record_in(Path("results"))
@@ -84,20 +84,20 @@ def test_checkpoint_is_measured_without_training(say: Say, folder: Path) -> None
     assert record.spec.settings["labels"] == list(LABELS)
     assert record.spec.settings["fingerprint"] == record.data.backbone
     assert [use.report.steps for use in record.stages] == [0]
-    assert is_stored(say, "mine")
+    assert is_stored(run_cli, "mine")
     shutil.move("mine", "elsewhere")
     shutil.copytree("elsewhere", Path("deep") / "mine")  # another folder with the same content
-    assert is_stored(say, "deep/mine")
-    heading = say("report").out.splitlines()[0]
+    assert is_stored(run_cli, "deep/mine")
+    heading = run_cli("report").out.splitlines()[0]
     assert_names(heading, "###", "demo-single", "mine")
 
 
-def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
+def test_labels_permute_the_predictions(run_cli: RunCli, folder: Path) -> None:
     """Labels of the command line permute the logits and make another run."""
-    say("run", "--checkpoint", "mine", *QUICK)
+    run_cli("run", "--checkpoint", "mine", *QUICK)
     unpermuted = trace_of(record_in(Path("results")))
     shutil.rmtree("results")
-    result = say(
+    result = run_cli(
         "run",
         "--checkpoint",
         "mine",
@@ -109,15 +109,15 @@ def test_labels_permute_the_predictions(say: Say, folder: Path) -> None:
     assert np.array_equal(trace_of(record_in(Path("results"))), unpermuted[..., ::-1])
 
 
-def test_other_weights_are_another_run(say: Say, folder: Path) -> None:
-    say("run", "--checkpoint", "mine", *QUICK)
+def test_other_weights_are_another_run(run_cli: RunCli, folder: Path) -> None:
+    run_cli("run", "--checkpoint", "mine", *QUICK)
     predict_always(folder, 0)
-    assert not is_stored(say, "mine")
+    assert not is_stored(run_cli, "mine")
 
 
-def test_methods_run_beside_the_checkpoint(say: Say, folder: Path) -> None:
+def test_methods_run_beside_the_checkpoint(run_cli: RunCli, folder: Path) -> None:
     """Named methods run beside the checkpoint, on their own backbone."""
-    result = say(
+    result = run_cli(
         "run",
         "--checkpoint",
         "mine",
@@ -138,10 +138,12 @@ def test_methods_run_beside_the_checkpoint(say: Say, folder: Path) -> None:
     ]
 
 
-def test_checkpoint_has_separate_rows(say: Say, tmp_path: Path) -> None:
+def test_checkpoint_has_separate_rows(run_cli: RunCli, tmp_path: Path) -> None:
     """A checkpoint in a folder named like a backbone has its own encoded rows."""
     write_checkpoint(tmp_path / "tiny", "roberta", LABELS)
-    result = say("run", "--checkpoint", "./tiny", "--methods", "bert", "--backbone", "tiny", *QUICK)
+    result = run_cli(
+        "run", "--checkpoint", "./tiny", "--methods", "bert", "--backbone", "tiny", *QUICK
+    )
     assert result.code == 0, result
     by_method = {
         record.spec.method: record for record in ResultsStore(Path("results")).records()[0]
@@ -150,14 +152,14 @@ def test_checkpoint_has_separate_rows(say: Say, tmp_path: Path) -> None:
     assert by_method["bert"].data.dev_tokens != by_method["checkpoint"].data.dev_tokens
 
 
-def test_suspicious_scores_are_warned_about(say: Say, folder: Path) -> None:
+def test_suspicious_scores_are_warned_about(run_cli: RunCli, folder: Path) -> None:
     """A constant prediction and a score below the majority-class baseline are warned about.
 
     The baseline predicts train's majority class; the other class never scores above it."""
     for predicted in (0, 1):
         shutil.rmtree("results", ignore_errors=True)
         predict_always(folder, predicted)
-        result = say("run", "--checkpoint", "mine", *QUICK)
+        result = run_cli("run", "--checkpoint", "mine", *QUICK)
         record = record_in(Path("results"))
         score, majority = record.exits[-1].scores["accuracy"], record.constant_scores["accuracy"]
         warnings = [line for line in result.lines if names_all(line, "demo-single", "checkpoint")]
@@ -170,20 +172,20 @@ def test_suspicious_scores_are_warned_about(say: Say, folder: Path) -> None:
             names_all(line, "accuracy") and both <= {round(figure, 3) for figure in figures(line)}
             for line in warnings
         ) == (score < majority)
-        (comparison,) = json.loads(say("report", "--format", "json").out)["comparisons"]
+        (comparison,) = json.loads(run_cli("report", "--format", "json").out)["comparisons"]
         assert_names(comparison["warnings"][0], "checkpoint", record.run_id)
-        assert all(warning in say("report").out for warning in comparison["warnings"])
-        assert say("run", "--checkpoint", "mine", "-q", *QUICK).err == ""
+        assert all(warning in run_cli("report").out for warning in comparison["warnings"])
+        assert run_cli("run", "--checkpoint", "mine", "-q", *QUICK).err == ""
 
 
-def test_damaged_trace_stops_nothing(say: Say, folder: Path) -> None:
+def test_damaged_trace_stops_nothing(run_cli: RunCli, folder: Path) -> None:
     """A stored run with a damaged trace does not stop the command."""
-    say("run", "--checkpoint", "mine", *QUICK)
+    run_cli("run", "--checkpoint", "mine", *QUICK)
     record = record_in(Path("results"))
     (Path("results") / "demo-single" / "checkpoint" / record.run_id / "trace.npz").write_bytes(
         b"PK"
     )
-    result = say("run", "--checkpoint", "mine", *QUICK)
+    result = run_cli("run", "--checkpoint", "mine", *QUICK)
     assert (result.code, len(result.lines)) == (0, 2)
     assert_names(result.lines[0], "demo-single", "checkpoint", "trace.npz")
 
@@ -191,7 +193,9 @@ def test_damaged_trace_stops_nothing(say: Say, folder: Path) -> None:
 # --- the README
 
 
-def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_readme_commands_run(
+    run_cli: RunCli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The commands of the README run, on a small random model and without timing."""
     block = re.findall(r"```\n(harness run --checkpoint .*?)```", README, re.DOTALL)[0]
     (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -207,7 +211,7 @@ def test_readme_commands_run(say: Say, tmp_path: Path, capsys: pytest.CaptureFix
         quick = {"run": ["--limit", "8", "--no-latency", "--threads", "1"], "export": []}.get(
             command, ["--threads", "1"]
         )
-        result = say(command, *words, *quick, "-q")
+        result = run_cli(command, *words, *quick, "-q")
         codes.append((command, result.code))
         run_id = run_id or (RUN_ID.findall(result.out) or [""])[0]
     assert codes == [
@@ -243,9 +247,9 @@ MISTAKES: list[tuple[list[str], list[object]]] = [
     ("words", "names"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES]
 )
 def test_mistake_reads_nothing_first(
-    say: Say, folder: Path, words: list[str], names: list[object]
+    run_cli: RunCli, folder: Path, words: list[str], names: list[object]
 ) -> None:
     """A mistake is reported in one line before anything is read."""
     write_checkpoint(Path("nameless"), "bert", None)
-    assert_one_line(say("run", *QUICK, *words), 2, names)
+    assert_one_line(run_cli("run", *QUICK, *words), 2, names)
     assert everything_under(Path("results")) == {}

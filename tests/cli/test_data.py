@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import huggingface_hub.constants
 import pytest
-from support.command_line import Say, assert_names, assert_one_line, assert_suggests, planned
+from support.command_line import RunCli, assert_names, assert_one_line, assert_suggests, planned
 from support.custom_tasks import reviews, write_csv, write_task
 from support.glue_files import glue_rows, write_glue, write_parquet
 from support.messages import figures, names_all
@@ -53,9 +53,9 @@ def task_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path) -> None:
+def test_custom_task_outlives_its_file(run_cli: RunCli, tmp_path: Path, task_file: Path) -> None:
     """A run on a custom task can be read without the task file."""
-    result = say("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)
+    result = run_cli("run", "--methods", "deebert", "--task-file", str(task_file), *QUICK)
     assert (result.code, len(result.out.splitlines())) == (0, 1), result
     assert_names(result.out, "[1/1]", "reviews", "deebert", 1, "f1", "accuracy")
     record = record_in(tmp_path / "results")
@@ -68,13 +68,13 @@ def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path
         ).read_text()
     )
     shutil.rmtree(task_file.parent)
-    report = say("report", "--tasks", "reviews", "--reference", "none")
+    report = run_cli("report", "--tasks", "reviews", "--reference", "none")
     assert (report.code, report.err) == (0, "")
     assert names_all(report.out.splitlines()[0], "###", "reviews", "tiny")
     header = next(line for line in report.out.splitlines() if line.startswith("|"))
     assert names_all(header, "f1", "accuracy")
-    assert say("sweep", record.run_id).code == 0
-    timing = say(
+    assert run_cli("sweep", record.run_id).code == 0
+    timing = run_cli(
         "time",
         record.run_id,
         "--threshold",
@@ -90,14 +90,14 @@ def test_custom_task_outlives_its_file(say: Say, tmp_path: Path, task_file: Path
     )
     assert timing.code == 0, timing
     shutil.rmtree(tmp_path / "cache" / "rows")
-    lost = say(
+    lost = run_cli(
         "time", record.run_id, "--threshold", "0.3", "--reference", "none", "--cache-dir", "cache"
     )
     assert_one_line(lost, 3, [record.run_id, "cache"])
 
 
-def test_custom_and_built_in_tasks_combine(say: Say, task_file: Path) -> None:
-    result = say(
+def test_custom_and_built_in_tasks_combine(run_cli: RunCli, task_file: Path) -> None:
+    result = run_cli(
         "run",
         "--tasks",
         "demo-pair,reviews",
@@ -114,18 +114,18 @@ def test_custom_and_built_in_tasks_combine(say: Say, task_file: Path) -> None:
     ] * 3
 
 
-def test_report_suggests_custom_tasks(say: Say, task_file: Path) -> None:
+def test_report_suggests_custom_tasks(run_cli: RunCli, task_file: Path) -> None:
     """The suggestions for an unknown task include custom ones."""
-    say("run", "--methods", "bert", "--task-file", str(task_file), *QUICK)
-    result = say("report", "--tasks", "revews")
+    run_cli("run", "--methods", "bert", "--task-file", str(task_file), *QUICK)
+    result = run_cli("report", "--tasks", "revews")
     assert_one_line(result, 2, ["revews", *TASKS])
     assert_suggests(result.err, "reviews", ["reviews", *TASKS])
 
 
-def test_task_file_mistake_returns_2(say: Say, tmp_path: Path, task_file: Path) -> None:
+def test_task_file_mistake_returns_2(run_cli: RunCli, tmp_path: Path, task_file: Path) -> None:
     """A mistake in a task file is reported in one line with code 2."""
     task_file.write_text(task_file.read_text().replace("label =", "lable ="))
-    result = say("run", "--task-file", str(task_file), *QUICK)
+    result = run_cli("run", "--task-file", str(task_file), *QUICK)
     assert_one_line(result, 2, [task_file, "lable", *KEYS])
     assert_suggests(result.err, "label", KEYS)
     assert everything_under(tmp_path / "results") == {}
@@ -165,14 +165,14 @@ def code_task(task_file: Path) -> Path:
 
 
 def test_metric_code_needs_permission(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
 ) -> None:
     """An external metric runs only with --allow-metric-code."""
     install_evaluate(tmp_path, monkeypatch, "{'counts': len(predictions) + 0.5}")
     words = ("run", "--methods", "deebert", "--task-file", str(code_task), *QUICK)
-    assert_one_line(say(*words), 2, ["evaluate:./counts.py", "--allow-metric-code"])
+    assert_one_line(run_cli(*words), 2, ["evaluate:./counts.py", "--allow-metric-code"])
     assert not (tmp_path / "loaded.txt").exists()
-    assert say(*words, "--allow-metric-code").code == 0
+    assert run_cli(*words, "--allow-metric-code").code == 0
     assert (tmp_path / "loaded.txt").read_text() == str(code_task.parent / "counts.py")
     (tmp_path / "loaded.txt").unlink()
     record = record_in(tmp_path / "results")
@@ -180,14 +180,14 @@ def test_metric_code_needs_permission(
         ["accuracy", "evaluate:./counts.py"]
     ] * 4
     assert {exit_.scores["evaluate:./counts.py"] for exit_ in record.exits} == {8.5}
-    report = say("report", "--reference", "none").out
+    report = run_cli("report", "--reference", "none").out
     header = next(line for line in report.splitlines() if line.startswith("|"))
     assert names_all(header, "evaluate:./counts.py")
     assert (
         "scores.evaluate:./counts.py.mean"
-        in say("report", "--reference", "none", "--format", "csv").out
+        in run_cli("report", "--reference", "none", "--format", "csv").out
     )
-    assert say("sweep", record.run_id).code == 0
+    assert run_cli("sweep", record.run_id).code == 0
     assert not (tmp_path / "loaded.txt").exists()  # reading records runs no external code
 
 
@@ -200,7 +200,7 @@ def test_metric_code_needs_permission(
     ],
 )
 def test_metric_code_must_return_number(
-    say: Say,
+    run_cli: RunCli,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     code_task: Path,
@@ -209,7 +209,7 @@ def test_metric_code_must_return_number(
 ) -> None:
     """A metric that returns no number is reported in one line."""
     install_evaluate(tmp_path, monkeypatch, found)
-    result = say(
+    result = run_cli(
         "run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK
     )
     assert result.code == 2
@@ -217,7 +217,7 @@ def test_metric_code_must_return_number(
 
 
 def test_missing_metric_library_or_script_fails(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_task: Path
 ) -> None:
     """A missing library and a missing script are reported in one line."""
     words = (
@@ -233,15 +233,15 @@ def test_missing_metric_library_or_script_fails(
         missing.setattr(
             "harness.evaluation.external_metrics.importlib.util.find_spec", lambda name: None
         )
-        assert_one_line(say(*words), 2, ["evaluate:./counts.py", "pip install evaluate"])
+        assert_one_line(run_cli(*words), 2, ["evaluate:./counts.py", "pip install evaluate"])
     install_evaluate(tmp_path, monkeypatch, "{}")
     (code_task.parent / "counts.py").unlink()
     assert_one_line(
-        say(*words), 2, [code_task, "evaluate:./counts.py", code_task.parent / "counts.py"]
+        run_cli(*words), 2, [code_task, "evaluate:./counts.py", code_task.parent / "counts.py"]
     )
 
 
-def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
+def test_readme_example_runs(run_cli: RunCli, tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(name = .*?)```", README, re.DOTALL)
     (tmp_path / "mytask.toml").write_text(example)
     rows = [
@@ -254,7 +254,7 @@ def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
             for row in rows
         )
     )
-    result = say("run", "--methods", "bert", "--task-file", "mytask.toml", *QUICK)
+    result = run_cli("run", "--methods", "bert", "--task-file", "mytask.toml", *QUICK)
     assert result.code == 0, result
     assert_names(result.out, "[1/1]", "tickets", "bert", 1, "accuracy")
 
@@ -262,16 +262,16 @@ def test_readme_example_runs(say: Say, tmp_path: Path) -> None:
 # --- the hub
 
 
-def test_unreachable_glue_is_one_line(say: Say, online: Path) -> None:
+def test_unreachable_glue_is_one_line(run_cli: RunCli, online: Path) -> None:
     """Unreachable GLUE tasks are reported in one short line."""
-    result = say("run", "--methods", "bert", "--tasks", "glue", *QUICK)
+    result = run_cli("run", "--methods", "bert", "--tasks", "glue", *QUICK)
     assert_one_line(result, 2, [*GROUPS["glue"], "nyu-mll/glue", "--data-dir"])
     assert result.err.count("nyu-mll/glue") == 1, "the reason is given once"
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
 def test_offline_reaches_all_libraries(
-    say: Say, online: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    run_cli: RunCli, online: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Offline mode reaches all libraries, and cached data are used."""
     for split in ("train", "validation"):
@@ -288,7 +288,7 @@ def test_offline_reaches_all_libraries(
         "--dry-run",
         *QUICK,
     )
-    result = say(*words)
+    result = run_cli(*words)
     assert result.code == 3
     assert [(cell.task, cell.stored) for cell in planned(result.out)] == [("rte", False)]
     (line,) = [line for line in result.lines if names_all(line, "cola")]
@@ -298,7 +298,7 @@ def test_offline_reaches_all_libraries(
     assert {os.environ[name] for name in OFFLINE_VARIABLES} == {"1"}
 
 
-def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
+def test_quiet_silences_row_number_warnings(run_cli: RunCli, tmp_path: Path) -> None:
     """Row numbers that differ from GLUE's cause a warning that --quiet silences."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
@@ -313,20 +313,20 @@ def test_quiet_silences_row_number_warnings(say: Say, tmp_path: Path) -> None:
         "--dry-run",
         *QUICK,
     )
-    result = say(*words)
+    result = run_cli(*words)
     assert result.code == 0
     for line, names in zip(
         result.lines, (("rte", "train", 450, 2_490), ("rte", "dev", 450, 277)), strict=True
     ):
         assert_names(line, names)
-    assert say(*words, "-q").err == ""
+    assert run_cli(*words, "-q").err == ""
 
 
-def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
+def test_missing_task_stops_no_other(run_cli: RunCli, tmp_path: Path) -> None:
     """Available tasks are run, and missing ones are named."""
     for name in ("train", "dev"):
         write_glue(tmp_path / "glue", "rte", name, glue_rows("rte", 0, 450))
-    result = say(
+    result = run_cli(
         "run",
         "--methods",
         "bert",
@@ -342,7 +342,7 @@ def test_missing_task_stops_no_other(say: Say, tmp_path: Path) -> None:
     assert any(names_all(line, "qqp", "QQP/train.tsv") for line in result.lines)
 
 
-def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
+def test_mnli_keeps_its_mismatched_trace(run_cli: RunCli, tmp_path: Path) -> None:
     """A run on MNLI keeps the mismatched trace and its scores."""
     for name in ("train", "dev_matched", "dev_mismatched"):
         write_glue(
@@ -351,7 +351,7 @@ def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
             name,
             glue_rows("mnli", 0 if name == "train" else 1_000, 450 if name == "train" else 30),
         )
-    result = say(
+    result = run_cli(
         "run",
         "--methods",
         "deebert",
@@ -381,18 +381,18 @@ def test_mnli_keeps_its_mismatched_trace(say: Say, tmp_path: Path) -> None:
     assert record.mismatched.constant == record.constant_scores
     assert any(
         names_all(line, "mismatched") and 8 in figures(line)
-        for line in say("report", "--reference", "none").out.splitlines()
+        for line in run_cli("report", "--reference", "none").out.splitlines()
     )
 
 
 # --- fetching
 
 
-def test_fetch_names_what_was_cached(say: Say, online: Path) -> None:
+def test_fetch_names_what_was_cached(run_cli: RunCli, online: Path) -> None:
     """Fetch names what was cached and what needs no download."""
     for split in ("train", "validation", "test"):
         write_parquet(online, "rte", split, glue_rows("rte", 0, 450))
-    result = say("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
+    result = run_cli("fetch", "--tasks", "rte,demo-pair", "--backbone", "tiny")
     assert (result.code, result.err) == (0, "")
     cached, generated, random = result.out.splitlines()
     assert_names(cached, "rte", "train", "validation", "test")
@@ -401,24 +401,24 @@ def test_fetch_names_what_was_cached(say: Say, online: Path) -> None:
     assert_names(random, "tiny")
 
 
-def test_unreachable_fetch_is_one_line(say: Say, online: Path) -> None:
+def test_unreachable_fetch_is_one_line(run_cli: RunCli, online: Path) -> None:
     """Failed downloads are reported in one line after the successful ones."""
-    result = say("fetch", "--tasks", "glue,demo-pair", "--backbone", "bert-base-uncased")
+    result = run_cli("fetch", "--tasks", "glue,demo-pair", "--backbone", "bert-base-uncased")
     assert (result.code, len(result.lines)) == (3, 1)
     (generated,) = result.out.splitlines()
     assert_names(generated, "demo-pair")
     assert_names(result.err, *GROUPS["glue"], "nyu-mll/glue", "--data-dir", "bert-base-uncased")
 
 
-def test_fetch_needs_known_names(say: Say) -> None:
+def test_fetch_needs_known_names(run_cli: RunCli) -> None:
     """Fetch rejects missing and unknown names."""
-    assert_one_line(say("fetch"), 2, ["--tasks", "--backbone"])
-    assert_one_line(say("fetch", "--tasks", "gleu"), 2, ["gleu", *GROUPS])
-    assert_one_line(say("fetch", "--backbone", "tyni"), 2, ["tyni", *BACKBONES])
+    assert_one_line(run_cli("fetch"), 2, ["--tasks", "--backbone"])
+    assert_one_line(run_cli("fetch", "--tasks", "gleu"), 2, ["gleu", *GROUPS])
+    assert_one_line(run_cli("fetch", "--backbone", "tyni"), 2, ["tyni", *BACKBONES])
 
 
 def test_cached_weights_ask_no_network(
-    say: Say, online: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, online: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cached weights are found without a request to the hub."""
     from models.test_checkpoint_files import write_snapshot
@@ -431,8 +431,8 @@ def test_cached_weights_ask_no_network(
     for name in ("folder", "tokenizer"):
         monkeypatch.delitem(BACKBONES["bert-base-uncased"].__dict__, name, raising=False)
     write_snapshot(online, revision)
-    monkeypatch.setattr(hub, "ask_hub", refuse)
-    result = say("fetch", "--backbone", "bert-base-uncased")
+    monkeypatch.setattr(hub, "probe_hub", refuse)
+    result = run_cli("fetch", "--backbone", "bert-base-uncased")
     assert (result.code, result.err) == (0, ""), result
     assert_names(result.out, "bert-base-uncased")
     for name in ("folder", "tokenizer"):  # this test's cached properties must not reach others

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import pytest
 import torch
-from support.command_line import RUN, Say, assert_names, assert_one_line, assert_suggests
+from support.command_line import RUN, RunCli, assert_names, assert_one_line, assert_suggests
 from support.messages import figures, names_all
 from support.stored_runs import DYNAMIC, SINGLE, store_run
 from support.synthetic import everything_under
@@ -89,10 +89,10 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     ("words", "names"), RUN_MISTAKES, ids=[" ".join(words) for words, _ in RUN_MISTAKES]
 )
 def test_mistake_in_run_writes_nothing(
-    say: Say, tmp_path: Path, words: list[str], names: list[object]
+    run_cli: RunCli, tmp_path: Path, words: list[str], names: list[object]
 ) -> None:
     """A mistake in run is reported in one line with code 2, and nothing is written."""
-    result = say(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
+    result = run_cli(*RUN, "--results-dir", "results", "--cache-dir", "cache", *words)
     assert_one_line(result, 2, names)
     assert everything_under(tmp_path / "results") == {}
 
@@ -116,30 +116,32 @@ NEAREST = [
     ("words", "near", "known"), NEAREST, ids=[" ".join(words) for words, *_ in NEAREST]
 )
 def test_unknown_name_suggests_the_nearest(
-    say: Say, words: list[str], near: str, known: Iterable[str]
+    run_cli: RunCli, words: list[str], near: str, known: Iterable[str]
 ) -> None:
     """The nearest known name precedes all others."""
-    result = say(*words)
+    result = run_cli(*words)
     assert result.code == 2
     assert_suggests(result.err, near, known)
 
 
 def test_cuda_without_device_is_one_line(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert_one_line(
-        say(*RUN, "--results-dir", "results", "--device", "cuda"), 2, ["--device cuda", "cpu"]
+        run_cli(*RUN, "--results-dir", "results", "--device", "cuda"), 2, ["--device cuda", "cpu"]
     )
     assert everything_under(tmp_path / "results") == {}
 
 
 @pytest.mark.parametrize("option", ["--results-dir", "--cache-dir"])
 @pytest.mark.parametrize("below", ["", "/below"])
-def test_file_instead_of_folder_is_named(say: Say, tmp_path: Path, option: str, below: str) -> None:
+def test_file_instead_of_folder_is_named(
+    run_cli: RunCli, tmp_path: Path, option: str, below: str
+) -> None:
     """A file in place of a folder is named in one line."""
     (tmp_path / "occupied").write_text("here")
-    result = say(
+    result = run_cli(
         *RUN,
         *(
             word
@@ -191,11 +193,11 @@ STORED_MISTAKES: list[tuple[list[str], list[object]]] = [
     ("words", "names"), STORED_MISTAKES, ids=[" ".join(words) for words, _ in STORED_MISTAKES]
 )
 def test_mistake_about_runs_writes_nothing(
-    say: Say, stored: str, words: list[str], names: list[object]
+    run_cli: RunCli, stored: str, words: list[str], names: list[object]
 ) -> None:
     """A mistake about stored runs is reported in one line with code 2; nothing is written."""
     before = everything_under(Path(stored))
-    assert_one_line(say(*words, "--results-dir", stored), 2, names)
+    assert_one_line(run_cli(*words, "--results-dir", stored), 2, names)
     assert everything_under(Path(stored)) == before
 
 
@@ -216,34 +218,38 @@ OTHER_MISTAKES: list[tuple[list[str], list[object]]] = [
 @pytest.mark.parametrize(
     ("words", "names"), OTHER_MISTAKES, ids=[" ".join(words) for words, _ in OTHER_MISTAKES]
 )
-def test_other_mistakes_are_one_line(say: Say, words: list[str], names: list[object]) -> None:
-    assert_one_line(say(*words), 2, names)
+def test_other_mistakes_are_one_line(
+    run_cli: RunCli, words: list[str], names: list[object]
+) -> None:
+    assert_one_line(run_cli(*words), 2, names)
 
 
-def test_file_without_markers_takes_no_report(say: Say, stored: str, tmp_path: Path) -> None:
+def test_file_without_markers_takes_no_report(run_cli: RunCli, stored: str, tmp_path: Path) -> None:
     (tmp_path / "plain.md").write_text("# Title\n")
     assert_one_line(
-        say("report", "--tasks", "rte", "--into", "plain.md", "--results-dir", stored),
+        run_cli("report", "--tasks", "rte", "--into", "plain.md", "--results-dir", stored),
         2,
         ["plain.md", BEGIN, END],
     )
     assert (tmp_path / "plain.md").read_text() == "# Title\n"
 
 
-def test_ambiguous_prefix_lists_the_runs(say: Say, tmp_path: Path) -> None:
+def test_ambiguous_prefix_lists_the_runs(run_cli: RunCli, tmp_path: Path) -> None:
     """An ambiguous prefix is an error that lists the runs."""
     ids = ["abcd" + "0" * 12, "abcd" + "1" * 12]
     for run_id in ids:
         store_run(tmp_path / "results", replace(DYNAMIC, run_id=run_id))
-    assert_one_line(say("sweep", "abcd"), 2, [("abcd", 2, *ids)])
-    assert say("sweep", "abcd0").code == 0
+    assert_one_line(run_cli("sweep", "abcd"), 2, [("abcd", 2, *ids)])
+    assert run_cli("sweep", "abcd0").code == 0
 
 
-def test_data_folder_of_environment_is_used(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_folder_of_environment_is_used(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HARNESS_DATA_DIR", "from-the-environment")
     assert (
         "from-the-environment/RTE/train.tsv"
-        in say(*RUN, "--tasks", "rte", "--results-dir", "r", "--cache-dir", "c").err
+        in run_cli(*RUN, "--tasks", "rte", "--results-dir", "r", "--cache-dir", "c").err
     )
 
 
@@ -257,15 +263,15 @@ def fail(error: BaseException) -> Callable[..., NoReturn]:
     return failing
 
 
-def test_report_without_runs_is_incomplete(say: Say) -> None:
-    assert_one_line(say("report", "--results-dir", "empty"), 3, ["empty", "harness run"])
+def test_report_without_runs_is_incomplete(run_cli: RunCli) -> None:
+    assert_one_line(run_cli("report", "--results-dir", "empty"), 3, ["empty", "harness run"])
 
 
-def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
+def test_damaged_run_hides_no_other(run_cli: RunCli, stored: str) -> None:
     """A run with a damaged trace is named, and the others are reported."""
     folder = Path("rte") / "deebert" / DYNAMIC.run_id
     (Path(stored) / folder / "trace.calibration.npz").write_bytes(b"PK")
-    result = say("report", "--format", "json", "--results-dir", stored)
+    result = run_cli("report", "--format", "json", "--results-dir", stored)
     assert result.code == 3
     assert len(result.lines) == 1
     assert str(folder) in result.err
@@ -290,11 +296,11 @@ def test_damaged_run_hides_no_other(say: Say, stored: str) -> None:
     ],
 )
 def test_cell_without_memory_names_remedies(
-    say: Say, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
 ) -> None:
     """A cell that runs out of memory names remedies."""
     monkeypatch.setattr("harness.runs.grid.run_cell", fail(error))
-    result = say(
+    result = run_cli(
         "run", "--methods", "bert", "--tasks", "demo-pair", "--results-dir", "r", "--cache-dir", "c"
     )
     assert (result.code, result.out, len(result.lines)) == (3, "", 2)
@@ -303,25 +309,25 @@ def test_cell_without_memory_names_remedies(
 
 
 @pytest.mark.parametrize("command", [["list", "runs"], ["report", "--format", "json"]])
-def test_corrupt_record_hides_no_other(say: Say, stored: str, command: list[str]) -> None:
+def test_corrupt_record_hides_no_other(run_cli: RunCli, stored: str, command: list[str]) -> None:
     """A corrupt record is named, and the others are shown."""
     folder = Path("rte") / "bert" / ("bad0" + "0" * 12)
     (Path(stored) / folder).mkdir()
     (Path(stored) / folder / "record.json").write_text('{"schema": 1')
-    result = say(*command, "--results-dir", stored)
+    result = run_cli(*command, "--results-dir", stored)
     assert result.code == 3
     assert len(result.lines) == 1
     assert str(folder) in result.err
     assert DYNAMIC.run_id in result.out
 
 
-def test_timing_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
+def test_timing_other_data_is_not_comparable(run_cli: RunCli, tmp_path: Path) -> None:
     record = replace(DYNAMIC, spec=replace(DYNAMIC.spec, task="demo-pair"))
     store_run(tmp_path / "results", record)
     words = ("time", record.run_id, "--threshold", "0.3", "--threads", "1", "--cache-dir", "cache")
-    assert_one_line(say(*words), 3, [record.run_id, "cache", "harness run"])
+    assert_one_line(run_cli(*words), 3, [record.run_id, "cache", "harness run"])
     (stage_folder(tmp_path / "cache", record.stages[-1].report.key) / MODEL).mkdir(parents=True)
-    assert_one_line(say(*words), 4, [record.run_id, "d0"])
+    assert_one_line(run_cli(*words), 4, [record.run_id, "d0"])
 
 
 @pytest.mark.parametrize(
@@ -329,20 +335,20 @@ def test_timing_other_data_is_not_comparable(say: Say, tmp_path: Path) -> None:
     [(["--tasks", "rte,cola"], "cola"), (["--methods", "bert,costeff"], "costeff")],
 )
 def test_report_names_what_has_no_runs(
-    say: Say, stored: str, words: list[str], missing: str
+    run_cli: RunCli, stored: str, words: list[str], missing: str
 ) -> None:
     """Requested tasks and methods without runs are named."""
-    result = say("report", *words, "--results-dir", stored)
+    result = run_cli("report", *words, "--results-dir", stored)
     assert (result.code, len(result.lines)) == (3, 1)
     assert_names(result.err, missing, Path(stored))
     assert names_all(result.out.splitlines()[0], "###", "rte", "tiny")
-    assert say("report", "--tasks", "glue", "--results-dir", stored).code == 0
+    assert run_cli("report", "--tasks", "glue", "--results-dir", stored).code == 0
 
 
-def test_report_without_rows_is_one_line(say: Say, stored: str) -> None:
+def test_report_without_rows_is_one_line(run_cli: RunCli, stored: str) -> None:
     """A report without rows is reported in one line."""
     assert_one_line(
-        say("report", "--methods", "costeff", "--results-dir", stored),
+        run_cli("report", "--methods", "costeff", "--results-dir", stored),
         3,
         ["costeff", Path(stored), "harness list runs"],
     )
@@ -363,24 +369,24 @@ def test_closed_pipe_is_no_error() -> None:
     assert (child.returncode, child.stderr) == (0, "")
 
 
-def test_bug_returns_70_in_one_line(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_returns_70_in_one_line(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(RuntimeError("boom\nand more")))
-    assert_one_line(say("list", "methods"), 70, ["RuntimeError", "boom", "-v"])
+    assert_one_line(run_cli("list", "methods"), 70, ["RuntimeError", "boom", "-v"])
 
 
-def test_verbose_shows_where_bug_is(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_shows_where_bug_is(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(ZeroDivisionError("boom")))
-    result = say("list", "methods", "-v")
+    result = run_cli("list", "methods", "-v")
     assert result.code == 70
     assert "Traceback" in result.err
     assert result.lines[-1].startswith("harness: ")
     assert_names(result.lines[-1], "ZeroDivisionError", "boom")
 
 
-def test_bug_in_cell_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bug_in_cell_returns_70(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug in one cell is reported once and returns 70."""
     monkeypatch.setattr(grid, "run_cell", fail(ZeroDivisionError("boom")))
-    result = say(*RUN, "--results-dir", "r", "--cache-dir", "c")
+    result = run_cli(*RUN, "--results-dir", "r", "--cache-dir", "c")
     assert (result.code, result.out, len(result.lines)) == (70, "", 2)
     assert_names(result.lines[0], "demo-pair", "bert", 1, "ZeroDivisionError", "boom")
 
@@ -389,21 +395,21 @@ def test_bug_in_cell_returns_70(say: Say, monkeypatch: pytest.MonkeyPatch) -> No
     "words", [["list", "methods"], [*RUN, "--results-dir", "r", "--cache-dir", "c"]]
 )
 def test_interruption_returns_130_in_one_line(
-    say: Say, monkeypatch: pytest.MonkeyPatch, words: list[str]
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.setattr(catalogue, "methods", fail(KeyboardInterrupt()))
     monkeypatch.setattr(grid, "run_cell", fail(KeyboardInterrupt()))
-    result = say(*words)
+    result = run_cli(*words)
     # the empty line ends "^C"
     assert_one_line(result._replace(err=result.err.lstrip("\n")), 130, [])
 
 
 @pytest.mark.parametrize(("number", "code"), [(28, 3), (13, 2)])
 def test_full_disk_is_incomplete(
-    say: Say, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
     """A full disk returns 3; another error of the system returns 2."""
     monkeypatch.setattr(
         catalogue, "methods", fail(OSError(number, os.strerror(number), "some-file"))
     )
-    assert_one_line(say("list", "methods"), code, ["some-file", os.strerror(number)])
+    assert_one_line(run_cli("list", "methods"), code, ["some-file", os.strerror(number)])

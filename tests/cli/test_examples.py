@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 import yaml
-from support.command_line import Say
+from support.command_line import RunCli
 from support.glue_files import HEADERS, write_tsv
 from support.messages import figures
 from support.readme import README
@@ -142,7 +142,11 @@ def runs(workspace: Path) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", examples())
 def test_every_example_works(
-    line: str, say: Say, workspace: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    line: str,
+    run_cli: RunCli,
+    workspace: Path,
+    runs: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(workspace)
     monkeypatch.setenv("HARNESS_CACHE_DIR", str(workspace / "cache"))
@@ -163,7 +167,7 @@ def test_every_example_works(
         words += ["--data-dir", str(workspace / "glue")]
     if "--out" in words:  # another test covers existing output
         words += ["--force"]
-    result = say(*words, *MORE.get(name, "").split())
+    result = run_cli(*words, *MORE.get(name, "").split())
     expected = {
         next((code for begin, code in CODES.items() if " ".join(words).startswith(begin)), 0)
     }
@@ -189,7 +193,7 @@ def test_one_block_is_run_elsewhere() -> None:
 
 @pytest.mark.slow
 def test_workflow_recipe_runs(
-    say: Say, workspace: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, workspace: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """README's workflow for a user's repository runs, except its set-up steps."""
     monkeypatch.chdir(workspace)
@@ -200,11 +204,12 @@ def test_workflow_recipe_runs(
     assert [line.split()[1] for line in lines] == ["run", "check"]
     Path("grid.toml").write_text(small_grid())
     quick = ["--data-dir", "glue", "--limit", "24", "--threads", "1", "--no-latency", "-q"]
-    assert say(*shlex.split(lines[0])[1:], *quick).code == 0
+    assert run_cli(*shlex.split(lines[0])[1:], *quick).code == 0
     assert (
-        say("check", "--baseline", "baseline.json", "--results-dir", "fresh", "--update").code == 0
+        run_cli("check", "--baseline", "baseline.json", "--results-dir", "fresh", "--update").code
+        == 0
     )
-    result = say(*shlex.split(lines[1])[1:])
+    result = run_cli(*shlex.split(lines[1])[1:])
     assert result.code == 0
     (line,) = result.out.splitlines()
     assert line.startswith("::notice title=harness check::")

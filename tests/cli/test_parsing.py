@@ -6,12 +6,12 @@ from pathlib import Path
 import click
 import pytest
 from click.shell_completion import ShellComplete
-from support.command_line import RUN, Planned, Say, assert_names, assert_one_line, planned
+from support.command_line import RUN, Planned, RunCli, assert_names, assert_one_line, planned
 from support.messages import names_all
 from support.synthetic import everything_under
 
 from harness.cli.app import cli
-from harness.cli.options import variables
+from harness.cli.options import environment_variables
 from harness.cli.parsing import read_grid
 
 pytestmark = pytest.mark.usefixtures("own_folders")
@@ -42,7 +42,7 @@ def grid(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_file_equals_the_command_line(say: Say, grid: str) -> None:
+def test_file_equals_the_command_line(run_cli: RunCli, grid: str) -> None:
     """A grid file gives the same cells as the command line."""
     words = [
         "--methods",
@@ -66,19 +66,19 @@ def test_file_equals_the_command_line(say: Say, grid: str) -> None:
         "--set",
         "pabee.epochs=2",
     ]
-    from_file, typed = say("run", "--config", grid), say("run", *words)
+    from_file, typed = run_cli("run", "--config", grid), run_cli("run", *words)
     assert (from_file.code, from_file.err) == (0, "")
     assert from_file.out == typed.out
     assert len(planned(typed.out)) == 4
 
 
 def test_command_line_overrides_environment_and_file(
-    say: Say, grid: str, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, grid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The command line overrides the environment, which overrides the file."""
 
     def seeds(*words: str) -> set[str]:
-        return {cell.seed for cell in planned(say("run", "--config", grid, *words).out)}
+        return {cell.seed for cell in planned(run_cli("run", "--config", grid, *words).out)}
 
     assert seeds() == {"1", "2"}
     monkeypatch.setenv("HARNESS_RUN_SEEDS", "3")
@@ -86,11 +86,11 @@ def test_command_line_overrides_environment_and_file(
     assert seeds("--seeds", "4,5") == {"4", "5"}
 
 
-def test_typed_setting_follows_the_file(say: Say, grid: str) -> None:
+def test_typed_setting_follows_the_file(run_cli: RunCli, grid: str) -> None:
     """A setting on the command line overrides that of the file."""
 
     def cells(*words: str) -> list[Planned]:
-        return planned(say("run", "--config", grid, *words).out)
+        return planned(run_cli("run", "--config", grid, *words).out)
 
     assert cells() == cells("--set", "pabee.epochs=2")
     changed = cells("--set", "pabee.epochs=5")
@@ -102,30 +102,30 @@ def test_typed_setting_follows_the_file(say: Say, grid: str) -> None:
     ]
 
 
-def test_settings_of_others_are_dropped(say: Say, grid: str) -> None:
+def test_settings_of_others_are_dropped(run_cli: RunCli, grid: str) -> None:
     """The file's settings of other methods and tasks are ignored."""
-    result = say("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
+    result = run_cli("run", "--config", grid, "--methods", "bert", "--tasks", "demo-single")
     assert (result.code, result.err) == (0, "")
     assert_one_line(
-        say("run", "--config", grid, "--train-rows", "mrpc=4"), 2, ["mrpc", "demo-pair"]
+        run_cli("run", "--config", grid, "--train-rows", "mrpc=4"), 2, ["mrpc", "demo-pair"]
     )
 
 
-def test_environment_may_set_every_option(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_may_set_every_option(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every option of run may be set in the environment."""
-    typed = say(*RUN, "--set", "bert.epochs=2", "--set", "bert.clip=2", "--dry-run")
-    variables = {
+    typed = run_cli(*RUN, "--set", "bert.epochs=2", "--set", "bert.clip=2", "--dry-run")
+    environment_variables = {
         "METHODS": "bert",
         "TASKS": "demo-pair",
         "LIMIT": "8",
         "LATENCY": "false",
         "DRY_RUN": "1",
     }
-    for name, value in variables.items():
+    for name, value in environment_variables.items():
         monkeypatch.setenv(f"HARNESS_RUN_{name}", value)
     monkeypatch.setenv("HARNESS_THREADS", "1")
     monkeypatch.setenv("HARNESS_SET", "bert.epochs=2 bert.clip=2")
-    assert say("run").out == typed.out
+    assert run_cli("run").out == typed.out
 
 
 def commands(
@@ -144,7 +144,7 @@ def test_variables_have_their_options_names() -> None:
     HARNESS_RUN_SEEDS is --seeds of `harness run`; the variable of a shared option may omit the
     command."""
     assert isinstance(cli, click.Group)
-    mismatches, checked, known = [], 0, variables(cli)
+    mismatches, checked, known = [], 0, environment_variables(cli)
     for names, command in commands(cli):
         for option in command.params:
             if not isinstance(option, click.Option):
@@ -161,19 +161,19 @@ def test_variables_have_their_options_names() -> None:
     assert checked > 80
 
 
-def test_unknown_variable_is_warned_about(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_variable_is_warned_about(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that belongs to no option causes a warning."""
     monkeypatch.setenv("HARNESS_RUN_SEED", "5")
-    result = say("list", "tasks")
+    result = run_cli("list", "tasks")
     assert (result.code, len(result.lines)) == (0, 1)
     assert_names(result.err, "HARNESS_RUN_SEED", "HARNESS_RUN_SEEDS")
-    assert say("list", "tasks", "-q").err == ""
+    assert run_cli("list", "tasks", "-q").err == ""
 
 
-def test_clicks_own_variable_names_work(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clicks_own_variable_names_work(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared options may also be set by click's own variable names."""
     monkeypatch.setenv("HARNESS_LIST_RESULTS_DIR", "nowhere")
-    result = say("list", "runs")
+    result = run_cli("list", "runs")
     assert (result.code, result.err) == (0, "")
     assert names_all(result.out, "nowhere")
 
@@ -193,7 +193,7 @@ def test_comma_separated_names_are_completed(option: str, typed: str, expected: 
 
 
 def test_environment_may_name_task_file(
-    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task file may be named in the environment."""
     (tmp_path / "rows.csv").write_text(
@@ -209,19 +209,21 @@ def test_environment_may_name_task_file(
     )
     (tmp_path / "mine.toml").write_text("\n".join((*keys, 'metrics = "accuracy"')))
     monkeypatch.setenv("HARNESS_RUN_TASK_FILE", str(tmp_path / "mine.toml"))
-    result = say("run", "--methods", "bert", "--limit", "8", "--dry-run")
+    result = run_cli("run", "--methods", "bert", "--limit", "8", "--dry-run")
     assert result.code == 0
     assert [(cell.task, cell.method) for cell in planned(result.out)] == [("mine", "bert")]
 
 
-def test_environment_settings_may_be_quoted(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_settings_may_be_quoted(
+    run_cli: RunCli, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Settings in the environment are separated by blanks and may be quoted."""
     words = ("run", "--methods", "costeff", "--dry-run")
-    typed = say(*words, "--set", "costeff.importance=last exit", "--set", "costeff.effort=2")
+    typed = run_cli(*words, "--set", "costeff.importance=last exit", "--set", "costeff.effort=2")
     monkeypatch.setenv("HARNESS_SET", "'costeff.importance=last exit' costeff.effort=2")
-    assert say(*words).out == typed.out
+    assert run_cli(*words).out == typed.out
     monkeypatch.setenv("HARNESS_SET", "'costeff.importance=last")
-    assert_one_line(say(*words), 2, ["HARNESS_SET", "costeff.importance"])
+    assert_one_line(run_cli(*words), 2, ["HARNESS_SET", "costeff.importance"])
 
 
 @pytest.mark.parametrize(
@@ -241,12 +243,12 @@ def test_environment_settings_may_be_quoted(say: Say, monkeypatch: pytest.Monkey
     ],
 )
 def test_invalid_grid_file_is_one_line(
-    tmp_path: Path, say: Say, text: str, names: list[str]
+    tmp_path: Path, run_cli: RunCli, text: str, names: list[str]
 ) -> None:
     path = tmp_path / "grid.toml"
     path.write_text(text)
     before = everything_under(tmp_path)
-    assert_one_line(say("run", "--config", str(path), "--methods", "bert"), 2, names)
+    assert_one_line(run_cli("run", "--config", str(path), "--methods", "bert"), 2, names)
     assert everything_under(tmp_path) == before
 
 

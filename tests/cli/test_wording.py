@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support import gate_runs
 from support.checkpoints import LABELS, predict_always, write_checkpoint
-from support.command_line import Say
+from support.command_line import RunCli
 from support.custom_tasks import reviews, write_csv, write_task
 from support.families import write_words
 from support.glue_files import glue_rows, write_glue, write_parquet
@@ -85,7 +85,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def transcript(
     prepared: Path,
     tmp_path: Path,
-    say: Say,
+    run_cli: RunCli,
     hub_cache: Path,
     own_folders: None,
     monkeypatch: pytest.MonkeyPatch,
@@ -96,7 +96,7 @@ def transcript(
     shutil.copytree(prepared, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     (record,), _ = ResultsStore(Path("fitted")).records()
-    return Transcript(say, record.run_id)
+    return Transcript(run_cli, record.run_id)
 
 
 def test_wording_of_harness(

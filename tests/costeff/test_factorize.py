@@ -48,7 +48,7 @@ def test_projection_columns_are_orthonormal() -> None:
     torch.testing.assert_close(projection.T @ projection, torch.eye(5), atol=1e-5, rtol=0)
 
 
-def test_refactorising_cuts_the_product() -> None:
+def test_refactorising_approximates_product() -> None:
     """Factorising a factorised embedding approximates the product of its factors."""
     embedding = _embedding(rank=8)
     assert embedding.projection is not None

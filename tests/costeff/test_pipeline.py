@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.fixed import FIXED, fixed_data
-from support.messages import assert_says
+from support.messages import assert_message
 
 from baselines.bert import Bert
 from baselines.distillation.stages import Distil, Exits, Targets
@@ -292,7 +292,7 @@ def test_recovery_rate_search_shares_seed(
     The candidates are multiples of the assistant's 1e-3; seed 2 searches nothing itself."""
     method = replace(SMALL, prediction_rates=(1e-4, 3.0))
     first, second = (
-        method.fit(few_rows, micro, context) for context in (shared, shared.at_seed(2))
+        method.fit(few_rows, micro, context) for context in (shared, shared.with_seed(2))
     )
     for fit in (first, second):
         trials = {trial.value: trial for trial in fit.trials if trial.stage == "recover"}
@@ -357,7 +357,7 @@ def test_late_exit_search_shares_seed(
     """The learning rate of late exits is searched with one seed for all."""
     method = replace(SMALL, learning_rates=(1e-6, 3e-3), exits_from="recovery")
     first, second = (
-        method.fit(few_rows, micro, context) for context in (shared, shared.at_seed(2))
+        method.fit(few_rows, micro, context) for context in (shared, shared.with_seed(2))
     )
     for fit in (first, second):
         trials = {trial.value: trial for trial in fit.trials if trial.stage == "exits"}
@@ -521,7 +521,7 @@ def test_unreachable_ratio_is_refused(micro: Backbone) -> None:
     """A ratio that no width can reach raises an error."""
     with pytest.raises(HarnessError) as caught:
         CostEff(parameter_ratio=1000).resolved(micro)
-    assert_says(caught, "micro", 1000)
+    assert_message(caught, "micro", 1000)
 
 
 def test_two_ratios_are_refused() -> None:

@@ -187,7 +187,7 @@ def test_long_period_splits_into_epochs(
     assert fit.training.rows == min(48, rows), "rows counts distinct rows"
 
 
-def test_student_leaves_teacher_before_cut(
+def test_student_differs_before_first_pruning(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the first pruning step the student already differs from its teacher.
@@ -245,7 +245,7 @@ def test_each_switch_changes_the_result(
     assert torch.equal(plain, other) == (change == {})
 
 
-def test_one_shot_cuts_after_first_period(
+def test_one_shot_prunes_after_first_period(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With `at_once` everything is pruned after the first period, and later periods only train."""

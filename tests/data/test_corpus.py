@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import Say, assert_names, assert_one_line
+from support.command_line import RunCli, assert_names, assert_one_line
 from support.messages import figures, names_all
 from support.synthetic import one_line
 
@@ -223,9 +223,9 @@ def test_unusable_corpus_is_refused(
 # --- the corpus of a run
 
 
-def identities(say: Say, *words: str) -> dict[str, str]:
+def identities(run_cli: RunCli, *words: str) -> dict[str, str]:
     """Method -> run id, as --dry-run shows them."""
-    answer = say(
+    result = run_cli(
         "run",
         "--methods",
         "bert,distilbert",
@@ -237,27 +237,29 @@ def identities(say: Say, *words: str) -> dict[str, str]:
         "--dry-run",
         *words,
     )
-    assert answer.code == 0
-    return {line.split()[1]: line.split()[5] for line in answer.out.splitlines()[2:]}
+    assert result.code == 0
+    return {line.split()[1]: line.split()[5] for line in result.out.splitlines()[2:]}
 
 
-def test_corpus_names_pretraining_runs_alone(say: Say, own_folders: None, tmp_path: Path) -> None:
+def test_corpus_names_pretraining_runs_alone(
+    run_cli: RunCli, own_folders: None, tmp_path: Path
+) -> None:
     """The corpus names a run of a method that pre-trains, and no other."""
-    plain = identities(say)
+    plain = identities(run_cli)
     one, other = (
-        identities(say, "--corpus", str(lines(tmp_path, name, 60, first)))
+        identities(run_cli, "--corpus", str(lines(tmp_path, name, 60, first)))
         for name, first in (("a.txt", 0), ("b.txt", 100))
     )
     assert plain["bert"] == one["bert"] == other["bert"]
     assert len({plain["distilbert"], one["distilbert"], other["distilbert"]}) == 3
-    assert identities(say, "--corpus", str(tmp_path / "a.txt")) == one
+    assert identities(run_cli, "--corpus", str(tmp_path / "a.txt")) == one
 
 
 def test_pretraining_run_records_its_corpus(
-    say: Say, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that pre-trains tells its corpus and what it lacks; one that does not tells nothing."""
-    monkeypatch.setattr(masked_lm, "FEWEST_RIGHT", 1.01)
+    monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 1.01)
     words = (
         "--set",
         "distilbert.pretraining_epochs=1",
@@ -279,8 +281,8 @@ def test_pretraining_run_records_its_corpus(
         "--cache-dir",
         "c",
     )
-    answer = say("run", "--methods", "bert,distilbert", *quick, *words)
-    assert answer.code == 0
+    result = run_cli("run", "--methods", "bert,distilbert", *quick, *words)
+    assert result.code == 0
     found = {record.spec.method: record for record in ResultsStore(Path("r")).records()[0]}
     assert found["bert"].data.sources == Sources()
     assert found["distilbert"].data.sources == Sources(
@@ -296,13 +298,13 @@ def test_pretraining_run_records_its_corpus(
     assert 0 <= min(figures(lacking)) < 1, "the share that it gets right"
     assert any(
         line.endswith(lacking) and names_all(line, "demo-pair", "distilbert")
-        for line in answer.lines
+        for line in result.lines
     )
     assert found["bert"].remarks == ()
 
 
-def test_missing_corpus_is_one_line(say: Say, own_folders: None) -> None:
-    answer = say(
+def test_missing_corpus_is_one_line(run_cli: RunCli, own_folders: None) -> None:
+    result = run_cli(
         "run",
         "--methods",
         "distilbert",
@@ -314,7 +316,7 @@ def test_missing_corpus_is_one_line(say: Say, own_folders: None) -> None:
         "--corpus",
         "absent.txt",
     )
-    assert_one_line(answer, 2, ["--corpus", "absent.txt", os.strerror(errno.ENOENT)])
+    assert_one_line(result, 2, ["--corpus", "absent.txt", os.strerror(errno.ENOENT)])
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_missing_corpus_is_one_line(say: Say, own_folders: None) -> None:
     ids=str,
 )
 def test_pretraining_inputs_are_checked_first(
-    say: Say, own_folders: None, words: tuple[str, ...], names: list[object]
+    run_cli: RunCli, own_folders: None, words: tuple[str, ...], names: list[object]
 ) -> None:
     """What pre-training reads is checked before anything is fitted."""
     Path("a.txt").write_text("one sentence\n" * 50)
@@ -348,7 +350,7 @@ def test_pretraining_inputs_are_checked_first(
         "c",
         "-q",
     )
-    assert_one_line(say("run", *quick, *words), 2, names)
+    assert_one_line(run_cli("run", *quick, *words), 2, names)
     assert not (Path("c") / "stages").exists()
 
 

@@ -1,4 +1,4 @@
-"""The tasks of GLUE that came later, QQP, MNLI and QNLI, as their official files have them; and numbers of rows."""
+"""QQP, MNLI and QNLI in their official files, and the row counts of GLUE."""
 
 from pathlib import Path
 
@@ -16,7 +16,8 @@ def test_glue_has_its_nine_tasks() -> None:
     assert GROUPS["glue"] == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
     assert TASKS["mnli"].labels == ("entailment", "neutral", "contradiction")
     official = {  # GLUE's own counts; of QQP those of the hub's copy, without its three broken rows
-        "cola": (8551, 1043), "sst2": (67349, 872), "mrpc": (3668, 408), "stsb": (5749, 1500), "qqp": (363846, 40430),
+        "cola": (8551, 1043), "sst2": (67349, 872), "mrpc": (3668, 408), "stsb": (5749, 1500),
+        "qqp": (363846, 40430),
         "mnli": (392702, 9815, 9832), "qnli": (104743, 5463), "rte": (2490, 277), "wnli": (635, 71),
     }  # fmt: skip
     assert {name: TASKS[name].source.rows for name in GROUPS["glue"]} == official

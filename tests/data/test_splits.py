@@ -1,4 +1,4 @@
-"""The splits that every method and seed shares: held-out rows, SST-2's whole sentences, rows drawn for training."""
+"""Held-out rows, SST-2's complete sentences, and rows drawn for training."""
 
 import random
 from collections import Counter
@@ -116,7 +116,10 @@ def test_splits_ignore_the_row_order(tmp_path: Path, task: str, rows: list[Row])
 
 
 def test_splits_stay_the_same(tmp_path: Path) -> None:
-    """Frozen, after a separate computation had given the same: selection and calibration are the front of each label's rows by SHA-256."""
+    """The splits equal those of a separate computation.
+
+    Selection and calibration are the first rows of each label in the order of their SHA-256.
+    """
     data = load_tsv(tmp_path, "cola", singles(1_000))
     assert data.selection.ids[:8].tolist() == [0, 12, 23, 26, 32, 47, 48, 53]
     assert data.calibration.ids[:8].tolist() == [4, 10, 11, 14, 15, 19, 22, 29]

@@ -1,4 +1,4 @@
-"""Tasks: how many rows are taken, the constant answer, fingerprints, and the names of tasks and groups."""
+"""Row counts, the majority-class baseline, fingerprints, and names of tasks and groups."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -186,7 +186,7 @@ def test_demo_tasks_hold_parts_out(task: str) -> None:
     ],
 )
 def test_demo_fingerprints_stay(task: str, rows: str, parts: str, whole: str) -> None:
-    """Every stored run and cached stage is found by these; where they change on purpose all results are made anew."""
+    """Stored runs and cached stages are found by fingerprints, so they must not change."""
     data = load_data(TASKS[task], None)
     assert (data.data_fingerprint, data.split_fingerprint) == (rows, parts)
     assert data.encoded(BACKBONES["tiny"].encode, 128).fingerprint == whole

@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.messages import assert_says
+from support.messages import assert_message
 from support.simulation import simulate
 from support.synthetic import flat_costs, gap_trace, random_trace, uneven_costs
 
 from harness.errors import HarnessError
-from harness.evaluation.curves import best_thresholds, exit_macs, leaving, sweep, thresholds_from
+from harness.evaluation.curves import (
+    best_thresholds,
+    exit_indices,
+    exit_macs,
+    sweep,
+    thresholds_from,
+)
 from harness.evaluation.policies import Entropy, Patience, Rule, make_policy
 from harness.evaluation.trace import Trace
 from harness.records import Costs, Polynomial
@@ -40,7 +46,7 @@ def overconfident_trace(exits: int = 12, rows: int = 500) -> Trace:
 
 @pytest.mark.parametrize("exit_layers", [(1, 2, 3, 4), (2, 5), (1, 4, 6)])
 @pytest.mark.parametrize("name", ["entropy", "confidence", "patience"])
-def test_curve_equals_row_by_row_simulation(name: str, exit_layers: tuple[int, ...]) -> None:
+def test_curve_equals_example_simulation(name: str, exit_layers: tuple[int, ...]) -> None:
     """A curve equals an example-by-example simulation."""
     trace = random_trace(1, exit_layers, rows=60, classes=3)
     costs = uneven_costs(exit_layers, exit_layers[-1])
@@ -49,7 +55,7 @@ def test_curve_equals_row_by_row_simulation(name: str, exit_layers: tuple[int, .
     for index, threshold in enumerate(thresholds):
         rows = simulate(name, trace, costs, threshold)
         right = [
-            row.answer == label for row, label in zip(rows, trace.labels.tolist(), strict=True)
+            row.prediction == label for row, label in zip(rows, trace.labels.tolist(), strict=True)
         ]
         assert curve.scores["accuracy"][index] == pytest.approx(sum(right) / 60, abs=1e-12)
         assert curve.macs[index] == pytest.approx(sum(row.macs for row in rows) / 60, rel=1e-12)
@@ -72,7 +78,7 @@ def test_regression_curve_equals_simulation() -> None:
     )
     for index, threshold in enumerate(curve.thresholds):
         rows = simulate("patience", trace, costs, threshold, TOLERANCE)
-        predicted = [row.answer for row in rows]
+        predicted = [row.prediction for row in rows]
         assert curve.scores["pearson"][index] == pytest.approx(
             np.corrcoef(predicted, trace.labels)[0, 1], abs=1e-12
         )
@@ -83,7 +89,7 @@ def test_regression_curve_equals_simulation() -> None:
     assert len(np.unique(curve.layers)) > 2
 
 
-def test_rows_pay_own_length_and_exits() -> None:
+def test_examples_cost_own_length_and_exits() -> None:
     """Each example costs the MACs of its own length and of the exits that it passes.
 
     The two examples have 1 and 10 tokens, a layer costs 1 MAC per squared token, an exit 1000; the
@@ -105,7 +111,7 @@ def test_looser_threshold_never_exits_later(name: str) -> None:
     trace = random_trace(3, (1, 2, 3, 4, 5), rows=80)
     policy = make_policy(Rule(name), 2)
     thresholds = thresholds_from(policy, trace)
-    exits = leaving(policy, trace.logits, thresholds)
+    exits = exit_indices(policy, trace.logits, thresholds)
     assert (np.diff(exits, axis=0) >= 0).all()
 
 
@@ -126,7 +132,7 @@ def test_grid_spans_all_early_to_none(name: str, scale: float) -> None:
     other = Trace(
         trace.ids, others.astype(np.float32), trace.labels, trace.lengths, trace.exit_layers
     )
-    assert (leaving(policy, other.logits, thresholds[-1:]) == 2).all(), (
+    assert (exit_indices(policy, other.logits, thresholds[-1:]) == 2).all(), (
         "not even more confident examples exit early"
     )
 
@@ -143,7 +149,7 @@ def test_patience_grid_starts_at_one_agreement() -> None:
     assert curve.left[-1].tolist() == [0, 0, 0, 40]
 
 
-def test_quantile_grid_leaves_no_hole() -> None:
+def test_quantile_grid_leaves_no_gap() -> None:
     """Quantiles leave no gap on an overconfident trace, where equal steps do.
 
     With 12 exits and 50 thresholds, one equal step of entropy skips most layers, but no step of
@@ -190,7 +196,7 @@ def test_budget_threshold_is_best_affordable(seed: int, share: float) -> None:
     for threshold in thresholds.tolist():
         rows = simulate("entropy", trace, costs, threshold)
         wrong = sum(
-            row.answer != label for row, label in zip(rows, trace.labels.tolist(), strict=True)
+            row.prediction != label for row, label in zip(rows, trace.labels.tolist(), strict=True)
         )
         macs = sum(row.macs for row in rows) / 12
         if macs <= budget:
@@ -223,10 +229,10 @@ def test_single_exit_has_no_curve() -> None:
     trace, costs = random_trace(7, (4,)), flat_costs((4,))
     with pytest.raises(HarnessError) as caught:
         thresholds_from(Entropy(), trace)
-    assert_says(caught)
+    assert_message(caught)
     with pytest.raises(HarnessError) as caught:
         sweep(Entropy(), trace, costs, ("accuracy",), np.array([0.5]))
-    assert_says(caught)
+    assert_message(caught)
 
 
 def test_out_of_range_threshold_is_refused() -> None:
@@ -239,4 +245,4 @@ def test_out_of_range_threshold_is_refused() -> None:
             ("accuracy",),
             np.array([0.1, -0.5]),
         )
-    assert_says(caught, "entropy", -0.5, 0)
+    assert_message(caught, "entropy", -0.5, 0)

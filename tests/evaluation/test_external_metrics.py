@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.custom_tasks import reviews, write_csv, write_task
-from support.messages import assert_says
+from support.messages import assert_message
 
 from harness.errors import HarnessError
 from harness.evaluation.external_metrics import ExternalMetric, external_score, load_external_metric
@@ -53,7 +53,7 @@ def test_integer_metric_refuses_regression() -> None:
     The library's features would silently turn 0.9 into 0."""
     with pytest.raises(HarnessError) as caught:
         external_score(METRIC, Library({"wer": 1.0}), PREDICTIONS / 2, LABELS, classification=False)
-    assert_says(caught, "evaluate:wer", "int64")
+    assert_message(caught, "evaluate:wer", "int64")
     library = Library({"wer": 1.0}, "Value('float32')")
     external_score(METRIC, library, PREDICTIONS / 2, LABELS, classification=False)
     assert library.given[0] == [0.5, 0.0, 0.5]
@@ -66,7 +66,7 @@ def test_only_one_finite_score_is_taken(found: dict[str, object]) -> None:
     """A result without exactly one finite score is refused."""
     with pytest.raises(HarnessError) as error:
         external_score(METRIC, Library(found), PREDICTIONS, LABELS, classification=True)
-    assert_says(error, "evaluate:wer", found)
+    assert_message(error, "evaluate:wer", found)
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_folder_named_like_metric_never_runs(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(HarnessError) as caught:
         load_external_metric(ExternalMetric("evaluate:glue", ""))
-    assert_says(caught, "evaluate:glue", "./glue", "evaluate:./glue")
+    assert_message(caught, "evaluate:glue", "./glue", "evaluate:./glue")
 
 
 def test_unloadable_metric_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
@@ -101,7 +101,7 @@ def test_unloadable_metric_is_one_line(tmp_path: Path, library: Callable[[str], 
     library("raise FileNotFoundError('no module script\\nat all')")
     with pytest.raises(HarnessError) as error:
         load_external_metric(replace(METRIC, folder=tmp_path))
-    assert "at all" not in assert_says(error, "evaluate:wer", "no module script")
+    assert "at all" not in assert_message(error, "evaluate:wer", "no module script")
 
 
 def test_missing_dependency_is_one_line(tmp_path: Path, library: Callable[[str], None]) -> None:
@@ -110,7 +110,7 @@ def test_missing_dependency_is_one_line(tmp_path: Path, library: Callable[[str],
     (tmp_path / "evaluate.py").write_text("import a_library_that_is_not_there\n")
     with pytest.raises(HarnessError) as caught:
         load_external_metric(replace(METRIC, folder=tmp_path))
-    assert_says(caught, "evaluate:wer", "a_library_that_is_not_there")
+    assert_message(caught, "evaluate:wer", "a_library_that_is_not_there")
 
 
 SCRIPT = """

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.special import softmax
 from scipy.stats import entropy
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import random_trace
 
 from harness.errors import HarnessError
@@ -96,7 +96,7 @@ def test_equal_logits_are_least_confident() -> None:
 
 
 @pytest.mark.parametrize("top", [1e4, -1e4, 3e38])
-def test_saturated_logits_score_and_leave(top: float) -> None:
+def test_saturated_logits_score_and_exit(top: float) -> None:
     """Examples with saturated logits have finite scores and exit.
 
     -sum p log p is nan there, and nan < threshold is false, so they would never exit."""
@@ -196,7 +196,7 @@ def test_first_exit_agrees_with_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "threshold"), [("entropy", 0.35), ("confidence", 0.8), ("patience", 2)]
 )
-def test_rows_decide_whatever_the_batch(name: str, threshold: float) -> None:
+def test_exits_do_not_depend_on_batch(name: str, threshold: float) -> None:
     """An example's exit does not depend on its batch.
 
     The authors' implementations decide for the whole batch: `max` entropy, `all` patience."""
@@ -229,7 +229,7 @@ def test_probability_policies_refuse_regression(name: str) -> None:
     """Policies that need probabilities refuse regression tasks."""
     with pytest.raises(HarnessError) as caught:
         make_policy(Rule(name), 1)
-    assert_says(caught, name, "patience")
+    assert_message(caught, name, "patience")
 
 
 def test_patience_takes_given_tolerance() -> None:
@@ -241,7 +241,7 @@ def test_unknown_policy_lists_known_ones() -> None:
     """An unknown policy is named together with the known ones."""
     with pytest.raises(HarnessError) as caught:
         make_policy(Rule("patients"), 2)
-    assert_says(caught, "patients", "patience", "confidence", "entropy", "patience")
+    assert_message(caught, "patients", "patience", "confidence", "entropy", "patience")
     assert set(POLICIES) == {"entropy", "confidence", "patience"}
 
 
@@ -264,7 +264,7 @@ def test_out_of_range_threshold_is_refused(policy: Policy, threshold: float) -> 
     """A threshold out of range is refused."""
     with pytest.raises(HarnessError) as caught:
         policy.score_threshold(threshold)
-    assert_says(
+    assert_message(
         caught,
         policy.name,
         threshold,

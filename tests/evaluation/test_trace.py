@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from support.messages import assert_says, figures, names_in_order
+from support.messages import assert_message, figures, names_in_order
 from support.synthetic import TouchesAFile, assert_same_trace, random_trace
 
 from harness.errors import ExitCode, IncompleteError
@@ -86,7 +86,7 @@ def test_disagreeing_shapes_are_refused(field: str, value: NDArray[np.generic], 
     )
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays_of(trace) | {field: value}))
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -99,7 +99,7 @@ def test_infinite_logits_are_refused(bad: float, path: Path) -> None:
         replace(trace, logits=logits)
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays_of(trace) | {"logits": logits}))
-    assert "logit" in assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert "logit" in assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("missing", list(Trace.__dataclass_fields__))
@@ -109,7 +109,7 @@ def test_file_lacking_array_is_refused(missing: str, path: Path) -> None:
     del arrays[missing]
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays))
-    assert_says(caught, path, missing, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, missing, code=ExitCode.INCOMPLETE)
 
 
 def test_text_logits_are_refused(path: Path) -> None:
@@ -117,7 +117,7 @@ def test_text_logits_are_refused(path: Path) -> None:
     arrays = arrays_of(random_trace(1, (1, 2), rows=4)) | {"logits": np.full((2, 4, 2), "text")}
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays))
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 def test_missing_file_is_incomplete(path: Path) -> None:
@@ -125,7 +125,7 @@ def test_missing_file_is_incomplete(path: Path) -> None:
     for wrong in (path, path.parent):
         with pytest.raises(IncompleteError) as caught:
             read_trace(wrong)
-        assert_says(caught, wrong, code=ExitCode.INCOMPLETE)
+        assert_message(caught, wrong, code=ExitCode.INCOMPLETE)
 
 
 def test_truncated_trace_is_incomplete(path: Path) -> None:
@@ -135,7 +135,7 @@ def test_truncated_trace_is_incomplete(path: Path) -> None:
         path.write_bytes(content[:size])
         with pytest.raises(IncompleteError) as caught:
             read_trace(path)
-        assert_says(caught, path, code=ExitCode.INCOMPLETE)
+        assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 def test_flipped_byte_is_noticed_or_harmless(path: Path) -> None:
@@ -164,7 +164,7 @@ def test_other_files_are_no_traces(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 def test_archives_of_text_are_refused(path: Path) -> None:
@@ -174,12 +174,12 @@ def test_archives_of_text_are_refused(path: Path) -> None:
             archive.writestr(f"{name}.npy", "text")
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 def test_pickled_file_runs_nothing(path: Path) -> None:
@@ -188,7 +188,7 @@ def test_pickled_file_runs_nothing(path: Path) -> None:
     path.write_bytes(pickle.dumps(TouchesAFile(marker)))
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
     assert not marker.exists()
     pickle.loads(path.read_bytes())
     assert marker.exists(), "the same bytes do run code when they are unpickled"
@@ -201,13 +201,13 @@ def test_pickled_arrays_run_nothing(path: Path) -> None:
     trap[:] = TouchesAFile(marker)
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays_of(random_trace(1, (1, 2), rows=4)) | {"labels": trap}))
-    assert_says(caught, path, "allow_pickle", code=ExitCode.INCOMPLETE)  # numpy's own word
+    assert_message(caught, path, "allow_pickle", code=ExitCode.INCOMPLETE)  # numpy's own word
     single = io.BytesIO()
     np.save(single, trap)
     path.write_bytes(single.getvalue())
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
     assert not marker.exists()
 
 
@@ -262,7 +262,7 @@ def test_overstated_array_size_is_refused(shape: str, path: Path) -> None:
         archive.writestr("logits.npy", npy(shape))
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 def test_zip_bomb_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +274,6 @@ def test_zip_bomb_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(IncompleteError) as caught:
         read_trace(path)
     unpacked, limit = figures(
-        assert_says(caught, path, code=ExitCode.INCOMPLETE).partition(str(path))[2]
+        assert_message(caught, path, code=ExitCode.INCOMPLETE).partition(str(path))[2]
     )
     assert (40_000 < unpacked < 41_000, limit) == (True, 10_000)

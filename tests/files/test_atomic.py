@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 from support.synthetic import everything_under
 
-from harness.files.atomic import whole
+from harness.files.atomic import atomic_write
 
 
 def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     """A failure leaves the old file and no temporary file."""
     path = tmp_path / "file.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), whole(path) as temporary:
+    with pytest.raises(OSError, match="full"), atomic_write(path) as temporary:
         temporary.write_text("ne")
         raise OSError("full")
     assert everything_under(tmp_path) == {"file.txt": b"old"}
@@ -25,7 +25,7 @@ def test_link_beside_is_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim.txt"
     victim.write_text("mine")
     (tmp_path / ".file.txt.unfinished").symlink_to(victim)
-    with whole(tmp_path / "file.txt") as temporary:
+    with atomic_write(tmp_path / "file.txt") as temporary:
         temporary.write_text("new")
     assert everything_under(tmp_path) == {"file.txt": b"new", "victim.txt": b"mine"}
     assert not (tmp_path / "file.txt").is_symlink()
@@ -35,7 +35,7 @@ def test_link_to_itself_becomes_file(tmp_path: Path) -> None:
     """A link to itself is replaced by the file."""
     loop = tmp_path / "loop.txt"
     loop.symlink_to(loop)
-    with whole(loop) as temporary:
+    with atomic_write(loop) as temporary:
         temporary.write_text("new")
     assert (loop.is_symlink(), loop.read_text()) == (False, "new")
 
@@ -47,7 +47,7 @@ def test_link_target_keeps_its_permissions(tmp_path: Path) -> None:
     target.write_text("old")
     target.chmod(0o600)
     link.symlink_to(target)
-    with whole(link) as temporary:
+    with atomic_write(link) as temporary:
         temporary.write_text("new")
     assert link.is_symlink()
     assert target.read_text() == "new"

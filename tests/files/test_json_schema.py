@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
-from support.command_line import Say
+from support.command_line import RunCli
 from support.synthetic import make_exit, make_record, make_timing, timed
 
-from harness.cli.catalogue import KINDS
+from harness.cli.catalogue import SCHEMA_CLASSES
 from harness.errors import IncompleteError
-from harness.files.json_schema import schema_of
+from harness.files.json_schema import json_schema_of
 from harness.files.typed_json import SCHEMA, from_json, to_json
 from harness.gate.baseline import Baseline
 from harness.records import Quartiles, RunRecord, RunSpec, Timing
@@ -25,18 +25,18 @@ RECORD = json.loads(
 
 
 def validator(kind: type) -> Draft202012Validator:
-    schema = schema_of(kind)
+    schema = json_schema_of(kind)
     Draft202012Validator.check_schema(schema)
     return Draft202012Validator(schema)
 
 
-def test_what_is_written_fits() -> None:
+def test_written_files_match_schema() -> None:
     validator(RunRecord).validate(RECORD)
     validator(Timing).validate(json.loads(to_json(make_timing("c0ffee", 0.5))))
     validator(Baseline).validate({"schema": SCHEMA, "runs": []})
 
 
-def test_every_committed_record_fits() -> None:
+def test_committed_records_match_schema() -> None:
     check = validator(RunRecord)
     records = sorted((ROOT / "results").rglob("record.json"))
     assert records
@@ -57,7 +57,7 @@ def test_every_committed_record_fits() -> None:
         {"latency": RECORD["latency"] | {"reference": 3}},
     ],
 )
-def test_what_the_reader_refuses_fails(change: dict[str, object]) -> None:
+def test_schema_rejects_what_reader_refuses(change: dict[str, object]) -> None:
     with pytest.raises(IncompleteError):
         from_json(RunRecord, json.dumps(RECORD | change), "a record")
     assert not validator(RunRecord).is_valid(RECORD | change)
@@ -77,19 +77,19 @@ def test_default_fields_may_be_missing() -> None:
     validator(RunRecord).validate(RECORD | {"data": data})
 
 
-@pytest.mark.parametrize("what", KINDS)
-def test_command_prints_the_described_schema(say: Say, what: str) -> None:
+@pytest.mark.parametrize("what", SCHEMA_CLASSES)
+def test_command_prints_the_described_schema(run_cli: RunCli, what: str) -> None:
     """The command prints the schema with a description of each type and field."""
-    answer = say("schema", what)
-    assert (answer.code, answer.err) == (0, "")
-    schema = json.loads(answer.out)
-    assert schema == schema_of(KINDS[what])
+    result = run_cli("schema", what)
+    assert (result.code, result.err) == (0, "")
+    schema = json.loads(result.out)
+    assert schema == json_schema_of(SCHEMA_CLASSES[what])
     assert schema["$defs"]["Quartiles"]["description"] == inspect.getdoc(Quartiles)
 
 
 def test_field_descriptions_come_from_source() -> None:
     """The docstring under a field is its description."""
-    defs = schema_of(RunRecord)["$defs"]
+    defs = json_schema_of(RunRecord)["$defs"]
     assert isinstance(defs, dict)
     words = defs["RunSpec"]["properties"]["limit"]["description"]
     source = " ".join(inspect.getsource(RunSpec).split())

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.command_line import Say
+from support.command_line import RunCli
 from support.gate_runs import Judge, Outcome, outcome, save
 
 from harness.evaluation.trace import Trace
@@ -12,7 +12,7 @@ from harness.records import RunRecord
 
 
 @pytest.fixture
-def judge(tmp_path: Path, baseline: str, say: Say) -> Judge:
+def judge(tmp_path: Path, baseline: str, run_cli: RunCli) -> Judge:
     """Check the runs in the folder `new` against the baseline, after saving a run there if one is
     given."""
 
@@ -20,20 +20,20 @@ def judge(tmp_path: Path, baseline: str, say: Say) -> Judge:
         if run is not None and dev is not None:
             save(tmp_path / "new", run, dev)
         folder = ("--results-dir", str(tmp_path / "new"))
-        answer = say("check", "--baseline", baseline, *folder, "--format", "json", *words)
-        assert answer.err == ""
-        return outcome(answer)
+        result = run_cli("check", "--baseline", baseline, *folder, "--format", "json", *words)
+        assert result.err == ""
+        return outcome(result)
 
     return call
 
 
 @pytest.fixture
-def pin_and_check(tmp_path: Path, say: Say) -> Callable[[], Outcome]:
+def pin_and_check(tmp_path: Path, run_cli: RunCli) -> Callable[[], Outcome]:
     """Make a baseline of the runs in the folder `old`, then check those in `new` against it."""
 
     def call() -> Outcome:
         check = ("check", "--baseline", str(tmp_path / "b.json"), "--results-dir")
-        assert say(*check, str(tmp_path / "old"), "--update").code == 0
-        return outcome(say(*check, str(tmp_path / "new"), "--format", "json"))
+        assert run_cli(*check, str(tmp_path / "old"), "--update").code == 0
+        return outcome(run_cli(*check, str(tmp_path / "new"), "--format", "json"))
 
     return call

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import Say, assert_names, assert_one_line
+from support.command_line import RunCli, assert_names, assert_one_line
 from support.gate_runs import Check, Judge, record, trace
 from support.messages import figures, names_all
 from support.synthetic import one_line
@@ -27,13 +27,13 @@ from harness.store.results import RECORD
     ],
 )
 def test_file_must_be_a_baseline(
-    tmp_path: Path, say: Say, text: str | None, names: list[object]
+    tmp_path: Path, run_cli: RunCli, text: str | None, names: list[object]
 ) -> None:
     path = tmp_path / "baseline.json"
     if text is not None:
         path.write_text(text)
     assert_one_line(
-        say("check", "--baseline", str(path), "--results-dir", str(tmp_path)),
+        run_cli("check", "--baseline", str(path), "--results-dir", str(tmp_path)),
         2,
         [path, "--update", *names],
     )
@@ -41,44 +41,44 @@ def test_file_must_be_a_baseline(
 
 @pytest.mark.parametrize("text", ["{", '{"schema": 1, "runs": []}', '{"schema": caf'])
 def test_update_replaces_a_damaged_baseline(
-    tmp_path: Path, baseline: str, say: Say, text: str
+    tmp_path: Path, baseline: str, run_cli: RunCli, text: str
 ) -> None:
     """--update replaces a damaged baseline and names the file."""
     intact = Path(baseline).read_bytes()
     Path(baseline).write_text(text)
-    answer = say(
+    result = run_cli(
         "check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old")
     )
-    assert answer.code == 0
-    assert [baseline in line for line in answer.out.splitlines()] == [True, True], (
+    assert result.code == 0
+    assert [baseline in line for line in result.out.splitlines()] == [True, True], (
         "the old file and the new one"
     )
     assert Path(baseline).read_bytes() == intact
 
 
-def test_update_needs_every_run(tmp_path: Path, baseline: str, say: Say) -> None:
+def test_update_needs_every_run(tmp_path: Path, baseline: str, run_cli: RunCli) -> None:
     """--update leaves the file as it is if a run cannot be read."""
     before = Path(baseline).read_bytes()
     (path,) = (tmp_path / "old").rglob(RECORD)
     path.write_text("{")
-    answer = say(
+    result = run_cli(
         "check", "--baseline", baseline, "--update", "--results-dir", str(tmp_path / "old")
     )
-    assert_one_line(answer, 3, [Path(baseline), path])
+    assert_one_line(result, 3, [Path(baseline), path])
     assert Path(baseline).read_bytes() == before
 
 
-def test_update_tells_the_old_verdict(
-    tmp_path: Path, judge: Judge, baseline: str, say: Say
+def test_update_prints_the_old_verdict(
+    tmp_path: Path, judge: Judge, baseline: str, run_cli: RunCli
 ) -> None:
     """--update first prints the check against the old baseline; afterwards the check passes."""
     found = judge(record(), trace(wrong=60))
     assert found.code == 1
     where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
-    old = say(*where).out.splitlines()
-    answer = say(*where, "--update")
-    assert answer.code == 0
-    first, *lines, last = answer.out.splitlines()
+    old = run_cli(*where).out.splitlines()
+    result = run_cli(*where, "--update")
+    assert result.code == 0
+    first, *lines, last = result.out.splitlines()
     assert (first.endswith(old[0]), lines) == (True, old[1:])
     assert names_all(
         first, Verdict.REGRESSION, "rte", "deebert", "tiny", "accuracy", 4, "0.9000", "0.7000"
@@ -86,25 +86,27 @@ def test_update_tells_the_old_verdict(
     assert {1, 24, 2} <= set(figures(lines[-1]))
     assert_names(last, Path(baseline), 1)
     assert len(read_baseline(Path(baseline)).runs) == 1
-    assert say(*where).code == 0
+    assert run_cli(*where).code == 0
 
 
 @pytest.mark.parametrize("text", ['{"name": "my-package"}', "[tool]", "schema"])
-def test_update_leaves_other_files_alone(tmp_path: Path, check: Check, say: Say, text: str) -> None:
+def test_update_leaves_other_files_alone(
+    tmp_path: Path, check: Check, run_cli: RunCli, text: str
+) -> None:
     """--update refuses to replace a file that is not a baseline."""
     check(record(), trace())
     other = tmp_path / "other.json"
     other.write_text(text)
-    answer = say(
+    result = run_cli(
         "check", "--baseline", str(other), "--results-dir", str(tmp_path / "new"), "--update"
     )
-    assert answer.code == 2
-    assert_names(answer.err, other, "--baseline")
+    assert result.code == 2
+    assert_names(result.err, other, "--baseline")
     assert other.read_text() == text
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_packed_answers_come_back_equal(classes: int) -> None:
+def test_packed_predictions_are_restored(classes: int) -> None:
     random = np.random.default_rng(classes)
     predictions = (
         random.normal(size=30).astype(np.float32)
@@ -127,7 +129,7 @@ def test_packed_answers_come_back_equal(classes: int) -> None:
         ),
     ],
 )
-def test_answers_must_fit_the_rows(text: str, names: list[int]) -> None:
+def test_predictions_must_fit_the_examples(text: str, names: list[int]) -> None:
     with pytest.raises(HarnessError) as caught:
         unpack_predictions(text, 2, 30)
     assert_names(one_line(caught), *names)

@@ -6,8 +6,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from support.command_line import Say, assert_names
-from support.gate_runs import CELL, Check, Judge, Outcome, elsewhere, outcome, record, save, trace
+from support.command_line import RunCli, assert_names
+from support.gate_runs import (
+    CELL,
+    Check,
+    Judge,
+    Outcome,
+    in_other_environment,
+    outcome,
+    record,
+    save,
+    trace,
+)
 from support.messages import names_all
 
 from harness.gate.baseline import PinnedRun, read_baseline
@@ -31,7 +41,7 @@ def test_run_outside_baseline_is_ignored(tmp_path: Path, check: Check) -> None:
     assert check(record(), trace())[0] == 0
 
 
-def test_job_is_compared_on_each_processor(tmp_path: Path, say: Say) -> None:
+def test_job_is_compared_on_each_processor(tmp_path: Path, run_cli: RunCli) -> None:
     """The baseline has a job on two processors, and only one of them ran it again.
 
     For the other processor's run the newest run is compared; once that processor has a run under
@@ -42,13 +52,13 @@ def test_job_is_compared_on_each_processor(tmp_path: Path, say: Say) -> None:
     save(tmp_path / "old", record(), trace())
     path = str(tmp_path / "b.json")
     check = ("check", "--baseline", path, "--results-dir")
-    assert say(*check, str(tmp_path / "old"), "--update").code == 0
+    assert run_cli(*check, str(tmp_path / "old"), "--update").code == 0
     assert len(read_baseline(Path(path)).runs) == 2
     command = (*check, str(tmp_path / "new"), "--format", "json")
-    found = outcome(say(*command))
+    found = outcome(run_cli(*command))
     assert (found.code, len(found.cells)) == (0, 2)
-    save(tmp_path / "new", elsewhere(record()), trace(wrong=60))
-    found = outcome(say(*command))
+    save(tmp_path / "new", in_other_environment(record()), trace(wrong=60))
+    found = outcome(run_cli(*command))
     assert found.code == 1
     assert ("0.9000", "0.7000") in found.values(REGRESSION, "accuracy", 4)
 
@@ -64,18 +74,20 @@ def test_untimed_newer_run_is_compared_too(tmp_path: Path, judge: Judge) -> None
 
 def test_newest_run_elsewhere_counts(tmp_path: Path, check: Check) -> None:
     """The newest run of another environment is compared whether or not it was timed."""
-    earlier = replace(elsewhere(record()), created="2026-12-01T12:00:00+00:00")
-    later = replace(elsewhere(record(latency=False)), created="2027-01-01T12:00:00+00:00")
+    earlier = replace(in_other_environment(record()), created="2026-12-01T12:00:00+00:00")
+    later = replace(
+        in_other_environment(record(latency=False)), created="2027-01-01T12:00:00+00:00"
+    )
     save(tmp_path / "new", earlier, trace())
     save(tmp_path / "new", later, trace(wrong=60))
     assert check(record(), trace())[0] == 1
 
 
 def test_later_run_elsewhere_is_compared_too(
-    tmp_path: Path, judge: Judge, baseline: str, say: Say
+    tmp_path: Path, judge: Judge, baseline: str, run_cli: RunCli
 ) -> None:
     """A later run of another environment must not hide behind one of the baseline's own."""
-    later = replace(elsewhere(record()), created="2027-01-01T12:00:00+00:00")
+    later = replace(in_other_environment(record()), created="2027-01-01T12:00:00+00:00")
     run = save(tmp_path / "new", later, trace(wrong=60))
     found = judge(record(), trace())
     assert (found.code, len(found.cells)) == (1, 2)
@@ -83,8 +95,8 @@ def test_later_run_elsewhere_is_compared_too(
     assert_names(worse.cell, *CELL, run.run_id)
     assert ("0.9000", "0.7000") in found.values(REGRESSION, "accuracy", 4)
     where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
-    assert say(*where, "--update").code == 0
-    assert say(*where).code == 0
+    assert run_cli(*where, "--update").code == 0
+    assert run_cli(*where).code == 0
 
 
 def test_other_precision_is_another_job(
@@ -164,14 +176,14 @@ def test_missing_run_is_incomplete(tmp_path: Path, judge: Judge, baseline: str) 
     assert_names(found.cells[0].cell, *CELL)
 
 
-def test_nothing_compared_never_passes(tmp_path: Path, say: Say) -> None:
+def test_nothing_compared_never_passes(tmp_path: Path, run_cli: RunCli) -> None:
     path = tmp_path / "baseline.json"
     path.write_text('{"schema": 2, "runs": []}')
     save(tmp_path / "new", record(), trace())
-    answer = say(
+    result = run_cli(
         "check", "--baseline", str(path), "--results-dir", str(tmp_path / "new"), "--format", "json"
     )
-    assert outcome(answer) == Outcome(3, [])
+    assert outcome(result) == Outcome(3, [])
 
 
 def test_damaged_trace_is_missing_run(tmp_path: Path, judge: Judge) -> None:
@@ -195,7 +207,7 @@ def test_record_must_score_as_its_trace(tmp_path: Path, judge: Judge) -> None:
 
 
 def test_unreadable_record_fails_the_check(
-    tmp_path: Path, judge: Judge, baseline: str, say: Say
+    tmp_path: Path, judge: Judge, baseline: str, run_cli: RunCli
 ) -> None:
     """An unreadable record fails a check that would pass without it."""
     assert judge(record(), trace()).code == 0
@@ -208,31 +220,33 @@ def test_unreadable_record_fails_the_check(
     assert cell.cell == "rte/deebert/dead"
     assert_names(cell.findings[0].note, broken)
     where = ("--baseline", baseline, "--results-dir", str(tmp_path / "new"))
-    suite = ElementTree.fromstring(say("check", *where, "--format", "junit").out)
+    suite = ElementTree.fromstring(run_cli("check", *where, "--format", "junit").out)
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
 
 
 # --- codes and names
 
 
-def test_worst_verdict_gives_the_code(tmp_path: Path, say: Say) -> None:
+def test_worst_verdict_gives_the_code(tmp_path: Path, run_cli: RunCli) -> None:
     """A regression outranks what is not comparable, which outranks what is missing."""
     old, new = tmp_path / "old", tmp_path / "new"
     runs = {seed: replace(record(), spec=replace(record().spec, seed=seed)) for seed in (1, 2, 3)}
     for run in runs.values():
         save(old, run, trace())
     path = str(tmp_path / "baseline.json")
-    say("check", "--baseline", path, "--update", "--results-dir", str(old))
+    run_cli("check", "--baseline", path, "--update", "--results-dir", str(old))
     save(new, other_data(runs[2]), trace())
-    assert say("check", "--baseline", path, "--results-dir", str(new)).code == 4
+    assert run_cli("check", "--baseline", path, "--results-dir", str(new)).code == 4
     save(new, runs[1], trace(wrong=60))
-    answer = say("check", "--baseline", path, "--results-dir", str(new))
-    assert answer.code == 1
-    found = outcome(say("check", "--baseline", path, "--results-dir", str(new), "--format", "json"))
+    result = run_cli("check", "--baseline", path, "--results-dir", str(new))
+    assert result.code == 1
+    found = outcome(
+        run_cli("check", "--baseline", path, "--results-dir", str(new), "--format", "json")
+    )
     assert found.verdicts == [REGRESSION, Verdict.NOT_COMPARABLE, Verdict.MISSING]
     named = [
         next(cell.cell for cell in found.cells if cell.cell in line)
-        for line in answer.out.splitlines()[:-1]
+        for line in result.out.splitlines()[:-1]
     ]
     assert list(dict.fromkeys(named)) == [cell.cell for cell in found.cells], (
         "the worst stands first"

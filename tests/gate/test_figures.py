@@ -7,18 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import Say, assert_names
+from support.command_line import RunCli, assert_names
 from support.gate_runs import (
     CELL,
     Check,
     Judge,
     Outcome,
     at_exit,
-    charged,
-    elsewhere,
+    in_other_environment,
     record,
-    slower,
     trace,
+    with_exit_cost,
+    with_latency_ratio,
 )
 from support.messages import figures, names_all
 from support.synthetic import identified, make_exit, make_record, save_run
@@ -48,8 +48,8 @@ def test_same_run_passes(judge: Judge) -> None:
     ("run", "dev", "names", "old", "new"),
     [
         (record(), trace(wrong=40), ("accuracy", 4), "0.9000", "0.8000"),
-        (charged(record(), 1, Polynomial(-20, 1, 0)), trace(), (128, 4), "51200", "51308"),
-        (charged(record(), 0, Polynomial(128, -1, 0)), trace(), (1,), "2000.0", "2108.0"),
+        (with_exit_cost(record(), 1, Polynomial(-20, 1, 0)), trace(), (128, 4), "51200", "51308"),
+        (with_exit_cost(record(), 0, Polynomial(128, -1, 0)), trace(), (1,), "2000.0", "2108.0"),
         (replace(record(), parameters=2_000_001), trace(), (), "2000000", "2000001"),
         (
             at_exit(record(), 0, lambda exit_: replace(exit_, parameters=7)),
@@ -59,9 +59,9 @@ def test_same_run_passes(judge: Judge) -> None:
             "7",
         ),
         (record(), trace(early=101), (), "100/100", "101/99"),
-        (elsewhere(record()), trace(early=105), (), "100/100", "105/95"),
+        (in_other_environment(record()), trace(early=105), (), "100/100", "105/95"),
         (
-            slower(record(), Quartiles(2.2, 2.4, 2.6)),
+            with_latency_ratio(record(), Quartiles(2.2, 2.4, 2.6)),
             trace(),
             (1,),
             "3.00 [2.70, 3.30]",
@@ -104,7 +104,7 @@ def test_planted_regression_fails_with_both_values(
 
 def test_better_score_passes_as_change(judge: Judge) -> None:
     """A better score passes, as does a small shift between exits in another environment."""
-    found = judge(elsewhere(record()), trace(early=103, wrong=10))
+    found = judge(in_other_environment(record()), trace(early=103, wrong=10))
     assert (found.code, found.verdicts) == (0, [CHANGED])
     assert found.values(CHANGED, "accuracy", 4)[0] == ("0.9000", "0.9500")
     (exits,) = {(one.old, one.new, one.note) for one in found.findings if one.old == "100/100"}
@@ -159,7 +159,7 @@ def on_mnli(mismatched: float) -> tuple[RunRecord, dict[str, Trace]]:
 
 
 def test_drop_on_mismatched_is_a_regression(
-    tmp_path: Path, say: Say, pin_and_check: Callable[[], Outcome]
+    tmp_path: Path, run_cli: RunCli, pin_and_check: Callable[[], Outcome]
 ) -> None:
     """A drop on MNLI's second dev split alone fails the check."""
     for name, mismatched in (("old", 0.6), ("new", 0.2)):
@@ -171,7 +171,7 @@ def test_drop_on_mismatched_is_a_regression(
     (drop,) = [one for one in found.findings if names_all(one.what, "accuracy", "mismatched")]
     assert figures(drop.note)[0] == 95
     same = ("--baseline", str(tmp_path / "b.json"), "--results-dir", str(tmp_path / "old"))
-    assert say("check", *same).code == 0
+    assert run_cli("check", *same).code == 0
 
 
 @pytest.mark.parametrize(
@@ -219,13 +219,13 @@ def reversed_predictions() -> Trace:
     return replace(trace(), logits=trace().logits[:, ::-1].copy())
 
 
-def test_other_answers_elsewhere_pass(judge: Judge) -> None:
+def test_other_predictions_elsewhere_pass(judge: Judge) -> None:
     """In another environment, different predictions with equal scores pass."""
-    found = judge(elsewhere(record()), reversed_predictions())
+    found = judge(in_other_environment(record()), reversed_predictions())
     assert (found.code, found.compared, found.findings) == (0, [24], [])
 
 
-def test_other_answers_of_same_run_fail(judge: Judge) -> None:
+def test_other_predictions_of_same_run_fail(judge: Judge) -> None:
     """Different predictions of the same run fail even if the scores are equal.
 
     Exit 1 is wrong on 40 examples at either end, exit 4 on 20."""
@@ -242,11 +242,11 @@ def test_other_answers_of_same_run_fail(judge: Judge) -> None:
     ("run", "dev", "note"),
     [
         (record(), trace(early=101), [0.005, 0]),
-        (elsewhere(record()), trace(early=105), [0.025, 0.02]),
+        (in_other_environment(record()), trace(early=105), [0.025, 0.02]),
     ],
     ids=["same", "elsewhere"],
 )
-def test_moved_exits_tell_distance_and_margin(
+def test_moved_exits_name_distance_and_margin(
     judge: Judge, run: RunRecord, dev: Trace, note: list[float]
 ) -> None:
     found = [finding for finding in judge(run, dev).findings if finding.old == "100/100"]
@@ -259,7 +259,7 @@ def test_moved_exits_tell_distance_and_margin(
 
 def test_latency_elsewhere_is_not_compared(judge: Judge) -> None:
     """A finding says that latency was not compared, on another processor or without timings."""
-    run = slower(record(), Quartiles(1.0, 1.1, 1.2))
+    run = with_latency_ratio(record(), Quartiles(1.0, 1.1, 1.2))
     found = judge(replace(run, environment=replace(run.environment, device="Another")), trace())
     assert (found.code, found.verdicts) == (0, [Verdict.NOT_COMPARED])
     (setups,) = found.values(Verdict.NOT_COMPARED)
@@ -271,12 +271,12 @@ def test_latency_elsewhere_is_not_compared(judge: Judge) -> None:
 
 
 def test_no_latency_compares_no_latency(judge: Judge) -> None:
-    found = judge(slower(record(), Quartiles(1.0, 1.1, 1.2)), trace(), "--no-latency")
+    found = judge(with_latency_ratio(record(), Quartiles(1.0, 1.1, 1.2)), trace(), "--no-latency")
     assert (found.code, found.compared, found.findings) == (0, [16], [])
 
 
 def test_better_ratio_passes_as_change(judge: Judge) -> None:
-    found = judge(slower(record(), Quartiles(3.5, 3.6, 3.7)), trace())
+    found = judge(with_latency_ratio(record(), Quartiles(3.5, 3.6, 3.7)), trace())
     assert (found.code, found.verdicts) == (0, [CHANGED])
     (finding,) = found.findings
     assert figures(finding.what) == [1, 1]  # exit and batch size
@@ -284,7 +284,7 @@ def test_better_ratio_passes_as_change(judge: Judge) -> None:
 
 
 def test_clock_noise_is_no_finding(judge: Judge) -> None:
-    found = judge(slower(record(), Quartiles(3.1, 3.2, 3.7)), trace())
+    found = judge(with_latency_ratio(record(), Quartiles(3.1, 3.2, 3.7)), trace())
     assert (found.code, found.compared, found.findings) == (0, [24], [])
 
 
@@ -294,9 +294,11 @@ def test_clock_noise_is_no_finding(judge: Judge) -> None:
 def test_ratio_below_interval_and_margin_fails(check: Check, ratio: Quartiles) -> None:
     """A latency ratio is worse only if it is below the interval and beyond the margin."""
     if ratio.median > 2.5:
-        assert check(slower(record(), ratio), trace(), "--latency-margin", "0.15")[0] == 0
+        assert (
+            check(with_latency_ratio(record(), ratio), trace(), "--latency-margin", "0.15")[0] == 0
+        )
     else:
-        assert check(slower(record(), ratio), trace())[0] == 0
+        assert check(with_latency_ratio(record(), ratio), trace())[0] == 0
 
 
 def test_batch_size_without_timing_is_named(judge: Judge) -> None:

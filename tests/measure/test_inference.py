@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from harness.data.dataset import Split, Tokens
-from harness.evaluation.curves import leaving
+from harness.evaluation.curves import exit_indices
 from harness.evaluation.policies import Confidence, Entropy, Patience, Policy, exit_scores
 from harness.evaluation.trace import Trace
 from harness.measure.inference import collect, predict_early
@@ -121,7 +121,7 @@ def test_trace_ignores_batch_size(model: EncoderModel, dev: Split) -> None:
     np.testing.assert_allclose(many, one, atol=ROUNDING)
 
 
-def test_permuted_rows_permute_the_trace(model: EncoderModel, dev: Split) -> None:
+def test_permuted_examples_permute_the_trace(model: EncoderModel, dev: Split) -> None:
     """The trace of permuted rows is the permuted trace."""
     order = np.random.default_rng(3).permutation(len(dev))
     trace, moved = collect(model, dev, 7, CPU), collect(model, _permuted(dev, order), 7, CPU)
@@ -158,7 +158,7 @@ def test_early_exit_equals_offline_choice(
     reached = set()
     for threshold in _clear_thresholds(policy, trace):
         early = predict_early(model, _whole_batch(dev), policy, policy.score_threshold(threshold))
-        (offline,) = leaving(policy, trace.logits, np.array([threshold]))
+        (offline,) = exit_indices(policy, trace.logits, np.array([threshold]))
         assert early.exits.tolist() == offline.tolist()
         np.testing.assert_allclose(
             early.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING
@@ -178,7 +178,7 @@ def test_regression_early_exit_equals_offline(dev: Split) -> None:
     reached = set()
     for threshold in (1.0, 2.0, 3.0):
         early = predict_early(model, _whole_batch(dev), policy, policy.score_threshold(threshold))
-        (offline,) = leaving(policy, trace.logits, np.array([threshold]))
+        (offline,) = exit_indices(policy, trace.logits, np.array([threshold]))
         assert early.exits.tolist() == offline.tolist()
         np.testing.assert_allclose(
             early.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING
@@ -189,7 +189,7 @@ def test_regression_early_exit_equals_offline(dev: Split) -> None:
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
 @pytest.mark.parametrize("exits", [EVERY_LAYER, SOME_LAYERS], ids=["every layer", "some layers"])
-def test_only_remaining_rows_enter_layers(
+def test_only_remaining_examples_enter_layers(
     dev: Split, policy: Policy, exits: tuple[Head | None, ...]
 ) -> None:
     """Exactly the examples that have not exited enter a layer."""
@@ -206,7 +206,7 @@ def test_only_remaining_rows_enter_layers(
     early = predict_early(model, _whole_batch(dev), policy, policy.score_threshold(threshold))
     for hook in hooks:
         hook.remove()
-    exited_after = trace.exit_layers[leaving(policy, trace.logits, np.array([threshold]))[0]]
+    exited_after = trace.exit_layers[exit_indices(policy, trace.logits, np.array([threshold]))[0]]
     assert len(set(exited_after.tolist())) >= 2
     assert trace.exit_layers[early.exits.numpy()].tolist() == exited_after.tolist()
     for layer, hidden in enumerate(entered):
@@ -216,7 +216,7 @@ def test_only_remaining_rows_enter_layers(
     assert len(entered) == exited_after.max()
 
 
-def test_hidden_states_identify_rows(model: EncoderModel, dev: Split) -> None:
+def test_hidden_states_identify_examples(model: EncoderModel, dev: Split) -> None:
     """Examples can be distinguished by their hidden states."""
     with torch.no_grad():
         hiddens = model(_whole_batch(dev)).hiddens
@@ -263,7 +263,7 @@ def test_highest_threshold_reaches_last_exit(
 
 
 @pytest.mark.parametrize("policy", CLASS_POLICIES, ids=lambda policy: policy.name)
-def test_each_row_decides_for_itself(model: EncoderModel, dev: Split, policy: Policy) -> None:
+def test_each_example_decides_for_itself(model: EncoderModel, dev: Split, policy: Policy) -> None:
     threshold = _clear_thresholds(policy, collect(model, dev, 16, CPU))[
         0 if isinstance(policy, Patience) else 3
     ]
@@ -276,7 +276,7 @@ def test_each_row_decides_for_itself(model: EncoderModel, dev: Split, policy: Po
         torch.testing.assert_close(alone.logits, together.logits[rows], atol=ROUNDING, rtol=0)
 
 
-def test_saturated_logits_leave_first(dev: Split) -> None:
+def test_saturated_logits_exit_first(dev: Split) -> None:
     model = _random_model()
     for head in model.exits.values():
         head.scale = 1e6
@@ -307,7 +307,7 @@ class SumOfAll(nn.Module):
         return total + sum(state.logits, torch.zeros_like(total))
 
 
-def test_lookback_exits_see_remaining_rows(dev: Split) -> None:
+def test_lookback_exits_see_remaining_examples(dev: Split) -> None:
     """Exits with a lookback see the remaining examples."""
     encoder = _random_model()
     model = MultiExitModel(
@@ -317,7 +317,7 @@ def test_lookback_exits_see_remaining_rows(dev: Split) -> None:
     policy = Entropy()
     for threshold in _clear_thresholds(policy, trace):
         early = predict_early(model, _whole_batch(dev), policy, policy.score_threshold(threshold))
-        (offline,) = leaving(policy, trace.logits, np.array([threshold]))
+        (offline,) = exit_indices(policy, trace.logits, np.array([threshold]))
         assert early.exits.tolist() == offline.tolist()
         np.testing.assert_allclose(
             early.logits, trace.logits[offline, np.arange(len(dev))], atol=ROUNDING

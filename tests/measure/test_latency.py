@@ -17,7 +17,7 @@ import pytest
 import torch
 from filelock import FileLock
 from numpy.typing import NDArray
-from support.messages import assert_says, figures, names_all
+from support.messages import assert_message, figures, names_all
 from support.synthetic import make_job
 from torch import nn
 
@@ -69,7 +69,7 @@ def _model(backbone: Backbone, exits: tuple[Head | None, ...] = ("dense",) * 3) 
 @pytest.mark.parametrize(
     "exits", [("dense",) * 3, ("plain", None, "plain")], ids=["every layer", "some layers"]
 )
-def test_path_pays_decisions_then_leaves(
+def test_path_pays_decisions_then_exits(
     micro: Backbone, few_rows: TaskData, policy: Policy, exits: tuple[Head | None, ...]
 ) -> None:
     """The path to an exit pays for the decisions on the way and exits there."""
@@ -273,7 +273,7 @@ def test_failing_child_reports_last_line(
     _replace_child(monkeypatch, program)
     with pytest.raises(IncompleteError) as caught:
         run_job(make_job(), QUIET)
-    message = assert_says(caught, *names, code=ExitCode.INCOMPLETE)
+    message = assert_message(caught, *names, code=ExitCode.INCOMPLETE)
     assert not names_all(message, "half")
     assert "Traceback" not in message
 
@@ -323,15 +323,15 @@ def test_child_needs_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     )
     with pytest.raises(IncompleteError) as caught:
         latency.main()
-    assert_says(caught, tmp_path / "nothing", code=ExitCode.INCOMPLETE)
+    assert_message(caught, tmp_path / "nothing", code=ExitCode.INCOMPLETE)
 
 
-def test_nonsense_from_child_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_child_output_is_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
     """Invalid output of the child is an incomplete timing."""
     _replace_child(monkeypatch, "print('not json')")
     with pytest.raises(IncompleteError) as caught:
         run_job(make_job(), QUIET)
-    assert_says(caught, code=ExitCode.INCOMPLETE)
+    assert_message(caught, code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.slow

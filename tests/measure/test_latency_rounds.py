@@ -42,14 +42,14 @@ LENGTHS = (4, 9, 1, 6, 3, 8, 2, 7, 5)
         (20, [[1, 2, 3, 4, 5, 6, 7, 8, 9]] * 3),
     ],
 )
-def test_timed_batches_hold_quartile_rows(batch_size: int, expected: list[list[int]]) -> None:
+def test_timed_batches_hold_quartile_examples(batch_size: int, expected: list[list[int]]) -> None:
     """Timed batches hold the examples at the quartiles of the lengths."""
     batches = timing_batches(_tokens(LENGTHS), batch_size)
     assert [[len(row) for row in batch] for batch in batches] == expected
     assert all(set(row) == {len(row)} for batch in batches for row in batch)
 
 
-def test_rows_of_returns_requested_ids() -> None:
+def test_token_ids_returns_requested_ids() -> None:
     """`token_ids` returns the ids of the requested examples."""
     assert token_ids(_tokens((1, 3, 2)), np.array([2, 0])) == ((2, 2), (1,))
 
@@ -167,7 +167,7 @@ def test_samples_exclude_the_warm_up(clock: FakeClock) -> None:
     assert samples == {"a": (3.0, 3.0, 3.0), "b": (12.0, 12.0, 12.0)}
 
 
-def test_fewest_rounds_always_run(clock: FakeClock) -> None:
+def test_minimum_rounds_always_run(clock: FakeClock) -> None:
     """The minimum number of rounds is run, however long they take."""
     samples = time_variants(
         {"a": clock.variant("a", 10_000.0)},

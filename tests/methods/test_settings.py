@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import pytest
 import torch
-from support.messages import assert_says, names_all, names_in_order
+from support.messages import assert_message, names_all, names_in_order
 
 from harness.data.tasks import TASKS
 from harness.errors import HarnessError
@@ -71,7 +71,7 @@ def refused(names: Sequence[str], *settings: str) -> str:
     """Return the one-line error message."""
     with pytest.raises(HarnessError) as error:
         with_settings(names, *settings)
-    return assert_says(error)
+    return assert_message(error)
 
 
 # --- parsing a setting
@@ -100,7 +100,7 @@ def test_malformed_setting_shows_the_form(text: str) -> None:
     """A malformed setting is an error that shows the right form."""
     with pytest.raises(HarnessError) as error:
         parse_setting(text)
-    assert f"--set {text}" in assert_says(error, "METHOD.FIELD=VALUE", "all.FIELD=VALUE")
+    assert f"--set {text}" in assert_message(error, "METHOD.FIELD=VALUE", "all.FIELD=VALUE")
 
 
 # --- the methods that a setting applies to
@@ -213,7 +213,7 @@ def test_value_takes_type_of_field(grid: None, text: str, changes: dict[str, obj
 
 
 @pytest.mark.parametrize("word", ["false", "No", "0"])
-def test_false_has_three_words(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+def test_false_has_three_spellings(monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     """`false`, `no` and `0` are false, in upper or lower case."""
     monkeypatch.setattr(settings_module, "load_method", {"outer": Outer(on=True)}.__getitem__)
     assert with_settings(["outer"], f"outer.on={word}") == {"outer": Outer()}
@@ -351,7 +351,7 @@ def test_methods_of_table_differ() -> None:
 
 @pytest.mark.parametrize("task", ["rte", "stsb"])
 @pytest.mark.parametrize("name", METHODS)
-def test_untrained_model_predicts_both_kinds(name: str, task: str, micro: Backbone) -> None:
+def test_built_model_predicts_for_both_kinds(name: str, task: str, micro: Backbone) -> None:
     """A model with random weights predicts for a classification and a regression."""
     model = load_method(name).build(micro, TASKS[task]).eval()
     batch = collate(

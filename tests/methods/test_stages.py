@@ -14,7 +14,7 @@ import pytest
 import torch
 from support.drawing import Drawing, stage_folders
 from support.messages import names_all
-from support.synthetic import timeless
+from support.synthetic import without_seconds
 from support.trainings import same_weights, weights_of
 
 from baselines.bert import Bert
@@ -104,7 +104,7 @@ KEY_CHANGES: dict[
     "settings": lambda c, s, d, b: (c, replace(s, setting=0.25), d, b),
     "name": lambda c, s, d, b: (c, replace(s, name="other"), d, b),
     "revision": lambda c, s, d, b: (c, Redrawing(), d, b),
-    "seed": lambda c, s, d, b: (c.at_seed(2), s, d, b),
+    "seed": lambda c, s, d, b: (c.with_seed(2), s, d, b),
     "training rows": lambda c, s, d, b: (c, s, _other_rows(d), b),
     "held-out rows": lambda c, s, d, b: (
         c,
@@ -205,7 +205,7 @@ def test_stage_seeds_itself_from_key(
     """A stage is seeded from the run's seed and its own key."""
     fits = [
         at.fitted(Drawing(setting), few_rows, micro)
-        for at in (context, context.at_seed(2))
+        for at in (context, context.with_seed(2))
         for setting in (1.0, 2.0)
     ]
     assert len({call.run.seed for call in Drawing.calls}) == 4
@@ -259,7 +259,7 @@ def test_results_ignore_method_order(
     for order, fits in caches.items():
         for name in order:
             assert fits[name].stage.key == reference[name].stage.key
-            assert timeless(fits[name].trials) == timeless(reference[name].trials)
+            assert without_seconds(fits[name].trials) == without_seconds(reference[name].trials)
             assert same_weights(
                 weights_of(fits[name].stage.model), weights_of(reference[name].stage.model)
             ), (order, name)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 from support.drawing import Drawing, stage_folders
-from support.messages import assert_says
+from support.messages import assert_message
 from support.trainings import same_weights, weights_of
 
 from baselines.bert import Bert
@@ -41,12 +41,12 @@ def test_full_disk_stops_a_stage(
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**8))
     with pytest.raises(IncompleteError) as caught:
         context.fitted(Drawing(), few_rows, micro)
-    assert_says(caught, "0.1", "0.3", "--cache-dir", code=ExitCode.INCOMPLETE)
+    assert_message(caught, "0.1", "0.3", "--cache-dir", code=ExitCode.INCOMPLETE)
     assert Drawing.calls == []
     assert stage_folders(context.cache) == []
 
 
-def test_needed_room_follows_backbone_size(
+def test_needed_space_follows_backbone_size(
     context: FitContext, few_rows: TaskData, micro: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stage needs space for two states and the model of a large backbone.
@@ -60,12 +60,12 @@ def test_needed_room_follows_backbone_size(
         )
         with pytest.raises(IncompleteError) as caught:
             context.fitted(Drawing(), few_rows, base)
-        assert_says(caught, f"{free / 1e9:.1f}", "4.2", "--cache-dir", code=ExitCode.INCOMPLETE)
+        assert_message(caught, f"{free / 1e9:.1f}", "4.2", "--cache-dir", code=ExitCode.INCOMPLETE)
     monkeypatch.setattr(stages.shutil, "disk_usage", lambda _: SimpleNamespace(free=4_172_000_000))
     context._check_disk(base)
 
 
-def test_training_writes_within_needed_room(
+def test_training_writes_within_needed_space(
     context: FitContext, few_rows: TaskData, micro: Backbone, tmp_path: Path
 ) -> None:
     """A training writes no more than the required space.
@@ -129,7 +129,7 @@ def test_damaged_stage_report_is_named(
     (fitted.folder / "stage.json").write_text("{")
     with pytest.raises(IncompleteError) as caught:
         context.fitted(Drawing(), few_rows, micro)
-    assert_says(caught, fitted.key, code=ExitCode.INCOMPLETE)
+    assert_message(caught, fitted.key, code=ExitCode.INCOMPLETE)
 
 
 def test_missing_stage_model_is_incomplete(
@@ -140,7 +140,7 @@ def test_missing_stage_model_is_incomplete(
     (fitted.model_folder / "model.safetensors").unlink()
     with pytest.raises(IncompleteError) as caught:
         _ = fitted.model
-    assert_says(caught, fitted.key, code=ExitCode.INCOMPLETE)
+    assert_message(caught, fitted.key, code=ExitCode.INCOMPLETE)
 
 
 def test_cache_may_be_deleted_anytime(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import BERT_CONFIG, BERT_WORDS, write_bert
 
 from harness.errors import HarnessError
@@ -20,7 +20,7 @@ def test_unknown_backbone_gets_near_matches() -> None:
     """The error for an unknown backbone names near matches and the form OWNER/NAME."""
     with pytest.raises(HarnessError) as error:
         find_backbone("minilmm")
-    assert_says(error, "minilmm", "minilm", "bert-base-uncased", "OWNER/NAME")
+    assert_message(error, "minilmm", "minilm", "bert-base-uncased", "OWNER/NAME")
 
 
 # --- a local folder
@@ -85,7 +85,7 @@ def test_config_of_other_model_is_refused(
     folder = write_bert(tmp_path / "other", BERT_CONFIG | change)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder))
-    assert_says(error, folder / "config.json", *names)
+    assert_message(error, folder / "config.json", *names)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_config_lacking_size_is_refused(tmp_path: Path, key: str) -> None:
     )
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder))
-    assert_says(error, folder / "config.json", key)
+    assert_message(error, folder / "config.json", key)
 
 
 @pytest.mark.parametrize("text", ['{"model_type": "bert",\n\n', "[1, 2]", "", "\xff"])
@@ -115,20 +115,20 @@ def test_broken_config_is_named(tmp_path: Path, text: str) -> None:
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder))
-    assert_says(error, folder / "config.json")
+    assert_message(error, folder / "config.json")
 
 
 def test_missing_config_is_named(tmp_path: Path) -> None:
     """A folder without a config is an error that names the file."""
     with pytest.raises(HarnessError) as error:
         find_backbone(str(tmp_path))
-    assert_says(error, tmp_path / "config.json")
+    assert_message(error, tmp_path / "config.json")
 
 
 # --- fingerprints
 
 
-def test_fingerprint_follows_content_not_place(tmp_path: Path) -> None:
+def test_fingerprint_follows_content_not_path(tmp_path: Path) -> None:
     """A fingerprint depends on weights, vocabulary, shape and pooling, but not on the path."""
     first = find_backbone(str(write_bert(tmp_path / "a")))
     others = [

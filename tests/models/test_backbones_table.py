@@ -22,7 +22,7 @@ from transformers import (
 from baselines.distillation.stages import PredictionDistillation
 from baselines.encoders.encoder import EncoderModel
 from baselines.encoders.tensor_names import NAMES
-from baselines.training.finetune import last_only, model_config
+from baselines.training.finetune import model_config, single_exit
 from baselines.training.recipe import Schedule
 from harness.data import demo
 from harness.data.tasks import TASKS
@@ -65,7 +65,7 @@ PUBLISHED = {
 
 def on_meta(backbone: Backbone, masked_lm: bool = False) -> EncoderModel:
     """Return a model with one exit, which has a dense pooler and two classes."""
-    config = model_config(backbone, TASKS["rte"], last_only(backbone.shape, "dense"))
+    config = model_config(backbone, TASKS["rte"], single_exit(backbone.shape, "dense"))
     with torch.device("meta"):
         return EncoderModel(replace(config, masked_lm=masked_lm))
 

@@ -14,7 +14,7 @@ def _padding_share(batches: list[NDArray[np.int64]]) -> float:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 2_000])
-def test_batches_hold_every_row_once(batch_size: int) -> None:
+def test_batches_hold_every_example_once(batch_size: int) -> None:
     """Every example is in exactly one batch, which has at most the batch size."""
     for batches in (
         sorted_batches(LENGTHS, batch_size),
@@ -57,7 +57,7 @@ def test_generator_fixes_random_batches() -> None:
     assert [rows.tolist() for rows in first] != [rows.tolist() for rows in other]
 
 
-def test_random_batches_regroup_rows() -> None:
+def test_random_batches_regroup_examples() -> None:
     """Random batches group the examples differently each time."""
     lengths = np.full(64, 10)
     generator = np.random.default_rng(1)

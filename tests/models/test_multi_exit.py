@@ -269,7 +269,7 @@ def test_context_rows_keep_mask_and_positions(single: bool) -> None:
     assert kept.positions.tolist() == ([[9, 10, 11], [3, 4, 5]] if single else [[0, 1, 2]])
 
 
-def test_both_walks_hand_layers_the_context_of_the_rows_that_are_left() -> None:
+def test_layers_get_remaining_context() -> None:
     """With and without early exit, layers receive the context of the remaining examples."""
     contexts: list[LayerContext] = []
     model = _model([KeepState(), KeepState()])

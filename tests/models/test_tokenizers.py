@@ -13,7 +13,7 @@ from support.families import (
     write_family,
     write_unigrams,
 )
-from support.messages import assert_says
+from support.messages import assert_message
 from transformers import PreTrainedTokenizerBase
 
 from harness.errors import HarnessError
@@ -63,7 +63,7 @@ def test_ids_and_types_equal_library(tmp_path: Path, family: str) -> None:
     assert backbone.tokenizer.get_vocab() == library.get_vocab()
 
 
-def test_roberta_pair_has_four_marks(tmp_path: Path) -> None:
+def test_roberta_pair_has_four_special_tokens(tmp_path: Path) -> None:
     """RoBERTa's pair has four special tokens and one token type."""
     backbone, _ = write_model(tmp_path / "model", "roberta")
     row = backbone.encode([("the film", "she smiled")], LENGTH)
@@ -150,7 +150,7 @@ def test_unusable_byte_pairs_are_named(
     damage(folder)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder)).encode([("film",)], 16)
-    assert_says(error, name)
+    assert_message(error, name)
 
 
 def test_too_many_token_types_are_refused(tmp_path: Path) -> None:
@@ -163,4 +163,4 @@ def test_too_many_token_types_are_refused(tmp_path: Path) -> None:
     assert backbone.encode([("the film",)], 16).lengths.tolist() == [4]
     with pytest.raises(HarnessError) as error:
         backbone.encode([("the film", "she sang")], 16)
-    assert_says(error, "model", 1)
+    assert_message(error, "model", 1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import BERT_CONFIG, BERT_WORDS, pieces, write_bert
 
 from harness.data import demo
@@ -50,7 +50,7 @@ def test_pair_has_two_types(small: Backbone) -> None:
     assert tokens.lengths.tolist() == [7, 7]
 
 
-def test_rows_ignore_earlier_encoding(small: Backbone) -> None:
+def test_encoding_ignores_earlier_calls(small: Backbone) -> None:
     """Earlier calls affect neither padding nor truncation."""
     short, long = ("the",), ("the film was not good !",)
     assert small.encode([short, long], 16).lengths.tolist() == [3, 8]
@@ -58,7 +58,7 @@ def test_rows_ignore_earlier_encoding(small: Backbone) -> None:
     assert small.encode([long], 16).lengths.tolist() == [8]
 
 
-def test_long_rows_are_cut_and_counted(small: Backbone) -> None:
+def test_long_examples_are_truncated_and_counted(small: Backbone) -> None:
     """Examples above the maximum length are truncated and counted."""
     texts = [("the " * length,) for length in (1, 4, 5, 12)]
     tokens = small.encode(texts, 6)
@@ -77,7 +77,7 @@ def test_long_rows_are_cut_and_counted(small: Backbone) -> None:
         (3, 4, {(3, 4)}),
     ],
 )
-def test_longer_text_is_cut_first(
+def test_longer_text_is_truncated_first(
     small: Backbone, first: int, second: int, kept: set[tuple[int, int]]
 ) -> None:
     """The longer text of a pair is truncated first.
@@ -96,7 +96,7 @@ def test_length_outside_positions_is_refused(small: Backbone, length: int) -> No
     """A maximum length outside the allowed range is an error that names the range."""
     with pytest.raises(HarnessError) as error:
         small.encode([("the",)], length)
-    assert_says(error, f"--max-length {length}", "small", 4, 48)
+    assert_message(error, f"--max-length {length}", "small", 4, 48)
 
 
 def test_extreme_allowed_lengths_work(small: Backbone) -> None:
@@ -105,7 +105,7 @@ def test_extreme_allowed_lengths_work(small: Backbone) -> None:
         assert small.encode([("the " * 40, "film " * 40)], length).lengths.tolist() == [length]
 
 
-def test_no_rows_give_no_tokens(small: Backbone) -> None:
+def test_no_texts_give_no_tokens(small: Backbone) -> None:
     assert small.encode([], 16) == Tokens((), (), 0)
 
 
@@ -213,4 +213,4 @@ def test_unusable_vocabulary_is_refused(
     damage(folder)
     with pytest.raises(HarnessError) as error:
         find_backbone(str(folder)).encode([("the zebra",)], 16)
-    assert_says(error, *names)
+    assert_message(error, *names)

@@ -18,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.checkpoints import LABELS, write_checkpoint
-from support.command_line import Say, assert_names, assert_one_line
+from support.command_line import RunCli, assert_names, assert_one_line
 from support.custom_tasks import reviews, write_csv, write_task
 from support.messages import figures, names_all
 from support.synthetic import TouchesAFile, everything_under, one_line
@@ -26,7 +26,7 @@ from support.synthetic import TouchesAFile, everything_under, one_line
 from harness.analysis.operating_points import BUDGETS, chosen_thresholds, policy_of
 from harness.data import demo
 from harness.errors import HarnessError
-from harness.evaluation.curves import leaving
+from harness.evaluation.curves import exit_indices
 from harness.evaluation.policies import Rule, exit_scores, make_policy
 from harness.predict.exported import Exported, load
 from harness.predict.inputs import text_rows
@@ -58,13 +58,15 @@ def record_of(done: Path, method: str) -> RunRecord:
 
 
 @pytest.fixture
-def export(say: Say, done: Path, tmp_path: Path) -> Callable[..., Path]:
+def export(run_cli: RunCli, done: Path, tmp_path: Path) -> Callable[..., Path]:
     """Export a method's run and return the folder."""
 
     def call(method: str, *words: str) -> Path:
         out = tmp_path / f"my-{method}"
         places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
-        answer = say("export", record_of(done, method).run_id, "--out", str(out), *places, *words)
+        answer = run_cli(
+            "export", record_of(done, method).run_id, "--out", str(out), *places, *words
+        )
         assert answer.code == 0, answer
         return out
 
@@ -92,7 +94,7 @@ def test_predictions_are_those_of_the_trace(
     widest = np.diff(entropies).argmax()
     model = load(export("deebert", "--threshold", str(entropies[widest : widest + 2].mean())))
     assert model.card.rule.policy == "entropy"
-    exits = leaving(policy, trace.logits, np.array([model.card.rule.threshold]))[0]
+    exits = exit_indices(policy, trace.logits, np.array([model.card.rule.threshold]))[0]
     assert len(set(exits)) > 1, "some examples exit early"
     logits = trace.logits[exits, np.arange(64)]
     predictions = model.answer(dev_rows("demo-pair")[:64], batch_size)
@@ -179,39 +181,39 @@ def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_p
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_formats_of_predict_agree(say: Say, export: Callable[..., Path]) -> None:
+def test_formats_of_predict_agree(run_cli: RunCli, export: Callable[..., Path]) -> None:
     folder = str(export("deebert"))
     words = ("predict", folder, "anna was happy", "anna smiled", "--threads", "1")
-    (row,) = json.loads(say(*words, "--format", "json").out)
-    (table,) = csv.DictReader(io.StringIO(say(*words, "--format", "csv").out))
-    label, exit_, probability, milliseconds = say(*words).out.rstrip("\n").split("\t")
+    (row,) = json.loads(run_cli(*words, "--format", "json").out)
+    (table,) = csv.DictReader(io.StringIO(run_cli(*words, "--format", "csv").out))
+    label, exit_, probability, milliseconds = run_cli(*words).out.rstrip("\n").split("\t")
     assert (table["answer"], table["exit"], table["row"]) == (row["answer"], str(row["exit"]), "1")
     assert label == row["answer"]
     assert (figures(exit_), figures(probability)) == ([row["exit"]], [round(row["probability"], 3)])
     assert figures(milliseconds)[0] > 0
 
 
-def test_texts_of_pairs_stand_together(say: Say, export: Callable[..., Path]) -> None:
+def test_texts_of_pairs_stand_together(run_cli: RunCli, export: Callable[..., Path]) -> None:
     """For a task of pairs, texts on the command line are grouped in pairs."""
     options = "--threads 1 --format json --batch-size 1"
     words = ("predict", str(export("deebert")), *options.split())
     texts = [("anna was happy", "anna smiled"), ("ben ran", "ben was slow")]
-    found = json.loads(say(*words, *(text for row in texts for text in row)).out)
-    alone = [json.loads(say(*words, *row).out)[0] for row in texts]
+    found = json.loads(run_cli(*words, *(text for row in texts for text in row)).out)
+    alone = [json.loads(run_cli(*words, *row).out)[0] for row in texts]
     assert [row["row"] for row in found] == [1, 2]
     assert [(row["answer"], row["exit"]) for row in found] == [
         (row["answer"], row["exit"]) for row in alone
     ]
 
 
-def test_cut_rows_are_counted(say: Say, export: Callable[..., Path]) -> None:
+def test_cut_rows_are_counted(run_cli: RunCli, export: Callable[..., Path]) -> None:
     """A warning names the number of truncated rows and the maximum length."""
-    answer = say("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
+    answer = run_cli("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
     assert (answer.code, len(answer.lines)) == (0, 1)
     assert figures(answer.err) == [1, 1, 128]
 
 
-def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
+def test_custom_task_needs_no_file(run_cli: RunCli, tmp_path: Path) -> None:
     """A run on a custom task is exported without the task's file.
 
     The record holds the number of texts per row; for older records without it, rows of one and of
@@ -220,10 +222,10 @@ def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
     write_csv(tmp_path / "task" / "train.csv", reviews(500))
     places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
     words = "--methods bert --limit 8 --epochs 1 --threads 1 --no-latency -q"
-    assert say("run", "--task-file", str(path), *words.split(), *places).code == 0
+    assert run_cli("run", "--task-file", str(path), *words.split(), *places).code == 0
     shutil.rmtree(tmp_path / "task")
     (record,), _ = ResultsStore(tmp_path / "results").records()
-    assert say("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
+    assert run_cli("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
     model = load(tmp_path / "model")
     assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), 1)
     (line,) = [
@@ -233,7 +235,7 @@ def test_custom_task_needs_no_file(say: Say, tmp_path: Path) -> None:
     ]
     assert (shlex.split(line)[2], len(shlex.split(line)[3:])) == (".", 1), "one text"
     predictions = json.loads(
-        say("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out
+        run_cli("predict", str(tmp_path / "model"), "fine", "dull", "awful", "--format", "json").out
     )
     assert [row["row"] for row in predictions] == [1, 2, 3]
     with pytest.raises(HarnessError) as caught:
@@ -291,7 +293,7 @@ def test_file_of_rows_must_fit(tmp_path: Path, name: str, text: bytes, names: li
 
 
 def test_predict_mistakes_are_one_line(
-    say: Say, export: Callable[..., Path], tmp_path: Path
+    run_cli: RunCli, export: Callable[..., Path], tmp_path: Path
 ) -> None:
     folder = str(export("deebert"))
     (tmp_path / "one.txt").write_text("a\n")
@@ -309,10 +311,10 @@ def test_predict_mistakes_are_one_line(
         ),
     ]
     for words, names in cases:
-        assert_one_line(say("predict", *words), 2, names)
+        assert_one_line(run_cli("predict", *words), 2, names)
 
 
-def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
+def test_export_mistakes_write_nothing(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Wrong input to export gives a one-line error and writes nothing."""
     bert, deebert = record_of(done, "bert").run_id, record_of(done, "deebert").run_id
     (tmp_path / "there").mkdir()
@@ -346,12 +348,14 @@ def test_export_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     for words, code, names in cases:
         places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
         places += ["--out", str(tmp_path / "new")]
-        assert_one_line(say("export", words[0], *places, *words[1:]), code, names)
+        assert_one_line(run_cli("export", words[0], *places, *words[1:]), code, names)
         assert everything_under(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_force_replaces_the_whole_model(say: Say, done: Path, export: Callable[..., Path]) -> None:
+def test_force_replaces_the_whole_model(
+    run_cli: RunCli, done: Path, export: Callable[..., Path]
+) -> None:
     folder = export("deebert")
     (folder / "leftover").write_text("old")
     names = set(
@@ -454,13 +458,13 @@ def test_damaged_files_run_nothing(export: Callable[..., Path], tmp_path: Path) 
     assert isinstance(load(folder), Exported)
 
 
-def test_earlier_export_predicts_the_same(say: Say) -> None:
+def test_earlier_export_predicts_the_same(run_cli: RunCli) -> None:
     """A model exported by an earlier version predicts the same.
 
     The folder and its predictions were written at commit c906dcd."""
     folder = Path(__file__).parents[1] / "fixtures" / "exported_small"
     words = ["--file", str(folder / "rows.txt"), "--format", "csv", "--threads", "1"]
-    answer = say("predict", str(folder), *words)
+    answer = run_cli("predict", str(folder), *words)
     with (folder / "predictions.csv").open(encoding="utf-8") as file:
         wanted = list(csv.DictReader(file))
     found = list(csv.DictReader(io.StringIO(answer.out)))

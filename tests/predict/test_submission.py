@@ -8,7 +8,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from support.command_line import Say, assert_names, assert_one_line
+from support.command_line import RunCli, assert_names, assert_one_line
 from support.glue_files import PARSES, glue_rows, write_glue
 from support.messages import figures, names_all
 from support.synthetic import everything_under, one_line
@@ -208,10 +208,10 @@ def test_submission_needs_all_files_and_rows() -> None:
         PredictionFile(entry, tuple(range(entry.rows)), ("entailment",) * entry.rows)
         for entry in ENTRIES
     ]
-    assert Submission(files, []).lacking() == []
-    (reason,) = Submission(files[:-1], [ENTRIES[-1]]).lacking()
+    assert Submission(files, []).problems() == []
+    (reason,) = Submission(files[:-1], [ENTRIES[-1]]).problems()
     assert [entry.name for entry in ENTRIES if names_all(reason, entry.name)] == [ENTRIES[-1].name]
-    (reason,) = Submission([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).lacking()
+    (reason,) = Submission([files[0]._replace(words=files[0].words[1:]), *files[1:]], []).problems()
     assert_names(reason, files[0].entry.name)
     assert figures(reason) == [files[0].entry.rows - 1, files[0].entry.rows]
 
@@ -271,10 +271,10 @@ def read_zip(path: Path) -> dict[str, list[list[str]]]:
         }
 
 
-def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
+def test_runs_become_a_submission(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Runs become a submission, and missing files are named."""
     ids = [record.run_id for record in runs(done).values()]
-    answer = say("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *folders(done))
+    answer = run_cli("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *folders(done))
     assert answer.code == 3
     *short, missing = [[word.strip(":,;.") for word in line.split()] for line in answer.lines]
     assert [word for word in missing if word in BY_NAME] == [
@@ -303,16 +303,16 @@ def test_runs_become_a_submission(say: Say, done: Path, tmp_path: Path) -> None:
     assert found["MNLI-m.tsv"] == found["MNLI-mm.tsv"] == found["AX.tsv"]  # the same texts here
 
 
-def test_other_test_row_numbers_are_named(say: Say, done: Path, tmp_path: Path) -> None:
+def test_other_test_row_numbers_are_named(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """A wrong number of test rows is named along with the official one."""
-    answer = say(
+    answer = run_cli(
         "submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *folders(done)
     )
     assert answer.code == 3
     assert any(names_all(line, "RTE") and figures(line) == [20, 3_000] for line in answer.lines)
 
 
-def test_last_exit_predicts_unless_told(say: Say, done: Path, tmp_path: Path) -> None:
+def test_last_exit_predicts_unless_told(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """The last exit predicts unless a policy or a budget is named.
 
     At a threshold where no example exits early the predictions are the last exit's; where all
@@ -326,12 +326,13 @@ def test_last_exit_predicts_unless_told(say: Say, done: Path, tmp_path: Path) ->
     }.items():
         outs[name] = tmp_path / f"{name}.zip"
         assert (
-            say("submit", run_id, "--out", str(outs[name]), "-q", *words, *folders(done)).code == 3
+            run_cli("submit", run_id, "--out", str(outs[name]), "-q", *words, *folders(done)).code
+            == 3
         )
     assert outs["last"].read_bytes() == outs["none"].read_bytes()
     words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
     model = str(tmp_path / "model")
-    assert say("export", run_id, "--out", model, *words, "--threshold", "9").code == 0
+    assert run_cli("export", run_id, "--out", model, *words, "--threshold", "9").code == 0
     rows = [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)]
     predictions = load(model).answer(rows)
     assert {prediction.exit for prediction in predictions} == {1}
@@ -341,17 +342,19 @@ def test_last_exit_predicts_unless_told(say: Say, done: Path, tmp_path: Path) ->
 
 
 def test_exported_regression_predicts_submission_numbers(
-    say: Say, done: Path, tmp_path: Path
+    run_cli: RunCli, done: Path, tmp_path: Path
 ) -> None:
     """An exported regression predicts the numbers of the submission."""
     run_id = runs(done)["stsb"].run_id
     early = ["--threshold", "1"]
     assert (
-        say("submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *folders(done)).code
+        run_cli(
+            "submit", run_id, "--out", str(tmp_path / "it.zip"), "-q", *early, *folders(done)
+        ).code
         == 3
     )
     words = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache"), *early]
-    assert say("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
+    assert run_cli("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
     model = load(tmp_path / "model")
     assert (model.card.labels, model.card.rule.policy) == ((), "patience")
     predictions = model.answer(
@@ -362,15 +365,15 @@ def test_exported_regression_predicts_submission_numbers(
         float(word) for _, word in read_zip(tmp_path / "it.zip")["STS-B.tsv"][1:]
     ] == pytest.approx(numbers, abs=0.00051)
     assert {prediction.probability for prediction in predictions} == {None}
-    text = say("predict", str(tmp_path / "model"), "a", "b", "--threads", "1").out.split("\t")
+    text = run_cli("predict", str(tmp_path / "model"), "a", "b", "--threads", "1").out.split("\t")
     assert len(text) == 3
 
 
-def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> None:
+def test_submit_mistakes_write_nothing(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Wrong input to submit gives a one-line error and writes nothing."""
     rte, stsb = runs(done)["rte"].run_id, runs(done)["stsb"].run_id
     options = "--methods bert --tasks demo-pair --limit 8 --epochs 1 --no-latency -q"
-    assert say("run", *options.split(), *folders(done)).code == 0
+    assert run_cli("run", *options.split(), *folders(done)).code == 0
     demo = runs(done)["demo-pair"].run_id
     (tmp_path / "there.zip").write_text("here")
     cases: list[tuple[list[str], int, list[object]]] = [
@@ -393,7 +396,7 @@ def test_submit_mistakes_write_nothing(say: Say, done: Path, tmp_path: Path) -> 
     before = everything_under(tmp_path)
     for words, code, names in cases:
         assert_one_line(
-            say("submit", *folders(done), "-q", "--out", str(tmp_path / "it.zip"), *words),
+            run_cli("submit", *folders(done), "-q", "--out", str(tmp_path / "it.zip"), *words),
             code,
             names,
         )

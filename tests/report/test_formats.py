@@ -14,7 +14,7 @@ from harness.__main__ import main
 from harness.analysis.comparison import Row
 from harness.errors import ExitCode, HarnessError
 from harness.records import RunRecord
-from harness.report.document import CONSTANT
+from harness.report.document import MAJORITY_BASELINE
 from harness.report.overview import BEGIN, END, insert, render
 from harness.report.overview_csv import FIGURES
 from harness.store.results import ResultsStore
@@ -34,7 +34,7 @@ def test_csv_has_line_per_row(store: ResultsStore) -> None:
     rows = list(csv.DictReader(io.StringIO(text)))
     named = {(row["task"], row["method"], row["point"]): row for row in rows}
     points = ["exit 4", "MACs <= 3/4", "MACs <= 1/2", "MACs <= 1/4"]
-    baseline = (CONSTANT, "-")
+    baseline = (MAJORITY_BASELINE, "-")
     assert list(named) == [
         ("mrpc", *baseline), ("mrpc", "bert", "exit 4"),
         ("rte", *baseline), ("rte", "bert", "exit 4"),

@@ -33,7 +33,7 @@ from harness.analysis.operating_points import BUDGETS
 from harness.errors import ExitCode, IncompleteError
 from harness.evaluation.statistics import Mean
 from harness.records import Quartiles
-from harness.report.document import CONSTANT, number
+from harness.report.document import MAJORITY_BASELINE, number
 from harness.report.overview import render
 from harness.store.results import ResultsStore
 
@@ -53,7 +53,7 @@ def markdown(store: ResultsStore) -> str:
 def test_first_row_is_majority_baseline(markdown: str) -> None:
     """The first row is the majority-class baseline."""
     row = columns(tables(markdown)[0], MAIN)[0]
-    assert (row.pop("method"), row.pop("score")) == (CONSTANT, "52.7")
+    assert (row.pop("method"), row.pop("score")) == (MAJORITY_BASELINE, "52.7")
     assert set(row.values()) == {"-"}
 
 
@@ -99,7 +99,7 @@ def test_curve_table_has_budget_columns(markdown: str) -> None:
     """The curve table has a column for each budget."""
     assert tables(markdown)[1][0][3:] == list(BUDGETS)
     table = columns(tables(markdown)[1], CURVE)
-    assert [row["method"] for row in table] == [CONSTANT, "deebert", "deebert"]
+    assert [row["method"] for row in table] == [MAJORITY_BASELINE, "deebert", "deebert"]
     scored, *_, charged = [row.pop("figure") for row in table]
     assert names_all(scored, "accuracy")
     assert scored != charged
@@ -121,7 +121,7 @@ def test_exit_table_has_both_latencies(markdown: str) -> None:
     """The exit table has static and path latency at each batch size."""
     table = columns(tables(markdown)[2], EXITS)
     assert [(row["method"], row["exit"]) for row in table] == [
-        (CONSTANT, "-"),
+        (MAJORITY_BASELINE, "-"),
         ("bert", "4"),
         ("deebert", "1"),
         ("deebert", "4"),
@@ -275,7 +275,7 @@ def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
     assert names_all(one_line(caught), record.run_id, "trace.calibration.npz")
 
 
-def test_damaged_runs_are_not_sound(store: ResultsStore) -> None:
+def test_damaged_runs_are_not_intact(store: ResultsStore) -> None:
     """A run whose trace or timing is damaged is not intact."""
     records = store.records()[0]
     damaged, mistimed, *rest = records
@@ -283,7 +283,7 @@ def test_damaged_runs_are_not_sound(store: ResultsStore) -> None:
         b"PK torn"
     )
     store.add_timing(mistimed, make_timing(mistimed.run_id, 0.25)).write_text("{")
-    intact, problems = store.sound(records)
+    intact, problems = store.intact(records)
     assert intact == rest
     assert [(problem.folder, "trace.selection.npz" in problem.reason) for problem in problems] == [
         (f"rte/{damaged.spec.method}/{damaged.run_id}", True),

@@ -119,7 +119,7 @@ def test_limited_runs_stand_apart(store: ResultsStore) -> None:
     ]
 
 
-def test_caption_gives_clock_spread(tmp_path: Path) -> None:
+def test_caption_gives_timing_spread(tmp_path: Path) -> None:
     """The caption says how stable the timing was.
 
     Quartiles 2 and 3 of one ratio are 1.5 times apart."""

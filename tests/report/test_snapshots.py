@@ -23,7 +23,7 @@ from support.synthetic import (
 )
 from syrupy.assertion import SnapshotAssertion
 
-from harness.analysis.differences import PLAIN
+from harness.analysis.differences import DEFAULT_ROW
 from harness.analysis.ranking import parse_budget
 from harness.evaluation.trace import Trace
 from harness.records import RunRecord, SplitScores
@@ -173,7 +173,7 @@ def test_budget_report_matches_snapshot(
 
 
 @pytest.mark.parametrize(
-    ("against", "form"), [*(("bert", form) for form in FORMS), (PLAIN, "markdown")]
+    ("against", "form"), [*(("bert", form) for form in FORMS), (DEFAULT_ROW, "markdown")]
 )
 def test_differences_match_snapshot(
     against: str, form: str, tmp_path: Path, snapshot: SnapshotAssertion

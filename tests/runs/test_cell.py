@@ -26,7 +26,7 @@ from harness.errors import HarnessError
 from harness.evaluation.curves import sweep
 from harness.evaluation.policies import Rule, make_policy
 from harness.records import RunRecord
-from harness.report.document import CONSTANT
+from harness.report.document import MAJORITY_BASELINE
 from harness.runs import grid
 from harness.runs.cell import Cell
 from harness.store.results import TRACES, ResultsStore
@@ -109,7 +109,7 @@ def test_last_deebert_exit_is_bert(done: Path) -> None:
     assert found["bert"].exits[-1].scores == found["deebert"].exits[-1].scores
 
 
-def test_second_run_finds_everything_stored(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_run_reuses_stored_records(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")}
     assert harness(done, *[word for word in QUICK if word != "-q"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -141,7 +141,7 @@ def test_cached_stages_take_no_step(
         assert record.exits[-1].scores == records(done)[method].exits[-1].scores
 
 
-def test_dry_run_tells_stored_cells(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_marks_stored_cells(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A dry run distinguishes stored cells from new ones and fits nothing."""
     assert harness(done, *QUICK, "--seeds", "1,2", "--dry-run") == 0
     cells = planned(capsys.readouterr().out)
@@ -183,7 +183,7 @@ def test_result_changes_change_the_run(
 @pytest.mark.parametrize(
     "same", [("--set", "bert.epochs=1"), ("--set", "bert.batch_size=16"), ("--reference", "bert")]
 )
-def test_no_change_keeps_the_run(
+def test_equal_settings_keep_the_run(
     done: Path, same: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Settings equal to the defaults give the stored run, also those of pabee's reference."""
@@ -193,7 +193,9 @@ def test_no_change_keeps_the_run(
     assert [cell.stored for cell in planned(capsys.readouterr().out)] == [True]
 
 
-def test_failing_cell_stops_no_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failing_cell_does_not_stop_grid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A failing cell does not stop the grid."""
     arguments = [word if word != "demo-pair" else "cola,demo-pair" for word in QUICK]
     assert harness(tmp_path, *arguments, "--methods", "bert", "--no-latency") == 3
@@ -281,7 +283,7 @@ def test_live_timing_reads_cached_rows(
     assert "the files were asked for" in capsys.readouterr().err
 
 
-def test_timing_may_be_thrown_away(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_timing_need_not_be_stored(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A timing can be shown without being stored.
 
     By default it uses the run's number of threads."""
@@ -312,7 +314,7 @@ assert not {{"torch", "transformers", "datasets"}} & set(sys.modules)
     assert curve[0]["layers"] < curve[-1]["layers"] == 4.0
 
 
-def test_curve_stands_under_constant_score(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sweep_caption_has_baseline_score(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The caption of a curve gives the majority-class baseline's score."""
     record = records(done)["deebert"]
     assert harness(done, "sweep", record.run_id) == 0
@@ -323,11 +325,11 @@ def test_curve_stands_under_constant_score(done: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().out.startswith("entropy (nats),accuracy,")
 
 
-def test_report_shows_methods_and_constant(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_shows_methods_and_baseline(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A report shows all methods and the majority-class baseline."""
     assert harness(done, "report") == 0
     text = capsys.readouterr().out
-    assert all(f"| {name}" in text for name in (CONSTANT, "bert", "deebert", "pabee"))
+    assert all(f"| {name}" in text for name in (MAJORITY_BASELINE, "bert", "deebert", "pabee"))
     heading = next(line for line in text.splitlines() if line.startswith("### "))
     assert_names(heading, "demo-pair", "tiny", 64)
 

@@ -8,7 +8,7 @@ from support.synthetic import make_exit, make_record
 
 from harness.methods.compute import Compute
 from harness.records import RunRecord, RunSpec, StageReport, StageUse, Trial
-from harness.runs.estimate import fitting_minutes
+from harness.runs.estimate import estimate_minutes
 
 COMPUTE = Compute(torch.device("cpu"), "float32", threads=2)
 
@@ -37,7 +37,7 @@ def cell(method: str, seed: int, task: str = "rte", stored: bool = False) -> tup
 def minutes(
     cells: list[tuple[RunSpec, bool]], records: list[RunRecord], rte: float = 41_000.0
 ) -> list[float | None]:
-    return fitting_minutes(cells, {"rte": rte, "cola": 20_500.0}, records, COMPUTE, "A processor")
+    return estimate_minutes(cells, {"rte": rte, "cola": 20_500.0}, records, COMPUTE, "A processor")
 
 
 def test_search_is_counted_once() -> None:
@@ -62,7 +62,7 @@ def test_shared_stage_is_counted_once() -> None:
     )
 
 
-def test_stored_cells_leave_their_stages() -> None:
+def test_stored_cells_count_as_cached() -> None:
     """The stages and searches of stored cells count as cached for other cells."""
     records = [run("bert", tune=60.0), run("deebert", tune=60.0, exits=12.0)]
     cells = [cell("deebert", 1), cell("bert", 2), cell("bert", 1, stored=True)]
@@ -74,7 +74,7 @@ def test_time_grows_with_training_tokens() -> None:
     assert minutes([cell("bert", 1)], [run("bert", tune=60.0)], rte=3 * 41_000.0) == [4.5]
 
 
-def test_most_similar_run_counts() -> None:
+def test_most_similar_run_is_used() -> None:
     """The most similar run is used, and an incomparable one never.
 
     Equal settings matter more than the task, and the task more than the device. A run of another

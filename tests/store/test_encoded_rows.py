@@ -5,19 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.messages import assert_says
+from support.messages import assert_message
 
 from harness.data.dataset import TaskData
 from harness.errors import ExitCode, IncompleteError
-from harness.store.encoded_rows import RowsKey, keep_rows, kept_rows
+from harness.store.encoded_rows import RowsKey, load_encoded_rows, save_encoded_rows
 
 KEY = RowsKey("data", "backbone", 32, None)
 
 
 def test_rows_return_without_texts(tmp_path: Path, few_rows: TaskData) -> None:
     """Examples are read back unchanged, without their texts."""
-    keep_rows(tmp_path, KEY, few_rows.dev)
-    back = kept_rows(tmp_path, KEY)
+    save_encoded_rows(tmp_path, KEY, few_rows.dev)
+    back = load_encoded_rows(tmp_path, KEY)
     assert back is not None
     assert back.texts == ((),) * len(few_rows.dev)
     for one, other in ((back.ids, few_rows.dev.ids), (back.labels, few_rows.dev.labels)):
@@ -38,16 +38,16 @@ def test_other_keys_hold_no_rows(
     tmp_path: Path, few_rows: TaskData, changed: dict[str, object]
 ) -> None:
     """Examples under another key are not found."""
-    keep_rows(tmp_path, KEY, few_rows.dev)
-    assert kept_rows(tmp_path, replace(KEY, **changed)) is None
+    save_encoded_rows(tmp_path, KEY, few_rows.dev)
+    assert load_encoded_rows(tmp_path, replace(KEY, **changed)) is None
 
 
 def test_rows_are_written_once(tmp_path: Path, few_rows: TaskData) -> None:
     """Examples are written once, and no other file is left."""
-    keep_rows(tmp_path, KEY, few_rows.dev)
+    save_encoded_rows(tmp_path, KEY, few_rows.dev)
     path = KEY.path(tmp_path)
     before = path.stat().st_mtime_ns
-    keep_rows(tmp_path, KEY, few_rows.train)
+    save_encoded_rows(tmp_path, KEY, few_rows.train)
     assert path.stat().st_mtime_ns == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -55,16 +55,16 @@ def test_rows_are_written_once(tmp_path: Path, few_rows: TaskData) -> None:
 @pytest.mark.parametrize("content", [b"", b"PK half", b"text"])
 def test_damaged_rows_name_data_dir(tmp_path: Path, few_rows: TaskData, content: bytes) -> None:
     """The error for a damaged file says what to do."""
-    keep_rows(tmp_path, KEY, few_rows.dev)
+    save_encoded_rows(tmp_path, KEY, few_rows.dev)
     KEY.path(tmp_path).write_bytes(content)
     with pytest.raises(IncompleteError) as caught:
-        kept_rows(tmp_path, KEY)
-    assert_says(caught, KEY.path(tmp_path), "--data-dir", code=ExitCode.INCOMPLETE)
+        load_encoded_rows(tmp_path, KEY)
+    assert_message(caught, KEY.path(tmp_path), "--data-dir", code=ExitCode.INCOMPLETE)
 
 
 def test_unwritable_folder_is_incomplete(tmp_path: Path, few_rows: TaskData) -> None:
     """A folder that cannot be written is an IncompleteError."""
     (tmp_path / "rows").write_text("a file in the way")
     with pytest.raises(IncompleteError) as caught:
-        keep_rows(tmp_path, KEY, few_rows.dev)
-    assert_says(caught, "dev", code=ExitCode.INCOMPLETE)
+        save_encoded_rows(tmp_path, KEY, few_rows.dev)
+    assert_message(caught, "dev", code=ExitCode.INCOMPLETE)

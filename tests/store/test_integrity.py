@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.command_line import Say
+from support.command_line import RunCli
 from support.gate_runs import record as a_run
 from support.gate_runs import save as save_run
 from support.gate_runs import trace as a_trace
@@ -55,18 +55,18 @@ def all_commands(folder: Path) -> list[tuple[str, ...]]:
     ]
 
 
-def assert_problem_named_and_other_run_shown(say: Say, folder: Path, *names: object) -> None:
+def assert_problem_named_and_other_run_shown(run_cli: RunCli, folder: Path, *names: object) -> None:
     """No command fails with an internal error, and the report shows the intact run."""
     for command in all_commands(folder):
-        answer = say(*command)
-        assert answer.code in (0, 3), (command, answer)
-        assert "Traceback" not in answer.err
-    answer = say("report", "--results-dir", str(folder))
-    assert answer.code == 3
-    (line,) = [line for line in answer.lines if WITH_CLOCK.run_id in line]
+        result = run_cli(*command)
+        assert result.code in (0, 3), (command, result)
+        assert "Traceback" not in result.err
+    result = run_cli("report", "--results-dir", str(folder))
+    assert result.code == 3
+    (line,) = [line for line in result.lines if WITH_CLOCK.run_id in line]
     assert line.isprintable()
     assert names_in_order(line, *names), (line, names)
-    assert f"| {SINGLE.spec.method} " in answer.out
+    assert f"| {SINGLE.spec.method} " in result.out
 
 
 def set_at(*path: str | int, value: Any) -> Callable[[Any], None]:
@@ -150,7 +150,7 @@ RECORDS: list[tuple[Callable[[Any], None], tuple[object, ...]]] = [
     ("change", "names"), RECORDS, ids=lambda value: getattr(value, "__name__", "")
 )
 def test_inconsistent_record_is_named(
-    say: Say, folder: Path, change: Callable[[Any], None], names: tuple[object, ...]
+    run_cli: RunCli, folder: Path, change: Callable[[Any], None], names: tuple[object, ...]
 ) -> None:
     """An inconsistent record is named."""
     path = broken_in(folder) / RECORD
@@ -158,7 +158,9 @@ def test_inconsistent_record_is_named(
     change(content)
     path.write_text(json.dumps(content))
     in_a_trace = names[:1] == (TRACES["calibration"],)
-    assert_problem_named_and_other_run_shown(say, folder, *([] if in_a_trace else [RECORD]), *names)
+    assert_problem_named_and_other_run_shown(
+        run_cli, folder, *([] if in_a_trace else [RECORD]), *names
+    )
 
 
 LAYERS = [measured.layer for measured in WITH_CLOCK.exits]
@@ -195,7 +197,7 @@ LAYERS = [measured.layer for measured in WITH_CLOCK.exits]
     ],
 )
 def test_trace_of_another_record_is_named(
-    say: Say,
+    run_cli: RunCli,
     folder: Path,
     split: str,
     change: dict[str, Callable[[Any], Any]],
@@ -209,7 +211,7 @@ def test_trace_of_another_record_is_named(
             replace(trace, **{name: with_(getattr(trace, name)) for name, with_ in change.items()})
         )
     )
-    assert_problem_named_and_other_run_shown(say, folder, TRACES[split], *names)
+    assert_problem_named_and_other_run_shown(run_cli, folder, TRACES[split], *names)
 
 
 def swap_traces(store: ResultsStore, stored: RunRecord) -> None:
@@ -245,7 +247,7 @@ def first_exit(stored: RunRecord, **fields_: Any) -> dict[str, Any]:
     ids=["another trace", "score", "macs", "constant"],
 )
 def test_figures_unlike_traces_are_refused(
-    say: Say,
+    run_cli: RunCli,
     tmp_path: Path,
     alter: Callable[[ResultsStore, RunRecord], None],
     names: tuple[object, ...],
@@ -254,15 +256,15 @@ def test_figures_unlike_traces_are_refused(
     folder, path = tmp_path / "results", tmp_path / "baseline.json"
     stored = save_run(folder, a_run(), a_trace(wrong=30))
     command = ("check", "--baseline", str(path), "--results-dir", str(folder))
-    assert say(*command, "--update").code == 0
+    assert run_cli(*command, "--update").code == 0
     before = path.read_bytes()
     alter(ResultsStore(folder), stored)
-    answer = say(*command)
-    assert answer.code == 3
-    assert names_in_order(answer.out, stored.run_id, *names)
-    answer = say(*command, "--update")
-    assert answer.code == 3
-    assert names_in_order(answer.err, stored.run_id, *names)
+    result = run_cli(*command)
+    assert result.code == 3
+    assert names_in_order(result.out, stored.run_id, *names)
+    result = run_cli(*command, "--update")
+    assert result.code == 3
+    assert names_in_order(result.err, stored.run_id, *names)
     assert path.read_bytes() == before
 
 
@@ -295,7 +297,7 @@ def changed(path: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 @pytest.mark.parametrize("command", ["report", "check --baseline baseline.json", "list runs"])
-def test_any_record_value_is_survived(say: Say, tmp_path: Path, command: str) -> None:
+def test_any_record_value_is_survived(run_cli: RunCli, tmp_path: Path, command: str) -> None:
     """Any value in any field of a record is handled without an internal error.
 
     The record is refused and named, or shown, or compared."""
@@ -305,26 +307,26 @@ def test_any_record_value_is_survived(say: Say, tmp_path: Path, command: str) ->
     store_run(folder, SINGLE)
     tried, failures = 0, []
     for how in changed(store.folder(run.spec.task, run.spec.method, run.run_id) / RECORD):
-        answer = say(*command.split(), "--results-dir", str(folder))
+        result = run_cli(*command.split(), "--results-dir", str(folder))
         tried += 1
-        if answer.code not in (0, 1, 3, 4) or not answer.out:
-            failures.append((how, answer.code, answer.err))
+        if result.code not in (0, 1, 3, 4) or not result.out:
+            failures.append((how, result.code, result.err))
     assert failures == []
     assert tried > 1000
 
 
-def test_any_baseline_value_is_survived(say: Say, tmp_path: Path) -> None:
+def test_any_baseline_value_is_survived(run_cli: RunCli, tmp_path: Path) -> None:
     """Any value in any field of a baseline is handled without an internal error."""
     path, folder = tmp_path / "baseline.json", tmp_path / "results"
     save_run(folder, a_run(), a_trace())
     store = ResultsStore(folder)
     write_baseline(path, baseline_of(store, store.records()[0]))
-    assert say("check", "--baseline", str(path), "--results-dir", str(folder)).code == 0
+    assert run_cli("check", "--baseline", str(path), "--results-dir", str(folder)).code == 0
     tried, failures = 0, []
     for how in changed(path):
-        answer = say("check", "--baseline", str(path), "--results-dir", str(folder))
+        result = run_cli("check", "--baseline", str(path), "--results-dir", str(folder))
         tried += 1
-        if answer.code not in (0, 1, 2, 3, 4) or len(answer.lines) > 1:
-            failures.append((how, answer.code, answer.err))
+        if result.code not in (0, 1, 2, 3, 4) or len(result.lines) > 1:
+            failures.append((how, result.code, result.err))
     assert failures == []
     assert tried > 800

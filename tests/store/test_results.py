@@ -11,7 +11,7 @@ from threading import Barrier
 from typing import NoReturn
 
 import pytest
-from support.messages import assert_says, names_in_order
+from support.messages import assert_message, names_in_order
 from support.synthetic import (
     assert_same_trace,
     everything_under,
@@ -107,7 +107,7 @@ def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
     store.save(record, {"dev": random_trace(1, (4,))})
     with pytest.raises(IncompleteError) as caught:
         store.trace(record, "selection")
-    assert_says(caught, record.run_id, "trace.selection.npz", code=ExitCode.INCOMPLETE)
+    assert_message(caught, record.run_id, "trace.selection.npz", code=ExitCode.INCOMPLETE)
 
 
 def test_stored_curves_of_earlier_versions_are_ignored(store: ResultsStore) -> None:
@@ -157,7 +157,7 @@ def test_full_disk_leaves_nothing_behind(
         patch.setattr(Path, "write_bytes", failing_after(files_written, Path.write_bytes, full))
         with pytest.raises(IncompleteError) as caught:
             save(store, record)
-    assert_says(caught, record.run_id, full.strerror, code=ExitCode.INCOMPLETE)
+    assert_message(caught, record.run_id, full.strerror, code=ExitCode.INCOMPLETE)
     assert everything_under(store.root) == before
     assert [path.name for path in store.folder("rte", "deebert", "").iterdir()] == [kept.run_id]
     assert store.records() == ([kept], [])
@@ -176,7 +176,7 @@ def test_unmakeable_folder_is_incomplete(
     monkeypatch.setattr(Path, "mkdir", full)
     with pytest.raises(IncompleteError) as caught:
         save(store, new_record())
-    assert_says(caught, new_record().run_id, "the system's words", code=ExitCode.INCOMPLETE)
+    assert_message(caught, new_record().run_id, "the system's words", code=ExitCode.INCOMPLETE)
 
 
 def test_interrupt_leaves_nothing_behind(
@@ -239,7 +239,7 @@ def test_ambiguous_prefix_lists_candidates(store: ResultsStore) -> None:
         save(store, replace(new_record(seed=seed), run_id=run_id))
     with pytest.raises(HarnessError) as caught:
         store.find("abcd")
-    assert_says(caught, "abcd", "abcd0000", "abcd1111")
+    assert_message(caught, "abcd", "abcd0000", "abcd1111")
 
 
 def test_unknown_id_is_refused(store: ResultsStore) -> None:
@@ -247,7 +247,7 @@ def test_unknown_id_is_refused(store: ResultsStore) -> None:
     save(store, new_record())
     with pytest.raises(HarnessError) as caught:
         store.find("0123456789")
-    assert_says(caught, "0123456789", store.root)
+    assert_message(caught, "0123456789", store.root)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_hostile_id_reaches_no_file(run_id: str, store: ResultsStore) -> None:
     save(store, new_record())
     with pytest.raises(HarnessError) as caught:
         store.find(run_id)
-    assert run_id.strip() in assert_says(caught, 4, 16, "0-9a-f")
+    assert run_id.strip() in assert_message(caught, 4, 16, "0-9a-f")
 
 
 @pytest.mark.parametrize(
@@ -302,7 +302,7 @@ def test_corrupt_record_spares_others(
     assert "\n" not in problem.reason
     with pytest.raises(IncompleteError) as caught:
         store.find(bad.run_id)
-    assert_says(caught, bad.run_id, RECORD, *names, code=ExitCode.INCOMPLETE)
+    assert_message(caught, bad.run_id, RECORD, *names, code=ExitCode.INCOMPLETE)
 
 
 def test_folder_as_record_is_problem(store: ResultsStore) -> None:
@@ -348,7 +348,7 @@ def test_unwritable_results_folder_is_named(tmp_path: Path) -> None:
     for root in (file, file / "below"):
         with pytest.raises(HarnessError) as caught:
             check_writable(root, "results")
-        assert_says(caught, "results", root)
+        assert_message(caught, "results", root)
 
 
 def test_writable_folder_is_left_empty(store: ResultsStore) -> None:
@@ -385,7 +385,7 @@ def test_torn_timing_spares_others(store: ResultsStore, monkeypatch: pytest.Monk
             patch.setattr(Path, name, failing_after(0, getattr(Path, name), full))
         with pytest.raises(IncompleteError) as caught:
             store.add_timing(record, make_timing(record.run_id, 0.2))
-    assert_says(caught, record.run_id, full.strerror, code=ExitCode.INCOMPLETE)
+    assert_message(caught, record.run_id, full.strerror, code=ExitCode.INCOMPLETE)
     assert store.timings(record) == [kept]
 
 
@@ -405,7 +405,7 @@ def test_corrupt_timing_is_incomplete(content: bytes, store: ResultsStore) -> No
     path.write_bytes(content)
     with pytest.raises(IncompleteError) as caught:
         store.timings(record)
-    assert_says(caught, path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, path, code=ExitCode.INCOMPLETE)
 
 
 def test_old_unfinished_folders_are_cleared(store: ResultsStore) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from support.command_line import Say, assert_one_line
+from support.command_line import RunCli, assert_one_line
 from support.messages import figures, names_all
 from support.stored_runs import DYNAMIC, store_run
 from support.synthetic import everything_under, make_stage
@@ -62,32 +62,32 @@ def cache(tmp_path: Path) -> Path:
     return folder
 
 
-def listed(say: Say, cache: Path) -> list[tuple[str, str, int]]:
-    answer = say("cache", "list", "--cache-dir", str(cache), "--format", "json")
-    assert (answer.code, answer.err) == (0, "")
-    return [(row["what"], row["key"], row["runs"]) for row in json.loads(answer.out)]
+def listed(run_cli: RunCli, cache: Path) -> list[tuple[str, str, int]]:
+    result = run_cli("cache", "list", "--cache-dir", str(cache), "--format", "json")
+    assert (result.code, result.err) == (0, "")
+    return [(row["what"], row["key"], row["runs"]) for row in json.loads(result.out)]
 
 
-def test_entries_are_listed_largest_first(say: Say, cache: Path) -> None:
+def test_entries_are_listed_largest_first(run_cli: RunCli, cache: Path) -> None:
     """All entries are listed, largest first."""
-    assert listed(say, cache) == [
+    assert listed(run_cli, cache) == [
         ("unfinished stage", UNFINISHED, 0),
         ("stage-a", USED, 1),
         ("stage-b", UNUSED, 0),
         ("rows", "e0", 0),
     ]
-    text = say("cache", "list", "--cache-dir", str(cache)).out
+    text = run_cli("cache", "list", "--cache-dir", str(cache)).out
     assert "10" in next(line for line in text.splitlines() if UNUSED in line)
     assert next(line for line in text.splitlines() if USED in line).endswith(
         f"{DYNAMIC.spec.task} {DYNAMIC.spec.method}"
     )
 
 
-def test_empty_cache_holds_nothing(say: Say, tmp_path: Path) -> None:
+def test_empty_cache_holds_nothing(run_cli: RunCli, tmp_path: Path) -> None:
     """An empty or missing cache has no entries."""
-    answer = say("cache", "list", "--cache-dir", str(tmp_path / "none"))
-    assert answer.code == 0
-    assert names_all(answer.out, tmp_path / "none")
+    result = run_cli("cache", "list", "--cache-dir", str(tmp_path / "none"))
+    assert result.code == 0
+    assert names_all(result.out, tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -101,34 +101,34 @@ def test_empty_cache_holds_nothing(say: Say, tmp_path: Path) -> None:
     ],
 )
 def test_prune_removes_what_options_say(
-    say: Say, cache: Path, options: tuple[str, ...], kept: set[str]
+    run_cli: RunCli, cache: Path, options: tuple[str, ...], kept: set[str]
 ) -> None:
     """The selected entries are removed, and the rest is kept."""
     where = ("--cache-dir", str(cache))
     before = everything_under(cache)
-    dry = say("cache", "prune", *options, *where, "--dry-run")
+    dry = run_cli("cache", "prune", *options, *where, "--dry-run")
     assert everything_under(cache) == before
-    answer = say("cache", "prune", *options, *where)
-    assert answer.code == 0
-    assert figures(answer.out) == figures(dry.out)
-    for output in (answer.out, dry.out):
+    result = run_cli("cache", "prune", *options, *where)
+    assert result.code == 0
+    assert figures(result.out) == figures(dry.out)
+    for output in (result.out, dry.out):
         assert {
             key for key in (USED, UNUSED, UNFINISHED, "e0") if not names_all(output, key)
         } == kept
-    assert {key for _, key, _ in listed(say, cache)} == kept
+    assert {key for _, key, _ in listed(run_cli, cache)} == kept
 
 
-def test_stage_in_use_stays(say: Say, cache: Path) -> None:
+def test_stage_in_use_stays(run_cli: RunCli, cache: Path) -> None:
     """A stage that a process is working on is kept."""
     folder = stage_folder(cache, UNFINISHED)
     with FileLock(folder.with_suffix(".lock")):
-        in_use, *_ = say("cache", "prune", "--all", "--cache-dir", str(cache)).out.splitlines()
+        in_use, *_ = run_cli("cache", "prune", "--all", "--cache-dir", str(cache)).out.splitlines()
     assert names_all(in_use, UNFINISHED)
-    assert listed(say, cache) == [("unfinished stage", UNFINISHED, 0)]
-    removed, _ = say("cache", "prune", "--all", "--cache-dir", str(cache)).out.splitlines()
+    assert listed(run_cli, cache) == [("unfinished stage", UNFINISHED, 0)]
+    removed, _ = run_cli("cache", "prune", "--all", "--cache-dir", str(cache)).out.splitlines()
     assert names_all(removed, UNFINISHED)
     assert removed.partition(UNFINISHED)[0] != in_use.partition(UNFINISHED)[0]
-    assert listed(say, cache) == []
+    assert listed(run_cli, cache) == []
 
 
 def test_killed_removal_is_finished_later(cache: Path) -> None:
@@ -147,7 +147,7 @@ def test_killed_removal_is_finished_later(cache: Path) -> None:
     assert [entry.kind for entry in entries(cache, [])].count("leftover") == 1
 
 
-def test_foreign_files_and_links_are_spared(say: Say, cache: Path, tmp_path: Path) -> None:
+def test_foreign_files_and_links_are_spared(run_cli: RunCli, cache: Path, tmp_path: Path) -> None:
     """Other files are left alone, and links are removed without their targets."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -157,10 +157,10 @@ def test_foreign_files_and_links_are_spared(say: Say, cache: Path, tmp_path: Pat
     (stages / ("d" * 16)).symlink_to(elsewhere)
     (stages / ("e" * 16)).symlink_to(tmp_path / "nowhere")
     (stages / UNUSED / "link").symlink_to(tmp_path / "nowhere")
-    assert len(listed(say, cache)) == 5
-    answer = say("cache", "prune", "--all", "--cache-dir", str(cache))
-    assert (answer.code, answer.err) == (0, "")
-    assert listed(say, cache) == []
+    assert len(listed(run_cli, cache)) == 5
+    result = run_cli("cache", "prune", "--all", "--cache-dir", str(cache))
+    assert (result.code, result.err) == (0, "")
+    assert listed(run_cli, cache) == []
     assert sorted(path.name for path in stages.iterdir() if path.suffix != ".lock") == [
         "e" * 16,
         "notes.txt",
@@ -184,7 +184,7 @@ def test_vanishing_stage_is_not_listed(cache: Path, monkeypatch: pytest.MonkeyPa
     assert [entry.kind for entry in entries(cache, [])] == ["rows"]
 
 
-def test_old_unfinished_file_is_leftover(say: Say, cache: Path) -> None:
+def test_old_unfinished_file_is_leftover(run_cli: RunCli, cache: Path) -> None:
     """An unfinished file becomes a leftover after an hour.
 
     Before that it may still be in progress."""
@@ -193,12 +193,12 @@ def test_old_unfinished_file_is_leftover(say: Say, cache: Path) -> None:
         file.write_bytes(b"half")
     os.utime(old, (time.time() - 4000,) * 2)
     assert [entry.paths for entry in entries(cache, []) if entry.kind == "leftover"] == [(old,)]
-    assert say("cache", "prune", "--all", "--cache-dir", str(cache)).code == 0
+    assert run_cli("cache", "prune", "--all", "--cache-dir", str(cache)).code == 0
     assert not old.exists()
     assert young.exists()
 
 
-def test_diverged_and_damaged_are_told_apart(cache: Path) -> None:
+def test_diverged_and_damaged_are_distinguished(cache: Path) -> None:
     """Diverged and damaged stages have their own kinds."""
     (stage_folder(cache, USED) / DIVERGED).touch()
     (stage_folder(cache, UNUSED) / STORED).write_text("{")
@@ -207,29 +207,29 @@ def test_diverged_and_damaged_are_told_apart(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--all", "--unused"), ("--all", "--older-than", "3")])
-def test_prune_demands_a_choice(say: Say, cache: Path, options: tuple[str, ...]) -> None:
+def test_prune_demands_a_choice(run_cli: RunCli, cache: Path, options: tuple[str, ...]) -> None:
     """Pruning without a choice of entries is refused."""
-    answer = say("cache", "prune", *options, "--cache-dir", str(cache))
-    assert_one_line(answer, ExitCode.USER, ("--all", "--unused", "--older-than"))
+    result = run_cli("cache", "prune", *options, "--cache-dir", str(cache))
+    assert_one_line(result, ExitCode.USER, ("--all", "--unused", "--older-than"))
 
 
-def test_nothing_is_unused_without_runs(say: Say, cache: Path) -> None:
+def test_nothing_is_unused_without_runs(run_cli: RunCli, cache: Path) -> None:
     """Pruning unused entries is refused if there are no runs.
 
     A misspelt results folder says nothing about what is used."""
     before = everything_under(cache)
-    answer = say(
+    result = run_cli(
         "cache", "prune", "--unused", "--cache-dir", str(cache), "--results-dir", "resutls"
     )
-    assert_one_line(answer, ExitCode.USER, ("resutls", "--results-dir", "--all"))
+    assert_one_line(result, ExitCode.USER, ("resutls", "--results-dir", "--all"))
     assert everything_under(cache) == before
 
 
-def test_unreadable_run_blocks_pruning_unused(say: Say, cache: Path, tmp_path: Path) -> None:
+def test_unreadable_run_blocks_pruning_unused(run_cli: RunCli, cache: Path, tmp_path: Path) -> None:
     """Nothing unused is removed while a run cannot be read."""
     (path,) = (tmp_path / "results").rglob("record.json")
     path.write_text("{")
     before = everything_under(cache)
-    answer = say("cache", "prune", "--unused", "--cache-dir", str(cache))
-    assert answer.code == 3
+    result = run_cli("cache", "prune", "--unused", "--cache-dir", str(cache))
+    assert result.code == 3
     assert everything_under(cache) == before

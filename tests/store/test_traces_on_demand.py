@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.command_line import Say
+from support.command_line import RunCli
 from support.gate_runs import record as a_run
 from support.gate_runs import save, trace
 from support.messages import names_in_order
@@ -71,61 +71,61 @@ def files_of(folder: Path, method: str) -> Path:
     return record.parent
 
 
-def test_listing_runs_opens_no_trace(say: Say, folder: Path, opened: list[str]) -> None:
-    assert say("list", "runs", "--results-dir", str(folder)).code == 0
+def test_listing_runs_opens_no_trace(run_cli: RunCli, folder: Path, opened: list[str]) -> None:
+    assert run_cli("list", "runs", "--results-dir", str(folder)).code == 0
     assert opened == []
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json"])
 def test_a_report_opens_once_what_a_policy_needs(
-    say: Say, folder: Path, opened: list[str], form: str
+    run_cli: RunCli, folder: Path, opened: list[str], form: str
 ) -> None:
-    assert say("report", "--format", form, "--results-dir", str(folder)).code == 0
+    assert run_cli("report", "--format", form, "--results-dir", str(folder)).code == 0
     assert sorted(opened) == sorted(f"deebert/{name}" for name in TRACES.values())
 
 
 @pytest.mark.parametrize("name", TRACES.values())
 def test_a_damaged_trace_that_no_figure_needs_is_not_opened(
-    say: Say, folder: Path, name: str
+    run_cli: RunCli, folder: Path, name: str
 ) -> None:
     (files_of(folder, "bert") / name).write_bytes(b"PK torn")
-    answer = say("report", "--results-dir", str(folder))
-    assert (answer.code, answer.err) == (0, "")
-    assert "| bert " in answer.out
+    result = run_cli("report", "--results-dir", str(folder))
+    assert (result.code, result.err) == (0, "")
+    assert "| bert " in result.out
 
 
 @pytest.mark.parametrize("options", [(), ("--budget", "1MMAC"), ("--into", "page.md")])
 @pytest.mark.parametrize("name", TRACES.values())
 def test_a_damaged_trace_of_a_figure_is_named(
-    say: Say, folder: Path, name: str, options: tuple[str, ...]
+    run_cli: RunCli, folder: Path, name: str, options: tuple[str, ...]
 ) -> None:
     (files_of(folder, "deebert") / name).write_bytes(b"PK torn")
-    answer = say("report", *options, "--results-dir", str(folder))
-    assert answer.code == 3
-    (line,) = [line for line in answer.lines if name in line]
+    result = run_cli("report", *options, "--results-dir", str(folder))
+    assert result.code == 3
+    (line,) = [line for line in result.lines if name in line]
     assert line.startswith(f"harness: rte/deebert/{files_of(folder, 'deebert').name}: ")
-    assert ("| bert " in answer.out) == ("--into" not in options)
-    assert "| deebert " not in answer.out
+    assert ("| bert " in result.out) == ("--into" not in options)
+    assert "| deebert " not in result.out
 
 
-def test_all_runs_that_a_report_cannot_read_are_named(say: Say, folder: Path) -> None:
+def test_all_runs_that_a_report_cannot_read_are_named(run_cli: RunCli, folder: Path) -> None:
     save(folder, replace(a_run(), spec=replace(a_run().spec, seed=2)), trace(wrong=10))
     store = ResultsStore(folder)
     (one, other) = [record for record in store.records()[0] if record.spec.method == "deebert"]
     (store.folder("rte", "deebert", one.run_id) / TRACES["dev"]).unlink()
     store.add_timing(other, make_timing(other.run_id, 0.5)).write_text("{")
-    answer = say("report", "--results-dir", str(folder))
-    assert answer.code == 3
-    assert [line.split(": ")[1] for line in answer.lines] == [
+    result = run_cli("report", "--results-dir", str(folder))
+    assert result.code == 3
+    assert [line.split(": ")[1] for line in result.lines] == [
         f"rte/deebert/{run.run_id}" for run in (one, other)
     ]
-    assert "| bert " in answer.out
+    assert "| bert " in result.out
 
 
-def test_a_deep_check_opens_everything(say: Say, folder: Path, opened: list[str]) -> None:
-    answer = say("check", "--deep", "--results-dir", str(folder))
-    assert (answer.code, answer.err) == (0, "")
-    assert answer.out.startswith("passed: 2 cells, 6 figures")
+def test_a_deep_check_opens_everything(run_cli: RunCli, folder: Path, opened: list[str]) -> None:
+    result = run_cli("check", "--deep", "--results-dir", str(folder))
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("passed: 2 cells, 6 figures")
     assert sorted(opened) == sorted(
         f"{method}/{name}" for method in ("bert", "deebert") for name in TRACES.values()
     )
@@ -134,33 +134,37 @@ def test_a_deep_check_opens_everything(say: Say, folder: Path, opened: list[str]
 @pytest.mark.parametrize("method", ["bert", "deebert"])
 @pytest.mark.parametrize("name", TRACES.values())
 def test_a_deep_check_names_every_damaged_trace(
-    say: Say, folder: Path, method: str, name: str
+    run_cli: RunCli, folder: Path, method: str, name: str
 ) -> None:
     path = files_of(folder, method) / name
     path.write_bytes(path.read_bytes()[:-9])
-    answer = say("check", "--deep", "--results-dir", str(folder))
-    assert answer.code == 3
-    (line, _) = answer.out.splitlines()
+    result = run_cli("check", "--deep", "--results-dir", str(folder))
+    assert result.code == 3
+    (line, _) = result.out.splitlines()
     assert line.startswith(f"missing: rte/{method}/{path.parent.name}: ")
     assert str(path) in line
 
 
-def test_a_deep_check_names_a_damaged_timing_and_another_score(say: Say, folder: Path) -> None:
+def test_a_deep_check_names_a_damaged_timing_and_another_score(
+    run_cli: RunCli, folder: Path
+) -> None:
     store = ResultsStore(folder)
     single, several = store.records()[0]
     timing = store.add_timing(single, make_timing(single.run_id, 0.5))
     timing.write_text("{")
     record = files_of(folder, "deebert") / RECORD
     record.write_text(record.read_text().replace('"accuracy":0.8', '"accuracy":0.85'))
-    answer = say("check", "--deep", "--results-dir", str(folder))
-    assert answer.code == 3
-    one, other, _ = answer.out.splitlines()
+    result = run_cli("check", "--deep", "--results-dir", str(folder))
+    assert result.code == 3
+    one, other, _ = result.out.splitlines()
     assert str(timing) in one
     assert names_in_order(other, "accuracy", 1, "0.8500", "0.8000")
     assert several.run_id in other
 
 
-def test_a_deep_check_stands_beside_a_baseline(say: Say, folder: Path, tmp_path: Path) -> None:
+def test_a_deep_check_stands_beside_a_baseline(
+    run_cli: RunCli, folder: Path, tmp_path: Path
+) -> None:
     store, path = ResultsStore(folder), tmp_path / "baseline.json"
     write_baseline(
         path,
@@ -170,17 +174,17 @@ def test_a_deep_check_stands_beside_a_baseline(say: Say, folder: Path, tmp_path:
     )
     command = ("check", "--baseline", str(path), "--results-dir", str(folder))
     (files_of(folder, "bert") / TRACES["selection"]).write_bytes(b"PK torn")
-    assert say(*command).code == 0
-    assert say(*command, "--deep").code == 3
+    assert run_cli(*command).code == 0
+    assert run_cli(*command, "--deep").code == 3
 
 
-def test_a_folder_without_runs_passes_no_deep_check(say: Say, tmp_path: Path) -> None:
-    assert say("check", "--deep", "--results-dir", str(tmp_path / "none")).code == 3
+def test_a_folder_without_runs_passes_no_deep_check(run_cli: RunCli, tmp_path: Path) -> None:
+    assert run_cli("check", "--deep", "--results-dir", str(tmp_path / "none")).code == 3
 
 
 @pytest.mark.parametrize("options", [(), ("--update",), ("--deep", "--update")])
-def test_a_check_wants_a_baseline_or_to_be_deep(say: Say, options: tuple[str, ...]) -> None:
-    answer = say("check", *options)
-    assert answer.code == 2
-    (line,) = answer.lines
+def test_a_check_wants_a_baseline_or_to_be_deep(run_cli: RunCli, options: tuple[str, ...]) -> None:
+    result = run_cli("check", *options)
+    assert result.code == 2
+    (line,) = result.lines
     assert "--baseline" in line

@@ -33,7 +33,7 @@ class CliResult(NamedTuple):
         return self.err.splitlines()
 
 
-Say = Callable[..., CliResult]
+RunCli = Callable[..., CliResult]
 
 RUN_ID = re.compile("[0-9a-f]{16}")
 

@@ -58,7 +58,7 @@ def save(folder: Path, run: RunRecord, dev: Trace) -> RunRecord:
     )
 
 
-def charged(run: RunRecord, index: int, exit_: Polynomial) -> RunRecord:
+def with_exit_cost(run: RunRecord, index: int, exit_: Polynomial) -> RunRecord:
     """Return the run with this cost of an exit, measured on examples of 20 tokens."""
     layer = run.exits[index].layer
     exits = tuple(
@@ -77,12 +77,12 @@ def at_exit(
     return replace(run, exits=tuple(exits))
 
 
-def elsewhere(run: RunRecord) -> RunRecord:
+def in_other_environment(run: RunRecord) -> RunRecord:
     """Return the run in an environment whose results may differ in the last bits."""
     return replace(run, environment=replace(run.environment, versions={"torch": "2.7"}))
 
 
-def slower(run: RunRecord, ratio: Quartiles) -> RunRecord:
+def with_latency_ratio(run: RunRecord, ratio: Quartiles) -> RunRecord:
     assert run.latency is not None
     ratios = run.latency.reference_ratio | {"1": (ratio, run.latency.reference_ratio["1"][1])}
     return replace(run, latency=replace(run.latency, reference_ratio=ratios))

@@ -27,7 +27,7 @@ def figures(text: str) -> list[float]:
     return [float(number.replace(",", "")) for number in found]
 
 
-def assert_says(
+def assert_message(
     caught: pytest.ExceptionInfo[HarnessError], *names: object, code: ExitCode = ExitCode.USER
 ) -> str:
     """Assert that the message is one line with these whole words in order, and return it.

@@ -13,7 +13,7 @@ class SimulatedExit:
     """Where one example exits, its prediction and its cost."""
 
     exit: int
-    answer: float
+    prediction: float
     macs: int
     layers: int
 
@@ -59,7 +59,7 @@ def simulate(
             seen.append(trace.logits[len(seen), row].tolist())
             if layer == layers_of_exits[-1] or may_exit(name, seen, threshold, tolerance):
                 last = seen[-1]
-                answer = last[0] if len(last) == 1 else last.index(max(last))
-                outcome.append(SimulatedExit(len(seen) - 1, answer, paid, layer))
+                prediction = last[0] if len(last) == 1 else last.index(max(last))
+                outcome.append(SimulatedExit(len(seen) - 1, prediction, paid, layer))
                 break
     return outcome

@@ -242,7 +242,7 @@ def timed(record: RunRecord, reference: str | None, ratio: float) -> RunRecord:
     )
 
 
-def timeless(trials: Sequence[Trial]) -> list[Trial]:
+def without_seconds(trials: Sequence[Trial]) -> list[Trial]:
     """Return the trials without their seconds."""
     return [replace(trial, seconds=None) for trial in trials]
 

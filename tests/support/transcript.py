@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from support.command_line import Say
+from support.command_line import RunCli
 from syrupy.extensions.single_file import SingleFileSnapshotExtension, WriteMode
 
 from harness.methods.compute import device_name
@@ -46,9 +46,9 @@ class TextFile(SingleFileSnapshotExtension):
 class Transcript:
     """Command lines run in the current folder, with their output."""
 
-    def __init__(self, say: Say, run_id: str = "") -> None:
+    def __init__(self, run_cli: RunCli, run_id: str = "") -> None:
         """Use `run_id` for RUN_ID in command lines."""
-        self.say, self.run_id, self.parts = say, run_id, list[str]()
+        self.run_cli, self.run_id, self.parts = run_cli, run_id, list[str]()
 
     def run(self, *lines: str, trained: bool = False) -> None:
         """Run command lines, typed as in a shell without the program's name.
@@ -56,7 +56,7 @@ class Transcript:
         `trained` says that their figures are those of a model trained here.
         """
         for line in lines:
-            result = self.say(*shlex.split(line.replace("RUN_ID", self.run_id)))
+            result = self.run_cli(*shlex.split(line.replace("RUN_ID", self.run_id)))
             self._add(
                 f"$ harness {line}".rstrip(),
                 f"{result.out}{result.err}exit code {result.code}",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import BERT_WORDS, make_stage, write_bert
 
 from baselines.distillation import augmentation
@@ -195,7 +195,7 @@ def test_malformed_vectors_are_refused(tmp_path: Path, content: str, names: list
     (tmp_path / "v.txt").write_text(content, encoding="utf-8")
     with pytest.raises(HarnessError) as caught:
         read_vectors(tmp_path / "v.txt")
-    assert_says(caught, "--glove", tmp_path / "v.txt", *names)
+    assert_message(caught, "--glove", tmp_path / "v.txt", *names)
 
 
 # --- rows
@@ -351,7 +351,7 @@ def test_vectors_of_other_language_are_refused(
     path.write_text("zebra 1 0\nquagga 1 0.1\n", encoding="utf-8")
     with pytest.raises(HarnessError) as caught:
         augmented(few_rows, micro, SETTINGS, language_model, replace(context, vectors=path))
-    assert_says(caught, "--glove", path, "augmentation=0")
+    assert_message(caught, "--glove", path, "augmentation=0")
 
 
 def test_model_choices_fill_masked_text(context: FitContext, bert: Backbone) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import BERT_CONFIG, BERT_WORDS, write_bert
 from support.trainings import make_model, make_run, make_schedule
 from torch import Tensor
@@ -20,7 +20,7 @@ from baselines.distillation.masked_lm import (
     mask_tokens,
     maskable,
     masked_accuracy,
-    told,
+    masked_logits,
 )
 from baselines.encoders.encoder import Embedding, EncoderModel, MaskedLmHead
 from baselines.encoders.weights import load_model, save_model
@@ -158,8 +158,8 @@ def test_masked_lm_head_is_saved(micro: Backbone, tmp_path: Path) -> None:
     )
     with torch.no_grad():
         assert torch.equal(
-            told(model, model(given.batch).hiddens[-1], given),
-            told(again, again(given.batch).hiddens[-1], given),
+            masked_logits(model, model(given.batch).hiddens[-1], given),
+            masked_logits(again, again(given.batch).hiddens[-1], given),
         )
 
 
@@ -184,7 +184,7 @@ def test_checkpoint_head_equals_library(tmp_path: Path) -> None:
             input_ids=batch.ids, token_type_ids=batch.types, attention_mask=batch.mask.long()
         ).logits
         torch.testing.assert_close(
-            told(model, model(everywhere.batch).hiddens[-1], everywhere),
+            masked_logits(model, model(everywhere.batch).hiddens[-1], everywhere),
             wanted[batch.mask],
             atol=1e-5,
             rtol=1e-4,
@@ -250,4 +250,4 @@ def test_short_sentences_are_not_masked() -> None:
     assert maskable(rows, PIECES).ids.tolist() == [0, 3]
     with pytest.raises(HarnessError) as caught:
         maskable(rows.rows(np.array([1, 2])), PIECES)
-    assert_says(caught, 4)
+    assert_message(caught, 4)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support.families import FAMILIES, LIBRARY, SIZES, library_model, randomised, write_family
-from support.messages import assert_says
+from support.messages import assert_message
 from torch import nn
 from transformers import (
     AlbertForPreTraining,
@@ -20,7 +20,7 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from baselines.distillation.masked_lm import Masked, Pieces, told
+from baselines.distillation.masked_lm import Masked, Pieces, masked_logits
 from baselines.encoders.encoder import EncoderModel, Head, ModelConfig
 from baselines.encoders.weights import has_masked_lm_head, load_model, pretrained, save_model
 from harness.errors import HarnessError
@@ -141,7 +141,7 @@ def test_masked_lm_head_equals_library(tmp_path: Path, family: str) -> None:
     with torch.no_grad():
         outputs = library(**inputs(library, batch))
         expected = outputs["prediction_logits" if "prediction_logits" in outputs else "logits"]
-        found = told(model, model(batch).hiddens[-1], everywhere)
+        found = masked_logits(model, model(batch).hiddens[-1], everywhere)
     torch.testing.assert_close(found, expected[batch.mask], atol=1e-4, rtol=1e-5)
 
 
@@ -193,7 +193,7 @@ TENSOR = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("problem", ["missing", "of another shape", "unexpected"])
-def test_unfitting_tensor_is_named(tmp_path: Path, family: str, problem: str) -> None:
+def test_mismatched_tensor_is_named(tmp_path: Path, family: str, problem: str) -> None:
     """The error names a mismatched tensor by its name in the file."""
     folder = write_family(tmp_path / "it", family)
     tensors, name = load_file(folder / "model.safetensors"), TENSOR[family]
@@ -209,7 +209,7 @@ def test_unfitting_tensor_is_named(tmp_path: Path, family: str, problem: str) ->
     with pytest.raises(HarnessError) as caught:
         read(folder)
     shapes = [[size - 1, *rest], [size, *rest]] if problem == "of another shape" else []
-    assert_says(caught, "it", 1, name, *shapes)
+    assert_message(caught, "it", 1, name, *shapes)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_unsupported_config_is_named(
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(HarnessError) as caught:
         find_backbone(str(folder))
-    assert_says(caught, folder / "config.json", *names)
+    assert_message(caught, folder / "config.json", *names)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

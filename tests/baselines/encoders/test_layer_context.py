@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from support.fixed import fixed_data
-from support.messages import assert_says
+from support.messages import assert_message
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from baselines.encoders.encoder import LAYERS, EncoderModel, Layer, ModelConfig
 from baselines.encoders.layer import EncoderLayer, Part, Prunable, Units
 from baselines.encoders.weights import check_model, load_model, save_model
-from baselines.tinybert import IntermediateLosses, Pupil, intermediate_loss
+from baselines.tinybert import IntermediateLosses, ProjectedStudent, intermediate_loss
 from baselines.training.loop import Examples
 from baselines.training.losses import exit_losses
 from costeff.importance import Importance, taylor_importance
@@ -141,10 +141,10 @@ def test_unknown_kind_of_layer_is_refused(tmp_path: Path) -> None:
     for read in (check_model, load_model):
         with pytest.raises(IncompleteError) as caught:
             read(tmp_path)
-        assert_says(caught, tmp_path, "spinning", "bert", code=ExitCode.INCOMPLETE)
+        assert_message(caught, tmp_path, "spinning", "bert", code=ExitCode.INCOMPLETE)
 
 
-def test_layer_follows_positions_not_indices() -> None:
+def test_layer_uses_positions_not_indices() -> None:
     """Permuted tokens that keep their positions have the same outputs, permuted."""
     layer, hidden = layer_input()
     context = LayerContext.of(make_batch(3).mask)
@@ -157,7 +157,7 @@ def test_layer_follows_positions_not_indices() -> None:
 
 
 @torch.no_grad()
-def test_rows_may_have_positions_of_their_own() -> None:
+def test_examples_may_have_own_positions() -> None:
     layer, hidden = layer_input()
     shared = LayerContext.of(make_batch(3).mask)
     shifts = torch.tensor([0, 4, 11])[:, None]
@@ -173,7 +173,7 @@ class Margin:
 
 
 @torch.no_grad()
-def test_early_answers_equal_the_trace_at_each_batch_size() -> None:
+def test_early_predictions_equal_the_trace() -> None:
     model, batch = make_model(), make_batch(24)
     logits = model(batch).logits  # [e, n, 2]
     margins = (logits[1, :, 0] - logits[1, :, 1]).abs()
@@ -188,7 +188,7 @@ def test_early_answers_equal_the_trace_at_each_batch_size() -> None:
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
 
 
-def test_macs_are_those_that_torch_counts() -> None:
+def test_macs_equal_torch_count() -> None:
     model = make_model(shape=replace(SHAPE, heads=(4, 1, 3), ffn=(10, 7, 2)))
     costs = piece_costs(model)
     for layer, cost in zip(model.layers, costs.layers, strict=True):
@@ -206,7 +206,7 @@ def exits_loss(model: MultiExitModel, examples: Examples) -> Tensor:
     return exit_losses(model(examples.batch).logits, examples.labels, 1.0).sum()
 
 
-def test_importance_sums_over_the_weights_that_the_layer_names() -> None:
+def test_importance_sums_over_scored_weights() -> None:
     """The reference uses plain backward passes and loops over heads and neurons."""
     model, rows = make_model(), fixed_data().train
     batches = [np.arange(0, 16), np.arange(16, 40)]
@@ -238,7 +238,7 @@ def make_scores(shape: EncoderShape = SHAPE) -> Importance:
 
 
 @torch.no_grad()
-def test_pruning_nothing_changes_no_answer() -> None:
+def test_pruning_nothing_changes_no_prediction() -> None:
     model, batch = make_model(), make_batch()
     same = pruned(model, SHAPE, make_scores())
     assert isinstance(same, EncoderModel)
@@ -246,7 +246,7 @@ def test_pruning_nothing_changes_no_answer() -> None:
 
 
 @torch.no_grad()
-def test_pruned_model_equals_the_silenced_one() -> None:
+def test_pruned_model_equals_masked_model() -> None:
     """In the reference, the output weights of the pruned units are set to 0."""
     model, batch, scores = make_model(), make_batch(), make_scores()
     shape = replace(SHAPE, heads=(2, 1, 3), ffn=(4, 10, 1))
@@ -263,7 +263,7 @@ def test_pruned_model_equals_the_silenced_one() -> None:
     torch.testing.assert_close(small(batch).logits, model(batch).logits, atol=1e-5, rtol=0)
 
 
-def test_units_compete_by_what_the_layer_says_they_cost() -> None:
+def test_units_compete_by_layer_costs() -> None:
     """A neuron of three matrices costs 1.5 times as much as one of two."""
     costs = piece_costs(make_model())
     assert layer_macs(SHAPE) == sum(layer.at(128) for layer in costs.layers)
@@ -278,8 +278,8 @@ def test_attention_scores_can_be_distilled() -> None:
     teacher, copy, other = make_model(), make_model(), make_model(seed=6)
     losses = IntermediateLosses(attention=True, hidden=False, embedding=False)
     examples = Examples.of(fixed_data().train, np.arange(8), CPU.device)
-    assert intermediate_loss(Pupil(copy, 16), teacher, losses, examples).item() == 0
-    loss = intermediate_loss(Pupil(other, 16), teacher, losses, examples)
+    assert intermediate_loss(ProjectedStudent(copy, 16), teacher, losses, examples).item() == 0
+    loss = intermediate_loss(ProjectedStudent(other, 16), teacher, losses, examples)
     loss.backward()
     near = other.get_parameter("layers.0.near").grad
     assert loss.item() > 0
@@ -289,7 +289,7 @@ def test_attention_scores_can_be_distilled() -> None:
 
 @pytest.mark.parametrize("layer_class", [Layer, RotaryLayer])
 @pytest.mark.parametrize("kind", ["heads", "ffn"])
-def test_units_own_all_that_narrows_with_them(layer_class: type[EncoderLayer], kind: str) -> None:
+def test_units_own_every_narrowed_parameter(layer_class: type[EncoderLayer], kind: str) -> None:
     wide = layer_class(SHAPE, 0)
     shape = replace(SHAPE, heads=(3, 4, 4)) if kind == "heads" else replace(SHAPE, ffn=(9, 10, 10))
     narrow = layer_class(shape, 0).state_dict()
@@ -303,7 +303,7 @@ def test_units_own_all_that_narrows_with_them(layer_class: type[EncoderLayer], k
         assert lost == units.share(part, tensor)
 
 
-def test_an_axis_that_units_do_not_divide_is_refused() -> None:
+def test_indivisible_axis_is_refused() -> None:
     units = Units(3, (part := Part("weight", 0, scored=True),), Polynomial(0, 0, 0))
     with pytest.raises(ValueError, match=r"axis 0 of weight .* 8.* 3"):
         units.share(part, torch.zeros(8, 2))

@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import BERT_WORDS, TouchesAFile
 from torch import Tensor
 
@@ -221,7 +221,7 @@ def test_unsafe_pickle_is_refused_unrun(content: str, cache: Path, tmp_path: Pat
         pretrained(
             backbone, ModelConfig(backbone.shape, "mean", 2, 1.0, (None, None, None, "plain"))
         )
-    assert_says(caught, backbone.name, snapshot / PICKLED)
+    assert_message(caught, backbone.name, snapshot / PICKLED)
     assert not trace.exists()
     assert sorted(path.name for path in snapshot.iterdir()) == [PICKLED, "vocab.txt"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from support.messages import assert_says
+from support.messages import assert_message
 from support.synthetic import SMALL, TouchesAFile, small_config
 from torch import Tensor
 
@@ -134,7 +134,7 @@ def test_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
     del tensors[name]
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, tensors, small_config())
-    assert_says(caught, "small", 1, name)
+    assert_message(caught, "small", 1, name)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_unexpected_tensor_is_named(tmp_path: Path, name: str) -> None:
     """An unexpected tensor is named."""
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, _tensors({name: (2,)}), small_config())
-    assert_says(caught, "small", 1, name)
+    assert_message(caught, "small", 1, name)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_wrong_shape_names_both_shapes(
     """The error names a tensor of another shape with both shapes."""
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, _tensors({name: got}), small_config())
-    assert_says(caught, "small", 1, name, list(got), wanted)
+    assert_message(caught, "small", 1, name, list(got), wanted)
 
 
 def test_all_faults_share_one_line(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_all_faults_share_one_line(tmp_path: Path) -> None:
         "stranger",
         "embeddings.LayerNorm.bias",
     )
-    assert_says(caught, "small", 1, missing, 1, unexpected, 1, another_shape, [3], [16])
+    assert_message(caught, "small", 1, missing, 1, unexpected, 1, another_shape, [3], [16])
 
 
 def _with_prefix(name: str) -> str:
@@ -253,7 +253,7 @@ def test_half_a_pooler_is_refused(tmp_path: Path) -> None:
     del tensors["pooler.dense.bias"]
     with pytest.raises(HarnessError) as caught:
         _load(tmp_path, tensors, small_config("cls"))
-    assert_says(caught, "small", 1, "pooler.dense.bias")
+    assert_message(caught, "small", 1, "pooler.dense.bias")
 
 
 def test_half_precision_becomes_float32(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(HarnessError) as caught:
         pretrained(backbone, small_config())
-    assert_says(caught, "small", file)
+    assert_message(caught, "small", file)
 
 
 def test_pickle_is_never_loaded(tmp_path: Path) -> None:
@@ -290,18 +290,18 @@ def test_pickle_is_never_loaded(tmp_path: Path) -> None:
     (folder / "pytorch_model.bin").write_bytes(payload)
     with pytest.raises(HarnessError) as caught:
         pretrained(backbone, small_config())
-    assert_says(caught, "small", folder, "model.safetensors")
+    assert_message(caught, "small", folder, "model.safetensors")
     (folder / "model.safetensors").write_bytes(payload)
     with pytest.raises(HarnessError) as caught:
         pretrained(replace(backbone), small_config())
-    assert_says(caught, "small", folder / "model.safetensors")
+    assert_message(caught, "small", folder / "model.safetensors")
     with pytest.raises(IncompleteError):
         load_model(folder)
     save_model(EncoderModel(small_config()), folder)
     (folder / "model.safetensors").write_bytes(payload)
     with pytest.raises(IncompleteError) as broken:
         load_model(folder)
-    assert_says(broken, folder, code=ExitCode.INCOMPLETE)
+    assert_message(broken, folder, code=ExitCode.INCOMPLETE)
     assert not trace.exists()
     pickle.loads(payload)
     assert trace.exists()

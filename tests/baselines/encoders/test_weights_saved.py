@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support.messages import assert_says, names_in_order
+from support.messages import assert_message, names_in_order
 from support.synthetic import BOTH, SMALL, small_config
 from torch import nn
 
@@ -172,7 +172,7 @@ def test_damaged_model_folder_is_incomplete(tmp_path: Path, damage: Callable[[Pa
     damage(tmp_path)
     with pytest.raises(IncompleteError) as caught:
         load_model(tmp_path)
-    assert_says(caught, tmp_path, code=ExitCode.INCOMPLETE)
+    assert_message(caught, tmp_path, code=ExitCode.INCOMPLETE)
 
 
 def test_copying_encoder_spares_exits() -> None:

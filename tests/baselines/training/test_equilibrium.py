@@ -60,7 +60,7 @@ def test_equilibrium_averages_exits_above() -> None:
         assert layer.shift.grad.item() == pytest.approx(sum(above) / len(above))
 
 
-def test_hooks_vanish_after_equilibrium() -> None:
+def test_hooks_are_removed_after_equilibrium() -> None:
     """After the context a layer receives the sum again, as the hooks are removed."""
     model = _chain(3)
     batch = Batch(

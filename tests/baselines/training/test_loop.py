@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from support.messages import assert_says, names_in_order
+from support.messages import assert_message, names_in_order
 from support.trainings import (
     make_model,
     make_run,
@@ -217,7 +217,7 @@ def test_infinite_logits_are_a_divergence(micro: Backbone, few_rows: TaskData) -
             parameter.fill_(1e30)
     with pytest.raises(DivergedError) as caught:
         selection_score(model, few_rows.selection, TASKS["demo-pair"], [0], CPU)
-    assert_says(caught, "selection", "--set all.learning_rates", code=ExitCode.INCOMPLETE)
+    assert_message(caught, "selection", "--set all.learning_rates", code=ExitCode.INCOMPLETE)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -241,7 +241,7 @@ def test_infinite_loss_stops_with_step(
             make_run(tmp_path),
         )
     epoch, batch = 2, 2
-    assert_says(
+    assert_message(
         caught,
         "a stage",
         value,

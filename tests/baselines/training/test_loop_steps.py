@@ -176,7 +176,7 @@ def test_weight_decay_shrinks_matrices_only(
 
 
 @pytest.mark.parametrize("clip", [0.01, FREE])
-def test_gradients_are_clipped_in_direction(
+def test_clipping_keeps_gradient_direction(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, clip: float
 ) -> None:
     """Gradients are clipped to the largest norm and keep their direction."""
