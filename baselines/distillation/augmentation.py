@@ -22,9 +22,8 @@ from baselines.encoders.encoder import Embedding, EncoderModel
 from harness.data.dataset import Split, TaskData, Tokens
 from harness.data.word_vectors import WordVectors, read_vectors
 from harness.errors import HarnessError
-from harness.files.atomic import atomic_write
+from harness.files.atomic import atomic_write, hold_lock
 from harness.files.digests import digest, file_digest
-from harness.files.locks import hold_lock
 from harness.methods.stages import FitContext
 from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.data.tasks import known_tasks
 from harness.errors import HarnessError, unknown
-from harness.files.toml import read_toml
+from harness.files.text import read_toml
 from harness.methods.registry import CHECKPOINT
 
 DEFAULT_METHODS = ("bert", "deebert", "pabee")

@@ -12,7 +12,7 @@ from harness.errors import HarnessError, IncompleteError, unknown
 from harness.evaluation.external_metrics import PREFIX, ExternalMetric, check_evaluate
 from harness.evaluation.metrics import METRICS
 from harness.files.digests import file_digest
-from harness.files.toml import read_toml
+from harness.files.text import read_toml
 from harness.files.typed_json import is_displayable
 from harness.records import RunRecord, TaskSummary
 

@@ -1,11 +1,13 @@
-"""Atomic writing: a file appears complete or not at all."""
+"""Atomic writing, where a file appears complete or not at all, and locks between processes."""
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import BaseFileLock, Timeout
 
 from harness.errors import HarnessError
 
@@ -49,3 +51,17 @@ def check_writable(folder: Path, what: str) -> None:
         raise HarnessError(
             f"cannot write to the {what} folder {folder}: {error.strerror}"
         ) from None
+
+
+@contextmanager
+def hold_lock(lock: BaseFileLock, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock during the block; call `waiting` once if another process holds it."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        waiting()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

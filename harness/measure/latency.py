@@ -25,7 +25,7 @@ from harness.data.tasks import Task
 from harness.errors import IncompleteError
 from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
-from harness.files.locks import hold_lock
+from harness.files.atomic import hold_lock
 from harness.files.typed_json import from_json
 from harness.measure.inference import predict_early
 from harness.methods.registry import Reference, model_format

@@ -18,8 +18,8 @@ import torch
 from harness.data.corpus import Corpus
 from harness.data.dataset import TaskData
 from harness.errors import IncompleteError
+from harness.files.atomic import hold_lock
 from harness.files.digests import hashed_fields
-from harness.files.locks import hold_lock
 from harness.files.typed_json import from_json, to_json
 from harness.methods.compute import Compute
 from harness.models.backbones import Backbone

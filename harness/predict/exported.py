@@ -3,7 +3,7 @@
     from harness.predict.exported import load
 
     model = load("my-model")
-    for prediction in model.answer([("a fine film",), ("dull",)]):
+    for prediction in model.predict([("a fine film",), ("dull",)]):
         print(prediction.answer, prediction.exit, prediction.probability)
 
 The folder holds harness.json (`Card`), config.json and model.safetensors (the model),
@@ -97,7 +97,7 @@ class Exported:
     """Backbone that provides the tokenizer."""
     device: torch.device
 
-    def answer(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Prediction]:
+    def predict(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Prediction]:
         """Predict examples of one or two texts, in order; predictions do not depend on the batch.
 
         Raises: HarnessError if an example does not fit the task; IncompleteError if the files of
@@ -170,7 +170,7 @@ def load(folder: str | Path, device: str = "cpu") -> Exported:
     _ = backbone.tokenizer
     model = Exported(card, formats.load_model(path), backbone, torch.device(device))
     # A first prediction detects files that do not fit each other.
-    model.answer([("a",) * (card.texts if card.texts in (1, 2) else 1)])
+    model.predict([("a",) * (card.texts if card.texts in (1, 2) else 1)])
     return model
 
 

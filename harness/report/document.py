@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from harness.evaluation.statistics import Mean
 
-MAJORITY_BASELINE = "(constant answer)"
+MAJORITY_BASELINE = "(majority class)"
 """Row label of the majority-class baseline, which always predicts the majority label of the
 training part (for a regression, its mean value)."""
 

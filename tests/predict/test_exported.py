@@ -97,7 +97,7 @@ def test_predictions_are_those_of_the_trace(
     exits = exit_indices(policy, trace.logits, np.array([model.card.rule.threshold]))[0]
     assert len(set(exits)) > 1, "some examples exit early"
     logits = trace.logits[exits, np.arange(64)]
-    predictions = model.answer(dev_rows("demo-pair")[:64], batch_size)
+    predictions = model.predict(dev_rows("demo-pair")[:64], batch_size)
     decided = np.abs(np.diff(logits)[:, 0]) > 1e-4
     assert [one.exit for one in predictions] == trace.exit_layers[exits].tolist()
     for one, row, unambiguous in zip(predictions, logits, decided, strict=True):
@@ -138,7 +138,7 @@ def test_single_exit_model_uses_last_layer(
     record, store = record_of(done, method), ResultsStore(done / "results")
     model = load(export(method, *words))
     trace = store.trace(record)
-    predictions = model.answer(dev_rows(record.spec.task)[: len(trace.ids)], 5)
+    predictions = model.predict(dev_rows(record.spec.task)[: len(trace.ids)], 5)
     assert {one.exit for one in predictions} == {trace.exit_layers[-1]}
     assert [one.answer for one in predictions] == [
         model.card.labels[int(index)] for index in trace.predictions()[-1]
@@ -147,7 +147,7 @@ def test_single_exit_model_uses_last_layer(
 
 
 def test_no_rows_have_no_predictions(export: Callable[..., Path]) -> None:
-    assert load(export("bert")).answer([]) == []
+    assert load(export("bert")).predict([]) == []
 
 
 @pytest.mark.slow
@@ -173,7 +173,7 @@ def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_p
         check=False,
     )
     assert (child.returncode, child.stderr) == (0, "")
-    here = load(folder).answer(rows)
+    here = load(folder).predict(rows)
     found = json.loads(child.stdout)
     assert [(row["row"], row["answer"], row["exit"]) for row in found] == [
         (number, one.answer, one.exit) for number, one in enumerate(here, start=1)
@@ -239,10 +239,10 @@ def test_custom_task_needs_no_file(run_cli: RunCli, tmp_path: Path) -> None:
     )
     assert [row["row"] for row in predictions] == [1, 2, 3]
     with pytest.raises(HarnessError) as caught:
-        model.answer([("fine", "dull")])
+        model.predict([("fine", "dull")])
     assert_names(one_line(caught), "reviews", (1, 2, 1))
     older = replace(model, card=replace(model.card, texts=None))
-    either = older.answer([("fine",), ("fine", "dull")])
+    either = older.predict([("fine",), ("fine", "dull")])
     assert {one.answer for one in either} <= {"no", "yes"}
 
 

@@ -334,7 +334,7 @@ def test_last_exit_predicts_unless_told(run_cli: RunCli, done: Path, tmp_path: P
     model = str(tmp_path / "model")
     assert run_cli("export", run_id, "--out", model, *words, "--threshold", "9").code == 0
     rows = [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)]
-    predictions = load(model).answer(rows)
+    predictions = load(model).predict(rows)
     assert {prediction.exit for prediction in predictions} == {1}
     assert [word for _, word in read_zip(outs["all"])["RTE.tsv"][1:]] == [
         prediction.answer for prediction in predictions
@@ -357,7 +357,7 @@ def test_exported_regression_predicts_submission_numbers(
     assert run_cli("export", run_id, "--out", str(tmp_path / "model"), *words).code == 0
     model = load(tmp_path / "model")
     assert (model.card.labels, model.card.rule.policy) == ((), "patience")
-    predictions = model.answer(
+    predictions = model.predict(
         [(f"the film {number}", f"it was {number * 'not '}") for number in range(20)], 3
     )
     numbers = [min(max(float(prediction.answer), 0.0), 5.0) for prediction in predictions]
