@@ -1,5 +1,6 @@
 """Shared fixtures: a very small backbone, a few demo examples, no network, the command line."""
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,7 @@ from harness.records import RunRecord
 from harness.store.results import ResultsStore
 
 torch.set_num_threads(1)
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # subprocesses test this tree, too
 
 
 @pytest.fixture(autouse=True)
