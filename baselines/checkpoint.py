@@ -21,9 +21,9 @@ EXIT_ACTIVATIONS: dict[str, ExitActivation] = {"distilbert": "relu", "electra": 
 
 
 def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
-    """Return the config of the library's sequence classifier of the backbone's family.
+    """Return the config of the transformers sequence classifier of the backbone's family.
 
-    A regression predicts in units of the label.
+    A regression predicts in label units.
     """
     exits = single_exit(backbone.shape, "dense")
     return ModelConfig(
@@ -38,23 +38,23 @@ def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A sequence classifier saved by the library, which is its own backbone (`--checkpoint`).
+    """A sequence classifier saved by transformers, which is its own backbone (`--checkpoint`).
 
-    Logits are in the task's order of classes and equal the library's to 1e-5 in every family
-    (tested).
+    Logits are in the task's order of classes and equal those of transformers to 1e-5 in every
+    family (tested).
     """
 
     labels: tuple[str, ...] | None = None
-    """Class names in the order of the outputs (`--labels`); None: those in its config.json."""
+    """Class names in the order of the outputs (`--labels`); None: those of its config.json."""
     fingerprint: str | None = None
-    """Fingerprint of its shape, weights and vocabulary; None: it is computed."""
+    """Fingerprint of its shape, weights and vocabulary; None: computed from the checkpoint."""
     tolerance: float = 0.1
     """Unused, since there is one exit."""
     family: ClassVar[str] = "checkpoint"
     policy: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for a value outside its range."""
+        """Raise ValueError for a value outside its range."""
         if not 0 < self.tolerance < float("inf"):
             raise ValueError(f"tolerance {self.tolerance}: expected a positive number")
 

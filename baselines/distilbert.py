@@ -46,7 +46,7 @@ from harness.models.shapes import EncoderShape
 
 @dataclass(frozen=True)
 class DistilBert(Recipe):
-    """Distil every other layer of the backbone on masked words of the corpus, then fine-tune them.
+    """Distil every other layer of the backbone on masked words of the corpus, then fine-tune.
 
     Section 2 describes the distillation. With a `teacher`, fine-tuning distils from it too
     (section 4.1, "additional step of distillation").
@@ -94,7 +94,7 @@ class DistilBert(Recipe):
     family: ClassVar[str] = "distilbert"
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for a value outside its range."""
+        """Raise ValueError for a value outside its range."""
         super().__post_init__()
         if not 0 < self.layers <= 1:
             raise ValueError(f"layers {self.layers}: expected a share above 0, up to 1")
@@ -189,7 +189,7 @@ class DistilBert(Recipe):
         return Fitted(fitted, teacher_trials + trials, remarks=remarks)
 
     def _check(self, backbone: Backbone) -> None:
-        """Raises: HarnessError for a published student or a vocabulary that does not suit."""
+        """Raise HarnessError for a published student or a vocabulary that does not fit."""
         if self.checkpoint is not None:
             published_student(self.checkpoint, backbone)
         elif self.pretraining:

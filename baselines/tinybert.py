@@ -79,7 +79,7 @@ class TinyBert(Recipe):
     layers: float = 1 / 3
     """Share of the backbone's layers in the student.
 
-    The defaults of this, `width` and `ffn` make TinyBERT-4L-312 from BERT-base."""
+    The defaults of `layers`, `width` and `ffn` make TinyBERT-4L-312 from BERT-base."""
     width: float = 13 / 32
     """Share of the hidden size, rounded to a multiple of the number of heads.
 
@@ -104,7 +104,7 @@ class TinyBert(Recipe):
     intermediate_rate: float = 2e-4
     """Constant learning rate of intermediate-layer distillation on the task.
 
-    It is constant in the authors' code too. The paper has 5e-5, on more than ten times as many
+    It is constant in the authors' code too. The paper uses 5e-5, for more than ten times as many
     steps; after 400 steps on MRPC the loss is 5.5 at 5e-5 and 4.7 at 2e-4."""
     prediction_steps: int | None = 1_000
     """Steps of prediction-layer distillation; None: `epochs` passes (`epochs` has no other use)."""
@@ -131,7 +131,7 @@ class TinyBert(Recipe):
     family: ClassVar[str] = "tinybert"
 
     def __post_init__(self) -> None:
-        """Raises: ValueError for a value outside its range."""
+        """Raise ValueError for a value outside its range."""
         super().__post_init__()
         shares = {
             "layers": self.layers,
@@ -281,7 +281,7 @@ class TinyBert(Recipe):
         return smaller(backbone.shape, self.layers, self.width, self.ffn)
 
     def _check(self, backbone: Backbone) -> None:
-        """Raises: HarnessError for a published student or a vocabulary that does not suit."""
+        """Raise HarnessError for a published student or a vocabulary that does not fit."""
         if self.checkpoint is not None:
             published_student(self.checkpoint, backbone)
         if self.augmentation:

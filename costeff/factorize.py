@@ -12,9 +12,9 @@ class Factors(NamedTuple):
     """An embedding [V, d] as table @ projection^T."""
 
     table: Tensor
-    """[V, r]"""
+    """Table [V, r]."""
     projection: Tensor
-    """[d, r], with orthonormal columns."""
+    """Projection [d, r] with orthonormal columns."""
 
 
 def factorised(embedding: Embedding, rank: int) -> Factors:
@@ -34,7 +34,7 @@ def factorised(embedding: Embedding, rank: int) -> Factors:
         else embedding.projection.weight.detach().double()
     )
     if not 1 <= rank <= basis.shape[0]:
-        raise ValueError(f"rank is {rank}, but must be from 1 to {basis.shape[0]}")
+        raise ValueError(f"rank {rank}: expected 1 to {basis.shape[0]}")
     gram = basis @ (word.T @ word) @ basis.T  # [d, d], of the product word @ basis^T
     vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, :rank]  # [d, r], largest first
     return Factors((word @ (basis.T @ vectors)).float(), vectors.float())

@@ -55,7 +55,7 @@ class CostEff:
     """Target ratio of the full-width encoder's MACs at 128 tokens to the compressed encoder's. The
     largest share that reaches it replaces `heads` and `ffn`; None keeps these."""
     teacher: Bert = field(default_factory=Bert)
-    """Fine-tuned teacher of the first stage, which shares its cached stage with method `bert`."""
+    """Settings of the fine-tuned teacher, whose cached stage is shared with method `bert`."""
     pooling: Pooling | None = None
     """Pooling of hidden states in an exit, the first token or the mean over real tokens; None uses
     the backbone's pooling."""
@@ -107,13 +107,12 @@ class CostEff:
     """Whether every layer keeps the same number of heads and neurons (layer, the paper), or the
     units of all layers compete for the same MACs (global)."""
     tolerance: float = 0.1
-    """Regression only: predictions that differ by less than this, in label units, count as agreeing
-    for the patience policy."""
+    """Difference in label units below which predictions of a regression agree (patience)."""
     family: ClassVar[str] = "costeff"
     policy: ClassVar[str | None] = "entropy"
 
     def __post_init__(self) -> None:
-        """Raises: ValueError if a value is out of range."""
+        """Raise ValueError if a value is out of range."""
         for name, share in {
             "heads": self.heads,
             "ffn": self.ffn,
@@ -121,17 +120,19 @@ class CostEff:
             "taylor_share": self.taylor_share,
         }.items():
             if not 0 < share <= 1:
-                raise ValueError(f"{name} is {share}, but must be above 0 and at most 1")
+                raise ValueError(f"{name} {share}: expected a share above 0, up to 1")
         if self.parameter_ratio is not None and self.mac_ratio is not None:
-            raise ValueError("set only one of parameter_ratio and mac_ratio: both fix the widths")
+            raise ValueError(
+                "parameter_ratio, mac_ratio: set only one, because both determine the widths"
+            )
         for name, ratio in {
             "parameter_ratio": self.parameter_ratio,
             "mac_ratio": self.mac_ratio,
         }.items():
             if ratio is not None and ratio < 1:
-                raise ValueError(f"{name} is {ratio}, but must be at least 1")
+                raise ValueError(f"{name} {ratio}: expected 1 or more")
         if not self.prediction_rates:
-            raise ValueError("prediction_rates is empty: give at least one rate")
+            raise ValueError("prediction_rates is empty: expected one or more rates")
         rates = (
             *(self.learning_rates or ()),
             self.pruning_rate,
@@ -145,10 +146,10 @@ class CostEff:
             "the lowest learning rate or multiple": min(rates),
         }.items():
             if value <= 0:
-                raise ValueError(f"{name} is {value}, but must be positive")
+                raise ValueError(f"{name} {value}: expected a positive number")
         for name, count in {"last_states": self.last_states, "batch_size": self.batch_size}.items():
             if count is not None and count < 1:
-                raise ValueError(f"{name} is {count}, but must be at least 1")
+                raise ValueError(f"{name} {count}: expected 1 or more")
 
     def external_inputs(self) -> ExternalInputs:
         """Return no inputs, as no stage pre-trains."""

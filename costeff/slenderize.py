@@ -212,7 +212,7 @@ def taylor_batches(
 
 
 def period_rows(rows: Split, period: float, number: int) -> Split:
-    """Return the rows of one period, which take up where those of the previous period ended.
+    """Return the rows of one period, which continue where those of the previous period ended.
 
     Every pass over the rows has its own shuffled order, the same for every seed.
     """

@@ -34,7 +34,7 @@ N = TypeVar("N", bound=Number)
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """The cell of the comparison that the user asked for."""
+    """The cell of a comparison, as the user requested it."""
 
     method: str
     """Name of the method, as given by the user."""
@@ -67,7 +67,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Fingerprints of the training inputs beside the task's data and the backbone.
+    """Fingerprints of the training inputs besides the task's data and the backbone.
 
     None means that the method does not use this input.
     """

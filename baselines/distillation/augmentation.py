@@ -63,7 +63,7 @@ class Augmentation:
 
 
 class ReplaceableWord(NamedTuple):
-    """A word of a text that may be replaced: it has only letters and is no stop word."""
+    """A word of a text that may be replaced: it has only letters and is not a stop word."""
 
     text: str
     start: int
@@ -114,7 +114,7 @@ def augmented(
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = partial(
         context.compute.progress.info,
-        f"{context.label}: another process is augmenting the training examples; waiting",
+        f"{context.label}: waiting for another process to augment the training examples",
     )
     with hold_lock(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
@@ -134,8 +134,8 @@ def augmented(
 def check_vocabulary(backbone: Backbone) -> None:
     """Check that augmentation can take whole words from the vocabulary.
 
-    Raises: HarnessError for a vocabulary that marks where words begin, since a piece without a mark
-    is no whole word there.
+    Raises: HarnessError for a vocabulary that marks where words begin, because there a piece
+    without a mark is not a whole word.
     """
     if not isinstance(backbone.tokenizer.model, models.WordPiece):
         raise HarnessError(
@@ -210,7 +210,7 @@ def find_candidates(
     nearest = nearest_words({word.word.lower() for word in rest}, vectors, settings.candidates)
     if context.vectors is not None and rest and not any(nearest.values()):
         raise HarnessError(
-            f"--glove {context.vectors}: it has none of the task's words "
+            f"--glove {context.vectors}: the file has none of the task's words "
             f"(such as {rest[0].word.lower()!r}); "
             "give vectors of the task's language or set tinybert.augmentation=0"
         )
@@ -284,7 +284,7 @@ class WholeWords(NamedTuple):
 
     words: tuple[str, ...]
     ids: Tensor
-    """[w] Their ids."""
+    """[w] ids of the words."""
 
 
 def whole_words(backbone: Backbone, seen: Set[str]) -> WholeWords:
@@ -306,13 +306,13 @@ class Vectors(NamedTuple):
     candidates: tuple[str, ...]
     """Words that may be inserted."""
     table: Tensor
-    """[w, v] Their vectors."""
+    """[w, v] vectors of the candidates."""
     replaced: dict[str, Tensor]
-    """[v] Vector of each word to replace, in lower case."""
+    """Word to replace, in lower case -> its vector [v]."""
     pieces: Mapping[str, Set[str]]
-    """The pieces whose mean is such a word's vector.
+    """Word to replace -> the pieces whose mean is its vector.
 
-    They do not replace the word, because they mean less than it does.
+    They are not candidates for the word, because they mean less than it does.
     """
 
 

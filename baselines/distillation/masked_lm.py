@@ -47,7 +47,7 @@ class Pieces(NamedTuple):
 
     mask: int
     special: tuple[int, ...]
-    """Ids of the pieces in `MASK` and `SPECIAL`, never masked and never inserted."""
+    """Ids of the pieces in `MASK` and `SPECIAL`, which are never masked and never inserted."""
     size: int
     """Number of word pieces in the vocabulary."""
 
@@ -78,7 +78,7 @@ class Masked(NamedTuple):
     positions: Tensor
     """[n, t] bool: True at masked tokens."""
     targets: Tensor
-    """[m] Original token ids, in the order of `positions`."""
+    """[m] original token ids, in the order of `positions`."""
 
 
 def mask_tokens(batch: Batch, pieces: Pieces) -> Masked:
@@ -107,7 +107,8 @@ def maskable(rows: Split, pieces: Pieces) -> Split:
     kept = np.flatnonzero(np.array(counts) >= MIN_WORDS)
     if not len(kept):
         raise HarnessError(
-            f"the corpus has no sentence of at least {MIN_WORDS} words that the vocabulary knows"
+            f"the corpus has no sentence of at least {MIN_WORDS} words that the vocabulary knows: "
+            "give another --corpus"
         )
     return rows.rows(kept)
 

@@ -15,7 +15,7 @@ from harness.models.batches import collate, sorted_batches
 from harness.models.multi_exit import AllExits, Batch, MultiExitModel
 
 KEPT_BYTES = 4 * 2**30
-"""Limit in bytes; larger hidden states of the training examples are recomputed for each batch."""
+"""Largest size in bytes of hidden states to keep; larger ones are recomputed for each batch."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class TeacherOutputs:
     """A model's outputs on all examples of a split, in the order of evaluation: shortest first."""
 
     logits: Tensor
-    """[e, n, c]"""
+    """Logits [e, n, c] of the exits."""
     hiddens: tuple[Tensor, ...]
-    """[tokens, d] Outputs of the embedding and of each layer, the examples' tokens concatenated.
+    """Outputs [tokens, d] of the embedding and of each layer, the examples' tokens concatenated.
 
     Empty if hidden states were not requested.
     """

@@ -1,1 +1,1 @@
-"""The encoder and its weights."""
+"""The encoder of all methods, and its weights."""

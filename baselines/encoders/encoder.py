@@ -1,7 +1,7 @@
 """The encoder: BERT with per-layer widths, factorised embeddings, shared layers and exits.
 
-Its outputs equal those of the library's BERT, DistilBERT, RoBERTa, ELECTRA and ALBERT to 1e-5
-(tests). The project has its own encoder because the library does not prune heads, requires
+Its outputs equal those of BERT, DistilBERT, RoBERTa, ELECTRA and ALBERT in transformers to 1e-5
+(tested). The project has its own encoder because transformers does not prune heads, requires
 hidden % heads == 0 and gives all layers one width. Compression builds a new encoder of another
 shape and never modifies an existing one.
 """
@@ -61,8 +61,8 @@ class ModelConfig:
     masked_lm: bool = False
     """Whether the model also has a masked-LM head, which no exit or measurement uses."""
     exit_activation: ExitActivation = "tanh"
-    """Activation before an exit's classifier; only a checkpoint fine-tuned elsewhere has another
-    one than tanh."""
+    """Activation before an exit's classifier; only a checkpoint fine-tuned elsewhere may have
+    another one than tanh."""
 
 
 class Dropout(nn.Module):
@@ -99,12 +99,12 @@ class Embedding(nn.Module):
     """
 
     def __init__(self, shape: EncoderShape) -> None:
-        """Raises: ValueError if the shape has both factorisations."""
+        """Raise ValueError if the shape has both factorisations."""
         super().__init__()
         rank, width = shape.embedding_rank, shape.embedding_width
         if rank and shape.embedding_size:
             raise ValueError(
-                f"embedding has rank {rank} and size {shape.embedding_size}: set only one of them"
+                f"embedding_rank {rank} and embedding_size {shape.embedding_size}: set only one"
             )
         self.word = nn.Embedding(shape.vocabulary, rank or width)
         self.projection = nn.Linear(rank, shape.hidden, bias=False) if rank else None
@@ -282,12 +282,12 @@ class EncoderModel(MultiExitModel):
         the hidden states of small models start at the same scale.
 
         Raises: ValueError if the config does not give an exit (or None) for each layer, if exits
-        with a dense pooler have several hidden states, or if shared layers differ in width.
+        with a dense pooler read several hidden states, or if shared layers differ in width.
         """
         shape = config.shape
         if config.last_states > 1 and {"dense", "shared"} & set(config.exits):
             raise ValueError(
-                f"last_states is {config.last_states}: exits with a dense pooler take only 1"
+                f"last_states {config.last_states}: expected 1, because an exit has a dense pooler"
             )
         shared = nn.Linear(shape.hidden, shape.hidden) if "shared" in config.exits else None
         super().__init__(
@@ -319,7 +319,7 @@ def _layers(shape: EncoderShape) -> list[EncoderLayer]:
         return [build_layer(shape, index) for index in range(shape.layers)]
     if len({*zip(shape.heads, shape.ffn, strict=True)}) > 1:
         raise ValueError(
-            f"shared layers have heads {shape.heads} and neurons {shape.ffn}: widths must be equal"
+            f"shared layers have heads {shape.heads} and neurons {shape.ffn}: expected equal widths"
         )
     return [build_layer(shape, 0)] * shape.layers
 

@@ -61,7 +61,7 @@ class Prunable(NamedTuple):
 
 
 class EncoderLayer(nn.Module, ABC):
-    """A layer of an encoder; each model family has its own subclass.
+    """A layer of an encoder; a model family with a different layer has its own subclass.
 
     Training, measurement, distillation and pruning use only these methods.
     """

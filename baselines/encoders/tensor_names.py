@@ -1,6 +1,6 @@
 """Tensor names in the checkpoints of each model family, mapped to the encoder's own names.
 
-Here and in `weights`, a source is a name in the checkpoint and a target one in our model.
+Here and in `weights`, a source is a name in the checkpoint and a target a name in our model.
 """
 
 from collections.abc import Iterable
@@ -160,5 +160,5 @@ NAMES: dict[str, TensorNames] = {
         left_out=(*TensorNames().left_out, "predictions.", "sop_classifier."),
     ),
 }
-"""Family (`shapes.FAMILIES`) -> its tensor names. The tensors left out include TinyBERT's
+"""Family (`families.FAMILIES`) -> its tensor names. The tensors left out include TinyBERT's
 projections, an untied copy of the decoder and ELECTRA's head."""

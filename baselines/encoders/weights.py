@@ -1,6 +1,7 @@
 """Load pretrained checkpoints into the encoder, and save and load our own models.
 
-Every tensor of a checkpoint is accounted for. Our models are saved as safetensors and a config.
+Each tensor of a checkpoint is loaded, reported as left out, or an error. Our models are saved as
+safetensors and a config.
 """
 
 import pickle
@@ -59,7 +60,7 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
 def fine_tuned(
     backbone: Backbone, config: ModelConfig, positions: tuple[int, ...]
 ) -> tuple[EncoderModel, WeightsReport]:
-    """Return a model of this config, with one dense exit, and a fine-tuned classifier's weights.
+    """Return a model of this config with one dense exit and a fine-tuned classifier's weights.
 
     Output i of the model is output `positions[i]` of the checkpoint.
 
@@ -254,7 +255,7 @@ def check_model(folder: Path) -> None:
     try:
         config = _config(folder)
         if config.shape.layers > MAX_LAYERS:
-            raise ValueError(f"{config.shape.layers} layers, at most {MAX_LAYERS} are allowed")
+            raise ValueError(f"{config.shape.layers} layers, expected at most {MAX_LAYERS}")
         with torch.device("meta"):
             expected = EncoderModel(config).state_dict(keep_vars=True)
         with safe_open(folder / WEIGHTS, "pt") as file:

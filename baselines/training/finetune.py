@@ -37,7 +37,7 @@ def single_exit(shape: EncoderShape, head: Head) -> tuple[Head | None, ...]:
 def exits_before_last(layers: int, head: Head, last: Head | None) -> tuple[Head | None, ...]:
     """Return the exits of a model with new ones before an unchanged last exit.
 
-    A last exit with a shared pooler keeps it as its own, so that the new exits do not share it.
+    A last exit with a shared pooler gets one of its own, so that the new exits do not share it.
     """
     return (head,) * (layers - 1) + ("dense" if last == "shared" else last,)
 

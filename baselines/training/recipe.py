@@ -12,7 +12,7 @@ from harness.models.backbones import Backbone
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters of fine-tuning (Devlin et al., NAACL 2019, appendix A.3; authors' codes)."""
+    """Hyper-parameters of fine-tuning (Devlin et al., NAACL 2019, appendix A.3; authors' code)."""
 
     epochs: int | None = None
     """Number of epochs, of which the best on `selection` is kept; None: the backbone's number."""
@@ -29,9 +29,9 @@ class Recipe:
     clip: float = 1.0
     """Largest norm of the gradient; larger ones are clipped."""
     tolerance: float = 0.1
-    """Difference in label units below which predictions agree for patience in a regression.
-    0.1 is our choice on STS-B's scale of 0 to 5. In the code of PABEE's authors the default is 0,
-    and none of their scripts sets another. A method with one exit does not use it."""
+    """Difference in label units below which predictions of a regression agree (patience).
+    0.1 is our choice for STS-B's scale of 0 to 5. In the code of PABEE's authors the default is 0,
+    and none of their scripts changes it. A method with one exit does not use it."""
     policy: ClassVar[str | None] = None
     """Exit policy of the method's paper; None for a model with one exit."""
     accumulation: int = 1
@@ -98,7 +98,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Settings of one training, with no value left open; part of its stage's key."""
+    """Settings of one training, all of them set; part of its stage's key."""
 
     epochs: int
     batch_size: int

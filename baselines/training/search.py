@@ -24,7 +24,7 @@ def fit_best_rate(
 
     The schedules are tried with one fixed seed. `parents` returns the stage's parents in a given
     context, so that the search uses parents of its own seed. The dev split is never used. A single
-    schedule is not tried. Of the rejected schedules only the reports are kept.
+    schedule needs no trial. Of the rejected schedules only the reports are kept.
 
     Raises: IncompleteError if no schedule gives a finite loss.
     """

@@ -13,7 +13,7 @@ PARTS = 10
 """Largest number of epochs of a bounded training; after each it is scored and its state saved."""
 
 SEED = 1
-"""Seed of the order of rows, the same for all learning rates and seeds so that they compare."""
+"""Seed of the order of rows, the same for all learning rates and seeds for a fair comparison."""
 
 
 class BoundedTraining(NamedTuple):

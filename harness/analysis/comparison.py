@@ -34,7 +34,7 @@ class Row:
     retained: Mean | None
     """Main score as a share of the reference's score, paired by seed."""
     device: str
-    """Processor that all seeds ran and were timed on."""
+    """Processor on which all seeds ran and were timed."""
     threads: int
     parameters: int
     macs: Mean
@@ -48,9 +48,9 @@ class Row:
     """Latency of the reference at batch size 1, measured in the same rounds."""
     latency_ratio: Mean | None
     """Reference ms / ms of this row, paired in the same rounds; for a curve point, composed from
-    the ratios of the paths as its latency is."""
+    path ratios, as its latency is from path latencies."""
     clock_spread: float | None
-    """Largest Q3/Q1 among the ratios that the latency ratio rests on."""
+    """Largest Q3/Q1 among the ratios from which the latency ratio is computed."""
 
 
 @dataclass(frozen=True)

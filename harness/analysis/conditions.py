@@ -1,4 +1,4 @@
-"""The conditions that stored runs must share to be in one table."""
+"""Group stored runs by the conditions that they must share to be in one table."""
 
 import json
 from collections import defaultdict

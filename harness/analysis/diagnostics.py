@@ -1,6 +1,7 @@
 """Sanity checks of models that were not trained here.
 
-They find a score below the majority-class baseline, a single predicted class, and permuted labels.
+They detect a score below the majority-class baseline, a single predicted class, and permuted
+labels.
 """
 
 from itertools import permutations
@@ -23,7 +24,7 @@ MIN_GAIN = 0.05
 def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     """Return a warning for each check that the last exit fails on dev.
 
-    A model that one of our stages has trained is not checked: its labels cannot be permuted.
+    A model that was trained here is not checked: its labels cannot be permuted.
 
     Raises: IncompleteError if the trace cannot be read.
     """

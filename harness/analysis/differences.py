@@ -27,8 +27,8 @@ from harness.store.results import ResultsStore
 Array = NDArray[np.float64]
 
 DEFAULT_ROW = "default"
-"""Value in place of a row name: compare each row with its method's default row, which bears the
-method's name alone."""
+"""Value in place of a row name: compare each row with its method's default row, whose name is just
+the method's."""
 
 FORMER_DEFAULT = "plain"
 """Former spelling of that value, still accepted."""
@@ -42,12 +42,12 @@ class Difference:
     """Row name in the report, including the settings that differ."""
     point: Point
     score: Mean
-    """Score by the metric on dev, over all seeds of the row."""
+    """Score on dev by the metric, averaged over all seeds of the row."""
     macs: Mean
     """Mean MACs per dev example; for the mean of exits, averaged over them."""
     against: str | None
     """Name of the other row; if that row has a single exit, it is compared with every point of a
-    curve. None for that row itself, and where it lacks the point or every seed."""
+    curve. None for that row itself, and where it lacks the point or shares no seed."""
     gain: Mean | None
     """Score minus the other row's score, over the seeds that both have."""
     interval: tuple[float, float] | None
@@ -65,7 +65,7 @@ class Differences:
     """Score of the majority-class baseline."""
     settings: str
     """Sentence with the settings that all runs of a method share and that differ from the method's
-    own; empty if there are none."""
+    defaults; empty if there are none."""
     rows: tuple[Difference, ...]
 
 
@@ -74,7 +74,7 @@ class _Reached:
     """Predictions, scores and MACs of one seed at one point."""
 
     predictions: tuple[Array, ...]
-    """[n] for each exit that counts."""
+    """Predictions [n] of each exit that counts."""
     scores: tuple[float, ...]
     macs: float
 

@@ -10,7 +10,7 @@ from harness.analysis.points import BudgetShare, Exit, LastExit
 from harness.data.tasks import task_groups
 
 EXCLUDED_TASK = "wnli"
-"""Task left out of the average by default: most of its dev rows are in train with the other label,
+"""Task left out of the average by default: most of its dev texts are in train with the other label,
 so that the majority-class baseline wins."""
 
 

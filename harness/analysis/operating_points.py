@@ -1,4 +1,4 @@
-"""Operating points: a policy at one threshold, or the last exit alone, and what it scores."""
+"""Operating points: the scores and costs of a policy at one threshold, or of the last exit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -108,10 +108,10 @@ class OperatingPoint:
     counts: tuple[int, ...]
     """Number of examples that take each exit."""
 
-    def cost(self, prices: NDArray[np.float64]) -> float:
-        """Return the mean cost per example; `prices` [e, n] is the cost of each example at each
-        exit."""
-        return float(prices[self.exits, np.arange(len(self.exits))].mean())
+    def cost(self, example_costs: NDArray[np.float64]) -> float:
+        """Return the mean cost per example; `example_costs` [e, n] holds the cost of each example
+        if it takes each exit."""
+        return float(example_costs[self.exits, np.arange(len(self.exits))].mean())
 
 
 def evaluate(record: RunRecord, trace: Trace, policy: Policy, threshold: float) -> OperatingPoint:
@@ -147,10 +147,10 @@ def chosen_thresholds(
     out."""
     calibration, thresholds, full_macs = _on_calibration(store, record, policy, full)
     budgets = [share * full_macs for share in shares.values()]
-    metric, prices = task_of(record).metrics[0], exit_macs(record.costs, calibration)
+    metric, example_costs = task_of(record).metrics[0], exit_macs(record.costs, calibration)
     found = zip(
         shares,
-        best_thresholds(policy, calibration, prices, metric, thresholds, budgets),
+        best_thresholds(policy, calibration, example_costs, metric, thresholds, budgets),
         strict=True,
     )
     return {name: threshold for name, threshold in found if threshold is not None}

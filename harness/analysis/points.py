@@ -8,7 +8,7 @@ class Exit:
     """The model truncated after a layer."""
 
     layer: int
-    """Layers that run, from 1."""
+    """Number of layers that run, from 1."""
 
     def __str__(self) -> str:
         return f"exit {self.layer}"

@@ -50,7 +50,7 @@ def parse_budget(text: str) -> Budget:
     found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|[kmg]mac)s?", text.strip().lower())
     if found is None or float(found[1]) == 0:
         raise HarnessError(
-            f"--budget {text}: give a positive number with ms, KMAC, MMAC or GMAC, "
+            f"--budget {text}: expected a positive number with ms, KMAC, MMAC or GMAC, "
             "such as 10ms or 100MMAC"
         )
     return (

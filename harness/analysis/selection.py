@@ -12,7 +12,7 @@ from harness.store.results import Problem, ResultsStore
 
 @dataclass(frozen=True)
 class ReportRuns:
-    """The runs for a report, and what was requested."""
+    """The runs for a report, and the tasks and methods that were requested."""
 
     records: list[RunRecord]
     problems: list[Problem]

@@ -16,8 +16,8 @@ HARDWARE = ("device", "threads")
 """Names in a row's label for the hardware that a run used."""
 
 SOURCES_IMPLIED_BY_SETTINGS = ("sources.corpus", "sources.checkpoint")
-"""Sources that a run lacks if its settings make the method read none. The settings say so already,
-so the source is not named beside them."""
+"""Sources that a run lacks if its settings make the method read none. The settings already say so,
+and so the source is not named as well."""
 
 
 def selected_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -36,8 +36,8 @@ def runs_by_row(
 ) -> dict[str, list[RunRecord]]:
     """Return row name -> the runs of one condition that differ in their seed alone.
 
-    A row's name is the method's, followed by the settings that differ from the method's own and
-    that not all rows of the method share. Runs on another processor or with another number of
+    A row's name is the method's, followed by the settings that differ from the method's defaults
+    and that not all rows of the method share. Runs on another processor or with another number of
     threads form a row of their own: a mean over seeds never mixes hardware. If a seed has several
     runs, the newest model counts, and of its runs the one that was timed against `reference`.
     """
@@ -121,14 +121,14 @@ def row_name(
 
 
 class Variant(NamedTuple):
-    """What can distinguish a run from others of its method and backbone, under flat names."""
+    """Everything that can distinguish a run from others of its method and backbone, flattened."""
 
     settings: dict[str, object]
     """All hyper-parameters."""
     changed: dict[str, object] | None
-    """Hyper-parameters that differ from the method's own; None if the record does not name them."""
+    """Hyper-parameters that differ from the method's defaults; None if the record lacks them."""
     extra: dict[str, object]
-    """What is not a setting: the sources that the method learned from, and the hardware."""
+    """Anything but settings: the sources from which the method learned, and the hardware."""
 
 
 def variant_of(record: RunRecord) -> Variant:
@@ -147,9 +147,8 @@ def variant_of(record: RunRecord) -> Variant:
 def distinguishing_settings(variants: Sequence[Variant]) -> list[dict[str, object]]:
     """Return the settings that distinguish each of several variants of a method.
 
-    They are those that differ from the method's own, less those that all variants share. If some
-    variant does not say how it differs from the method's own, they are all settings in which the
-    variants differ.
+    They are those that differ from the method's defaults, except those that all variants share. If
+    a record does not name its changed settings, they are all settings in which the variants differ.
     """
     candidates = _candidates(variants)
     shared, usual = _shared(candidates), _usual_hardware(candidates)
@@ -176,7 +175,7 @@ def _usual_hardware(candidates: Sequence[Mapping[str, object]]) -> dict[str, obj
 
 def shared_settings(records: Sequence[RunRecord]) -> str:
     """Return a sentence with the settings that all runs of a method on a backbone share and that
-    differ from the method's own; empty if there are none."""
+    differ from the method's defaults; empty if there are none."""
     methods: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     for record in records:
         methods[record.spec.method, record.spec.backbone].append(record)
@@ -206,9 +205,9 @@ def _without_hardware(extra: dict[str, object]) -> dict[str, object]:
 
 
 def _candidates(variants: Sequence[Variant]) -> list[dict[str, object]]:
-    """Return, for each variant, all that may distinguish it.
+    """Return for each variant everything that may distinguish it.
 
-    A source that the settings imply is left out if all variants that have it have the same one."""
+    A source that the settings imply is left out if all variants that have one have the same."""
     if all(one.changed is not None for one in variants):
         candidates = [dict(one.changed or {}) for one in variants]
     else:

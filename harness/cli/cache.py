@@ -12,10 +12,10 @@ from harness.errors import ExitCode, HarnessError
 
 @click.group("cache")
 def cache_command() -> None:
-    """List or remove cached stages and encoded rows.
+    """List or remove cached stages, encoded examples and augmented data.
 
     \b
-    Example:
+    Examples:
       harness cache list
       harness cache prune --unused --older-than 30
     """
@@ -37,7 +37,7 @@ def cache_command() -> None:
 def list_command(
     form: str, results_dir: Path, cache_dir: Path | None, verbose: bool, quiet: bool
 ) -> int:
-    """List cached stages and encoded rows, largest first, with the stored runs that use them.
+    """List the entries of the cache, largest first, with the stored runs that use them.
 
     \b
     Example:
@@ -101,11 +101,11 @@ def prune_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Remove stages and encoded rows from the cache folder.
+    """Remove stages, encoded examples and augmented data from the cache folder.
 
     A stored run needs its entries only for `harness time`, `export` and `submit`. A stage that is
-    being fitted is kept. Commands that are still running, and runs in other results folders, may
-    need the rest.
+    being fitted is kept. Other entries may still be needed by running commands and by runs in other
+    results folders.
 
     \b
     Example:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def methods(settings: bool = False) -> Rows:
     """Return name, description and source of each method.
 
-    With `settings`, each row also has the fields that --set takes and their values (null: the
-    backbone's default).
+    With `settings`, each row also has the fields that --set takes and their values (null means
+    the backbone's default).
     """
     rows: Rows = [
         {"method": name, "about": entry.about, "source": entry.source}
@@ -34,9 +34,9 @@ def methods(settings: bool = False) -> Rows:
 
 
 def settings(method: str) -> Rows:
-    """Return each setting of a method: --set name, value, allowed values if named, description.
+    """Return each setting of a method: --set name, value, any fixed choices, description.
 
-    The value null stands for the backbone's default.
+    The value null means the backbone's default.
 
     Raises: HarnessError for an unknown method.
     """

@@ -1,4 +1,4 @@
-"""Options about data, and the command fetch. Imports are inside functions, as in app.py."""
+"""Data options and the command fetch. Imports are inside functions, as in app.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALLOW_CODE_KEY = "harness.allow_metric_code"
 def _stay_offline(context: click.Context, option: click.Parameter, offline: bool) -> None:
     if offline:
         os.environ.update(dict.fromkeys(OFFLINE_VARIABLES, "1"))
-        # this module read the environment when it was first imported, which may be long ago
+        # this module has read the environment already if it was imported before
         import huggingface_hub.constants
 
         huggingface_hub.constants.HF_HUB_OFFLINE = True

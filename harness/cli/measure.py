@@ -71,7 +71,7 @@ def sweep_command(
     "--threshold",
     type=float,
     required=True,
-    help="Score threshold in the policy's unit: nats, probability or agreements.",
+    help="Threshold in the policy's unit: nats, probability or agreements.",
 )
 @click.option(
     "--batch-size",
@@ -209,7 +209,7 @@ def flops_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Print the parameters and MACs up to each exit, computed without weights.
+    """Print the parameters and MACs up to each exit, without loading weights.
 
     \b
     Example:

@@ -57,8 +57,7 @@ batch_option = click.option(
 @click.option(
     "--threshold",
     type=float,
-    help="Score threshold in the policy's unit.  [default: the best on calibration within the "
-    "budget]",
+    help="Threshold in the policy's unit.  [default: the best on calibration within the budget]",
 )
 @click.option(
     "--budget-share",
@@ -84,7 +83,7 @@ def export_command(
     verbose: bool,
     quiet: bool,
 ) -> int:
-    """Export a run's model with everything that predict needs.
+    """Export a run's model with everything that harness predict needs.
 
     The folder holds the model, its tokenizer, exit rule, labels and scores.
 
@@ -127,7 +126,7 @@ def export_command(
     type=POLICY_NAMES,
     help="Policy for early exit.  [default: predict at the last exit]",
 )
-@click.option("--threshold", type=float, help="Score threshold in the policy's unit.")
+@click.option("--threshold", type=float, help="Threshold in the policy's unit.")
 @click.option(
     "--budget-share",
     type=click.FloatRange(0, 1, min_open=True),
@@ -176,7 +175,7 @@ def submit_command(
     from harness.store.stage_cache import cache_folder
 
     if out.suffix != ".zip":
-        raise HarnessError(f"--out {out}: the name must end with .zip")
+        raise HarnessError(f"--out {out}: expected a name that ends in .zip")
     if out.exists() and not force:
         raise HarnessError(f"{out} exists: give another --out, or --force to replace it")
     store = ResultsStore(results_dir)

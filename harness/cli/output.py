@@ -152,7 +152,7 @@ def _print_failure(failure: Failure) -> None:
 
 
 def _exit_code(failures: Sequence[Failure], some_done: bool) -> ExitCode:
-    """Return BUG if any cell failed by one, a code shared by all cells, or else INCOMPLETE."""
+    """Return BUG if a bug failed a cell, the code that all cells share, or else INCOMPLETE."""
     codes = {failure.code for failure in failures}
     if ExitCode.BUG in codes:
         return ExitCode.BUG

@@ -9,7 +9,7 @@ from harness.files.text import read_toml
 from harness.methods.registry import CHECKPOINT
 
 DEFAULT_METHODS = ("bert", "deebert", "pabee")
-"""Methods of `harness run` if none are named."""
+"""Methods of `harness run` without --methods."""
 
 OptionValue = str | list[str]
 """Value of an option as typed on the command line; a list for an option that may be repeated."""
@@ -22,7 +22,7 @@ def split_names(option: str, text: str) -> list[str]:
     """
     names = [word.strip() for word in text.split(",") if word.strip()]
     if not names:
-        raise HarnessError(f"{option} {text!r} names nothing: give comma-separated names")
+        raise HarnessError(f"{option} {text!r}: expected one or more comma-separated names")
     return names
 
 
@@ -30,7 +30,7 @@ def parse_methods(text: str | None, checkpoint: str | None) -> list[str]:
     """Return the comma-separated methods, followed by `checkpoint` if a checkpoint is given.
 
     If the text is None, return only the checkpoint, or the default methods without one.
-    Raises: HarnessError if the text names nothing.
+    Raises: HarnessError if the text has no names.
     """
     if text is None:
         return [*DEFAULT_METHODS] if checkpoint is None else [CHECKPOINT]
@@ -41,7 +41,7 @@ def parse_methods(text: str | None, checkpoint: str | None) -> list[str]:
 def labels_setting(labels: str | None, checkpoint: str | None) -> list[str]:
     """Return --labels in the form of --set.
 
-    Raises: HarnessError without a checkpoint, or if the option names nothing.
+    Raises: HarnessError without a checkpoint, or if the option has no names.
     """
     if labels is None:
         return []

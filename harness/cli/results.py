@@ -267,7 +267,7 @@ def report_command(
         and not any(record.spec.method == base for record in found.records)
     ):
         click.echo(
-            f"harness: no ratios, as no run of the reference {base} is stored: see --reference",
+            f"harness: no ratios, since no run of the reference {base} is stored: see --reference",
             err=True,
         )
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from harness.data.tasks import Task
 
 LARGEST_COUNT = 999_999_999
-"""Largest number of examples or tokens that an option takes, which a record can hold."""
+"""Largest number of examples or tokens that an option accepts."""
 
 
 def _methods() -> list[str]:

@@ -1,1 +1,1 @@
-"""Tasks and their rows."""
+"""Tasks and their examples."""

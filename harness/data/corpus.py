@@ -49,21 +49,21 @@ class Corpus:
     files: tuple[Path, ...] = ()
     """Text files with one sentence per line."""
     data_dir: Path | None = None
-    """Without files: GLUE's folder, or None for the tasks in the hub's cache."""
+    """Used without files: GLUE's folder, or None for the tasks in the hub's cache."""
     tasks: tuple[str, ...] = tuple(demo.LABELS)
-    """Without files: tasks whose training parts give their texts, as far as their files are local.
+    """Used without files: the corpus is the training texts of those of these tasks that are local.
 
     Texts that also occur in a held-out part of any of the tasks are left out.
     """
     limit: int | None = None
-    """Number of sentences to use for a quick try; at least the fewest allowed."""
+    """Number of sentences of a quick run, raised to the fewest allowed; None: all."""
 
     @cached_property
     def data(self) -> TaskData:
         """Distinct sentences without labels, in an order that does not depend on the files' order.
 
-        `train` is for training and `selection` for evaluation. Only complete sentences, which occur
-        inside no other, are held out; the phrases inside them are removed from training.
+        `train` is for training and `selection` for evaluation. Only complete sentences, which are
+        not part of another, are held out; the phrases inside them are removed from training.
         Raises: HarnessError if a file cannot be read, or there are too few sentences.
         """
         sentences = dict.fromkeys(
@@ -79,10 +79,10 @@ class Corpus:
         train = [text for text in order if text not in excluded]
         if len(held_out) < size or len(train) < size:
             least = 2 * HELD_OUT_ROWS[0]
-            of = f" ({', '.join(map(str, self.files))})" if self.files else ""
+            names = f" ({', '.join(map(str, self.files))})" if self.files else ""
             raise HarnessError(
-                f"the corpus{of} has {len(order)} distinct sentences, of which {len(complete)} "
-                f"occur inside no other: expected {least} or more"
+                f"the corpus{names} has {len(order)} distinct sentences, {len(complete)} of them "
+                f"not part of another: expected {least} or more"
             )
         training, evaluation = ([(text,) for text in part] for part in (train, held_out))
         return TaskData(
@@ -108,9 +108,9 @@ class Corpus:
     def encoded(self, encode: Encode, max_length: int) -> TaskData:
         """Return packed rows with their tokens; the last result is cached.
 
-        A student thereby sees what its tasks have: single texts and pairs of all lengths up to
-        `max_length`. The sentences of a row are unrelated. Half of the rows with several sentences
-        are pairs, divided between any two of them.
+        A student thereby sees the kinds of input of its tasks: single texts and pairs of all
+        lengths up to `max_length`. The sentences of a row are unrelated. Half of the rows with
+        several sentences are pairs, divided between any two of them.
         """
         return _encoded(self, encode, max_length)
 

@@ -10,10 +10,10 @@ from harness.data.sources import Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line, reason, unknown
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
-"""File endings and thereby formats.
+"""File endings, which determine the format.
 
 TSV has tabs without quoting, CSV has commas with quoting, and both begin with a line of names. JSON
-lines have an object per line.
+lines have one object per line.
 """
 
 Cells = tuple[int, Sequence[object]]
@@ -45,7 +45,7 @@ class CustomFiles:
     def read(self, task: Labelled) -> list[RawSplit]:
         """Read train, and dev if it has a file.
 
-        Raises: HarnessError with file, line and column for whatever does not fit.
+        Raises: HarnessError naming the file, line and column of an invalid value.
         """
         paths = [path for path in (self.train, self.dev) if path is not None]
         names = (*self.columns, self.label)
@@ -55,7 +55,7 @@ class CustomFiles:
 def file_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     """Read the text columns and, last, the label column of a file.
 
-    Raises: HarnessError with file, line and column for whatever does not fit.
+    Raises: HarnessError naming the file, line and column of an invalid value.
     """
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
     try:

@@ -43,7 +43,7 @@ def choose_tasks(names: Sequence[str] | None, custom: Sequence[Task]) -> dict[st
 def read_task_files(paths: Sequence[Path], allow_code: bool) -> tuple[Task, ...]:
     """Read several task files.
 
-    Raises: HarnessError if one has a mistake, or two have the same name.
+    Raises: HarnessError if a file is invalid, or two tasks have the same name.
     """
     tasks = tuple(read_task_file(path, allow_code) for path in paths)
     names = [task.name for task in tasks]
@@ -56,7 +56,7 @@ def read_task_files(paths: Sequence[Path], allow_code: bool) -> tuple[Task, ...]
 def read_task_file(path: Path, allow_code: bool = False) -> Task:
     """Read a task file; the paths in it are relative to its folder.
 
-    Raises: HarnessError with file, key, and what was got and expected.
+    Raises: HarnessError that names the file and the key, and says what was got and expected.
     """
     values = read_toml(path, "--task-file")
     table = _Table(path, values)
@@ -73,7 +73,7 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
         metrics,
         _files(table),
         scale=scale,
-        about=table.text("about") if "about" in values else "a task of your own",
+        about=table.text("about") if "about" in values else "a custom task",
         bounds=bounds,
         external_metrics=external_metrics,
     )
@@ -95,10 +95,10 @@ def task_of(record: RunRecord) -> Task:
     described = record.own_task
     if described is None:
         return find_task(record.spec.task)
-    strange = [name for name in described.metrics if name not in METRICS]
-    if strange or not described.metrics:
+    unsupported = [name for name in described.metrics if name not in METRICS]
+    if unsupported or not described.metrics:
         raise IncompleteError(
-            f"run {record.run_id}: {unknown('metric', ', '.join(strange), METRICS)}"
+            f"run {record.run_id}: {unknown('metric', ', '.join(unsupported), METRICS)}"
         )
     return Task(
         record.spec.task,
@@ -133,7 +133,7 @@ class _Table:
         return value
 
     def texts(self, key: str, expected: str) -> tuple[str, ...]:
-        """Return a list of distinct texts; one text may stand for a list."""
+        """Return a list of distinct texts; a single text counts as a list of one."""
         value = self.values.get(key)
         found = [value] if isinstance(value, str) else value
         if (
@@ -143,7 +143,7 @@ class _Table:
         ):
             raise self.error(key, expected)
         if len(set(found)) != len(found):
-            raise self.error(key, "each once")
+            raise self.error(key, "distinct texts")
         return tuple(found)
 
     def number(self, key: str, expected: str) -> float:
@@ -177,7 +177,7 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
         "labels", 'the names of the classes, such as ["no", "yes"], or regression = true'
     )
     if len(labels) < 2:
-        raise table.error("labels", "two or more")
+        raise table.error("labels", "two or more labels")
     if not all(map(is_displayable, labels)):
         raise table.error(
             "labels", "names of visible characters; values may give their spelling in the files"
@@ -188,7 +188,7 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
         else labels
     )
     if len(values) != len(labels):
-        raise table.error("values", f"{len(labels)}, one for each of labels")
+        raise table.error("values", f"{len(labels)} values, one for each label")
     return labels, values
 
 
@@ -197,7 +197,7 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
     given = [key for key in ("scale", "range") if key in table.values]
     if not regression:
         if given:
-            raise table.error(given[0], "no such key: it belongs to regression = true")
+            raise table.error(given[0], "no such key: it needs regression = true")
         return 1.0, None
     if len(given) != 1:
         got = " and ".join(given) or "neither scale nor range"
@@ -219,7 +219,7 @@ def _range(table: _Table, regression: bool) -> tuple[float, tuple[float, float] 
         raise table.error("range", "two numbers, the smallest and the largest label")
     low, high = map(float, limits)
     if not -float("inf") < low < high < float("inf"):
-        raise table.error("range", "the smaller number first")
+        raise table.error("range", "two different finite numbers, the smaller first")
     return max(abs(low), abs(high)), (low, high)
 
 
@@ -270,7 +270,7 @@ def _external_metric(table: _Table, name: str) -> ExternalMetric:
 def _files(table: _Table) -> CustomFiles:
     columns = table.texts("text", "the name of the text column, or of two")
     if len(columns) > 2:
-        raise table.error("text", "one or two columns")
+        raise table.error("text", "the name of one text column, or of two")
     label = table.text("label", "the name of the label column")
     if label in columns:
         raise table.error("label", "a column other than the text columns")

@@ -1,4 +1,4 @@
-"""Rows of a task, their tokens, and the parts that they are divided into."""
+"""Examples of a task, their tokens, and the splits that they are divided into."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Tokens:
     """Number of rows that exceeded the maximum length."""
 
     def rows(self, index: NDArray[np.int64]) -> "Tokens":
-        """Return the rows at these positions; nothing if the rows are not encoded yet."""
+        """Return the tokens of the rows at these positions; no tokens if none are encoded yet."""
         if not self.ids:
             return self
         return Tokens(
@@ -49,7 +49,7 @@ class Split:
     tokens: Tokens = Tokens((), (), 0)
 
     def rows(self, index: NDArray[np.int64]) -> "Split":
-        """Return the rows at these positions, which may repeat, with any tokens."""
+        """Return the rows at these positions, which may repeat, with their tokens if encoded."""
         return Split(
             self.ids[index],
             tuple(self.texts[i] for i in index),
@@ -66,7 +66,7 @@ Encode = Callable[[Sequence[tuple[str, ...]], int], Tokens]
 
 @dataclass(frozen=True)
 class TaskData:
-    """Parts of a task. Training sees `train` alone; dev is only scored."""
+    """Splits of a task. Training sees only `train`; dev is only scored."""
 
     task: Task
     train: Split
@@ -84,7 +84,7 @@ class TaskData:
     mismatched: Split | None = None
     """MNLI's second dev split, of genres that train lacks; it is only scored."""
     remarks: tuple[str, ...] = ()
-    """Warnings about rows that can be used all the same."""
+    """Warnings about the data, which do not prevent its use."""
 
     @property
     def fingerprint(self) -> str:

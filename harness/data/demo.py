@@ -36,7 +36,7 @@ LABELS: dict[str, tuple[str, str]] = {
 SPLIT_SIZES: dict[str, int] = {"train": 2800, "dev": 500}
 """Rows per split.
 
-Multiples of twenty balance the labels among the easy and among the hard rows.
+Multiples of ten balance the labels among the easy and among the hard rows.
 """
 
 EASY_EVERY = 5

@@ -53,7 +53,7 @@ class GlueFiles:
         return [self.read_file(task, self._path(name)) for name in self.names]
 
     def read_file(self, task: Labelled, path: Path) -> RawSplit:
-        """Read one file, whose name tells whether it has the layout of train or of dev."""
+        """Read one file, whose name determines whether it has the layout of train or of dev."""
         layout = self.layout if path.stem == "train" else self.layout.dev or self.layout
         return RawSplit(tsv_rows(layout, path), task.values, str(path))
 

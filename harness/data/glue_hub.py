@@ -45,7 +45,7 @@ class GlueHub:
     def read(self, task: Labelled) -> list[RawSplit]:
         """Read all splits, each row with the name of its class or its number.
 
-        Raises: HarnessError, within seconds, if they are neither cached nor can be downloaded, or
+        Raises: HarnessError, within seconds, if they are not cached and cannot be downloaded, or
             if the copy has other columns or classes.
         """
         return [
@@ -73,7 +73,7 @@ def hub_unlabelled(
 ) -> list[tuple[int, tuple[str, ...]]]:
     """Read the index and the texts of each row of a split without public labels.
 
-    Raises: HarnessError, within seconds, if they are neither cached nor can be downloaded, or if
+    Raises: HarnessError, within seconds, if they are not cached and cannot be downloaded, or if
         the copy has other columns.
     """
     files = _files(config, (split,), split)
@@ -100,7 +100,7 @@ def _unreadable(config: str, split: str, error: Exception) -> HarnessError:
 def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
     """Return the files of `split`, one of the `splits` that are downloaded together.
 
-    Raises: HarnessError if they are neither cached nor can be downloaded.
+    Raises: HarnessError if they are not cached and cannot be downloaded.
     """
     cached = is_cached(config, splits)
     folder = _cached_folder(config, splits) if cached else _fetched_folder(config, splits)
@@ -114,8 +114,11 @@ def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
 
 
 def _read(files: Sequence[Path], columns: Sequence[str], labels: Sequence[str]) -> list[Row]:
-    """Raise ValueError for other classes, KeyError for a missing column."""
-    import datasets  # takes 1 s, which only those pay who read from the hub
+    """Return the rows of the files.
+
+    Raises: ValueError for other classes; KeyError for a missing column.
+    """
+    import datasets  # takes 1 s, and so only when it is needed
 
     datasets.disable_progress_bars()  # the files are local by now
     data = datasets.Dataset.from_parquet([str(file) for file in files])

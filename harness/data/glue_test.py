@@ -15,7 +15,7 @@ INDEX_COLUMNS = ("index", "id")
 
 
 class Unlabelled(NamedTuple):
-    """Test row."""
+    """A test row."""
 
     number: int
     """Index in the file, which the leaderboard expects with the prediction."""
@@ -24,12 +24,12 @@ class Unlabelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """File of a submission."""
+    """A file of a submission."""
 
     name: str
     """File name without .tsv."""
     task: str
-    """Task whose model predicts."""
+    """Task whose model predicts the rows."""
     files: tuple[str, ...]
     """Possible paths of the test rows in a data folder."""
     hub: tuple[str, str]
@@ -90,7 +90,7 @@ def read_unlabelled(path: Path, columns: Sequence[str]) -> list[Unlabelled]:
     """Read a test file, whose first line names the columns.
 
     It is tab-separated without quoting and may begin with a byte-order mark.
-    Raises: HarnessError with file, line and columns for whatever does not fit.
+    Raises: HarnessError naming the file, line and columns of a malformed row.
     """
     lines = read_lines(path, "; check --data-dir")
     names = lines[0].split("\t")

@@ -1,4 +1,4 @@
-"""Loading a task: reading its rows and holding out its parts."""
+"""Load a task: read its rows and hold out parts of train."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,8 +24,8 @@ def load_data(
 ) -> TaskData:
     """Read the train and dev rows of a task and hold out `selection` and `calibration`.
 
-    `train_rows` rows are drawn from the training part, by the data alone. `limit` truncates every
-    part to its first rows.
+    `train_rows` rows are drawn from the training part; the draw depends only on the data.
+    `limit` truncates every part to its first rows.
     Raises: HarnessError if a file is missing or malformed, a label is unknown, or there are fewer
         rows than train_rows.
     """
@@ -38,14 +38,14 @@ def load_data(
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
-    remarks = list(_unofficial(task, splits))
+    remarks = list(_row_count_remarks(task, splits))
     if task.custom and limit is None:
-        remarks += _lopsided(task, train, len(selection) + len(calibration))
+        remarks += _training_remarks(task, train, len(selection) + len(calibration))
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(
                 f"--train-rows {task.name}={train_rows}: expected 1 to {len(train)}, "
-                "the number of rows of the training part"
+                "the number of rows in the training part"
             )
         train = train.rows(draw(train.texts, _strata(task, train.labels), train_rows))
     if limit is not None:
@@ -126,19 +126,19 @@ def _label(task: Task, row: Row, raw: RawSplit) -> float:
     return value
 
 
-def _lopsided(task: Task, train: Split, held_out: int) -> Iterator[str]:
+def _training_remarks(task: Task, train: Split, held_out: int) -> Iterator[str]:
     """Yield remarks on a training part that is small or lacks a class."""
     if len(train) < held_out:
         yield (
-            f"{len(train):,} rows are left for training; {held_out:,} rows of train are held out "
-            "for selection and calibration"
+            f"only {len(train):,} rows are left for training: {held_out:,} rows of train are held "
+            "out for selection and calibration"
         )
     missing = [label for index, label in enumerate(task.labels) if index not in train.labels]
     if missing:
         yield f"no training row has label {', '.join(missing)}"
 
 
-def _unofficial(task: Task, splits: Sequence[Split]) -> Iterator[str]:
+def _row_count_remarks(task: Task, splits: Sequence[Split]) -> Iterator[str]:
     """Yield remarks on splits of a GLUE task whose row counts are not GLUE's."""
     if not isinstance(task.source, Glue):
         return
@@ -159,11 +159,11 @@ def _fingerprint(task: Task, splits: Sequence[Split]) -> str:
         )
         for split in splits
     )
-    of_rows = digest(digest(part) for part in rows)
+    rows_digest = digest(digest(part) for part in rows)
     if not task.custom:
-        return of_rows
+        return rows_digest
     description = (task.labels, task.metrics, task.scale, task.bounds, task.external_metrics)
-    return digest([of_rows, repr(description)])
+    return digest([rows_digest, repr(description)])
 
 
 def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Sources of a task's rows: GLUE's files, GLUE's copy on the hub, files of a custom task, code."""
+"""Sources of a task's rows: GLUE's files or their copy on the hub, custom files, or code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from harness.errors import HarnessError
 
 
 class Row(NamedTuple):
-    """Row of a file."""
+    """A row of a file."""
 
     texts: tuple[str, ...]
     """One or two texts, without surrounding spaces."""
@@ -47,11 +47,11 @@ class Labelled(Protocol):
 
 
 class Source(Protocol):
-    """Place that the rows of a task are read from."""
+    """The place from which the rows of a task are read."""
 
     @property
     def texts(self) -> int | None:
-        """Number of texts in a row, 1 or 2; None if the description of a task does not tell."""
+        """Number of texts in a row, 1 or 2; None if the task's description does not say."""
         ...
 
     def is_local(self) -> bool:

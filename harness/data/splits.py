@@ -1,4 +1,4 @@
-"""Held-out training rows: chosen by the data alone, the same for every method and seed."""
+"""Hold out training rows: the choice depends only on the data, not on method or seed."""
 
 import hashlib
 from collections import defaultdict
@@ -13,9 +13,9 @@ CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
 """Share of the independent rows that is held out, and the fewest and most rows."""
 
 FIRST_WORDS = 3
-"""Number of first words by which texts are looked up that may occur inside another text.
+"""Number of first words by which texts that may be part of another text are looked up.
 
-Few texts share them, so that the search takes time in proportion to the length of a text.
+Few texts share them, so the search time is proportional to the length of a text.
 """
 
 Positions = NDArray[np.int64]
@@ -32,7 +32,7 @@ class Parts(NamedTuple):
 
 
 def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
-    """Hold out whole groups of rows that share a text, with `strata` [n] in proportion.
+    """Hold out whole groups of rows that share a text, and keep the proportions of `strata` [n].
 
     Raises: ValueError if there are too few rows.
     """
@@ -80,8 +80,8 @@ def _sharing_a_text(texts: Texts) -> list[list[int]]:
 def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
     """Hold out complete sentences, for SST-2, whose train file has every phrase of each sentence.
 
-    A complete sentence is a text that occurs inside no other. Every row that occurs inside a
-    held-out sentence is removed from training.
+    A complete sentence is a text that is not part of another. Every row that is part of a held-out
+    sentence is removed from training.
     Raises: ValueError if there are too few rows.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
@@ -98,7 +98,7 @@ def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
 
 
 def complete_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
-    """Return the texts that occur inside no other, each with the texts that occur inside it."""
+    """Return the texts that are not part of another, each with the texts that are part of it."""
     distinct = set(texts)
     starting: dict[str, list[str]] = defaultdict(list)
     for text in distinct:
@@ -113,7 +113,7 @@ def complete_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
 
 
 def draw(texts: Texts, strata: Positions, rows: int) -> Positions:
-    """Draw `rows` rows with strata in proportion; return their positions in file order."""
+    """Draw `rows` rows in proportion to the strata; return their positions in file order."""
     ordered = sorted(range(len(texts)), key=lambda row: (_order(texts[row]), int(strata[row]), row))
     shares = [[row for row in ordered if strata[row] == stratum] for stratum in np.unique(strata)]
     counts = _apportion([len(share) for share in shares], rows)

@@ -140,7 +140,7 @@ TASKS: dict[str, Task] = {
                 labels,
                 ("accuracy",),
                 demo.DemoSource(name),
-                about="made in code, for a first look",
+                about="generated in code, for a first look",
             )
             for name, labels in demo.LABELS.items()
         ),
@@ -166,7 +166,7 @@ def task_groups() -> Mapping[str, tuple[str, ...]]:
 def find_task(name: str) -> Task:
     """Return the built-in task of this name.
 
-    Raises: HarnessError if a name is unknown.
+    Raises: HarnessError if the name is unknown.
     """
     if name not in TASKS:
         raise unknown("task", name, TASKS)
@@ -174,7 +174,7 @@ def find_task(name: str) -> Task:
 
 
 def find_tasks(names: Iterable[str]) -> list[Task]:
-    """Return the tasks of these names, each once; a group (glue, demo) stands for its members.
+    """Return the tasks of these names, each once; a group (glue, demo) gives all its members.
 
     Raises: HarnessError if a name is unknown.
     """

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.errors import HarnessError, reason
 
 VECTORS_READ = 100_000
-"""Number of lines that are read of a file of word vectors, as in TinyBERT's code."""
+"""Number of lines read from a file of word vectors, as in TinyBERT's code."""
 
 
 @dataclass(frozen=True)

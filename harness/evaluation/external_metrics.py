@@ -45,7 +45,7 @@ class LoadedMetric(Protocol):
 
 
 def check_evaluate(name: str) -> None:
-    """Raises: HarnessError if the evaluate library is not installed."""
+    """Raise HarnessError if the evaluate library is not installed."""
     if importlib.util.find_spec("evaluate") is None:
         raise HarnessError(
             f"metric {name} needs the evaluate library, which is missing: pip install evaluate"

@@ -140,7 +140,7 @@ class Patience:
     unit: ClassVar[str] = "agreements"
     regression: ClassVar[bool] = True
     tolerance: float = 0.1
-    """For regression: predictions that differ by less agree, in label units."""
+    """Regression only: predictions that differ by less than this, in label units, agree."""
 
     def score(self, seen: Floats) -> Array:
         """Return the number of consecutive agreements up to the last exit seen."""
@@ -223,7 +223,7 @@ class Rule:
     threshold: float | None = None
     """Threshold in the policy's unit."""
     tolerance: Annotated[float, Gt(0)] = 0.1
-    """For patience on a regression task, in label units."""
+    """Setting of patience on a regression task, in label units."""
 
     def policy_and_score_threshold(self, classes: int) -> tuple[Policy, float]:
         """Return the policy and the score threshold.

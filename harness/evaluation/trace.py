@@ -29,7 +29,7 @@ class Trace:
     """[e] number of layers run before each exit, from 1, increasing."""
 
     def __post_init__(self) -> None:
-        """Raises: ValueError if shapes disagree or a logit is not finite."""
+        """Raise ValueError if shapes disagree or a logit is not finite."""
         exits, examples = self.logits.shape[:2]
         shapes = {"ids": self.ids.shape, "labels": self.labels.shape, "lengths": self.lengths.shape}
         mismatched = {name: shape for name, shape in shapes.items() if shape != (examples,)}

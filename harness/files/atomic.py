@@ -42,7 +42,7 @@ STALE_AFTER_S = 3600.0
 
 
 def check_writable(folder: Path, what: str) -> None:
-    """Raises: HarnessError if nothing can be written to the folder."""
+    """Raise HarnessError if nothing can be written to the folder."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -1,6 +1,6 @@
 """Frozen dataclasses as JSON and back, with every field checked.
 
-pydantic reads them by their annotations: types are strict (an integer may stand for a float),
+pydantic reads them by their annotations: types are strict (but an integer is accepted as a float),
 unknown fields are errors, and a range may be given beside a type (`Annotated[float, Gt(0)]`).
 `check_value` and `EXTRA_LIMITS` refuse the values that pydantic accepts and this project does not.
 """
@@ -135,7 +135,7 @@ def _message(error: "ValidationError", text: str, source: str) -> str:
 
 
 def _field(location: Iterable[int | str], kind: str, message: str, got: object) -> str:
-    """Return the location of a field in its file, its value, and pydantic's own message."""
+    """Return the location of a field in its file, its value, and pydantic's message."""
     where = "".join(f"[{part}]" if isinstance(part, int) else f".{part[:60]}" for part in location)
     value = "" if kind == "missing" else f"got {type(got).__name__} {ascii(got)[:40]}, "
     return f"{where}: {value}{message}" if where else f"{value}{message}"
@@ -147,7 +147,7 @@ def _refuse(constant: str) -> float:
 
 
 def is_displayable(text: str) -> bool:
-    """Return whether a text can be shown in a line of a report without disturbing the line."""
+    """Return whether a text can be shown in a report without breaking its line."""
     return text.isprintable() or _NOT_DISPLAYABLE.search(text) is None
 
 

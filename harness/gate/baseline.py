@@ -32,7 +32,7 @@ from harness.records import DataSummary, Environment, ExitMeasurement, Quartiles
 from harness.store.results import ResultsStore
 
 FILE_PREFIX = b'{"schema":'
-"""The first bytes of a baseline file."""
+"""First bytes of a baseline file."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class PinnedPoint:
     calibration."""
     threshold: float
     left: tuple[Annotated[int, Ge(0)], ...]
-    """Number of dev examples that leave at each exit."""
+    """Number of dev examples that take each exit."""
     answers: str
     """Predictions on dev, packed by `pack_predictions`."""
 
@@ -187,7 +187,9 @@ def unpack_predictions(text: str, classes: int, count: int) -> NDArray[np.float6
     except (binascii.Error, ValueError, zlib.error) as error:
         raise HarnessError(f"predictions in the baseline cannot be read: {error}") from None
     if len(data) != expected:
-        raise HarnessError(f"predictions in the baseline are not those of {count} examples")
+        raise HarnessError(
+            f"predictions in the baseline hold other than {count} examples: create it with --update"
+        )
     return np.frombuffer(data, dtype).astype(np.float64)
 
 

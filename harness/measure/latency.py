@@ -223,7 +223,7 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Qu
 
 @dataclass(frozen=True)
 class _ExitAt:
-    """A policy that pays for another policy's score at each exit, but exits at a fixed one."""
+    """A policy that computes another policy's score at each exit, but exits at a fixed one."""
 
     policy: Policy
     exits: int
@@ -286,7 +286,7 @@ def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torc
 def _variants(
     model: MultiExitModel, reference: MultiExitModel | None, job: LatencyJob
 ) -> dict[str, Callable[[Batch], object]]:
-    """Return what is timed, by name: static/LAYER, path/LAYER, live, reference."""
+    """Return the models to time, by name: static/LAYER, path/LAYER, live, reference."""
     variants: dict[str, Callable[[Batch], object]] = {}
     if reference is not None:
         variants["reference"] = reference.truncated(len(reference.layers))

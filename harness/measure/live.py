@@ -133,7 +133,9 @@ def _policy_name(record: RunRecord, options: LiveOptions) -> str:
 
 
 def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> Split:
-    """Return the run's encoded dev split, from the cache or, given a data folder, from its files.
+    """Return the run's encoded dev split, from the cache or else from the task's source.
+
+    Given a data folder, only a custom task is taken from the cache.
 
     Raises: IncompleteError if a custom task's split is no longer cached; NotComparableError if the
     data or the backbone differ from the run's.

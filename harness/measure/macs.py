@@ -34,7 +34,7 @@ ELEMENTWISE = (
 
 
 def _attention_macs(inputs: list[torch.Value], outputs: list[torch.Value]) -> Counter[str]:
-    """Count query [.., q, k] times key, then attention weights times value [.., s, v]."""
+    """Count query [.., q, k] times key, and attention weights times value [.., s, v]."""
     query, key, value = (_sizes(item) for item in inputs[:3])
     return Counter(attention=prod(query[:-1]) * key[-2] * (query[-1] + value[-1]))
 

@@ -45,7 +45,7 @@ class Compute:
 def make_compute(
     device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None
 ) -> Compute:
-    """Build a `Compute` from command-line options; `threads` None stands for all usable cores.
+    """Build a `Compute` from command-line options; `threads` None means all usable cores.
 
     Raises: HarnessError if the device or the tracker is not available.
     """
@@ -68,7 +68,7 @@ def _check_tracker(name: str) -> None:
     if name not in known:
         raise unknown("--tracker", name, known)
     if name not in [str(getattr(kind, "value", kind)) for kind in get_available_trackers()]:
-        raise HarnessError(f"--tracker {name} is not installed")
+        raise HarnessError(f"--tracker {name} is not installed: install it with pip")
 
 
 def resolve_device(name: str) -> torch.device:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExternalInputs:
-    """Inputs that a method learns from besides the task and the backbone."""
+    """Inputs that a method learns from, besides the task and the backbone."""
 
     corpus: bool = False
     """Whether it reads the sentences of --corpus."""
@@ -37,7 +37,7 @@ class Method(Protocol):
     policy: ClassVar[str | None]
     """Exit policy of its paper; None for a model with one exit."""
     tolerance: float
-    """Largest difference, in label units, that patience counts as agreement in a regression."""
+    """Difference in label units below which predictions of a regression agree (patience)."""
 
     def revisions(self) -> dict[str, int]:
         """Return the revision of every stage that `fit` uses, by stage name.

@@ -1,4 +1,4 @@
-"""The table of methods, the only place where the harness names one."""
+"""The table of methods: the only place where the harness names them."""
 
 import importlib
 from collections.abc import Mapping

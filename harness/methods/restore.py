@@ -44,4 +44,7 @@ def model_folder(record: RunRecord, cache: Path) -> Path:
 def check_fingerprint(what: str, got: str, expected: str, record: RunRecord) -> None:
     """Raise NotComparableError if a fingerprint differs from the run's."""
     if got != expected:
-        raise NotComparableError(f"{what} is {got}, but run {record.run_id} used {expected}")
+        raise NotComparableError(
+            f"{what} has fingerprint {got}, but run {record.run_id} used {expected}: "
+            f"give the same {what} as in the run"
+        )

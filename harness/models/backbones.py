@@ -336,8 +336,8 @@ def known_backbones() -> dict[str, Backbone]:
 def find_backbone(name: str) -> Backbone:
     """Return a listed backbone, or read one from a local folder or hub repository OWNER/NAME.
 
-    Folders and repositories must have the library's format: config.json, model.safetensors and a
-    vocabulary.
+    Folders and repositories must have the format of the transformers library: config.json,
+    model.safetensors and a vocabulary.
 
     Raises: HarnessError for an unknown name, for a model that is not an encoder of a supported
     family, and if the hub cannot be reached.
@@ -354,7 +354,7 @@ def find_backbone(name: str) -> Backbone:
 
 
 def _read_backbone(name: str, source: str, folder: Path) -> Backbone:
-    """Return the backbone in a folder. Its weights must be safetensors."""
+    """Return the backbone in a folder, whose weights must be safetensors."""
     family, shape = read_encoder_config(folder)
     mean = (folder / POOLING).is_file() and bool(
         read_json(folder / POOLING).get("pooling_mode_mean_tokens")

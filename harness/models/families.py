@@ -41,7 +41,7 @@ class Family(NamedTuple):
     must_be_one: tuple[str, ...] = ()
     """Keys whose value must be 1."""
     defaults: JsonObject = BERT_DEFAULTS
-    """Values that the library assumes for keys missing from the file."""
+    """Values that the transformers library assumes for keys missing from the file."""
 
 
 FAMILIES: dict[str, Family] = {
@@ -123,7 +123,7 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
 
 
 def _shape(family: Family, values: JsonObject) -> EncoderShape:
-    """Raises: ValueError naming a size that is missing, not a number, or invalid."""
+    """Raise ValueError naming a size that is missing, not a number, or invalid."""
     hidden, heads, layers, ffn = (
         _size(values, key) for key in (family.hidden, family.heads, family.layers, family.ffn)
     )
@@ -149,7 +149,7 @@ def _shape(family: Family, values: JsonObject) -> EncoderShape:
 
 
 def _size(values: JsonObject, key: str, minimum: int = 1) -> int:
-    """Raises: ValueError unless the value is a whole number of at least `minimum`."""
+    """Raise ValueError unless the value is a whole number of at least `minimum`."""
     value = values.get(key)
     if type(value) is not int or value < minimum:
         raise ValueError(f"{key} {value!r}, expected a whole number of at least {minimum}")
@@ -157,7 +157,7 @@ def _size(values: JsonObject, key: str, minimum: int = 1) -> int:
 
 
 def _fraction(values: JsonObject, key: str) -> float:
-    """Raises: ValueError unless the value is a number from 0 to below 1."""
+    """Raise ValueError unless the value is a number from 0 to below 1."""
     value = values[key]
     if isinstance(value, str | bool) or not 0 <= value < 1:
         raise ValueError(f"{key} {value!r}, expected a number from 0 to below 1")

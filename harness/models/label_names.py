@@ -26,7 +26,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
             f"{file}: problem_type {MULTI_LABEL}, expected a checkpoint that predicts one label "
             "per example"
         )
-    count = config.get("num_labels", 2)  # 2 is the library's default
+    count = config.get("num_labels", 2)  # 2 is the default of transformers
     named = config.get("id2label") or {
         str(number): f"LABEL_{number}" for number in range(count if isinstance(count, int) else 0)
     }
@@ -59,7 +59,7 @@ def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
         got = f"{len(labels)} class{'es' * (len(labels) != 1)}"
         raise HarnessError(
             f"the checkpoint has {got} ({_abbreviated(labels)}), "
-            f"task {task.name} expects {expected}"
+            f"but task {task.name} needs {expected}: give another --checkpoint or other --tasks"
         )
     if task.regression:
         return (0,)

@@ -75,7 +75,7 @@ class AllExits(NamedTuple):
     """Outputs of a forward pass through all exits."""
 
     logits: Tensor
-    """[e, n, c]"""
+    """Logits [e, n, c] of the exits."""
     hiddens: tuple[Tensor, ...]
     """Outputs of the embedding and of each layer: l + 1 tensors [n, t, d]."""
 
@@ -93,7 +93,7 @@ class MultiExitModel(nn.Module):
     def __init__(
         self, embedding: nn.Module, layers: Sequence[nn.Module], exits: Sequence[nn.Module | None]
     ) -> None:
-        """Raises: ValueError if the lists differ in length or the last layer has no exit."""
+        """Raise ValueError if the lists differ in length or the last layer has no exit."""
         super().__init__()
         if len(layers) != len(exits) or not exits or exits[-1] is None:
             raise ValueError(

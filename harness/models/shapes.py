@@ -1,4 +1,4 @@
-"""Shapes of encoders, independent of weights and hub."""
+"""Shapes of encoders, independent of their weights and of the hub."""
 
 from dataclasses import dataclass
 from typing import Annotated

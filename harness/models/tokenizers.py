@@ -135,4 +135,4 @@ def _byte_pairs(folder: Path) -> Tokenizer:
 def _check_special_tokens(ids: dict[str, int], required: tuple[str, ...]) -> None:
     missing = [token for token in required if token not in ids]
     if missing:
-        raise HarnessError(f"the vocabulary of {len(ids)} tokens has no {', '.join(missing)}")
+        raise HarnessError(f"the vocabulary of {len(ids)} tokens lacks {', '.join(missing)}")

@@ -1,4 +1,4 @@
-"""`harness export`: write a run's model to a folder of its own, atomically."""
+"""`harness export`: write a run's model to a folder, atomically."""
 
 import shutil
 import tempfile

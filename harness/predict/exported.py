@@ -1,4 +1,4 @@
-"""Models exported by `harness export`. They need this package and their folder, nothing else.
+"""Models exported by `harness export`. They need only this package and their folder.
 
     from harness.predict.exported import load
 
@@ -116,11 +116,11 @@ class Exported:
             if len(row) not in allowed:
                 expected = f"{' or '.join(map(str, allowed))} text{'s' * (allowed != (1,))}"
                 raise HarnessError(
-                    f"row {number} has {len(row)} text{'s' * (len(row) != 1)},"
-                    f" task {self.card.task} wants {expected}"
+                    f"example {number} has {len(row)} text{'s' * (len(row) != 1)},"
+                    f" expected {expected} for task {self.card.task}"
                 )
             if any("\ud800" <= character <= "\udfff" for text in row for character in text):
-                raise HarnessError(f"row {number} contains bytes that are not valid UTF-8")
+                raise HarnessError(f"example {number} contains bytes that are not valid UTF-8")
         return self.backbone.encode(
             [tuple(text.strip() for text in row) for row in rows], self.card.max_length
         )
@@ -166,7 +166,7 @@ def load(folder: str | Path, device: str = "cpu") -> Exported:
     formats.check_model(path)
     backbone = Backbone(card.backbone, card.shape, "cls", f"folder:{path}", "", ())
     if not (path / TOKENIZER).is_file():
-        raise IncompleteError(f"{path} has no {TOKENIZER}")
+        raise IncompleteError(f"{path} has no {TOKENIZER}: export the model again")
     _ = backbone.tokenizer
     model = Exported(card, formats.load_model(path), backbone, torch.device(device))
     # A first prediction detects files that do not fit each other.

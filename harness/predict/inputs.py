@@ -1,4 +1,4 @@
-"""Rows of one or two texts to predict, from a file or the command line."""
+"""Examples of one or two texts to predict, from a file or the command line."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,14 +9,14 @@ from harness.errors import HarnessError
 from harness.files.text import read_lines
 
 KEYS = ("text", "second")
-"""Keys of a row that is an object in JSON lines."""
+"""Keys of an example that is an object in JSON lines."""
 
 
 class TextRow(NamedTuple):
-    """A row of a file, or of the command line."""
+    """An example from a file or from the command line."""
 
     line: int
-    """Line number, from 1."""
+    """Line number in the file, or number on the command line, from 1."""
     texts: tuple[str, ...]
 
 
@@ -53,7 +53,7 @@ def text_rows(path: Path) -> list[TextRow]:
 
 
 def rows_from_texts(texts: Sequence[str], per_row: int | None) -> list[TextRow]:
-    """Group texts of the command line into rows of `per_row`; None: all texts form one row.
+    """Group the texts of the command line into rows of `per_row`; None: all form one row.
 
     Raises: HarnessError if the last row would be incomplete.
     """

@@ -26,14 +26,16 @@ from harness.store.results import ResultsStore
 
 @dataclass(frozen=True)
 class SubmitOptions:
-    """How test examples are predicted."""
+    """Options of `harness submit`."""
 
     policy: str | None
     threshold: float | None
     budget_share: float | None
-    """Without a policy, threshold or share, the last exit predicts every example."""
+    """Budget for choosing the threshold, as a share of the run's own full MACs.
+
+    Without a policy, threshold or share, every example runs to the last exit."""
     backbone: str | None
-    """Folder of the backbone, for runs on a local one."""
+    """Folder of the backbone of a run on a local folder; None: the run's backbone."""
     data_dir: Path | None
     cache_dir: Path
     batch_size: int

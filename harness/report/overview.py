@@ -56,8 +56,8 @@ def render(
 ) -> str:
     """Return the report on these records.
 
-    With `methods`, it has rows of these methods only; ratios are against the reference all the
-    same. `wnli`: whether WNLI counts in the GLUE average, which all formats but csv include.
+    With `methods`, it has rows of these methods only; ratios are still against the reference.
+    `wnli`: whether WNLI counts in the GLUE average, which all formats but csv include.
 
     Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
@@ -106,8 +106,8 @@ def insert(path: Path, text: str) -> None:
             f"{path} lacks the lines {BEGIN!r} and {END!r}, between which the report goes: add them"
         )
     try:
-        with atomic_write(path) as beside:
-            beside.write_bytes(f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(f"{before}{BEGIN}\n\n{text}\n{END}{after}".encode())
     except OSError as error:
         raise IncompleteError(f"cannot write {path}: {reason(error)}") from None
 
@@ -167,7 +167,7 @@ def caption(comparison: Comparison) -> str:
 
 
 def _remarks(comparison: Comparison) -> list[str]:
-    """Return a paragraph for each remark of a run, with the methods that made it."""
+    """Return a paragraph for each remark of a run, with the methods that it concerns."""
     methods: dict[str, list[str]] = {}
     for record in comparison.records:
         for remark in record.remarks:
@@ -197,7 +197,7 @@ def _hardware(comparison: Comparison) -> str:
 
 
 def _tolerance(comparison: Comparison) -> str:
-    """Return a sentence on when patience takes predictions of a regression to agree."""
+    """Return a sentence that says when predictions of a regression agree for patience."""
     task = task_of(comparison.records[0])
     tolerances = sorted(
         {record.tolerance for record in comparison.records if record.policy is not None}

@@ -52,7 +52,7 @@ from harness.store.encoded_rows import RowsKey, save_encoded_rows
 from harness.store.results import ResultsStore
 
 EVALUATION_REVISION = 1
-"""Raised when tracing, counting or timing may give other results; it gives every run a new id."""
+"""Raised when tracing, counting or timing may give other results, so that runs get new ids."""
 
 LIBRARIES = ("torch", "accelerate", "fvcore", "numpy", "tokenizers", "transformers")
 
@@ -97,7 +97,7 @@ class Cell:
 
     @property
     def rows(self) -> DataKey:
-        """Return the key of its data."""
+        """Return the key of the cell's data."""
         return DataKey(self.spec.task, self.backbone.source, self.spec.train_rows)
 
     @property
@@ -170,8 +170,8 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
 def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[RunRecord, bool]:
     """Run a cell and return its record and whether it was already stored.
 
-    The steps are: fit (stages cached) -> traces -> MACs -> latency -> record -> store. The label
-    starts the progress lines.
+    The steps are: fit (stages cached) -> traces -> MACs -> latency -> record -> store. Progress
+    lines begin with the label.
     """
     store, progress = ResultsStore(options.results_dir), options.compute.progress
     identity = run_id(cell, data, options)
@@ -240,7 +240,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
 
 
 def policy_name(method: Method, classes: int) -> str | None:
-    """Return the method's exit policy; for a regression patience, the only applicable one."""
+    """Return the method's exit policy; on a regression patience, the only applicable one."""
     return "patience" if method.policy is not None and classes == 1 else method.policy
 
 
@@ -266,7 +266,7 @@ def static_exits(
 def with_external_scores(
     exits: tuple[ExitMeasurement, ...], dev: Trace, task: Task
 ) -> tuple[ExitMeasurement, ...]:
-    """Return the exits with the scores of the external metrics added, if the user allows those."""
+    """Return the exits with the scores of the task's external metrics added."""
     added = external_scores(task, dev.predictions().astype(np.float64), dev.labels)
     return tuple(
         replace(measured, scores=measured.scores | external)
@@ -277,7 +277,7 @@ def with_external_scores(
 def external_scores(
     task: Task, predictions: NDArray[np.float64], labels: NDArray[np.float64]
 ) -> list[dict[str, float]]:
-    """Return the external metrics of the predictions [e, n], for each exit."""
+    """Return for each exit the scores of the predictions [e, n] by the external metrics."""
     metrics = [(metric, load_external_metric(metric)) for metric in task.external_metrics]
     integers = not task.regression
     return [

@@ -1,4 +1,4 @@
-"""Fill the caches in advance for use without a network: `harness fetch`."""
+"""`harness fetch`: fill the caches in advance, for use without a network."""
 
 from huggingface_hub import try_to_load_from_cache
 

@@ -1,4 +1,4 @@
-"""Encoded dev examples in the cache, so that `harness time` does not need the task's files."""
+"""Encoded dev examples, cached so that `harness time` does not need the task's files."""
 
 import hashlib
 from dataclasses import dataclass

@@ -23,7 +23,7 @@ SPLITS = ("train", "selection", "calibration", "dev")
 
 
 def check_record(record: RunRecord, source: str) -> None:
-    """Raises: IncompleteError naming `source` and the first inconsistency of the record."""
+    """Raise IncompleteError naming `source` and the first inconsistency of the record."""
     try:
         problem = next(_record_problems(record, task_of(record)), None)
     except HarnessError as error:  # the task is neither known nor described in the record
@@ -114,7 +114,7 @@ def _latency_problems(record: RunRecord) -> Iterator[str]:
 
 
 def check_trace(record: RunRecord, trace: Trace, split: str, source: str) -> None:
-    """Raises: IncompleteError naming `source` and the first mismatch with the record."""
+    """Raise IncompleteError naming `source` and the first mismatch with the record."""
     problem = next(_trace_problems(record, task_of(record), trace, split), None)
     if problem is not None:
         raise IncompleteError(
@@ -211,7 +211,7 @@ def _trace_problems(record: RunRecord, task: Task, trace: Trace, split: str) -> 
         else np.isin(trace.labels, np.arange(task.classes))
     )
     if not known.all():
-        yield f"label {trace.labels[~known][0]:g} is not one of the task"
+        yield f"label {trace.labels[~known][0]:g} is not a label of the task"
     if trace.lengths.min() < 1 or trace.lengths.max() > record.spec.max_length:
         yield (
             f"examples of {trace.lengths.min()} to {trace.lengths.max()} tokens, "

@@ -1,4 +1,4 @@
-"""The results folder, to which runs are added atomically and in which none is changed.
+"""The results folder: runs are added atomically and never changed.
 
 A run is <task>/<method>/<run id>/ with record.json, trace*.npz and timings/.
 """
@@ -140,14 +140,14 @@ class ResultsStore:
         return intact, problems
 
     def find(self, run_id: str) -> RunRecord:
-        """Return the run whose id is, or is the only one to begin with, `run_id`.
+        """Return the run with this id, or the only run whose id begins with it.
 
         Raises: HarnessError if there is no such run, or several; IncompleteError if its record is
         corrupt.
         """
         if not _RUN_ID.fullmatch(run_id):
             raise HarnessError(
-                f"run id {run_id!r}: give 4 to 16 of the digits 0-9a-f; see `harness list runs`"
+                f"run id {run_id!r}: expected 4 to 16 hexadecimal digits; see `harness list runs`"
             )
         paths = sorted(self.root.glob(f"[!.]*/*/{run_id}*/{RECORD}"))
         if len(paths) != 1:
@@ -174,7 +174,8 @@ class ResultsStore:
     def checked_traces(self, record: RunRecord) -> dict[str, Trace]:
         """Return a run's traces (split -> trace) after checking its scores and MACs against them.
 
-        Raises: IncompleteError if a file is missing or damaged, or the record has other figures.
+        Raises: IncompleteError if a file is missing or damaged, or its figures differ from the
+        record's.
         """
         traces = self._traces(record)
         check_figures(record, traces, f"run {record.run_id}")
@@ -195,7 +196,9 @@ class ResultsStore:
         record = _read(RunRecord, path)
         expected = record.spec.task, record.spec.method, record.run_id
         if expected != path.parts[-4:-1]:
-            raise IncompleteError(f"{path} holds the record of {'/'.join(expected)}")
+            raise IncompleteError(
+                f"{path} holds the record of {'/'.join(expected)}: move or delete its folder"
+            )
         check_record(record, str(path))
         return record
 

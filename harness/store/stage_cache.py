@@ -21,7 +21,7 @@ STORED = "stage.json"
 MODEL, WANTED, DIVERGED = "model", "wanted", "diverged"
 """Names in a stage's folder beside stage.json.
 
-They are its model, a marker that some run uses the model, and the reason why there is no model.
+They are its model, a marker that some run uses the model, and the reason why training diverged.
 """
 
 DAY_S = 86_400.0
