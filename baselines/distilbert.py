@@ -76,9 +76,9 @@ class DistilBert(Recipe):
     soft: float = 5.0
     """Weight of the teacher's predictions at masked positions.
 
-    If the teacher predicts less than 30% of held-out masked words (`MIN_MASKED_ACCURACY`),
+    If the teacher predicts less than 30 % of held-out masked words (`MIN_MASKED_ACCURACY`),
     this weight and `masked` are 0, the stage is called distil-cosine and the record notes it; words
-    are masked all the same."""
+    are still masked."""
     masked: float = 2.0
     """Weight of the masked-LM loss against the true words."""
     cosine: float = 1.0

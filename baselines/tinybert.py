@@ -72,7 +72,7 @@ class TinyBert(Recipe):
     have any depths; projections are not carried over to the next phase; the sentences in an example
     of the corpus are unrelated (theirs: from one document); for regression the last phase learns
     the teacher's predictions as for any task (theirs: the labels).
-    If the masked-LM head predicts less than 30% of held-out masked words (`MIN_MASKED_ACCURACY`),
+    If the masked-LM head predicts less than 30 % of held-out masked words (`MIN_MASKED_ACCURACY`),
     augmentation uses only nearest words by word vectors, and the record notes the accuracy.
     """
 

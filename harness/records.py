@@ -335,7 +335,7 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A live timing of early exit (`harness time`), stored beside the record.
+    """A live timing of early exit (`harness time`), stored next to the record.
 
     Examples that exit are removed from the batch.
     """

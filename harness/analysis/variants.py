@@ -34,7 +34,7 @@ def selected_runs(records: Sequence[RunRecord]) -> list[RunRecord]:
 def runs_by_row(
     records: Sequence[RunRecord], reference: str | None = None
 ) -> dict[str, list[RunRecord]]:
-    """Return row name -> the runs of one condition that differ in their seed alone.
+    """Return row name -> the runs of one condition that differ only in their seed.
 
     A row's name is the method's, followed by the settings that differ from the method's defaults
     and that not all rows of the method share. Runs on another processor or with another number of

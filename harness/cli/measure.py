@@ -106,7 +106,7 @@ def sweep_command(
     default=True,
     show_default=True,
     envvar="HARNESS_TIME_STORE",
-    help="Store the timing beside the run, for the report.",
+    help="Store the timing with the run, for the report.",
 )
 @compute_options
 @reference_option

@@ -181,7 +181,7 @@ def _update(
     "against",
     metavar="ROW",
     envvar="HARNESS_REPORT_DIFFERENCES_FROM",
-    help="Only paired differences from this row of the report; "
+    help="Report only paired differences from this row of the report; "
     "default compares each row with its method's default row.",
 )
 @click.option(

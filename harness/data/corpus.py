@@ -97,7 +97,7 @@ class Corpus:
 
     @cached_property
     def words(self) -> frozenset[str]:
-        """Lower-case words of the training sentences that consist of letters alone."""
+        """Lower-case words of the training sentences that consist only of letters."""
         return frozenset(
             word
             for (text,) in self.data.train.texts

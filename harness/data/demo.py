@@ -2,9 +2,9 @@
 
 `demo-single` asks whether the verdict on a film, a book or the like is positive. `demo-pair` asks
 whether a sentence about somebody's mood entails a second one, which reports a happy action. Both
-are deterministic: every machine generates the same rows.
+are deterministic: every machine generates the same examples.
 
-In an *easy* row the words alone decide, because all of them point one way. A *hard* row has one
+In an *easy* example the words alone decide, because all point one way. A *hard* example has one
 good word, one bad word, a neutral word and two "not": one precedes the neutral word, the other the
 good or the bad word. Each bag of words occurs with both labels::
 
@@ -34,13 +34,13 @@ LABELS: dict[str, tuple[str, str]] = {
 """Task name -> label names in index order."""
 
 SPLIT_SIZES: dict[str, int] = {"train": 2800, "dev": 500}
-"""Rows per split.
+"""Examples per split.
 
-Multiples of ten balance the labels among the easy and among the hard rows.
+Multiples of ten balance the labels among the easy and among the hard examples.
 """
 
 EASY_EVERY = 5
-"""One row in this many is easy."""
+"""One example in this many is easy."""
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _DEV_SHARE = 6  # a text belongs to dev if its CRC-32 is divisible by this number, else to train
@@ -81,7 +81,7 @@ class DemoRow:
 
 @dataclass(frozen=True)
 class DemoSource:
-    """Rows of a demo task, generated on each call."""
+    """Examples of a demo task, generated on each call."""
 
     task: str
 
@@ -127,7 +127,7 @@ def _claims(
 
 
 def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
-    """Generate the text of a row of `demo-single`."""
+    """Generate the text of an example of `demo-single`."""
     right, wrong = (_GOOD, _BAD) if positive else (_BAD, _GOOD)
     name, work = rng.choice(_NAMES), rng.choice(_WORKS)
     if not hard and rng.random() < 0.3:
@@ -145,7 +145,7 @@ def _single(rng: random.Random, positive: bool, hard: bool) -> tuple[str, ...]:
 
 
 def _pair(rng: random.Random, entailed: bool, hard: bool) -> tuple[str, ...]:
-    """Generate the two texts of a row of `demo-pair`."""
+    """Generate the two texts of an example of `demo-pair`."""
     right, wrong = (_GLAD, _SAD) if entailed else (_SAD, _GLAD)
     name = rng.choice(_NAMES)
     mood = rng.choice(_MOODS).format(name=name, claims=_claims(rng, right, wrong, _CALM, hard))
@@ -166,10 +166,10 @@ def _split_of(text: str) -> str:
 
 
 def demo_rows(task: str, split: str) -> list[DemoRow]:
-    """Generate the rows of a split, train or dev; they are the same on every call.
+    """Generate the examples of a split, train or dev; they are the same on every call.
 
-    No text occurs in both splits and no row occurs twice. Both labels are equally frequent among
-    the easy and among the hard rows.
+    No text occurs in both splits and no example occurs twice. Both labels are equally frequent
+    among the easy and among the hard examples.
     Raises: ValueError if the task or the split is unknown.
     """
     if task not in LABELS:

@@ -18,7 +18,7 @@ from harness.files.hub import PROBE_S, unreachable_reason
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
 SMALLEST = "wnli/validation-00000-of-00001.parquet"
-"""Smallest file, which tells whether the others can be downloaded."""
+"""Smallest file, requested to check whether the others can be downloaded."""
 
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 

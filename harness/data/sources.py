@@ -61,7 +61,7 @@ class Source(Protocol):
     def read(self, task: Labelled) -> list[RawSplit]:
         """Read train, dev, and any further dev split, in this order.
 
-        A custom task without a dev file has train alone.
+        A custom task without a dev file has only train.
         Raises: HarnessError if the rows are missing or malformed.
         """
         ...

@@ -144,7 +144,7 @@ def _contained(text: str, starting: Mapping[str, Sequence[str]]) -> set[str]:
 
 
 def _order(texts: tuple[str, ...]) -> str:
-    """Return a sort key for a pseudo-random order that depends on the texts alone.
+    """Return a sort key for a pseudo-random order that depends only on the texts.
 
     It depends neither on the order of the file nor on a library's random generator.
     """

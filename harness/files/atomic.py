@@ -36,7 +36,7 @@ def atomic_write(path: Path, shared: bool = False) -> Iterator[Path]:
 
 
 UNFINISHED = ".unfinished-"
-"""Prefix of the name of a run folder while it is being written."""
+"""Prefix of the name of a run or model folder while it is being written."""
 STALE_AFTER_S = 3600.0
 """Age in seconds after which an unfinished file or folder must come from a killed process."""
 

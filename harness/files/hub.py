@@ -52,21 +52,21 @@ def forget_probes() -> None:
 def _probe(repository: str, file: str, revision: str | None, kind: str) -> str | None:
     if _timeouts:
         return _timeouts[0]
-    answers: list[str | None] = []
+    reasons: list[str | None] = []
 
     def ask() -> None:
         try:
             probe_hub(repository, file, revision, kind)
-            answers.append(None)
+            reasons.append(None)
         except HfHubHTTPError as error:  # the hub itself answered
-            answers.append(first_line(error))
+            reasons.append(first_line(error))
         except Exception as error:  # the HTTP library failed, and the client may have wrapped that
-            answers.append(first_line(error.__cause__ or error))
+            reasons.append(first_line(error.__cause__ or error))
 
     logging.set_verbosity_error()  # otherwise the client warns about every retry
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_S)
-    if not answers:
+    if not reasons:
         _timeouts.append(f"no answer within {PROBE_S:g} s")
-    return answers[0] if answers else _timeouts[0]
+    return reasons[0] if reasons else _timeouts[0]

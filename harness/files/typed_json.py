@@ -1,7 +1,7 @@
 """Frozen dataclasses as JSON and back, with every field checked.
 
 pydantic reads them by their annotations: types are strict (but an integer is accepted as a float),
-unknown fields are errors, and a range may be given beside a type (`Annotated[float, Gt(0)]`).
+unknown fields are errors, and a type may carry a range (`Annotated[float, Gt(0)]`).
 `check_value` and `EXTRA_LIMITS` refuse the values that pydantic accepts and this project does not.
 """
 

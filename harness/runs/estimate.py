@@ -31,7 +31,7 @@ def estimate_minutes(
     without an earlier run. Otherwise it is the time of the stages of the most similar run of the
     same method, backbone and kind of device, in proportion to the number of training tokens
     (`tokens`, by task). A stage that several cells of a task and seed share is counted for the
-    first of them, a search of learning rates for the task's first cell. The stages of stored cells
+    first of them, a learning-rate search for the task's first cell. The stages of stored cells
     count as cached; the rest of the cache is ignored.
     """
     counted = _Counted()

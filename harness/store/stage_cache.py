@@ -19,7 +19,7 @@ from harness.records import RunRecord, StageReport, WeightsReport
 STORED = "stage.json"
 
 MODEL, WANTED, DIVERGED = "model", "wanted", "diverged"
-"""Names in a stage's folder beside stage.json.
+"""Names in a stage's folder besides stage.json.
 
 They are its model, a marker that some run uses the model, and the reason why training diverged.
 """
