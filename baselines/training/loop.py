@@ -45,19 +45,19 @@ class Examples(NamedTuple):
 
     @classmethod
     def of(cls, rows: Split, index: NDArray[np.int64], device: torch.device, step: int = 0) -> Self:
-        """Return the examples at these positions of the split."""
+        """Return the examples at these indices of the split."""
         labels = torch.from_numpy(rows.labels[index]).to(device, torch.float32)
         return cls(collate(rows.tokens, index).to(device), labels, rows.ids[index], step)
 
 
 Loss = Callable[[MultiExitModel, Examples], Tensor]
-"""The loss to minimise, a scalar."""
+"""Loss to minimise, as a function of a model and a batch; it returns a scalar."""
 
 M = TypeVar("M", bound=nn.Module)
 """The trained model: a multi-exit model, or one with parts that only training needs."""
 
 Score = Callable[[MultiExitModel], float]
-"""The score that the best epoch is chosen by; larger is better."""
+"""Score of a model by which the best epoch is chosen; higher is better."""
 
 
 def train(
@@ -172,7 +172,7 @@ class _State:
 
     @property
     def epoch(self) -> int:
-        """Return the number of finished epochs."""
+        """Number of finished epochs."""
         return len(self.losses)
 
     def report(self, rows: int, steps: int) -> Training:

@@ -23,7 +23,7 @@ class Tokens:
     """Number of rows that exceeded the maximum length."""
 
     def rows(self, index: NDArray[np.int64]) -> "Tokens":
-        """Return the tokens of the rows at these positions; no tokens if none are encoded yet."""
+        """Return the tokens of the rows at these indices; no tokens if none are encoded yet."""
         if not self.ids:
             return self
         return Tokens(
@@ -49,7 +49,7 @@ class Split:
     tokens: Tokens = Tokens((), (), 0)
 
     def rows(self, index: NDArray[np.int64]) -> "Split":
-        """Return the rows at these positions, which may repeat, with their tokens if encoded."""
+        """Return the rows at these indices, which may repeat, with their tokens if encoded."""
         return Split(
             self.ids[index],
             tuple(self.texts[i] for i in index),
@@ -88,13 +88,13 @@ class TaskData:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of everything that training depends on: rows, parts, and the maximum length."""
+        """Hash of everything that training depends on: rows, splits, and the maximum length."""
         ids = [str(part.ids.tolist()) for part in self.splits().values()]
         task = f"{self.task.name} {self.task.scale} {self.task.metrics}"
         return digest([task, self.data_fingerprint, str(self.max_length), *ids])
 
     def splits(self) -> dict[str, Split]:
-        """Return the parts by name."""
+        """Return the splits by name."""
         parts = {
             "train": self.train,
             "selection": self.selection,

@@ -1,5 +1,5 @@
-"""The baseline of `harness check`: for each run, the figures that must not get worse, and its
-prediction for every dev example."""
+"""The baseline of `harness check`: for each run, the figures that must not get worse and the
+predictions for all dev examples."""
 
 import base64
 import binascii

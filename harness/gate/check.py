@@ -1,4 +1,4 @@
-"""What `harness check` compares: each run of a baseline with the stored runs of the same spec."""
+"""`harness check`: compare each run of a baseline with the stored runs of the same cell."""
 
 import json
 from collections import defaultdict
@@ -24,9 +24,9 @@ from harness.store.results import Problem, ResultsStore
 def check(
     baseline: Baseline, store: ResultsStore, records: Sequence[RunRecord], limits: Limits
 ) -> list[CellCheck]:
-    """Compare every run of the baseline with the stored runs of the same spec.
+    """Compare every run of the baseline with the stored runs of the same cell.
 
-    Stored runs that are not in the baseline are ignored.
+    A cell is a task, method, backbone and seed. Stored runs of other cells are ignored.
     """
     jobs = [job_of(run) for run in baseline.runs]
     names = cell_names(baseline.runs)
@@ -176,8 +176,8 @@ def job_of(run: RunRecord | PinnedRun) -> dict[str, object]:
 def _conditions(run: RunRecord | PinnedRun) -> dict[str, object]:
     """Return the job of a run without its method's settings.
 
-    These are the number of rows, the length, the precision, and the sources from which the method
-    learned besides the task's rows.
+    These are the number of rows, the length, the precision, and the fingerprints of the method's
+    external inputs.
     """
     spec = run.spec
     conditions = {"train_rows": spec.train_rows, "max_length": spec.max_length, "limit": spec.limit}

@@ -1,4 +1,4 @@
-"""How the figures of a run are compared with the baseline's: sizes, predictions, scores, exits and
+"""Compare the figures of a run with the baseline's: sizes, predictions, scores, exits and
 latency."""
 
 from collections.abc import Iterator, Mapping

@@ -56,7 +56,7 @@ SPARE_BYTES = 2**28
 
 @dataclass(frozen=True)
 class StageRun:
-    """The circumstances in which a stage is fitted."""
+    """Conditions under which a stage is fitted: device, seed, labels and scratch folder."""
 
     compute: Compute
     cell: str
@@ -92,12 +92,12 @@ class Stage(Protocol):
 
     @property
     def name(self) -> str:
-        """Return the stage's stable name, part of its key."""
+        """Return the stage's stable name, which is part of its key."""
         ...
 
     @property
     def revision(self) -> int:
-        """Return the revision, raised when the same settings may give other results."""
+        """Return the revision, which is raised when the same settings may give other results."""
         ...
 
     def fit(
