@@ -188,7 +188,7 @@ def _labels(table: _Table) -> tuple[tuple[str, ...], tuple[str, ...]]:
         else labels
     )
     if len(values) != len(labels):
-        raise table.error("values", f"{len(labels)} values, one for each label")
+        raise table.error("values", f"{len(labels)}, one for each of labels")
     return labels, values
 
 
