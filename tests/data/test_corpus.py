@@ -1,4 +1,4 @@
-"""Sentences to pre-train on, none of them from a part that is held out."""
+"""The corpus of pre-training: its sentences, rows and errors, and its use in a run."""
 
 import errno
 import os
@@ -29,13 +29,13 @@ def texts(corpus: Corpus) -> tuple[list[str], list[str]]:
 
 
 def encode(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
-    """A token a word, one in front of the row and one behind each text."""
+    """Return one token per word, one before the row and one after each text."""
     words = [sum((len(text.split()) + 1 for text in row), 1) for row in texts]
     rows = tuple(np.zeros(min(count, max_length), np.int32) for count in words)
     return Tokens(rows, rows, sum(count > max_length for count in words))
 
 
-def lines(folder: Path, name: str, count: int, first: int = 0) -> Path:
+def write_lines(folder: Path, name: str, count: int, first: int = 0) -> Path:
     path = folder / name
     path.write_text(
         "".join(f"sentence number {number}\n" for number in range(first, first + count)),
@@ -45,49 +45,50 @@ def lines(folder: Path, name: str, count: int, first: int = 0) -> Path:
 
 
 def test_every_line_is_in_one_part(tmp_path: Path) -> None:
-    """Every distinct line of the files is in one part."""
-    files = lines(tmp_path, "a.txt", 300), lines(tmp_path, "b.txt", 300, first=200)
+    """Every distinct line of the files belongs to one part."""
+    files = write_lines(tmp_path, "a.txt", 300), write_lines(tmp_path, "b.txt", 300, first=200)
     train, held = texts(Corpus(files))
     assert sorted(train + held) == sorted(f"sentence number {number}" for number in range(500))
     assert len(held) == 25
 
 
 def test_file_order_never_matters(tmp_path: Path) -> None:
-    """The order of files and empty lines do not matter."""
-    one, other = lines(tmp_path, "a.txt", 60), lines(tmp_path, "b.txt", 60, first=60)
-    plain = Corpus((one, other)).data
-    other.write_text(
-        "\ufeff\n" + other.read_text(encoding="utf-8").replace("\n", "  \r\n\r\n"), encoding="utf-8"
+    """The order of the files and empty lines change nothing."""
+    first, second = write_lines(tmp_path, "a.txt", 60), write_lines(tmp_path, "b.txt", 60, first=60)
+    data = Corpus((first, second)).data
+    second.write_text(
+        "\ufeff\n" + second.read_text(encoding="utf-8").replace("\n", "  \r\n\r\n"),
+        encoding="utf-8",
     )
-    again = Corpus((other, one)).data
-    assert again.train.texts == plain.train.texts
-    assert again.fingerprint == plain.fingerprint
-    assert Corpus((one,)).data.fingerprint != plain.fingerprint
+    reordered = Corpus((second, first)).data
+    assert reordered.train.texts == data.train.texts
+    assert reordered.fingerprint == data.fingerprint
+    assert Corpus((first,)).data.fingerprint != data.fingerprint
 
 
-def test_tasks_give_training_texts_alone() -> None:
-    """Without files the tasks' training parts give their texts, and no held-out one."""
+def test_tasks_give_only_training_texts() -> None:
+    """Without files the corpus has texts of the tasks' training parts, and no held-out ones."""
     train, held = texts(Corpus())
-    found = [load_data(TASKS[name], None) for name in GROUPS["demo"]]
-    trained = {text for data in found for row in data.train.texts for text in row}
-    kept_away = {
+    tasks = [load_data(TASKS[name], None) for name in GROUPS["demo"]]
+    training_texts = {text for data in tasks for row in data.train.texts for text in row}
+    held_out_texts = {
         text
-        for data in found
+        for data in tasks
         for part in (data.selection, data.calibration, data.dev)
         for row in part.texts
         for text in row
     }
-    left = trained - kept_away - set(train) - set(held)
-    assert set(train) | set(held) <= trained - kept_away
-    assert all(any(f" {text} " in f" {whole} " for whole in held) for text in left)
+    omitted = training_texts - held_out_texts - set(train) - set(held)
+    assert set(train) | set(held) <= training_texts - held_out_texts
+    assert all(any(f" {text} " in f" {sentence} " for sentence in held) for text in omitted)
     assert not any(f" {text} " in f" {other} " for text in held for other in train)
     assert len(train) > 1000
 
 
 def test_held_out_sentences_are_never_taken(tmp_path: Path) -> None:
-    """A sentence that is held out in one task is not taken from another's train.
+    """A sentence that one task holds out is not taken from another task's train.
 
-    RTE and WNLI of 900 rows each; a sentence of WNLI's dev part stands in RTE's train."""
+    RTE and WNLI have 900 rows each; RTE's train repeats a sentence of WNLI's dev."""
 
     def write(task: str, part: str, numbers: list[int], label: str) -> None:
         (tmp_path / task).mkdir(exist_ok=True)
@@ -109,7 +110,7 @@ def test_held_out_sentences_are_never_taken(tmp_path: Path) -> None:
     assert len(numbers & set(range(1000, 1900))) > 300
 
 
-def test_quick_look_takes_few_sentences() -> None:
+def test_limit_bounds_the_sentences() -> None:
     train, held = texts(Corpus(limit=60))
     assert (len(train), len(held)) == (40, 20)
     assert set(train + held) <= set().union(*texts(Corpus()))
@@ -127,7 +128,7 @@ def sentences(count: int, words: int) -> Split:
 
 
 def test_sentences_fill_rows_in_order() -> None:
-    """Every sentence is in one row, in its order, and no row of several is too long."""
+    """Rows hold every sentence once, in order, and no row of several sentences is too long."""
     rows = packed(sentences(2000, 5), encode, 64)
     assert (
         " ".join(text for row in rows.texts for text in row).split()
@@ -139,11 +140,11 @@ def test_sentences_fill_rows_in_order() -> None:
 
 
 def test_rows_have_one_or_two_texts() -> None:
-    """Rows have one text or two, and many lengths.
+    """Rows have one or two texts and different lengths.
 
-    The logarithm of the room is uniform from 8 to 128 tokens, a sentence takes 4: half of the rows
-    have up to 8 sentences, the longest 31, of two words each. A row of several is a pair half of
-    the time."""
+    The logarithm of a row's largest length is uniform from 8 to 128 tokens, and a sentence of two
+    words counts as 4: half of the rows have up to 8 sentences, the longest have 31. Half of the
+    rows with several sentences are pairs."""
     rows = packed(sentences(20_000, 2), encode, 128)
     lengths = encode(rows.texts, 128).lengths
     assert np.quantile(lengths, (0.0, 0.5, 1.0)) == pytest.approx((6, 18, 65), abs=2)
@@ -151,8 +152,8 @@ def test_rows_have_one_or_two_texts() -> None:
     assert all(row[0] and row[-1] for row in rows.texts)
 
 
-def test_long_sentence_stands_alone() -> None:
-    """A sentence that is too long stands alone and is cut."""
+def test_long_sentence_gets_own_row() -> None:
+    """A sentence that is too long gets a row of its own and is truncated."""
     parts = [sentences(3, 4), sentences(1, 100), sentences(3, 4)]
     mixed = Split(np.arange(7), tuple(row for part in parts for row in part.texts), np.zeros(7))
     rows = packed(mixed, encode, 32)
@@ -160,35 +161,35 @@ def test_long_sentence_stands_alone() -> None:
     assert encode(rows.texts, 32).truncated == 1
 
 
-def test_rows_keep_to_their_part(micro: Backbone, tmp_path: Path) -> None:
-    """Rows are made of their own part and named by how they are made."""
-    corpus = Corpus((lines(tmp_path, "a.txt", 300),))
-    found, shorter = (corpus.encoded(micro.encode, length) for length in (64, 48))
-    for part, whole in ((found.train, corpus.data.train), (found.selection, corpus.data.selection)):
-        assert len(part) < len(whole)
+def test_rows_never_mix_parts(micro: Backbone, tmp_path: Path) -> None:
+    """Rows hold sentences of one part, and the fingerprint depends on how they are made."""
+    corpus = Corpus((write_lines(tmp_path, "a.txt", 300),))
+    rows, shorter_rows = (corpus.encoded(micro.encode, length) for length in (64, 48))
+    for part, source in ((rows.train, corpus.data.train), (rows.selection, corpus.data.selection)):
+        assert len(part) < len(source)
         assert sorted(" ".join(t for row in part.texts for t in row).split()) == sorted(
-            " ".join(t for (t,) in whole.texts).split()
+            " ".join(t for (t,) in source.texts).split()
         )
         assert [row.tolist() for row in part.tokens.ids] == [
             row.tolist() for row in micro.encode(part.texts, 64).ids
         ]
         assert {int(row.max()) for row in part.tokens.types} == {0, 1}
-    assert found.train.texts != shorter.train.texts
+    assert rows.train.texts != shorter_rows.train.texts
     assert (
         len(
             {
-                found.fingerprint,
-                shorter.fingerprint,
+                rows.fingerprint,
+                shorter_rows.fingerprint,
                 corpus.data.encoded(micro.encode, 64).fingerprint,
             }
         )
         == 3
     )
-    assert Corpus(corpus.files).encoded(micro.encode, 64).train.texts == found.train.texts
+    assert Corpus(corpus.files).encoded(micro.encode, 64).train.texts == rows.train.texts
 
 
-def test_words_are_of_letters_alone(tmp_path: Path) -> None:
-    """Words are what stands between spaces and is of letters."""
+def test_words_have_only_letters(tmp_path: Path) -> None:
+    """The words are the space-separated tokens of only letters, in lower case."""
     path = tmp_path / "a.txt"
     path.write_text(
         "".join(f"The film n't was-it Good, {number} !\n" for number in range(100)),
@@ -197,7 +198,7 @@ def test_words_are_of_letters_alone(tmp_path: Path) -> None:
     assert Corpus((path,)).words == {"the", "film"}
 
 
-# --- what is refused
+# --- errors
 
 
 @pytest.mark.parametrize(
@@ -223,8 +224,8 @@ def test_unusable_corpus_is_refused(
 # --- the corpus of a run
 
 
-def identities(run_cli: RunCli, *words: str) -> dict[str, str]:
-    """Method -> run id, as --dry-run shows them."""
+def run_ids(run_cli: RunCli, *arguments: str) -> dict[str, str]:
+    """Return method -> run id, as --dry-run prints them."""
     result = run_cli(
         "run",
         "--methods",
@@ -235,38 +236,38 @@ def identities(run_cli: RunCli, *words: str) -> dict[str, str]:
         "8",
         "--no-latency",
         "--dry-run",
-        *words,
+        *arguments,
     )
     assert result.code == 0
     return {line.split()[1]: line.split()[5] for line in result.out.splitlines()[2:]}
 
 
-def test_corpus_names_pretraining_runs_alone(
+def test_corpus_identifies_only_pretraining_runs(
     run_cli: RunCli, own_folders: None, tmp_path: Path
 ) -> None:
-    """The corpus names a run of a method that pre-trains, and no other."""
-    plain = identities(run_cli)
-    one, other = (
-        identities(run_cli, "--corpus", str(lines(tmp_path, name, 60, first)))
+    """The corpus is part of the run ids of methods that pre-train, and of no others."""
+    default = run_ids(run_cli)
+    first_ids, second_ids = (
+        run_ids(run_cli, "--corpus", str(write_lines(tmp_path, name, 60, first)))
         for name, first in (("a.txt", 0), ("b.txt", 100))
     )
-    assert plain["bert"] == one["bert"] == other["bert"]
-    assert len({plain["distilbert"], one["distilbert"], other["distilbert"]}) == 3
-    assert identities(run_cli, "--corpus", str(tmp_path / "a.txt")) == one
+    assert default["bert"] == first_ids["bert"] == second_ids["bert"]
+    assert len({default["distilbert"], first_ids["distilbert"], second_ids["distilbert"]}) == 3
+    assert run_ids(run_cli, "--corpus", str(tmp_path / "a.txt")) == first_ids
 
 
 def test_pretraining_run_records_its_corpus(
     run_cli: RunCli, own_folders: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that pre-trains tells its corpus and what it lacks; one that does not tells nothing."""
+    """Only a run that pre-trains records its corpus and a remark on its inaccurate head."""
     monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 1.01)
-    words = (
+    training = (
         "--set",
         "distilbert.pretraining_epochs=1",
         "--epochs",
         "1",
         "--corpus",
-        str(lines(tmp_path, "a.txt", 60)),
+        str(write_lines(tmp_path, "a.txt", 60)),
     )
     quick = (
         "--tasks",
@@ -281,26 +282,26 @@ def test_pretraining_run_records_its_corpus(
         "--cache-dir",
         "c",
     )
-    result = run_cli("run", "--methods", "bert,distilbert", *quick, *words)
+    result = run_cli("run", "--methods", "bert,distilbert", *quick, *training)
     assert result.code == 0
-    found = {record.spec.method: record for record in ResultsStore(Path("r")).records()[0]}
-    assert found["bert"].data.sources == Sources()
-    assert found["distilbert"].data.sources == Sources(
+    records = {record.spec.method: record for record in ResultsStore(Path("r")).records()[0]}
+    assert records["bert"].data.sources == Sources()
+    assert records["distilbert"].data.sources == Sources(
         corpus=Corpus((tmp_path / "a.txt",), limit=8).data.data_fingerprint
     )
-    assert [use.report.name for use in found["distilbert"].stages] == [
+    assert [use.report.name for use in records["distilbert"].stages] == [
         "masked-lm",
         "distil-cosine",
         "fine-tune",
     ]
-    (lacking,) = found["distilbert"].remarks
-    assert_names(lacking, 1.01)
-    assert 0 <= min(figures(lacking)) < 1, "the share that it gets right"
+    (remark,) = records["distilbert"].remarks
+    assert_names(remark, 1.01)
+    assert 0 <= min(figures(remark)) < 1, "the accuracy of the masked-LM head"
     assert any(
-        line.endswith(lacking) and names_all(line, "demo-pair", "distilbert")
+        line.endswith(remark) and names_all(line, "demo-pair", "distilbert")
         for line in result.lines
     )
-    assert found["bert"].remarks == ()
+    assert records["bert"].remarks == ()
 
 
 def test_missing_corpus_is_one_line(run_cli: RunCli, own_folders: None) -> None:
@@ -320,7 +321,7 @@ def test_missing_corpus_is_one_line(run_cli: RunCli, own_folders: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "names"),
+    ("options", "names"),
     [
         (("--methods", "bert", "--corpus", "a.txt"), ["--corpus"]),
         (("--methods", "bert", "--glove", "a.txt"), ["--glove"]),
@@ -331,9 +332,9 @@ def test_missing_corpus_is_one_line(run_cli: RunCli, own_folders: None) -> None:
     ids=str,
 )
 def test_pretraining_inputs_are_checked_first(
-    run_cli: RunCli, own_folders: None, words: tuple[str, ...], names: list[object]
+    run_cli: RunCli, own_folders: None, options: tuple[str, ...], names: list[object]
 ) -> None:
-    """What pre-training reads is checked before anything is fitted."""
+    """The inputs of pre-training are checked before anything is fitted."""
     Path("a.txt").write_text("one sentence\n" * 50)
     Path("few.txt").write_text("one\ntwo\nthree\n")
     quick = (
@@ -350,23 +351,23 @@ def test_pretraining_inputs_are_checked_first(
         "c",
         "-q",
     )
-    assert_one_line(run_cli("run", *quick, *words), 2, names)
+    assert_one_line(run_cli("run", *quick, *options), 2, names)
     assert not (Path("c") / "stages").exists()
 
 
 def test_respelled_held_out_sentences_stay_out(tmp_path: Path) -> None:
-    """A sentence that is held out in another spelling is not taken.
+    """A sentence that is held out in another spelling is not taken either.
 
-    STS-B holds sentences of MRPC that were split into words by another hand."""
+    STS-B has sentences of MRPC whose words are separated differently."""
 
     def write(task: str, part: str, rows: list[str]) -> None:
         (tmp_path / task).mkdir(exist_ok=True)
-        lines_ = [
+        table = [
             f"{number}\t{row}\tclaim {task} {number}\tentailment\n"
             for number, row in enumerate(rows)
         ]
         (tmp_path / task / f"{part}.tsv").write_text(
-            "index\tsentence1\tsentence2\tlabel\n" + "".join(lines_), encoding="utf-8"
+            "index\tsentence1\tsentence2\tlabel\n" + "".join(table), encoding="utf-8"
         )
 
     write(

@@ -1,4 +1,4 @@
-"""A user's own task: what a task file may say, and one line for each mistake in it."""
+"""Custom tasks: valid files, and a one-line error for each mistake in a file."""
 
 import errno
 import json
@@ -32,7 +32,7 @@ from harness.records import TaskSummary
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Train and dev files of 500 and 20 rows."""
+    """A folder with a train file of 500 rows and a dev file of 20."""
     write_csv(tmp_path / "train.csv", reviews(500))
     write_csv(tmp_path / "dev.csv", reviews(20, 900))
     return tmp_path
@@ -42,11 +42,11 @@ def load(path: Path) -> TaskData:
     return load_data(read_task_file(path), None)
 
 
-# --- what a file may say
+# --- valid files
 
 
-def test_plain_task_is_read_by_label(folder: Path) -> None:
-    """A plain task is read with its labels by name; few rows to train on are remarked on."""
+def test_minimal_task_is_read(folder: Path) -> None:
+    """A minimal task is read with its labels by name; few training rows cause a remark."""
     data = load(write_task(folder))
     assert data.dev.texts == tuple((text,) for text, _ in reviews(20, 900))
     assert data.dev.labels.tolist() == [float(number % 3 > 0) for number in range(900, 920)]
@@ -68,17 +68,17 @@ def test_paths_are_relative_to_task_file(
     assert len(load(path).dev) == 20
 
 
-@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl", "parquet"])
-def test_formats_hold_the_same_rows(tmp_path: Path, ending: str) -> None:
-    """Pairs with commas and quotes, whole numbers as labels where the format has numbers."""
+@pytest.mark.parametrize("extension", ["tsv", "csv", "jsonl", "parquet"])
+def test_formats_hold_the_same_rows(tmp_path: Path, extension: str) -> None:
+    """Every format gives the same pairs, with commas, quotes and integer labels."""
     rows = [(f'first, "{number}', f"second {number}", number % 3) for number in range(450)]
     names = ("one", "other", "kind")
-    path = tmp_path / f"rows.{ending}"
-    if ending == "tsv":
+    path = tmp_path / f"rows.{extension}"
+    if extension == "tsv":
         path.write_text("\n".join("\t".join(map(str, row)) for row in (names, *rows)) + "\n")
-    elif ending == "csv":
+    elif extension == "csv":
         write_csv(path, [tuple(map(str, row)) for row in rows], names)
-    elif ending == "jsonl":
+    elif extension == "jsonl":
         path.write_text(
             "\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows) + "\n\n"
         )
@@ -87,8 +87,8 @@ def test_formats_hold_the_same_rows(tmp_path: Path, ending: str) -> None:
             Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), path
         )
     changes = {
-        "train": f'"rows.{ending}"',
-        "dev": f'"rows.{ending}"',
+        "train": f'"rows.{extension}"',
+        "dev": f'"rows.{extension}"',
         "text": '["one", "other"]',
         "label": '"kind"',
     }
@@ -103,7 +103,7 @@ def test_formats_hold_the_same_rows(tmp_path: Path, ending: str) -> None:
 
 
 def test_cells_may_hold_several_lines(tmp_path: Path) -> None:
-    """A cell of several lines is one text, and spaces around texts and labels go."""
+    """A cell of several lines is one text, and spaces around texts and labels are removed."""
     write_csv(tmp_path / "train.csv", [(" two\nlines ", " yes"), *reviews(450)])
     write_csv(tmp_path / "dev.csv", [(" two\nlines ", " yes")])
     data = load(write_task(tmp_path))
@@ -141,8 +141,10 @@ def test_regression_has_scale_or_range(
     assert max(held) - min(held) <= 1  # three strata of 150 rows each
 
 
-def test_share_of_train_is_dev(tmp_path: Path) -> None:
-    """A share of train is dev, and shares no text with it. Each second text stands in two rows."""
+def test_dev_share_comes_from_train(tmp_path: Path) -> None:
+    """A share of train becomes dev and has no text in common with the rest.
+
+    Every second text occurs in two rows."""
     rows = [
         (f"claim {number}", f"premise {number // 2}", "yes" if number % 4 else "no")
         for number in range(1_000)
@@ -153,19 +155,19 @@ def test_share_of_train_is_dev(tmp_path: Path) -> None:
     assert len(data.dev) in (198, 200)  # groups of two, in two strata
     assert data.dev.labels.mean() == pytest.approx(0.75, abs=0.01)
     parts = [{text for texts in part.texts for text in texts} for part in data.splits().values()]
-    assert not any(one & other for place, one in enumerate(parts) for other in parts[:place])
-    again = load(write_task(tmp_path, changes | {"name": '"other"'}))
-    assert again.dev.ids.tolist() == data.dev.ids.tolist()
+    assert not any(one & other for index, one in enumerate(parts) for other in parts[:index])
+    renamed = load(write_task(tmp_path, changes | {"name": '"other"'}))
+    assert renamed.dev.ids.tolist() == data.dev.ids.tolist()
     assert sum(map(len, data.splits().values())) == 1_000
 
 
-def test_content_changes_the_fingerprint(folder: Path) -> None:
-    """What the file says is part of what a run depends on."""
+def test_fingerprint_depends_on_task_file(folder: Path) -> None:
+    """The fingerprint depends on the content of the task file, but not on `about`."""
 
     def fingerprint(changes: dict[str, str | None]) -> str:
         return load(write_task(folder, changes)).data_fingerprint
 
-    found = [
+    fingerprints = [
         fingerprint({}),
         fingerprint({"metrics": '"f1"'}),
         fingerprint({"metrics": '["f1", "accuracy"]'}),
@@ -174,31 +176,31 @@ def test_content_changes_the_fingerprint(folder: Path) -> None:
         fingerprint({"dev": '"train.csv"'}),
         fingerprint({"dev": None, "dev_share": "0.1"}),
     ]
-    assert len(set(found)) == len(found)
-    assert fingerprint({"about": '"something else"'}) == found[0]
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert fingerprint({"about": '"something else"'}) == fingerprints[0]
 
 
-# --- its name among others
+# --- names of tasks
 
 
 def test_custom_tasks_replace_the_default(folder: Path) -> None:
-    """Custom tasks come with those that are named, and instead of the default."""
-    own = read_task_file(write_task(folder))
+    """Custom tasks are added to the named tasks and replace the default ones."""
+    custom = read_task_file(write_task(folder))
     assert list(choose_tasks(None, [])) == ["demo-single", "demo-pair"]
-    assert list(choose_tasks(None, [own])) == ["reviews"]
-    assert list(choose_tasks(["rte"], [own])) == ["rte", "reviews"]
-    assert list(choose_tasks(["reviews", "demo", "rte", "demo"], [own])) == [
+    assert list(choose_tasks(None, [custom])) == ["reviews"]
+    assert list(choose_tasks(["rte"], [custom])) == ["rte", "reviews"]
+    assert list(choose_tasks(["reviews", "demo", "rte", "demo"], [custom])) == [
         "reviews",
         "demo-single",
         "demo-pair",
         "rte",
     ]
     with pytest.raises(HarnessError) as error:
-        choose_tasks(["revews"], [own])
+        choose_tasks(["revews"], [custom])
     assert_names(one_line(error), "revews")
 
 
-def test_two_files_of_one_name_fail(folder: Path) -> None:
+def test_duplicate_task_names_are_refused(folder: Path) -> None:
     path = write_task(folder)
     with pytest.raises(HarnessError) as error:
         read_task_files([path, path], allow_code=False)
@@ -268,7 +270,7 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
 def test_task_file_mistake_names_the_key(
     folder: Path, changes: dict[str, str | None], names: list[object]
 ) -> None:
-    """A mistake in a task file is one line with file and key."""
+    """A mistake in a task file is reported in one line with file and key."""
     (folder / "train.txt").write_text("x")
     path = write_task(folder, changes)
     with pytest.raises(HarnessError) as error:
@@ -279,7 +281,7 @@ def test_task_file_mistake_names_the_key(
 
 
 def test_task_file_must_be_toml(tmp_path: Path) -> None:
-    """A file that is no TOML, or not there, is one line."""
+    """A file that is missing or not TOML is reported in one line."""
     path = tmp_path / "mytask.toml"
     contents: list[tuple[bytes | None, list[object]]] = [
         (None, ["--task-file", os.strerror(errno.ENOENT)]),
@@ -331,7 +333,7 @@ ROWS: list[tuple[str, str, list[object]]] = [
 def test_data_file_mistake_names_the_line(
     folder: Path, name: str, content: str, names: list[object]
 ) -> None:
-    """A mistake in a data file is one line with file and line."""
+    """A mistake in a data file is reported in one line with file and line number."""
     (folder / name).write_text(content)
     with pytest.raises(HarnessError) as error:
         load(write_task(folder, {"train": f'"{name}"'}))
@@ -339,7 +341,7 @@ def test_data_file_mistake_names_the_line(
 
 
 def test_data_must_fit_encoding_and_range(folder: Path) -> None:
-    """Files that are not UTF-8 and labels outside the range are one line."""
+    """Files not in UTF-8 and labels outside the range are reported in one line."""
     (folder / "latin.csv").write_bytes("review,liked\ncaf\u00e9,yes\n".encode("latin-1"))
     with pytest.raises(HarnessError) as error:
         load(write_task(folder, {"train": '"latin.csv"'}))
@@ -357,7 +359,7 @@ def test_data_must_fit_encoding_and_range(folder: Path) -> None:
     assert_names(one_line(error), folder / "numbers.csv", (3, "-0.5", 0.25, 1))
 
 
-def test_too_few_rows_name_both_numbers(tmp_path: Path) -> None:
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", reviews(30))
     for changes in ({"dev": '"train.csv"'}, {"dev": None, "dev_share": "0.1"}):
         with pytest.raises(HarnessError) as error:
@@ -368,11 +370,10 @@ def test_too_few_rows_name_both_numbers(tmp_path: Path) -> None:
     assert_names(one_line(error), "reviews", ("dev_share", 0.001, 30))
 
 
-def test_rows_that_share_texts_are_counted(tmp_path: Path) -> None:
-    """Rows that all share a text stay together, and the error says how many they are.
+def test_linked_rows_are_counted(tmp_path: Path) -> None:
+    """Rows that share a text stay in one part, and the error gives their number.
 
-    A prompt in a second column links all rows: none of them can be dev's while others are train's.
-    """
+    A prompt in the second column links all rows, so that none can go to dev."""
     rows = "".join(
         f"a text {number}\tthe same question\t{'yn'[number % 2]}\n" for number in range(700)
     )
@@ -382,11 +383,11 @@ def test_rows_that_share_texts_are_counted(tmp_path: Path) -> None:
     with pytest.raises(HarnessError) as error:
         load(write_task(tmp_path, changes))
     assert_names(one_line(error), "reviews", "dev_share", 0.1)
-    assert figures(one_line(error)).count(700) == 2, "rows, and rows that stay together"
+    assert figures(one_line(error)).count(700) == 2, "all rows, and linked rows"
 
 
-def test_hidden_texts_may_be_anything(tmp_path: Path) -> None:
-    """Texts that are not shown may hold anything; labels, which are, may not."""
+def test_only_labels_have_restricted_characters(tmp_path: Path) -> None:
+    """Texts, which are never printed, may hold any character; labels may not."""
     write_csv(
         tmp_path / "train.csv",
         [(f"text {number}", "a\tx" if number % 2 else "b") for number in range(900)],
@@ -406,14 +407,14 @@ def test_hidden_texts_may_be_anything(tmp_path: Path) -> None:
 
 
 def test_remark_ignores_drawn_rows(tmp_path: Path) -> None:
-    """Few rows to train on are those before some are drawn."""
+    """The remark on few training rows counts them before some are drawn."""
     write_csv(tmp_path / "train.csv", reviews(900))
     task = read_task_file(write_task(tmp_path, {"dev": None, "dev_share": "0.1"}))
     assert load_data(task, None, train_rows=20).remarks == ()
 
 
-def test_class_without_row_is_remarked(tmp_path: Path) -> None:
-    """A class without a row to train on is remarked on."""
+def test_class_without_rows_is_remarked(tmp_path: Path) -> None:
+    """A class without training rows causes a remark."""
     write_csv(tmp_path / "train.csv", [(f"text {number}", "yes") for number in range(900)])
     (remark,) = load(
         write_task(tmp_path, {"dev": None, "dev_share": "0.1", "labels": '["nay", "yes"]'})
@@ -421,17 +422,17 @@ def test_class_without_row_is_remarked(tmp_path: Path) -> None:
     assert_names(remark, "nay")
 
 
-# --- what a record keeps
+# --- tasks in records
 
 
-def test_record_describes_custom_tasks_alone(folder: Path) -> None:
+def test_record_describes_only_custom_tasks(folder: Path) -> None:
     """A record describes a custom task; a built-in one needs no description."""
     task = read_task_file(write_task(folder, {"metrics": '["f1", "accuracy"]'}))
     assert summary(task) == TaskSummary(("no", "yes"), ("f1", "accuracy"), 1.0, texts=1)
     assert summary(TASKS["mrpc"]) is None
     record = make_record("bert", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)], task="reviews")
-    described = TaskSummary((), ("pearson",), 4.0)
-    read = task_of(replace(record, own_task=described))
+    task_summary = TaskSummary((), ("pearson",), 4.0)
+    read = task_of(replace(record, own_task=task_summary))
     assert (read.name, read.classes, read.metrics, read.scale) == ("reviews", 1, ("pearson",), 4.0)
     with pytest.raises(HarnessError) as error:
         task_of(record)
@@ -441,14 +442,14 @@ def test_record_describes_custom_tasks_alone(folder: Path) -> None:
     assert_names(one_line(error), record.run_id, "evaluate:wer", *METRICS)
 
 
-def test_custom_task_reads_its_files(folder: Path) -> None:
+def test_custom_task_is_local(folder: Path) -> None:
     task: Task = read_task_file(write_task(folder))
     assert (task.custom, task.source.texts, task.source.is_local()) == (True, 1, True)
     assert (task.external_metrics, task.phrases) == ((), False)
 
 
 def test_recorded_task_has_no_rows() -> None:
-    """The record of a custom task says how many texts a row has, but not where the rows are."""
+    """The record of a custom task holds the number of texts per row, but no path of its rows."""
     record = make_record("bert", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)], task="reviews")
     task = task_of(replace(record, own_task=TaskSummary(("no", "yes"), ("f1",), 1.0, texts=2)))
     assert (task.source.texts, task.source.is_local()) == (2, False)

@@ -1,4 +1,4 @@
-"""The demo's rows, and what the three methods make of them."""
+"""The rows of the demo tasks, and the accuracy of three methods on them."""
 
 from collections import Counter
 
@@ -18,18 +18,18 @@ TASKS = tuple(demo.LABELS)
 METHODS = ("bert", "deebert", "pabee")
 
 
-TELLING = {*demo._GOOD, *demo._BAD, *demo._LIKED, *demo._DISLIKED, *demo._GLAD, *demo._SAD, "not"}
+DECISIVE = {*demo._GOOD, *demo._BAD, *demo._LIKED, *demo._DISLIKED, *demo._GLAD, *demo._SAD, "not"}
 
 
-def bag(row: DemoRow) -> tuple[str, ...]:
-    """The words that bear on the label, in no order."""
-    return tuple(sorted(word for word in " ".join(row.texts).split() if word in TELLING))
+def decisive_words(row: DemoRow) -> tuple[str, ...]:
+    """Return the words that bear on the label, sorted."""
+    return tuple(sorted(word for word in " ".join(row.texts).split() if word in DECISIVE))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_rows_are_stable_and_distinct(task: str) -> None:
-    """Rows are the same on every call and none repeats."""
+    """Rows are the same on every call, and none occurs twice."""
     rows = demo_rows(task, "train")
     assert rows == demo_rows(task, "train")
     assert len({row.texts for row in rows}) == len(rows) == demo.SPLIT_SIZES["train"]
@@ -48,7 +48,7 @@ def test_dev_shares_no_text_with_train(task: str) -> None:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("split", ["train", "dev"])
 def test_labels_are_balanced_by_hardness(task: str, split: str) -> None:
-    """Labels are balanced among easy and among hard rows."""
+    """Labels are balanced among easy rows and among hard rows."""
     counts = Counter((row.hard, row.label) for row in demo_rows(task, split))
     for hard in (False, True):
         assert len({counts[hard, label] for label in demo.LABELS[task]}) == 1
@@ -56,10 +56,10 @@ def test_labels_are_balanced_by_hardness(task: str, split: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_words_decide_easy_rows_alone(task: str) -> None:
-    """Words alone decide easy rows and say nothing about hard ones."""
+def test_words_decide_only_easy_rows(task: str) -> None:
+    """The words without their order decide easy rows, but not hard ones."""
     rows = demo_rows(task, "train")
-    counts = Counter((row.hard, bag(row), row.label) for row in rows)
+    counts = Counter((row.hard, decisive_words(row), row.label) for row in rows)
     bags = {hard: {words for kind, words, _ in counts if kind == hard} for hard in (False, True)}
     for words in bags[False]:
         assert len([label for label in demo.LABELS[task] if counts[False, words, label]]) == 1
@@ -70,7 +70,7 @@ def test_words_decide_easy_rows_alone(task: str) -> None:
 
 
 @pytest.mark.slow
-def test_vocabulary_holds_every_word_once() -> None:
+def test_vocabulary_has_every_word_once() -> None:
     vocabulary = demo_vocabulary()
     words = {
         word
@@ -85,21 +85,21 @@ def test_vocabulary_holds_every_word_once() -> None:
 
 @pytest.mark.slow
 def test_unknown_task_or_split_is_refused() -> None:
-    for task, split, wrong, known in (
+    for task, split, unknown, known in (
         ("demo-trio", "train", "demo-trio", TASKS),
         ("demo-pair", "test", "test", demo.SPLIT_SIZES),
     ):
-        with pytest.raises(ValueError, match=wrong) as caught:
+        with pytest.raises(ValueError, match=unknown) as caught:
             demo_rows(task, split)
-        assert_names(str(caught.value), wrong, *known)
+        assert_names(str(caught.value), unknown, *known)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> ResultsStore:
-    """The demo as `make demo` runs it, on one thread and without timing."""
+    """Results of the grid of `make demo`, on one thread and without timing."""
     folder = tmp_path_factory.mktemp("demo")
-    where = ("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"))
-    assert main(["run", "--precision", "fp32", "--threads", "1", "--no-latency", "-q", *where]) == 0
+    dirs = ("--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache"))
+    assert main(["run", "--precision", "fp32", "--threads", "1", "--no-latency", "-q", *dirs]) == 0
     return ResultsStore(folder / "results")
 
 
@@ -126,7 +126,7 @@ def test_last_exit_learns_the_task(
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("method", ["deebert", "pabee"])
-def test_first_exit_stays_below_the_last(
+def test_last_exit_beats_the_first(
     runs: dict[tuple[str, str], RunRecord], task: str, method: str
 ) -> None:
     first, *_, last = accuracies(runs[task, method])
@@ -138,12 +138,12 @@ def test_first_exit_stays_below_the_last(
 @pytest.mark.parametrize(
     ("method", "policy", "thresholds"),
     [
-        ("deebert", Entropy(), (0.3, 0.4, 0.5, 0.6)),
-        ("pabee", Patience(), (1.0,)),
-    ],  # nats, of ln 2 = 0.69; agreements
+        ("deebert", Entropy(), (0.3, 0.4, 0.5, 0.6)),  # in nats, at most ln 2 = 0.69
+        ("pabee", Patience(), (1.0,)),  # one agreement
+    ],
     ids=["deebert", "pabee"],
 )
-def test_easy_rows_leave_earlier(
+def test_easy_rows_exit_earlier(
     store: ResultsStore,
     runs: dict[tuple[str, str], RunRecord],
     task: str,
@@ -151,7 +151,7 @@ def test_easy_rows_leave_earlier(
     policy: Policy,
     thresholds: tuple[float, ...],
 ) -> None:
-    """Each method exits by its own policy.
+    """Easy rows exit earlier by the policy of each method.
 
     Measured on demo-pair and demo-single: deebert saves 1.21 and 0.79 layers, pabee 0.24 and 0.45.
     """
@@ -159,10 +159,10 @@ def test_easy_rows_leave_earlier(
     record = runs[task, method]
     assert record.policy == policy.name
     trace = store.trace(record)
-    left = exit_indices(policy, trace.logits, np.array(thresholds))
+    exits = exit_indices(policy, trace.logits, np.array(thresholds))
     layers, macs = (
-        trace.exit_layers[left],
-        exit_macs(record.costs, trace)[left, np.arange(len(hard))],
+        trace.exit_layers[exits],
+        exit_macs(record.costs, trace)[exits, np.arange(len(hard))],
     )
     assert layers[:, ~hard].mean() < layers[:, hard].mean() - 0.1
     assert macs[:, ~hard].mean() < macs[:, hard].mean()
@@ -170,7 +170,7 @@ def test_easy_rows_leave_earlier(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_methods_differ_but_for_shared_exit(
+def test_methods_differ_except_shared_exit(
     store: ResultsStore, runs: dict[tuple[str, str], RunRecord], task: str
 ) -> None:
     """deebert shares its last exit with bert; all other exits differ."""

@@ -1,4 +1,4 @@
-"""QQP, MNLI and QNLI in their official files, and the row counts of GLUE."""
+"""The official files of QQP, MNLI and QNLI, and the row counts of GLUE."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from harness.data.tasks import GROUPS, TASKS
 from harness.errors import HarnessError
 
 
-def test_glue_has_its_nine_tasks() -> None:
+def test_glue_has_nine_tasks() -> None:
     assert GROUPS["glue"] == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
     assert TASKS["mnli"].labels == ("entailment", "neutral", "contradiction")
-    official = {  # GLUE's own counts; of QQP those of the hub's copy, without its three broken rows
+    official = {  # GLUE's counts; QQP's are those of the hub's copy, which lacks three broken rows
         "cola": (8551, 1043), "sst2": (67349, 872), "mrpc": (3668, 408), "stsb": (5749, 1500),
         "qqp": (363846, 40430),
         "mnli": (392702, 9815, 9832), "qnli": (104743, 5463), "rte": (2490, 277), "wnli": (635, 71),
@@ -53,8 +53,8 @@ def test_official_files_are_read_with_labels(
     assert split.labels.tolist() == labels
 
 
-def test_mnli_dev_is_wider_than_train(tmp_path: Path) -> None:
-    """MNLI's dev files are wider than its train file."""
+def test_mnli_dev_has_more_columns(tmp_path: Path) -> None:
+    """MNLI's dev files have more columns than its train file."""
     path = write_glue(tmp_path, "mnli", "train", [(("A", "B"), "neutral")])
     path.rename(path.with_name("dev_matched.tsv"))
     with pytest.raises(HarnessError) as caught:
@@ -62,8 +62,8 @@ def test_mnli_dev_is_wider_than_train(tmp_path: Path) -> None:
     assert_names(one_line(caught), path.with_name("dev_matched.tsv"), (1, 12, 16))
 
 
-def test_short_rows_of_qqp_are_dropped(tmp_path: Path) -> None:
-    """Rows that lack cells are left out of QQP and refused elsewhere."""
+def test_short_qqp_rows_are_skipped(tmp_path: Path) -> None:
+    """QQP's rows with missing cells are skipped, and rows with too many are refused."""
     rows = [(("A", "B"), "1"), (("C", "D"), "0")]
     path = write_glue(tmp_path, "qqp", "train", rows)
     path.write_text(path.read_text() + "12\t13\t14\tonly one question\n" + "7\t8\t9\tE\tF\t1\n")
@@ -102,12 +102,12 @@ def test_mnli_has_two_dev_splits(tmp_path: Path) -> None:
 
 
 def test_mismatched_rows_change_the_fingerprint(tmp_path: Path) -> None:
-    """The rows of mismatched are part of what a run depends on."""
-    whole = load_data(TASKS["mnli"], write_mnli(tmp_path))
+    """The fingerprints depend on the rows of mismatched."""
+    complete = load_data(TASKS["mnli"], write_mnli(tmp_path))
     write_glue(tmp_path, "mnli", "dev_mismatched", mnli_rows(2_000, 19))
-    fewer = load_data(TASKS["mnli"], tmp_path)
-    assert fewer.data_fingerprint != whole.data_fingerprint
-    assert fewer.fingerprint != whole.fingerprint
+    shortened = load_data(TASKS["mnli"], tmp_path)
+    assert shortened.data_fingerprint != complete.data_fingerprint
+    assert shortened.fingerprint != complete.fingerprint
 
 
 def test_missing_mismatched_file_is_named(tmp_path: Path) -> None:
@@ -117,15 +117,15 @@ def test_missing_mismatched_file_is_named(tmp_path: Path) -> None:
     assert_names(one_line(error), tmp_path / "MNLI" / "dev_mismatched.tsv")
 
 
-def test_unofficial_row_numbers_are_remarked(tmp_path: Path) -> None:
-    """Other numbers of rows than GLUE's are remarked on."""
+def test_unofficial_row_counts_are_remarked(tmp_path: Path) -> None:
+    """Each number of rows that differs from GLUE's causes a remark with both numbers."""
     remarks = load_data(TASKS["mnli"], write_mnli(tmp_path)).remarks
     names = (("train", 600, 392_702), ("dev_matched", 30, 9_815), ("dev_mismatched", 20, 9_832))
     for remark, expected in zip(remarks, names, strict=True):
         assert_names(remark, expected)
 
 
-def test_official_row_numbers_need_no_remark(tmp_path: Path) -> None:
+def test_official_row_counts_need_no_remark(tmp_path: Path) -> None:
     for name, count, start in (("train", 635, 0), ("dev", 71, 1_000)):
         write_glue(
             tmp_path,

@@ -1,4 +1,4 @@
-"""GLUE from the hub's cache has the TSV files' rows; an unreachable hub is one quick error."""
+"""GLUE from the hub's cache equals the TSV files; an unreachable hub is one quick error."""
 
 import time
 from pathlib import Path
@@ -28,40 +28,40 @@ SPLITS = {
 @pytest.mark.parametrize("task", GROUPS["glue"])
 def test_hub_and_files_give_same_rows(task: str, tmp_path: Path, hub_cache: Path) -> None:
     parts = {
-        name: glue_rows(task, 1_000 * place, 450 if place == 0 else 9)
-        for place, name in enumerate(TASKS[task].source.files)
+        name: glue_rows(task, 1_000 * index, 450 if index == 0 else 9)
+        for index, name in enumerate(TASKS[task].source.files)
     }
     for name, rows in parts.items():
         write_glue(tmp_path / "tsv", task, name, rows)
-        spaced = (
+        hub_rows = (
             [((*texts[:-1], texts[-1] + " "), label) for texts, label in rows]
             if task == "sst2"
             else rows
         )
-        write_parquet(hub_cache, task, SPLITS[name], spaced)
-    ours, hubs = load_data(TASKS[task], tmp_path / "tsv"), load_data(TASKS[task], None)
-    assert hubs.data_fingerprint == ours.data_fingerprint
-    assert hubs.split_fingerprint == ours.split_fingerprint
-    for name, part in ours.splits().items():
-        other = hubs.splits()[name]
+        write_parquet(hub_cache, task, SPLITS[name], hub_rows)
+    from_files, from_hub = load_data(TASKS[task], tmp_path / "tsv"), load_data(TASKS[task], None)
+    assert from_hub.data_fingerprint == from_files.data_fingerprint
+    assert from_hub.split_fingerprint == from_files.split_fingerprint
+    for name, part in from_files.splits().items():
+        hub_part = from_hub.splits()[name]
         assert (part.texts, part.labels.tolist(), part.ids.tolist()) == (
-            other.texts,
-            other.labels.tolist(),
-            other.ids.tolist(),
+            hub_part.texts,
+            hub_part.labels.tolist(),
+            hub_part.ids.tolist(),
         )
-    assert ("mismatched" in hubs.splits()) == (task == "mnli")
+    assert ("mismatched" in from_hub.splits()) == (task == "mnli")
 
 
 def test_labels_are_matched_by_name(hub_cache: Path) -> None:
     """Labels are matched by their names, whatever numbers the hub gives them."""
-    turned = ["contradiction", "entailment", "neutral"]
+    reordered = ["contradiction", "entailment", "neutral"]
     for split in ("train", "validation_matched", "validation_mismatched"):
-        write_parquet(hub_cache, "mnli", split, glue_rows("mnli", 0, 450), names=turned)
+        write_parquet(hub_cache, "mnli", split, glue_rows("mnli", 0, 450), names=reordered)
     assert load_data(TASKS["mnli"], None).dev.labels.tolist() == [0, 1, 2] * 150
 
 
-def test_foreign_classes_are_refused(hub_cache: Path) -> None:
-    """The error names the hub's classes and the task's."""
+def test_unexpected_classes_are_refused(hub_cache: Path) -> None:
+    """The error for unexpected classes names the hub's classes and the task's."""
     for split in ("train", "validation"):
         write_parquet(
             hub_cache,
@@ -79,11 +79,11 @@ def test_foreign_classes_are_refused(hub_cache: Path) -> None:
         if word.startswith(("entailment", "not_entailment", "neutral"))
     ]
     assert classes == ["entailment", "not_entailment", "neutral", "entailment", "not_entailment"], (
-        "the hub's and the task's"
+        "the hub's, then the task's"
     )
 
 
-def test_damaged_parquet_is_one_line(hub_cache: Path) -> None:
+def test_damaged_parquet_is_refused(hub_cache: Path) -> None:
     for split in ("train", "validation"):
         folder = write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 4))
     (folder / "train-00000-of-00001.parquet").write_bytes(b"PAR1 nothing more")
@@ -92,8 +92,8 @@ def test_damaged_parquet_is_one_line(hub_cache: Path) -> None:
     assert_names(one_line(error), "rte", "train", "--data-dir")
 
 
-def test_split_in_shards_is_read_whole(hub_cache: Path) -> None:
-    """A split in several files is read whole or counts as missing."""
+def test_sharded_split_is_read_completely(hub_cache: Path) -> None:
+    """A split in several files is read completely, and is missing if one of them is."""
     rows = glue_rows("rte", 0, 450)
     folder = write_parquet(hub_cache, "rte", "train", rows, shards=3)
     write_parquet(hub_cache, "rte", "validation", rows[:9])
@@ -106,48 +106,48 @@ def test_split_in_shards_is_read_whole(hub_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_unreachable_hub_names_the_way_out(
+def test_unreachable_hub_names_data_dir(
     hub_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     offline: bool,
 ) -> None:
-    """A hub that is out of reach is one line that names the way out, soon."""
+    """An unreachable hub is soon reported in one line that names --data-dir."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     started = time.monotonic()
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["mnli"], None)
     assert_names(one_line(error), "nyu-mll/glue", "--data-dir")
     assert ("tests have no network" in one_line(error)) == (not offline), (
-        "the reason, where the network was asked"
+        "the reason is given if a request was sent"
     )
     assert time.monotonic() - started < 10
 
 
-def test_offline_never_asks_the_network(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cached data serve."""
+def test_offline_sends_no_request(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, cached data are read and no request is sent."""
 
-    def asked(*_: object, **__: object) -> None:
-        raise AssertionError("the network was asked")
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a request was sent")
 
     for split in ("train", "validation"):
         write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 450))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "probe_hub", asked)
+    monkeypatch.setattr(hub, "probe_hub", refuse)
     assert len(load_data(TASKS["rte"], None).dev) == 450
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["cola"], None)
     assert_names(one_line(error), "nyu-mll/glue", "--data-dir")
 
 
-def test_silent_hub_is_asked_once(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that never answers is given up and asked once."""
-    asked = []
+def test_unresponsive_hub_is_tried_once(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not respond is tried once, for all tasks and backbones."""
+    probes = []
 
-    def sleeps(*_: object, **__: object) -> None:
-        asked.append(1)
+    def probe(*_: object, **__: object) -> None:
+        probes.append(1)
         time.sleep(30)
 
-    monkeypatch.setattr(hub, "probe_hub", sleeps)
+    monkeypatch.setattr(hub, "probe_hub", probe)
     monkeypatch.setattr(hub, "PROBE_S", 0.1)
     started = time.monotonic()
     for task in GROUPS["glue"]:
@@ -158,19 +158,19 @@ def test_silent_hub_is_asked_once(hub_cache: Path, monkeypatch: pytest.MonkeyPat
         find_backbone("google-bert/bert-base-cased")
     assert_names(one_line(error), "google-bert/bert-base-cased", 0.1)
     assert time.monotonic() - started < 10
-    assert len(asked) == 1
+    assert len(probes) == 1
 
 
-def test_download_takes_the_pinned_revision(
+def test_download_uses_the_pinned_revision(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is not cached is fetched in the pinned revision, once."""
-    real, wanted = glue_hub.snapshot_download, []
+    """Data that are not cached are downloaded once, in the pinned revision."""
+    snapshot_download, requests = glue_hub.snapshot_download, []
 
-    def download(repository: str, **words: object) -> str:
-        if words.get("local_files_only"):
-            return str(real(repository, **words))
-        wanted.append((repository, words["revision"], words["allow_patterns"]))
+    def download(repository: str, **options: object) -> str:
+        if options.get("local_files_only"):
+            return str(snapshot_download(repository, **options))
+        requests.append((repository, options["revision"], options["allow_patterns"]))
         for split in ("train", "validation"):
             folder = write_parquet(hub_cache, "rte", split, glue_rows("rte", 0, 450))
         return str(folder.parent)
@@ -178,7 +178,7 @@ def test_download_takes_the_pinned_revision(
     monkeypatch.setattr(hub, "probe_hub", lambda *_, **__: None)
     monkeypatch.setattr(glue_hub, "snapshot_download", download)
     assert len(load_data(TASKS["rte"], None).dev) == 450
-    assert wanted == [
+    assert requests == [
         (
             "nyu-mll/glue",
             "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c",
@@ -186,16 +186,16 @@ def test_download_takes_the_pinned_revision(
         )
     ]
     load_data(TASKS["rte"], None)
-    assert len(wanted) == 1
+    assert len(requests) == 1
 
 
-def test_corpus_without_folder_is_the_cache(hub_cache: Path) -> None:
-    """A corpus without a folder is of what the cache holds."""
+def test_corpus_comes_from_the_cache(hub_cache: Path) -> None:
+    """Without a data folder, the corpus has the texts of the cached tasks."""
     for split in ("train", "validation"):
         write_parquet(
             hub_cache, "rte", split, glue_rows("rte", 0 if split == "train" else 1_000, 450)
         )
-    found = Corpus(tasks=GROUPS["glue"]).data
-    texts = {text for part in (found.train, found.selection) for (text,) in part.texts}
+    corpus = Corpus(tasks=GROUPS["glue"]).data
+    texts = {text for part in (corpus.train, corpus.selection) for (text,) in part.texts}
     training = load_data(TASKS["rte"], None).train
     assert texts == {text for row in training.texts for text in row}

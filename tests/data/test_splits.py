@@ -1,4 +1,4 @@
-"""Held-out rows, SST-2's complete sentences, and rows drawn for training."""
+"""Held-out rows, the complete sentences of SST-2, and rows drawn for training."""
 
 import random
 from collections import Counter
@@ -21,9 +21,9 @@ def content(split: Split) -> list[tuple[tuple[str, ...], float]]:
     return sorted(zip(split.texts, split.labels.tolist(), strict=True))
 
 
-def inside(part: str, whole: str) -> bool:
-    """Whether the words of a text occur in a row in another, different text."""
-    return part != whole and f" {part} " in f" {whole} "
+def inside(text: str, other: str) -> bool:
+    """Return whether a text is a sequence of words of another, different text."""
+    return text != other and f" {text} " in f" {other} "
 
 
 # --- held-out rows
@@ -36,7 +36,7 @@ def inside(part: str, whole: str) -> bool:
 def test_held_out_parts_keep_label_shares(
     tmp_path: Path, count: int, selection: int, calibration: int
 ) -> None:
-    """Held-out parts have their share within the bounds and the label shares of the file."""
+    """Held-out parts have the expected sizes and the label shares of the file."""
     data = load_tsv(tmp_path, "cola", singles(count))
     assert (len(data.selection), len(data.calibration)) == (selection, calibration)
     assert (
@@ -50,7 +50,7 @@ def test_held_out_parts_keep_label_shares(
 
 @pytest.mark.parametrize("count", [1_000, 1_234, 2_077, 5_749])
 def test_regression_is_stratified_by_fifths(tmp_path: Path, count: int) -> None:
-    """Regression is stratified by fifths of the label range."""
+    """A regression is stratified by fifths of the label range."""
     rng = random.Random(count)
     rows = [((f"left {i}", f"right {i}"), f"{5 * rng.random() ** 0.5:.3f}") for i in range(count)]
     data = load_tsv(tmp_path, "stsb", rows)
@@ -79,20 +79,20 @@ def test_parts_are_disjoint_and_cover(tmp_path: Path) -> None:
 
 
 def claims(groups: int) -> list[Row]:
-    """Groups of one to three claims about a premise, labels at random."""
+    """Return groups of one to three claims about a premise, with random labels."""
     rng = random.Random(7)
     return [
         (
-            (f"shared {group}", f"claim {group} {place}"),
+            (f"shared {group}", f"claim {group} {index}"),
             rng.choice(["entailment", "not_entailment"]),
         )
         for group in range(groups)
-        for place in range(rng.choice([1, 2, 3]))
+        for index in range(rng.choice([1, 2, 3]))
     ]
 
 
 def repeated(count: int) -> list[Row]:
-    """Sentences of which every second one occurs twice, with both labels."""
+    """Return sentences of which every second one occurs twice, with both labels."""
     return [
         ((f"w{number} x{number}",), label)
         for number in range(count)
@@ -115,11 +115,10 @@ def test_splits_ignore_the_row_order(tmp_path: Path, task: str, rows: list[Row])
             assert content(second.splits()[name]) == content(first.splits()[name]), name
 
 
-def test_splits_stay_the_same(tmp_path: Path) -> None:
+def test_splits_equal_pinned_ones(tmp_path: Path) -> None:
     """The splits equal those of a separate computation.
 
-    Selection and calibration are the first rows of each label in the order of their SHA-256.
-    """
+    Selection and calibration are the first rows of each label, ordered by their SHA-256."""
     data = load_tsv(tmp_path, "cola", singles(1_000))
     assert data.selection.ids[:8].tolist() == [0, 12, 23, 26, 32, 47, 48, 53]
     assert data.calibration.ids[:8].tolist() == [4, 10, 11, 14, 15, 19, 22, 29]
@@ -127,22 +126,22 @@ def test_splits_stay_the_same(tmp_path: Path) -> None:
 
 
 def components(texts: Sequence[tuple[str, ...]]) -> list[set[int]]:
-    """Rows that hang together by a shared text, found by flooding."""
+    """Return the groups of rows that are linked by shared texts, found by flood fill."""
     rows_of: dict[str, set[int]] = {}
-    for row, both in enumerate(texts):
-        for text in both:
+    for row, pair in enumerate(texts):
+        for text in pair:
             rows_of.setdefault(text, set()).add(row)
-    left, found = set(range(len(texts))), []
-    while left:
-        queue, seen = [left.pop()], set[int]()
+    remaining, groups = set(range(len(texts))), []
+    while remaining:
+        queue, seen = [remaining.pop()], set[int]()
         while queue:
             row = queue.pop()
             seen.add(row)
-            near = {other for text in texts[row] for other in rows_of[text]} & left
-            left -= near
-            queue += near
-        found.append(seen)
-    return found
+            neighbours = {other for text in texts[row] for other in rows_of[text]} & remaining
+            remaining -= neighbours
+            queue += neighbours
+        groups.append(seen)
+    return groups
 
 
 def test_linked_rows_are_never_split(tmp_path: Path) -> None:
@@ -158,10 +157,10 @@ def test_linked_rows_are_never_split(tmp_path: Path) -> None:
         for name in ("train", "selection", "calibration")
         for row in data.splits()[name].ids
     }
-    found = components([texts for texts, _ in rows])
-    assert max(map(len, found)) >= 5
-    assert any(len(group) > 2 and part_of[min(group)] != "train" for group in found)
-    for group in found:
+    groups = components([texts for texts, _ in rows])
+    assert max(map(len, groups)) >= 5
+    assert any(len(group) > 2 and part_of[min(group)] != "train" for group in groups)
+    for group in groups:
         assert len({part_of[row] for row in group}) == 1
     assert 95 <= len(data.selection) <= 105
     assert 290 <= len(data.calibration) <= 310
@@ -171,7 +170,7 @@ def test_linked_rows_are_never_split(tmp_path: Path) -> None:
 def test_large_group_stays_in_train(tmp_path: Path, swapped: bool) -> None:
     """A group too large for a held-out part stays in train."""
     chain = [(f"link {a}", f"link {b}") for a, b in pairwise(range(41))]
-    chain = [(b, a) if swapped and place % 2 else (a, b) for place, (a, b) in enumerate(chain)]
+    chain = [(b, a) if swapped and index % 2 else (a, b) for index, (a, b) in enumerate(chain)]
     rows = [*pairs(1_000), *((texts, "entailment") for texts in chain)]
     data = load_tsv(tmp_path, "rte", rows)
     assert set(range(1_000, 1_040)) <= set(data.train.ids.tolist())
@@ -185,7 +184,7 @@ def test_too_few_rows_is_an_error(tmp_path: Path, count: int) -> None:
     assert_names(one_line(error), "cola", (count, 400))
 
 
-# --- SST-2's rule
+# --- the complete sentences of SST-2
 
 
 def phrases(seed: int, count: int, words: Sequence[str], longest: int) -> list[str]:
@@ -195,17 +194,17 @@ def phrases(seed: int, count: int, words: Sequence[str], longest: int) -> list[s
 
 @pytest.mark.parametrize("seed", range(25))
 def test_complete_sentences_equal_pairwise_comparison(seed: int) -> None:
-    """Whole sentences are those of a pairwise comparison."""
+    """Complete sentences and their phrases equal those of a pairwise comparison."""
     texts = phrases(seed, 60, ["a", "aa", "b", "ab", "c", "'s"], 7)
     expected = {
         text: {other for other in texts if inside(other, text)}
         for text in texts
-        if not any(inside(text, t) for t in texts)
+        if not any(inside(text, other) for other in texts)
     }
     assert complete_sentences(texts) == expected
 
 
-def test_word_part_is_no_phrase() -> None:
+def test_part_of_word_is_no_phrase() -> None:
     """A word inside a longer word is not a phrase of it."""
     assert complete_sentences(["art", "party", "the party", "heart of art"]) == {
         "the party": {"party"},
@@ -213,10 +212,10 @@ def test_word_part_is_no_phrase() -> None:
     }
 
 
-def test_long_text_costs_linear_time() -> None:
-    """A text of very many words is looked through in proportion to its length.
+def test_long_text_takes_linear_time() -> None:
+    """A very long text is searched in time proportional to its length.
 
-    All its runs of words are half of 20,000 squared."""
+    Its 20,000 words make 200 million phrases."""
     long = " ".join(f"w{number % 977}" for number in range(20_000))
     assert complete_sentences([long, "w3 w4 w5 w6", "w4", "w6 w5", "w976 w0"]) == {
         long: {"w3 w4 w5 w6", "w4", "w976 w0"},
@@ -233,28 +232,28 @@ def test_complete_sentences_ignore_order_and_repetition() -> None:
 
 @pytest.fixture(scope="module")
 def treebank(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Row], TaskData]:
-    """700 sentences with phrases of theirs, some repeated and some shared by several sentences."""
+    """700 sentences and their phrases, some repeated and some shared by several sentences."""
     rng = random.Random(11)
     words = [f"w{number}" for number in range(300)]
     rows: list[Row] = []
     for sentence in phrases(5, 700, words, 9):
         spans = [sentence]
-        cut = sentence.split(" ")
+        tokens = sentence.split(" ")
         for _ in range(3):
-            start = rng.randrange(len(cut))
-            spans.append(" ".join(cut[start : rng.randint(start + 1, len(cut))]))
+            start = rng.randrange(len(tokens))
+            spans.append(" ".join(tokens[start : rng.randint(start + 1, len(tokens))]))
         rows += [((span,), str(rng.randrange(2))) for span in spans]
     rng.shuffle(rows)
     return rows, load_tsv(tmp_path_factory.mktemp("glue"), "sst2", rows)
 
 
 def test_sst2_holds_out_complete_sentences(treebank: tuple[list[Row], TaskData]) -> None:
-    """SST-2 holds out whole sentences, each once."""
+    """SST-2 holds out complete sentences, each once."""
     rows, data = treebank
     texts = {text for (text,), _ in rows}
-    whole = {text for text in texts if not any(inside(text, other) for other in texts)}
+    complete = {text for text in texts if not any(inside(text, other) for other in texts)}
     held = [text for part in (data.selection, data.calibration) for (text,) in part.texts]
-    assert set(held) <= whole
+    assert set(held) <= complete
     assert len(set(held)) == len(held)
     assert len(data.selection) == 100
     assert len(data.calibration) == 300
@@ -283,15 +282,15 @@ def test_sst2_keeps_text_and_label_together(treebank: tuple[list[Row], TaskData]
 # --- train_rows
 
 
-def test_train_rows_draw_the_same_rows(tmp_path: Path) -> None:
-    """train_rows draws the same rows each time, from the training part."""
-    whole = load_tsv(tmp_path, "cola", singles(1_000))
+def test_train_rows_are_drawn_reproducibly(tmp_path: Path) -> None:
+    """`train_rows` draws the same rows each time, from the training part alone."""
+    full = load_tsv(tmp_path, "cola", singles(1_000))
     first, second = (load_tsv(tmp_path, "cola", singles(1_000), rows=200) for _ in range(2))
     assert first.train.ids.tolist() == second.train.ids.tolist()
     assert len(set(first.train.ids.tolist())) == 200
-    assert set(first.train.ids.tolist()) < set(whole.train.ids.tolist())
-    assert first.selection.ids.tolist() == whole.selection.ids.tolist()
-    assert first.calibration.ids.tolist() == whole.calibration.ids.tolist()
+    assert set(first.train.ids.tolist()) < set(full.train.ids.tolist())
+    assert first.selection.ids.tolist() == full.selection.ids.tolist()
+    assert first.calibration.ids.tolist() == full.calibration.ids.tolist()
 
 
 @pytest.mark.parametrize("count", [1, 7, 100, 333, 590])
@@ -303,11 +302,11 @@ def test_train_rows_are_stratified(tmp_path: Path, task: str, count: int) -> Non
         if task == "cola"
         else [((f"a {i}", f"b {i}"), f"{i % 7 * 5 / 7:.2f}") for i in range(1_000)]
     )
-    whole, drawn = (
+    full, drawn = (
         load_tsv(tmp_path, task, rows, rows=number).train.labels for number in (None, count)
     )
     assert len(drawn) == count
-    shares = Counter(np.minimum(whole.astype(int), 4).tolist())
-    got = Counter(np.minimum(drawn.astype(int), 4).tolist())
-    for stratum, size in shares.items():
-        assert abs(got[stratum] - count * size / len(whole)) < 1
+    full_counts = Counter(np.minimum(full.astype(int), 4).tolist())
+    drawn_counts = Counter(np.minimum(drawn.astype(int), 4).tolist())
+    for stratum, size in full_counts.items():
+        assert abs(drawn_counts[stratum] - count * size / len(full)) < 1

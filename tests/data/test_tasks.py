@@ -22,19 +22,19 @@ from harness.models.backbones import BACKBONES
 
 @pytest.mark.parametrize("count", [0, 601, 10_000])
 def test_train_rows_error_names_both_numbers(tmp_path: Path, count: int) -> None:
-    """An error names what was asked for and how many rows the training part has."""
+    """The error names the requested rows and those of the training part."""
     with pytest.raises(HarnessError) as error:
         load_tsv(tmp_path, "cola", singles(1_000), rows=count)
     assert_names(one_line(error), (f"cola={count}", 600))
 
 
-def test_limit_keeps_first_rows_of_parts(tmp_path: Path) -> None:
+def test_limit_keeps_first_rows(tmp_path: Path) -> None:
     rows = singles(1_000)
-    whole = load_tsv(tmp_path, "cola", rows, rows[:50])
-    cut = load_tsv(tmp_path, "cola", rows, rows[:50], limit=120)
-    for name, part in cut.splits().items():
-        assert part.ids.tolist() == whole.splits()[name].ids[:120].tolist()
-    assert {name: len(part) for name, part in cut.splits().items()} == {
+    full = load_tsv(tmp_path, "cola", rows, rows[:50])
+    limited = load_tsv(tmp_path, "cola", rows, rows[:50], limit=120)
+    for name, part in limited.splits().items():
+        assert part.ids.tolist() == full.splits()[name].ids[:120].tolist()
+    assert {name: len(part) for name, part in limited.splits().items()} == {
         "train": 120,
         "selection": 100,
         "calibration": 120,
@@ -42,28 +42,28 @@ def test_limit_keeps_first_rows_of_parts(tmp_path: Path) -> None:
     }
 
 
-# --- constant answers
+# --- the majority-class baseline
 
 
-def test_constant_answer_is_train_majority(tmp_path: Path) -> None:
-    """The constant answer is the majority of train, scored on dev."""
-    mostly = [
+def test_baseline_predicts_train_majority(tmp_path: Path) -> None:
+    """The baseline predicts the majority class of train and is scored on dev."""
+    train = [
         (texts, "0" if number % 4 else "1") for number, (texts, _) in enumerate(singles(1_000))
     ]
     dev = [((f"dev {number}",), "0" if number < 3 else "1") for number in range(10)]
-    assert load_tsv(tmp_path, "sst2", mostly, dev).constant_scores() == {"accuracy": 0.3}
-    assert load_tsv(tmp_path, "cola", mostly, dev).constant_scores() == {"matthews": 0.0}
+    assert load_tsv(tmp_path, "sst2", train, dev).constant_scores() == {"accuracy": 0.3}
+    assert load_tsv(tmp_path, "cola", train, dev).constant_scores() == {"matthews": 0.0}
 
 
-def test_constant_f1_of_mrpc_says_yes(tmp_path: Path) -> None:
-    """F1 of a constant answer of MRPC is that of always saying yes."""
+def test_mrpc_baseline_predicts_positive_class(tmp_path: Path) -> None:
+    """The baseline's F1 on MRPC is that of always predicting the positive class."""
     train: list[Row] = [((f"a {i}", f"b {i}"), "1" if i % 3 else "0") for i in range(1_000)]
     dev: list[Row] = [((f"c {i}", f"d {i}"), "1" if i < 6 else "0") for i in range(10)]
     scores = load_tsv(tmp_path, "mrpc", train, dev).constant_scores()
     assert scores == pytest.approx({"f1": 2 * 0.6 / 1.6, "accuracy": 0.6}, abs=1e-12)
 
 
-def test_constant_regression_answer_never_correlates(tmp_path: Path) -> None:
+def test_regression_baseline_never_correlates(tmp_path: Path) -> None:
     rows = [((f"a {i}", f"b {i}"), f"{i % 50 / 10}") for i in range(1_000)]
     assert load_tsv(tmp_path, "stsb", rows, rows[:30]).constant_scores() == {
         "pearson": 0.0,
@@ -75,7 +75,7 @@ def test_constant_regression_answer_never_correlates(tmp_path: Path) -> None:
 
 
 def characters(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
-    """Letters as tokens: an encoder of the test's own."""
+    """Encode each letter as a token."""
     ids = tuple(
         np.array([ord(letter) for letter in " ".join(row)[:max_length]], dtype=np.int32)
         for row in texts
@@ -83,27 +83,27 @@ def characters(texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
     return Tokens(ids, tuple(np.zeros_like(row) for row in ids), 0)
 
 
-def test_fingerprint_ignores_how_files_are_kept(tmp_path: Path) -> None:
-    """The fingerprint is of the rows, not of where and how the file is kept."""
+def test_fingerprint_ignores_path_and_format(tmp_path: Path) -> None:
+    """The fingerprint depends on the rows, but not on the file's path and line ends."""
     rows = pairs(700)
     first = load_tsv(tmp_path / "a", "rte", rows)
-    for split, some in (("train", rows), ("dev", rows[:2])):
-        write_tsv(tmp_path / "b", "rte", split, some, newline="\r\n", end="")
+    for split, rows_of_split in (("train", rows), ("dev", rows[:2])):
+        write_tsv(tmp_path / "b", "rte", split, rows_of_split, newline="\r\n", end="")
     second = load_data(TASKS["rte"], tmp_path / "b")
     assert first.encoded(characters, 16).fingerprint == second.encoded(characters, 16).fingerprint
     assert first.data_fingerprint == second.data_fingerprint
     assert first.split_fingerprint == second.split_fingerprint
 
 
-def test_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_all_content(tmp_path: Path) -> None:
     """The fingerprint changes with any text, label, part or length."""
     rows, dev = pairs(700), pairs(720)[700:]
 
     def changed(
-        some: list[Row], row: int, texts: tuple[str, ...] | None = None, label: str | None = None
+        part: list[Row], row: int, texts: tuple[str, ...] | None = None, label: str | None = None
     ) -> list[Row]:
-        old_texts, old_label = some[row]
-        return [*some[:row], (texts or old_texts, label or old_label), *some[row + 1 :]]
+        old_texts, old_label = part[row]
+        return [*part[:row], (texts or old_texts, label or old_label), *part[row + 1 :]]
 
     def fingerprint(
         name: str,
@@ -119,7 +119,7 @@ def test_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
             .fingerprint
         )
 
-    found = [
+    fingerprints = [
         fingerprint("same", rows, dev),
         fingerprint("text", changed(rows, 13, ("premise 13", "another")), dev),
         fingerprint("swap", changed(rows, 13, rows[13][0][::-1]), dev),
@@ -131,28 +131,29 @@ def test_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
         fingerprint("drawn", rows, dev, count=250),
         fingerprint("limit", rows, dev, limit=10),
     ]
-    assert len(set(found)) == len(found)
-    assert fingerprint("again", rows, dev) == found[0]
+    assert len(set(fingerprints)) == len(fingerprints)
+    assert fingerprint("again", rows, dev) == fingerprints[0]
 
 
-def test_fingerprint_changes_with_the_part(tmp_path: Path) -> None:
-    """The fingerprint changes when a row changes its part."""
+def test_fingerprint_depends_on_each_part(tmp_path: Path) -> None:
+    """The fingerprint changes if rows change their part."""
     data = load_tsv(tmp_path, "rte", pairs(700))
     moved = replace(data, selection=data.calibration, calibration=data.selection)
     assert moved.fingerprint != data.fingerprint
 
 
-def test_fingerprint_sees_where_train_ends(tmp_path: Path) -> None:
-    """The data fingerprint tells the end of train from the start of dev."""
+def test_fingerprint_distinguishes_train_from_dev(tmp_path: Path) -> None:
+    """The data fingerprint changes if the first row of dev moves to the end of train."""
     rows = pairs(720)
-    here, there = (
-        load_tsv(tmp_path / str(cut), "rte", rows[:cut], rows[cut:]) for cut in (700, 701)
+    first, second = (
+        load_tsv(tmp_path / str(train_rows), "rte", rows[:train_rows], rows[train_rows:])
+        for train_rows in (700, 701)
     )
-    assert here.data_fingerprint != there.data_fingerprint
+    assert first.data_fingerprint != second.data_fingerprint
 
 
 def test_encoded_rows_keep_their_order(tmp_path: Path) -> None:
-    """Encoded rows keep their order, and the length is noted."""
+    """Encoded rows keep their order, and the maximum length is stored."""
     data = load_tsv(tmp_path, "cola", singles(700)).encoded(characters, 12)
     assert data.max_length == 12
     for part in data.splits().values():
@@ -166,39 +167,38 @@ def test_encoded_rows_keep_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", GROUPS["demo"])
-def test_demo_tasks_hold_parts_out(task: str) -> None:
-    """Demo tasks need no folder and hold parts out."""
+def test_demo_tasks_have_held_out_parts(task: str) -> None:
+    """The demo tasks need no data folder, and parts of them are held out."""
     data = load_data(TASKS[task], None)
     assert len(data.dev) == demo.SPLIT_SIZES["dev"]
     for part, share, least in ((data.selection, 0.05, 100), (data.calibration, 0.1, 300)):
         wanted = max(share * demo.SPLIT_SIZES["train"], least)
-        assert (
-            abs(wanted - len(part)) <= 24
-        )  # demo-pair's groups have some 12 rows, and there are 2 labels
+        # the groups of demo-pair have about 12 rows, and there are 2 labels
+        assert abs(wanted - len(part)) <= 24
     assert TASKS[task].labels == demo.LABELS[task]
 
 
 @pytest.mark.parametrize(
-    ("task", "rows", "parts", "whole"),
+    ("task", "data", "split", "encoded"),
     [
         ("demo-single", "004ecd2f05a36551", "9a5bf4fffa397c5f", "885d7ce4a1aa8837"),
         ("demo-pair", "8724b2d157e9818b", "2a97f6441c35d88b", "be22c2e866d1f60d"),
     ],
 )
-def test_demo_fingerprints_stay(task: str, rows: str, parts: str, whole: str) -> None:
+def test_demo_fingerprints_never_change(task: str, data: str, split: str, encoded: str) -> None:
     """Stored runs and cached stages are found by fingerprints, so they must not change."""
-    data = load_data(TASKS[task], None)
-    assert (data.data_fingerprint, data.split_fingerprint) == (rows, parts)
-    assert data.encoded(BACKBONES["tiny"].encode, 128).fingerprint == whole
+    loaded = load_data(TASKS[task], None)
+    assert (loaded.data_fingerprint, loaded.split_fingerprint) == (data, split)
+    assert loaded.encoded(BACKBONES["tiny"].encode, 128).fingerprint == encoded
 
 
 # --- names
 
 
-def test_groups_become_members_each_once() -> None:
+def test_groups_expand_without_repetition() -> None:
     glue = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli"]
     assert [task.name for task in find_tasks(["glue"])] == glue
-    mixed = [
+    union = [
         "rte",
         "demo-single",
         "demo-pair",
@@ -211,7 +211,7 @@ def test_groups_become_members_each_once() -> None:
         "qnli",
         "wnli",
     ]
-    assert [task.name for task in find_tasks(["rte", "demo", "glue", "rte"])] == mixed
+    assert [task.name for task in find_tasks(["rte", "demo", "glue", "rte"])] == union
 
 
 @pytest.mark.parametrize(
@@ -219,16 +219,16 @@ def test_groups_become_members_each_once() -> None:
     [("mprc", "mrpc"), ("sst-2", "sst2"), ("gleu", "glue"), ("demo-pairs", "demo-pair")],
 )
 def test_unknown_task_suggests_the_nearest(name: str, near: str) -> None:
-    """An unknown task gets the near matches first, then all names."""
+    """The error for an unknown task lists near matches first, then all names."""
     with pytest.raises(HarnessError) as error:
         find_tasks(["cola", name])
-    said = one_line(error)
-    assert_names(said, name, *TASKS, *GROUPS)
-    assert_suggests(said, near, (*TASKS, *GROUPS))
+    message = one_line(error)
+    assert_names(message, name, *TASKS, *GROUPS)
+    assert_suggests(message, near, (*TASKS, *GROUPS))
 
 
 def test_groups_and_tasks_are_consistent() -> None:
-    """Every group holds known tasks and every task describes itself."""
+    """Every group holds known tasks, and the fields of every task agree."""
     assert {member for members in GROUPS.values() for member in members} <= set(TASKS)
     for name, task in TASKS.items():
         assert task.name == name

@@ -1,4 +1,4 @@
-"""Reading GLUE's files: every row as it stands there, and one line for each that does not fit."""
+"""Reading GLUE's files: rows are read unchanged, and invalid ones give a one-line error."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_glue_files_are_read_with_labels(
     assert split.ids.tolist() == [0, 1]
 
 
-def test_unbalanced_quotes_alter_no_text(tmp_path: Path) -> None:
+def test_unbalanced_quotes_change_no_text(tmp_path: Path) -> None:
     """Unbalanced quotes alter no text and swallow no row."""
     rows = [
         (('"They said', 'he left "early'), "1"),
@@ -46,15 +46,15 @@ def test_unbalanced_quotes_alter_no_text(tmp_path: Path) -> None:
     )
 
 
-def test_byte_order_mark_is_no_label(tmp_path: Path) -> None:
+def test_byte_order_mark_is_removed(tmp_path: Path) -> None:
     """A byte-order mark does not become part of the first label."""
     path = tmp_path / "train.tsv"
     path.write_bytes(b"\xef\xbb\xbfgj04\t1\t\tBill sang.\n")
     assert read_tsv("cola", path).texts == (("Bill sang.",),)
 
 
-def test_sst2_trailing_space_is_dropped(tmp_path: Path) -> None:
-    """The space at the end of an SST-2 sentence is no part of it."""
+def test_sst2_trailing_space_is_removed(tmp_path: Path) -> None:
+    """The space at the end of an SST-2 sentence is removed."""
     path = write_tsv(tmp_path, "sst2", "dev", [(("dull",), "0")])
     assert b"dull \t0" in path.read_bytes()
     assert read_tsv("sst2", path).texts == (("dull",),)
@@ -79,7 +79,7 @@ def test_line_ends_never_matter(tmp_path: Path, newline: str, end: str) -> None:
     assert split.labels.tolist() == [1.5, 3.0]
 
 
-def test_unicode_separators_end_no_row(tmp_path: Path) -> None:
+def test_unicode_separators_split_no_row(tmp_path: Path) -> None:
     """Unicode's line separators inside a text do not end the row."""
     text = "one\u2028two\x85three\x0bfour"
     assert read_tsv("cola", write_tsv(tmp_path, "cola", "dev", [((text,), "1")])).texts == (
@@ -89,30 +89,30 @@ def test_unicode_separators_end_no_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("task", ["sst2", "mrpc", "stsb", "rte", "wnli"])
 def test_wrong_header_is_refused(task: str, tmp_path: Path) -> None:
-    """A first line that is a row, or of another task, is refused.
+    """A first line that is a row or another task's header is refused.
 
-    A lost header would cost a row, or read another column, without a word."""
+    Otherwise a row would be lost, or another column read, without notice."""
     header = HEADERS[task]
     assert header is not None
     path = tmp_path / "train.tsv"
     path.write_text(
-        "\t".join(f"cell{place}" for place in range(len(header.split("\t")))) + "\n",
+        "\t".join(f"cell{index}" for index in range(len(header.split("\t")))) + "\n",
         encoding="utf-8",
     )
     with pytest.raises(HarnessError) as caught:
         read_tsv(task, path)
     layout, names = TASKS[task].source.layout, header.lstrip("\ufeff").split("\t")
-    places = (*layout.texts, layout.label)
+    columns = (*layout.texts, layout.label)
     assert_names(
         one_line(caught),
         path,
         1,
-        (*(f"cell{place}" for place in places), *(names[place] for place in places)),
+        (*(f"cell{column}" for column in columns), *(names[column] for column in columns)),
     )
 
 
-def test_headers_are_dropped_where_they_exist(tmp_path: Path) -> None:
-    """CoLA has no header and keeps its first row, the others drop theirs."""
+def test_only_cola_keeps_first_line(tmp_path: Path) -> None:
+    """CoLA, which has no header, keeps its first line, and the other tasks drop theirs."""
     for task in HEADERS:
         label = {"stsb": "1.0", "rte": "entailment"}.get(task, "1")
         rows = [(("A", "B")[: len(TASKS[task].source.layout.texts)], label)] * 3
@@ -123,7 +123,7 @@ def test_headers_are_dropped_where_they_exist(tmp_path: Path) -> None:
     ("line", "got"), [("1\tonly one text\tentailment", 3), ("1\tA\tB\tentailment\tmore", 5)]
 )
 def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) -> None:
-    """A row of another width is named with file, line and both widths."""
+    """The error for a row of another width names file, line and both widths."""
     path = write_tsv(tmp_path, "rte", "train", pairs(2))
     path.write_text(path.read_text() + f"\n{line}\n")
     with pytest.raises(HarnessError) as error:
@@ -132,7 +132,7 @@ def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) 
 
 
 @pytest.mark.parametrize(
-    ("task", "label", "wanted"),
+    ("task", "label", "allowed"),
     [
         ("cola", "2", (0, 1)),
         ("cola", "", (0, 1)),
@@ -144,35 +144,35 @@ def test_row_width_error_names_both_widths(tmp_path: Path, line: str, got: int) 
         ("stsb", "high", (0, 5)),
     ],
 )
-def test_foreign_label_names_allowed_ones(
-    tmp_path: Path, task: str, label: str, wanted: tuple[object, ...]
+def test_invalid_label_names_allowed_ones(
+    tmp_path: Path, task: str, label: str, allowed: tuple[object, ...]
 ) -> None:
-    """A label of another task is named with file and line, and with what is allowed."""
+    """The error for an invalid label names file, line, label and the allowed values."""
     texts = ("A", "B")[: len(TASKS[task].source.layout.texts)]
-    good = {"cola": "1", "rte": "entailment", "stsb": "2.5"}[task]
-    path = write_tsv(tmp_path, task, "train", [(texts, good), (texts, label)])
+    valid = {"cola": "1", "rte": "entailment", "stsb": "2.5"}[task]
+    path = write_tsv(tmp_path, task, "train", [(texts, valid), (texts, label)])
     with pytest.raises(HarnessError) as error:
         read_tsv(task, path)
     number = 2 if task == "cola" else 3
-    assert_names(one_line(error), path, (number, *([label] if label else []), *wanted))
+    assert_names(one_line(error), path, (number, *([label] if label else []), *allowed))
 
 
 def test_missing_file_names_the_option(tmp_path: Path) -> None:
-    """The error names the file and the option."""
+    """The error for a missing file names it and the option."""
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["mrpc"], tmp_path)
     assert_names(one_line(error), tmp_path / "MRPC" / "train.tsv", "--data-dir")
 
 
 def test_missing_data_folder_names_the_option() -> None:
-    """A GLUE task without a data folder names the option and the subfolder."""
+    """The error for a GLUE task without a folder names the option and the subfolder."""
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["sst2"], None)
     assert_names(one_line(error), "--data-dir", "SST-2/")
 
 
 def test_file_must_be_utf8(tmp_path: Path) -> None:
-    """A file that is not UTF-8 is named."""
+    """The error for a file that is not UTF-8 names it."""
     path = tmp_path / "train.tsv"
     path.write_bytes("gj04\t1\t\tcaf\u00e9\n".encode("latin-1"))
     with pytest.raises(HarnessError) as error:
