@@ -231,7 +231,7 @@ def test_only_the_command_line_imports_click() -> None:
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_table_is_read_only_in_its_file(table: str) -> None:
+def test_table_is_read_in_one_file(table: str) -> None:
     """Neither its name nor the attribute of its module occurs elsewhere."""
     readers = {
         name_of(path)
@@ -244,7 +244,7 @@ def test_table_is_read_only_in_its_file(table: str) -> None:
     assert readers == {TABLES[table]}
 
 
-def test_methods_are_named_only_in_the_table() -> None:
+def test_only_the_table_names_methods() -> None:
     """Strings such as "baselines.bert:BERT" load modules without an import."""
     named = [
         (name_of(path), node.value)
@@ -257,7 +257,7 @@ def test_methods_are_named_only_in_the_table() -> None:
     assert sorted(named) == sorted(("harness/methods/registry.py", target) for target in table)
 
 
-def test_only_the_command_line_imports_inside_functions() -> None:
+def test_only_cli_imports_inside_functions() -> None:
     violations = [
         f"{name_of(path)}: {found.function} imports {found.module}"
         for path in FILES
@@ -309,7 +309,7 @@ def test_command_line_loads_almost_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_imports_load_no_heavy_library_and_print_nothing(tmp_path: Path) -> None:
+def test_imports_are_light_and_silent(tmp_path: Path) -> None:
     modules = [module_of(path) for path in FILES if path.stem != "__main__"]
     light = [
         module

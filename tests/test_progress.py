@@ -83,8 +83,8 @@ def test_grid_estimates_remaining_time(run_cli: RunCli, own_folders: None) -> No
         "--no-latency",
     )
     arguments += ("--results-dir", "r", "--cache-dir", "c", "--seeds")
-    answer = run_cli(*arguments, "1,2")
-    assert answer.code == 0
-    estimate, summary = answer.lines
+    result = run_cli(*arguments, "1,2")
+    assert result.code == 0
+    estimate, summary = result.lines
     assert re.search(r"\b1\b.*\b\d+ s\b", estimate)  # cells and seconds
     assert run_cli(*arguments, "1,2").lines == [summary]

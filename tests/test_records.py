@@ -134,7 +134,7 @@ def test_dataclasses_survive_json(kind: type, with_optional: bool) -> None:
     assert to_json(back) == text
 
 
-def test_every_record_part_is_tried() -> None:
+def test_every_record_part_is_tested() -> None:
     """The parts of a record are among the dataclasses tested."""
     assert {RunRecord, RunSpec, Costs, Quartiles, Trial} <= set(KINDS)
 

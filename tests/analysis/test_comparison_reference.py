@@ -47,8 +47,8 @@ def test_other_conditions_never_share_table(
     other: Callable[[RunRecord], RunRecord], store: ResultsStore
 ) -> None:
     """Runs under other conditions never share a table."""
-    one, another = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
-    found = compare(store, [one, another], "bert")
+    one, changed = single("bert", 1, 0.9), identified(other(single("bert", 2, 0.1)))
+    found = compare(store, [one, changed], "bert")
     assert sorted(comparison.rows[0].scores["accuracy"].mean for comparison in found) == [0.1, 0.9]
     assert [len(comparison.records) for comparison in found] == [1, 1]
     unpaired = identified(other(single("pabee", 1)))

@@ -64,7 +64,7 @@ def store(tmp_path: Path) -> ResultsStore:
     return ResultsStore(tmp_path / "results")
 
 
-def test_swapped_labels_get_would_be_score(store: ResultsStore) -> None:
+def test_swapped_labels_show_corrected_score(store: ResultsStore) -> None:
     """Swapped labels are reported with the score in the right order."""
     wrong = [1 - label for label in LABELS[:-1]] + [1]
     below, swapped = sanity_checks(store, save(store, "sst2", wrong, LABELS, 0.6))
@@ -72,7 +72,7 @@ def test_swapped_labels_get_would_be_score(store: ResultsStore) -> None:
     assert names_all(swapped, "0.90", "--labels")
 
 
-def test_good_or_trained_models_raise_none(store: ResultsStore) -> None:
+def test_good_or_trained_models_are_silent(store: ResultsStore) -> None:
     """Good predictions give no warning, and neither do those of a model that was trained here."""
     assert sanity_checks(store, save(store, "sst2", LABELS, LABELS, 0.6)) == []
     assert (

@@ -147,10 +147,10 @@ def test_default_row_has_own_settings(store: ResultsStore, others: int) -> None:
     assert not any(name == "bert" for name, _ in rows)
 
 
-def test_default_row_has_no_changes_left(store: ResultsStore) -> None:
-    """The rows of a method are compared with the one that bears its name alone.
+def test_shared_changes_are_ignored(store: ResultsStore) -> None:
+    """Changes that all rows of a method share do not matter.
 
-    Changes that all rows share do not matter."""
+    The default row is the one without other changes, which is named only by the method."""
     shared: dict[str, object] = {"effort": 0.3}
     for changed, errors in (
         (shared, 10),
@@ -177,7 +177,7 @@ def test_former_spelling_of_default_is_accepted(store: ResultsStore) -> None:
     assert found(store, "plain") == found(store, "default")
 
 
-def test_method_without_default_row_has_no_differences(store: ResultsStore) -> None:
+def test_missing_default_row_is_incomplete(store: ResultsStore) -> None:
     for changed in ({"equilibrium": False}, {"rounds": "one"}):
         save(store, "costeff", 1, changed, predictions(10), changed=changed)
     with pytest.raises(IncompleteError):

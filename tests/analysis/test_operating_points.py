@@ -24,7 +24,7 @@ def two_exits(policy: str, task: str = "rte") -> RunRecord:
     )
 
 
-def test_evaluation_is_that_by_hand() -> None:
+def test_evaluation_computed_by_hand() -> None:
     """The first and the third example have low entropy and take the first exit, where the third is
     wrong."""
     record = two_exits("entropy")
@@ -41,7 +41,7 @@ def test_evaluation_is_that_by_hand() -> None:
 
 
 @pytest.mark.parametrize("policy", ["entropy", "confidence"])
-def test_evaluation_is_a_point_of_the_curve(policy: str) -> None:
+def test_evaluation_equals_curve_point(policy: str) -> None:
     record, trace = two_exits(policy), random_trace(3, (1, 4), rows=277)
     reached = evaluate(record, trace, policy_of(record), 0.6)
     curve = sweep(policy_of(record), trace, record.costs, ("accuracy",), np.array([0.6]))
@@ -53,7 +53,7 @@ def test_evaluation_is_a_point_of_the_curve(policy: str) -> None:
     assert list(reached.counts) == curve.left[0].tolist()
 
 
-def test_policy_takes_its_settings_from_the_record() -> None:
+def test_policy_settings_come_from_record() -> None:
     record = replace(two_exits("patience", "stsb"), tolerance=0.25)
     assert policy_of(record) == Patience(0.25)
 

@@ -47,7 +47,7 @@ def test_row_is_named_by_its_changes() -> None:
     assert rows_of([{"general": False}, {}]) == ["tinybert (general=False)", "tinybert"]
 
 
-def test_changes_that_all_rows_share_are_not_named() -> None:
+def test_shared_changes_are_not_named() -> None:
     assert rows_of([{"general": False, "epochs": 7}, {"general": False}]) == [
         "tinybert (epochs=7)",
         "tinybert",
@@ -68,7 +68,7 @@ def test_changes_that_all_rows_share_are_not_named() -> None:
     ]
 
 
-def test_rows_without_known_changes_show_all_differences() -> None:
+def test_unknown_changes_show_all_differences() -> None:
     """Older records do not say which settings differ from the method's own.
 
     One such record among others is enough."""
@@ -83,7 +83,7 @@ def test_rows_without_known_changes_show_all_differences() -> None:
     assert list(runs_by_row([known, older])) == ["tinybert (epochs=3)", "tinybert (epochs=4)"]
 
 
-def test_changed_defaults_do_not_hide_a_row() -> None:
+def test_changed_defaults_hide_no_row() -> None:
     """Two runs have the method's own settings, which changed between two versions."""
     now, before = (
         varied(single("tinybert", 1), OWN | {"epochs": epochs}, changed={}) for epochs in (3, 5)
@@ -96,7 +96,7 @@ def rows_in(sentence: str) -> list[str]:
     return re.findall(r"\S+ \([^)]*\)", sentence)
 
 
-def test_sources_name_rows_settings_cannot() -> None:
+def test_sources_distinguish_rows() -> None:
     """The sources that were read name a row where the settings do not.
 
     A method that reads no corpus has none; each of two corpora is named, and so are word vectors

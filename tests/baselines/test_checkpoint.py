@@ -43,7 +43,7 @@ def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) ->
     library = write_checkpoint(tmp_path / "it", case, None, count)
     backbone = find_backbone(str(tmp_path / "it"))
     positions = tuple(reversed(range(count)))
-    ours, report = fine_tuned(
+    model, report = fine_tuned(
         backbone, checkpoint_config(backbone, task_of_classes(count)), positions
     )
     batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
@@ -52,7 +52,7 @@ def test_logits_equal_library_in_order(tmp_path: Path, case: str, count: int) ->
         inputs["token_type_ids"] = batch.types
     with torch.no_grad():
         wanted = library(**inputs).logits
-        logits = ours.eval()(batch).logits
+        logits = model.eval()(batch).logits
     assert logits.shape == (1, 3, count)
     assert wanted.std() > 1e-3
     torch.testing.assert_close(logits[0], wanted[:, list(positions)], atol=1e-5, rtol=0)

@@ -97,25 +97,25 @@ def test_encoder_equals_library_distilbert(tmp_path: Path) -> None:
         hidden_dim=20,
         max_position_embeddings=40,
     )
-    theirs = DistilBertForMaskedLM(config).eval()
-    for parameter in theirs.parameters():
+    library = DistilBertForMaskedLM(config).eval()
+    for parameter in library.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     folder = write_bert(tmp_path / "distil")
-    theirs.save_pretrained(folder)
+    library.save_pretrained(folder)
     backbone = find_backbone(str(folder))
-    ours, report = pretrained(
+    model, report = pretrained(
         backbone, ModelConfig(backbone.shape, "cls", 2, 1.0, (None, "plain"), masked_lm=True)
     )
     mask = torch.arange(9) < torch.tensor([9, 5, 2])[:, None]
     ids = torch.randint(5, len(BERT_WORDS), (3, 9)).masked_fill(~mask, 0)
     batch = Batch(ids, torch.ones_like(ids), mask)  # token types are ignored
     with torch.no_grad():
-        wanted = theirs(ids, mask.long(), output_hidden_states=True)
-        found = ours.eval()(batch)
-        words = masked_logits(ours, found.hiddens[-1], Masked(batch, mask, ids[mask]))
-    for own, other in zip(found.hiddens, wanted.hidden_states, strict=True):
-        torch.testing.assert_close(own[mask], other[mask], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(words, wanted.logits[mask], atol=1e-5, rtol=1e-5)
+        expected = library(ids, mask.long(), output_hidden_states=True)
+        found = model.eval()(batch)
+        words = masked_logits(model, found.hiddens[-1], Masked(batch, mask, ids[mask]))
+    for hidden, expected_hidden in zip(found.hiddens, expected.hidden_states, strict=True):
+        torch.testing.assert_close(hidden[mask], expected_hidden[mask], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(words, expected.logits[mask], atol=1e-5, rtol=1e-5)
     assert report.left_out == ()
     assert report.fresh == ("exits.1.classifier.bias", "exits.1.classifier.weight")
 
@@ -184,20 +184,23 @@ def test_word_loss_is_weighted_sum(
     value = caught[0](student, examples)
     torch.manual_seed(4)
     masked = mask_tokens(examples.batch, masked_lm.Pieces.of(micro))
-    own, wanted = student(masked.batch).hiddens[-1], teacher(masked.batch).hiddens[-1]
-    ours, theirs = masked_logits(student, own, masked), masked_logits(teacher, wanted, masked)
-    p, q = (theirs / 2).softmax(-1), (ours / 2).softmax(-1)
+    x, y = student(masked.batch).hiddens[-1], teacher(masked.batch).hiddens[-1]
+    student_logits, teacher_logits = (
+        masked_logits(student, x, masked),
+        masked_logits(teacher, y, masked),
+    )
+    p, q = (teacher_logits / 2).softmax(-1), (student_logits / 2).softmax(-1)
     soft = -4 * (p * q.log()).sum(-1).mean()
-    hard = -ours.softmax(-1)[range(len(masked.targets)), masked.targets].log().mean()
+    hard = -student_logits.softmax(-1)[range(len(masked.targets)), masked.targets].log().mean()
     real = examples.batch.mask
-    angle = 1 - ((own * wanted).sum(-1) / own.norm(dim=-1) / wanted.norm(dim=-1))[real].mean()
+    angle = 1 - ((x * y).sum(-1) / x.norm(dim=-1) / y.norm(dim=-1))[real].mean()
     torch.testing.assert_close(
         value, weights[0] * soft + weights[1] * hard + weights[2] * angle, atol=1e-5, rtol=1e-5
     )
 
 
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
-def test_fine_tuning_loss_mixes_teacher_and_labels(
+def test_fine_tuning_mixes_teacher_and_labels(
     caught: list[Callable[[EncoderModel, Examples], Tensor]],
     task: str,
     micro: Backbone,
@@ -217,20 +220,20 @@ def test_fine_tuning_loss_mixes_teacher_and_labels(
     assert isinstance(student, EncoderModel)
     examples = Examples.of(data.train, index, CPU)
     with torch.no_grad():
-        own, wanted = (
+        student_logits, teacher_logits = (
             student(examples.batch).logits[-1],
             teacher(collate(data.train.tokens, index)).logits[-1],
         )
         if task == "stsb":
             soft, hard = (
-                ((own - wanted) / 5).square().mean(),
-                ((own[:, 0] - examples.labels) / 5).square().mean(),
+                ((student_logits - teacher_logits) / 5).square().mean(),
+                ((student_logits[:, 0] - examples.labels) / 5).square().mean(),
             )
         else:
-            p, q = (wanted / 2).softmax(-1), (own / 2).softmax(-1)
+            p, q = (teacher_logits / 2).softmax(-1), (student_logits / 2).softmax(-1)
             soft, hard = (
                 -4 * (p * q.log()).sum(-1).mean(),
-                functional.cross_entropy(own, examples.labels.long()),
+                functional.cross_entropy(student_logits, examples.labels.long()),
             )
         torch.testing.assert_close(
             caught[0](student, examples), 0.25 * soft + 0.75 * hard, atol=1e-5, rtol=1e-5
@@ -262,20 +265,23 @@ def test_inaccurate_head_is_not_distilled(
     """The predictions of an inaccurate masked-LM head are not used.
 
     The record has the stage's name and the accuracy."""
-    poor = QUICK.fit(few_rows, micro, small_context)
+    fitted = QUICK.fit(few_rows, micro, small_context)
     monkeypatch.setattr(masked_lm, "MIN_MASKED_ACCURACY", 0.0)
     rich = QUICK.fit(few_rows, micro, small_context)
 
     def distilled(fit: Fitted) -> StageUse:
         return fit.stage.uses()[1]
 
-    assert (distilled(poor).report.name, distilled(poor).report.selection) == ("distil-cosine", ())
+    assert (distilled(fitted).report.name, distilled(fitted).report.selection) == (
+        "distil-cosine",
+        (),
+    )
     assert (distilled(rich).report.name, len(distilled(rich).report.selection)) == ("distil", 1)
-    accuracy = max(poor.stage.uses()[0].report.selection)
-    (remark,) = poor.remarks
+    accuracy = max(fitted.stage.uses()[0].report.selection)
+    (remark,) = fitted.remarks
     assert names_in_order(remark, f"{accuracy:.3f}", "0.30")
     assert rich.remarks == ()
-    assert 0 <= poor.stage.uses()[0].report.selection[0] < 0.3
+    assert 0 <= fitted.stage.uses()[0].report.selection[0] < 0.3
 
 
 def test_settings_set_weights_and_temperature(
@@ -335,9 +341,9 @@ def test_masked_lm_teacher_is_frozen(
     """The masked-LM teacher is frozen and without dropout."""
     states: set[tuple[bool, bool]] = set()
 
-    def watched(own: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-        states.add((own.requires_grad, wanted.requires_grad))
-        return cosine_loss(own, wanted, mask)
+    def watched(student_states: Tensor, teacher_states: Tensor, mask: Tensor) -> Tensor:
+        states.add((student_states.requires_grad, teacher_states.requires_grad))
+        return cosine_loss(student_states, teacher_states, mask)
 
     modes: set[bool] = set()
 
@@ -370,19 +376,19 @@ def test_no_pretraining_reads_no_corpus(
     assert (fit.stage.weights().loaded, len(fit.stage.weights().fresh)) == (0, 1)
 
 
-def test_taught_student_shares_reference_stage(
+def test_teacher_is_the_reference_stage(
     context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """The teacher of fine-tuning is the reference's own stage."""
     plain = replace(QUICK, pretraining=False)
     bert = Bert(learning_rates=(1e-3,))
-    taught = replace(plain, teacher=bert).fit(few_rows, micro, context)
-    assert names(taught) == ["start", "fine-tune", "fine-tune-taught"]
+    student = replace(plain, teacher=bert).fit(few_rows, micro, context)
+    assert names(student) == ["start", "fine-tune", "fine-tune-taught"]
     assert bert.fit(few_rows, micro, context).stage.key in [
-        use.report.key for use in taught.stage.uses()
+        use.report.key for use in student.stage.uses()
     ]
-    alone = plain.fit(few_rows, micro, context)
-    assert not same_weights(weights_of(alone.stage.model), weights_of(taught.stage.model))
+    fine_tuned = plain.fit(few_rows, micro, context)
+    assert not same_weights(weights_of(fine_tuned.stage.model), weights_of(student.stage.model))
 
 
 def test_fixed_run_keeps_its_numbers(

@@ -271,13 +271,13 @@ def test_costeff_prunes_electra_layers(backbones: dict[str, Backbone]) -> None:
     """COST-EFF prunes heads and neurons of ELECTRA."""
     electra = BACKBONES["electra-small-discriminator"]
     with torch.device("meta"):
-        whole, half = (
+        full, half = (
             method.build(electra, TASKS["rte"])
             for method in (CostEff(1, 1, 1), CostEff(1 / 2, 1 / 2, 1))
         )
     # the halved parameters; biases of output and narrowing layers and norms stay
     layer = 4 * 256 * 256 + 3 * 256 + 2 * 256 * 1024 + 1024
-    assert whole.parameter_count() - half.parameter_count() == 12 * layer // 2
+    assert full.parameter_count() - half.parameter_count() == 12 * layer // 2
     shape = CostEff(rank=1, mac_ratio=2.0).shape(electra)
     costs = piece_costs(CostEff(rank=1, mac_ratio=2.0).build(electra, TASKS["rte"]))
     assert encoder_macs(shape) == costs.embedding.at(128) + sum(

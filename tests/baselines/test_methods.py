@@ -259,10 +259,10 @@ def test_selection_chooses_learning_rate(
     fitted = method.fit(few_rows, micro, shared)
     by_hand = []
     for rate in RATES:
-        alone = replace(method, learning_rates=(rate,)).fit(
+        single_rate = replace(method, learning_rates=(rate,)).fit(
             few_rows, micro, shared.with_seed(SEARCH_SEED)
         )
-        trace = collect(alone.stage.model, few_rows.selection, 16, CPU)
+        trace = collect(single_rate.stage.model, few_rows.selection, 16, CPU)
         correct = (trace.predictions() == trace.labels).mean(-1)
         by_hand.append(float(correct[:-1].mean() if name == "deebert" else correct.mean()))
     assert [trial.score for trial in fitted.trials] == pytest.approx(by_hand)
@@ -280,11 +280,11 @@ def test_chosen_rate_is_fitted(
     """The chosen rate is the one that is fitted."""
     fitted = TWO_RATES["bert"].fit(few_rows, micro, shared)
     (chosen,) = [trial.value for trial in fitted.trials if trial.chosen]
-    alone = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(
+    single_rate = replace(TWO_RATES["bert"], learning_rates=(chosen,)).fit(
         few_rows, micro, context.with_seed(shared.seed)
     )
-    assert fitted.stage.key == alone.stage.key
-    assert same_weights(_tensors(fitted.stage.model), _tensors(alone.stage.model))
+    assert fitted.stage.key == single_rate.stage.key
+    assert same_weights(_tensors(fitted.stage.model), _tensors(single_rate.stage.model))
 
 
 def test_search_keeps_one_model(
@@ -299,10 +299,10 @@ def test_search_keeps_one_model(
     again = TWO_RATES["bert"].fit(few_rows, micro, context)
     assert (again.trials, again.stage.reused) == (first.trials, True)
     monkeypatch.undo()
-    (loser,) = [trial.value for trial in first.trials if not trial.chosen]
-    alone = replace(TWO_RATES["bert"], learning_rates=(loser,)).fit(few_rows, micro, context)
-    assert not alone.stage.reused
-    assert alone.stage.model_folder.is_dir()
+    (other_rate,) = [trial.value for trial in first.trials if not trial.chosen]
+    refit = replace(TWO_RATES["bert"], learning_rates=(other_rate,)).fit(few_rows, micro, context)
+    assert not refit.stage.reused
+    assert refit.stage.model_folder.is_dir()
 
 
 @pytest.mark.parametrize("name", ["deebert", "pabee"])
@@ -322,10 +322,10 @@ def test_diverging_rate_is_failed_trial(
     fitted = replace(TWO_RATES["bert"], learning_rates=(1e30, 1e-3), clip=1e30).fit(
         few_rows, micro, context
     )
-    lost, won = fitted.trials
-    assert (lost.value, lost.score, lost.seconds, lost.chosen) == (1e30, None, None, False)
-    assert won.chosen
-    assert won.score is not None
+    failed, chosen = fitted.trials
+    assert (failed.value, failed.score, failed.seconds, failed.chosen) == (1e30, None, None, False)
+    assert chosen.chosen
+    assert chosen.score is not None
 
 
 def test_all_diverging_rates_are_named(
@@ -365,9 +365,9 @@ def test_fitting_ignores_dev_and_calibration(
 
     blanked = replace(few_rows, dev=blank(few_rows.dev), calibration=blank(few_rows.calibration))
     plain = TWO_RATES[name].fit(few_rows, micro, shared)
-    blind = TWO_RATES[name].fit(blanked, micro, context.with_seed(shared.seed))
-    assert without_seconds(blind.trials) == without_seconds(plain.trials)
-    assert same_weights(_tensors(blind.stage.model), _tensors(plain.stage.model))
+    refit = TWO_RATES[name].fit(blanked, micro, context.with_seed(shared.seed))
+    assert without_seconds(refit.trials) == without_seconds(plain.trials)
+    assert same_weights(_tensors(refit.stage.model), _tensors(plain.stage.model))
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,7 @@ def test_layer_map_spreads_evenly(student: int, teacher: int, layers: tuple[int,
 
 @pytest.mark.parametrize("soft", [True, False])
 @pytest.mark.parametrize("task", ["sst2", "stsb"])
-def test_last_part_learns_predictions(
+def test_last_phase_learns_predictions(
     soft: bool,
     task: str,
     micro: Backbone,
@@ -164,16 +164,20 @@ def test_last_part_learns_predictions(
     assert isinstance(student, EncoderModel)
     examples = Examples.of(data.train, torch.arange(8).numpy(), CPU)
     with torch.no_grad():
-        own, wanted, labels = (
+        logits, teacher_logits, labels = (
             student(examples.batch).logits[-1],
             teacher(examples.batch).logits[-1],
             examples.labels,
         )
         if task == "stsb":
-            expected = ((own[:, 0] - (wanted[:, 0] if soft else labels)) / 5).square().mean()
+            expected = (
+                ((logits[:, 0] - (teacher_logits[:, 0] if soft else labels)) / 5).square().mean()
+            )
         else:
-            given = wanted.softmax(-1) if soft else functional.one_hot(labels.long(), 2).float()
-            expected = -(given * own.log_softmax(-1)).sum(-1).mean()
+            given = (
+                teacher_logits.softmax(-1) if soft else functional.one_hot(labels.long(), 2).float()
+            )
+            expected = -(given * logits.log_softmax(-1)).sum(-1).mean()
         torch.testing.assert_close(losses[0](student, examples), expected)
 
 
@@ -210,7 +214,7 @@ def test_unbounded_epochs_have_all_rows(few_rows: TaskData) -> None:
 # --- the method
 
 
-def test_parts_chain_and_pretraining_is_shared(
+def test_phases_chain_and_share_pretraining(
     small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
     """Each phase starts from the one before, and pre-training runs once."""
@@ -250,7 +254,7 @@ def test_parts_chain_and_pretraining_is_shared(
     ],
     ids=str,
 )
-def test_each_switch_changes_its_part(
+def test_each_switch_changes_its_stages(
     small_context: FitContext,
     few_rows: TaskData,
     micro: Backbone,
@@ -320,10 +324,10 @@ def test_disabled_term_is_never_learned(
 
 
 @pytest.mark.slow
-def test_altered_rows_reach_the_loss(
+def test_augmented_rows_reach_the_loss(
     loss_calls: list[LossCall], small_context: FitContext, few_rows: TaskData, micro: Backbone
 ) -> None:
-    own = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
+    original = {tuple(row.tolist()) for row in few_rows.train.tokens.ids}
     reached = []
     for copies in (0, 2):
         replace(QUICK, general=False, intermediate_steps=10, augmentation=copies).fit(
@@ -331,8 +335,8 @@ def test_altered_rows_reach_the_loss(
         )
         reached.append({row for call in loss_calls for row in call.rows})
         loss_calls.clear()
-    assert reached[0] == own
-    assert len(reached[1] - own) > len(own)
+    assert reached[0] == original
+    assert len(reached[1] - original) > len(original)
 
 
 def test_learning_rates_follow_authors(
@@ -432,7 +436,7 @@ def test_regression_runs_to_its_end(
     assert all(use.report.final_loss < 100 for use in fit.stage.uses())
 
 
-def test_published_student_replaces_general_part(
+def test_published_student_replaces_general_distillation(
     small_context: FitContext,
     few_rows: TaskData,
     micro: Backbone,

@@ -53,7 +53,7 @@ def expected_terms(
     States 0, 1, 2 of the student learn from 0, 2, 4 of the teacher; layers 1, 2 from 2, 4.
     """
     batch, student = examples.batch, model.student
-    own, wanted = student(batch).hiddens, teacher(batch).hiddens
+    student_states, teacher_states = student(batch).hiddens, teacher(batch).hiddens
     terms = {name: torch.zeros(()) for name in ("attention", "hidden", "embedding")}
     for row, real in enumerate(batch.mask.sum(1).tolist()):
         for state, target in ((0, 0), (1, 2), (2, 4)):
@@ -61,17 +61,17 @@ def expected_terms(
             assert isinstance(projection, nn.Linear)
             gap = (
                 (
-                    own[state][row, :real] @ projection.weight.T
+                    student_states[state][row, :real] @ projection.weight.T
                     + projection.bias
-                    - wanted[target][row, :real]
+                    - teacher_states[target][row, :real]
                 )
                 .square()
                 .mean()
             )
             terms["embedding" if state == 0 else "hidden"] += gap / len(batch.ids)
             if state > 0:
-                one = scores(student, state - 1, own[state - 1][row, :real])
-                other = scores(teacher, target - 1, wanted[target - 1][row, :real])
+                one = scores(student, state - 1, student_states[state - 1][row, :real])
+                other = scores(teacher, target - 1, teacher_states[target - 1][row, :real])
                 terms["attention"] += (one - other).square().mean() / len(batch.ids)
     return terms
 

@@ -54,7 +54,7 @@ def test_version_option_prints_the_version(run_cli: RunCli) -> None:
     assert harness.__version__ in result.out
 
 
-def test_help_answers_at_once() -> None:
+def test_help_is_fast() -> None:
     """Help is fast in a fresh process.
 
     The bound is 0.15 s of CPU time, or three times a bare interpreter's on a slow or loaded
@@ -73,7 +73,7 @@ def test_help_answers_at_once() -> None:
     assert min(help_) < max(0.15, 3 * min(bare)), (bare, help_)
 
 
-def test_code_reaches_the_shell() -> None:
+def test_exit_code_reaches_the_shell() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "harness", "rnu"], capture_output=True, text=True, check=False
     )
@@ -89,7 +89,7 @@ def test_bare_command_shows_the_help(run_cli: RunCli) -> None:
     )
 
 
-def test_policies_offered_are_the_table() -> None:
+def test_all_policies_are_offered() -> None:
     assert list(POLICY_NAMES.choices) == list(POLICIES)
 
 

@@ -493,7 +493,7 @@ def test_bad_file_is_one_line(run_cli: RunCli, tmp_path: Path, bad: Bad) -> None
     } == before
 
 
-def test_sound_stored_run_is_read(run_cli: RunCli) -> None:
+def test_intact_stored_run_is_read(run_cli: RunCli) -> None:
     """The commands of the table read an intact stored run."""
     store_run(Path("stored"), DYNAMIC)
     store_run(Path("stored"), SINGLE)

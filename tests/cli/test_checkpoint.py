@@ -246,7 +246,7 @@ MISTAKES: list[tuple[list[str], list[object]]] = [
 @pytest.mark.parametrize(
     ("words", "names"), MISTAKES, ids=[" ".join(words) for words, _ in MISTAKES]
 )
-def test_mistake_reads_nothing_first(
+def test_mistakes_are_found_before_reading(
     run_cli: RunCli, folder: Path, words: list[str], names: list[object]
 ) -> None:
     """A mistake is reported in one line before anything is read."""

@@ -187,7 +187,7 @@ def test_every_command_has_an_example() -> None:
 
 
 @pytest.mark.slow
-def test_one_block_is_run_elsewhere() -> None:
+def test_excluded_block_occurs_once() -> None:
     assert sum(block.startswith(SEQUENCE) for block in blocks()) == 1
 
 

@@ -151,11 +151,11 @@ def test_variables_have_their_options_names() -> None:
                 continue
             checked += 1
             word = max(option.opts, key=len).lstrip("-").replace("-", "_").upper()
-            own = "_".join(["HARNESS", *map(str.upper, names), word])
+            full_name = "_".join(["HARNESS", *map(str.upper, names), word])
             read = option.envvar or "_".join(
                 ["HARNESS", *map(str.upper, names), str(option.name).upper()]
             )
-            if read not in (own, f"HARNESS_{word}") or read not in known:
+            if read not in (full_name, f"HARNESS_{word}") or read not in known:
                 mismatches.append(f"{' '.join(names)} --{word.lower()}: {read}")
     assert mismatches == []
     assert checked > 80
@@ -170,7 +170,7 @@ def test_unknown_variable_is_warned_about(run_cli: RunCli, monkeypatch: pytest.M
     assert run_cli("list", "tasks", "-q").err == ""
 
 
-def test_clicks_own_variable_names_work(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_click_variable_names_work(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shared options may also be set by click's own variable names."""
     monkeypatch.setenv("HARNESS_LIST_RESULTS_DIR", "nowhere")
     result = run_cli("list", "runs")

@@ -52,6 +52,6 @@ def test_command_runs_without_torch(words: tuple[str, ...], tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_torch_is_really_refused(tmp_path: Path) -> None:
+def test_torch_import_is_refused(tmp_path: Path) -> None:
     """A command that needs torch returns code 70."""
     assert run(tmp_path, "flops", "bert").returncode == 70

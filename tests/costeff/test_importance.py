@@ -61,12 +61,14 @@ def test_accumulation_keeps_the_scores(model: EncoderModel, few_rows: TaskData) 
     """Accumulating a batch in several passes gives the same scores.
 
     Absolute values are taken of the gradient of a complete batch."""
-    whole, parts = (
+    single_pass, accumulated = (
         taylor_importance(model, loss, few_rows.train, BATCHES, CPU, accumulation=count)
         for count in (1, 5)
     )
     for one, other in zip(
-        (*whole.heads, *whole.neurons), (*parts.heads, *parts.neurons), strict=True
+        (*single_pass.heads, *single_pass.neurons),
+        (*accumulated.heads, *accumulated.neurons),
+        strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 

@@ -21,7 +21,7 @@ def test_bert_base_shrinks_to_shares() -> None:
     assert (half.hidden, half.layers) == (768, 12)
 
 
-def test_one_of_everything_stays() -> None:
+def test_one_unit_of_each_remains() -> None:
     """At least one head, neuron and rank remains."""
     least = smaller(bert_shape(2, 8, 2, 4), 0.01, 0.01, 0.01)
     assert (least.heads, least.ffn, least.embedding_rank) == ((1, 1), (1, 1), 1)
@@ -54,7 +54,7 @@ def test_uneven_layers_finish_together() -> None:
     assert between(start, end, 1, 3) == replace(end, heads=(3, 4), ffn=(9, 12), embedding_rank=12)
 
 
-def test_keeping_heads_is_one_round() -> None:
+def test_keeping_heads_takes_one_round() -> None:
     """Keeping every head takes one round."""
     assert pruning_rounds(BASE, replace(BASE, ffn=(1536,) * 12)) == 1
 

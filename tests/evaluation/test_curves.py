@@ -195,12 +195,12 @@ def test_budget_threshold_is_best_affordable(seed: int, share: float) -> None:
     affordable = {}
     for threshold in thresholds.tolist():
         rows = simulate("entropy", trace, costs, threshold)
-        wrong = sum(
+        errors = sum(
             row.prediction != label for row, label in zip(rows, trace.labels.tolist(), strict=True)
         )
         macs = sum(row.macs for row in rows) / 12
         if macs <= budget:
-            affordable[threshold] = (wrong, macs)
+            affordable[threshold] = (errors, macs)
     found = best_within(trace, costs, thresholds, budget)
     assert (None if found is None else affordable[found]) == min(affordable.values(), default=None)
 

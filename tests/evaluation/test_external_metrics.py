@@ -153,8 +153,8 @@ def test_metric_script_runs_in_library(tmp_path: Path) -> None:
         "1",
         "--no-latency",
     ]
-    places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
-    command = [sys.executable, "-m", "harness", *words, *places]
+    folders = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    command = [sys.executable, "-m", "harness", *words, *folders]
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf"), "HARNESS_OFFLINE": "1"}
     refused = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

@@ -141,16 +141,16 @@ def test_constant_prediction_correlates_zero(name: str, value: float) -> None:
 def test_batched_predictions_score_as_single(
     curves: int, points: int, rows: int, seed: int
 ) -> None:
-    """Predictions scored together have the same scores as one by one."""
+    """Predictions scored in a batch have the same scores as one by one."""
     random = np.random.default_rng(seed)
     predictions = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
     labels = random.integers(0, 2, rows).astype(np.float64)
     for name, metric in METRICS.items():
-        together = metric(predictions, labels)
-        assert together.shape == (curves, points), name
-        alone = [[float(metric(row, labels)) for row in block] for block in predictions]
-        np.testing.assert_allclose(together, alone, rtol=0, atol=1e-15, err_msg=name)
-        np.testing.assert_array_equal(metric(predictions[0], labels), together[0])
+        batched = metric(predictions, labels)
+        assert batched.shape == (curves, points), name
+        single = [[float(metric(row, labels)) for row in block] for block in predictions]
+        np.testing.assert_allclose(batched, single, rtol=0, atol=1e-15, err_msg=name)
+        np.testing.assert_array_equal(metric(predictions[0], labels), batched[0])
 
 
 @settings(deadline=None, max_examples=50)

@@ -202,16 +202,16 @@ def test_exits_do_not_depend_on_batch(name: str, threshold: float) -> None:
     The authors' implementations decide for the whole batch: `max` entropy, `all` patience."""
     logits = random_trace(6, (1, 2, 3, 4, 5), rows=60, classes=3).logits
     policy = make_policy(Rule(name), 3)
-    together = exit_scores(policy, logits)
-    alone = np.concatenate(
+    batched = exit_scores(policy, logits)
+    single = np.concatenate(
         [exit_scores(policy, logits[:, row : row + 1]) for row in range(60)], axis=1
     )
     reversed_ = exit_scores(policy, logits[:, ::-1])[:, ::-1]
-    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-14)
-    np.testing.assert_allclose(together, reversed_, rtol=0, atol=1e-14)
-    left = (together > policy.score_threshold(threshold)).any(0)
+    np.testing.assert_allclose(batched, single, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(batched, reversed_, rtol=0, atol=1e-14)
+    left = (batched > policy.score_threshold(threshold)).any(0)
     assert 0 < left.sum() < 60
-    np.testing.assert_array_equal(left, (alone > policy.score_threshold(threshold)).any(0))
+    np.testing.assert_array_equal(left, (single > policy.score_threshold(threshold)).any(0))
 
 
 def test_exit_scores_skip_last_exit() -> None:

@@ -79,10 +79,10 @@ def test_disagreeing_shapes_are_refused(field: str, value: NDArray[np.generic], 
     """Shapes that disagree are refused in memory and in a file."""
     trace = random_trace(1, (1, 2), rows=4)
     exits, rows = (value if field == "logits" else trace.logits).shape[:2]
-    with pytest.raises(ValueError, match=r"\d") as wrong:
+    with pytest.raises(ValueError, match=r"\d") as error:
         replace(trace, **{field: value})
     assert names_in_order(
-        str(wrong.value), exits, rows, *([value.shape] if field != "logits" else [])
+        str(error.value), exits, rows, *([value.shape] if field != "logits" else [])
     )
     with pytest.raises(IncompleteError) as caught:
         read_trace(write_npz(path, arrays_of(trace) | {field: value}))
@@ -122,10 +122,10 @@ def test_text_logits_are_refused(path: Path) -> None:
 
 def test_missing_file_is_incomplete(path: Path) -> None:
     """A missing file and a folder are incomplete."""
-    for wrong in (path, path.parent):
+    for missing in (path, path.parent):
         with pytest.raises(IncompleteError) as caught:
-            read_trace(wrong)
-        assert_message(caught, wrong, code=ExitCode.INCOMPLETE)
+            read_trace(missing)
+        assert_message(caught, missing, code=ExitCode.INCOMPLETE)
 
 
 def test_truncated_trace_is_incomplete(path: Path) -> None:
@@ -142,7 +142,7 @@ def test_flipped_byte_is_noticed_or_harmless(path: Path) -> None:
     """A flipped byte is detected or changes nothing."""
     trace = random_trace(1, (1, 2), rows=3)
     content = trace_bytes(trace)
-    noticed = 0
+    detected = 0
     positions = range(0, len(content), 4)
     for position in positions:
         path.write_bytes(
@@ -151,10 +151,10 @@ def test_flipped_byte_is_noticed_or_harmless(path: Path) -> None:
         try:
             back = read_trace(path)
         except IncompleteError:
-            noticed += 1
+            detected += 1
         else:
             assert_same_trace(back, trace)
-    assert noticed > len(positions) // 2
+    assert detected > len(positions) // 2
 
 
 @pytest.mark.parametrize(

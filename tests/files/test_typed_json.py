@@ -43,7 +43,7 @@ def read(**fields: object) -> Values:
     return from_json(Values, json.dumps(fields), "x.json")
 
 
-def test_hidden_characters_are_unicodes() -> None:
+def test_hidden_characters_match_unicode() -> None:
     assert [letter for letter in LETTERS if not is_displayable(letter)] == HIDDEN
     assert len(HIDDEN) > 2000
 
@@ -53,10 +53,10 @@ def test_every_other_character_is_read() -> None:
     assert read(text=text, anything=[text, {text: text}], by_name={text: 1}).text == text
 
 
-@pytest.mark.parametrize("place", ["text", "names", "key", "anything", "key of anything"])
-def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
+@pytest.mark.parametrize("position", ["text", "names", "key", "anything", "key of anything"])
+def test_hidden_characters_are_refused_everywhere(position: str) -> None:
     for letter in [letter for letter in HIDDEN if ord(letter) < 0x10000][
-        :: 1 if place == "text" else 50
+        :: 1 if position == "text" else 50
     ]:
         text = f"a{letter}b"
         values: dict[str, object] = {
@@ -65,7 +65,7 @@ def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
             "key": {"by_name": {text: 1}},
             "anything": {"anything": [text]},
             "key of anything": {"anything": {text: 1}},
-        }[place]
+        }[position]
         with pytest.raises(IncompleteError) as caught:
             read(**values)
         assert str(caught.value).startswith(f"x.json.{next(iter(values))}")
@@ -73,13 +73,13 @@ def test_hidden_characters_are_refused_wherever_they_are(place: str) -> None:
 
 
 @pytest.mark.parametrize("number", [MAX_INTEGER, -MAX_INTEGER])
-def test_the_largest_whole_numbers_are_read(number: int) -> None:
+def test_largest_integers_are_read(number: int) -> None:
     assert read(whole=number, anything=number) == Values(whole=number, anything=number)
 
 
 @pytest.mark.parametrize("field", ["whole", "anything", "by_name"])
 @pytest.mark.parametrize("number", [MAX_INTEGER + 1, -MAX_INTEGER - 1, 10**400])
-def test_a_larger_number_is_refused(field: str, number: int) -> None:
+def test_larger_integers_are_refused(field: str, number: int) -> None:
     with pytest.raises(IncompleteError, match=f"^x.json.{field}.*{str(number)[:20]}"):
         read(**{field: {"a": number} if field == "by_name" else number})
 
@@ -113,12 +113,12 @@ def test_free_form_values_have_depth_limit() -> None:
         ("by_name", []), ("by_name", {"a": "1"}), ("by_name", {"a": True}), ("by_name", [["a", 1]]),
     ],
 )  # fmt: skip
-def test_nothing_is_turned_into_another_type(field: str, value: object) -> None:
+def test_values_of_another_type_are_refused(field: str, value: object) -> None:
     with pytest.raises(IncompleteError, match=rf"^x\.json .*Values: \.{field}"):
         read(**{field: value})
 
 
-def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
+def test_integers_and_lists_are_converted() -> None:
     values = read(
         number=1, names=["a"], pair=[1, 2], by_name={"a": 1}, anything=[1, 1.5, "a", None, True]
     )
@@ -132,7 +132,7 @@ def test_whole_numbers_stand_for_floats_and_lists_for_tuples() -> None:
     assert [type(number) for number in (values.number, *values.pair)] == [float, int, float]
 
 
-def test_several_wrong_fields_are_named_in_one_line() -> None:
+def test_one_line_names_all_fields() -> None:
     with pytest.raises(IncompleteError) as caught:
         read(whole="many", number=[], more=1)
     assert all(

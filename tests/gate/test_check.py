@@ -104,9 +104,9 @@ def test_other_precision_is_another_job(
 ) -> None:
     """Under another torch, each precision is compared with its own run of the baseline."""
     for folder, torch in (("old", "2.6"), ("new", "2.7")):
-        for precision, wrong in (("float32", 20), ("bfloat16", 60)):
+        for precision, errors in (("float32", 20), ("bfloat16", 60)):
             where = replace(record().environment, precision=precision, versions={"torch": torch})
-            save(tmp_path / folder, replace(record(), environment=where), trace(wrong=wrong))
+            save(tmp_path / folder, replace(record(), environment=where), trace(wrong=errors))
     found = pin_and_check()
     assert (found.code, found.compared, found.findings) == (0, [24, 24], [])
 
@@ -114,7 +114,7 @@ def test_other_precision_is_another_job(
 # --- what makes runs incomparable
 
 
-def test_settings_alike_in_short_differ() -> None:
+def test_similar_settings_show_all_digits() -> None:
     """Settings that look equal when rounded are given with all digits."""
     found = list(
         job_differences(
@@ -176,7 +176,7 @@ def test_missing_run_is_incomplete(tmp_path: Path, judge: Judge, baseline: str) 
     assert_names(found.cells[0].cell, *CELL)
 
 
-def test_nothing_compared_never_passes(tmp_path: Path, run_cli: RunCli) -> None:
+def test_comparing_nothing_never_passes(tmp_path: Path, run_cli: RunCli) -> None:
     path = tmp_path / "baseline.json"
     path.write_text('{"schema": 2, "runs": []}')
     save(tmp_path / "new", record(), trace())
@@ -195,7 +195,7 @@ def test_damaged_trace_is_missing_run(tmp_path: Path, judge: Judge) -> None:
     assert_names(found.findings[0].note, path)
 
 
-def test_record_must_score_as_its_trace(tmp_path: Path, judge: Judge) -> None:
+def test_record_scores_must_match_trace(tmp_path: Path, judge: Judge) -> None:
     save(tmp_path / "new", record(), trace())
     (path,) = (tmp_path / "new").rglob(RECORD)
     path.write_text(
@@ -249,7 +249,7 @@ def test_worst_verdict_gives_the_code(tmp_path: Path, run_cli: RunCli) -> None:
         for line in result.out.splitlines()[:-1]
     ]
     assert list(dict.fromkeys(named)) == [cell.cell for cell in found.cells], (
-        "the worst stands first"
+        "the worst verdict comes first"
     )
 
 

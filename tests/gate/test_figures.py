@@ -148,12 +148,12 @@ def on_mnli(mismatched: float) -> tuple[RunRecord, dict[str, Trace]]:
         )
         for split, predicted in predictions.items()
     }
-    made = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)], task="mnli")
+    run = make_record("bert", 1, [make_exit(4, {"accuracy": 1.0}, 8000.0, 9.0, 9.0)], task="mnli")
     run = replace(
-        made,
+        run,
         constant_scores={"accuracy": 0.34},
         mismatched=SplitScores({"accuracy": 0.33}, ({"accuracy": mismatched},)),
-        data=replace(made.data, rows=made.data.rows | {"mismatched": rows}),
+        data=replace(run.data, rows=run.data.rows | {"mismatched": rows}),
     )
     return identified(run), traces
 

@@ -110,8 +110,8 @@ def test_trace_keeps_order_of_data(model: EncoderModel, dev: Split) -> None:
     assert trace.exit_layers.tolist() == [1, 2, 3, 4, 5]
     with torch.no_grad():
         for row in range(len(dev)):
-            alone = model(collate(dev.tokens, np.array([row]))).logits[:, 0]
-            np.testing.assert_allclose(trace.logits[:, row], alone.numpy(), atol=ROUNDING)
+            single = model(collate(dev.tokens, np.array([row]))).logits[:, 0]
+            np.testing.assert_allclose(trace.logits[:, row], single.numpy(), atol=ROUNDING)
 
 
 def test_trace_ignores_batch_size(model: EncoderModel, dev: Split) -> None:
@@ -268,12 +268,12 @@ def test_each_example_decides_for_itself(model: EncoderModel, dev: Split, policy
         0 if isinstance(policy, Patience) else 3
     ]
     score_threshold = policy.score_threshold(threshold)
-    together = predict_early(model, _whole_batch(dev), policy, score_threshold)
-    assert len(set(together.exits.tolist())) >= 2
+    batched = predict_early(model, _whole_batch(dev), policy, score_threshold)
+    assert len(set(batched.exits.tolist())) >= 2
     for rows in ([row] for row in range(len(dev))):
-        alone = predict_early(model, collate(dev.tokens, np.array(rows)), policy, score_threshold)
-        assert alone.exits.tolist() == together.exits[rows].tolist()
-        torch.testing.assert_close(alone.logits, together.logits[rows], atol=ROUNDING, rtol=0)
+        single = predict_early(model, collate(dev.tokens, np.array(rows)), policy, score_threshold)
+        assert single.exits.tolist() == batched.exits[rows].tolist()
+        torch.testing.assert_close(single.logits, batched.logits[rows], atol=ROUNDING, rtol=0)
 
 
 def test_saturated_logits_exit_first(dev: Split) -> None:

@@ -316,13 +316,13 @@ def test_table_lists_exits_with_flops() -> None:
     rows = flops_table(model, 10, "csv").splitlines()
     numbers = [[int(number) for number in re.findall(r"\d+", row)] for row in rows[1:]]
     layer, exit_ = 10 * (4 * 24 * 24 + 2 * 24 * 40) + 100 * 48, 24 * 24 + 48
-    whole, first = model.parameter_count(), model.truncated(1).parameter_count()
+    total, first = model.parameter_count(), model.truncated(1).parameter_count()
     assert numbers == [
         [1, first, first, layer + exit_, 2 * (layer + exit_), layer + exit_, 2 * (layer + exit_)],
         [
             3,
-            whole - 50,
-            whole,
+            total - 50,
+            total,
             3 * layer + exit_,
             2 * (3 * layer + exit_),
             3 * layer + 2 * exit_,

@@ -106,7 +106,7 @@ def test_malformed_setting_shows_the_form(text: str) -> None:
 # --- the methods that a setting applies to
 
 
-def test_own_field_alone_is_set(grid: None) -> None:
+def test_only_named_field_is_set(grid: None) -> None:
     """The field of the named method is set, and nothing else changes."""
     assert with_settings(["outer", "preset"], "outer.rate=4") == {
         "outer": Outer(rate=4.0),
@@ -417,7 +417,7 @@ def test_table_targets_exist_as_objects(name: str) -> None:
     assert getattr(importlib.import_module(module), attribute) is load_method(name)
 
 
-def test_changed_settings_are_those_set_by_hand() -> None:
+def test_changed_settings_exclude_defaults() -> None:
     backbone = BACKBONES["tiny"]
     for name in METHODS:
         if name != CHECKPOINT:
@@ -442,7 +442,7 @@ def test_changed_settings_depend_on_the_backbone() -> None:
     assert (other["pooling"], other["learning_rates"]) == ("mean", [5e-5, 1e-4, 2e-4])
 
 
-def test_changed_settings_of_a_method_that_needs_them() -> None:
+def test_unresolvable_defaults_are_still_compared() -> None:
     """A default that cannot be resolved on the backbone is still compared where it has values.
 
     CostEff needs a setting on a backbone whose embedding is already factorised."""

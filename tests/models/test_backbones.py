@@ -52,7 +52,7 @@ def test_pooling_is_read_from_folder(tmp_path: Path, mean: bool, pooling: str) -
 @pytest.mark.parametrize(
     "written", ["{folder}", "{folder}/", "./local", "local", ".", "../{name}/local"]
 )
-def test_folder_name_is_last_part(
+def test_folder_name_excludes_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
     """The name of a local folder is its last part and never a path."""

@@ -270,8 +270,8 @@ def test_repeated_layers_are_one() -> None:
     """Shared layers are one module, whatever their number."""
     with torch.device("meta"):
         model = load_method("pabee").build(BACKBONES["albert-base-v2"], TASKS["rte"])
-    whole, first = (model.truncated(layers).parameter_count() for layers in (12, 1))
-    assert whole == first == 11_683_584 + 2 * 768 + 2
+    total, first = (model.truncated(layers).parameter_count() for layers in (12, 1))
+    assert total == first == 11_683_584 + 2 * 768 + 2
     assert len(set(model.layers)) == 1
 
 

@@ -61,11 +61,11 @@ def test_random_batches_regroup_examples() -> None:
     """Random batches group the examples differently each time."""
     lengths = np.full(64, 10)
     generator = np.random.default_rng(1)
-    partners = [
+    batch_mates = [
         {frozenset(rows.tolist()) for rows in shuffled_batches(lengths, 2, generator)}
         for _ in range(2)
     ]
-    assert len(partners[0] & partners[1]) < 16
+    assert len(batch_mates[0] & batch_mates[1]) < 16
 
 
 def test_collate_pads_and_masks() -> None:

@@ -179,7 +179,7 @@ def test_unreachable_repository_fails_fast(empty_hub: Path, name: str) -> None:
     assert time.monotonic() - started < 10
 
 
-def test_foreign_pickle_is_never_read(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlisted_pickle_is_never_read(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pickle of a repository that is not in the table is not read."""
     monkeypatch.setattr(checkpoint_files, "unreachable_reason", lambda *_: None)
     snapshot = write_snapshot(empty_hub, "1" * 40, "somebody/pickled")

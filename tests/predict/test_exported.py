@@ -42,12 +42,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from harness.__main__ import main
 
     folder = tmp_path_factory.mktemp("done")
-    places = ["--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
-    assert main([*QUICK.split(), "--methods", "bert,deebert", *places]) == 0
+    folders = ["--results-dir", str(folder / "results"), "--cache-dir", str(folder / "cache")]
+    assert main([*QUICK.split(), "--methods", "bert,deebert", *folders]) == 0
     write_checkpoint(folder / "mine", "electra", LABELS)
     words = "--tasks demo-single --max-length 24 --limit 16 --threads 1 --no-latency -q"
     checkpoint = ["--checkpoint", str(folder / "mine")]
-    assert main(["run", *checkpoint, *words.split(), *places]) == 0
+    assert main(["run", *checkpoint, *words.split(), *folders]) == 0
     return folder
 
 
@@ -63,11 +63,11 @@ def export(run_cli: RunCli, done: Path, tmp_path: Path) -> Callable[..., Path]:
 
     def call(method: str, *words: str) -> Path:
         out = tmp_path / f"my-{method}"
-        places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
-        answer = run_cli(
-            "export", record_of(done, method).run_id, "--out", str(out), *places, *words
+        folders = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
+        result = run_cli(
+            "export", record_of(done, method).run_id, "--out", str(out), *folders, *words
         )
-        assert answer.code == 0, answer
+        assert result.code == 0, result
         return out
 
     return call
@@ -159,11 +159,11 @@ def test_fresh_process_gives_same_predictions(export: Callable[..., Path], tmp_p
         "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8"
     )
     (tmp_path / "empty").mkdir()
-    places = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(tmp_path / "empty"))
+    folders = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME"), str(tmp_path / "empty"))
     words = ["predict", str(folder), "--file", str(tmp_path / "rows.tsv"), "--format", "json"]
     words += ["--threads", "1", "--batch-size", "4"]
     command = [sys.executable, "-m", "harness", *words]
-    environment = os.environ | places | {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
+    environment = os.environ | folders | {"HARNESS_OFFLINE": "1", "HF_HUB_OFFLINE": "1"}
     child = subprocess.run(
         command,
         cwd=tmp_path / "empty",
@@ -193,24 +193,24 @@ def test_formats_of_predict_agree(run_cli: RunCli, export: Callable[..., Path]) 
     assert figures(milliseconds)[0] > 0
 
 
-def test_texts_of_pairs_stand_together(run_cli: RunCli, export: Callable[..., Path]) -> None:
+def test_text_pairs_stay_together(run_cli: RunCli, export: Callable[..., Path]) -> None:
     """For a task of pairs, texts on the command line are grouped in pairs."""
     options = "--threads 1 --format json --batch-size 1"
     words = ("predict", str(export("deebert")), *options.split())
     texts = [("anna was happy", "anna smiled"), ("ben ran", "ben was slow")]
     found = json.loads(run_cli(*words, *(text for row in texts for text in row)).out)
-    alone = [json.loads(run_cli(*words, *row).out)[0] for row in texts]
+    single = [json.loads(run_cli(*words, *row).out)[0] for row in texts]
     assert [row["row"] for row in found] == [1, 2]
     assert [(row["answer"], row["exit"]) for row in found] == [
-        (row["answer"], row["exit"]) for row in alone
+        (row["answer"], row["exit"]) for row in single
     ]
 
 
-def test_cut_rows_are_counted(run_cli: RunCli, export: Callable[..., Path]) -> None:
+def test_truncated_rows_are_counted(run_cli: RunCli, export: Callable[..., Path]) -> None:
     """A warning names the number of truncated rows and the maximum length."""
-    answer = run_cli("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
-    assert (answer.code, len(answer.lines)) == (0, 1)
-    assert figures(answer.err) == [1, 1, 128]
+    result = run_cli("predict", str(export("bert")), "anna " * 300, "ben", "--threads", "1")
+    assert (result.code, len(result.lines)) == (0, 1)
+    assert figures(result.err) == [1, 1, 128]
 
 
 def test_custom_task_needs_no_file(run_cli: RunCli, tmp_path: Path) -> None:
@@ -220,12 +220,12 @@ def test_custom_task_needs_no_file(run_cli: RunCli, tmp_path: Path) -> None:
     two texts are accepted."""
     path = write_task(tmp_path / "task", {"dev": None, "dev_share": "0.1"})
     write_csv(tmp_path / "task" / "train.csv", reviews(500))
-    places = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    folders = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
     words = "--methods bert --limit 8 --epochs 1 --threads 1 --no-latency -q"
-    assert run_cli("run", "--task-file", str(path), *words.split(), *places).code == 0
+    assert run_cli("run", "--task-file", str(path), *words.split(), *folders).code == 0
     shutil.rmtree(tmp_path / "task")
     (record,), _ = ResultsStore(tmp_path / "results").records()
-    assert run_cli("export", record.run_id, "--out", str(tmp_path / "model"), *places).code == 0
+    assert run_cli("export", record.run_id, "--out", str(tmp_path / "model"), *folders).code == 0
     model = load(tmp_path / "model")
     assert (model.card.task, model.card.labels, model.card.texts) == ("reviews", ("no", "yes"), 1)
     (line,) = [
@@ -346,9 +346,9 @@ def test_export_mistakes_write_nothing(run_cli: RunCli, done: Path, tmp_path: Pa
     ]
     before = everything_under(tmp_path)
     for words, code, names in cases:
-        places = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
-        places += ["--out", str(tmp_path / "new")]
-        assert_one_line(run_cli("export", words[0], *places, *words[1:]), code, names)
+        folders = ["--results-dir", str(done / "results"), "--cache-dir", str(done / "cache")]
+        folders += ["--out", str(tmp_path / "new")]
+        assert_one_line(run_cli("export", words[0], *folders, *words[1:]), code, names)
         assert everything_under(tmp_path) == before
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
@@ -464,10 +464,10 @@ def test_earlier_export_predicts_the_same(run_cli: RunCli) -> None:
     The folder and its predictions were written at commit c906dcd."""
     folder = Path(__file__).parents[1] / "fixtures" / "exported_small"
     words = ["--file", str(folder / "rows.txt"), "--format", "csv", "--threads", "1"]
-    answer = run_cli("predict", str(folder), *words)
+    result = run_cli("predict", str(folder), *words)
     with (folder / "predictions.csv").open(encoding="utf-8") as file:
         wanted = list(csv.DictReader(file))
-    found = list(csv.DictReader(io.StringIO(answer.out)))
+    found = list(csv.DictReader(io.StringIO(result.out)))
     assert [(row["answer"], row["exit"]) for row in found] == [
         (row["answer"], row["exit"]) for row in wanted
     ]

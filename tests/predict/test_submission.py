@@ -108,7 +108,7 @@ def test_hub_gives_the_same_test_rows(tmp_path: Path, hub_cache: Path, name: str
     entry = BY_NAME[name]
     columns = TASKS[entry.task].source.columns
     held: dict[str, list[object]] = {
-        column: [texts[place] for texts in TEXTS] for place, column in enumerate(columns)
+        column: [texts[index] for texts in TEXTS] for index, column in enumerate(columns)
     }
     held |= {"label": [-1, -1], "idx": [7, 8]}
     folder = hub_cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / entry.hub[0]
@@ -128,10 +128,10 @@ def test_unreachable_hub_rows_are_one_line(hub_cache: Path) -> None:
     assert unlabelled(BY_NAME["AX"], None) is None
 
 
-# --- the words and the zip
+# --- label values and the zip file
 
 
-def test_predictions_are_leaderboard_words() -> None:
+def test_predictions_use_leaderboard_labels() -> None:
     """Predictions are written with the leaderboard's label values."""
     logits = np.array([[0.9, 0.1], [0.2, 0.3]], dtype=np.float32)
     words = {
@@ -173,7 +173,7 @@ def test_written_zip_is_read_back(tmp_path: Path) -> None:
         [PredictionFile(BY_NAME["STS-B"], (0,), ("1.0\n1\t2.0",))],
     ],
 )
-def test_unacceptable_prediction_takes_no_name(tmp_path: Path, files: list[PredictionFile]) -> None:
+def test_refused_submission_replaces_no_file(tmp_path: Path, files: list[PredictionFile]) -> None:
     """A submission that the leaderboard would refuse replaces no file."""
     (tmp_path / "it.zip").write_text("the last one")
     with pytest.raises(IncompleteError) as caught:
@@ -271,12 +271,12 @@ def read_zip(path: Path) -> dict[str, list[list[str]]]:
         }
 
 
-def test_runs_become_a_submission(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
+def test_submission_is_made_of_runs(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Runs become a submission, and missing files are named."""
     ids = [record.run_id for record in runs(done).values()]
-    answer = run_cli("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *folders(done))
-    assert answer.code == 3
-    *short, missing = [[word.strip(":,;.") for word in line.split()] for line in answer.lines]
+    result = run_cli("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *folders(done))
+    assert result.code == 3
+    *short, missing = [[word.strip(":,;.") for word in line.split()] for line in result.lines]
     assert [word for word in missing if word in BY_NAME] == [
         "CoLA",
         "SST-2",
@@ -305,14 +305,14 @@ def test_runs_become_a_submission(run_cli: RunCli, done: Path, tmp_path: Path) -
 
 def test_other_test_row_numbers_are_named(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """A wrong number of test rows is named along with the official one."""
-    answer = run_cli(
+    result = run_cli(
         "submit", runs(done)["rte"].run_id, "--out", str(tmp_path / "it.zip"), *folders(done)
     )
-    assert answer.code == 3
-    assert any(names_all(line, "RTE") and figures(line) == [20, 3_000] for line in answer.lines)
+    assert result.code == 3
+    assert any(names_all(line, "RTE") and figures(line) == [20, 3_000] for line in result.lines)
 
 
-def test_last_exit_predicts_unless_told(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
+def test_last_exit_predicts_by_default(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """The last exit predicts unless a policy or a budget is named.
 
     At a threshold where no example exits early the predictions are the last exit's; where all

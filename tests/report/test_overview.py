@@ -278,16 +278,16 @@ def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
 def test_damaged_runs_are_not_intact(store: ResultsStore) -> None:
     """A run whose trace or timing is damaged is not intact."""
     records = store.records()[0]
-    damaged, mistimed, *rest = records
+    damaged, damaged_timing, *rest = records
     (store.folder("rte", damaged.spec.method, damaged.run_id) / "trace.selection.npz").write_bytes(
         b"PK torn"
     )
-    store.add_timing(mistimed, make_timing(mistimed.run_id, 0.25)).write_text("{")
+    store.add_timing(damaged_timing, make_timing(damaged_timing.run_id, 0.25)).write_text("{")
     intact, problems = store.intact(records)
     assert intact == rest
     assert [(problem.folder, "trace.selection.npz" in problem.reason) for problem in problems] == [
         (f"rte/{damaged.spec.method}/{damaged.run_id}", True),
-        (f"rte/{mistimed.spec.method}/{mistimed.run_id}", False),
+        (f"rte/{damaged_timing.spec.method}/{damaged_timing.run_id}", False),
     ]
 
 

@@ -100,7 +100,7 @@ def test_regression_caption_has_patience_tolerances(tmp_path: Path, markdown: st
     assert not names_all(prose_of(markdown), 0.1)  # no regression
 
 
-def test_limited_runs_stand_apart(store: ResultsStore) -> None:
+def test_limited_runs_have_own_tables(store: ResultsStore) -> None:
     """Limited runs and runs on drawn rows have tables of their own, with titles that say so."""
     records = store.records()[0]
     quick = identified(replace(records[0], spec=replace(records[0].spec, limit=64)))
@@ -111,8 +111,10 @@ def test_limited_runs_stand_apart(store: ResultsStore) -> None:
     assert all(names_in_order(title, "rte", "tiny") for title in titles)
     assert [sum(names_all(title, rows) for title in titles) for rows in (64, 500)] == [1, 1]
     assert text.count("--train-rows 500") == 1
-    mains = [columns(table, MAIN) for table in tables(text) if len(table[0]) == len(MAIN)]
-    assert sorted(row["n"] for table in mains for row in table if row["method"] == "bert") == [
+    main_tables = [columns(table, MAIN) for table in tables(text) if len(table[0]) == len(MAIN)]
+    assert sorted(
+        row["n"] for table in main_tables for row in table if row["method"] == "bert"
+    ) == [
         "1",
         "1",
         "2",
@@ -145,7 +147,7 @@ def test_caption_gives_timing_spread(tmp_path: Path) -> None:
     assert names_in_order(prose_of(text).replace("?", " QUESTION "), "QUESTION", STABLE_SPREAD)
 
 
-def test_titles_tell_tables_apart(tmp_path: Path) -> None:
+def test_titles_distinguish_tables(tmp_path: Path) -> None:
     """The titles of several tables of one task name what differs."""
     record = single("bert", 1)
     other = identified(
@@ -170,7 +172,7 @@ def test_titles_tell_tables_apart(tmp_path: Path) -> None:
     assert names_all(short, 64, "bf")
 
 
-def test_caption_places_rows_by_processor(tmp_path: Path) -> None:
+def test_caption_names_each_processor(tmp_path: Path) -> None:
     """A caption says which rows ran on which processor."""
     record, pabee = single("bert", 1), single("pabee", 1)
     alone = render(ResultsStore(tmp_path), [record, pabee], "bert", "markdown").split("\n\n")[1]

@@ -92,7 +92,7 @@ def test_saved_run_survives_a_round_trip(store: ResultsStore) -> None:
         assert_same_trace(store.trace(record, split), trace)
 
 
-def test_run_lies_in_documented_place(store: ResultsStore) -> None:
+def test_run_has_documented_path(store: ResultsStore) -> None:
     """A run is stored in its documented folder."""
     record = save(store, new_record())
     names = {"record.json", "trace.npz", "trace.selection.npz", "trace.calibration.npz"}
@@ -110,7 +110,7 @@ def test_missing_trace_is_incomplete(store: ResultsStore) -> None:
     assert_message(caught, record.run_id, "trace.selection.npz", code=ExitCode.INCOMPLETE)
 
 
-def test_stored_curves_of_earlier_versions_are_ignored(store: ResultsStore) -> None:
+def test_curves_of_earlier_versions_are_ignored(store: ResultsStore) -> None:
     record = save(store, new_record())
     (store.folder("rte", "deebert", record.run_id) / "points.npz").write_bytes(b"PK nothing")
     assert store.records() == ([record], [])
@@ -374,7 +374,9 @@ def test_timings_leave_their_run_alone(store: ResultsStore) -> None:
     assert store.records() == ([record], [])
 
 
-def test_torn_timing_spares_others(store: ResultsStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_truncated_timing_spares_others(
+    store: ResultsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A timing that a full disk truncated does not affect the others."""
     record = save(store, new_record())
     kept = make_timing(record.run_id, 0.1)
@@ -411,10 +413,10 @@ def test_corrupt_timing_is_incomplete(content: bytes, store: ResultsStore) -> No
 def test_old_unfinished_folders_are_cleared(store: ResultsStore) -> None:
     """Saving a run removes old unfinished folders and keeps recent ones."""
     parent = store.folder("rte", "deebert", "x").parent
-    old, young = parent / ".unfinished-old", parent / ".unfinished-young"
-    for folder in (old, young):
+    old, recent = parent / ".unfinished-old", parent / ".unfinished-recent"
+    for folder in (old, recent):
         folder.mkdir(parents=True)
     os.utime(old, (0, 0))
     save(store, new_record())
     assert not old.exists()
-    assert young.exists()
+    assert recent.exists()

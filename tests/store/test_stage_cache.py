@@ -100,7 +100,7 @@ def test_empty_cache_holds_nothing(run_cli: RunCli, tmp_path: Path) -> None:
         (("--all",), set()),
     ],
 )
-def test_prune_removes_what_options_say(
+def test_prune_removes_selected_entries(
     run_cli: RunCli, cache: Path, options: tuple[str, ...], kept: set[str]
 ) -> None:
     """The selected entries are removed, and the rest is kept."""
@@ -147,7 +147,7 @@ def test_killed_removal_is_finished_later(cache: Path) -> None:
     assert [entry.kind for entry in entries(cache, [])].count("leftover") == 1
 
 
-def test_foreign_files_and_links_are_spared(run_cli: RunCli, cache: Path, tmp_path: Path) -> None:
+def test_other_files_and_links_are_kept(run_cli: RunCli, cache: Path, tmp_path: Path) -> None:
     """Other files are left alone, and links are removed without their targets."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -188,14 +188,14 @@ def test_old_unfinished_file_is_leftover(run_cli: RunCli, cache: Path) -> None:
     """An unfinished file becomes a leftover after an hour.
 
     Before that it may still be in progress."""
-    old, young = (cache / "rows" / f".e{number}.npz.77.unfinished" for number in (1, 2))
-    for file in (old, young):
+    old, recent = (cache / "rows" / f".e{number}.npz.77.unfinished" for number in (1, 2))
+    for file in (old, recent):
         file.write_bytes(b"half")
     os.utime(old, (time.time() - 4000,) * 2)
     assert [entry.paths for entry in entries(cache, []) if entry.kind == "leftover"] == [(old,)]
     assert run_cli("cache", "prune", "--all", "--cache-dir", str(cache)).code == 0
     assert not old.exists()
-    assert young.exists()
+    assert recent.exists()
 
 
 def test_diverged_and_damaged_are_distinguished(cache: Path) -> None:

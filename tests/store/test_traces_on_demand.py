@@ -77,7 +77,7 @@ def test_listing_runs_opens_no_trace(run_cli: RunCli, folder: Path, opened: list
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "json"])
-def test_a_report_opens_once_what_a_policy_needs(
+def test_report_opens_needed_traces_once(
     run_cli: RunCli, folder: Path, opened: list[str], form: str
 ) -> None:
     assert run_cli("report", "--format", form, "--results-dir", str(folder)).code == 0
@@ -85,9 +85,7 @@ def test_a_report_opens_once_what_a_policy_needs(
 
 
 @pytest.mark.parametrize("name", TRACES.values())
-def test_a_damaged_trace_that_no_figure_needs_is_not_opened(
-    run_cli: RunCli, folder: Path, name: str
-) -> None:
+def test_unneeded_trace_is_not_opened(run_cli: RunCli, folder: Path, name: str) -> None:
     (files_of(folder, "bert") / name).write_bytes(b"PK torn")
     result = run_cli("report", "--results-dir", str(folder))
     assert (result.code, result.err) == (0, "")
@@ -96,7 +94,7 @@ def test_a_damaged_trace_that_no_figure_needs_is_not_opened(
 
 @pytest.mark.parametrize("options", [(), ("--budget", "1MMAC"), ("--into", "page.md")])
 @pytest.mark.parametrize("name", TRACES.values())
-def test_a_damaged_trace_of_a_figure_is_named(
+def test_needed_damaged_trace_is_named(
     run_cli: RunCli, folder: Path, name: str, options: tuple[str, ...]
 ) -> None:
     (files_of(folder, "deebert") / name).write_bytes(b"PK torn")
@@ -108,7 +106,7 @@ def test_a_damaged_trace_of_a_figure_is_named(
     assert "| deebert " not in result.out
 
 
-def test_all_runs_that_a_report_cannot_read_are_named(run_cli: RunCli, folder: Path) -> None:
+def test_all_unreadable_runs_are_named(run_cli: RunCli, folder: Path) -> None:
     save(folder, replace(a_run(), spec=replace(a_run().spec, seed=2)), trace(wrong=10))
     store = ResultsStore(folder)
     (one, other) = [record for record in store.records()[0] if record.spec.method == "deebert"]
@@ -122,7 +120,7 @@ def test_all_runs_that_a_report_cannot_read_are_named(run_cli: RunCli, folder: P
     assert "| bert " in result.out
 
 
-def test_a_deep_check_opens_everything(run_cli: RunCli, folder: Path, opened: list[str]) -> None:
+def test_deep_check_opens_every_trace(run_cli: RunCli, folder: Path, opened: list[str]) -> None:
     result = run_cli("check", "--deep", "--results-dir", str(folder))
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("passed: 2 cells, 6 figures")
@@ -133,7 +131,7 @@ def test_a_deep_check_opens_everything(run_cli: RunCli, folder: Path, opened: li
 
 @pytest.mark.parametrize("method", ["bert", "deebert"])
 @pytest.mark.parametrize("name", TRACES.values())
-def test_a_deep_check_names_every_damaged_trace(
+def test_deep_check_names_damaged_trace(
     run_cli: RunCli, folder: Path, method: str, name: str
 ) -> None:
     path = files_of(folder, method) / name
@@ -145,9 +143,7 @@ def test_a_deep_check_names_every_damaged_trace(
     assert str(path) in line
 
 
-def test_a_deep_check_names_a_damaged_timing_and_another_score(
-    run_cli: RunCli, folder: Path
-) -> None:
+def test_deep_check_names_timing_and_score(run_cli: RunCli, folder: Path) -> None:
     store = ResultsStore(folder)
     single, several = store.records()[0]
     timing = store.add_timing(single, make_timing(single.run_id, 0.5))
@@ -162,9 +158,7 @@ def test_a_deep_check_names_a_damaged_timing_and_another_score(
     assert several.run_id in other
 
 
-def test_a_deep_check_stands_beside_a_baseline(
-    run_cli: RunCli, folder: Path, tmp_path: Path
-) -> None:
+def test_deep_check_extends_baseline_check(run_cli: RunCli, folder: Path, tmp_path: Path) -> None:
     store, path = ResultsStore(folder), tmp_path / "baseline.json"
     write_baseline(
         path,
@@ -178,12 +172,12 @@ def test_a_deep_check_stands_beside_a_baseline(
     assert run_cli(*command, "--deep").code == 3
 
 
-def test_a_folder_without_runs_passes_no_deep_check(run_cli: RunCli, tmp_path: Path) -> None:
+def test_deep_check_needs_runs(run_cli: RunCli, tmp_path: Path) -> None:
     assert run_cli("check", "--deep", "--results-dir", str(tmp_path / "none")).code == 3
 
 
 @pytest.mark.parametrize("options", [(), ("--update",), ("--deep", "--update")])
-def test_a_check_wants_a_baseline_or_to_be_deep(run_cli: RunCli, options: tuple[str, ...]) -> None:
+def test_check_needs_baseline_or_deep(run_cli: RunCli, options: tuple[str, ...]) -> None:
     result = run_cli("check", *options)
     assert result.code == 2
     (line,) = result.lines

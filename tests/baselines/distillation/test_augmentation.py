@@ -310,7 +310,7 @@ def test_other_settings_make_other_rows(
     assert one.fingerprint != other.fingerprint
 
 
-def test_vectors_file_replaces_own_embeddings(
+def test_vectors_file_replaces_embeddings(
     context: FitContext,
     few_rows: TaskData,
     micro: Backbone,
@@ -354,7 +354,7 @@ def test_vectors_of_other_language_are_refused(
     assert_message(caught, "--glove", path, "augmentation=0")
 
 
-def test_model_choices_fill_masked_text(context: FitContext, bert: Backbone) -> None:
+def test_accurate_head_predicts_replacements(context: FitContext, bert: Backbone) -> None:
     """An accurate masked-LM head predicts replacements for words of one piece.
 
     "film" is one piece and gets predicted words, "unaffable" has several and gets the nearest

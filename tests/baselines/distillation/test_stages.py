@@ -50,12 +50,14 @@ def test_loss_is_weighted_sum_of_parts(
     taught = Teacher(teacher, few_rows.train, make_run(tmp_path), hiddens=True)
     with torch.no_grad():
         got = distillation(targets, taught, 1.0)(student, examples)
-        own, given = student(batch), teacher(batch)
+        student_state, teacher_state = student(batch), teacher(batch)
         first = 2 if targets.last_exit_only else 0
-        taught_logits = given.logits[first:] if teacher_exits == 3 else given.logits
-        wanted = targets.hidden * hidden_loss(own.hiddens, given.hiddens, batch.mask)
-        wanted += targets.soft * soft_losses(own.logits[first:], taught_logits, 1.0).sum()
-        wanted += targets.hard * exit_losses(own.logits[first:], labels, 1.0).sum()
+        taught_logits = teacher_state.logits[first:] if teacher_exits == 3 else teacher_state.logits
+        wanted = targets.hidden * hidden_loss(
+            student_state.hiddens, teacher_state.hiddens, batch.mask
+        )
+        wanted += targets.soft * soft_losses(student_state.logits[first:], taught_logits, 1.0).sum()
+        wanted += targets.hard * exit_losses(student_state.logits[first:], labels, 1.0).sum()
     assert got.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 

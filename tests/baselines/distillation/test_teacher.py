@@ -64,10 +64,10 @@ def test_partial_rows_get_kept_predictions(micro: Backbone, rows: Split, tmp_pat
     A pruning period has some of the examples, perhaps some twice, in its own order.
     """
     teacher = Teacher(make_model(micro), rows, make_run(tmp_path), hiddens=False)
-    whole = teacher(Examples.of(rows, np.arange(48), CPU))
+    complete = teacher(Examples.of(rows, np.arange(48), CPU))
     part = rows.rows(np.array([9, 3, 9, 20]))
     assert torch.equal(
-        teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, whole.logits[:, [20, 3, 9]]
+        teacher(Examples.of(part, np.array([3, 1, 2]), CPU)).logits, complete.logits[:, [20, 3, 9]]
     )
 
 

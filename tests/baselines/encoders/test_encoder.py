@@ -82,14 +82,14 @@ def test_encoder_equals_library_bert(tmp_path: Path, activation: str) -> None:
     model, _ = pretrained(backbone, ModelConfig(backbone.shape, backbone.pooling, 2, 1.0, ALL))
     batch = _batch()
     with torch.no_grad():
-        theirs = library(batch.ids, batch.mask.long(), batch.types, output_hidden_states=True)
-        ours = model.eval()(batch)
+        expected = library(batch.ids, batch.mask.long(), batch.types, output_hidden_states=True)
+        output = model.eval()(batch)
         last = model.exit_after(2)
-        logits = last.classifier(theirs.pooler_output)
-    assert len(ours.hiddens) == len(theirs.hidden_states) == 4
-    for own, their in zip(ours.hiddens, theirs.hidden_states, strict=True):
-        torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours.logits[-1], logits, atol=1e-5, rtol=0)
+        logits = last.classifier(expected.pooler_output)
+    assert len(output.hiddens) == len(expected.hidden_states) == 4
+    for hidden, reference in zip(output.hiddens, expected.hidden_states, strict=True):
+        torch.testing.assert_close(hidden[batch.mask], reference[batch.mask], atol=1e-5, rtol=0)
+    torch.testing.assert_close(output.logits[-1], logits, atol=1e-5, rtol=0)
 
 
 @needs_minilm
@@ -113,14 +113,14 @@ def test_encoder_equals_library_on_minilm() -> None:
     )
     batch = collate(tokens, np.arange(3))
     with torch.no_grad():
-        theirs = library(
+        expected = library(
             batch.ids, batch.mask.long(), batch.types, output_hidden_states=True
         ).hidden_states
-        ours = model.eval()(batch).hiddens
+        output = model.eval()(batch).hiddens
     assert report.loaded == 5 + 6 * 16
-    assert len(ours) == 7
-    for own, their in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
+    assert len(output) == 7
+    for hidden, reference in zip(output, expected, strict=True):
+        torch.testing.assert_close(hidden[batch.mask], reference[batch.mask], atol=1e-5, rtol=0)
 
 
 def test_training_attention_equals_evaluation() -> None:
@@ -283,9 +283,9 @@ def test_logits_ignore_the_padding(pooling: Pooling, training: bool) -> None:
         for changed in (other, longer):
             torch.testing.assert_close(model(changed).logits, logits, atol=1e-5, rtol=0)
         for row, length in enumerate(batch.mask.sum(1).tolist()):
-            alone = Batch(*(tensor[row : row + 1, :length] for tensor in batch))
+            unpadded = Batch(*(tensor[row : row + 1, :length] for tensor in batch))
             torch.testing.assert_close(
-                model(alone).logits, logits[:, row : row + 1], atol=1e-5, rtol=0
+                model(unpadded).logits, logits[:, row : row + 1], atol=1e-5, rtol=0
             )
 
 
@@ -306,8 +306,8 @@ def test_attention_scores_are_scaled_products() -> None:
         key = hidden @ layer.key.weight.T + layer.key.bias
     assert scores.shape == (5, 4, 11, 11)
     for head in range(4):
-        own = slice(8 * head, 8 * head + 8)
-        expected = torch.einsum("nqs,nks->nqk", query[..., own], key[..., own]) / math.sqrt(8)
+        units = slice(8 * head, 8 * head + 8)
+        expected = torch.einsum("nqs,nks->nqk", query[..., units], key[..., units]) / math.sqrt(8)
         for row in range(5):
             length = int(mask[row].sum())
             torch.testing.assert_close(
@@ -350,8 +350,8 @@ def test_heads_have_expected_parameters(
     """Exit heads have the expected number of parameters."""
     model = EncoderModel(ModelConfig(SHAPE, "mean", classes, 1.0, exits))
     heads = 3 - exits.count(None)
-    own = sum(parameter.numel() for parameter in model.exits.parameters())
-    assert own == poolers * (32 * 32 + 32) + heads * (32 * classes + classes)
+    count = sum(parameter.numel() for parameter in model.exits.parameters())
+    assert count == poolers * (32 * 32 + 32) + heads * (32 * classes + classes)
 
 
 def test_shared_pooler_is_one_module() -> None:

@@ -70,16 +70,16 @@ def test_encoders_equal_library_families(tmp_path: Path, case: str) -> None:
     batch = with_words_in_padding(collate(backbone.encode(TEXTS, 32), np.arange(3)))
     assert batch.mask.sum(1).unique().numel() > 1
     with torch.no_grad():
-        theirs = library(**inputs(library, batch), output_hidden_states=True)
-        ours = model(batch)
+        expected = library(**inputs(library, batch), output_hidden_states=True)
+        output = model(batch)
         last = model.exit_after(2)
-    assert len(ours.hiddens) == len(theirs.hidden_states) == 4
-    for own, their in zip(ours.hiddens, theirs.hidden_states, strict=True):
-        torch.testing.assert_close(own[batch.mask], their[batch.mask], atol=1e-5, rtol=0)
-    if "pooler_output" in theirs:
+    assert len(output.hiddens) == len(expected.hidden_states) == 4
+    for hidden, reference in zip(output.hiddens, expected.hidden_states, strict=True):
+        torch.testing.assert_close(hidden[batch.mask], reference[batch.mask], atol=1e-5, rtol=0)
+    if "pooler_output" in expected:
         assert last is not None
         torch.testing.assert_close(
-            ours.logits[-1], last.classifier(theirs.pooler_output), atol=1e-5, rtol=0
+            output.logits[-1], last.classifier(expected.pooler_output), atol=1e-5, rtol=0
         )
 
 

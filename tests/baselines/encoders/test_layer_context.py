@@ -125,7 +125,7 @@ def layer_input() -> tuple[RotaryLayer, Tensor]:
 
 
 @torch.no_grad()
-def test_saved_model_keeps_its_kind_of_layer(tmp_path: Path) -> None:
+def test_saved_model_keeps_layer_class(tmp_path: Path) -> None:
     model, batch = make_model(), make_batch()
     save_model(model, tmp_path)
     check_model(tmp_path)
@@ -134,7 +134,7 @@ def test_saved_model_keeps_its_kind_of_layer(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(batch).logits, model(batch).logits)
 
 
-def test_unknown_kind_of_layer_is_refused(tmp_path: Path) -> None:
+def test_unknown_layer_class_is_refused(tmp_path: Path) -> None:
     save_model(make_model(), tmp_path)
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace("rotary", "spinning"))
@@ -289,7 +289,7 @@ def test_attention_scores_can_be_distilled() -> None:
 
 @pytest.mark.parametrize("layer_class", [Layer, RotaryLayer])
 @pytest.mark.parametrize("kind", ["heads", "ffn"])
-def test_units_own_every_narrowed_parameter(layer_class: type[EncoderLayer], kind: str) -> None:
+def test_units_cover_every_narrowed_parameter(layer_class: type[EncoderLayer], kind: str) -> None:
     wide = layer_class(SHAPE, 0)
     shape = replace(SHAPE, heads=(3, 4, 4)) if kind == "heads" else replace(SHAPE, ffn=(9, 10, 10))
     narrow = layer_class(shape, 0).state_dict()

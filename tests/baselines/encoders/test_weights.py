@@ -67,13 +67,13 @@ def _bert_names() -> dict[str, tuple[str, tuple[int, ...]]]:
         "embeddings.LayerNorm.bias": ("embedding.norm.bias", (16,)),
     }
     for layer in range(2):
-        for theirs, (ours, shape) in LAYER_NAMES.items():
-            names[f"encoder.layer.{layer}.{theirs}.weight"] = (
-                f"layers.{layer}.{ours}.weight",
+        for library_name, (name, shape) in LAYER_NAMES.items():
+            names[f"encoder.layer.{layer}.{library_name}.weight"] = (
+                f"layers.{layer}.{name}.weight",
                 shape,
             )
-            names[f"encoder.layer.{layer}.{theirs}.bias"] = (
-                f"layers.{layer}.{ours}.bias",
+            names[f"encoder.layer.{layer}.{library_name}.bias"] = (
+                f"layers.{layer}.{name}.bias",
                 shape[:1],
             )
     return names
@@ -114,15 +114,15 @@ def _load(
     return pretrained(_backbone(folder, tensors, config.pooling), config)
 
 
-def test_every_tensor_reaches_its_place(tmp_path: Path) -> None:
+def test_every_tensor_is_loaded(tmp_path: Path) -> None:
     """Every tensor of the file is loaded into its target."""
     tensors = _tensors()
     model, report = _load(tmp_path, tensors, small_config())
     state = model.state_dict()
-    for theirs, (ours, _) in NAMES.items():
-        assert torch.equal(state[ours], tensors[theirs]), theirs
+    for library_name, (name, _) in NAMES.items():
+        assert torch.equal(state[name], tensors[library_name]), library_name
     assert report == _expected(len(NAMES), (), tuple(sorted(FRESH_CLASSIFIERS + FRESH_POOLERS)))
-    assert {ours for ours, _ in NAMES.values()} | {*FRESH_CLASSIFIERS, *FRESH_POOLERS} == set(state)
+    assert {name for name, _ in NAMES.values()} | {*FRESH_CLASSIFIERS, *FRESH_POOLERS} == set(state)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_wrong_shape_names_both_shapes(
     assert_message(caught, "small", 1, name, list(got), wanted)
 
 
-def test_all_faults_share_one_line(tmp_path: Path) -> None:
+def test_one_line_names_all_problems(tmp_path: Path) -> None:
     """One line names all problems."""
     tensors = _tensors({"stranger": (1,), "embeddings.LayerNorm.bias": (3,)})
     del tensors["encoder.layer.0.attention.self.query.bias"]
@@ -199,7 +199,9 @@ def test_older_tensor_names_are_read(tmp_path: Path, rename: Callable[[str], str
         tmp_path, {rename(name): tensor for name, tensor in tensors.items()}, small_config("cls")
     )
     state = model.state_dict()
-    assert all(torch.equal(state[ours], tensors[theirs]) for theirs, (ours, _) in NAMES.items())
+    assert all(
+        torch.equal(state[name], tensors[library_name]) for library_name, (name, _) in NAMES.items()
+    )
     assert torch.equal(state["exits.1.pooler.weight"], tensors["pooler.dense.weight"])
     assert report.loaded == len(tensors)
     assert report.left_out == ()

@@ -306,21 +306,21 @@ def test_interrupted_training_resumes_exactly(
     micro: Backbone, few_rows: TaskData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An interrupted training resumes and ends with bit-identical weights."""
-    straight, watched = make_model(micro, dropout=0.1), ScriptedScore((1.0, 2.0, 3.0))
-    uninterrupted = _train_again(straight, few_rows.train, tmp_path / "straight", watched)
+    model, watched = make_model(micro, dropout=0.1), ScriptedScore((1.0, 2.0, 3.0))
+    uninterrupted = _train_again(model, few_rows.train, tmp_path / "uninterrupted", watched)
     with pytest.raises(StopHereError):
         _train_again(
             make_model(micro, dropout=0.1), few_rows.train, tmp_path / "broken", _interrupt_in(2)
         )
     torch.manual_seed(12345)
     assert "a stage" not in capsys.readouterr().err
-    resumed, after = EncoderModel(straight.config), ScriptedScore((2.0, 3.0))
+    resumed, after = EncoderModel(model.config), ScriptedScore((2.0, 3.0))
     training = _train_again(resumed, few_rows.train, tmp_path / "broken", after)
     assert names_in_order(capsys.readouterr().err, "a stage", 0.001, 1, 3)
     assert replace(training, seconds=0.0) == replace(uninterrupted, seconds=0.0)
     assert len(after.weights) == 2
     assert same_weights(after.weights[0], watched.weights[1])
-    assert same_weights(weights_of(resumed), weights_of(straight))
+    assert same_weights(weights_of(resumed), weights_of(model))
 
 
 def test_best_epoch_survives_interruption(
