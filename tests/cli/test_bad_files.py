@@ -61,7 +61,7 @@ class Bad(NamedTuple):
     """Whether the cell had started, so that a last line counts the failed cells."""
 
 
-def own_task(
+def custom_task(
     content: bytes | None = None, file: str = "train.csv", **changes: str | None
 ) -> Callable[[], None]:
     """Write a custom task with `changes` of its task file, and `content` in one of its files."""
@@ -150,68 +150,68 @@ TASK_FILES = [
     Bad("task file that is not there", lambda: None, OWN, ["own/mytask.toml"]),
     Bad(
         "task file that is no TOML",
-        own_task(b"name = ", "mytask.toml"),
+        custom_task(b"name = ", "mytask.toml"),
         OWN,
         ["own/mytask.toml", "TOML"],
     ),
     Bad(
         "task file that is not UTF-8",
-        own_task(b'name = "\xff"', "mytask.toml"),
+        custom_task(b'name = "\xff"', "mytask.toml"),
         OWN,
         ["own/mytask.toml", "TOML"],
     ),
     Bad(
         "key that does not exist",
-        own_task(lables='["no", "yes"]'),
+        custom_task(lables='["no", "yes"]'),
         OWN,
         ["own/mytask.toml", "lables", "labels"],
     ),
     Bad(
         "metric that does not exist",
-        own_task(metrics='"acuracy"'),
+        custom_task(metrics='"acuracy"'),
         OWN,
         ["own/mytask.toml", "acuracy", "accuracy"],
     ),
     Bad(
         "metric that is others' code",
-        own_task(metrics='["accuracy", "evaluate:squad"]'),
+        custom_task(metrics='["accuracy", "evaluate:squad"]'),
         OWN,
         ["own/mytask.toml", "metrics", "evaluate:squad", "--allow-metric-code"],
     ),
     Bad(
         "name of a task that exists",
-        own_task(name='"sst2"'),
+        custom_task(name='"sst2"'),
         OWN,
         ["own/mytask.toml", "name", "sst2"],
     ),
     Bad(
         "data file that is not there",
-        own_task(train='"trian.csv"'),
+        custom_task(train='"trian.csv"'),
         OWN,
         ["own/mytask.toml", "train", "own/trian.csv"],
     ),
     Bad(
         "column that is not there",
-        own_task(text='"reveiw"'),
+        custom_task(text='"reveiw"'),
         OWN,
         ["train.csv", "reveiw", "review"],
     ),
     Bad(
         "label that is not named",
-        own_task(b"review,liked\ngood,maybe\n"),
+        custom_task(b"review,liked\ngood,maybe\n"),
         OWN,
         [("own/train.csv", 2, "maybe", "no", "yes")],
     ),
     Bad(
         "row of another width",
-        own_task(b"review,liked\ngood,yes,really\n"),
+        custom_task(b"review,liked\ngood,yes,really\n"),
         OWN,
         [("own/train.csv", 2, 3, 2)],
     ),
-    Bad("data file without rows", own_task(b"review,liked\n"), OWN, ["own/train.csv"]),
+    Bad("data file without rows", custom_task(b"review,liked\n"), OWN, ["own/train.csv"]),
     Bad(
         "half of a character",
-        own_task(
+        custom_task(
             b'{"review": "x \\ud800", "liked": "yes"}\n', "train.jsonl", train='"train.jsonl"'
         ),
         OWN,
@@ -219,26 +219,26 @@ TASK_FILES = [
     ),
     Bad(
         "label that does not show",
-        own_task(labels='["no", "y\\u0007s"]'),
+        custom_task(labels='["no", "y\\u0007s"]'),
         OWN,
         ["own/mytask.toml", "labels", "values"],
     ),
     Bad(
         "data file that is not UTF-8",
-        own_task(b"review,liked\n\xff,yes\n"),
+        custom_task(b"review,liked\n\xff,yes\n"),
         OWN,
         ["own/train.csv", "UTF-8"],
     ),
-    Bad("too few rows", own_task(b"review,liked\na,yes\nb,no\n"), OWN, [("reviews", 2, 400)]),
+    Bad("too few rows", custom_task(b"review,liked\na,yes\nb,no\n"), OWN, [("reviews", 2, 400)]),
     Bad(
         "JSONL that is no JSON",
-        own_task(b"{", "rows.jsonl", train='"rows.jsonl"'),
+        custom_task(b"{", "rows.jsonl", train='"rows.jsonl"'),
         OWN,
         ["own/rows.jsonl", 1, "JSON"],
     ),
     Bad(
         "Parquet that is none",
-        own_task(b"PAR1", "rows.parquet", train='"rows.parquet"'),
+        custom_task(b"PAR1", "rows.parquet", train='"rows.parquet"'),
         OWN,
         ["own/rows.parquet", "Parquet"],
     ),

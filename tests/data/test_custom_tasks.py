@@ -112,15 +112,15 @@ def test_cells_may_hold_several_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "labels", "scale", "third"),
+    ("changes", "labels", "scale"),
     [
-        ({"scale": "5"}, ["0", "2.5", "5"], 5.0, 2),
-        ({"range": "[-1, 1.0]"}, ["-1", "0", "1"], 1.0, 2),
-        ({"range": "[1, 5]"}, ["1", "3", "5"], 5.0, 2),
+        ({"scale": "5"}, ["0", "2.5", "5"], 5.0),
+        ({"range": "[-1, 1.0]"}, ["-1", "0", "1"], 1.0),
+        ({"range": "[1, 5]"}, ["1", "3", "5"], 5.0),
     ],
 )
 def test_regression_has_scale_or_range(
-    tmp_path: Path, changes: dict[str, str], labels: list[str], scale: float, third: int
+    tmp_path: Path, changes: dict[str, str], labels: list[str], scale: float
 ) -> None:
     rows = [(f"text {number}", labels[number % 3]) for number in range(450)]
     for name in ("train", "dev"):

@@ -45,7 +45,7 @@ class Hub:
     """up, busy (429) or silent."""
     stopped: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+    def respond(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         """Return status, content and headers."""
         if path.startswith("/api/models/somebody/theirs"):
             if self.api == "silent":
@@ -83,7 +83,7 @@ def hub() -> Iterator[Hub]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            status, content, headers = state.answer(self.path)
+            status, content, headers = state.respond(self.path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
