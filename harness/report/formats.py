@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING
 
@@ -75,7 +75,7 @@ def rendered(
         return json.dumps(json_value, indent=1) + "\n"
     if form == "csv":
         return csv_text(rows)
-    return (as_latex if form == "latex" else as_markdown)(sections, closing)
+    return DOCUMENTS[form](sections, closing)
 
 
 def as_latex(sections: Sequence[Section], closing: str) -> str:
@@ -104,3 +104,13 @@ def _escaped(text: str) -> str:
     """Escape text for LaTeX, with `code` in typewriter."""
     plain = "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text)
     return re.sub(r"`([^`]*)`", r"\\texttt{\1}", plain)
+
+
+DOCUMENTS: dict[str, Callable[[Sequence[Section], str], str]] = {
+    "markdown": as_markdown,
+    "latex": as_latex,
+}
+"""Format -> function that writes sections and a closing paragraph in it.
+
+A new format is a function, a row here, and a choice of `harness report --format`.
+"""

@@ -16,7 +16,7 @@ from harness.files.atomic import atomic_write
 from harness.records import STABLE_SPREAD, RunRecord
 from harness.report.average import average_json, average_section
 from harness.report.document import MACS_NOTE, Part, Section
-from harness.report.formats import as_latex, as_markdown, json_ready
+from harness.report.formats import DOCUMENTS, json_ready
 from harness.report.overview_csv import comparisons_csv
 from harness.report.overview_tables import curve_table, exit_table, is_noisy, is_timed, main_table
 from harness.report.timings import live_caption, live_timings, timing_table
@@ -86,7 +86,7 @@ def render(
     timed = any(is_timed(comparison) for comparison in comparisons)
     noisy = any(is_noisy(row) for comparison in comparisons for row in comparison.rows)
     closing = SPEEDUP_NOTE + (LATENCY_NOTE if timed else "") + (NOISE_NOTE if noisy else "")
-    return (as_latex if form == "latex" else as_markdown)(sections, closing)
+    return DOCUMENTS[form](sections, closing)
 
 
 def insert(path: Path, text: str) -> None:

@@ -12,9 +12,11 @@ from support.synthetic import identified, make_latency, one_line, save_bert_and_
 
 from harness.__main__ import main
 from harness.analysis.comparison import Row
+from harness.cli.results import report_command
 from harness.errors import ExitCode, HarnessError
 from harness.records import RunRecord
 from harness.report.document import MAJORITY_BASELINE
+from harness.report.formats import DOCUMENTS
 from harness.report.overview import BEGIN, END, insert, render
 from harness.report.overview_csv import FIGURES
 from harness.store.results import ResultsStore
@@ -182,3 +184,8 @@ def test_damaged_run_leaves_file_alone(
         assert path.read_text(encoding="utf-8") == complete
         (folder / name).write_bytes(original)
     assert main(words) == ExitCode.OK
+
+
+def test_command_line_offers_every_format() -> None:
+    (option,) = [one for one in report_command.params if one.name == "form"]
+    assert set(option.type.choices) == {*DOCUMENTS, "csv", "json"}
