@@ -8,7 +8,7 @@ import click
 
 from harness.cli.data import offline_option
 from harness.cli.options import (
-    POLICY_NAMES,
+    PolicyName,
     cache_option,
     combine_options,
     compute_options,
@@ -53,7 +53,7 @@ batch_option = click.option(
     metavar="DIR",
     help="Folder to export to.",
 )
-@click.option("--policy", type=POLICY_NAMES, help="Exit policy.  [default: the method's own]")
+@click.option("--policy", type=PolicyName(), help="Exit policy.  [default: the method's own]")
 @click.option(
     "--threshold",
     type=float,
@@ -123,7 +123,7 @@ def export_command(
 )
 @click.option(
     "--policy",
-    type=POLICY_NAMES,
+    type=PolicyName(),
     help="Policy for early exit.  [default: predict at the last exit]",
 )
 @click.option("--threshold", type=float, help="Threshold in the policy's unit.")

@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, unknown
 
 F = TypeVar("F", bound=Callable[..., object])
 
 FORMATS = click.Choice(["markdown", "csv", "json"])
-POLICY_NAMES = click.Choice(["entropy", "confidence", "patience"])
 DEFAULT_RESULTS = Path("results")
 PREFIX = "HARNESS"
 """Prefix of environment variables."""
+
+
+class PolicyName(click.types.StringParamType):
+    """Name of an exit policy. The policies are loaded only when the option or its help is used."""
+
+    name = "policy"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """Return all names, as `click.Choice` does."""
+        return f"[{'|'.join(_policies())}]"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str:
+        """Return the name; raise click.BadParameter if no policy has it."""
+        if value not in _policies():
+            self.fail(str(unknown("policy", str(value), _policies())), param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Return the names that begin with the incomplete one."""
+        return [CompletionItem(name) for name in _policies() if name.startswith(incomplete)]
+
+
+def _policies() -> Sequence[str]:
+    from harness.evaluation.policies import known_policies
+
+    return known_policies()
 
 
 def combine_options(*options: Callable[[F], F]) -> Callable[[F], F]:

@@ -168,6 +168,11 @@ POLICIES: dict[str, type[Policy]] = {
 }
 
 
+def known_policies() -> tuple[str, ...]:
+    """Return the names of all policies."""
+    return tuple(POLICIES)
+
+
 class PolicySettings(Protocol):
     """A method, a record, an exported rule or a timing job: it names a policy and its settings."""
 

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from support.command_line import RUN, RunCli, assert_one_line, assert_suggests, planned
@@ -19,7 +20,7 @@ from support.synthetic import everything_under, random_trace
 
 import harness
 from harness.cli.app import cli
-from harness.cli.options import POLICY_NAMES
+from harness.cli.options import PolicyName
 from harness.data.tasks import TASKS
 from harness.evaluation.curves import sweep
 from harness.evaluation.policies import POLICIES, Rule, make_policy
@@ -90,7 +91,11 @@ def test_bare_command_shows_the_help(run_cli: RunCli) -> None:
 
 
 def test_all_policies_are_offered() -> None:
-    assert list(POLICY_NAMES.choices) == list(POLICIES)
+    option = click.Option(["--policy"], type=PolicyName())
+    context = click.Context(click.Command("sweep"))
+    assert option.type.get_metavar(option, context) == f"[{'|'.join(POLICIES)}]"
+    completed = [item.value for item in option.type.shell_complete(context, option, "e")]
+    assert completed == ["entropy"]
 
 
 # --- output of the commands
