@@ -38,6 +38,8 @@ class Family(NamedTuple):
     padding: str | None = None
     """Key of the padding token's id, after which positions start; None if they start at 0."""
     shared_layers: bool = False
+    layer: str = "bert"
+    """Kind of layer (`EncoderShape.layer`)."""
     must_be_one: tuple[str, ...] = ()
     """Keys whose value must be 1."""
     defaults: JsonObject = BERT_DEFAULTS
@@ -145,6 +147,7 @@ def _shape(family: Family, values: JsonObject) -> EncoderShape:
         embedding_size=width if family.always_projects or width != hidden else None,
         first_position=first,
         shared_layers=family.shared_layers,
+        layer=family.layer,
     )
 
 
