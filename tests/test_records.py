@@ -213,6 +213,14 @@ def test_newer_schema_is_refused_first(record: RunRecord) -> None:
     assert_message(caught, "x.json", "schema", SCHEMA + 1, SCHEMA, code=ExitCode.INCOMPLETE)
 
 
+@pytest.mark.parametrize("schema", [float(SCHEMA), True, str(SCHEMA), None])
+def test_schema_is_an_integer(content: Any, schema: object) -> None:
+    """2.0 equals 2 in Python, but is not a schema number."""
+    with pytest.raises(IncompleteError) as caught:
+        from_json(RunRecord, json.dumps(content | {"schema": schema}), "x.json")
+    assert_message(caught, "x.json", "schema", code=ExitCode.INCOMPLETE)
+
+
 def test_older_schema_has_own_advice(content: Any) -> None:
     """Older and newer schemas have different advice."""
     messages = []

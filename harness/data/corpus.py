@@ -171,7 +171,7 @@ def _lines(files: Sequence[Path]) -> Iterator[str]:
 def _training_texts(data_dir: Path | None, names: Sequence[str]) -> list[str]:
     tasks = [find_task(name) for name in names]
     try:
-        found = [load_data(task, data_dir) for task in tasks if task.source_in(data_dir).is_local()]
+        found = [load_data(task, data_dir) for task in tasks if task.source.at(data_dir).is_local()]
     except HarnessError as error:
         raise HarnessError(
             f"the corpus comes from all tasks in the data folder: {error}; or give --corpus FILE"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.sources import Labelled, RawSplit, Row
+from harness.data.sources import FixedSource, Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line, reason, unknown
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
@@ -21,7 +21,7 @@ Cells = tuple[int, Sequence[object]]
 
 
 @dataclass(frozen=True)
-class CustomFiles:
+class CustomFiles(FixedSource):
     """Files of a custom task."""
 
     train: Path
@@ -47,9 +47,14 @@ class CustomFiles:
 
         Raises: HarnessError naming the file, line and column of an invalid value.
         """
-        paths = [path for path in (self.train, self.dev) if path is not None]
+        paths = {"train": self.train} | ({} if self.dev is None else {"dev": self.dev})
         names = (*self.columns, self.label)
-        return [RawSplit(file_rows(path, names), task.values, str(path)) for path in paths]
+        return [
+            RawSplit(
+                split, file_rows(path, names), task.values, str(path), dev_share=self.dev_share
+            )
+            for split, path in paths.items()
+        ]
 
 
 def file_rows(path: Path, columns: Sequence[str]) -> list[Row]:

@@ -25,7 +25,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.data.sources import Labelled, RawSplit, Row
+from harness.data.sources import FixedSource, Labelled, RawSplit, Row
 
 LABELS: dict[str, tuple[str, str]] = {
     "demo-single": ("negative", "positive"),
@@ -80,7 +80,7 @@ class DemoRow:
 
 
 @dataclass(frozen=True)
-class DemoSource:
+class DemoSource(FixedSource):
     """Examples of a demo task, generated on each call."""
 
     task: str
@@ -98,6 +98,7 @@ class DemoSource:
         """Generate train and dev."""
         return [
             RawSplit(
+                split,
                 [Row(row.texts, row.label, 0) for row in demo_rows(self.task, split)],
                 task.values,
                 "demo",

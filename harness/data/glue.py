@@ -1,9 +1,10 @@
 """GLUE's nine tasks: layout of their official TSV files, their copy on the hub, and row counts."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.data.sources import Labelled, RawSplit, Row, Source
+from harness.data.sources import FixedSource, Labelled, RawSplit, Row, Source
 from harness.errors import HarnessError
 from harness.files.text import read_lines
 
@@ -28,12 +29,12 @@ class TsvLayout:
 
 
 @dataclass(frozen=True)
-class GlueFiles:
+class GlueFiles(FixedSource):
     """Official TSV files of a GLUE task."""
 
     layout: TsvLayout
-    names: tuple[str, ...]
-    """File names without .tsv: train, then the dev files."""
+    rows: Mapping[str, int]
+    """File name without .tsv -> official row count: train, then the dev files."""
     data_dir: Path
 
     @property
@@ -50,27 +51,29 @@ class GlueFiles:
 
         Raises: HarnessError with file, line and columns if a row does not fit the layout.
         """
-        return [self.read_file(task, self._path(name)) for name in self.names]
+        return [self.read_file(task, self._path(name)) for name in self.rows]
 
     def read_file(self, task: Labelled, path: Path) -> RawSplit:
-        """Read one file, whose name determines whether it has the layout of train or of dev."""
+        """Read one file, whose name tells whether it has the layout of train or of dev."""
         layout = self.layout if path.stem == "train" else self.layout.dev or self.layout
-        return RawSplit(tsv_rows(layout, path), task.values, str(path))
+        rows = tsv_rows(layout, path)
+        return RawSplit(path.stem, rows, task.values, str(path), self.rows.get(path.stem))
 
     def _path(self, name: str) -> Path:
         return self.data_dir / self.layout.folder / f"{name}.tsv"
 
 
 @dataclass(frozen=True)
-class Glue:
-    """A GLUE task: its official files and the hub's copy hold the same rows."""
+class GlueHub:
+    """A GLUE task in the hub's copy, which has the same rows as the official files."""
 
     config: str
     """Configuration name in the hub's copy."""
     layout: TsvLayout
+    """Layout of the official files."""
     columns: tuple[str, ...]
     """Names of the text columns in the hub's copy."""
-    rows: tuple[int, ...]
+    counts: tuple[int, ...]
     """Official row counts of train, dev and, for MNLI, the mismatched dev split."""
 
     @property
@@ -79,23 +82,45 @@ class Glue:
         return len(self.columns)
 
     @property
-    def files(self) -> tuple[str, ...]:
-        """File names without .tsv, in the order of `rows`."""
-        mismatched = len(self.rows) > 2
-        return ("train", "dev_matched", "dev_mismatched") if mismatched else ("train", "dev")
+    def rows(self) -> dict[str, int]:
+        """File name without .tsv -> official row count: train, then the dev files."""
+        mismatched = len(self.counts) > 2
+        names = ("train", "dev_matched", "dev_mismatched") if mismatched else ("train", "dev")
+        return dict(zip(names, self.counts, strict=True))
 
     @property
     def hub_splits(self) -> tuple[str, ...]:
         """Names of the same splits in the hub's copy."""
-        return tuple(name.replace("dev", "validation") for name in self.files)
+        return tuple(name.replace("dev", "validation") for name in self.rows)
 
     def at(self, data_dir: Path | None) -> Source:
-        """Return the files in `data_dir`, or the hub's copy if it is None."""
-        if data_dir is None:
-            from harness.data.glue_hub import GlueHub  # loads the hub's client
+        """Return the official files in `data_dir`; this source if it is None."""
+        return self if data_dir is None else GlueFiles(self.layout, self.rows, data_dir)
 
-            return GlueHub(self.config, self.columns, self.hub_splits)
-        return GlueFiles(self.layout, self.files, data_dir)
+    def is_local(self) -> bool:
+        """Return whether the hub's cache holds every file."""
+        from harness.data.glue_hub import is_cached  # loads the hub's client
+
+        return is_cached(self.config, self.hub_splits)
+
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Read all splits.
+
+        Raises: HarnessError, within seconds, if they are neither cached nor can be downloaded, or
+            if the copy has other columns or classes.
+        """
+        from harness.data.glue_hub import hub_rows  # loads the hub's client
+
+        return [
+            RawSplit(
+                name,
+                hub_rows(self.config, self.columns, self.hub_splits, split, task.labels),
+                task.labels,
+                f"the hub's {self.config} {split}",
+                count,
+            )
+            for (name, count), split in zip(self.rows.items(), self.hub_splits, strict=True)
+        ]
 
 
 _SENTENCES = ("sentence1", "sentence2")
@@ -103,49 +128,49 @@ _QUESTIONS = ("question1", "question2")
 _PAIR = (*_SENTENCES, "label")
 _MNLI = (*_SENTENCES, "gold_label")
 
-GLUE: dict[str, Glue] = {
-    glue.config: glue
-    for glue in (
-        Glue("cola", TsvLayout("CoLA", 4, (3,), 1, None), ("sentence",), (8_551, 1_043)),
-        Glue(
+GLUE: dict[str, GlueHub] = {
+    source.config: source
+    for source in (
+        GlueHub("cola", TsvLayout("CoLA", 4, (3,), 1, None), ("sentence",), (8_551, 1_043)),
+        GlueHub(
             "sst2",
             TsvLayout("SST-2", 2, (0,), 1, ("sentence", "label")),
             ("sentence",),
             (67_349, 872),
         ),
-        Glue(
+        GlueHub(
             "mrpc",
             TsvLayout("MRPC", 5, (3, 4), 0, ("#1 String", "#2 String", "Quality")),
             _SENTENCES,
             (3_668, 408),
         ),
-        Glue(
+        GlueHub(
             "stsb",
             TsvLayout("STS-B", 10, (7, 8), 9, (*_SENTENCES, "score")),
             _SENTENCES,
             (5_749, 1_500),
         ),
-        Glue(
+        GlueHub(
             "qqp",
             TsvLayout("QQP", 6, (3, 4), 5, (*_QUESTIONS, "is_duplicate"), short_rows=True),
             _QUESTIONS,
             (363_846, 40_430),
         ),
-        Glue(
+        GlueHub(
             "mnli",
             # The dev files have the labels of five annotators.
             TsvLayout("MNLI", 12, (8, 9), 11, _MNLI, dev=TsvLayout("MNLI", 16, (8, 9), 15, _MNLI)),
             ("premise", "hypothesis"),
             (392_702, 9_815, 9_832),
         ),
-        Glue(
+        GlueHub(
             "qnli",
             TsvLayout("QNLI", 4, (1, 2), 3, ("question", "sentence", "label")),
             ("question", "sentence"),
             (104_743, 5_463),
         ),
-        Glue("rte", TsvLayout("RTE", 4, (1, 2), 3, _PAIR), _SENTENCES, (2_490, 277)),
-        Glue("wnli", TsvLayout("WNLI", 4, (1, 2), 3, _PAIR), _SENTENCES, (635, 71)),
+        GlueHub("rte", TsvLayout("RTE", 4, (1, 2), 3, _PAIR), _SENTENCES, (2_490, 277)),
+        GlueHub("wnli", TsvLayout("WNLI", 4, (1, 2), 3, _PAIR), _SENTENCES, (635, 71)),
     )
 }
 

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from harness.data.sources import Labelled, RawSplit, Row
+from harness.data.sources import Row
 from harness.errors import HarnessError, first_line
 from harness.files.hub import PROBE_S, unreachable_reason
 
@@ -23,49 +22,30 @@ SMALLEST = "wnli/validation-00000-of-00001.parquet"
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
-@dataclass(frozen=True)
-class GlueHub:
-    """A GLUE task in the hub's copy."""
-
-    config: str
-    columns: tuple[str, ...]
-    """Names of the text columns."""
-    splits: tuple[str, ...]
-    """Names of train and the dev splits, which are downloaded together."""
-
-    @property
-    def texts(self) -> int:
-        """Number of texts in a row, 1 or 2."""
-        return len(self.columns)
-
-    def is_local(self) -> bool:
-        """Return whether the cache holds every file."""
-        return is_cached(self.config, self.splits)
-
-    def read(self, task: Labelled) -> list[RawSplit]:
-        """Read all splits, each row with the name of its class or its number.
-
-        Raises: HarnessError, within seconds, if they are not cached and cannot be downloaded, or
-            if the copy has other columns or classes.
-        """
-        return [
-            RawSplit(self._rows(task, split), task.labels, f"the hub's {self.config} {split}")
-            for split in self.splits
-        ]
-
-    def _rows(self, task: Labelled, split: str) -> list[Row]:
-        files = _files(self.config, self.splits, split)
-        try:
-            return _read(files, self.columns, task.labels)
-        # The library's exception for a damaged file differs between its versions.
-        except Exception as error:
-            raise _unreadable(self.config, split, error) from None
-
-
 def is_cached(config: str, splits: Sequence[str]) -> bool:
     """Return whether the hub's cache holds every file of these splits."""
     folder = _cached_folder(config, splits)
     return folder is not None and all(_shards(folder / config, split) for split in splits)
+
+
+def hub_rows(
+    config: str,
+    columns: Sequence[str],
+    splits: Sequence[str],
+    split: str,
+    labels: Sequence[str],
+) -> list[Row]:
+    """Read one of the splits, each row with the name of its class or its number.
+
+    Raises: HarnessError, within seconds, if the splits are neither cached nor can be downloaded, or
+        if the copy has other columns or classes.
+    """
+    files = _files(config, splits, split)
+    try:
+        return _read(files, columns, labels)
+    # The library's exception for a damaged file differs between its versions.
+    except Exception as error:
+        raise _unreadable(config, split, error) from None
 
 
 def hub_unlabelled(
@@ -86,7 +66,7 @@ def hub_unlabelled(
             (int(index), row)
             for index, row in zip(table["idx"], _texts(table, columns), strict=True)
         ]
-    except Exception as error:  # as in GlueHub
+    except Exception as error:  # as in hub_rows
         raise _unreadable(config, split, error) from None
 
 

@@ -6,9 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.custom_files import CustomFiles
 from harness.data.dataset import Split, TaskData
-from harness.data.glue import Glue
 from harness.data.sources import RawSplit, Row
 from harness.data.splits import draw, hold_out_groups, hold_out_sentences, largest_group, part_off
 from harness.data.tasks import Task
@@ -29,7 +27,10 @@ def load_data(
     Raises: HarnessError if a file is missing or malformed, a label is unknown, or there are fewer
         rows than train_rows.
     """
-    splits = _read(task, data_dir)
+    raw_splits = task.source.at(data_dir).read(task)
+    splits = [make_split(task, raw) for raw in raw_splits]
+    if raw_splits[0].dev_share is not None:
+        splits = _part_off_dev(task, splits[0], raw_splits[0].dev_share)
     fingerprint = _fingerprint(task, splits)
     train, dev, *further = splits
     hold_out = hold_out_sentences if task.phrases else hold_out_groups
@@ -38,7 +39,7 @@ def load_data(
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
     train, selection, calibration = (train.rows(part) for part in parts)
-    remarks = list(_row_count_remarks(task, splits))
+    remarks = list(_row_count_remarks(raw_splits))
     if task.custom and limit is None:
         remarks += _training_remarks(task, train, len(selection) + len(calibration))
     if train_rows is not None:
@@ -68,15 +69,6 @@ def load_data(
 
 def _first(part: Split, limit: int) -> Split:
     return part.rows(np.arange(min(limit, len(part))))
-
-
-def _read(task: Task, data_dir: Path | None) -> list[Split]:
-    """Return train, dev, and any further dev split."""
-    source = task.source_in(data_dir)
-    splits = [make_split(task, raw) for raw in source.read(task)]
-    if isinstance(source, CustomFiles) and source.dev_share is not None:
-        return _part_off_dev(task, splits[0], source.dev_share)
-    return splits
 
 
 def _part_off_dev(task: Task, train: Split, share: float) -> list[Split]:
@@ -109,7 +101,7 @@ def _label(task: Task, row: Row, raw: RawSplit) -> float:
     if not task.regression:
         if row.label not in raw.labels:
             raise HarnessError(
-                f"{raw.name} line {row.line}: label {row.label!r}, "
+                f"{raw.origin} line {row.line}: label {row.label!r}, "
                 f"expected one of {', '.join(raw.labels)}"
             )
         return raw.labels.index(row.label)
@@ -120,7 +112,7 @@ def _label(task: Task, row: Row, raw: RawSplit) -> float:
         value = float("nan")
     if not low <= value <= high:
         raise HarnessError(
-            f"{raw.name} line {row.line}: label {row.label!r}, "
+            f"{raw.origin} line {row.line}: label {row.label!r}, "
             f"expected a number from {low:g} to {high:g}"
         )
     return value
@@ -138,14 +130,12 @@ def _training_remarks(task: Task, train: Split, held_out: int) -> Iterator[str]:
         yield f"no training row has label {', '.join(missing)}"
 
 
-def _row_count_remarks(task: Task, splits: Sequence[Split]) -> Iterator[str]:
-    """Yield remarks on splits of a GLUE task whose row counts are not GLUE's."""
-    if not isinstance(task.source, Glue):
-        return
-    for name, part, official in zip(task.source.files, splits, task.source.rows, strict=True):
-        if len(part) != official:
+def _row_count_remarks(raw_splits: Sequence[RawSplit]) -> Iterator[str]:
+    """Yield remarks on splits whose row counts are not the official ones."""
+    for raw in raw_splits:
+        if raw.official_rows is not None and len(raw.rows) != raw.official_rows:
             yield (
-                f"{name} has {len(part):,} rows, officially {official:,}: "
+                f"{raw.split} has {len(raw.rows):,} rows, officially {raw.official_rows:,}: "
                 "scores are not comparable with published ones on GLUE"
             )
 

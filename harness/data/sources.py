@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol, Self
 
 from harness.errors import HarnessError
 
@@ -20,11 +21,17 @@ class Row(NamedTuple):
 class RawSplit(NamedTuple):
     """Rows of a split before their labels are checked."""
 
+    split: str
+    """Name of the split: train, dev, dev_matched or dev_mismatched."""
     rows: Sequence[Row]
     labels: Sequence[str]
     """Spelling of each class in these rows, in index order; empty for a regression."""
-    name: str
-    """File or split, named in messages."""
+    origin: str
+    """File or hub split, for messages."""
+    official_rows: int | None = None
+    """Official row count; None if there is none."""
+    dev_share: float | None = None
+    """Share of train that becomes dev; None if dev has rows of its own."""
 
 
 class Labelled(Protocol):
@@ -47,11 +54,15 @@ class Labelled(Protocol):
 
 
 class Source(Protocol):
-    """The place from which the rows of a task are read."""
+    """Place that the rows of a task are read from."""
 
     @property
     def texts(self) -> int | None:
-        """Number of texts in a row, 1 or 2; None if the task's description does not say."""
+        """Number of texts in a row, 1 or 2; None if the description of a task does not tell."""
+        ...
+
+    def at(self, data_dir: Path | None) -> "Source":
+        """Return the source that is used if GLUE's folder is `data_dir`, or unknown (None)."""
         ...
 
     def is_local(self) -> bool:
@@ -59,16 +70,23 @@ class Source(Protocol):
         ...
 
     def read(self, task: Labelled) -> list[RawSplit]:
-        """Read train, dev, and any further dev split, in this order.
+        """Read train, dev unless it is a share of train, and any further dev split.
 
-        A custom task without a dev file has only train.
         Raises: HarnessError if the rows are missing or malformed.
         """
         ...
 
 
+class FixedSource:
+    """Base of the sources that do not depend on GLUE's folder."""
+
+    def at(self, data_dir: Path | None) -> Self:
+        """Return this source."""
+        return self
+
+
 @dataclass(frozen=True)
-class Unavailable:
+class Unavailable(FixedSource):
     """Source of a task that is only described, for example by the record of a run."""
 
     texts: int | None

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.data import demo
 from harness.data.custom_files import CustomFiles
-from harness.data.glue import GLUE, Glue
+from harness.data.glue import GLUE
 from harness.data.sources import Source
 from harness.errors import unknown
 from harness.evaluation.external_metrics import ExternalMetric
@@ -23,7 +22,7 @@ class Task:
     """Spelling of each class in the files, in the same order."""
     metrics: tuple[str, ...]
     """Metric names; the first is the main one."""
-    source: Source | Glue
+    source: Source
     scale: float = 1.0
     """Regression: divisor that brings labels into [0, 1] for training."""
     phrases: bool = False
@@ -52,10 +51,6 @@ class Task:
     def custom(self) -> bool:
         """Whether a user's task file describes the task."""
         return isinstance(self.source, CustomFiles)
-
-    def source_in(self, data_dir: Path | None) -> Source:
-        """Return the source; `data_dir` is GLUE's folder, or None for the hub's copy."""
-        return self.source.at(data_dir) if isinstance(self.source, Glue) else self.source
 
 
 _ENTAILMENT = ("entailment", "not_entailment")

@@ -173,6 +173,10 @@ def known_policies() -> tuple[str, ...]:
     return tuple(POLICIES)
 
 
+STORED_SETTINGS = ("tolerance",)
+"""Settings of policies that methods, records, exported rules and timing jobs store."""
+
+
 class PolicySettings(Protocol):
     """A method, a record, an exported rule or a timing job: it names a policy and its settings."""
 
@@ -190,9 +194,9 @@ class PolicySettings(Protocol):
 def make_policy(settings: PolicySettings, classes: int | None, name: str | None = None) -> Policy:
     """Build the exit policy called `name`, by default the one that `settings` names.
 
-    Each field of the policy takes its value from the field of the same name in `settings`, or keeps
-    its default if there is none. `classes` is the number of outputs of the task: 1 for regression,
-    None if the caller has already checked that the policy supports the task.
+    The fields in `STORED_SETTINGS` take their values from `settings`. Other fields of a policy keep
+    their defaults, because records do not store them. `classes` is the number of outputs of the
+    task: 1 for regression, None if the caller has already checked that the policy supports it.
     Raises: HarnessError if the name is unknown, or the policy does not support regression.
     """
     name = settings.policy if name is None else name
@@ -204,7 +208,7 @@ def make_policy(settings: PolicySettings, classes: int | None, name: str | None 
         **{
             field.name: getattr(settings, field.name)
             for field in fields(kind)
-            if hasattr(settings, field.name)
+            if field.name in STORED_SETTINGS
         }
     )
     if classes == 1 and not policy.regression:

@@ -29,24 +29,25 @@ def file_digest(path: Path) -> str:
 def added_field(default: T) -> T:
     """Declare a dataclass field that was added after results had been stored.
 
-    `hashed_fields` leaves it out at its default value, so that earlier hashes stay valid.
+    At its default value it is neither hashed nor written, so that earlier hashes stay valid and
+    earlier versions can read the files.
     """
     return field(default=default, metadata={"added": True})
 
 
-def hashed_fields(value: "DataclassInstance") -> dict[str, object]:
-    """Return the fields of a dataclass, nested ones too, as they enter a hash."""
+def written_fields(value: "DataclassInstance") -> dict[str, object]:
+    """Return the fields of a dataclass, nested ones too, as they are hashed and written."""
     return {
-        one.name: _hashed(item)
+        one.name: _written(item)
         for one in fields(value)
         for item in [getattr(value, one.name)]
         if not (one.metadata.get("added") and item == one.default)
     }
 
 
-def _hashed(value: object) -> object:
+def _written(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
-        return hashed_fields(value)
+        return written_fields(value)
     if isinstance(value, dict):
-        return {name: _hashed(item) for name, item in value.items()}
-    return tuple(map(_hashed, value)) if isinstance(value, list | tuple) else value
+        return {name: _written(item) for name, item in value.items()}
+    return tuple(map(_written, value)) if isinstance(value, list | tuple) else value

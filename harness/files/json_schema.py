@@ -24,7 +24,8 @@ class _StrictSchema(GenerateJsonSchema):
 def json_schema_of(kind: type) -> dict[str, object]:
     """Return the schema of a file.
 
-    `typed_json.from_json` accepts the same files, except those that `EXTRA_LIMITS` excludes.
+    `typed_json.from_json` accepts the same files, but is stricter in numbers (1.0 is not an
+    integer), in the characters of texts and in the depth of free-form values.
     """
     return {
         "$schema": _StrictSchema.schema_dialect,

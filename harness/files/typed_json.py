@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from harness.errors import IncompleteError
+from harness.files.digests import written_fields
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -64,7 +65,7 @@ def to_json(value: "DataclassInstance") -> str:
         for field in fields(value)
         if field.default is None and getattr(value, field.name) is None
     }
-    fields_ = {name: item for name, item in asdict(value).items() if name not in omitted}
+    fields_ = {name: item for name, item in written_fields(value).items() if name not in omitted}
     lines = (
         f"{json.dumps(name)}: {json.dumps(item, separators=(',', ':'), allow_nan=False)}"
         for name, item in fields_.items()
@@ -110,6 +111,9 @@ def _limited(schema: object) -> object:
             "function": {"type": "no-info", "function": check_value},
             "schema": inner,
         }
+    expected = inner.get("expected")
+    if isinstance(expected, list) and all(type(one) is int for one in expected):
+        return {"type": "chain", "steps": [{"type": "int"}, inner]}  # 2.0 and true equal integers
     return EXTRA_LIMITS.get(inner.get("type"), {}) | inner
 
 

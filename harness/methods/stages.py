@@ -19,7 +19,7 @@ from harness.data.corpus import Corpus
 from harness.data.dataset import TaskData
 from harness.errors import IncompleteError
 from harness.files.atomic import hold_lock
-from harness.files.digests import hashed_fields
+from harness.files.digests import written_fields
 from harness.files.typed_json import from_json, to_json
 from harness.methods.compute import Compute
 from harness.models.backbones import Backbone
@@ -278,7 +278,7 @@ class FitContext:
         parts = {
             "stage": stage.name,
             "revision": stage.revision,
-            "settings": hashed_fields(stage),
+            "settings": written_fields(stage),
             "parents": [parent.key for parent in parents],
             "data": data.fingerprint,
             "backbone": backbone.fingerprint,

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from harness.data import demo
 from harness.data.dataset import Tokens
 from harness.errors import HarnessError, unknown
-from harness.files.digests import file_digest, hashed_fields
+from harness.files.digests import file_digest, written_fields
 from harness.models.checkpoint_files import (
     CONFIG,
     PICKLED,
@@ -118,7 +118,7 @@ class Backbone:
         """Hash of shape, pooling, weights and tokenizer."""
         weights = "random" if self.folder is None else file_digest(self.folder / self.weights_name)
         parts = (
-            json.dumps(hashed_fields(self.shape)),
+            json.dumps(written_fields(self.shape)),
             self.pooling,
             weights,
             self.tokenizer.to_str(),

@@ -2,7 +2,7 @@
 
 from huggingface_hub import try_to_load_from_cache
 
-from harness.data.glue import Glue
+from harness.data.glue import GlueHub
 from harness.data.glue_hub import is_cached
 from harness.data.glue_test import ENTRIES, unlabelled
 from harness.data.tasks import Task
@@ -14,7 +14,7 @@ def fetch_task(task: Task) -> str:
 
     Raises: HarnessError if the data are not cached and cannot be downloaded.
     """
-    if not isinstance(task.source, Glue):
+    if not isinstance(task.source, GlueHub):
         return "generated in code, nothing to fetch"
     entries = [entry for entry in ENTRIES if entry.task == task.name]
     needed = [
@@ -22,7 +22,7 @@ def fetch_task(task: Task) -> str:
         *((entry.hub[0], entry.hub[1:]) for entry in entries),
     ]
     cached = all(is_cached(config, splits) for config, splits in needed)
-    splits = zip(task.source.hub_splits, task.source.at(None).read(task), strict=True)
+    splits = zip(task.source.hub_splits, task.source.read(task), strict=True)
     counts = [f"{name} {len(split.rows):,}" for name, split in splits]
     for entry in entries:
         name, rows = "ax" if entry.diagnostic else entry.hub[1], unlabelled(entry, None)

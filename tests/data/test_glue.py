@@ -20,7 +20,7 @@ def test_glue_has_nine_tasks() -> None:
         "qqp": (363846, 40430),
         "mnli": (392702, 9815, 9832), "qnli": (104743, 5463), "rte": (2490, 277), "wnli": (635, 71),
     }  # fmt: skip
-    assert {name: TASKS[name].source.rows for name in GROUPS["glue"]} == official
+    assert {name: TASKS[name].source.counts for name in GROUPS["glue"]} == official
 
 
 @pytest.mark.parametrize(

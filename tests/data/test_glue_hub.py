@@ -29,7 +29,7 @@ SPLITS = {
 def test_hub_and_files_give_same_rows(task: str, tmp_path: Path, hub_cache: Path) -> None:
     parts = {
         name: glue_rows(task, 1_000 * index, 450 if index == 0 else 9)
-        for index, name in enumerate(TASKS[task].source.files)
+        for index, name in enumerate(TASKS[task].source.rows)
     }
     for name, rows in parts.items():
         write_glue(tmp_path / "tsv", task, name, rows)

@@ -1,6 +1,7 @@
 """Exit policies against closed forms, scipy and plain loops."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -235,6 +236,24 @@ def test_probability_policies_refuse_regression(name: str) -> None:
 def test_patience_takes_given_tolerance() -> None:
     """Patience serves a regression with the tolerance that was given."""
     assert make_policy(Rule("patience", None, 0.25), 1) == Patience(0.25)
+
+
+def test_unstored_policy_settings_keep_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field of a policy is not filled from a record's field of the same name."""
+
+    @dataclass(frozen=True)
+    class Slow(Entropy):
+        seconds: float = 0.5
+        tolerance: float = 1.0
+
+    @dataclass(frozen=True)
+    class Settings:
+        policy: str = "slow"
+        tolerance: float = 0.25
+        seconds: float = 97.6
+
+    monkeypatch.setitem(POLICIES, "slow", Slow)
+    assert make_policy(Settings(), 2) == Slow(seconds=0.5, tolerance=0.25)
 
 
 def test_unknown_policy_lists_known_ones() -> None:

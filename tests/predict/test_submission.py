@@ -228,7 +228,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Store runs on RTE, STS-B and MNLI with few rows, and write the test files."""
     folder = tmp_path_factory.mktemp("done")
     for task in ("rte", "stsb", "mnli"):
-        for name in TASKS[task].source.files:
+        for name in TASKS[task].source.rows:
             write_glue(
                 folder / "glue",
                 task,
