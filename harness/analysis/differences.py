@@ -108,6 +108,11 @@ def differences(
     ]
     kept = [one for one in found if any(row.gain is not None for row in one.rows)]
     if not kept:
+        if against == DEFAULT_ROW and any(record.changed is None for record in records):
+            raise IncompleteError(
+                "records of earlier versions do not say which settings are their method's defaults: "
+                "name a row of harness report instead of default"
+            )
         raise IncompleteError(
             f"no row of {store.root} can be compared with {against}: none shares a seed with it; "
             "see harness report"

@@ -184,6 +184,16 @@ def test_missing_default_row_is_incomplete(store: ResultsStore) -> None:
         found(store, DEFAULT_ROW)
 
 
+def test_old_records_have_no_default_row(store: ResultsStore) -> None:
+    """A record without `changed` does not say whether its settings are the defaults."""
+    save(store, "tinybert", 1, {"general": True}, predictions(10))
+    save(store, "tinybert", 1, {"general": False}, predictions(30))
+    records = [replace(record, changed=None) for record in store.records()[0]]
+    with pytest.raises(IncompleteError) as caught:
+        differences(store, records, DEFAULT_ROW, "bert")
+    assert names_all(one_line(caught), "harness report", DEFAULT_ROW)
+
+
 def test_every_metric_has_differences(run_cli: RunCli, store: ResultsStore) -> None:
     """Every metric of a task has differences of its own, beside the score of a majority-class
     baseline.
