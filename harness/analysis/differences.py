@@ -110,8 +110,8 @@ def differences(
     if not kept:
         if against == DEFAULT_ROW and any(record.changed is None for record in records):
             raise IncompleteError(
-                "records of earlier versions do not say which settings are their method's defaults: "
-                "name a row of harness report instead of default"
+                f"no row of {store.root} is known to be a method's default: records of earlier "
+                "versions do not say; give a row of harness report instead of default"
             )
         raise IncompleteError(
             f"no row of {store.root} can be compared with {against}: none shares a seed with it; "
