@@ -9,7 +9,8 @@ from support.trainings import make_run, make_schedule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
+from baselines.encoders.bert_layer import BertLayer
+from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.tinybert import (
     IntermediateDistillation,
     IntermediateLosses,
@@ -79,7 +80,7 @@ def expected_terms(
 def scores(model: EncoderModel, layer: int, hidden: Tensor) -> Tensor:
     """Return products of queries and keys over the root of the head size [h, t, t]."""
     block = model.layers[layer]
-    assert isinstance(block, Layer)
+    assert isinstance(block, BertLayer)
     size = model.config.shape.head_size
     query, key = (
         functional.linear(hidden, part.weight, part.bias) for part in (block.query, block.key)

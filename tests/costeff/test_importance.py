@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
+from baselines.encoders.bert_layer import BertLayer
+from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.training.loop import Examples
 from baselines.training.losses import exit_losses
 from costeff.importance import taylor_importance
@@ -34,7 +35,7 @@ def test_scores_multiply_weights_and_gradients(model: EncoderModel, few_rows: Ta
     The reference uses plain backward passes and loops over heads and neurons."""
     got = taylor_importance(model, loss, few_rows.train, BATCHES, CPU)
     layer = model.layers[1]
-    assert isinstance(layer, Layer)
+    assert isinstance(layer, BertLayer)
     sums = dict.fromkeys(("output", "widen", "narrow"), torch.zeros(()))
     model.eval()
     for batch in BATCHES:
@@ -76,7 +77,7 @@ def test_accumulation_keeps_the_scores(model: EncoderModel, few_rows: TaskData) 
 def test_silent_units_score_nothing(model: EncoderModel, few_rows: TaskData) -> None:
     """A head and a neuron that contribute nothing have a score of 0."""
     layer = model.layers[0]
-    assert isinstance(layer, Layer)
+    assert isinstance(layer, BertLayer)
     with torch.no_grad():
         layer.output.weight[:, 8:16] = 0
         layer.widen.weight[5] = 0

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from baselines.encoders.encoder import EncoderModel, Layer, ModelConfig
+from baselines.encoders.bert_layer import BertLayer
+from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.encoders.weights import load_model, save_model
 from costeff.importance import Importance
 from costeff.prune import highest, pruned
@@ -76,7 +77,7 @@ def test_pruning_silent_units_changes_nothing() -> None:
     first."""
     model, scores = _model(), _scores()
     for layer, heads, neurons in zip(model.layers, scores.heads, scores.neurons, strict=True):
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, BertLayer)
         head, neuron = 2, 7
         with torch.no_grad():
             layer.output.weight[:, head * 4 : head * 4 + 4] = 0
@@ -96,7 +97,7 @@ def test_pruning_equals_masking() -> None:
     shape = replace(SHAPE, heads=(2, 1, 3), ffn=(4, 10, 1))
     small = pruned(model, shape, scores)
     for index, layer in enumerate(model.layers):
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, BertLayer)
         pruned_heads = set(range(4)) - set(
             highest(scores.heads[index], shape.heads[index]).tolist()
         )
@@ -114,7 +115,7 @@ def test_pruned_model_is_really_smaller(tmp_path: Path) -> None:
     """A pruned model has smaller tensors, fewer MACs and possibly layers of different widths."""
     shape = replace(SHAPE, heads=(2, 1, 3), ffn=(4, 9, 1), embedding_rank=5)
     small = pruned(_model(), shape, _scores())
-    layers = [layer for layer in small.layers if isinstance(layer, Layer)]
+    layers = [layer for layer in small.layers if isinstance(layer, BertLayer)]
     assert [layer.query.weight.shape for layer in layers] == [(8, 16), (4, 16), (12, 16)]
     assert [layer.output.weight.shape for layer in layers] == [(16, 8), (16, 4), (16, 12)]
     assert [layer.widen.weight.shape for layer in layers] == [(4, 16), (9, 16), (1, 16)]

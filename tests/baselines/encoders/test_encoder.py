@@ -10,14 +10,14 @@ from safetensors.torch import save_file
 from support.synthetic import needs_minilm
 from torch import Tensor, nn
 
-from baselines.encoders import encoder
+from baselines.encoders import bert_layer
+from baselines.encoders.bert_layer import BertLayer
 from baselines.encoders.encoder import (
     Combine,
     Dropout,
     EncoderModel,
     ExitHead,
     Head,
-    Layer,
     ModelConfig,
     pool,
 )
@@ -216,7 +216,7 @@ def test_uneven_layers_have_expected_parameters() -> None:
 def test_fewer_heads_equal_silent_heads() -> None:
     """A layer with fewer units equals a full layer whose other units have zero output weights."""
     wide = _randomised(EncoderModel(_config())).layers[0]
-    narrow = Layer(replace(SHAPE, heads=(2, 4, 4), ffn=(40, 64, 64)), 0).eval()
+    narrow = BertLayer(replace(SHAPE, heads=(2, 4, 4), ffn=(40, 64, 64)), 0).eval()
     state = wide.state_dict()
     kept = {
         f"{name}.{kind}": state[f"{name}.{kind}"][:16]
@@ -413,7 +413,7 @@ def test_fresh_weights_scale_with_width() -> None:
 
 def test_every_named_activation_exists() -> None:
     """The encoder has every activation that a config.json may name."""
-    assert sorted(encoder.ACTIVATIONS) == sorted(ACTIVATIONS)
+    assert sorted(bert_layer.ACTIVATIONS) == sorted(ACTIVATIONS)
 
 
 @pytest.mark.parametrize(("combine", "width"), [("concatenate", 2), ("average", 1)])

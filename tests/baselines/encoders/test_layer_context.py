@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from baselines.encoders.encoder import LAYERS, EncoderModel, Layer, ModelConfig
+from baselines.encoders.bert_layer import BertLayer
+from baselines.encoders.encoder import LAYERS, EncoderModel, ModelConfig
 from baselines.encoders.layer import EncoderLayer, Part, Prunable, Units
 from baselines.encoders.weights import check_model, load_model, save_model
 from baselines.tinybert import IntermediateLosses, ProjectedStudent, intermediate_loss
@@ -287,7 +288,7 @@ def test_attention_scores_can_be_distilled() -> None:
     assert near.abs().max() > 0
 
 
-@pytest.mark.parametrize("layer_class", [Layer, RotaryLayer])
+@pytest.mark.parametrize("layer_class", [BertLayer, RotaryLayer])
 @pytest.mark.parametrize("kind", ["heads", "ffn"])
 def test_units_cover_every_narrowed_parameter(layer_class: type[EncoderLayer], kind: str) -> None:
     wide = layer_class(SHAPE, 0)
