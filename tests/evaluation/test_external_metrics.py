@@ -131,6 +131,7 @@ class Agreement(evaluate.Metric):
 """
 
 
+@pytest.mark.slow
 def test_metric_script_runs_in_library(tmp_path: Path) -> None:
     """A script is run by the real library, and its scores equal accuracy.
 

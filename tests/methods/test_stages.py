@@ -342,6 +342,7 @@ def fit_in_a_child(cache: str, touch: str, until: str) -> None:
     print(json.dumps([fitted.key, fitted.reused, len(Drawing.calls)]))
 
 
+@pytest.mark.slow
 def test_second_process_waits_for_stage(tmp_path: Path) -> None:
     """Of two processes with the same key one fits, and the other reports that it is waiting.
 

@@ -356,6 +356,7 @@ def epochs_finished(cache: Path) -> int:
     )
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_with_equal_traces(tmp_path: Path) -> None:
     """A killed run resumes where it stopped and ends with equal traces.
 

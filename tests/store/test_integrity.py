@@ -297,6 +297,7 @@ def changed(path: Path) -> Iterator[tuple[tuple[str | int, ...], str]]:
 
 
 @pytest.mark.parametrize("command", ["report", "check --baseline baseline.json", "list runs"])
+@pytest.mark.slow
 def test_any_record_value_is_handled(run_cli: RunCli, tmp_path: Path, command: str) -> None:
     """Any value in any field of a record is handled without an internal error.
 
