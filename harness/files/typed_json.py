@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar, cast
 
 from harness.errors import IncompleteError
 from harness.files.digests import written_fields
@@ -104,13 +104,13 @@ def _limited(schema: object) -> object:
         return [_limited(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
+    free = {"type": "function-after", "function": {"type": "no-info", "function": check_value}}
+    if schema.get("type") == "any":
+        return free | {"schema": schema}
     inner = {name: _limited(part) for name, part in schema.items()}
-    if inner.get("type") == "any":
-        return {
-            "type": "function-after",
-            "function": {"type": "no-info", "function": check_value},
-            "schema": inner,
-        }
+    if schema.get("type") == "dict" and schema["values_schema"]["type"] == "any":
+        # One check of the whole dictionary is faster than one of each value.
+        return free | {"schema": inner | {"values_schema": schema["values_schema"]}}
     expected = inner.get("expected")
     if isinstance(expected, list) and all(type(one) is int for one in expected):
         return {"type": "chain", "steps": [{"type": "int"}, inner]}  # 2.0 and true equal integers
@@ -163,24 +163,44 @@ def check_value(
     Numbers must be finite and not too large. Texts must be displayable, unless `texts` is False.
     Raises: ValueError starting with `where` if a check fails or the nesting exceeds `depth`.
     """
-    if depth == 0:
-        raise ValueError(
-            f"{where}: lists or objects are nested too deep; the limit is {MAX_DEPTH} levels"
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where}: {value} is not a finite number")
-    if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise ValueError(f"{where}: {str(value)[:40]} is too large a number")
-    if texts and isinstance(value, str) and not is_displayable(value):
-        raise ValueError(f"{where}: {ascii(value)[:40]} contains characters that cannot be shown")
-    if isinstance(value, dict):
-        for name, item in value.items():
-            check_value(name, where, texts, 1)
-            check_value(item, f"{where}.{name}", texts, depth - 1)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            check_value(item, f"{where}[{index}]", texts, depth - 1)
+    found = _problem(value, texts, depth)
+    if found is not None:
+        raise ValueError(f"{where}{found.location}: {found.message}")
     return value
+
+
+class _Problem(NamedTuple):
+    location: str
+    message: str
+
+
+def _problem(value: object, texts: bool, depth: int) -> _Problem | None:
+    """Return the first problem of a value, or None. Locations are built only for a problem."""
+    if depth == 0:
+        message = f"lists or objects are nested too deep; the limit is {MAX_DEPTH} levels"
+        return _Problem("", message)
+    if isinstance(value, str):
+        if not texts or is_displayable(value):
+            return None
+        return _Problem("", f"{ascii(value)[:40]} contains characters that cannot be shown")
+    if isinstance(value, float):
+        return None if math.isfinite(value) else _Problem("", f"{value} is not a finite number")
+    if isinstance(value, int):
+        large = abs(value) > MAX_INTEGER
+        return _Problem("", f"{str(value)[:40]} is too large a number") if large else None
+    items: Iterable[tuple[object, object]] = ()
+    if isinstance(value, dict):
+        for name in value:
+            if (found := _problem(name, texts, 1)) is not None:
+                return found
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for name, item in items:
+        if (found := _problem(item, texts, depth - 1)) is not None:
+            part = f"[{name}]" if isinstance(value, list) else f".{name}"
+            return _Problem(part + found.location, found.message)
+    return None
 
 
 @cache
