@@ -63,7 +63,8 @@ class Prunable(NamedTuple):
 class EncoderLayer(nn.Module, ABC):
     """A layer of an encoder; a model family with a different layer has its own subclass.
 
-    Training, measurement, distillation and pruning use only these methods.
+    Training, measurement, distillation and pruning use only these methods. The embedding always
+    adds a table of positions, so a family with rotary attention needs a change there too.
     """
 
     def __init__(self, shape: EncoderShape, index: int) -> None:

@@ -166,6 +166,7 @@ POLICIES: dict[str, type[Policy]] = {
     "confidence": Confidence,
     "patience": Patience,
 }
+"""Exit policies by name. A new policy is a class and a row here."""
 
 
 def known_policies() -> tuple[str, ...]:
@@ -174,7 +175,11 @@ def known_policies() -> tuple[str, ...]:
 
 
 STORED_SETTINGS = ("tolerance",)
-"""Settings of policies that methods, records, exported rules and timing jobs store."""
+"""Settings of policies that methods, records, exported rules and timing jobs store.
+
+A new one is a name here and a field of the same name in `PolicySettings`, `Rule`, `Method`,
+`RunRecord` and `LatencyJob`, filled wherever one of these is built.
+"""
 
 
 class PolicySettings(Protocol):

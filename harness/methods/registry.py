@@ -1,4 +1,7 @@
-"""The table of methods: the only place where the harness names them."""
+"""The table of methods: the only place that tells the harness where their code is.
+
+A new method is a frozen dataclass that implements `protocol.Method`, and a row here.
+"""
 
 import importlib
 from collections.abc import Mapping

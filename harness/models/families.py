@@ -77,7 +77,11 @@ FAMILIES: dict[str, Family] = {
         },
     ),
 }
-"""Families by the model_type of config.json."""
+"""Families by the model_type of config.json.
+
+A new family also needs a row in `NAMES`, the encoder's table of tensor names; one whose layer
+differs from BERT's needs a row in `LAYERS` too.
+"""
 
 
 class EncoderConfig(NamedTuple):

@@ -112,5 +112,7 @@ DOCUMENTS: dict[str, Callable[[Sequence[Section], str], str]] = {
 }
 """Format -> function that writes sections and a closing paragraph in it.
 
-A new format is a function, a row here, and a choice of `harness report --format`.
+A new format of sections is a function, a row here, and a choice of `report_format_option`. One of
+rows or values, as csv and json are, is a branch in `rendered` and in `overview.render` instead of a
+row here.
 """
