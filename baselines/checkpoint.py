@@ -21,7 +21,7 @@ EXIT_ACTIVATIONS: dict[str, ExitActivation] = {"distilbert": "relu", "electra": 
 
 
 def checkpoint_config(backbone: Backbone, task: Task) -> ModelConfig:
-    """Return the config of the transformers sequence classifier of the backbone's family.
+    """Return the config of a transformers sequence classifier of the backbone's family.
 
     A regression predicts in label units.
     """
@@ -91,7 +91,7 @@ class Checkpoint:
     def fit(self, data: TaskData, backbone: Backbone, context: FitContext) -> Fitted:
         """Load the checkpoint.
 
-        Raises: HarnessError if its classes are not the task's or its weights not a classifier's.
+        Raises: HarnessError if its classes are not the task's, or if its weights lack a classifier.
         """
         labels = self.resolved(backbone).labels
         assert labels is not None

@@ -1,4 +1,4 @@
-"""Widths under a budget: the share that reaches a ratio, and global allocation of MACs."""
+"""Widths under a budget: the largest share that fits, and an allocation across all layers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ SHARE_STEP = 2.0**-12
 def largest_share(fits: Callable[[float], bool]) -> float | None:
     """Return the largest share in (0, 1] that fits, to 1/4096, or None if even the smallest fails.
 
-    All shares below one that fits must fit too.
+    `fits` must be monotonic: if a share fits, so does every smaller one.
     """
     if not fits(SHARE_STEP):
         return None
@@ -80,7 +80,7 @@ def allocate_globally(
     tokens) allows; each layer keeps at least one head and one neuron. The mean is over a unit's
     scored weights, so the unscored weights of a head do not count against it.
 
-    Differs from the paper, where all layers keep the same number of units.
+    This differs from the paper, where all layers keep the same number of units.
     Raises: ValueError if the budget is too small for one head and one neuron per layer.
     """
     head, neuron = unit_costs(shape)

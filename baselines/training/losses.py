@@ -67,8 +67,8 @@ def attention_loss(scores: Sequence[Tensor], targets: Sequence[Tensor], mask: Te
     The scores [n, h, t, t] are those before the softmax, of models with equally many heads
     (TinyBERT, section 3.1, equation 7). The error is averaged over heads and the pairs of
     real tokens (mask [n, t]) of an example, then over examples, and summed over the compared
-    layers. Differs from the authors' code, whose mean counts padded pairs as 0. The teacher gets no
-    gradient.
+    layers. This differs from the authors' code, whose mean counts padded pairs as 0. The teacher
+    gets no gradient.
     """
     pairs = (mask[:, :, None] & mask[:, None, :]).unsqueeze(1)  # [n, 1, t, t]
     weights = pairs / pairs.sum((2, 3), keepdim=True)  # each example sums to 1

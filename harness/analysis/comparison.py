@@ -90,8 +90,8 @@ class Comparison:
     curves: tuple[CurveRow, ...]
     exits: tuple[ExitRow, ...]
     reference: str | None
-    """Row name of the reference, of its variant with most seeds if there are several; None if it
-    has no runs here."""
+    """Row name of the reference, or of its variant with the most seeds if there are several; None
+    if it has no runs here."""
     records: tuple[RunRecord, ...]
 
 
@@ -176,7 +176,7 @@ def _comparison(
 def reference_runs(
     groups: Mapping[str, Sequence[RunRecord]], reference: str | None
 ) -> dict[str, dict[int, RunRecord]]:
-    """Return row name -> seed -> run of the reference; the variant with most seeds comes first."""
+    """Return row name -> seed -> run of the reference, the variant with the most seeds first."""
     found = [name for name in sorted(groups) if groups[name][0].spec.method == reference]
     return {
         name: {run.spec.seed: run for run in groups[name]}
@@ -189,8 +189,8 @@ def base_for(
 ) -> dict[int, RunRecord]:
     """Return the runs of the reference, by seed, that these records are compared with.
 
-    They are from the same processor and number of threads if there are such runs; otherwise they
-    are of the variant with most seeds, which comes first in `bases`."""
+    They ran on the same processor with the same number of threads if there are such runs;
+    otherwise they belong to the variant with the most seeds, which comes first in `bases`."""
 
     def other_hardware(base: dict[int, RunRecord]) -> bool:
         one, other = records[0].environment, next(iter(base.values())).environment

@@ -35,7 +35,8 @@ class Task:
     bounds: tuple[float, float] | None = None
     """Regression: smallest and largest label; None means 0 to `scale`."""
     external_metrics: tuple[ExternalMetric, ...] = ()
-    """Metrics from outside the harness; they only score exits."""
+    """Metrics from outside the harness, which score exits on dev but choose no epoch or
+    threshold."""
 
     @property
     def classes(self) -> int:

@@ -38,7 +38,7 @@ class Curve:
 
 
 def exit_macs(costs: Costs, trace: Trace) -> Array:
-    """Return the MACs [e, n] of each example if it takes each exit.
+    """Return the MACs [e, n] that each example costs if it takes a given exit.
 
     They are counted at the example's real length and include earlier exits.
     """
@@ -89,9 +89,9 @@ def best_thresholds(
 ) -> list[float | None]:
     """Return for each budget the threshold with the best score whose mean cost is within it.
 
-    Of equal scores the cheapest is chosen; None means that no threshold is within the budget.
-    `example_costs` [e, n] holds the cost of each example if it takes each exit. The trace should be
-    that of the calibration split, because dev is used only for scoring.
+    Among thresholds with equal scores, the cheapest is chosen; None means that no threshold is
+    within the budget. `example_costs` [e, n] holds the cost of each example if it takes a given
+    exit. The trace should be that of the calibration split, because dev is used only for scoring.
     """
     exits, examples = exit_indices(policy, trace.logits, thresholds), np.arange(len(trace.ids))
     mean_costs = example_costs[exits, examples].mean(-1)

@@ -94,7 +94,7 @@ def external_score(
     if not classification and "int" in kind:
         raise HarnessError(
             f"metric {metric.name} takes {kind}, which would truncate the predictions of a "
-            "regression: use a metric of floats"
+            "regression: use a metric that takes floats"
         )
     given = [
         (array.astype(np.int64) if classification else array).tolist()

@@ -14,7 +14,7 @@ PROBE_S = 5.0
 """Seconds after which the hub counts as unreachable (a dead name server alone can take 20)."""
 
 _timeouts: list[str] = []
-"""Error message of the first request that timed out; after it no further request is made."""
+"""Error message of the first request that timed out; no further request is made after it."""
 
 
 def unreachable_reason(
@@ -60,7 +60,7 @@ def _probe(repository: str, file: str, revision: str | None, kind: str) -> str |
             reasons.append(None)
         except HfHubHTTPError as error:  # the hub itself answered
             reasons.append(first_line(error))
-        except Exception as error:  # the HTTP library failed, and the client may have wrapped that
+        except Exception as error:  # the HTTP library failed; the client may wrap its error
             reasons.append(first_line(error.__cause__ or error))
 
     logging.set_verbosity_error()  # otherwise the client warns about every retry

@@ -4,8 +4,8 @@ A MAC is one multiply-add of a matrix product; FLOPs are twice as many. Element-
 (normalisation, softmax, activations, sums) are not counted, as is usual in the literature. fvcore
 alone is not exact: it counts fused attention as zero and a layer norm as 5 per element, charges a
 shared module to its first owner, and omits exit heads that affect only control flow. Handles
-therefore correct the first two, each piece is counted separately, and an operator without a rule is
-an error.
+for these operators therefore correct the first two errors, counting each piece separately avoids
+the other two, and an operator without a rule is an error.
 """
 
 import logging

@@ -22,7 +22,7 @@ class ModelFormat(Protocol):
     def check_model(self, folder: "Path") -> None:
         """Check that the config of an untrusted folder describes its tensors.
 
-        The check comes before anything of the tensors' size is allocated.
+        It does so before it allocates memory for the tensors.
 
         Raises: IncompleteError if the config does not describe the tensors.
         """

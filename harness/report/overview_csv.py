@@ -18,7 +18,8 @@ FIGURES = ("retained", "macs", "mac_ratio", "layers", "latency_ms", "reference_m
 def comparisons_csv(comparisons: list[Comparison]) -> str:
     """Return the rows of the main tables as csv, those of the majority-class baseline included.
 
-    Column `composed`: whether the latency is composed of path latencies (a ~ in the tables)."""
+    The column `composed` tells whether the latency is composed of path latencies (marked ~ in the
+    tables)."""
     rows: list[dict[str, object]] = []
     for comparison in comparisons:
         common = {**asdict(comparison.condition), "rows": comparison.records[0].data.rows}
@@ -39,7 +40,8 @@ def _columns(other_metrics: Iterable[str]) -> list[str]:
     """Return the names of the columns, which do not depend on the runs.
 
     They are the condition, the row, and for each figure its mean, deviation and number of seeds.
-    Scores that only some tasks have come last: on mismatched, and by external metrics."""
+    The last columns hold the scores that only some tasks have: those on MNLI's mismatched split and
+    those of external metrics."""
     figures = [
         *(f"scores.{metric}" for metric in METRICS),
         *FIGURES,

@@ -63,7 +63,8 @@ class Entry:
     """A stage or a file in the cache."""
 
     kind: str
-    """A stage's name, or: unfinished, diverged or damaged stage; rows; augmented; leftover."""
+    """A stage's name, or one of: unfinished stage, diverged stage, damaged stage, rows, augmented,
+    leftover."""
     key: str
     paths: tuple[Path, ...]
     size_bytes: int
@@ -124,7 +125,7 @@ def _stage(folder: Path, runs: tuple[RunRecord, ...]) -> Entry | None:
 def _entry(
     kind: str, key: str, paths: Sequence[Path], runs: tuple[RunRecord, ...] = ()
 ) -> Entry | None:
-    """Return an entry of those paths that exist, or None if another process just removed all."""
+    """Return an entry for the paths that exist, or None if another process has removed them all."""
     existing = tuple(path for path in paths if os.path.lexists(path))
     stats: list[os.stat_result] = []
     for path in (inner for outer in existing for inner in (outer, *outer.rglob("*"))):
