@@ -56,7 +56,7 @@ def exit_rule(
     task = task_of(record)
     exit_policy = make_policy(record, task.classes, policy)
     if threshold is None:
-        budget = f"{DEFAULT_BUDGET_SHARE if share is None else share:g} of the full model's MACs"
+        budget = f"{DEFAULT_BUDGET_SHARE if share is None else share:g} x the full model's MACs"
         found = chosen_thresholds(
             store,
             record,

@@ -29,12 +29,12 @@ from harness.errors import ExitCode, HarnessError
     type=click.IntRange(2),
     default=20,
     show_default=True,
-    help="Number of thresholds: quantiles of the exit scores on selection.",
+    help="Number of thresholds: quantiles of the exit scores on the selection split.",
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(0, 1e9, min_open=True),
-    help="Tolerance of patience on a regression task, in label units.",
+    help="Patience on a regression task: predictions that differ by less, in label units, agree.",
 )
 @format_option
 @results_option
@@ -98,7 +98,7 @@ def sweep_command(
 @click.option(
     "--backbone",
     metavar="NAME|FOLDER|HUB_ID",
-    help="Backbone of a run on a local folder.  [default: the run's]",
+    help="The backbone again, if the run's was a local folder.  [default: the run's]",
 )
 @click.option(
     "--store/--no-store",

@@ -33,7 +33,7 @@ checkpoint_options = combine_options(
 backbone_option = click.option(
     "--backbone",
     metavar="NAME|FOLDER|HUB_ID",
-    help="Backbone of a run on a local folder.  [default: the run's]",
+    help="The backbone again, if the run's was a local folder.  [default: the run's]",
 )
 batch_option = click.option(
     "--batch-size",
@@ -57,7 +57,8 @@ batch_option = click.option(
 @click.option(
     "--threshold",
     type=float,
-    help="Threshold in the policy's unit.  [default: the best on calibration within the budget]",
+    help="Threshold in the policy's unit: nats, probability or agreements.  "
+    "[default: the best on calibration within the budget]",
 )
 @click.option(
     "--budget-share",
@@ -126,7 +127,11 @@ def export_command(
     type=PolicyName(),
     help="Policy for early exit.  [default: predict at the last exit]",
 )
-@click.option("--threshold", type=float, help="Threshold in the policy's unit.")
+@click.option(
+    "--threshold",
+    type=float,
+    help="Threshold in the policy's unit: nats, probability or agreements.",
+)
 @click.option(
     "--budget-share",
     type=click.FloatRange(0, 1, min_open=True),
@@ -229,8 +234,8 @@ def predict_command(
 ) -> int:
     """Predict the labels of texts with an exported model.
 
-    Each prediction is the label or number, with the exit, its probability and the milliseconds in
-    the model (the time of a batch is shared by its examples).
+    Each prediction is a label (for a regression, a number), followed by the exit that made it, the
+    label's probability and the milliseconds in the model: an equal part of its batch's time.
 
     For a task on text pairs, give the texts in pairs. Each line of a .tsv file holds one or two
     tab-separated texts, without a header; each line of a .jsonl file holds a text, a list of one

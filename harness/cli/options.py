@@ -81,7 +81,8 @@ cache_option = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     envvar="HARNESS_CACHE_DIR",
     show_envvar=True,
-    help="Folder of cached stages and rows.  [default: harness in the user's cache folder]",
+    help="Folder of cached stages of training and encoded examples.  "
+    "[default: harness in the user's cache folder]",
 )
 data_option = click.option(
     "--data-dir",
@@ -105,7 +106,7 @@ compute_options = combine_options(
         type=click.IntRange(1, 1024),
         envvar="HARNESS_THREADS",
         show_envvar=True,
-        help="CPU threads.  [default: all usable cores; for time, those of the run]",
+        help="CPU threads.  [default: all usable cores; for harness time, those of the run]",
     ),
 )
 reference_option = click.option(

@@ -46,9 +46,7 @@ def labels_setting(labels: str | None, checkpoint: str | None) -> list[str]:
     if labels is None:
         return []
     if checkpoint is None:
-        raise HarnessError(
-            f"--labels {labels} needs --checkpoint: it names a fine-tuned checkpoint's classes"
-        )
+        raise HarnessError(f"--labels {labels} needs --checkpoint, whose classes it names")
     return [f"{CHECKPOINT}.labels={','.join(split_names('--labels', labels))}"]
 
 

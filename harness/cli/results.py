@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     default=0.02,
     show_default=True,
-    help="Largest total-variation distance between exit distributions; in an equal environment "
-    "it must be 0.",
+    help="Largest total-variation distance between exit distributions; with the same hardware and "
+    "software it must be 0.",
 )
 @click.option(
     "--latency-margin",
@@ -181,13 +181,14 @@ def _update(
     "against",
     metavar="ROW",
     envvar="HARNESS_REPORT_DIFFERENCES_FROM",
-    help="Report only paired differences from this row of the report; "
-    "default compares each row with its method's default row.",
+    help="Report only paired differences from the row of this name in column `method`; "
+    "`default` compares each row with its method's default row.",
 )
 @click.option(
     "--into",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the report between the markers of this file.",
+    help="Write the report between this file's lines `<!-- report: begin ... -->` and "
+    "`<!-- report: end -->`.",
 )
 @results_option
 @verbosity_options

@@ -184,7 +184,10 @@ def run_command(
 ) -> int:
     """Fit methods on tasks, measure every exit and store the records.
 
-    An interrupted run resumes where it stopped.
+    The grid has one cell for each task, method and seed, and stores one run for each cell. An
+    interrupted run resumes where it stopped. Two parts are held out of the training rows:
+    selection, to choose epochs and learning rates, and calibration, to choose thresholds. Dev is
+    only scored.
 
     \b
     Examples:

@@ -100,7 +100,7 @@ TASKS: dict[str, Task] = {
             ("0", "1"),
             ("f1", "accuracy"),
             GLUE["qqp"],
-            about="questions that ask the same",
+            about="questions with the same meaning",
         ),
         Task(
             "mnli",

@@ -82,7 +82,7 @@ METHODS: dict[str, MethodEntry] = {
     "checkpoint": MethodEntry(
         "baselines.checkpoint:CHECKPOINT",
         "a classifier that is already fine-tuned: --checkpoint",
-        "its owners",
+        "see its model card",
     ),
 }
 

@@ -132,10 +132,10 @@ def check_external_inputs(cells: Sequence[Cell], options: Options) -> None:
     reads_corpus = any(inputs.corpus for inputs in external_inputs)
     reads_vectors = any(inputs.vectors for inputs in external_inputs)
     if options.corpus.files and not reads_corpus:
-        raise HarnessError("--corpus: no method of this grid uses a corpus")
+        raise HarnessError("--corpus: none of the --methods uses a corpus: leave it out")
     if options.vectors is not None:
         if not reads_vectors:
-            raise HarnessError("--glove: no method of this grid uses word vectors")
+            raise HarnessError("--glove: none of the --methods uses word vectors: leave it out")
         read_vectors(options.vectors)
     if reads_corpus:
         _ = options.corpus.data
