@@ -9,6 +9,7 @@ import click
 from harness.cli.data import offline_option
 from harness.cli.options import (
     PolicyName,
+    UnsplitVariable,
     cache_option,
     combine_options,
     compute_options,
@@ -26,8 +27,11 @@ checkpoint_options = combine_options(
     ),
     click.option(
         "--labels",
+        multiple=True,
+        type=UnsplitVariable(),
         metavar="A,B",
-        help="Classes of the checkpoint in its own order, if its config.json does not name them.",
+        help="Classes of the checkpoint in its own order, if its config.json does not name them. "
+        "Repeat the option or use double quotes for a name with a comma.",
     ),
 )
 backbone_option = click.option(

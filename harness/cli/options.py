@@ -197,6 +197,14 @@ class ShellWords(click.types.StringParamType):
             raise HarnessError(f"HARNESS_SET={rv}: {error}") from None
 
 
+class UnsplitVariable(click.types.StringParamType):
+    """Text of a repeated option whose environment variable holds one value."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        """Return the variable as it is; click would split it at spaces."""
+        return [rv]
+
+
 settings_option = click.option(
     "--set",
     "settings",

@@ -1,11 +1,11 @@
 """Parsing of option values and of grid files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.data.tasks import known_tasks
 from harness.errors import HarnessError, unknown
-from harness.files.text import read_toml
+from harness.files.text import join_quoted, read_toml, split_quoted
 from harness.methods.registry import CHECKPOINT
 
 DEFAULT_METHODS = ("bert", "deebert", "pabee")
@@ -16,11 +16,11 @@ OptionValue = str | list[str]
 
 
 def split_names(option: str, text: str) -> list[str]:
-    """Return the comma-separated names.
+    """Return the comma-separated names; a name in double quotes may contain commas.
 
     Raises: HarnessError if there are none.
     """
-    names = [word.strip() for word in text.split(",") if word.strip()]
+    names = [word.strip() for word in split_quoted(text) if word.strip()]
     if not names:
         raise HarnessError(f"{option} {text!r}: expected one or more comma-separated names")
     return names
@@ -38,16 +38,20 @@ def parse_methods(text: str | None, checkpoint: str | None) -> list[str]:
     return names if checkpoint is None else list(dict.fromkeys((*names, CHECKPOINT)))
 
 
-def labels_setting(labels: str | None, checkpoint: str | None) -> list[str]:
+def labels_setting(labels: Sequence[str], checkpoint: str | None) -> list[str]:
     """Return --labels in the form of --set.
+
+    One value is a comma-separated list of names; each of several values is a name.
 
     Raises: HarnessError without a checkpoint, or if the option has no names.
     """
-    if labels is None:
+    if not labels:
         return []
     if checkpoint is None:
-        raise HarnessError(f"--labels {labels} needs --checkpoint, whose classes it names")
-    return [f"{CHECKPOINT}.labels={','.join(split_names('--labels', labels))}"]
+        given = " --labels ".join(labels)
+        raise HarnessError(f"--labels {given} needs --checkpoint, whose classes it names")
+    names = split_names("--labels", labels[0]) if len(labels) == 1 else labels
+    return [f"{CHECKPOINT}.labels={join_quoted(names)}"]
 
 
 def parse_integers(option: str, text: str) -> list[int]:

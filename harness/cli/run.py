@@ -155,7 +155,7 @@ def _backbones() -> list[str]:
 def run_command(
     methods: str | None,
     checkpoint: str | None,
-    labels: str | None,
+    labels: tuple[str, ...],
     tasks: str | None,
     own_tasks: tuple[Task, ...],
     backbone: str,

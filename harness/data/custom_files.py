@@ -4,10 +4,12 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from harness.data.sources import FixedSource, Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line, reason, unknown
+from harness.files.text import same_text
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
 """File endings, which determine the format.
@@ -65,7 +67,8 @@ def file_rows(path: Path, columns: Sequence[str]) -> list[Row]:
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
     try:
         rows = [
-            _row(path, line, cells, columns) for line, cells in readers[path.suffix](path, columns)
+            _row(path, line, cells, columns)
+            for line, cells in readers[path.suffix.lower()](path, columns)
         ]
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {reason(error)}") from None
@@ -84,6 +87,8 @@ def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str])
             raise HarnessError(
                 f"{path} line {line}: column {name!r} holds {_shown(text)}, expected a text"
             )
+    if isinstance(label, Decimal):
+        label = str(label)
     if not isinstance(label, str | int | float):
         raise HarnessError(
             f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, expected a label"
@@ -106,23 +111,26 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _positions(path: Path, names: Sequence[str], requested: Sequence[str]) -> list[int]:
-    """Return the positions of the requested columns.
+def _positions(where: str, names: Sequence[str], requested: Sequence[str]) -> list[int]:
+    """Return the positions of the requested columns, whose names may be surrounded by spaces.
 
     Raises: HarnessError if one is missing or occurs twice.
     """
-    for name in requested:
-        if name not in names:
-            raise HarnessError(f"{path}: {unknown('column', name, names)}")
-        if list(names).count(name) > 1:
+    plain = [same_text(name) for name in names]
+    positions = []
+    for name in map(same_text, requested):
+        if name not in plain:
+            raise HarnessError(f"{where}: {unknown('column', name, plain)}")
+        if plain.count(name) > 1:
             raise HarnessError(
-                f"{path}: column {name!r} occurs {list(names).count(name)} times, expected once"
+                f"{where}: column {name!r} occurs {plain.count(name)} times, expected once"
             )
-    return [list(names).index(name) for name in requested]
+        positions.append(plain.index(name))
+    return positions
 
 
 def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
-    tabs = path.suffix == ".tsv"
+    tabs = path.suffix.lower() == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = (
             csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
@@ -131,7 +139,7 @@ def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
         )
         try:
             names = next(reader, [])
-            positions = _positions(path, names, requested)
+            positions = _positions(str(path), names, requested)
             for cells in reader:
                 if not cells:
                     continue
@@ -156,9 +164,10 @@ def _json_lines(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
                 raise HarnessError(f"{path} line {number} is not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise HarnessError(f"{path} line {number}: got {_shown(row)}, expected an object")
-            for name in requested:
-                if name not in row:
-                    raise HarnessError(f"{path} line {number}: {unknown('column', name, row)}")
+            if not all(name in row for name in requested):
+                names = list(row)
+                positions = _positions(f"{path} line {number}", names, requested)
+                row = dict(zip(requested, (row[names[i]] for i in positions), strict=True))
             yield number, [row[name] for name in requested]
 
 
@@ -168,9 +177,9 @@ def _parquet(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     try:
         with path.open("rb") as file:
             names = parquet.read_schema(file).names
-        _positions(path, names, requested)
-        table = parquet.read_table(path, columns=list(requested), partitioning=None)
-        columns = [table.column(name).to_pylist() for name in requested]
+        wanted = [names[position] for position in _positions(str(path), names, requested)]
+        table = parquet.read_table(path, columns=wanted, partitioning=None)
+        columns = [table.column(name).to_pylist() for name in wanted]
     except ArrowException as error:
         raise HarnessError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
     yield from enumerate(zip(*columns, strict=True), start=1)

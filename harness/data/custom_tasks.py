@@ -12,7 +12,7 @@ from harness.errors import HarnessError, IncompleteError, unknown
 from harness.evaluation.external_metrics import PREFIX, ExternalMetric, check_evaluate
 from harness.evaluation.metrics import METRICS
 from harness.files.digests import file_digest
-from harness.files.text import read_toml
+from harness.files.text import read_toml, same_text
 from harness.files.typed_json import is_displayable
 from harness.records import RunRecord, TaskSummary
 
@@ -142,7 +142,7 @@ class _Table:
             or not all(isinstance(one, str) and one.strip() for one in found)
         ):
             raise self.error(key, expected)
-        if len(set(found)) != len(found):
+        if len(set(map(same_text, found))) != len(found):
             raise self.error(key, "distinct texts")
         return tuple(found)
 
@@ -293,7 +293,7 @@ def _files(table: _Table) -> CustomFiles:
 
 def _file(table: _Table, key: str) -> Path:
     path = table.path.parent / table.text(key, f"a file ({', '.join(FORMATS)})")
-    if path.suffix not in FORMATS:
+    if path.suffix.lower() not in FORMATS:
         raise table.error(key, f"a file that ends in {', '.join(FORMATS)}")
     if not path.is_file():
         raise HarnessError(f"{table.path}: key {key}: there is no file {path}")

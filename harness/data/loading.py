@@ -1,6 +1,6 @@
 """Load a task: read its rows and hold out parts of train."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from harness.data.splits import draw, hold_out_groups, hold_out_sentences, large
 from harness.data.tasks import Task
 from harness.errors import HarnessError
 from harness.files.digests import digest
+from harness.files.text import parse_number, same_text
 
 REGRESSION_STRATA = 5
 """Number of equal parts of a regression's label range that serve as strata."""
@@ -88,7 +89,8 @@ def make_split(task: Task, raw: RawSplit) -> Split:
 
     Raises: HarnessError with file and line if a label is unknown.
     """
-    labels = [_label(task, row, raw) for row in raw.rows]
+    known = {same_text(label): index for index, label in enumerate(raw.labels)}
+    labels = [_label(task, row, raw, known) for row in raw.rows]
     return Split(
         np.arange(len(raw.rows)),
         tuple(row.texts for row in raw.rows),
@@ -96,18 +98,19 @@ def make_split(task: Task, raw: RawSplit) -> Split:
     )
 
 
-def _label(task: Task, row: Row, raw: RawSplit) -> float:
+def _label(task: Task, row: Row, raw: RawSplit, known: Mapping[str, int]) -> float:
     """Return the class index, or the value of a regression."""
     if not task.regression:
-        if row.label not in raw.labels:
+        label = same_text(row.label)
+        if label not in known:
             raise HarnessError(
                 f"{raw.origin} line {row.line}: label {row.label!r}, "
                 f"expected one of {', '.join(raw.labels)}"
             )
-        return raw.labels.index(row.label)
+        return known[label]
     low, high = task.bounds or (0.0, task.scale)
     try:
-        value = float(row.label)
+        value = parse_number(float, row.label)
     except ValueError:
         value = float("nan")
     if not low <= value <= high:

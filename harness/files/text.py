@@ -1,10 +1,17 @@
 """Reading of text files and of the TOML files that users write: task files and grids."""
 
+import csv
+import io
 import tomllib
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from harness.errors import HarnessError, reason
 from harness.files.typed_json import check_value
+
+N = TypeVar("N", int, float)
 
 
 def read_lines(path: Path, advice: str = "") -> list[str]:
@@ -41,3 +48,34 @@ def read_toml(path: Path, option: str) -> dict[str, object]:
         }
     except ValueError as error:
         raise HarnessError(str(error)) from None
+
+
+def same_text(name: str) -> str:
+    """Return a name without surrounding spaces in Unicode's composed form (NFC).
+
+    An accented letter can be written as one character or as two, which look the same.
+    """
+    return unicodedata.normalize("NFC", name.strip())
+
+
+def split_quoted(text: str) -> list[str]:
+    """Split a text at commas outside double quotes, as in a line of a CSV file."""
+    lines = list(csv.reader([text.replace("\n", " ")], skipinitialspace=True))
+    return lines[0] if lines else []
+
+
+def join_quoted(names: Iterable[str]) -> str:
+    """Return a text that `split_quoted` splits into these names."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(names)
+    return line.getvalue()
+
+
+def parse_number(kind: type[N], text: str) -> N:
+    """Return the number that a text spells, without Python's underscores between digits.
+
+    Raises: ValueError if it does not spell a number of this kind.
+    """
+    if "_" in text:
+        raise ValueError(f"{text!r} is not a number")
+    return kind(text)

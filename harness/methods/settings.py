@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from harness.errors import HarnessError, unknown
+from harness.files.text import parse_number, split_quoted
 from harness.files.typed_json import MAX_INTEGER
 from harness.methods.protocol import Method
 from harness.methods.registry import known_methods, load_method
@@ -193,7 +194,7 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
             raise HarnessError(f"{setting}: {unknown('value', text, arguments)}")
         return text
     if origin is tuple:
-        return tuple(_parse(arguments[0], part, setting) for part in text.split(","))
+        return tuple(_parse(arguments[0], part, setting) for part in split_quoted(text))
     if kind is bool:
         if text.lower() not in _BOOLEANS:
             raise HarnessError(f"{setting}: got {text!r}, expected true or false")
@@ -202,7 +203,7 @@ def _parse(kind: object, text: str, setting: Setting) -> object:
         return text
     if kind in (int, float):
         try:
-            number = kind(text)
+            number = parse_number(int, text) if kind is int else parse_number(float, text)
             finite = math.isfinite(number) and (kind is float or abs(number) <= MAX_INTEGER)
         except (ValueError, OverflowError):
             finite = False

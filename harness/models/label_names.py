@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness.data.tasks import Task
 from harness.errors import HarnessError
+from harness.files.text import join_quoted, same_text
 from harness.models.checkpoint_files import CONFIG, read_json
 
 MULTI_LABEL = "multi_label_classification"
@@ -45,7 +46,8 @@ def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
     """Return the index of each of the task's labels among a checkpoint's class names.
 
     For a regression return (0,). A class may be named as the label or as its value in the data
-    files; case, `-`, `_` and spaces are ignored.
+    files. Equal names come first; otherwise case, `-`, `_` and spaces are ignored, unless that
+    makes two of the names equal.
 
     Raises: HarnessError for a wrong number of classes, for generic names (LABEL_0, ...), and for
     names of another task.
@@ -54,7 +56,7 @@ def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
         expected = (
             "1 output for a regression"
             if task.regression
-            else f"{task.classes}: {', '.join(task.labels)}"
+            else f"{task.classes}: {join_quoted(task.labels)}"
         )
         got = f"{len(labels)} class{'es' * (len(labels) != 1)}"
         raise HarnessError(
@@ -63,17 +65,18 @@ def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
         )
     if task.regression:
         return (0,)
-    given = [normalized(label) for label in labels]
-    for known in (task.labels, task.values):
-        expected_names = [normalized(name) for name in known]
-        if sorted(given) == sorted(expected_names):
-            return tuple(given.index(name) for name in expected_names)
+    for form in (same_text, normalized):
+        given = [form(label) for label in labels]
+        for known in (task.labels, task.values):
+            names = [form(name) for name in known]
+            if sorted(given) == sorted(set(names)):  # no two of them are equal in this form
+                return tuple(given.index(name) for name in names)
     why = (
         "have only generic names"
         if all(map(_GENERIC_NAME.fullmatch, given))
         else f"are not those of task {task.name}"
     )
-    order = ",".join(task.labels)
+    order = join_quoted(task.labels)
     raise HarnessError(
         f"the checkpoint's classes {_abbreviated(labels)} {why}: "
         f"give the task's labels in the checkpoint's order, such as --labels {order}"
@@ -81,8 +84,8 @@ def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
 
 
 def normalized(name: str) -> str:
-    """Return a name in the form in which names are compared."""
-    return re.sub(r"[-_\s]+", "_", name.strip().casefold())
+    """Return a name without the differences in spelling that do not matter."""
+    return re.sub(r"[-_\s]+", "_", same_text(name).casefold())
 
 
 def _abbreviated(labels: Sequence[str]) -> str:

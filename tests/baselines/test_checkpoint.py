@@ -83,6 +83,43 @@ def test_classes_are_matched_by_name(
     assert label_positions(names, TASKS[task]) == positions
 
 
+NFC, NFD = "n\u00e9gatif", "ne\u0301gatif"
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "positions"),
+    [
+        (("US", "us"), ["us", "US"], (1, 0)),
+        (("--", "-", "o", "+", "++"), ["++", "+", "o", "-", "--"], (4, 3, 2, 1, 0)),
+        (("a b", "a-b"), ["a-b", "a b"], (1, 0)),
+        ((NFC, "positif"), ["positif", NFD], (1, 0)),
+        ((NFD, "positif"), ["POSITIF", NFC.upper()], (1, 0)),
+        (("A, B", "C"), ["c", "a, b"], (1, 0)),
+    ],
+)
+def test_equal_names_come_first(
+    labels: tuple[str, ...], names: list[str], positions: tuple[int, ...]
+) -> None:
+    """Names that differ in case or punctuation alone are kept apart; Unicode's forms are not."""
+    task = replace(TASKS["sst2"], labels=labels, values=labels)
+    assert label_positions(names, task) == positions
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (("US", "us"), ["Us", "uS"]),
+        (("a b", "a-b"), ["a_b", "A-B"]),
+        (("A, B", "C"), ["LABEL_0", "LABEL_1"]),
+    ],
+)
+def test_names_that_fold_together_are_refused(labels: tuple[str, ...], names: list[str]) -> None:
+    with pytest.raises(HarnessError) as caught:
+        label_positions(names, replace(TASKS["sst2"], labels=labels, values=labels))
+    quoted = [f'"{label}"' if "," in label else label for label in labels]
+    assert_message(caught, *names, f"--labels {','.join(quoted)}")
+
+
 @pytest.mark.parametrize(
     ("task", "names", "expected"),
     [

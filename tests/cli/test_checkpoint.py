@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from support.checkpoints import LABELS, predict_always, write_checkpoint
 from support.command_line import RUN_ID, RunCli, assert_names, assert_one_line, planned
+from support.custom_tasks import reviews, write_csv, write_task
 from support.families import write_words
 from support.glue_files import glue_rows, write_glue
 from support.messages import figures, names_all
@@ -107,6 +108,42 @@ def test_labels_permute_the_predictions(run_cli: RunCli, folder: Path) -> None:
     )
     assert result.code == 0, result
     assert np.array_equal(trace_of(record_in(Path("results"))), unpermuted[..., ::-1])
+
+
+COMMAS = ["bad, or worse", "good"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--labels", '"bad, or worse",good'],
+        ["--labels", "bad, or worse", "--labels", "good"],
+        ["--config", "grid.toml"],
+    ],
+    ids=["quoted", "repeated", "file"],
+)
+def test_class_names_may_contain_commas(
+    run_cli: RunCli, folder: Path, options: list[str], tmp_path: Path
+) -> None:
+    write_csv(
+        tmp_path / "train.csv", [(text, COMMAS[i % 2]) for i, (text, _) in enumerate(reviews(900))]
+    )
+    labels = {"labels": json.dumps(COMMAS), "dev": None, "dev_share": "0.1"}
+    path = write_task(tmp_path, labels)
+    Path("grid.toml").write_text(f"labels = {json.dumps(COMMAS)}\n")
+    words = ["--checkpoint", "mine", "--task-file", str(path), *QUICK[2:]]
+    result = run_cli("run", *words, *options)
+    assert result.code == 0, result
+    assert record_in(Path("results")).spec.settings["labels"] == COMMAS
+
+
+def test_variable_of_labels_is_one_value(
+    run_cli: RunCli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spaces in HARNESS_RUN_LABELS do not separate names."""
+    monkeypatch.setenv("HARNESS_RUN_LABELS", f" {LABELS[1]} , {LABELS[0]} ")
+    assert run_cli("run", "--checkpoint", "mine", *QUICK).code == 0
+    assert record_in(Path("results")).spec.settings["labels"] == list(LABELS[::-1])
 
 
 def test_other_weights_are_another_run(run_cli: RunCli, folder: Path) -> None:

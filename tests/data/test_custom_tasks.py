@@ -4,9 +4,11 @@ import errno
 import json
 import os
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from pyarrow import Table, parquet
 from support.command_line import assert_names, assert_suggests
@@ -278,6 +280,75 @@ def test_task_file_mistake_names_the_key(
     assert_names(one_line(error), path, *names)
     if "lables" in changes:
         assert_suggests(one_line(error), "labels", KEYS)
+
+
+NFC, NFD = "n\u00e9gatif", "ne\u0301gatif"
+
+
+def decimals(path: Path) -> None:
+    labels = pyarrow.array([Decimal(number % 5) / 2 for number in range(500)])
+    texts = [text for text, _ in reviews(500)]
+    parquet.write_table(Table.from_pydict({"review": texts, "liked": labels}), path)
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "keys"),
+    [
+        ((" review", "liked "), ("no", "yes"), {}),
+        (("review", NFD), ("no", "yes"), {"label": f'"{NFC}"'}),
+        (("review", "liked"), (NFD, "yes"), {"labels": f'["{NFC}", "yes"]'}),
+        (("review", "liked"), (NFC, "yes"), {"labels": f'["{NFD}", "yes"]'}),
+    ],
+    ids=["spaces", "column", "label", "task"],
+)
+@pytest.mark.parametrize("ending", [".csv", ".CSV", ".tsv", ".jsonl", ".parquet"])
+def test_names_match_despite_spelling(
+    tmp_path: Path,
+    names: tuple[str, str],
+    values: tuple[str, str],
+    keys: dict[str, str | None],
+    ending: str,
+) -> None:
+    """Spaces around a column's name, Unicode's two forms and a suffix's case do not matter."""
+    rows = [(text, values[number % 2]) for number, (text, _) in enumerate(reviews(500))]
+    path = tmp_path / f"rows{ending}"
+    if ending.lower() == ".csv":
+        write_csv(path, rows, names)
+    elif ending == ".tsv":
+        path.write_text("".join("\t".join(row) + "\n" for row in [names, *rows]))
+    elif ending == ".jsonl":
+        lines = [json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows]
+        path.write_text("".join(lines))
+    else:
+        columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+        parquet.write_table(Table.from_pydict(columns), path)
+    file = {"train": f'"{path.name}"', "dev": f'"{path.name}"'}
+    data = load(write_task(tmp_path, keys | file))
+    assert data.dev.labels.tolist() == [0.0, 1.0] * 250
+
+
+def test_same_names_in_two_forms_are_refused(folder: Path) -> None:
+    with pytest.raises(HarnessError) as caught:
+        read_task_file(write_task(folder, {"labels": f'["{NFC}", "{NFD}"]'}))
+    assert_names(one_line(caught), "labels")
+
+
+def test_decimal_labels_are_numbers(tmp_path: Path) -> None:
+    decimals(tmp_path / "rows.parquet")
+    file: dict[str, str | None] = {"train": '"rows.parquet"', "dev": '"rows.parquet"'}
+    regression = {"labels": None, "regression": "true", "scale": "2.0", "metrics": '"pearson"'}
+    data = load(write_task(tmp_path, file | regression))
+    assert sorted(set(data.dev.labels)) == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+@pytest.mark.parametrize("label", ["4_0", "1_0.5", "_1", "1e1_0"])
+def test_underscores_spell_no_number(tmp_path: Path, label: str) -> None:
+    write_csv(tmp_path / "train.csv", [(text, "1.0") for text, _ in reviews(500)])
+    write_csv(tmp_path / "dev.csv", [("a text", label)])
+    regression = {"labels": None, "regression": "true", "scale": "50.0", "metrics": '"pearson"'}
+    with pytest.raises(HarnessError) as caught:
+        load(write_task(tmp_path, regression))
+    assert_names(one_line(caught), "dev.csv", 2, label)
 
 
 def test_task_file_must_be_toml(tmp_path: Path) -> None:
