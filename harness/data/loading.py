@@ -8,7 +8,15 @@ from numpy.typing import NDArray
 
 from harness.data.dataset import Split, TaskData
 from harness.data.sources import RawSplit, Row
-from harness.data.splits import draw, hold_out_groups, hold_out_sentences, largest_group, part_off
+from harness.data.splits import (
+    FairParts,
+    divide_fairly,
+    draw,
+    hold_out_fairly,
+    hold_out_groups,
+    hold_out_sentences,
+    largest_group,
+)
 from harness.data.tasks import Task
 from harness.errors import HarnessError
 from harness.files.digests import digest
@@ -29,20 +37,19 @@ def load_data(
         rows than train_rows.
     """
     raw_splits = task.source.at(data_dir).read(task)
+    remarks = list(_row_count_remarks(raw_splits))
     splits = [make_split(task, raw) for raw in raw_splits]
     if raw_splits[0].dev_share is not None:
-        splits = _part_off_dev(task, splits[0], raw_splits[0].dev_share)
+        splits, remarks = _part_off_dev(task, splits[0], raw_splits[0].dev_share)
     fingerprint = _fingerprint(task, splits)
     train, dev, *further = splits
-    hold_out = hold_out_sentences if task.phrases else hold_out_groups
     try:
-        parts = hold_out(train.texts, _strata(task, train.labels))
+        parts, held_out_remarks = _hold_out(task, train)
     except ValueError as error:
         raise HarnessError(f"task {task.name}: {error}") from None
-    train, selection, calibration = (train.rows(part) for part in parts)
-    remarks = list(_row_count_remarks(raw_splits))
-    if task.custom and limit is None:
-        remarks += _training_remarks(task, train, len(selection) + len(calibration))
+    train, selection, calibration = parts
+    if limit is None:
+        remarks += held_out_remarks
     if train_rows is not None:
         if not 1 <= train_rows <= len(train):
             raise HarnessError(
@@ -72,16 +79,58 @@ def _first(part: Split, limit: int) -> Split:
     return part.rows(np.arange(min(limit, len(part))))
 
 
-def _part_off_dev(task: Task, train: Split, share: float) -> list[Split]:
+def _hold_out(task: Task, train: Split) -> tuple[list[Split], list[str]]:
+    """Return train, selection and calibration, and remarks on those of a custom task.
+
+    Raises: ValueError if there are too few rows.
+    """
+    strata = _strata(task, train.labels)
+    if not task.custom:
+        hold_out = hold_out_sentences if task.phrases else hold_out_groups
+        return [train.rows(part) for part in hold_out(train.texts, strata)], []
+    fair = hold_out_fairly(train.texts, strata)
+    parts = [train.rows(part) for part in fair.positions]
+    names = ("train", "selection", "calibration")
+    return parts, [*_fairness_remarks(task, train, fair, names), *_training_remarks(task, parts)]
+
+
+def _part_off_dev(task: Task, train: Split, share: float) -> tuple[list[Split], list[str]]:
     """Divide train into train and dev, which gets about this share of the rows."""
-    parts = part_off(train.texts, _strata(task, train.labels), share)
-    if not all(map(len, parts)):
+    size = round(share * len(train))
+    if not 0 < size < len(train):
         raise HarnessError(
             f"task {task.name}: dev_share {share:g} of {len(train)} rows leaves no row for dev or "
-            "for train: rows that share a text stay together, and a group larger than a tenth of "
-            f"dev stays in train; the largest has {largest_group(train.texts)} rows"
+            "for train"
         )
-    return [train.rows(part) for part in parts]
+    fair = divide_fairly(train.texts, _strata(task, train.labels), [size])
+    parts = [train.rows(part) for part in fair.positions]
+    return parts, list(_fairness_remarks(task, train, fair, ("train", "dev")))
+
+
+def _fairness_remarks(
+    task: Task, rows: Split, fair: FairParts, names: Sequence[str]
+) -> Iterator[str]:
+    """Yield remarks on parts that divide rows with the same text, or that lack a class."""
+    if fair.groups_divided:
+        count, text = largest_group(rows.texts)
+        yield (
+            f"rows that share a text are divided among {', '.join(names)}, because {count:,} of "
+            f"{len(rows):,} rows are linked by texts such as {text[:40]!r}"
+        )
+    strata = _strata(task, rows.labels)
+    for name, part in zip(names, fair.positions, strict=True):
+        missing = sorted(set(strata.tolist()) - set(strata[part].tolist()))
+        if missing:
+            labels = ", ".join(_stratum_name(task, stratum) for stratum in missing)
+            yield f"{name} has no row with label {labels}"
+
+
+def _stratum_name(task: Task, stratum: int) -> str:
+    if not task.regression:
+        return task.labels[stratum]
+    low, high = task.bounds or (0.0, task.scale)
+    step = (high - low) / REGRESSION_STRATA
+    return f"from {low + stratum * step:g} to {low + (stratum + 1) * step:g}"
 
 
 def make_split(task: Task, raw: RawSplit) -> Split:
@@ -121,16 +170,18 @@ def _label(task: Task, row: Row, raw: RawSplit, known: Mapping[str, int]) -> flo
     return value
 
 
-def _training_remarks(task: Task, train: Split, held_out: int) -> Iterator[str]:
-    """Yield remarks on a training part that is small or lacks a class."""
-    if len(train) < held_out:
+def _training_remarks(task: Task, parts: Sequence[Split]) -> Iterator[str]:
+    """Yield remarks on a training part that is smaller than the others, or on an absent class."""
+    train, *held_out = map(len, parts)
+    if train < sum(held_out):
         yield (
-            f"only {len(train):,} rows are left for training: {held_out:,} rows of train are held "
+            f"only {train:,} rows are left for training: {sum(held_out):,} rows of train are held "
             "out for selection and calibration"
         )
-    missing = [label for index, label in enumerate(task.labels) if index not in train.labels]
-    if missing:
-        yield f"no training row has label {', '.join(missing)}"
+    present = {float(label) for part in parts for label in part.labels}
+    absent = [label for index, label in enumerate(task.labels) if index not in present]
+    if absent:
+        yield f"no row of train has label {', '.join(absent)}"
 
 
 def _row_count_remarks(raw_splits: Sequence[RawSplit]) -> Iterator[str]:

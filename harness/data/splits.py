@@ -1,8 +1,8 @@
 """Hold out training rows: the choice depends only on the data, not on method or seed."""
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 SELECTION_SHARE, SELECTION_ROWS = 0.05, (100, 1_000)
 CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
 """Share of the independent rows that is held out, and the fewest and most rows."""
+
+SMALLEST_SIZE = 0.9
+"""Share of its intended size that a part of a custom task must have."""
+LARGEST_SHIFT = 0.05
+"""Largest difference of a class's share between a part of a custom task and the rows."""
 
 FIRST_WORDS = 3
 """Number of first words by which texts that may be part of another text are looked up.
@@ -40,26 +45,128 @@ def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
     return _parts(len(texts), selection, calibration, dropped=set())
 
 
-def part_off(texts: Texts, strata: Positions, share: float) -> tuple[Positions, Positions]:
-    """Return the positions of the remaining rows and of about this share, in file order.
+class FairParts(NamedTuple):
+    """Parts of a custom task's rows."""
 
-    Groups of rows that share a text stay together, and `strata` [n] are kept in proportion.
+    positions: list[Positions]
+    """Positions of the remaining rows, and then of each part, in file order."""
+    groups_divided: bool
+    """Whether rows that share a text are in different parts."""
+
+
+def hold_out_fairly(texts: Texts, strata: Positions) -> FairParts:
+    """Hold out selection and calibration of a custom task; see `divide_fairly`.
+
+    Raises: ValueError if there are too few rows.
     """
-    groups = _in_order(texts, strata, _sharing_a_text(texts))
-    taken = sorted(
-        row for group in _take(groups, strata, round(share * len(texts))) for row in group
+    _check_rows(len(texts))
+    sizes = [
+        _size(SELECTION_SHARE, SELECTION_ROWS, len(texts)),
+        _size(CALIBRATION_SHARE, CALIBRATION_ROWS, len(texts)),
+    ]
+    return divide_fairly(texts, strata, sizes)
+
+
+def divide_fairly(texts: Texts, strata: Positions, sizes: Sequence[int]) -> FairParts:
+    """Choose disjoint parts of about these sizes that represent all `strata` [n].
+
+    If possible, rows that share a text (other than an empty one) stay together. Otherwise, for
+    example if one text dominates, rows are chosen one by one. Parts represent the rows if they have
+    nearly their size and every stratum, with a share that differs by at most `LARGEST_SHIFT` from
+    that of all rows and of the remaining rows.
+    """
+    groups = _in_order(texts, strata, _sharing_a_text(texts, link_empty=False))
+    parts: list[list[list[int]]] = []
+    for choose in (_take, _take_balanced):
+        parts = _choose(choose, groups, strata, sizes)
+        positions = _positions(len(texts), parts)
+        if _represent(positions, strata, sizes):
+            return FairParts(positions, groups_divided=False)
+    rows = _in_order(texts, strata, [[row] for row in range(len(texts))])
+    parts = _choose(_take_balanced, rows, strata, sizes)
+    return FairParts(_positions(len(texts), parts), groups_divided=len(groups) < len(texts))
+
+
+def largest_group(texts: Texts) -> tuple[int, str]:
+    """Return the size of the largest group of rows that share a text, and its commonest text."""
+    group = max(_sharing_a_text(texts, link_empty=False), key=len)
+    counts = Counter(text for row in group for text in texts[row] if text)
+    return len(group), counts.most_common(1)[0][0] if counts else ""
+
+
+def _choose(
+    take: Callable[[list[list[int]], Positions, int], list[list[int]]],
+    groups: list[list[int]],
+    strata: Positions,
+    sizes: Sequence[int],
+) -> list[list[list[int]]]:
+    """Return the groups of each part, which `take` chooses among those that are left."""
+    parts = []
+    for size in sizes:
+        parts.append(take(groups, strata, size))
+        chosen = {group[0] for group in parts[-1]}
+        groups = [group for group in groups if group[0] not in chosen]
+    return parts
+
+
+def _positions(rows: int, parts: Sequence[list[list[int]]]) -> list[Positions]:
+    """Return the positions of the remaining rows and of each part, in file order."""
+    held_out = [sorted(row for group in groups for row in group) for groups in parts]
+    excluded = set[int]().union(*held_out)
+    remaining = [row for row in range(rows) if row not in excluded]
+    return [np.array(part, dtype=np.int64) for part in (remaining, *held_out)]
+
+
+def _represent(positions: Sequence[Positions], strata: Positions, sizes: Sequence[int]) -> bool:
+    """Return whether the parts after the first have their sizes and represent all strata."""
+    remaining, *parts = positions
+    _, codes, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    common = counts > len(parts)  # enough rows for one in each part
+    shares = [
+        np.bincount(codes[part], minlength=codes.max() + 1) / max(len(part), 1)
+        for part in (np.arange(len(strata)), remaining, *parts)
+    ]
+    return (
+        all(len(part) >= SMALLEST_SIZE * size for part, size in zip(parts, sizes, strict=True))
+        and all(share[common].all() for share in shares)
+        and all(
+            np.abs(share - whole).max() <= LARGEST_SHIFT
+            for share in shares[2:]
+            for whole in shares[:2]
+        )
     )
-    others = sorted(set(range(len(texts))).difference(taken))
-    return np.array(others, dtype=np.int64), np.array(taken, dtype=np.int64)
 
 
-def largest_group(texts: Texts) -> int:
-    """Return the size of the largest group of rows that share a text."""
-    return max(map(len, _sharing_a_text(texts)))
+def _take_balanced(groups: list[list[int]], strata: Positions, number: int) -> list[list[int]]:
+    """Take each group from the front that brings the rows of all strata closer to their shares.
+
+    A stratum with more than one row gets at least one. A group larger than a tenth of `number` is
+    left.
+    """
+    strata_of = strata.tolist()
+    counts = Counter(strata_of[row] for group in groups for row in group)
+    names = sorted(counts)
+    quotas = _apportion([counts[name] for name in names], number)
+    missing = {
+        name: max(quota, 1 if counts[name] > 1 else 0)
+        for name, quota in zip(names, quotas, strict=True)
+    }
+    taken = []
+    for group in groups:
+        if len(group) <= max(number // 10, 1):
+            own = Counter(strata_of[row] for row in group)
+            if sum(abs(missing[name] - own[name]) - abs(missing[name]) for name in own) < 0:
+                taken.append(group)
+                for name in own:
+                    missing[name] -= own[name]
+    return taken
 
 
-def _sharing_a_text(texts: Texts) -> list[list[int]]:
-    """Return the groups of rows that share a text, directly or through other rows."""
+def _sharing_a_text(texts: Texts, link_empty: bool = True) -> list[list[int]]:
+    """Return the groups of rows that share a text, directly or through other rows.
+
+    Without `link_empty`, rows that share only the empty text are not linked.
+    """
     parent: dict[str, str] = {}
 
     def root(text: str) -> str:
@@ -68,11 +175,15 @@ def _sharing_a_text(texts: Texts) -> list[list[int]]:
             text = parent[text]
         return text
 
-    for row in texts:
+    linking = [
+        row if link_empty else tuple(text for text in row if text) or (f"\n{number}",)
+        for number, row in enumerate(texts)
+    ]
+    for row in linking:
         for other in row[1:]:
             parent[root(other)] = root(row[0])
     groups: dict[str, list[int]] = defaultdict(list)
-    for number, row in enumerate(texts):
+    for number, row in enumerate(linking):
         groups[root(row[0])].append(number)
     return list(groups.values())
 
@@ -173,17 +284,23 @@ def _hold_out(
 
     A group counts for the stratum of its first row in `_order`.
     """
-    rows, least = sum(len(group) for group in groups), SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
-    if rows <= least:
-        raise ValueError(
-            f"train has {rows} independent rows, expected more than {least}: at least "
-            f"{SELECTION_ROWS[0]} are held out for selection, {CALIBRATION_ROWS[0]} for calibration"
-        )
+    rows = sum(len(group) for group in groups)
+    _check_rows(rows)
     ordered = _in_order(texts, strata, groups)
     selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
     chosen = {group[0] for group in selection}
     rest = [group for group in ordered if group[0] not in chosen]
     return selection, _take(rest, strata, _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows))
+
+
+def _check_rows(rows: int) -> None:
+    """Raise ValueError if there are too few independent rows to hold some out."""
+    least = SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
+    if rows <= least:
+        raise ValueError(
+            f"train has {rows} independent rows, expected more than {least}: at least "
+            f"{SELECTION_ROWS[0]} are held out for selection, {CALIBRATION_ROWS[0]} for calibration"
+        )
 
 
 def _in_order(texts: Texts, strata: Positions, groups: Iterable[list[int]]) -> list[list[int]]:

@@ -13,7 +13,6 @@ import pytest
 from pyarrow import Table, parquet
 from support.command_line import assert_names, assert_suggests
 from support.custom_tasks import reviews, write_csv, write_task
-from support.messages import figures
 from support.synthetic import make_exit, make_record, one_line
 
 from harness.data.custom_tasks import (
@@ -442,19 +441,18 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_linked_rows_are_counted(tmp_path: Path) -> None:
-    """Rows that share a text stay in one part, and the error gives their number.
-
-    A prompt in the second column links all rows, so that none can go to dev."""
+    """If a prompt in the second column links all rows, they are divided, with a remark."""
     rows = "".join(
         f"a text {number}\tthe same question\t{'yn'[number % 2]}\n" for number in range(700)
     )
     (tmp_path / "rows.tsv").write_text(f"one\tother\tlabel\n{rows}")
     changes = {"train": '"rows.tsv"', "dev": None, "dev_share": "0.1", "text": '["one", "other"]'}
     changes |= {"label": '"label"', "labels": '["y", "n"]'}
-    with pytest.raises(HarnessError) as error:
-        load(write_task(tmp_path, changes))
-    assert_names(one_line(error), "reviews", "dev_share", 0.1)
-    assert figures(one_line(error)).count(700) == 2, "all rows, and linked rows"
+    data = load(write_task(tmp_path, changes))
+    assert [len(part) for part in data.splits().values()] == [230, 100, 300, 70]
+    dev, held_out, _ = data.remarks  # the last is about few training rows
+    assert_names(dev, "dev", 700, "the same question")
+    assert_names(held_out, "selection", "calibration", 630, "the same question")
 
 
 def test_only_labels_have_restricted_characters(tmp_path: Path) -> None:
