@@ -208,10 +208,10 @@ def submit_command(
 @click.option(
     "--file",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    metavar="FILE|-",
     envvar="HARNESS_PREDICT_FILE",
-    help="Examples to predict: .tsv, .jsonl, or one text per line.",
+    help="Examples to predict: .tsv, .jsonl, or one text per line; - is standard input.",
 )
 @click.option(
     "--format",
@@ -243,8 +243,9 @@ def predict_command(
 
     For a task on text pairs, give the texts in pairs. Each line of a .tsv file holds one or two
     tab-separated texts, without a header; each line of a .jsonl file holds a text, a list of one
-    or two, or an object with "text" and perhaps "second". An example is numbered by its line;
-    empty lines are skipped.
+    or two, or an object with "text" and perhaps "second". Standard input (--file -) has lines of
+    one text, or of two that a tab separates. An example is numbered by its line; empty lines are
+    skipped.
 
     \b
     Examples:
@@ -255,17 +256,19 @@ def predict_command(
 
     from harness.methods.compute import make_compute
     from harness.predict.exported import load
-    from harness.predict.inputs import rows_from_texts, text_rows
+    from harness.predict.inputs import STANDARD_INPUT, rows_from_texts, text_rows
     from harness.report.listings import predictions_text
 
     if (path is None) != bool(texts):
         raise HarnessError(
             f"got {'both --file and a text' if texts else 'neither --file nor a text'}: give one"
         )
-    rows = text_rows(path) if path is not None else []
+    rows = [] if path in (None, STANDARD_INPUT) else text_rows(path)
     compute = make_compute(device, "fp32", threads, verbose - quiet)
     torch.set_num_threads(compute.threads)
     loaded = load(model, compute.device.type)
+    if path == STANDARD_INPUT:
+        rows = text_rows(path, loaded.card.texts)
     rows = rows or rows_from_texts(texts, loaded.card.texts)
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:

@@ -18,6 +18,9 @@ TSV has tabs without quoting, CSV has commas with quoting, and both begin with a
 lines have one object per line.
 """
 
+MAX_FIELD = 2**31 - 1
+"""Largest number of characters of a field; the csv library's default is 131,072."""
+
 Cells = tuple[int, Sequence[object]]
 """A line number, and the texts and the label of that line."""
 
@@ -130,6 +133,7 @@ def _positions(where: str, names: Sequence[str], requested: Sequence[str]) -> li
 
 
 def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
+    csv.field_size_limit(MAX_FIELD)
     tabs = path.suffix.lower() == ".tsv"
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = (

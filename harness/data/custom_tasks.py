@@ -22,7 +22,7 @@ KEYS = (
 )  # fmt: skip
 
 REGRESSION_METRICS = ("pearson", "spearman")
-TWO_CLASS_METRICS = ("f1", "matthews")
+TWO_CLASS_METRICS = ("f1",)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 
@@ -234,6 +234,8 @@ def _metrics(
     fitting = [name for name in METRICS if (name in REGRESSION_METRICS) == (classes == 0)]
     usable = [name for name in fitting if classes == 2 or name not in TWO_CLASS_METRICS]
     names = table.texts("metrics", f"one or more of {', '.join(usable)}, or {PREFIX}NAME")
+    if classes > 2:  # F1 of several classes is their mean
+        names = tuple(dict.fromkeys("macro_f1" if name == "f1" else name for name in names))
     for name in names:
         if not name.startswith(PREFIX) and name not in METRICS:
             raise HarnessError(

@@ -32,11 +32,38 @@ def f1(predictions: Array, labels: Array) -> Array:
 
 
 def matthews(predictions: Array, labels: Array) -> Array:
-    """Return the Matthews correlation of classes 0 and 1: [..., n], [n] -> [...].
+    """Return the Matthews correlation of class indices: [..., n], [n] -> [...].
 
-    It equals the Pearson correlation of the class indices.
+    For two classes it equals the Pearson correlation of the indices; for more it is the R_K
+    statistic (Gorodkin, 2004), as in scikit-learn.
     """
-    return pearson((predictions == 1) + 0.0, (labels == 1) + 0.0)
+    if max(predictions.max(initial=0), labels.max(initial=0)) <= 1:
+        return pearson((predictions == 1) + 0.0, (labels == 1) + 0.0)
+    rows = float(predictions.shape[-1])
+    both, predicted, true = _class_counts(predictions, labels)
+    covariance = rows * both.sum(0) - (predicted * true).sum(0)
+    variances = (rows**2 - (predicted**2).sum(0)) * (rows**2 - (true**2).sum(0))
+    return np.where(variances > 0, _ratio(np.abs(covariance), np.sqrt(variances)), 0.0) * np.sign(
+        covariance
+    )
+
+
+def macro_f1(predictions: Array, labels: Array) -> Array:
+    """Return the mean F1 score of the classes that occur: [..., n], [n] -> [...]."""
+    both, predicted, true = _class_counts(predictions, labels)
+    f1_scores = _ratio(2.0 * both, predicted + true)
+    return f1_scores.sum(0) / (predicted + true > 0).sum(0)
+
+
+def _class_counts(predictions: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Return for each class [k, ...] the examples predicted correctly, predicted, and labelled."""
+    classes = range(int(max(predictions.max(initial=0), labels.max(initial=0))) + 1)
+    shape = predictions.shape[:-1]
+    both = [((predictions == k) & (labels == k)).sum(-1) for k in classes]
+    predicted = [(predictions == k).sum(-1) for k in classes]
+    true = [np.broadcast_to((labels == k).sum(-1), shape) for k in classes]
+    counts = tuple(np.array(count, dtype=np.float64) for count in (both, predicted, true))
+    return counts[0], counts[1], counts[2]
 
 
 def pearson(predictions: Array, labels: Array) -> Array:
@@ -77,6 +104,7 @@ METRICS: dict[str, Metric] = {
     "matthews": matthews,
     "pearson": pearson,
     "spearman": spearman,
+    "macro_f1": macro_f1,
 }
 
 

@@ -21,11 +21,17 @@ def read_lines(path: Path, advice: str = "") -> list[str]:
     Raises: HarnessError, ending in `advice`, if the file cannot be read or is not UTF-8 text.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        return decode_lines(path.read_bytes(), str(path))
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {reason(error)}{advice}") from None
+
+
+def decode_lines(content: bytes, origin: str) -> list[str]:
+    """Return the lines of UTF-8 text as `read_lines` does; `origin` names it in the error."""
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
     except UnicodeDecodeError as error:
-        raise HarnessError(f"{path} is not UTF-8 text: {error}") from None
+        raise HarnessError(f"{origin} is not UTF-8 text: {error}") from None
 
 
 def read_toml(path: Path, option: str) -> dict[str, object]:

@@ -1,15 +1,19 @@
 """Examples of one or two texts to predict, from a file or the command line."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.errors import HarnessError
-from harness.files.text import read_lines
+from harness.files.text import decode_lines, read_lines
 
 KEYS = ("text", "second")
 """Keys of an example that is an object in JSON lines."""
+
+
+STANDARD_INPUT = Path("-")
 
 
 class TextRow(NamedTuple):
@@ -20,12 +24,13 @@ class TextRow(NamedTuple):
     texts: tuple[str, ...]
 
 
-def text_rows(path: Path) -> list[TextRow]:
-    """Return the rows of a file, in the format of its suffix.
+def text_rows(path: Path, per_row: int | None = None) -> list[TextRow]:
+    """Return the rows of a file, in the format of its suffix; `-` is standard input.
 
     .tsv: one or two texts separated by a tab. .jsonl: a text, a list of one or two, or an object
-    with `text` and optionally `second`. Other suffixes except .csv: one text per line. There is no
-    header line, and empty lines are skipped.
+    with `text` and optionally `second`. Other suffixes except .csv: one text per line. Standard
+    input: as .tsv, but if `per_row` is 1 a tab is part of the text. There is no header line, and
+    empty lines are skipped.
     Raises: HarnessError with file and line if a row cannot be read.
     """
     if path.suffix == ".csv":
@@ -33,10 +38,15 @@ def text_rows(path: Path) -> list[TextRow]:
             f"{path}: .csv is not supported, expected .tsv (no quoting, no header), .jsonl, or one"
             " text per line under another suffix"
         )
-    readers: dict[str, Callable[[str], list[str]]] = {".tsv": _from_tsv, ".jsonl": _from_json}
-    read = readers.get(path.suffix, _from_line)
+    readers = {".tsv": _from_tsv, ".jsonl": _from_json}
+    read: Callable[[str], list[str]]
+    if path == STANDARD_INPUT:
+        lines = decode_lines(sys.stdin.buffer.read(), "standard input")
+        read = _from_line if per_row == 1 else _from_tsv
+    else:
+        lines, read = read_lines(path), readers.get(path.suffix, _from_line)
     rows = []
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 texts = read(line)

@@ -258,7 +258,6 @@ MISTAKES: list[tuple[dict[str, str | None], list[object]]] = [
         {"metrics": '["accuracy", "pearson"]'},
         [("metrics", "pearson", 2, "accuracy", "f1", "matthews")],
     ),
-    ({"metrics": '"f1"', "labels": '["a", "b", "c"]'}, [("metrics", "f1", 3, "accuracy")]),
     ({"metrics": "[]"}, ["metrics", "[]"]),
     ({"metrics": '"evaluate:wer"'}, ["metrics", "evaluate:wer", "--allow-metric-code"]),
     ({"metrics": '"__import__(1)"'}, ["metrics", "__import__(1)", "accuracy"]),
@@ -348,6 +347,35 @@ def test_underscores_spell_no_number(tmp_path: Path, label: str) -> None:
     with pytest.raises(HarnessError) as caught:
         load(write_task(tmp_path, regression))
     assert_names(one_line(caught), "dev.csv", 2, label)
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl"])
+def test_long_texts_are_read(tmp_path: Path, ending: str) -> None:
+    """A text may exceed the 131,072 characters that the csv library reads by default."""
+    rows = [*reviews(500), ("long " * 50_000, "yes")]
+    path = tmp_path / f"rows.{ending}"
+    if ending == "csv":
+        write_csv(path, rows)
+    elif ending == "tsv":
+        path.write_text("".join("\t".join(row) + "\n" for row in [("review", "liked"), *rows]))
+    else:
+        lines = [json.dumps(dict(zip(("review", "liked"), row, strict=True))) for row in rows]
+        path.write_text("\n".join(lines))
+    data = load(write_task(tmp_path, {"train": f'"{path.name}"', "dev": f'"{path.name}"'}))
+    assert len(data.dev.texts[-1][0]) == 249_999
+
+
+def test_f1_of_many_classes_is_macro_f1(tmp_path: Path, folder: Path) -> None:
+    task = read_task_file(
+        write_task(
+            folder, {"labels": '["a", "b", "c"]', "metrics": '["accuracy", "f1", "macro_f1"]'}
+        )
+    )
+    assert task.metrics == ("accuracy", "macro_f1")
+    assert read_task_file(write_task(folder, {"metrics": '["f1", "macro_f1"]'})).metrics == (
+        "f1",
+        "macro_f1",
+    )
 
 
 def test_task_file_must_be_toml(tmp_path: Path) -> None:

@@ -29,6 +29,9 @@ CLASSIFICATION: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": lambda predictions, labels: accuracy_score(labels, predictions),
     "f1": lambda predictions, labels: f1_score(labels, predictions, zero_division=0.0),
     "matthews": lambda predictions, labels: matthews_corrcoef(labels, predictions),
+    "macro_f1": lambda predictions, labels: f1_score(
+        labels, predictions, average="macro", zero_division=0.0
+    ),
 }
 """Metric -> scikit-learn's value."""
 
@@ -71,12 +74,16 @@ def test_classification_scores_equal_scikit_learn(name: str) -> None:
     assert 10 < constant < 55
 
 
-def test_three_class_accuracy_equals_scikit_learn() -> None:
-    """The accuracy of three classes equals scikit-learn's."""
+@pytest.mark.parametrize("name", ["accuracy", "matthews", "macro_f1"])
+def test_many_class_scores_equal_scikit_learn(name: str) -> None:
+    """Scores of several classes equal scikit-learn's, also where a class is absent."""
     random = np.random.default_rng(1)
-    for _ in range(50):
-        predictions, labels = random.integers(0, 3, (2, random.integers(1, 40))).astype(np.float64)
-        expect("accuracy", predictions, labels, CLASSIFICATION["accuracy"])
+    for _ in range(100):
+        classes, rows = random.integers(3, 7), random.integers(1, 40)
+        labels = random.integers(0, classes, rows).astype(np.float64)
+        right = random.random(rows) < random.random()
+        predictions = np.where(right, labels, random.integers(0, classes, rows))
+        expect(name, predictions, labels, CLASSIFICATION[name])
 
 
 @pytest.mark.parametrize("name", CORRELATION)
@@ -143,8 +150,9 @@ def test_batched_predictions_score_as_single(
 ) -> None:
     """Predictions scored in a batch have the same scores as one by one."""
     random = np.random.default_rng(seed)
-    predictions = random.integers(0, 2, (curves, points, rows)).astype(np.float64)
-    labels = random.integers(0, 2, rows).astype(np.float64)
+    classes = 2 + seed % 2
+    predictions = random.integers(0, classes, (curves, points, rows)).astype(np.float64)
+    labels = random.integers(0, classes, rows).astype(np.float64)
     for name, metric in METRICS.items():
         batched = metric(predictions, labels)
         assert batched.shape == (curves, points), name

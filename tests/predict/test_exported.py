@@ -269,6 +269,29 @@ def test_rows_of_a_file(
 
 
 @pytest.mark.parametrize(
+    ("per_row", "rows"),
+    [(1, [(1, ("one\ttwo",)), (3, ("three",))]), (2, [(1, ("one", "two")), (3, ("three",))])],
+)
+def test_rows_of_standard_input(
+    monkeypatch: pytest.MonkeyPatch, per_row: int, rows: list[tuple[int, tuple[str, ...]]]
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(b"one\ttwo\n\nthree\n"))
+    monkeypatch.setattr("sys.stdin", stream)
+    assert text_rows(Path("-"), per_row) == rows
+
+
+def test_predict_reads_standard_input(
+    run_cli: RunCli, export: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = str(export("bert"))
+    (texts,) = dev_rows("demo-pair")[:1]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\t".join(texts).encode())))
+    piped = json.loads(run_cli("predict", folder, "--file", "-", "--format", "json").out)
+    typed = json.loads(run_cli("predict", folder, *texts, "--format", "json").out)
+    assert [one["answer"] for one in piped] == [one["answer"] for one in typed]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "names"),
     [
         ("a.tsv", b"a\tb\tc\n", [1, 3]),

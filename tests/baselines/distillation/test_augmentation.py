@@ -402,3 +402,27 @@ def test_capital_vocabulary_order_is_irrelevant(bert: Backbone) -> None:
     )
     assert one.replaced.keys() == other.replaced.keys() == {"film", "good"}
     assert all(torch.equal(one.replaced[word], other.replaced[word]) for word in one.replaced)
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "size"),
+    [
+        ("2 3\ncat 1 0 1\ndog 0 1 0\n", ("cat", "dog"), 3),
+        ("2 3\ncat 1 0 1 \ndog 0 1 0 \n", ("cat", "dog"), 3),  # as fastText writes lines
+        ("2 1\n3 1\n", ("2", "3"), 1),  # vectors of one number, whose words are numbers
+        ("2 3\n", ("2",), 1),
+    ],
+)
+def test_header_of_word2vec_is_skipped(
+    tmp_path: Path, content: str, words: tuple[str, ...], size: int
+) -> None:
+    (tmp_path / "v.txt").write_text(content, encoding="utf-8")
+    found = read_vectors(tmp_path / "v.txt")
+    assert (found.words, found.table.shape[1]) == (words, size)
+
+
+def test_lines_are_counted_with_the_header(tmp_path: Path) -> None:
+    (tmp_path / "v.txt").write_text("2 3\ncat 1 0 1\ndog 0 1\n", encoding="utf-8")
+    with pytest.raises(HarnessError) as caught:
+        read_vectors(tmp_path / "v.txt")
+    assert_message(caught, "--glove", 3, 3, "dog 0 1")
