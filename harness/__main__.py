@@ -1,9 +1,11 @@
 """`python -m harness`: the one place that turns errors into a line and an exit code."""
 
 import errno
+import io
 import os
 import sys
 import traceback
+import warnings
 
 import click
 
@@ -67,6 +69,10 @@ def _fail(line: str, code: ExitCode) -> int:
 
 def entry() -> None:
     """Run the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # no letter that a terminal lacks ends a command
+    warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # fvcore, when imported
     sys.exit(main())
 
 

@@ -106,7 +106,8 @@ compute_options = combine_options(
         type=click.IntRange(1, 1024),
         envvar="HARNESS_THREADS",
         show_envvar=True,
-        help="CPU threads.  [default: all usable cores; for harness time, those of the run]",
+        help="CPU threads.  [default: OMP_NUM_THREADS or all usable cores; for harness time, "
+        "those of the run]",
     ),
 )
 reference_option = click.option(

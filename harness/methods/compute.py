@@ -1,7 +1,9 @@
 """Device, precision and threads of the computation."""
 
+import math
 import os
 import platform
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +13,9 @@ from accelerate.utils import LoggerType
 
 from harness.errors import HarnessError, unknown
 from harness.progress import Progress
+
+CGROUPS, PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self")
+"""Folders in which Linux describes control groups and this process."""
 
 
 def device_name(device: torch.device) -> str:
@@ -45,21 +50,52 @@ class Compute:
 def make_compute(
     device: str, precision: str, threads: int | None, verbosity: int, tracker: str | None = None
 ) -> Compute:
-    """Build a `Compute` from command-line options; `threads` None means all usable cores.
+    """Build a `Compute` from command-line options; `threads` None means `default_threads`.
 
     Raises: HarnessError if the device or the tracker is not available.
     """
     if tracker is not None:
         _check_tracker(tracker)
     resolved = resolve_device(device)
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return Compute(
         resolved,
         resolve_precision(precision, resolved),
-        threads or usable or 1,
+        threads or default_threads(),
         Progress(verbosity),
         tracker,
     )
+
+
+def default_threads() -> int:
+    """Return OMP_NUM_THREADS if it is set, else the number of cores that this process may use.
+
+    The cores are limited by the process's affinity (taskset) and by a container's CPU quota.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        return int(asked)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(math.ceil(min(cores or 1, _quota())), 1)
+
+
+def _quota() -> float:
+    """Return the cores that the CPU quota of a container or job allows; infinity without one.
+
+    Each control group from the process's own up to the root may have a quota (cgroup version 2).
+    """
+    try:
+        lines = (PROCESS / "cgroup").read_text(encoding="ascii").splitlines()
+        own = [line.removeprefix("0::/") for line in lines if line.startswith("0::")]
+    except (OSError, UnicodeDecodeError):
+        own = []
+    paths = [path for name in own for path in (Path(name), *Path(name).parents)]
+    groups = {CGROUPS, *(CGROUPS / path for path in paths)}
+    quotas = [math.inf]
+    for group in groups:
+        with suppress(OSError, ValueError, ZeroDivisionError):  # no file, or "max" for no quota
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+            quotas.append(int(quota) / int(period))
+    return min(quotas)
 
 
 def _check_tracker(name: str) -> None:

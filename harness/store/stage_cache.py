@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from harness.errors import IncompleteError
+from harness.errors import HarnessError, IncompleteError
 from harness.files.atomic import STALE_AFTER_S
 from harness.files.typed_json import from_json
 from harness.records import RunRecord, StageReport, WeightsReport
@@ -174,5 +174,13 @@ def remove(entry: Entry) -> bool:
 
 
 def cache_folder(folder: Path | None) -> Path:
-    """Return the given folder, or by default `harness` in the user's cache folder."""
-    return folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+    """Return the given folder, or by default `harness` in the user's cache folder.
+
+    Raises: HarnessError if the user has no home folder.
+    """
+    if folder is not None:
+        return folder
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness"
+    except RuntimeError:  # neither HOME nor an entry of the user says where it is
+        raise HarnessError("there is no home folder to cache in: give --cache-dir") from None
