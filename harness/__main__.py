@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 
 import click
 
@@ -70,8 +71,9 @@ def _fail(line: str, code: ExitCode) -> int:
 def entry() -> None:
     """Run the console script."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # no letter that a terminal lacks ends a command
+        with suppress(OSError):  # a stream that cannot be changed stays as it is
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a letter that it lacks ends no command
     warnings.filterwarnings("ignore", "`torch.jit", DeprecationWarning)  # fvcore, when imported
     sys.exit(main())
 

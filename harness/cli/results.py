@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     "--baseline",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Baseline to compare the runs with.",
+    help="Baseline to compare the runs with.  [default: baseline.json in the results folder; with "
+    "--deep none]",
 )
 @click.option(
     "--deep",
@@ -98,7 +99,7 @@ def check_command(
 
     \b
     Examples:
-      harness check --baseline baseline.json --update      # once, and after an intended change
+      harness check --update                               # once, and after an intended change
       harness check --baseline baseline.json --format github
       harness check --baseline baseline.json --format junit --no-latency
       harness check --deep                                 # no baseline: verify the stored files
@@ -110,9 +111,7 @@ def check_command(
     from harness.store.results import ResultsStore
 
     if baseline is None and (update or not deep):
-        raise HarnessError(
-            "check needs --baseline FILE, or --deep to verify the results folder alone"
-        )
+        baseline = results_dir / "baseline.json"
     store = ResultsStore(results_dir)
     records, problems = store.records()
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)

@@ -56,6 +56,19 @@ def test_update_replaces_a_damaged_baseline(
     assert Path(baseline).read_bytes() == intact
 
 
+def test_results_folder_holds_the_default_baseline(
+    tmp_path: Path, baseline: str, run_cli: RunCli
+) -> None:
+    """Without --baseline the file is baseline.json in the results folder; --deep reads none."""
+    folder = ["--results-dir", str(tmp_path / "old")]
+    path = tmp_path / "old" / "baseline.json"
+    assert_one_line(run_cli("check", *folder), 2, [path, "--update"])
+    assert run_cli("check", "--deep", *folder).code == 0
+    assert run_cli("check", "--update", *folder).code == 0
+    assert path.read_bytes() == Path(baseline).read_bytes()
+    assert run_cli("check", *folder).code == 0
+
+
 def test_update_needs_every_run(tmp_path: Path, baseline: str, run_cli: RunCli) -> None:
     """--update leaves the file as it is if a run cannot be read."""
     before = Path(baseline).read_bytes()
