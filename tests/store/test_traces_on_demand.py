@@ -176,9 +176,14 @@ def test_deep_check_needs_runs(run_cli: RunCli, tmp_path: Path) -> None:
     assert run_cli("check", "--deep", "--results-dir", str(tmp_path / "none")).code == 3
 
 
-@pytest.mark.parametrize("options", [(), ("--update",), ("--deep", "--update")])
-def test_check_needs_baseline_or_deep(run_cli: RunCli, options: tuple[str, ...]) -> None:
-    result = run_cli("check", *options)
-    assert result.code == 2
+@pytest.mark.parametrize(
+    ("options", "code"), [((), 2), (("--update",), 3), (("--deep", "--update"), 3)]
+)
+def test_check_needs_the_default_baseline(
+    run_cli: RunCli, tmp_path: Path, options: tuple[str, ...], code: int
+) -> None:
+    """An empty results folder has neither a baseline nor runs to make one of."""
+    result = run_cli("check", *options, "--results-dir", str(tmp_path))
+    assert result.code == code
     (line,) = result.lines
-    assert "--baseline" in line
+    assert "baseline.json" in line
