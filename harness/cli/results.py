@@ -99,7 +99,7 @@ def check_command(
 
     \b
     Examples:
-      harness check --update                               # once, and after an intended change
+      harness check --baseline baseline.json --update      # once, and after an intended change
       harness check --baseline baseline.json --format github
       harness check --baseline baseline.json --format junit --no-latency
       harness check --deep                                 # no baseline: verify the stored files
