@@ -187,7 +187,7 @@ def test_backbones_and_limits_average_apart(store: ResultsStore) -> None:
 
 
 def test_glue_average_prefers_complete_comparison(store: ResultsStore) -> None:
-    """Of several comparisons of a task, the one with all methods counts, then that on all rows."""
+    """A task counts by its comparison with all methods, or else by the one on all rows."""
 
     def drawn(method: str, score: float, rows: int) -> RunRecord:
         record = single(method, 1, score, "rte")

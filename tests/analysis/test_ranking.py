@@ -66,7 +66,7 @@ def test_unaffordable_methods_are_beyond_budget(runs: ResultsStore) -> None:
 
 
 def test_equal_scores_prefer_cheaper_point(runs: ResultsStore) -> None:
-    """Of two points with equal scores the cheaper is chosen.
+    """The cheaper of two points with equal scores is chosen.
 
     Above 8,400 MACs deebert's last exit is as right on calibration as its curve, which costs less.
     """

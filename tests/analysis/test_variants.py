@@ -179,7 +179,7 @@ def test_newest_model_of_seed_is_selected(store: ResultsStore) -> None:
 
 
 def test_run_timed_against_reference_is_selected(store: ResultsStore) -> None:
-    """Of several runs of one model, the one that was timed against the reference is selected.
+    """The run that was timed against the reference is selected among several of one model.
 
     Then comes one that was timed at all, then the newest."""
     model = single("bert", 1)

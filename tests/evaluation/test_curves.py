@@ -215,7 +215,7 @@ def test_no_threshold_fits_tiny_budget() -> None:
 
 
 def test_cheaper_of_equal_thresholds_wins() -> None:
-    """Of two thresholds with the best score the cheaper is chosen.
+    """The cheaper of two thresholds with the best score is chosen.
 
     All predictions are correct at every exit, so the best threshold saves the most."""
     trace = gap_trace((1, 4), [[0, 1, 1]] * 2, [1, 2, 3], [0, 1, 1], 10)

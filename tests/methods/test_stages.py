@@ -344,7 +344,7 @@ def fit_in_a_child(cache: str, touch: str, until: str) -> None:
 
 @pytest.mark.slow
 def test_second_process_waits_for_stage(tmp_path: Path) -> None:
-    """Of two processes with the same key one fits, and the other reports that it is waiting.
+    """One of two processes with the same key fits, and the other reports that it is waiting.
 
     The child's fit ends when this process has reported that."""
     started, waited, lines = tmp_path / "started", tmp_path / "waited", []
