@@ -41,8 +41,8 @@ def hold_out_groups(texts: Texts, strata: Positions) -> Parts:
 
     Raises: ValueError if there are too few rows.
     """
-    selection, calibration = _hold_out(texts, strata, _sharing_a_text(texts))
-    return _parts(len(texts), selection, calibration, dropped=set())
+    parts = _hold_out(texts, strata, _sharing_a_text(texts))
+    return Parts(*_positions(len(texts), parts))
 
 
 class FairParts(NamedTuple):
@@ -59,12 +59,7 @@ def hold_out_fairly(texts: Texts, strata: Positions) -> FairParts:
 
     Raises: ValueError if there are too few rows.
     """
-    _check_rows(len(texts))
-    sizes = [
-        _size(SELECTION_SHARE, SELECTION_ROWS, len(texts)),
-        _size(CALIBRATION_SHARE, CALIBRATION_ROWS, len(texts)),
-    ]
-    return divide_fairly(texts, strata, sizes)
+    return divide_fairly(texts, strata, _held_out_sizes(len(texts)))
 
 
 def divide_fairly(texts: Texts, strata: Positions, sizes: Sequence[int]) -> FairParts:
@@ -109,10 +104,12 @@ def _choose(
     return parts
 
 
-def _positions(rows: int, parts: Sequence[list[list[int]]]) -> list[Positions]:
+def _positions(
+    rows: int, parts: Sequence[list[list[int]]], dropped: Iterable[int] = ()
+) -> list[Positions]:
     """Return the positions of the remaining rows and of each part, in file order."""
     held_out = [sorted(row for group in groups for row in group) for groups in parts]
-    excluded = set[int]().union(*held_out)
+    excluded = set(dropped).union(*held_out)
     remaining = [row for row in range(rows) if row not in excluded]
     return [np.array(part, dtype=np.int64) for part in (remaining, *held_out)]
 
@@ -200,12 +197,12 @@ def hold_out_sentences(texts: Texts, strata: Positions) -> Parts:
         rows_of[text].append(number)
     complete = complete_sentences(rows_of)
     groups = [[min(rows_of[text], key=lambda row: int(strata[row]))] for text in complete]
-    selection, calibration = _hold_out(texts, strata, groups)
-    held_out = [texts[group[0]][0] for group in selection + calibration]
+    parts = _hold_out(texts, strata, groups)
+    held_out = [texts[group[0]][0] for part in parts for group in part]
     dropped = {
         row for text in held_out for part in {text, *complete[text]} for row in rows_of[part]
     }
-    return _parts(len(texts), selection, calibration, dropped)
+    return Parts(*_positions(len(texts), parts, dropped))
 
 
 def complete_sentences(texts: Iterable[str]) -> dict[str, set[str]]:
@@ -277,30 +274,30 @@ def _apportion(sizes: Sequence[int], number: int) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _hold_out(
-    texts: Texts, strata: Positions, groups: list[list[int]]
-) -> tuple[list[list[int]], list[list[int]]]:
+def _hold_out(texts: Texts, strata: Positions, groups: list[list[int]]) -> list[list[list[int]]]:
     """Return the groups of selection and of calibration.
 
     A group counts for the stratum of its first row in `_order`.
     """
-    rows = sum(len(group) for group in groups)
-    _check_rows(rows)
-    ordered = _in_order(texts, strata, groups)
-    selection = _take(ordered, strata, _size(SELECTION_SHARE, SELECTION_ROWS, rows))
-    chosen = {group[0] for group in selection}
-    rest = [group for group in ordered if group[0] not in chosen]
-    return selection, _take(rest, strata, _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows))
+    sizes = _held_out_sizes(sum(map(len, groups)))
+    return _choose(_take, _in_order(texts, strata, groups), strata, sizes)
 
 
-def _check_rows(rows: int) -> None:
-    """Raise ValueError if there are too few independent rows to hold some out."""
+def _held_out_sizes(rows: int) -> list[int]:
+    """Return the numbers of rows of selection and calibration.
+
+    Raises: ValueError if there are too few independent rows.
+    """
     least = SELECTION_ROWS[0] + CALIBRATION_ROWS[0]
     if rows <= least:
         raise ValueError(
             f"train has {rows} independent rows, expected more than {least}: at least "
             f"{SELECTION_ROWS[0]} are held out for selection, {CALIBRATION_ROWS[0]} for calibration"
         )
+    return [
+        _size(SELECTION_SHARE, SELECTION_ROWS, rows),
+        _size(CALIBRATION_SHARE, CALIBRATION_ROWS, rows),
+    ]
 
 
 def _in_order(texts: Texts, strata: Positions, groups: Iterable[list[int]]) -> list[list[int]]:
@@ -329,14 +326,3 @@ def _take(groups: list[list[int]], strata: Positions, number: int) -> list[list[
                 taken.append(group)
                 left -= len(group)
     return taken
-
-
-def _parts(
-    rows: int, selection: list[list[int]], calibration: list[list[int]], dropped: set[int]
-) -> Parts:
-    held_out = [
-        sorted(row for group in groups for row in group) for groups in (selection, calibration)
-    ]
-    excluded = dropped.union(*held_out)
-    train = [row for row in range(rows) if row not in excluded]
-    return Parts(*(np.array(part, dtype=np.int64) for part in (train, *held_out)))
