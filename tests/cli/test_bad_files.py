@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.command_line import RunCli, assert_one_line
+from support.command_line import QUICK, RunCli, assert_one_line
 from support.custom_tasks import reviews, write_csv, write_task
 from support.glue_files import pairs, singles, write_tsv
 from support.messages import figures
@@ -20,18 +20,6 @@ from harness.report.overview import BEGIN, END
 from harness.store.results import RECORD
 
 pytestmark = pytest.mark.usefixtures("own_folders")
-
-QUICK = [
-    "--limit",
-    "8",
-    "--threads",
-    "1",
-    "--no-latency",
-    "--results-dir",
-    "results",
-    "--cache-dir",
-    "cache",
-]
 RUN = ["run", "--methods", "bert", *QUICK]
 OWN, ON_TSV, ON_BERT = (
     [*RUN, *words]

@@ -10,7 +10,14 @@ from typing import NoReturn
 
 import huggingface_hub.constants
 import pytest
-from support.command_line import RunCli, assert_names, assert_one_line, assert_suggests, planned
+from support.command_line import (
+    QUICK,
+    RunCli,
+    assert_names,
+    assert_one_line,
+    assert_suggests,
+    planned,
+)
 from support.custom_tasks import reviews, write_csv, write_task
 from support.glue_files import glue_rows, write_glue, write_parquet
 from support.messages import figures, names_all
@@ -25,18 +32,6 @@ from harness.files import hub
 from harness.models.backbones import BACKBONES
 
 pytestmark = pytest.mark.usefixtures("own_folders")
-
-QUICK = [
-    "--limit",
-    "8",
-    "--threads",
-    "1",
-    "--no-latency",
-    "--results-dir",
-    "results",
-    "--cache-dir",
-    "cache",
-]
 
 
 @pytest.fixture

@@ -7,6 +7,10 @@ from typing import NamedTuple
 
 from support.messages import figures, names_all, names_in_order
 
+QUICK = ["--limit", "8", "--threads", "1", "--no-latency"]
+QUICK += ["--results-dir", "results", "--cache-dir", "cache"]
+"""Options of a small run in the working directory."""
+
 RUN = [
     "run",
     "--methods",

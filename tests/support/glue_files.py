@@ -195,6 +195,7 @@ def write_parquet(
     shards: int = 1,
 ) -> Path:
     """Write a split; labels are as in the TSV files. `names` replaces the hub's classes."""
+    datasets.disable_progress_bars()  # their output would count as the command's
     folder = cache / "datasets--nyu-mll--glue" / "snapshots" / REVISION / task
     folder.mkdir(parents=True, exist_ok=True)
     columns, classes = HUB_COLUMNS.get(task, ["sentence1", "sentence2"]), names or HUB_NAMES[task]
