@@ -51,3 +51,9 @@ def store_run(folder: Path, record: RunRecord, classes: int = 2) -> None:
 def record_in(folder: Path) -> RunRecord:
     (path,) = folder.rglob("record.json")
     return from_json(RunRecord, path.read_text(encoding="utf-8"), str(path))
+
+
+def record_of(folder: Path, method: str) -> RunRecord:
+    """Return the only stored record of a method."""
+    (record,) = [one for one in ResultsStore(folder).records()[0] if one.spec.method == method]
+    return record
