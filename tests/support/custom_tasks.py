@@ -3,6 +3,13 @@
 import csv
 from pathlib import Path
 
+from harness.data.custom_tasks import read_task_file
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+
+NFC, NFD = "n\u00e9gatif", "ne\u0301gatif"
+"""A name in Unicode's composed and decomposed forms."""
+
 DEFAULT_KEYS = {
     "name": '"reviews"',
     "train": '"train.csv"',
@@ -37,3 +44,8 @@ def reviews(count: int, start: int = 0) -> list[tuple[str, str]]:
         (f"review {number}", "yes" if number % 3 else "no")
         for number in range(start, start + count)
     ]
+
+
+def load(path: Path) -> TaskData:
+    """Load the data of a task file."""
+    return load_data(read_task_file(path), None)
