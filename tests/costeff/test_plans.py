@@ -62,6 +62,7 @@ ORDER = {
 
 
 FASTER = replace(SMALL, learning_rates=(2e-3,))
+"""A method whose assistant has another learning rate than the teacher's 1e-3."""
 
 
 @pytest.mark.parametrize(
