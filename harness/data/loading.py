@@ -150,13 +150,15 @@ def make_split(task: Task, raw: RawSplit) -> Split:
 def _label(task: Task, row: Row, raw: RawSplit, known: Mapping[str, int]) -> float:
     """Return the class index, or the value of a regression."""
     if not task.regression:
-        label = same_text(row.label)
-        if label not in known:
+        index = known.get(row.label)
+        if index is None:  # a rare spelling; most labels need no normalisation
+            index = known.get(same_text(row.label))
+        if index is None:
             raise HarnessError(
                 f"{raw.origin} line {row.line}: label {row.label!r}, "
                 f"expected one of {', '.join(raw.labels)}"
             )
-        return known[label]
+        return index
     low, high = task.bounds or (0.0, task.scale)
     try:
         value = parse_number(float, row.label)
