@@ -14,7 +14,7 @@ from baselines.distillation.augmentation import (
     AUGMENTATION_REVISION,
     Augmentation,
     augmented,
-    check_vocabulary,
+    word_piece_tokenizer,
 )
 from baselines.distillation.masked_lm import MaskedLm, Pieces, masked_lm
 from baselines.distillation.stages import PredictionDistillation
@@ -285,7 +285,7 @@ class TinyBert(Recipe):
         if self.checkpoint is not None:
             published_student(self.checkpoint, backbone)
         if self.augmentation:
-            check_vocabulary(backbone)
+            word_piece_tokenizer(backbone)
             Pieces.of(backbone)
 
     def _start(

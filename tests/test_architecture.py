@@ -49,6 +49,7 @@ LAZY = {
     "harness/evaluation/external_metrics.py": "evaluate",
     "harness/data/custom_files.py": "pyarrow",
     "harness/files/typed_json.py": "pydantic pydantic_core",
+    "harness/models/tokenizers.py": "transformers",
 }
 """Files that may import these libraries inside functions; harness/cli may import anything."""
 

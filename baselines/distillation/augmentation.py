@@ -27,6 +27,7 @@ from harness.files.digests import digest, file_digest
 from harness.methods.stages import FitContext
 from harness.models.backbones import Backbone
 from harness.models.batches import collate, sorted_batches
+from harness.models.tokenizers import FastTokenizer
 
 AUGMENTATION_REVISION = 2
 """Revision, raised whenever the same settings may give other examples."""
@@ -131,17 +132,21 @@ def augmented(
     return replace(data, train=train, data_fingerprint=f"{data.data_fingerprint} augmented {key}")
 
 
-def check_vocabulary(backbone: Backbone) -> None:
-    """Check that augmentation can take whole words from the vocabulary.
+def word_piece_tokenizer(backbone: Backbone) -> FastTokenizer:
+    """Return the backbone's tokenizer if augmentation can take whole words from its vocabulary.
 
     Raises: HarnessError for a vocabulary that marks where words begin, because there a piece
     without a mark is not a whole word.
     """
-    if not isinstance(backbone.tokenizer.model, models.WordPiece):
+    tokenizer = backbone.tokenizer
+    if not isinstance(tokenizer, FastTokenizer) or not isinstance(
+        tokenizer.tokenizer.model, models.WordPiece
+    ):
         raise HarnessError(
             f"backbone {backbone.name}: augmentation needs a WordPiece vocabulary such as BERT's; "
             "set tinybert.augmentation=0"
         )
+    return tokenizer
 
 
 def alter_rows(
@@ -219,7 +224,11 @@ def find_candidates(
 
 def replaceable_words(text: str, backbone: Backbone) -> list[ReplaceableWord]:
     """Return the words of a text that may be replaced, first to last."""
-    encoding = backbone.tokenizer.encode(text)
+    tokenizer, positions = word_piece_tokenizer(backbone), backbone.shape.positions
+    encoding = tokenizer.tokenizer.encode(text)
+    # Truncated at the left, a long text has its pieces at other places.
+    last = positions - 1 if tokenizer.truncation_side == "right" else 0
+    kept = len(encoding.ids) if len(encoding.ids) <= positions else last
     pieces_of_word: dict[int, list[int]] = {}
     for piece, word in enumerate(encoding.word_ids):
         if word is not None:
@@ -229,7 +238,7 @@ def replaceable_words(text: str, backbone: Backbone) -> list[ReplaceableWord]:
         start, end = encoding.offsets[pieces[0]][0], encoding.offsets[pieces[-1]][1]
         letters = text[start:end].lower()
         if re.fullmatch("[a-z]+", letters) and letters not in STOP_WORDS:
-            single = len(pieces) == 1 and pieces[0] < backbone.shape.positions - 1
+            single = len(pieces) == 1 and pieces[0] < kept
             found.append(ReplaceableWord(text, start, end, pieces[0] if single else None))
     return found
 
@@ -292,8 +301,9 @@ def whole_words(backbone: Backbone, seen: Set[str]) -> WholeWords:
 
     Other pieces of letters are the beginnings of longer words.
     """
-    vocabulary = sorted(backbone.tokenizer.get_vocab().items(), key=lambda item: item[1])
-    words = [(piece, id_) for piece, id_ in vocabulary if piece.lower() in seen]
+    vocabulary = sorted(backbone.tokenizer.vocabulary.items(), key=lambda item: item[1])
+    rows = backbone.shape.vocabulary
+    words = [(piece, id_) for piece, id_ in vocabulary if piece.lower() in seen and id_ < rows]
     return WholeWords(
         tuple(piece for piece, _ in words),
         torch.tensor([id_ for _, id_ in words], dtype=torch.long),
@@ -320,10 +330,10 @@ def embedding_vectors(
     embedding: Embedding, backbone: Backbone, usable: WholeWords, words: Set[str]
 ) -> Vectors:
     """Return the backbone's input embeddings; a word of several pieces has their mean."""
+    tokenizer = word_piece_tokenizer(backbone).tokenizer
     table = embedding.word.weight.detach().float().cpu()
     encodings = {
-        word.lower(): backbone.tokenizer.encode(word, add_special_tokens=False)
-        for word in sorted(words)
+        word.lower(): tokenizer.encode(word, add_special_tokens=False) for word in sorted(words)
     }
     return Vectors(
         usable.words,

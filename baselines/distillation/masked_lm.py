@@ -57,8 +57,9 @@ class Pieces(NamedTuple):
 
         Raises: HarnessError if it has no [MASK].
         """
-        ids = {name: backbone.tokenizer.token_to_id(name) for name in (*SPECIAL, *MASK)}
-        masks = [id_ for name in MASK if (id_ := ids[name]) is not None]
+        vocabulary = backbone.tokenizer.vocabulary
+        special = {vocabulary[name] for name in (*SPECIAL, *MASK) if name in vocabulary}
+        masks = [vocabulary[name] for name in MASK if name in vocabulary]
         if not masks:
             raise HarnessError(
                 f"backbone {backbone.name}: the vocabulary has no [MASK] for masked language "
@@ -66,8 +67,8 @@ class Pieces(NamedTuple):
             )
         return cls(
             masks[0],
-            tuple(id_ for id_ in ids.values() if id_ is not None),
-            backbone.tokenizer.get_vocab_size(),
+            tuple(sorted(special | backbone.tokenizer.special)),
+            min(len(vocabulary), backbone.shape.vocabulary),
         )
 
 

@@ -21,13 +21,19 @@ class Tokens:
     """Token types: 0 for the first text, 1 for the second."""
     truncated: int
     """Number of rows that exceeded the maximum length."""
+    mark: str = ""
+    """Text for the fingerprint of the data, if these tokens depend on more than the fingerprints of
+    data and backbone tell."""
 
     def rows(self, index: NDArray[np.int64]) -> "Tokens":
         """Return the tokens of the rows at these indices; no tokens if none are encoded yet."""
         if not self.ids:
             return self
         return Tokens(
-            tuple(self.ids[i] for i in index), tuple(self.types[i] for i in index), self.truncated
+            tuple(self.ids[i] for i in index),
+            tuple(self.types[i] for i in index),
+            self.truncated,
+            self.mark,
         )
 
     @property
@@ -109,7 +115,7 @@ class TaskData:
         def with_tokens(part: Split) -> Split:
             return replace(part, tokens=encode(part.texts, max_length))
 
-        return replace(
+        encoded = replace(
             self,
             train=with_tokens(self.train),
             selection=with_tokens(self.selection),
@@ -118,6 +124,8 @@ class TaskData:
             mismatched=None if self.mismatched is None else with_tokens(self.mismatched),
             max_length=max_length,
         )
+        marks = sorted({part.tokens.mark for part in encoded.splits().values()} - {""})
+        return replace(encoded, data_fingerprint=" ".join([self.data_fingerprint, *marks]))
 
     def majority_predictions(self, part: Split) -> NDArray[np.float64]:
         """Return the majority class of train for every row; for a regression, its mean."""

@@ -156,9 +156,10 @@ def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> S
             "repeat harness run with its task file, this --cache-dir and another --results-dir"
         )
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
-    check_fingerprint("data", data.data_fingerprint, record.data.data, record)
     check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
-    return replace(data.dev, tokens=backbone.encode(data.dev.texts, spec.max_length))
+    encoded = data.encoded(backbone.encode, spec.max_length)
+    check_fingerprint("data", encoded.data_fingerprint, record.data.data, record)
+    return encoded.dev
 
 
 def _predict_live(

@@ -9,9 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from tokenizers import Tokenizer
-
 from harness.data import demo
 from harness.data.dataset import Tokens
 from harness.errors import HarnessError, unknown
@@ -24,10 +21,11 @@ from harness.models.checkpoint_files import (
     hub_folder,
     package_folder,
     read_json,
+    weight_files,
 )
 from harness.models.families import read_encoder_config
 from harness.models.shapes import EncoderShape, bert_shape
-from harness.models.tokenizers import read_tokenizer, word_pieces
+from harness.models.tokenizers import TextTokenizer, encode, read_tokenizer, word_pieces
 
 Pooling = Literal["cls", "mean"]
 
@@ -77,14 +75,15 @@ class Backbone:
             if kind in folders
             else hub_folder(location, self.revision, self.weights_name)
         )
-        weights = folder / self.weights_name
-        if not weights.is_file():
+        weights = weight_files(folder, self.weights_name)
+        if not weights:
             raise HarnessError(
-                f"backbone {self.name}: {folder} has no {weights.name} (only safetensors are read)"
+                f"backbone {self.name}: {folder} has no {self.weights_name} (only safetensors are "
+                "read)"
             )
-        if self.sha256 is not None and file_digest(weights) != self.sha256:
+        if self.sha256 is not None and file_digest(weights[0]) != self.sha256:
             raise HarnessError(
-                f"backbone {self.name}: {weights.name} has sha256 {file_digest(weights)}, "
+                f"backbone {self.name}: {weights[0].name} has sha256 {file_digest(weights[0])}, "
                 f"expected {self.sha256}"
             )
         return folder
@@ -95,70 +94,44 @@ class Backbone:
         return PICKLED if self.pickled else WEIGHTS
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The backbone's own tokenizer, without padding or truncation.
+    def tokenizer(self) -> TextTokenizer:
+        """The backbone's own tokenizer.
 
-        Raises: HarnessError if the folder has none, or its vocabulary exceeds the embedding.
+        Raises: HarnessError if the folder has none, or it cannot be read.
         """
         if self.folder is None:
-            return word_pieces(demo.demo_vocabulary(), lowercase=True)
-        tokenizer = read_tokenizer(self.folder)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        if tokenizer.get_vocab_size() > self.shape.vocabulary:
-            pieces, rows = tokenizer.get_vocab_size(), self.shape.vocabulary
-            raise HarnessError(
-                f"backbone {self.name}: the vocabulary has {pieces} word pieces, "
-                f"but the embedding has {rows} rows"
-            )
-        return tokenizer
+            return word_pieces(demo.demo_vocabulary())
+        return read_tokenizer(self.folder, self.family)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of shape, pooling, weights and tokenizer."""
-        weights = "random" if self.folder is None else file_digest(self.folder / self.weights_name)
-        parts = (
+        files = () if self.folder is None else weight_files(self.folder, self.weights_name)
+        weights = " ".join(map(file_digest, files)) or "random"
+        parts = [
             json.dumps(written_fields(self.shape)),
             self.pooling,
             weights,
-            self.tokenizer.to_str(),
-        )
+            self.tokenizer.fingerprint_text,
+        ]
+        if self.shape.token_types > 1 and not self.tokenizer.has_types:
+            parts.append("no token types")
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @cached_property
     def vocabulary_fingerprint(self) -> str:
         """Hash of the word pieces and their ids."""
         return hashlib.sha256(
-            json.dumps(self.tokenizer.get_vocab(), sort_keys=True).encode()
+            json.dumps(self.tokenizer.vocabulary, sort_keys=True).encode()
         ).hexdigest()[:16]
 
     def encode(self, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
-        """Return the word-piece ids of each example; the longer text of a pair is truncated first.
+        """Return the tokens of each example; the longer text of a pair is truncated first.
 
-        Raises: HarnessError if max_length is outside the backbone's range, or if the tokenizer uses
-        a token type that the embedding lacks.
+        Raises: HarnessError if max_length is outside the backbone's range, or if a token or a token
+        type has no row in the embedding.
         """
-        if not 4 <= max_length <= self.shape.positions:
-            raise HarnessError(
-                f"--max-length {max_length}: backbone {self.name} accepts "
-                f"4 to {self.shape.positions} tokens"
-            )
-        tokenizer = self.tokenizer
-        tokenizer.enable_truncation(max_length, strategy="longest_first")
-        encodings = tokenizer.encode_batch([text if len(text) > 1 else text[0] for text in texts])
-        tokenizer.no_truncation()  # the fingerprint must not depend on the last call
-        types = tuple(np.array(encoding.type_ids, dtype=np.int32) for encoding in encodings)
-        count = self.shape.token_types
-        if count and any(ids.max(initial=0) >= count for ids in types):
-            raise HarnessError(
-                f"backbone {self.name}: the tokenizer uses more token types than the {count} "
-                "of the embedding"
-            )
-        return Tokens(
-            ids=tuple(np.array(encoding.ids, dtype=np.int32) for encoding in encodings),
-            types=types,
-            truncated=sum(bool(encoding.overflowing) for encoding in encodings),
-        )
+        return encode(self.tokenizer, self.shape, f"backbone {self.name}", texts, max_length)
 
 
 BACKBONES: dict[str, Backbone] = {

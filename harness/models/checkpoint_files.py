@@ -13,9 +13,22 @@ from harness.errors import HarnessError, first_line, reason
 from harness.files.hub import PROBE_S, unreachable_reason
 
 CONFIG, WEIGHTS, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+INDEX, SHARDS = "model.safetensors.index.json", "model-*-of-*.safetensors"
+"""Weights in several files: the file that lists them, and their usual names."""
 POOLING = "1_Pooling/config.json"
 """File in which a sentence encoder declares its pooling."""
-VOCABULARY = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+VOCABULARY = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "bpe.codes",
+    "spiece.model",
+)
+"""Files that a tokenizer may consist of."""
 
 JsonObject = dict[str, str | float | bool]
 
@@ -36,6 +49,25 @@ def package_folder(path: str) -> Path:
     return Path(spec.origin).parent / subfolder
 
 
+def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
+    """Return the file of this name, or else the shards that the folder's index lists, if any.
+
+    Raises: HarnessError if the index cannot be read or a shard is missing.
+    """
+    if (folder / name).is_file():
+        return (folder / name,)
+    if name != WEIGHTS or not (folder / INDEX).is_file():
+        return ()
+    shard_of: object = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise HarnessError(f"{folder / INDEX}: expected a weight_map of tensors and their files")
+    shards = tuple(folder / str(shard) for shard in sorted(set(map(str, shard_of.values()))))
+    for shard in shards:
+        if shard.parent != folder or not shard.is_file():
+            raise HarnessError(f"{folder / INDEX} lists {shard.name}, which is not in the folder")
+    return shards
+
+
 def hub_folder(repository: str, revision: str | None, required: str) -> Path:
     """Return a folder with the repository's small files and the `required` one.
 
@@ -43,16 +75,17 @@ def hub_folder(repository: str, revision: str | None, required: str) -> Path:
 
     Raises: HarnessError, within seconds, if the files are not cached and cannot be downloaded.
     """
+    shards = (INDEX, SHARDS) if required == WEIGHTS else ()
     fetch = partial(
         snapshot_download,
         repository,
         revision=revision,
-        allow_patterns=[CONFIG, POOLING, required, *VOCABULARY],
+        allow_patterns=[CONFIG, POOLING, required, *shards, *VOCABULARY],
     )
     try:
         with suppress(LocalEntryNotFoundError):
             cached = Path(fetch(local_files_only=True))
-            if (cached / required).is_file():
+            if weight_files(cached, required):
                 return cached
         why = unreachable_reason(repository, CONFIG, revision)
         if why is None:

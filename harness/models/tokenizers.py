@@ -1,88 +1,330 @@
-"""Tokenizers read from a backbone's folder or built from a list of word pieces."""
+"""Tokenizers: those of the transformers library, and word pieces built from a list.
+
+The transformers library decides what a folder's tokenizer is: its class, settings, special and
+added tokens. It is imported where a folder is read; a list of word pieces and an exported
+tokenizer.json need the tokenizers library alone.
+"""
 
 import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from logging import ERROR
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from tokenizers import (
-    AddedToken,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-)
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from harness.errors import HarnessError, first_line, reason
-from harness.models.checkpoint_files import read_json
+from harness.data.dataset import Tokens
+from harness.errors import HarnessError, first_line
+from harness.files.digests import digest, file_digest
+from harness.models.checkpoint_files import CONFIG, VOCABULARY, read_json
+from harness.models.shapes import EncoderShape
 
-ROBERTA_SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
-"""RoBERTa's special tokens, which are also recognised inside a text."""
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedTokenizerBase
+
+BERT_SPECIAL_TOKENS = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
+
+Texts = tuple[str, ...]
+"""One or two texts of an example."""
 
 
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """Return the tokenizer of a folder.
+class TextTokenizer(Protocol):
+    """Turns texts into token ids."""
 
-    It is read from tokenizer.json, else from vocab.json with merges.txt (RoBERTa's byte pairs),
-    else from vocab.txt (BERT's word pieces).
+    @property
+    def has_types(self) -> bool:
+        """Whether a model is given token types by this tokenizer; otherwise they are all 0."""
 
-    Raises: HarnessError if there is no tokenizer or it cannot be read.
-    """
-    if (folder / "tokenizer.json").is_file():
-        return _read_tokenizer_json(folder / "tokenizer.json")
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return _byte_pairs(folder)
-    if not (folder / "vocab.txt").is_file():
-        raise HarnessError(
-            f"{folder} has no tokenizer: expected tokenizer.json, vocab.txt, or vocab.json with "
-            "merges.txt"
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token, added ones included, and its id."""
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids of the special tokens."""
+
+    @property
+    def fingerprint_text(self) -> str:
+        """Text that differs for tokenizers that may give different ids."""
+
+    def encode(self, examples: Sequence[Texts], max_length: int) -> Tokens:
+        """Return the tokens of each example; the longer text of a pair is truncated first."""
+
+    def exported(self, max_length: int) -> str:
+        """Return a tokenizer.json that encodes as `encode` does, truncation included.
+
+        Raises: HarnessError if the tokenizer cannot be stored in this format.
+        """
+
+
+@dataclass(frozen=True)
+class FastTokenizer:
+    """A tokenizer of the tokenizers library."""
+
+    tokenizer: Tokenizer
+    """It neither pads nor truncates on its own."""
+    truncation_side: str = "right"
+    """End of a text at which tokens are dropped: left or right."""
+    has_types: bool = True
+    """Whether a model is given token types by this tokenizer; otherwise they are all 0."""
+    splits_special: bool = False
+    """Special tokens inside a text are tokenized like other words."""
+    from_words: bool = False
+    """It was read from BERT's vocab.txt. Earlier versions of the harness did not recognise its
+    special tokens inside texts, and took the fingerprint without them."""
+
+    def __post_init__(self) -> None:
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self.tokenizer.encode_special_tokens = self.splits_special
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token, added ones included, and its id."""
+        return self.tokenizer.get_vocab()
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids of the special tokens."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return frozenset(id_ for id_, token in added.items() if token.special)
+
+    @property
+    def fingerprint_text(self) -> str:
+        """Its tokenizer.json, and settings that this file cannot hold if they are not the usual."""
+        usual = (self.truncation_side, self.splits_special) == ("right", False)
+        settings = "" if usual else f"{self.truncation_side} {self.splits_special}"
+        if not self.from_words:
+            return self.tokenizer.to_str() + settings
+        plain = Tokenizer(self.tokenizer.model)
+        plain.normalizer = self.tokenizer.normalizer
+        plain.pre_tokenizer = self.tokenizer.pre_tokenizer
+        plain.post_processor = self.tokenizer.post_processor
+        plain.decoder = self.tokenizer.decoder
+        return plain.to_str() + settings
+
+    def encode(self, examples: Sequence[Texts], max_length: int) -> Tokens:
+        """Return the tokens of each example; the longer text of a pair is truncated first."""
+        with self._truncating(max_length):
+            encodings = self.tokenizer.encode_batch(
+                [texts if len(texts) > 1 else texts[0] for texts in examples]
+            )
+        ids = tuple(np.array(encoding.ids, dtype=np.int32) for encoding in encodings)
+        types = tuple(
+            np.array(encoding.type_ids, dtype=np.int32) if self.has_types else np.zeros_like(row)
+            for encoding, row in zip(encodings, ids, strict=True)
         )
-    lowercase = bool(_setting(folder, "do_lower_case", True))
+        truncated = sum(bool(encoding.overflowing) for encoding in encodings)
+        return Tokens(ids, types, truncated, self._mark(examples))
+
+    def _mark(self, examples: Sequence[Texts]) -> str:
+        """Return the mark of tokens that earlier versions did not give."""
+        names = self.tokenizer.get_added_tokens_decoder().values() if self.from_words else ()
+        found = any(name.content in text for name in names for texts in examples for text in texts)
+        return "with special tokens" if found else ""
+
+    def exported(self, max_length: int) -> str:
+        """Return a tokenizer.json that encodes as `encode` does, truncation included.
+
+        Raises: HarnessError if the tokenizer cannot be stored in this format.
+        """
+        if self.splits_special:
+            raise HarnessError("tokenizer.json cannot store the setting split_special_tokens")
+        with self._truncating(max_length):
+            content = json.loads(self.tokenizer.to_str())
+        if not self.has_types:
+            content["post_processor"] = _without_types(content["post_processor"])
+        text = json.dumps(content, ensure_ascii=False)
+        if not self.has_types and any(Tokenizer.from_str(text).encode("a", "b").type_ids):
+            raise HarnessError(
+                "tokenizer.json cannot store that the tokenizer gives no token types"
+            )
+        return text
+
+    @contextmanager
+    def _truncating(self, max_length: int) -> "Iterator[None]":
+        self.tokenizer.enable_truncation(
+            max_length, strategy="longest_first", direction=self.truncation_side
+        )
+        yield
+        self.tokenizer.no_truncation()  # the fingerprint must not depend on the last call
+
+
+@dataclass(frozen=True)
+class PythonTokenizer:
+    """A tokenizer of the transformers library that has no tokenizer.json."""
+
+    library: "PreTrainedTokenizerBase"
+    folder: Path = field(repr=False)
+
+    @property
+    def has_types(self) -> bool:
+        """Whether a model is given token types by this tokenizer; otherwise they are all 0."""
+        return "token_type_ids" in self.library.model_input_names
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """Every token, added ones included, and its id."""
+        return dict(self.library.get_vocab())
+
+    @property
+    def special(self) -> frozenset[int]:
+        """Ids of the special tokens."""
+        return frozenset(self.library.all_special_ids)
+
+    @cached_property
+    def fingerprint_text(self) -> str:
+        """Class of the tokenizer and hash of its files."""
+        files = [self.folder / name for name in VOCABULARY]
+        return " ".join(
+            [
+                type(self.library).__name__,
+                digest(f"{file.name} {file_digest(file)}" for file in files if file.is_file()),
+            ]
+        )
+
+    def encode(self, examples: Sequence[Texts], max_length: int) -> Tokens:
+        """Return the tokens of each example; the longer text of a pair is truncated first."""
+        ids, types, truncated = [], [], 0
+        for texts in examples:
+            # Lists, because the library drops an empty second text that is not in one.
+            batch = [[text] for text in texts]
+            found = self.library(*batch, truncation="longest_first", max_length=max_length)
+            row = np.array(found["input_ids"][0], dtype=np.int32)
+            ids.append(row)
+            types.append(
+                np.array(found["token_type_ids"][0], dtype=np.int32)
+                if self.has_types
+                else np.zeros_like(row)
+            )
+            if len(row) >= max_length:
+                whole = self.library(*batch, truncation=False, verbose=False)["input_ids"][0]
+                truncated += len(whole) > len(row)
+        return Tokens(tuple(ids), tuple(types), truncated)
+
+    def exported(self, max_length: int) -> str:
+        """Raise HarnessError: there is no tokenizer.json of these tokenizers."""
+        raise HarnessError(
+            f"the tokenizer {type(self.library).__name__} runs in Python and cannot be stored as"
+            f" tokenizer.json with truncation to {max_length} tokens"
+        )
+
+
+def read_tokenizer(folder: Path, family: str) -> TextTokenizer:
+    """Return the tokenizer that the transformers library makes of a folder.
+
+    The family counts where config.json names none. Code in the folder is not run, and nothing is
+    downloaded.
+    Raises: HarnessError if there is no tokenizer, or it cannot be read or cannot encode a text and
+        a pair.
+    """
+    from transformers import AutoConfig, AutoTokenizer  # takes a second
+    from transformers.utils import logging
+
+    present = [name for name in VOCABULARY if (folder / name).is_file()]
+    pair = {"vocab.json", "merges.txt"}
+    if not present or ("tokenizer.json" not in present and len(pair.intersection(present)) == 1):
+        raise HarnessError(
+            f"{folder} has no tokenizer: expected tokenizer.json, or the vocabulary of the family, "
+            "such as vocab.txt, or vocab.json with merges.txt"
+        )
+    names_family = (folder / CONFIG).is_file() and read_json(folder / CONFIG).get("model_type")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(ERROR)
     try:
-        # not splitlines(), which also splits at U+2028 and others
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{folder}/vocab.txt cannot be read: {reason(error)}") from None
-    return word_pieces(lines[:-1] if lines[-1] == "" else lines, lowercase)
+        library = AutoTokenizer.from_pretrained(
+            str(folder),
+            config=None if names_family else AutoConfig.for_model(family),
+            local_files_only=True,
+            trust_remote_code=False,
+        )
+        _check_files(folder, library)
+        library(["a"])
+        library(["a"], ["b"])
+    except HarnessError:
+        raise
+    # The library raises errors of all kinds for a malformed file, and its Rust core a panic that
+    # is not an Exception.
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise HarnessError(
+            f"{folder}: the tokenizer ({', '.join(present)}) cannot be read: {first_line(error)}"
+        ) from None
+    finally:
+        logging.set_verbosity(verbosity)
+    if not library.is_fast:
+        return PythonTokenizer(library, folder)
+    return FastTokenizer(
+        library.backend_tokenizer,
+        library.truncation_side,
+        "token_type_ids" in library.model_input_names,
+        bool(library.split_special_tokens),
+        "tokenizer.json" not in present and _has_bert_words(library.backend_tokenizer),
+    )
 
 
-def _read_tokenizer_json(file: Path) -> Tokenizer:
-    """Return the tokenizer of a tokenizer.json after encoding a text and a pair.
+def _has_bert_words(tokenizer: Tokenizer) -> bool:
+    """Return whether these are word pieces, with no added tokens but BERT's special ones."""
+    added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    return (
+        isinstance(tokenizer.model, models.WordPiece)
+        and added <= BERT_SPECIAL_TOKENS
+        and len(tokenizer.get_vocab()) == len(tokenizer.get_vocab(with_added_tokens=False))
+    )
 
-    Encoding fails if the tokenizer's template names a token missing from its vocabulary.
 
-    Raises: HarnessError if the file cannot be read or the tokenizer cannot encode.
+def _check_files(folder: Path, library: "PreTrainedTokenizerBase") -> None:
+    """Check that the tokenizer was made of files, as the library makes up those that are missing.
+
+    Raises: HarnessError if there is neither tokenizer.json nor the vocabulary of the class.
+    """
+    missing = [
+        name
+        for key, name in library.vocab_files_names.items()
+        if key in ("vocab_file", "merges_file") and not (folder / name).is_file()
+    ]
+    if missing and not (folder / "tokenizer.json").is_file():
+        raise HarnessError(
+            f"{folder} lacks {' and '.join(missing)} of {type(library).__name__}, and has no "
+            "tokenizer.json"
+        )
+
+
+def read_exported_tokenizer(file: Path) -> FastTokenizer:
+    """Return the tokenizer of an exported model; it truncates at the side that the file names.
+
+    Raises: HarnessError if the file cannot be read or its tokenizer cannot encode.
     """
     try:
         tokenizer = Tokenizer.from_file(str(file))
         tokenizer.encode("a")
         tokenizer.encode("a", "b")
+        side = (tokenizer.truncation or {}).get("direction", "right")
     # For a malformed file the library raises a bare Exception, and its Rust core a panic that is
     # not an Exception.
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
         raise HarnessError(f"{file} cannot be read: {first_line(error)}") from None
-    return tokenizer
+    return FastTokenizer(tokenizer, side)
 
 
-def _setting(folder: Path, name: str, default: bool) -> str | float | bool:
-    """Return a setting of tokenizer_config.json, if there is such a file."""
-    config = folder / "tokenizer_config.json"
-    return read_json(config).get(name, default) if config.is_file() else default
+def word_pieces(vocabulary: Sequence[str]) -> FastTokenizer:
+    """Return BERT's uncased tokenizer with this vocabulary, which holds BERT's special tokens.
 
-
-def word_pieces(vocabulary: list[str], lowercase: bool) -> Tokenizer:
-    """Return BERT's tokenizer with this vocabulary.
-
-    It encodes [CLS] a [SEP], or [CLS] a [SEP] b [SEP] with token types 0 and 1.
-
-    Raises: HarnessError if the vocabulary lacks a special token.
+    It encodes [CLS] a [SEP], or [CLS] a [SEP] b [SEP] with token types 0 and 1. Special tokens
+    inside a text are not recognised.
     """
     ids = {piece: number for number, piece in enumerate(vocabulary)}
-    _check_special_tokens(ids, ("[PAD]", "[UNK]", "[CLS]", "[SEP]"))
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -90,49 +332,47 @@ def word_pieces(vocabulary: list[str], lowercase: bool) -> Tokenizer:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")],
     )
-    return tokenizer
+    return FastTokenizer(tokenizer)
 
 
-def _byte_pairs(folder: Path) -> Tokenizer:
-    """Return RoBERTa's tokenizer.
+def encode(
+    tokenizer: TextTokenizer,
+    shape: EncoderShape,
+    name: str,
+    examples: Sequence[Texts],
+    max_length: int,
+) -> Tokens:
+    """Return the tokens of each example for an encoder of this shape, named in messages.
 
-    It encodes <s> a </s>, or <s> a </s></s> b </s>, all with token type 0.
-
-    Raises: HarnessError if the files cannot be read or the vocabulary lacks a special token.
+    Raises: HarnessError if max_length is outside the encoder's range, or if a token or a token type
+    has no row in the embedding.
     """
-    prefix_space = bool(_setting(folder, "add_prefix_space", False))
-    try:
-        ids = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
-        lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-        pairs = [
-            (first, second)
-            for first, second in (
-                line.split(" ") for line in lines if line and not line.startswith("#version")
-            )
-        ]
-        model = models.BPE(ids, pairs)
-    # The library raises a bare Exception for merges that do not fit the vocabulary.
-    except Exception as error:
+    if not 4 <= max_length <= shape.positions:
         raise HarnessError(
-            f"{folder}: vocab.json and merges.txt cannot be read: {first_line(error)}"
-        ) from None
-    _check_special_tokens(ids, ROBERTA_SPECIAL_TOKENS)
-    tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", ids["</s>"]), ("<s>", ids["<s>"]), True, prefix_space
-    )
-    tokenizer.add_special_tokens(
-        [
-            AddedToken(token, lstrip=token == "<mask>", normalized=False)
-            for token in ROBERTA_SPECIAL_TOKENS
-        ]
-    )
-    return tokenizer
+            f"--max-length {max_length}: {name} accepts 4 to {shape.positions} tokens"
+        )
+    tokens = tokenizer.encode(examples, max_length)
+    if not examples:
+        return tokens
+    largest = max(int(row.max(initial=0)) for row in tokens.ids)
+    if largest >= shape.vocabulary:
+        piece = next(piece for piece, id_ in tokenizer.vocabulary.items() if id_ == largest)
+        raise HarnessError(
+            f"{name}: the tokenizer gives the token {piece!r} the id {largest}, but the embedding "
+            f"has {shape.vocabulary} rows"
+        )
+    count = shape.token_types
+    if count and any(row.max(initial=0) >= count for row in tokens.types):
+        raise HarnessError(
+            f"{name}: the tokenizer uses more token types than the {count} of the embedding"
+        )
+    return tokens
 
 
-def _check_special_tokens(ids: dict[str, int], required: tuple[str, ...]) -> None:
-    missing = [token for token in required if token not in ids]
-    if missing:
-        raise HarnessError(f"the vocabulary of {len(ids)} tokens lacks {', '.join(missing)}")
+def _without_types(content: object) -> object:
+    """Return a part of a tokenizer.json with all token types 0."""
+    if isinstance(content, dict):
+        return {
+            key: 0 if key == "type_id" else _without_types(value) for key, value in content.items()
+        }
+    return [_without_types(item) for item in content] if isinstance(content, list) else content

@@ -30,13 +30,15 @@ def export(
 ) -> Card:
     """Write the run's model, tokenizer, card and README to the folder.
 
-    Raises: HarnessError if the folder exists; IncompleteError if the model is no longer cached or
+    Raises: HarnessError if the folder exists or tokenizer.json cannot store the tokenizer;
+    IncompleteError if the model is no longer cached or
     writing fails; NotComparableError if the backbone is not the run's.
     """
     check_free(out, force)
     model = model_folder(record, cache)
     check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
     card = make_card(store, record, rule, backbone)
+    tokenizer = backbone.tokenizer.exported(card.max_length)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as temporary:
@@ -44,7 +46,7 @@ def export(
             new.mkdir()
             for name in (CONFIG, WEIGHTS):
                 shutil.copyfile(model / name, new / name)
-            (new / TOKENIZER).write_text(backbone.tokenizer.to_str(), encoding="utf-8")
+            (new / TOKENIZER).write_text(tokenizer, encoding="utf-8")
             (new / CARD).write_text(to_json(card), encoding="utf-8")
             (new / README).write_text(make_readme(card), encoding="utf-8")
             if out.exists():

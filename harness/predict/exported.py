@@ -24,10 +24,10 @@ from harness.evaluation.policies import Confidence, Rule
 from harness.evaluation.trace import predictions
 from harness.files.typed_json import from_json
 from harness.methods.registry import model_format
-from harness.models.backbones import Backbone
 from harness.models.checkpoint_files import CONFIG
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
+from harness.models.tokenizers import TextTokenizer, encode, read_exported_tokenizer
 from harness.predict.predictions import predict_examples
 
 CARD, TOKENIZER, README = "harness.json", "tokenizer.json", "README.md"
@@ -93,8 +93,7 @@ class Exported:
 
     card: Card
     model: MultiExitModel
-    backbone: Backbone
-    """Backbone that provides the tokenizer."""
+    tokenizer: TextTokenizer
     device: torch.device
 
     def predict(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Prediction]:
@@ -121,8 +120,12 @@ class Exported:
                 )
             if any("\ud800" <= character <= "\udfff" for text in row for character in text):
                 raise HarnessError(f"example {number} contains bytes that are not valid UTF-8")
-        return self.backbone.encode(
-            [tuple(text.strip() for text in row) for row in rows], self.card.max_length
+        return encode(
+            self.tokenizer,
+            self.card.shape,
+            f"backbone {self.card.backbone}",
+            [tuple(text.strip() for text in row) for row in rows],
+            self.card.max_length,
         )
 
     def predict_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
@@ -164,11 +167,10 @@ def load(folder: str | Path, device: str = "cpu") -> Exported:
     card.rule.policy_and_score_threshold(card.classes)
     formats = model_format()
     formats.check_model(path)
-    backbone = Backbone(card.backbone, card.shape, "cls", f"folder:{path}", "", ())
     if not (path / TOKENIZER).is_file():
         raise IncompleteError(f"{path} has no {TOKENIZER}: export the model again")
-    _ = backbone.tokenizer
-    model = Exported(card, formats.load_model(path), backbone, torch.device(device))
+    tokenizer = read_exported_tokenizer(path / TOKENIZER)
+    model = Exported(card, formats.load_model(path), tokenizer, torch.device(device))
     # A first prediction detects files that do not fit each other.
     model.predict([("a",) * (card.texts if card.texts in (1, 2) else 1)])
     return model

@@ -16,7 +16,7 @@ from support.trainings import make_run
 from baselines.bert import Bert
 from baselines.deebert import DeeBert
 from baselines.distilbert import DistilBert
-from baselines.distillation.augmentation import check_vocabulary
+from baselines.distillation.augmentation import word_piece_tokenizer
 from baselines.distillation.students import take_layers
 from baselines.encoders.encoder import EncoderModel, ModelConfig
 from baselines.pabee import Pabee
@@ -223,12 +223,12 @@ def test_augmentation_needs_word_pieces(backbones: dict[str, Backbone], family: 
     """Augmentation needs a WordPiece vocabulary."""
     if family in ("roberta", "albert"):
         with pytest.raises(HarnessError) as error:
-            check_vocabulary(backbones[family])
+            word_piece_tokenizer(backbones[family])
         assert_message(error, family, "augmentation=0")
         with pytest.raises(HarnessError):
             TinyBert().fit(rows_of(backbones[family]), backbones[family], None)
     else:
-        check_vocabulary(backbones[family])
+        word_piece_tokenizer(backbones[family])
 
 
 # --- COST-EFF

@@ -101,9 +101,11 @@ def bert_config(**changes: object) -> Callable[[], None]:
 
 def template_of_nothing() -> None:
     """Write a tokenizer on which the library fails at the first text, not at reading."""
-    tokenizer = json.loads(find_backbone("tiny").tokenizer.to_str())
+    tokenizer = json.loads(find_backbone("tiny").tokenizer.exported(8))
     tokenizer["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]"
     bert("tokenizer.json", json.dumps(tokenizer).encode())()
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    (Path("mine") / "tokenizer_config.json").write_text(json.dumps(plain))
 
 
 def pickled_weights() -> None:
@@ -322,13 +324,16 @@ WEIGHTS_FILES = [
     ),
     Bad("folder without a vocabulary", bert("vocab.txt", None), ON_BERT, ["mine", "vocab.txt"]),
     Bad(
-        "tokenizer that is no JSON", bert("tokenizer.json", b"{"), ON_BERT, ["mine/tokenizer.json"]
+        "tokenizer that is no JSON",
+        bert("tokenizer.json", b"{"),
+        ON_BERT,
+        ["mine", "tokenizer.json"],
     ),
     Bad(
         "tokenizer whose template names no piece",
         template_of_nothing,
         ON_BERT,
-        ["mine/tokenizer.json"],
+        ["mine", "tokenizer.json"],
     ),
     Bad("folder without weights", bert(WEIGHTS, None), ON_BERT, ["mine", WEIGHTS]),
     Bad(

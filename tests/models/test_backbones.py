@@ -69,7 +69,7 @@ def test_folder_name_excludes_its_path(
         ({"hidden_size": "many"}, ["hidden_size", "many"]),
         ({"hidden_size": None}, ["hidden_size", None]),
         ({"num_attention_heads": 0}, ["num_attention_heads", 0, 1]),
-        ({"hidden_act": "silu"}, ["hidden_act", "silu", "gelu"]),
+        ({"hidden_act": "selu"}, ["hidden_act", "selu", "gelu"]),
         ({"num_hidden_layers": 0}, ["num_hidden_layers", 0, 1]),
         ({"intermediate_size": -4}, ["intermediate_size", -4, 1]),
         ({"num_attention_heads": 3}, ["hidden_size", 8, "num_attention_heads", 3]),

@@ -19,7 +19,7 @@ from harness.measure.live import LiveOptions
 from harness.methods import restore
 from harness.models import checkpoint_files
 from harness.models.backbones import BACKBONES, find_backbone
-from harness.models.checkpoint_files import PICKLED, WEIGHTS
+from harness.models.checkpoint_files import PICKLED, SHARDS, WEIGHTS
 
 # --- a local folder
 
@@ -202,10 +202,11 @@ def test_only_needed_files_are_requested(empty_hub: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(checkpoint_files, "snapshot_download", download)
     backbone = find_backbone("somebody/model")
-    assert {Path(name).suffix for name in requested} == {".json", ".txt"}
+    small = {".json", ".txt", ".codes", ".model"}
+    assert {Path(name).suffix for name in requested} == small
     requested.clear()
     _ = backbone.folder
-    assert {name for name in requested if Path(name).suffix not in (".json", ".txt")} == {WEIGHTS}
+    assert {name for name in requested if Path(name).suffix not in small} == {WEIGHTS, SHARDS}
 
 
 def test_restored_backbone_needs_its_folder(empty_hub: Path) -> None:

@@ -14,6 +14,7 @@ from harness.data import demo
 from harness.data.dataset import Tokens
 from harness.errors import HarnessError
 from harness.models.backbones import BACKBONES, Backbone, find_backbone
+from harness.models.tokenizers import FastTokenizer, read_tokenizer
 
 
 @pytest.mark.parametrize("task", demo.LABELS)
@@ -23,7 +24,7 @@ def test_tiny_knows_every_demo_word(task: str) -> None:
     texts = [row.texts for split in demo.SPLIT_SIZES for row in demo.demo_rows(task, split)]
     tokens = tiny.encode(texts, 128)
     assert tokens.truncated == 0
-    assert not any((row == tiny.tokenizer.token_to_id("[UNK]")).any() for row in tokens.ids)
+    assert not any((row == tiny.tokenizer.vocabulary["[UNK]"]).any() for row in tokens.ids)
     words = [sum(len(text.split(" ")) for text in row) + len(row) + 1 for row in texts]
     assert tokens.lengths.tolist() == words
 
@@ -164,7 +165,9 @@ def test_unicode_separator_shifts_no_pieces(tmp_path: Path) -> None:
 def test_tokenizer_file_is_preferred(tmp_path: Path) -> None:
     """A tokenizer file is preferred; its padding and truncation settings are ignored."""
     folder = write_bert(tmp_path / "with-file")
-    tokenizer = replace(find_backbone(str(folder))).tokenizer
+    found = read_tokenizer(folder, "bert")
+    assert isinstance(found, FastTokenizer)
+    tokenizer = found.tokenizer
     tokenizer.enable_padding(length=12)
     tokenizer.enable_truncation(4)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -187,6 +190,11 @@ def no_special_pieces(folder: Path) -> None:
     (folder / "vocab.txt").write_text("the\nfilm\n")
 
 
+def no_first_piece(folder: Path) -> None:
+    words = ["extra" if word == "[CLS]" else word for word in BERT_WORDS]
+    (folder / "vocab.txt").write_text("\n".join(words))
+
+
 def vocabulary_in_latin_1(folder: Path) -> None:
     (folder / "vocab.txt").write_bytes("\n".join([*BERT_WORDS[:-1], "caf\u00e9"]).encode("latin-1"))
 
@@ -200,9 +208,10 @@ def more_pieces_than_rows_of_the_embedding(folder: Path) -> None:
     [
         (no_vocabulary, ["tokenizer.json", "vocab.txt"]),
         (broken_tokenizer, ["tokenizer.json"]),
-        (no_special_pieces, ["[CLS]", "[SEP]"]),
+        (no_special_pieces, ["vocab.txt", "[UNK]"]),
+        (no_first_piece, ["[CLS]", len(BERT_WORDS), len(BERT_WORDS)]),
         (vocabulary_in_latin_1, ["vocab.txt"]),
-        (more_pieces_than_rows_of_the_embedding, [len(BERT_WORDS) + 1, len(BERT_WORDS)]),
+        (more_pieces_than_rows_of_the_embedding, ["zebra", len(BERT_WORDS), len(BERT_WORDS)]),
     ],
 )
 def test_unusable_vocabulary_is_refused(

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -385,8 +385,9 @@ def write_bert(
     return folder
 
 
-def pieces(backbone: Backbone, row: list[int]) -> list[str]:
-    return [str(backbone.tokenizer.id_to_token(piece)) for piece in row]
+def pieces(backbone: Backbone, row: Iterable[int]) -> list[str]:
+    names = {id_: piece for piece, id_ in backbone.tokenizer.vocabulary.items()}
+    return [names[id_] for id_ in row]
 
 
 SMALL = bert_shape(2, 16, 2, 24, vocabulary=30, positions=12)
