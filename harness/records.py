@@ -254,6 +254,10 @@ class Trial:
     chosen: bool
 
 
+RANDOM_WEIGHTS = "all: random backbone"
+"""Entry of `WeightsReport.fresh` of a model on a random backbone."""
+
+
 @dataclass(frozen=True, slots=True)
 class WeightsReport:
     """Report on the tensors of a pretrained checkpoint."""

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from baselines.encoders.bert_layer import ACTIVATIONS, BertLayer, Dropout
 from baselines.encoders.layer import EncoderLayer
+from harness.files.digests import added_field
 from harness.models.backbones import Pooling
 from harness.models.multi_exit import MultiExitModel, State
 from harness.models.shapes import EncoderShape, Size
@@ -27,6 +28,7 @@ layer shared by all exits, or none. All three apply the activation and dropout."
 Combine = Literal["concatenate", "average"]
 
 ExitActivation = Literal["tanh", "gelu", "relu"]
+Output = Literal["linear", "sigmoid"]
 
 EXIT_ACTIVATIONS: dict[ExitActivation, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -57,6 +59,11 @@ class ModelConfig:
     exit_activation: ExitActivation = "tanh"
     """Activation before an exit's classifier; only a checkpoint fine-tuned elsewhere may have
     another one than tanh."""
+    output: Output = added_field("linear")
+    """Function of the linear layer's output; only a checkpoint fine-tuned elsewhere may have
+    another one than linear."""
+    offset: float = added_field(0.0)
+    """Number added to the scaled output of a regression, in label units."""
 
 
 class Embedding(nn.Module):
@@ -112,7 +119,8 @@ class ExitHead(nn.Module):
         """Build the exit after layer `layer`, counted from 0."""
         super().__init__()
         self.pooling, self.combine = config.pooling, config.combine
-        self.classes, self.scale = config.classes, config.scale
+        self.classes, self.scale, self.offset = config.classes, config.scale, config.offset
+        self.output = config.output
         self.lookback = min(config.last_states, layer + 2)
         self.pooler = pooler
         self.activation = EXIT_ACTIVATIONS[config.exit_activation]
@@ -134,7 +142,9 @@ class ExitHead(nn.Module):
         if self.pooler is not None:
             vector = self.pooler(vector)
         logits: Tensor = self.classifier(self.dropout(self.activation(vector)))
-        return logits * self.scale
+        if self.output == "sigmoid":
+            logits = torch.sigmoid(logits)
+        return logits * self.scale + self.offset if self.offset else logits * self.scale
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:

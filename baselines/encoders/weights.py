@@ -24,9 +24,9 @@ from harness.files.atomic import atomic_write
 from harness.files.digests import file_digest
 from harness.files.typed_json import from_json, to_json
 from harness.models.backbones import Backbone
-from harness.models.checkpoint_files import CONFIG, WEIGHTS
+from harness.models.checkpoint_files import CONFIG, WEIGHTS, weight_files
 from harness.models.multi_exit import MultiExitModel
-from harness.records import WeightsReport
+from harness.records import RANDOM_WEIGHTS, WeightsReport
 
 MAX_LAYERS = 512
 """Largest number of layers accepted in a model folder from elsewhere."""
@@ -41,7 +41,7 @@ def pretrained(backbone: Backbone, config: ModelConfig) -> tuple[EncoderModel, W
     """
     model = EncoderModel(config)
     if backbone.folder is None:
-        return model, WeightsReport(0, (), ("all: random backbone",))
+        return model, WeightsReport(0, (), (RANDOM_WEIGHTS,))
     tensors, names = _tensors(backbone, backbone.folder), NAMES[backbone.family]
     targets = names.encoder_tensors(config.shape)
     poolers = [
@@ -85,26 +85,32 @@ def has_masked_lm_head(backbone: Backbone) -> bool:
     if backbone.folder is None:
         return False
     names = NAMES[backbone.family]
-    with safe_open(_safetensors(backbone, backbone.folder), "pt") as file:
-        return names.has_masked_lm(map(names.normalised, file.keys()))
+    keys: list[str] = []
+    for path in _safetensors(backbone, backbone.folder):
+        with safe_open(path, "pt") as file:
+            keys += file.keys()
+    return names.has_masked_lm(map(names.normalised, keys))
 
 
 def _tensors(backbone: Backbone, folder: Path) -> dict[str, Tensor]:
     """Return the backbone's tensors by normalised name.
 
-    Raises: HarnessError if the file cannot be read.
+    Raises: HarnessError if a file cannot be read.
     """
-    path, names = _safetensors(backbone, folder), NAMES[backbone.family]
-    try:
-        return {names.normalised(name): tensor for name, tensor in load_file(path).items()}
-    except (OSError, SafetensorError) as error:
-        raise HarnessError(
-            f"backbone {backbone.name}: {path} cannot be read: {reason(error)}"
-        ) from None
+    tensors: dict[str, Tensor] = {}
+    for path in _safetensors(backbone, folder):
+        try:
+            tensors |= load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise HarnessError(
+                f"backbone {backbone.name}: {path} cannot be read: {reason(error)}"
+            ) from None
+    normalised = NAMES[backbone.family].normalised
+    return {normalised(name): tensor for name, tensor in tensors.items()}
 
 
-def _safetensors(backbone: Backbone, folder: Path) -> Path:
-    """Return the path of the backbone's weights as safetensors.
+def _safetensors(backbone: Backbone, folder: Path) -> tuple[Path, ...]:
+    """Return the paths of the backbone's weights as safetensors.
 
     A pickled file is converted the first time, into a file next to it.
 
@@ -112,11 +118,11 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
     written.
     """
     if not backbone.pickled:
-        return folder / WEIGHTS
+        return weight_files(folder, WEIGHTS)
     pickled = folder / backbone.weights_name
     path = folder / f"{pickled.stem}.{file_digest(pickled)[:16]}.safetensors"
     if path.is_file():
-        return path
+        return (path,)
     try:
         tensors = torch.load(pickled, map_location="cpu", weights_only=True)
         contiguous = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
@@ -140,7 +146,7 @@ def _safetensors(backbone: Backbone, folder: Path) -> Path:
         raise HarnessError(
             f"backbone {backbone.name}: cannot write its weights to {path}: {error}"
         ) from None
-    return path
+    return (path,)
 
 
 def _load(
@@ -178,6 +184,12 @@ def _load(
             if names
         )
         raise HarnessError(f"backbone {backbone.name}: weights do not match the model: {details}")
+    broken = [source for source in targets if not tensors[source].isfinite().all()]
+    if broken:
+        raise HarnessError(
+            f"backbone {backbone.name}: values of {broken[0]} are infinite or not a number"
+            + (f", and of {len(broken) - 1} other tensors" if broken[1:] else "")
+        )
     with torch.no_grad():
         for source, names in targets.items():
             for target in names:

@@ -197,8 +197,8 @@ def submit_command(
         f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files)
     )
     reasons = done.problems()
-    for reason in reasons:
-        click.echo(f"harness: {reason}", err=True)
+    for line in done.clipped() + reasons:
+        click.echo(f"harness: {line}", err=True)
     return ExitCode.INCOMPLETE if reasons else ExitCode.OK
 
 

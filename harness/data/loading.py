@@ -128,7 +128,7 @@ def _fairness_remarks(
 def _stratum_name(task: Task, stratum: int) -> str:
     if not task.regression:
         return task.labels[stratum]
-    low, high = task.bounds or (0.0, task.scale)
+    low, high = task.label_range
     step = (high - low) / REGRESSION_STRATA
     return f"from {low + stratum * step:g} to {low + (stratum + 1) * step:g}"
 
@@ -159,7 +159,7 @@ def _label(task: Task, row: Row, raw: RawSplit, known: Mapping[str, int]) -> flo
                 f"expected one of {', '.join(raw.labels)}"
             )
         return index
-    low, high = task.bounds or (0.0, task.scale)
+    low, high = task.label_range
     try:
         value = parse_number(float, row.label)
     except ValueError:
@@ -216,6 +216,6 @@ def _strata(task: Task, labels: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the class [n], or for a regression the fifth of the label range."""
     if not task.regression:
         return labels.astype(np.int64)
-    low, high = task.bounds or (0.0, task.scale)
+    low, high = task.label_range
     scaled = (labels - low) / (high - low) * REGRESSION_STRATA
     return np.minimum(scaled, REGRESSION_STRATA - 1).astype(np.int64)

@@ -49,6 +49,11 @@ class Task:
         return not self.labels
 
     @property
+    def label_range(self) -> tuple[float, float]:
+        """Smallest and largest label of a regression."""
+        return self.bounds or (0.0, self.scale)
+
+    @property
     def custom(self) -> bool:
         """Whether a user's task file describes the task."""
         return isinstance(self.source, CustomFiles)

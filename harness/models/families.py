@@ -9,8 +9,17 @@ from harness.models.shapes import EncoderShape
 
 MIN_POSITIONS = 32
 """Smallest number of positions: MACs are counted at lengths of up to 32 tokens."""
-ACTIVATIONS = ("gelu", "gelu_new", "relu")
+ACTIVATIONS = ("gelu", "gelu_new", "relu", "silu")
 """Activations that a feed-forward block may use."""
+ACTIVATION_SYNONYMS = {
+    "gelu_python": "gelu",
+    "gelu_python_tanh": "gelu_new",
+    "gelu_pytorch_tanh": "gelu_new",
+    "gelu_fast": "gelu_new",
+    "gelu_accurate": "gelu_new",
+    "swish": "silu",
+}
+"""Other names of the transformers library for the same functions (equal to 1e-6)."""
 
 BERT_DEFAULTS: JsonObject = {
     "type_vocab_size": 2,
@@ -103,6 +112,11 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
         raise HarnessError(
             f"{file}: model_type {name!r}, expected {' or '.join(map(repr, FAMILIES))}"
         )
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise HarnessError(
+                f"{file}: {key} is set, expected an encoder, whose tokens see all others"
+            )
     family = FAMILIES[str(name)]
     values = family.defaults | config
     try:
@@ -136,6 +150,7 @@ def _shape(family: Family, values: JsonObject) -> EncoderShape:
     if hidden % heads:
         raise ValueError(f"{family.hidden} {hidden}, expected a multiple of {family.heads} {heads}")
     width = _size(values, family.embedding_size) if family.embedding_size else hidden
+    activation = str(values[family.activation])
     first = _size(values, family.padding, minimum=0) + 1 if family.padding else 0
     return EncoderShape(
         vocabulary=_size(values, "vocab_size"),
@@ -145,7 +160,7 @@ def _shape(family: Family, values: JsonObject) -> EncoderShape:
         ffn=(ffn,) * layers,
         positions=_size(values, "max_position_embeddings") - first,
         token_types=_size(values, family.token_types) if family.token_types else 0,
-        activation=str(values[family.activation]),
+        activation=ACTIVATION_SYNONYMS.get(activation, activation),
         layer_norm_eps=_fraction(values, "layer_norm_eps"),
         dropout=_fraction(values, family.dropout),
         embedding_size=width if family.always_projects or width != hidden else None,

@@ -54,6 +54,8 @@ class PredictionFile(NamedTuple):
     """Row numbers of the test file."""
     words: tuple[str, ...]
     """Predictions as the leaderboard expects them, one per row."""
+    clipped: int = 0
+    """Number of predicted values outside the labels' range, moved to its nearest end."""
 
 
 class Submission(NamedTuple):
@@ -61,6 +63,15 @@ class Submission(NamedTuple):
 
     files: list[PredictionFile]
     missing: list[Entry]
+
+    def clipped(self) -> list[str]:
+        """Return a remark on each file with predictions that were outside the labels' range."""
+        return [
+            f"{file.entry.name}: {file.clipped:,} of {len(file.words):,} predictions lay outside "
+            "the labels' range and were moved to its nearest end"
+            for file in self.files
+            if file.clipped
+        ]
 
     def problems(self) -> list[str]:
         """Return the reasons why the leaderboard would refuse it: wrong row counts, missing files.
@@ -157,7 +168,9 @@ def _predict(
     task = find_task(entry.task)
     found = predict_examples(model, tokens, task.classes, rule, options.batch_size, compute.device)
     numbers = tuple(row.number for row in rows)
-    return [PredictionFile(entry, numbers, leaderboard_words(task, found.logits))]
+    values, (low, high) = found.logits[:, 0], task.label_range
+    clipped = int(((values < low) | (values > high)).sum()) if task.regression else 0
+    return [PredictionFile(entry, numbers, leaderboard_words(task, found.logits), clipped)]
 
 
 HEADER = "index\tprediction"
@@ -170,7 +183,7 @@ def leaderboard_words(task: Task, logits: NDArray[np.float32]) -> tuple[str, ...
     decimals.
     """
     if task.regression:
-        values = np.clip(logits[:, 0].astype(np.float64), 0.0, task.scale)
+        values = np.clip(logits[:, 0].astype(np.float64), *task.label_range)
         return tuple(f"{value:.3f}" for value in values)
     return tuple(task.values[index] for index in logits.argmax(-1))
 

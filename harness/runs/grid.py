@@ -4,7 +4,7 @@ import ctypes
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -14,6 +14,7 @@ from harness.data.word_vectors import read_vectors
 from harness.errors import ExitCode, HarnessError, first_line
 from harness.evaluation.external_metrics import load_external_metric
 from harness.files.atomic import check_writable
+from harness.files.digests import written_fields
 from harness.methods.protocol import Method
 from harness.methods.registry import CHECKPOINT
 from harness.models.backbones import Backbone, find_backbone
@@ -45,7 +46,7 @@ def plan(
                 train_rows.get(task.name),
                 max_length,
                 limit,
-                asdict(method),
+                written_fields(method),
             ),
             task,
             method,

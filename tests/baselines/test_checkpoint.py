@@ -18,6 +18,7 @@ from harness.data.dataset import TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import TASKS, Task
 from harness.errors import HarnessError
+from harness.files.digests import written_fields
 from harness.measure.macs import piece_costs
 from harness.methods.stages import FitContext
 from harness.models.backbones import find_backbone
@@ -226,3 +227,66 @@ def test_weights_without_classifier_are_refused(tmp_path: Path, context: FitCont
     with pytest.raises(HarnessError) as caught:
         CHECKPOINT.fit(rows_of(tmp_path / "it"), find_backbone(str(tmp_path / "it")), context)
     assert_message(caught, "it", 1, "classifier.weight", [3, 32], [2, 32])
+
+
+ST_SIGMOID = "torch.nn.modules.activation.Sigmoid"
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_sigmoid"),
+    [
+        ({"sentence_transformers": {"activation_fn": ST_SIGMOID}}, True),
+        ({"sbert_ce_default_activation_function": ST_SIGMOID}, True),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity"}, False),
+        ({"sentence_transformers": {"version": "4.0.1"}}, False),
+        ({}, False),
+    ],
+)
+@pytest.mark.parametrize("bounds", [None, (1.0, 3.0)])
+def test_cross_encoder_has_its_own_output(
+    tmp_path: Path,
+    settings: dict[str, object],
+    is_sigmoid: bool,
+    bounds: tuple[float, float] | None,
+) -> None:
+    """A cross-encoder's sigmoid is applied and spans the range of the labels."""
+    library = write_checkpoint(tmp_path / "it", "bert", None, 1)
+    file = tmp_path / "it" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    task, backbone = replace(TASKS["stsb"], bounds=bounds), find_backbone(str(tmp_path / "it"))
+    method = CHECKPOINT.resolved(backbone)
+    config = checkpoint_config(backbone, task, method.output)
+    model, _ = fine_tuned(backbone, config, (0,))
+    batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
+    with torch.no_grad():
+        wanted = library(
+            input_ids=batch.ids, attention_mask=batch.mask.long(), token_type_ids=batch.types
+        ).logits
+        if is_sigmoid:
+            low, high = bounds or (0.0, 5.0)
+            wanted = low + (high - low) * torch.sigmoid(wanted)
+        found = model.eval()(batch).logits[0]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    assert piece_costs(model).exits  # every operator has a rule
+
+
+def test_unsupported_output_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "it", "bert", None, 1)
+    file = tmp_path / "it" / "config.json"
+    name = "torch.nn.modules.activation.Softplus"
+    settings = {"sbert_ce_default_activation_function": name}
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    with pytest.raises(HarnessError) as caught:
+        CHECKPOINT.resolved(find_backbone(str(tmp_path / "it")))
+    assert_message(caught, file, name, "Sigmoid")
+
+
+def test_classifier_keeps_its_logits(tmp_path: Path) -> None:
+    """A classifier's output stays linear, and its settings are those of earlier versions."""
+    write_checkpoint(tmp_path / "it", "bert", ["negative", "positive"], 2)
+    file = tmp_path / "it" / "config.json"
+    settings = {"sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    method = CHECKPOINT.resolved(find_backbone(str(tmp_path / "it")))
+    assert method.output == "linear"
+    assert "output" not in written_fields(method)

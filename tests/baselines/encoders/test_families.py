@@ -1,6 +1,7 @@
 """Tests of the model families: equality with the library, and errors for bad checkpoints."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.families import FAMILIES, LIBRARY, SIZES, library_model, randomised, write_family
 from support.messages import assert_message
+from support.synthetic import pieces
 from torch import nn
 from transformers import (
     AlbertForPreTraining,
     BertForPreTraining,
+    BertModel,
     DistilBertForMaskedLM,
     ElectraForPreTraining,
     PreTrainedModel,
@@ -26,7 +29,8 @@ from baselines.encoders.weights import has_masked_lm_head, load_model, pretraine
 from harness.errors import HarnessError
 from harness.models.backbones import BACKBONES, Backbone, find_backbone
 from harness.models.batches import collate
-from harness.models.checkpoint_files import PICKLED, WEIGHTS
+from harness.models.checkpoint_files import INDEX, PICKLED, WEIGHTS
+from harness.models.families import ACTIVATION_SYNONYMS
 from harness.models.multi_exit import Batch
 
 EVERY: tuple[Head | None, ...] = ("dense", "dense", "dense")
@@ -173,9 +177,9 @@ def test_table_pickle_uses_family_names(tmp_path: Path, name: str) -> None:
 def test_masking_knows_special_pieces(tmp_path: Path, family: str) -> None:
     """Masking uses the special pieces of the family."""
     backbone = find_backbone(str(write_family(tmp_path / "it", family)))
-    pieces = Pieces.of(backbone)
-    assert backbone.tokenizer.id_to_token(pieces.mask) in ("<mask>", "[MASK]")
-    assert sorted(pieces.special) == [0, 1, 2, 3, 4]
+    found = Pieces.of(backbone)
+    assert pieces(backbone, [found.mask])[0] in ("<mask>", "[MASK]")
+    assert sorted(found.special) == [0, 1, 2, 3, 4]
 
 
 # --- bad checkpoints
@@ -274,3 +278,99 @@ def test_repeated_layers_are_saved_once(tmp_path: Path) -> None:
         tensor.numel() for tensor in load_file(tmp_path / "saved" / "model.safetensors").values()
     )
     assert written == model.parameter_count() == again.parameter_count()
+
+
+@pytest.mark.parametrize("name", [*sorted(ACTIVATION_SYNONYMS), "silu"])
+def test_activations_equal_library(tmp_path: Path, name: str) -> None:
+    """Hidden states equal the library's under every name of an activation."""
+    config = LIBRARY["bert"][1].__class__(**SIZES, hidden_act=name)
+    library = randomised(BertModel(config))
+    folder = write_family(tmp_path / "it", "bert", library)
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    backbone, model = read(folder)
+    batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
+    with torch.no_grad():
+        wanted = library(**inputs(library, batch)).last_hidden_state
+        found = model(batch).hiddens[-1]
+    torch.testing.assert_close(found[batch.mask], wanted[batch.mask], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("key", ["is_decoder", "add_cross_attention"])
+def test_decoders_are_refused(tmp_path: Path, key: str) -> None:
+    """A model whose tokens see only earlier ones is refused."""
+    folder = write_family(tmp_path / "it", "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {key: True}))
+    with pytest.raises(HarnessError) as caught:
+        find_backbone(str(folder))
+    assert_message(caught, folder / "config.json", key)
+
+
+def in_shards(folder: Path, count: int = 3) -> Path:
+    """Divide the weights into shards with an index, as the library saves large models."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    names = [f"model-{index + 1:05}-of-{count:05}.safetensors" for index in range(count)]
+    shard_of = {tensor: names[index % count] for index, tensor in enumerate(sorted(tensors))}
+    for name in names:
+        save_file({key: tensors[key] for key in tensors if shard_of[key] == name}, folder / name)
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": shard_of}))
+    return folder
+
+
+def test_shards_equal_one_file(tmp_path: Path) -> None:
+    """Weights in shards are the same model as in one file; one file is preferred."""
+    whole = read(write_family(tmp_path / "whole", "bert"))[1]
+    folder = in_shards(write_family(tmp_path / "shards", "bert"))
+    backbone, model = read(folder)
+    for name, tensor in whole.state_dict().items():
+        if not name.startswith("exits") or "pooler" in name:
+            assert torch.equal(tensor, model.state_dict()[name]), name
+    assert not has_masked_lm_head(backbone)
+    first = backbone.fingerprint
+    shard = folder / "model-00002-of-00003.safetensors"
+    save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard)
+    assert find_backbone(str(folder)).fingerprint != first
+
+
+def no_shard(folder: Path) -> None:
+    (folder / "model-00002-of-00003.safetensors").unlink()
+
+
+def index_without_map(folder: Path) -> None:
+    (folder / INDEX).write_text("{}")
+
+
+def shard_outside_the_folder(folder: Path) -> None:
+    (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "../model.safetensors"}}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "names"),
+    [
+        (no_shard, [INDEX, "model-00002-of-00003.safetensors"]),
+        (index_without_map, [INDEX, "weight_map"]),
+        (shard_outside_the_folder, [INDEX]),
+    ],
+)
+def test_incomplete_shards_are_named(
+    tmp_path: Path, damage: Callable[[Path], None], names: list[object]
+) -> None:
+    folder = in_shards(write_family(tmp_path / "it", "bert"))
+    damage(folder)
+    with pytest.raises(HarnessError) as caught:
+        read(folder)
+    assert_message(caught, *names)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
+    """A tensor with a value that is infinite or not a number is named."""
+    folder = write_family(tmp_path / "it", "bert")
+    tensors = load_file(folder / WEIGHTS)
+    name = next(name for name in tensors if name.endswith("encoder.layer.1.output.dense.weight"))
+    tensors[name][0, 0] = value
+    save_file(tensors, folder / WEIGHTS)
+    with pytest.raises(HarnessError) as caught:
+        read(folder)
+    assert_message(caught, "it", "encoder.layer.1.output.dense.weight")
