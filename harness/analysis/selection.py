@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 from harness.data.tasks import find_tasks, known_tasks, task_groups
 from harness.errors import unknown
 from harness.methods.registry import known_methods
-from harness.records import RunRecord
+from harness.records import RunRecord, RunSpec
 from harness.store.results import Problem, ResultsStore
 
 
@@ -32,14 +33,56 @@ class ReportRuns:
         return missing + [name for name in self.methods if name not in methods]
 
 
+class HasSpec(Protocol):
+    """A run, stored or pinned in a baseline."""
+
+    @property
+    def spec(self) -> RunSpec:
+        """Cell and settings of the run."""
+
+
+Run = TypeVar("Run", bound=HasSpec)
+
+
+def runs_of(
+    runs: Sequence[Run],
+    tasks: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    backbones: Sequence[str] | None = None,
+) -> list[Run]:
+    """Return the runs of these tasks or groups, methods and backbones; None means all.
+
+    Raises: HarnessError for a name without runs.
+    """
+    kept = list(runs)
+    for kind, names in (("task", tasks), ("method", methods), ("backbone", backbones)):
+        known = {str(getattr(run.spec, kind)) for run in runs}
+        groups = {name: set(members) & known for name, members in task_groups().items()}
+        usable = {name: {name} for name in known}
+        if kind == "task":
+            usable |= {name: members for name, members in groups.items() if members}
+        for name in names or ():
+            if name not in usable:
+                raise unknown(kind, name, usable)
+        if names is not None:
+            allowed = set().union(*(usable[name] for name in names))
+            kept = [run for run in kept if getattr(run.spec, kind) in allowed]
+    return kept
+
+
 def select_runs(
-    store: ResultsStore, tasks: Sequence[str] | None, methods: Sequence[str] | None
+    store: ResultsStore,
+    tasks: Sequence[str] | None,
+    methods: Sequence[str] | None,
+    backbones: Sequence[str] | None = None,
 ) -> ReportRuns:
     """Read the runs of these tasks or groups (None: all tasks) without opening their traces.
 
-    Raises: HarnessError for an unknown task, or for an unknown method that has no runs either.
+    Raises: HarnessError for an unknown task, for an unknown method that has no runs either, and for
+    a backbone without runs.
     """
     records, problems = store.records()
+    records = runs_of(records, backbones=backbones)
     custom = {record.spec.task for record in records if record.own_task is not None}
     known = {*custom, *known_tasks(), *task_groups()}
     for name in tasks or ():

@@ -74,6 +74,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Compare latency ratios; needs long timings on an otherwise idle machine.",
 )
+@click.option("--tasks", metavar="A,B", help="Compare only these tasks of the baseline.")
+@click.option("--methods", metavar="A,B", help="Compare only these methods of the baseline.")
+@click.option("--backbone", metavar="NAME", help="Compare only runs on this backbone.")
 @results_option
 @verbosity_options
 def check_command(
@@ -85,6 +88,9 @@ def check_command(
     exit_margin: float,
     latency_margin: float,
     latency: bool,
+    tasks: str | None,
+    methods: str | None,
+    backbone: str | None,
     results_dir: Path,
     verbose: bool,
     quiet: bool,
@@ -102,8 +108,13 @@ def check_command(
       harness check --baseline baseline.json --update      # once, and after an intended change
       harness check --baseline baseline.json --format github
       harness check --baseline baseline.json --format junit --no-latency
+      harness check --tasks demo --methods deebert
       harness check --deep                                 # no baseline: verify the stored files
     """
+    from dataclasses import replace
+
+    from harness.analysis.selection import runs_of
+    from harness.cli.parsing import split_names
     from harness.gate.baseline import read_baseline
     from harness.gate.check import check, exit_code, unreadable_runs, verify_runs
     from harness.gate.findings import Limits
@@ -115,10 +126,21 @@ def check_command(
     store = ResultsStore(results_dir)
     records, problems = store.records()
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
+    named = [
+        split_names(option, text) if text is not None else None
+        for option, text in (("--tasks", tasks), ("--methods", methods), ("--backbone", backbone))
+    ]
+    if update and named != [None, None, None]:
+        raise HarnessError("--update takes all runs: omit --tasks, --methods and --backbone")
     if baseline is not None and update:
         return _update(baseline, store, records, problems, limits)
-    checks = check(read_baseline(baseline), store, records, limits) if baseline is not None else []
-    checks += (verify_runs(store, records) if deep else []) + unreadable_runs(problems)
+    checks = []
+    if baseline is not None:
+        pinned = read_baseline(baseline)
+        pinned = replace(pinned, runs=tuple(runs_of(pinned.runs, *named)))
+        checks = check(pinned, store, records, limits)
+    deeply = verify_runs(store, runs_of(records, *named)) if deep else []
+    checks += deeply + unreadable_runs(problems)
     if not records and not problems:
         click.echo(
             f"harness: no runs in {results_dir}: set --results-dir to their folder", err=True
@@ -167,6 +189,7 @@ def _update(
 @report_format_option
 @click.option("--tasks", metavar="A,B", help="Report only these tasks.")
 @click.option("--methods", metavar="A,B", help="Report only these methods.")
+@click.option("--backbone", metavar="NAME", help="Report only runs on this backbone.")
 @click.option("--wnli", is_flag=True, help="Include WNLI in the GLUE average.")
 @reference_option
 @click.option(
@@ -195,6 +218,7 @@ def report_command(
     form: str,
     tasks: str | None,
     methods: str | None,
+    backbone: str | None,
     wnli: bool,
     reference: str,
     budget: str | None,
@@ -230,7 +254,12 @@ def report_command(
         )
     store = ResultsStore(results_dir)
     named = split_names("--methods", methods) if methods is not None else None
-    found = select_runs(store, split_names("--tasks", tasks) if tasks is not None else None, named)
+    found = select_runs(
+        store,
+        split_names("--tasks", tasks) if tasks is not None else None,
+        named,
+        split_names("--backbone", backbone) if backbone is not None else None,
+    )
     base = None if reference == "none" else reference
     if base is not None:
         find_method(base)

@@ -52,6 +52,11 @@ class Finding:
     new: str
     note: str = ""
 
+    @property
+    def absent(self) -> bool:
+        """Whether a cell of the baseline has no stored run."""
+        return self.what == "run" and self.new == "none"
+
     def __str__(self) -> str:
         return f"{self.what}: {self.old} -> {self.new}" + (f" ({self.note})" if self.note else "")
 

@@ -31,10 +31,26 @@ def _by_severity(checks: Checks) -> list[tuple[str, Finding]]:
     return sorted(found, key=lambda pair: order.index(pair[1].verdict))
 
 
+MOST_NAMED = 4
+"""Largest number of cells without a run that the text names."""
+
+
 def _text(checks: Checks, code: ExitCode) -> str:
-    lines = [f"{finding.verdict}: {cell}: {finding}" for cell, finding in _by_severity(checks)]
+    found = _by_severity(checks)
+    absent = [cell for cell, finding in found if finding.absent]
+    lines = []
+    for cell, finding in found:
+        line = f"{finding.verdict}: {cell}: {finding}"
+        lines.append(_absent_cells(absent) if finding.absent and absent[1:] else line)
     outcome = "passed" if code == ExitCode.OK else "failed"
-    return "\n".join([*lines, f"{outcome}: {summary(checks)}"]) + "\n"
+    return "\n".join([*dict.fromkeys(lines), f"{outcome}: {summary(checks)}"]) + "\n"
+
+
+def _absent_cells(cells: Sequence[str]) -> str:
+    """Return one line for all cells of the baseline that have no stored run."""
+    more = f"; and {len(cells) - MOST_NAMED} more" if cells[MOST_NAMED:] else ""
+    names = "; ".join(cells[:MOST_NAMED])
+    return f"{Verdict.MISSING}: {len(cells)} cells have no stored run: {names}{more}"
 
 
 def _github(checks: Checks, code: ExitCode) -> str:

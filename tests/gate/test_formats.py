@@ -6,7 +6,9 @@ from xml.etree import ElementTree
 from support.gate_runs import CELL, Check, record, trace
 from support.messages import figures, names_all
 
-from harness.gate.findings import Verdict
+from harness.errors import ExitCode
+from harness.gate.findings import CellCheck, Finding, Verdict
+from harness.gate.formats import FORMS, MOST_NAMED
 
 
 def test_text_has_a_line_per_finding(check: Check) -> None:
@@ -83,3 +85,26 @@ def test_json_and_markdown_hold_both_values(check: Check) -> None:
         [one["old"], one["new"]] for one in content["cells"][0]["findings"]
     ]
     assert sorted(figures(output.splitlines()[-1])) == [1, len(rows), 24]
+
+
+def absent(cell: str) -> CellCheck:
+    return CellCheck(cell, 0, (Finding("run", Verdict.MISSING, "1234", "none"),))
+
+
+def test_missing_cells_are_said_once() -> None:
+    """The text names the first cells without a run in one line, after more severe findings."""
+    count = MOST_NAMED + 3
+    worse = CellCheck("worse", 1, (Finding("exit 1", Verdict.REGRESSION, "2", "1"),))
+    checks = [*(absent(f"cell-{index}") for index in range(count)), worse]
+    first, second, last = FORMS["text"](checks, ExitCode.REGRESSION).splitlines()
+    assert names_all(first, Verdict.REGRESSION, "worse")
+    assert names_all(second, Verdict.MISSING, count, "cell-0", f"cell-{MOST_NAMED - 1}", 3)
+    assert not names_all(second, f"cell-{MOST_NAMED}")
+    assert names_all(last, count)
+    for form in ("json", "junit", "github", "markdown"):
+        assert f"cell-{count - 1}" in FORMS[form](checks, ExitCode.REGRESSION)
+
+
+def test_one_missing_cell_keeps_its_line() -> None:
+    line, _ = FORMS["text"]([absent("cell-0")], ExitCode.INCOMPLETE).splitlines()
+    assert names_all(line, Verdict.MISSING, "cell-0", "1234")
