@@ -1,7 +1,8 @@
-"""Sanity checks of models that were not trained here.
+"""Sanity checks of models.
 
-They detect a score below the majority-class baseline, a single predicted class, and permuted
-labels.
+They detect random weights on a real task and a score that is not above the majority-class
+baseline's. In models that were not trained here they also detect a single predicted class,
+predictions outside the range of the labels, and permuted labels.
 """
 
 from itertools import permutations
@@ -9,9 +10,9 @@ from itertools import permutations
 import numpy as np
 
 from harness.data.custom_tasks import task_of
-from harness.data.tasks import Task
+from harness.data.tasks import Task, task_groups
 from harness.evaluation.metrics import METRICS, Array
-from harness.records import RunRecord
+from harness.records import RANDOM_WEIGHTS, RunRecord
 from harness.store.results import ResultsStore
 
 MAX_LABELS = 5
@@ -24,17 +25,22 @@ MIN_GAIN = 0.05
 def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     """Return a warning for each check that the last exit fails on dev.
 
-    A model that was trained here is not checked: its labels cannot be permuted.
+    The labels of a model that was trained here cannot be permuted: its predictions are not checked.
 
     Raises: IncompleteError if the trace cannot be read.
     """
-    if any(use.report.steps for use in record.stages):
-        return []
-    task, dev = task_of(record), store.trace(record)
-    predictions = dev.predictions()[-1].astype(np.float64)
+    task = task_of(record)
     metric = task.metrics[0]
     score, baseline = record.exits[-1].scores[metric], record.constant_scores[metric]
     warnings = []
+    if RANDOM_WEIGHTS in record.weights.fresh and is_real(task):
+        warnings.append(random_weights_warning(record.spec.backbone))
+    if any(use.report.steps for use in record.stages):
+        if score <= baseline:
+            warnings.append(f"the last exit's {metric} is not above the majority-class baseline's")
+        return warnings
+    dev = store.trace(record)
+    predictions = dev.predictions()[-1].astype(np.float64)
     if score < baseline:
         warnings.append(
             f"{metric} {score:.3f} is below the majority-class baseline's {baseline:.3f}"
@@ -43,9 +49,29 @@ def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
         warnings.append(
             f"all {len(predictions)} predictions are the same, {_label(task, predictions[0])}"
         )
+    low, high = task.label_range
+    outside = int(((predictions < low) | (predictions > high)).sum()) if task.regression else 0
+    if outside:
+        warnings.append(
+            f"{outside:,} of {len(predictions):,} predictions lie outside the labels' range "
+            f"{low:g} to {high:g} (from {predictions.min():.3g} to {predictions.max():.3g})"
+        )
     if not task.regression and len(task.labels) <= MAX_LABELS:
         warnings += _permuted_labels(task, predictions, dev.labels, score)
     return warnings
+
+
+def is_real(task: Task) -> bool:
+    """Return whether a task is not one of the demo tasks, whose rows are made up."""
+    return task.name not in task_groups()["demo"]
+
+
+def random_weights_warning(backbone: str) -> str:
+    """Return the warning about a random backbone on a real task."""
+    return (
+        f"backbone {backbone} has random weights, which only the demo tasks suit: "
+        "give a pre-trained --backbone"
+    )
 
 
 def _permuted_labels(task: Task, predictions: Array, labels: Array, score: float) -> list[str]:

@@ -176,13 +176,21 @@ def _remarks(comparison: Comparison) -> list[str]:
 
 
 def _warnings(store: ResultsStore, records: Sequence[RunRecord]) -> list[str]:
-    """Return a paragraph for each run that fails a sanity check."""
-    found = [(record, sanity_checks(store, record)) for record in records]
+    """Return a paragraph for each warning of a sanity check, with the runs that it concerns."""
+    concerned: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for warning in sanity_checks(store, record):
+            runs = concerned.setdefault(warning, {}).setdefault(record.spec.method, [])
+            runs.append(record.run_id)
     return [
-        f"**Warning**, {record.spec.method} (run {record.run_id}): {'; '.join(warnings)}."
-        for record, warnings in found
-        if warnings
+        f"**Warning**, {', '.join(map(_method_and_runs, runs.items()))}: {warning}."
+        for warning, runs in concerned.items()
     ]
+
+
+def _method_and_runs(item: tuple[str, list[str]]) -> str:
+    method, ids = item
+    return f"{method} ({'runs' if ids[1:] else 'run'} {', '.join(ids)})"
 
 
 def _hardware(comparison: Comparison) -> str:

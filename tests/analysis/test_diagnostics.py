@@ -13,7 +13,7 @@ from harness.analysis.diagnostics import sanity_checks
 from harness.data.tasks import TASKS
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.trace import Trace
-from harness.records import RunRecord
+from harness.records import RANDOM_WEIGHTS, RunRecord
 from harness.store.results import ResultsStore
 
 
@@ -73,14 +73,32 @@ def test_swapped_labels_show_corrected_score(store: ResultsStore) -> None:
 
 
 def test_good_or_trained_models_are_silent(store: ResultsStore) -> None:
-    """Good predictions give no warning, and neither do those of a model that was trained here."""
+    """Good predictions give no warning; the labels of a model trained here are not permuted."""
     assert sanity_checks(store, save(store, "sst2", LABELS, LABELS, 0.6)) == []
-    assert (
-        sanity_checks(
-            store, save(store, "sst2", [1 - label for label in LABELS], LABELS, 0.6, steps=30)
-        )
-        == []
-    )
+    swapped = [1 - label for label in LABELS]
+    assert sanity_checks(store, save(store, "sst2", swapped, LABELS, -0.1, steps=30)) == []
+
+
+@pytest.mark.parametrize(("baseline", "count"), [(0.9, 1), (0.8, 1), (0.7, 0)])
+def test_trained_model_is_compared_with_majority_class(
+    store: ResultsStore, baseline: float, count: int
+) -> None:
+    """A trained model that scores no more than the majority-class baseline has a warning."""
+    wrong = [1 - label for label in LABELS[:2]] + LABELS[2:]
+    warnings = sanity_checks(store, save(store, "sst2", wrong, LABELS, baseline, steps=30))
+    assert len(warnings) == count
+    assert all(names_all(warning, "accuracy", "majority-class") for warning in warnings)
+
+
+@pytest.mark.parametrize(("task", "count"), [("sst2", 1), ("demo-single", 0)])
+def test_random_weights_on_a_real_task_are_named(
+    store: ResultsStore, task: str, count: int
+) -> None:
+    record = save(store, task, LABELS, LABELS, 0.1, steps=30)
+    weights = replace(record.weights, fresh=(RANDOM_WEIGHTS,))
+    warnings = sanity_checks(store, replace(record, weights=weights))
+    assert len(warnings) == count
+    assert all(names_all(warning, record.spec.backbone) for warning in warnings)
 
 
 def test_three_label_order_is_spelled_out(store: ResultsStore) -> None:
@@ -110,3 +128,11 @@ def test_single_predicted_class_is_named(store: ResultsStore) -> None:
     assert names_in_order(named, "10", "positive")
     (numbered,) = sanity_checks(store, save(store, "stsb", [3] * 10, LABELS, 0.0))
     assert names_in_order(numbered, "10", "3")
+
+
+def test_values_outside_label_range_are_counted(store: ResultsStore) -> None:
+    """Predicted values outside the labels' range are counted."""
+    labels = list(range(6))
+    (warning,) = sanity_checks(store, save(store, "stsb", [-4, 1, 2, 3, 4, 9], labels, 0.0))
+    assert names_in_order(warning, 2, 6, 0, 5, -4, 9)
+    assert sanity_checks(store, save(store, "stsb", labels, labels, 0.0)) == []
