@@ -33,7 +33,7 @@ def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     metric = task.metrics[0]
     score, baseline = record.exits[-1].scores[metric], record.constant_scores[metric]
     warnings = []
-    if RANDOM_WEIGHTS in record.weights.fresh and is_real(task):
+    if RANDOM_WEIGHTS in record.weights.fresh and _is_real(task):
         warnings.append(random_weights_warning(record.spec.backbone))
     if any(use.report.steps for use in record.stages):
         if score <= baseline:
@@ -61,7 +61,7 @@ def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     return warnings
 
 
-def is_real(task: Task) -> bool:
+def _is_real(task: Task) -> bool:
     """Return whether a task is not one of the demo tasks, whose rows are made up."""
     return task.name not in task_groups()["demo"]
 

@@ -26,6 +26,14 @@ def split_names(option: str, text: str) -> list[str]:
     return names
 
 
+def optional_names(option: str, text: str | None) -> list[str] | None:
+    """Return the comma-separated names, or None if the option was not given.
+
+    Raises: HarnessError if there are none.
+    """
+    return None if text is None else split_names(option, text)
+
+
 def parse_methods(text: str | None, checkpoint: str | None) -> list[str]:
     """Return the comma-separated methods, followed by `checkpoint` if a checkpoint is given.
 

@@ -114,7 +114,7 @@ def check_command(
     from dataclasses import replace
 
     from harness.analysis.selection import runs_of
-    from harness.cli.parsing import split_names
+    from harness.cli.parsing import optional_names
     from harness.gate.baseline import read_baseline
     from harness.gate.check import check, exit_code, unreadable_runs, verify_runs
     from harness.gate.findings import Limits
@@ -126,11 +126,12 @@ def check_command(
     store = ResultsStore(results_dir)
     records, problems = store.records()
     limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
-    named = [
-        split_names(option, text) if text is not None else None
-        for option, text in (("--tasks", tasks), ("--methods", methods), ("--backbone", backbone))
-    ]
-    if update and named != [None, None, None]:
+    named = (
+        optional_names("--tasks", tasks),
+        optional_names("--methods", methods),
+        optional_names("--backbone", backbone),
+    )
+    if update and any(named):
         raise HarnessError("--update takes all runs: omit --tasks, --methods and --backbone")
     if baseline is not None and update:
         return _update(baseline, store, records, problems, limits)
@@ -239,7 +240,7 @@ def report_command(
     """
     from harness.analysis.ranking import parse_budget
     from harness.analysis.selection import intact_runs, select_runs
-    from harness.cli.parsing import split_names
+    from harness.cli.parsing import optional_names
     from harness.methods.registry import find_method
     from harness.report.differences import render_differences
     from harness.report.overview import insert, render
@@ -253,12 +254,9 @@ def report_command(
             "--budget and --differences-from are different reports: give one of them"
         )
     store = ResultsStore(results_dir)
-    named = split_names("--methods", methods) if methods is not None else None
+    named = optional_names("--methods", methods)
     found = select_runs(
-        store,
-        split_names("--tasks", tasks) if tasks is not None else None,
-        named,
-        split_names("--backbone", backbone) if backbone is not None else None,
+        store, optional_names("--tasks", tasks), named, optional_names("--backbone", backbone)
     )
     base = None if reference == "none" else reference
     if base is not None:

@@ -156,9 +156,9 @@ def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> S
             "repeat harness run with its task file, this --cache-dir and another --results-dir"
         )
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)
-    check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
     encoded = data.encoded(backbone.encode, spec.max_length)
     check_fingerprint("data", encoded.data_fingerprint, record.data.data, record)
+    check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
     return encoded.dev
 
 
