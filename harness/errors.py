@@ -1,6 +1,7 @@
 """Errors that a user can fix, each shown in one line, and the exit codes of the command line."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from enum import IntEnum
 
@@ -51,6 +52,12 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless the number is 1."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
     """Return the error for an unknown name: it suggests similar names and lists the known ones."""
     names = sorted(set(known))
@@ -60,8 +67,35 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> HarnessError:
 
 
 def similar_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return the names that differ only in case, or else up to three that look similar."""
+    """Return the names that are most likely meant, at most three.
+
+    They are those that differ only in case and punctuation or in the order of their words, else
+    those that the name abbreviates by its beginning or by initials (`acc`, `lr`), else those that
+    look similar.
+    """
     names = sorted(known)
-    return [other for other in names if other.lower() == name.lower()] or difflib.get_close_matches(
-        name, names, n=3, cutoff=0.5
-    )
+    given = _words(name)
+    same = [
+        other
+        for other in names
+        if "".join(_words(other)) == "".join(given) or sorted(_words(other)) == sorted(given)
+    ]
+    if same:
+        return same
+    short = "".join(given)
+    abbreviated = [
+        other
+        for other in names
+        if len(short) > 1
+        and ("".join(_words(other)).startswith(short) or _initials(_words(other)) == short)
+    ]
+    return abbreviated[:3] or difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in lower case."""
+    return re.findall(r"[^\W_]+", name.lower())
+
+
+def _initials(words: list[str]) -> str:
+    return "".join(word[0] for word in words)

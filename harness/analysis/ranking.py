@@ -15,7 +15,7 @@ from harness.analysis.operating_points import evaluate, policy_of
 from harness.analysis.points import Dynamic, Exit
 from harness.analysis.variants import runs_by_row
 from harness.data.custom_tasks import task_of
-from harness.errors import HarnessError, IncompleteError
+from harness.errors import HarnessError, IncompleteError, counted
 from harness.evaluation.curves import best_thresholds, exit_macs, thresholds_from
 from harness.evaluation.metrics import scores
 from harness.evaluation.statistics import Mean, mean
@@ -109,7 +109,7 @@ def _ranking(store: ResultsStore, records: list[RunRecord], budget: Budget) -> R
     beyond = tuple(name for name, choice in found.items() if choice is None)
     places = tuple(
         dict.fromkeys(
-            f"{environment.device}, {environment.threads} CPU thread(s)"
+            f"{environment.device}, {counted(environment.threads, 'CPU thread')}"
             for environment in (run.environment for run in records)
         )
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import cache_option, results_option, verbosity_options
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, counted
 
 
 @click.group("cache")
@@ -127,8 +127,8 @@ def prune_command(
         )
     if unused and problems:
         raise IncompleteError(
-            f"{len(problems)} runs in {results_dir} cannot be read, so the entries that they use "
-            "are unknown; nothing was removed"
+            f"{counted(len(problems), 'run')} in {results_dir} cannot be read, so the entries that "
+            "they use are unknown; nothing was removed"
         )
     chosen = [
         entry
@@ -144,6 +144,8 @@ def prune_command(
             action = "kept, in use:"
         if not quiet:
             size = f"{entry.size_bytes / 1e6:.1f} MB"
-            click.echo(f"{action} {entry.kind} {entry.key} ({size}, {len(entry.runs)} runs)")
+            click.echo(
+                f"{action} {entry.kind} {entry.key} ({size}, {counted(len(entry.runs), 'run')})"
+            )
     click.echo(f"{freed_bytes / 1e6:.1f} MB {'would be freed' if dry_run else 'freed'}")
     return ExitCode.OK

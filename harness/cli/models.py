@@ -17,7 +17,7 @@ from harness.cli.options import (
     results_option,
     verbosity_options,
 )
-from harness.errors import ExitCode, HarnessError
+from harness.errors import ExitCode, HarnessError, counted
 
 checkpoint_options = combine_options(
     click.option(
@@ -194,7 +194,8 @@ def submit_command(
     )
     done = submit(store, [store.find(run_id) for run_id in run_ids], out, compute, options)
     click.echo(
-        f"{out}: " + ", ".join(f"{file.entry.name} {len(file.words):,} rows" for file in done.files)
+        f"{out}: "
+        + ", ".join(f"{file.entry.name} {counted(len(file.words), 'row')}" for file in done.files)
     )
     reasons = done.problems()
     for line in done.clipped() + reasons:
@@ -273,7 +274,7 @@ def predict_command(
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
         compute.progress.info(
-            f"harness: warning: {tokens.truncated} of {len(rows)} examples were truncated "
+            f"harness: warning: {tokens.truncated} of {counted(len(rows), 'example')} truncated "
             f"to {loaded.card.max_length} tokens"
         )
     predictions = loaded.predict_tokens(tokens, batch_size)

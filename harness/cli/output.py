@@ -6,7 +6,7 @@ import click
 from tabulate import tabulate
 
 from harness.analysis.diagnostics import random_weights_warning, sanity_checks
-from harness.errors import ExitCode, IncompleteError
+from harness.errors import ExitCode, IncompleteError, counted
 from harness.measure.macs import piece_costs
 from harness.methods.compute import device_name
 from harness.models.multi_exit import MultiExitModel
@@ -85,7 +85,7 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
         )
     )
     if any(minutes):
-        unknown = f", {minutes.count(None)} cells unknown" if None in minutes else ""
+        unknown = f", {counted(minutes.count(None), 'cell')} unknown" if None in minutes else ""
         click.echo(
             f"about {sum(filter(None, minutes)):.0f} minutes of fitting, "
             f"estimated from earlier runs{unknown}; measuring not included"
@@ -136,7 +136,8 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
     if failures:
         lost = sum(failure.cells for failure in failures)
         click.echo(
-            f"harness: {lost} of {len(cells)} cells failed; run the same command to try them again",
+            f"harness: {lost} of {counted(len(cells), 'cell')} failed; run the same command to try "
+            "again",
             err=True,
         )
         return _exit_code(failures, some_done=lost < len(cells))

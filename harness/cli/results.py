@@ -13,7 +13,7 @@ from harness.cli.options import (
     results_option,
     verbosity_options,
 )
-from harness.errors import ExitCode, HarnessError, IncompleteError
+from harness.errors import ExitCode, HarnessError, IncompleteError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ def check_command(
       harness check --baseline baseline.json --update      # once, and after an intended change
       harness check --baseline baseline.json --format github
       harness check --baseline baseline.json --format junit --no-latency
-      harness check --tasks demo --methods deebert
+      harness check --baseline baseline.json --tasks rte,sst2
       harness check --deep                                 # no baseline: verify the stored files
     """
     from dataclasses import replace
@@ -182,7 +182,7 @@ def _update(
         if len(made.runs) < len(records)
         else ""
     )
-    click.echo(f"{baseline}: {len(made.runs)} runs{further}")
+    click.echo(f"{baseline}: {counted(len(made.runs), 'run')}{further}")
     return ExitCode.OK
 
 
@@ -278,8 +278,8 @@ def report_command(
         text = rendered(found.records)
     if into is not None and found.problems:
         raise IncompleteError(
-            f"{into} was not changed: {len(found.problems)} runs cannot be read, "
-            "and the report would lack them"
+            f"{into} was not changed: {counted(len(found.problems), 'run')} cannot be read, "
+            "and would be missing from the report"
         )
     for name in found.missing:
         click.echo(f"harness: no runs of {name} in {results_dir}", err=True)

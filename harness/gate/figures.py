@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from harness.analysis.operating_points import evaluate, policy_of
 from harness.data.custom_tasks import task_of
 from harness.data.tasks import Task
-from harness.errors import HarnessError
+from harness.errors import HarnessError, counted
 from harness.evaluation.metrics import scores
 from harness.evaluation.statistics import bootstrap
 from harness.evaluation.trace import Floats, Trace
@@ -219,7 +219,7 @@ def _latency(old: PinnedRun, new: RunRecord, margin: float) -> Iterator[Finding 
 def _timing_setup(reference: str | None, device: str, threads: str) -> str:
     if reference is None:
         return "not timed"
-    return f"against {reference} on {device}, {threads} thread(s)"
+    return f"against {reference} on {device}, {counted(int(threads), 'thread')}"
 
 
 def _ratio(what: str, old: Quartiles, new: Quartiles, margin: float) -> Finding | None:

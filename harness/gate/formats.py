@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from tabulate import tabulate
 
-from harness.errors import ExitCode
+from harness.errors import ExitCode, counted
 from harness.gate.findings import CODES, CellCheck, Finding, Verdict
 
 Checks = Sequence[CellCheck]
@@ -21,7 +21,7 @@ def summary(checks: Checks) -> str:
     counts = Counter(finding.verdict for checked in checks for finding in checked.findings)
     figures = sum(checked.compared for checked in checks)
     totals = ", ".join(f"{verdict} {counts[verdict]}" for verdict in Verdict if counts[verdict])
-    return f"{len(checks)} cells, {figures} figures compared: {totals or 'all the same'}"
+    return f"{counted(len(checks), 'cell')}, {figures} figures compared: {totals or 'all the same'}"
 
 
 def _by_severity(checks: Checks) -> list[tuple[str, Finding]]:

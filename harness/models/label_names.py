@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.data.tasks import Task
-from harness.errors import HarnessError
+from harness.errors import HarnessError, counted
 from harness.files.text import join_quoted, same_text
 from harness.models.checkpoint_files import CONFIG, read_json
 
@@ -58,7 +58,7 @@ def label_positions(labels: Sequence[str], task: Task) -> tuple[int, ...]:
             if task.regression
             else f"{task.classes}: {join_quoted(task.labels)}"
         )
-        got = f"{len(labels)} class{'es' * (len(labels) != 1)}"
+        got = counted(len(labels), "class")
         raise HarnessError(
             f"the checkpoint has {got} ({_abbreviated(labels)}), "
             f"but task {task.name} needs {expected}: give another --checkpoint or other --tasks"

@@ -19,7 +19,7 @@ import torch
 from annotated_types import Predicate
 
 from harness.data.dataset import Tokens
-from harness.errors import HarnessError, IncompleteError, reason
+from harness.errors import HarnessError, IncompleteError, counted, reason
 from harness.evaluation.policies import Confidence, Rule
 from harness.evaluation.trace import predictions
 from harness.files.typed_json import from_json
@@ -115,7 +115,7 @@ class Exported:
             if len(row) not in allowed:
                 expected = f"{' or '.join(map(str, allowed))} text{'s' * (allowed != (1,))}"
                 raise HarnessError(
-                    f"example {number} has {len(row)} text{'s' * (len(row) != 1)},"
+                    f"example {number} has {counted(len(row), 'text')},"
                     f" expected {expected} for task {self.card.task}"
                 )
             if any("\ud800" <= character <= "\udfff" for text in row for character in text):

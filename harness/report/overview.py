@@ -11,7 +11,7 @@ from harness.analysis.diagnostics import sanity_checks
 from harness.analysis.glue_average import glue_averages
 from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
-from harness.errors import HarnessError, IncompleteError, reason
+from harness.errors import HarnessError, IncompleteError, counted, reason
 from harness.files.atomic import atomic_write
 from harness.records import STABLE_SPREAD, RunRecord
 from harness.report.average import average_json, average_section
@@ -159,8 +159,8 @@ def caption(comparison: Comparison) -> str:
         f"average){mismatched}: mean ± sd over seeds ({', '.join(map(str, seeds))}; n in the "
         f"table). Trained on {rows['train']} examples{drawn}; best epoch and learning rates chosen "
         f"on selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). "
-        f"Truncated at {condition.max_length} tokens ({truncated} examples were longer). Trained "
-        f"in {condition.precision}, scored{timed} in float32 on {_hardware(comparison)}"
+        f"Truncated at {condition.max_length} tokens ({counted(truncated, 'longer example')}). "
+        f"Trained in {condition.precision}, scored{timed} in float32 on {_hardware(comparison)}"
         f"{_timing_rounds(comparison)}. Reference: {comparison.reference or 'none'}."
         f"{_tolerance(comparison)}{shared_settings(comparison.records)}"
     )
@@ -197,7 +197,7 @@ def _hardware(comparison: Comparison) -> str:
     """Return processor and threads; if there are several, each with the rows that ran on it."""
     rows: dict[str, list[str]] = {}
     for row in comparison.rows:
-        names = rows.setdefault(f"{row.device}, {row.threads} CPU thread(s)", [])
+        names = rows.setdefault(f"{row.device}, {counted(row.threads, 'CPU thread')}", [])
         names += [row.method] if row.method not in names else []
     if len(rows) == 1:
         return next(iter(rows))
