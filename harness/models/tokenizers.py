@@ -160,23 +160,23 @@ class FastTokenizer:
 class PythonTokenizer:
     """A tokenizer of the transformers library that has no tokenizer.json."""
 
-    library: "PreTrainedTokenizerBase"
+    tokenizer: "PreTrainedTokenizerBase"
     folder: Path = field(repr=False)
 
     @property
     def has_types(self) -> bool:
         """Whether a model is given token types by this tokenizer; otherwise they are all 0."""
-        return "token_type_ids" in self.library.model_input_names
+        return "token_type_ids" in self.tokenizer.model_input_names
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
         """Every token, added ones included, and its id."""
-        return dict(self.library.get_vocab())
+        return dict(self.tokenizer.get_vocab())
 
     @property
     def special(self) -> frozenset[int]:
         """Ids of the special tokens."""
-        return frozenset(self.library.all_special_ids)
+        return frozenset(self.tokenizer.all_special_ids)
 
     @cached_property
     def fingerprint_text(self) -> str:
@@ -184,7 +184,7 @@ class PythonTokenizer:
         files = [self.folder / name for name in VOCABULARY]
         return " ".join(
             [
-                type(self.library).__name__,
+                type(self.tokenizer).__name__,
                 digest(f"{file.name} {file_digest(file)}" for file in files if file.is_file()),
             ]
         )
@@ -195,7 +195,7 @@ class PythonTokenizer:
         for texts in examples:
             # Lists, because the library drops an empty second text that is not in one.
             batch = [[text] for text in texts]
-            found = self.library(*batch, truncation="longest_first", max_length=max_length)
+            found = self.tokenizer(*batch, truncation="longest_first", max_length=max_length)
             row = np.array(found["input_ids"][0], dtype=np.int32)
             ids.append(row)
             types.append(
@@ -204,14 +204,14 @@ class PythonTokenizer:
                 else np.zeros_like(row)
             )
             if len(row) >= max_length:
-                whole = self.library(*batch, truncation=False, verbose=False)["input_ids"][0]
+                whole = self.tokenizer(*batch, truncation=False, verbose=False)["input_ids"][0]
                 truncated += len(whole) > len(row)
         return Tokens(tuple(ids), tuple(types), truncated)
 
     def exported(self, max_length: int) -> str:
         """Raise HarnessError: there is no tokenizer.json of these tokenizers."""
         raise HarnessError(
-            f"the tokenizer {type(self.library).__name__} runs in Python and cannot be stored as"
+            f"the tokenizer {type(self.tokenizer).__name__} runs in Python and cannot be stored as"
             f" tokenizer.json with truncation to {max_length} tokens"
         )
 
