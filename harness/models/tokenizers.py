@@ -152,8 +152,10 @@ class FastTokenizer:
         self.tokenizer.enable_truncation(
             max_length, strategy="longest_first", direction=self.truncation_side
         )
-        yield
-        self.tokenizer.no_truncation()  # the fingerprint must not depend on the last call
+        try:
+            yield
+        finally:
+            self.tokenizer.no_truncation()  # the fingerprint must not depend on the last call
 
 
 @dataclass(frozen=True)
@@ -238,25 +240,16 @@ def read_tokenizer(folder: Path, family: str) -> TextTokenizer:
     verbosity = logging.get_verbosity()
     logging.set_verbosity(ERROR)
     try:
-        library = AutoTokenizer.from_pretrained(
-            str(folder),
-            config=None if names_family else AutoConfig.for_model(family),
-            local_files_only=True,
-            trust_remote_code=False,
-        )
-        _check_files(folder, library)
-        library(["a"])
-        library(["a"], ["b"])
-    except HarnessError:
-        raise
-    # The library raises errors of all kinds for a malformed file, and its Rust core a panic that
-    # is not an Exception.
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise HarnessError(
-            f"{folder}: the tokenizer ({', '.join(present)}) cannot be read: {first_line(error)}"
-        ) from None
+        with _must_read(f"{folder}: the tokenizer ({', '.join(present)})"):
+            library = AutoTokenizer.from_pretrained(
+                str(folder),
+                config=None if names_family else AutoConfig.for_model(family),
+                local_files_only=True,
+                trust_remote_code=False,
+            )
+            _check_files(folder, library)
+            library(["a"])
+            library(["a"], ["b"])
     finally:
         logging.set_verbosity(verbosity)
     if not library.is_fast:
@@ -302,18 +295,27 @@ def read_exported_tokenizer(file: Path) -> FastTokenizer:
 
     Raises: HarnessError if the file cannot be read or its tokenizer cannot encode.
     """
-    try:
+    with _must_read(str(file)):
         tokenizer = Tokenizer.from_file(str(file))
         tokenizer.encode("a")
         tokenizer.encode("a", "b")
         side = (tokenizer.truncation or {}).get("direction", "right")
-    # For a malformed file the library raises a bare Exception, and its Rust core a panic that is
-    # not an Exception.
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise HarnessError(f"{file} cannot be read: {first_line(error)}") from None
     return FastTokenizer(tokenizer, side)
+
+
+@contextmanager
+def _must_read(what: str) -> "Iterator[None]":
+    """Turn every failure of the libraries into a HarnessError that names what was read.
+
+    They raise errors of all kinds for a malformed file, and their Rust core a panic that is not an
+    Exception.
+    """
+    try:
+        yield
+    except (HarnessError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise HarnessError(f"{what} cannot be read: {first_line(error)}") from None
 
 
 def word_pieces(vocabulary: Sequence[str]) -> FastTokenizer:
