@@ -32,6 +32,7 @@ from harness.store.results import ResultsStore
 
 torch.set_num_threads(1)
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])  # subprocesses test this tree, too
+os.environ["HARNESS_BACKBONE"] = "tiny"  # the backbone of commands that name none
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from itertools import permutations
 import numpy as np
 
 from harness.data.custom_tasks import task_of
-from harness.data.tasks import Task, task_groups
+from harness.data.tasks import Task
 from harness.evaluation.metrics import METRICS, Array
 from harness.records import RANDOM_WEIGHTS, RunRecord
 from harness.store.results import ResultsStore
@@ -33,8 +33,6 @@ def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     metric = task.metrics[0]
     score, baseline = record.exits[-1].scores[metric], record.constant_scores[metric]
     warnings = []
-    if RANDOM_WEIGHTS in record.weights.fresh and _is_real(task):
-        warnings.append(random_weights_warning(record.spec.backbone))
     if any(use.report.steps for use in record.stages):
         if score <= baseline:
             warnings.append(f"the last exit's {metric} is not above the majority-class baseline's")
@@ -61,13 +59,15 @@ def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     return warnings
 
 
-def _is_real(task: Task) -> bool:
-    """Return whether a task is not one of the demo tasks, whose rows are made up."""
-    return task.name not in task_groups()["demo"]
+def backbone_checks(record: RunRecord) -> list[str]:
+    """Return a warning if the run's backbone is random and its task is not a demo task."""
+    if RANDOM_WEIGHTS not in record.weights.fresh or task_of(record).is_demo:
+        return []
+    return [random_weights_warning(record.spec.backbone)]
 
 
 def random_weights_warning(backbone: str) -> str:
-    """Return the warning about a random backbone on a real task."""
+    """Return the warning about a random backbone on a task that is not a demo task."""
     return (
         f"backbone {backbone} has random weights, which only the demo tasks suit: "
         "give a pre-trained --backbone"

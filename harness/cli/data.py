@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.cli.options import backbone_variables
 from harness.errors import ExitCode, HarnessError, IncompleteError
 
 if TYPE_CHECKING:
@@ -77,7 +78,13 @@ task_file_option = click.option(
 def fetch_options(command: Callable[..., int]) -> Callable[..., int]:
     """Add the options of `harness fetch`."""
     tasks = click.option("--tasks", metavar="A,B", help="Tasks or groups to fetch.")
-    backbone = click.option("--backbone", metavar="A,B", help="Backbones to fetch.")
+    backbone = click.option(
+        "--backbone",
+        metavar="A,B",
+        envvar=backbone_variables("fetch"),
+        show_envvar=True,
+        help="Backbones to fetch.",
+    )
     return tasks(backbone(offline_option(command)))
 
 

@@ -9,6 +9,7 @@ import click
 from harness.cli.data import offline_option
 from harness.cli.options import (
     PolicyName,
+    backbone_variables,
     cache_option,
     compute_options,
     data_option,
@@ -184,6 +185,8 @@ def time_command(
     default="bert-base-uncased",
     show_default=True,
     metavar="NAME|FOLDER|HUB_ID",
+    envvar=backbone_variables("flops"),
+    show_envvar=True,
     help="Backbone; see harness list backbones.",
 )
 @click.option(

@@ -84,6 +84,13 @@ cache_option = click.option(
     help="Folder of cached stages of training and encoded examples.  "
     "[default: harness in the user's cache folder]",
 )
+
+
+def backbone_variables(command: str) -> list[str]:
+    """Return the variables of a command's --backbone: its own and that of all commands."""
+    return [f"{PREFIX}_{command.upper()}_BACKBONE", f"{PREFIX}_BACKBONE"]
+
+
 data_option = click.option(
     "--data-dir",
     type=click.Path(file_okay=False, path_type=Path),

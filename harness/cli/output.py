@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 from tabulate import tabulate
 
-from harness.analysis.diagnostics import random_weights_warning, sanity_checks
+from harness.analysis.diagnostics import sanity_checks
 from harness.errors import ExitCode, IncompleteError, counted
 from harness.measure.macs import piece_costs
 from harness.methods.compute import device_name
@@ -100,7 +100,6 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
     finished = 0
     failures: list[Failure] = []
     spent: list[float] = []
-    told: set[str] = set()
 
     def done(cell: Cell, record: RunRecord, stored: bool) -> None:
         nonlocal finished
@@ -114,10 +113,6 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
             f"run {record.run_id} ({how})"
         )
         for warning in (*record.remarks, *_warnings(record, options)):
-            if warning == random_weights_warning(cell.backbone.name):
-                if warning in told:
-                    continue
-                told.add(warning)
             options.compute.progress.info(f"harness: warning: {cell.label}: {warning}")
         left = len(cells) - finished
         if spent and left:

@@ -11,6 +11,7 @@ from harness.cli.data import allow_code_option, offline_option, task_file_option
 from harness.cli.models import checkpoint_options
 from harness.cli.options import (
     CONFIG_KEY,
+    backbone_variables,
     cache_option,
     compute_options,
     config_option,
@@ -67,11 +68,12 @@ def _backbones() -> list[str]:
 @allow_code_option
 @click.option(
     "--backbone",
-    default="tiny",
-    show_default=True,
     metavar="NAME|FOLDER|HUB_ID",
+    envvar=backbone_variables("run"),
+    show_envvar=True,
     shell_complete=name_completion(_backbones),
-    help="Backbone; see harness list backbones.",
+    help="Backbone; see harness list backbones.  [default: bert-base-uncased; for the demo tasks "
+    "tiny, which is random]",
 )
 @data_option
 @offline_option
@@ -158,7 +160,7 @@ def run_command(
     labels: tuple[str, ...],
     tasks: str | None,
     own_tasks: tuple[Task, ...],
-    backbone: str,
+    backbone: str | None,
     data_dir: Path | None,
     corpus: tuple[Path, ...],
     glove: Path | None,
@@ -210,9 +212,8 @@ def run_command(
     from harness.methods.compute import make_compute
     from harness.methods.registry import CHECKPOINT, find_reference
     from harness.methods.settings import configure, parse_setting
-    from harness.models.backbones import find_backbone
     from harness.runs.cell import Options
-    from harness.runs.grid import plan, plan_checkpoint
+    from harness.runs.grid import choose_backbone, plan, plan_checkpoint
     from harness.store.stage_cache import cache_folder
 
     overrides = [
@@ -229,17 +230,16 @@ def run_command(
     rows = parse_train_rows(train_rows, list(chosen), defaults["train-rows"])
     numbers = parse_integers("--seeds", seeds)
     all_tasks = tuple(chosen.values())
-    checkpoint_cells = (
+    cells = (
         []
         if checkpoint is None
         else plan_checkpoint(
             grid.pop(CHECKPOINT), all_tasks, checkpoint, numbers[0], max_length, limit
         )
     )
-    cells = [
-        *plan(grid, all_tasks, find_backbone(backbone), numbers, max_length, rows, limit),
-        *checkpoint_cells,
-    ]
+    if grid:
+        found = choose_backbone(backbone, all_tasks)
+        cells = [*plan(grid, all_tasks, found, numbers, max_length, rows, limit), *cells]
     options = Options(
         data_dir=data_dir,
         results_dir=results_dir,

@@ -58,6 +58,11 @@ class Task:
         """Whether a user's task file describes the task."""
         return isinstance(self.source, CustomFiles)
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether the examples are generated in code."""
+        return isinstance(self.source, demo.DemoSource)
+
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _NLI = ("entailment", "neutral", "contradiction")

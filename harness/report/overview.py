@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.analysis.comparison import Comparison, compare
 from harness.analysis.conditions import condition_title
-from harness.analysis.diagnostics import sanity_checks
+from harness.analysis.diagnostics import backbone_checks, sanity_checks
 from harness.analysis.glue_average import glue_averages
 from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
@@ -179,7 +179,7 @@ def _warnings(store: ResultsStore, records: Sequence[RunRecord]) -> list[str]:
     """Return a paragraph for each warning of a sanity check, with the runs that it concerns."""
     concerned: dict[str, dict[str, list[str]]] = {}
     for record in records:
-        for warning in sanity_checks(store, record):
+        for warning in (*backbone_checks(record), *sanity_checks(store, record)):
             runs = concerned.setdefault(warning, {}).setdefault(record.spec.method, [])
             runs.append(record.run_id)
     return [

@@ -3,11 +3,12 @@
 import ctypes
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from harness.analysis.diagnostics import random_weights_warning
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.data.word_vectors import read_vectors
@@ -17,12 +18,33 @@ from harness.files.atomic import check_writable
 from harness.files.digests import written_fields
 from harness.methods.protocol import Method
 from harness.methods.registry import CHECKPOINT
-from harness.models.backbones import Backbone, find_backbone
+from harness.models.backbones import DEFAULT_BACKBONE, DEMO_BACKBONE, Backbone, find_backbone
 from harness.records import RunRecord, RunSpec
 from harness.runs.cell import Cell, DataKey, Options, load_cell_data, run_cell
 
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """Name in torch's RuntimeError when the CPU is out of memory."""
+
+
+def choose_backbone(name: str | None, tasks: Sequence[Task]) -> Backbone:
+    """Return the backbone of this name, or without a name the default backbone of the tasks.
+
+    The demo tasks' default is small and random, that of all other tasks is pre-trained.
+
+    Raises: HarnessError if the name is unknown, if it is missing and the tasks have different
+    defaults, or if the weights cannot be found.
+    """
+    if name is None:
+        defaults = {DEMO_BACKBONE if task.is_demo else DEFAULT_BACKBONE for task in tasks}
+        if len(defaults) > 1:
+            raise HarnessError(
+                f"the demo tasks' default backbone is {DEMO_BACKBONE}, that of the other tasks "
+                f"{DEFAULT_BACKBONE}: give --backbone to run both kinds of tasks together"
+            )
+        (name,) = defaults
+    backbone = find_backbone(name)
+    _ = backbone.folder  # without the weights, nothing else needs to be read
+    return backbone
 
 
 def plan(
@@ -110,6 +132,8 @@ def run_grid(
     check_external_metrics(cells)
     for failure in failures:
         failed(failure)
+    for warning in _backbone_warnings(cell for cell in cells if cell.rows in data):
+        options.compute.progress.info(f"harness: warning: {warning}")
     for number, cell in enumerate(cells, start=1):
         if cell.rows not in data:
             continue
@@ -122,6 +146,12 @@ def run_grid(
             failed(_failure(cell, error))
         else:
             done(cell, record, stored)
+
+
+def _backbone_warnings(cells: Iterable[Cell]) -> list[str]:
+    """Return a warning for each random backbone of a task that is not a demo task."""
+    names = [cell.backbone.name for cell in cells if cell.backbone.random and not cell.task.is_demo]
+    return [random_weights_warning(name) for name in dict.fromkeys(names)]
 
 
 def check_external_inputs(cells: Sequence[Cell], options: Options) -> None:

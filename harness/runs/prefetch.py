@@ -1,7 +1,5 @@
 """`harness fetch`: fill the caches in advance, for use without a network."""
 
-from huggingface_hub import try_to_load_from_cache
-
 from harness.data.glue import GlueHub
 from harness.data.glue_hub import is_cached
 from harness.data.glue_test import ENTRIES, unlabelled
@@ -35,12 +33,10 @@ def fetch_backbone(backbone: Backbone) -> str:
 
     Raises: HarnessError if they are not cached and cannot be downloaded.
     """
-    kind, _, location = backbone.source.partition(":")
-    if kind == "random":
+    if backbone.random:
         return "random weights, nothing to fetch"
-    cached = kind == "hub" and isinstance(
-        try_to_load_from_cache(location, backbone.weights_name, revision=backbone.revision), str
-    )
+    kind = backbone.source.partition(":")[0]
+    cached = backbone.is_local
     _ = backbone.folder, backbone.tokenizer
     if kind != "hub":
         return f"weights are on this machine ({kind}), nothing to fetch"

@@ -9,7 +9,7 @@ import pytest
 from support.messages import names_all, names_in_order
 from support.synthetic import identified, make_exit, make_record, save_run
 
-from harness.analysis.diagnostics import sanity_checks
+from harness.analysis.diagnostics import backbone_checks, sanity_checks
 from harness.data.tasks import TASKS
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.trace import Trace
@@ -96,7 +96,7 @@ def test_random_weights_on_a_real_task_are_named(
 ) -> None:
     record = save(store, task, LABELS, LABELS, 0.1, steps=30)
     weights = replace(record.weights, fresh=(RANDOM_WEIGHTS,))
-    warnings = sanity_checks(store, replace(record, weights=weights))
+    warnings = backbone_checks(replace(record, weights=weights))
     assert len(warnings) == count
     assert all(names_all(warning, record.spec.backbone) for warning in warnings)
 

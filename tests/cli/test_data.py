@@ -208,7 +208,7 @@ def test_metric_code_must_return_number(
         "run", "--methods", "bert", "--task-file", str(code_task), "--allow-metric-code", *QUICK
     )
     assert result.code == 2
-    assert_names(result.lines[0], "evaluate:./counts.py", *names)
+    assert_names(result.lines[1], "evaluate:./counts.py", *names)
 
 
 def test_missing_metric_library_or_script_fails(
@@ -405,8 +405,9 @@ def test_unreachable_fetch_is_one_line(run_cli: RunCli, online: Path) -> None:
     assert_names(result.err, *GROUPS["glue"], "nyu-mll/glue", "--data-dir", "bert-base-uncased")
 
 
-def test_fetch_needs_known_names(run_cli: RunCli) -> None:
+def test_fetch_needs_known_names(run_cli: RunCli, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetch rejects missing and unknown names."""
+    monkeypatch.delenv("HARNESS_BACKBONE")
     assert_one_line(run_cli("fetch"), 2, ["--tasks", "--backbone"])
     assert_one_line(run_cli("fetch", "--tasks", "gleu"), 2, ["gleu", *GROUPS])
     assert_one_line(run_cli("fetch", "--backbone", "tyni"), 2, ["tyni", *BACKBONES])

@@ -206,7 +206,7 @@ OTHER_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["flops", "bert", "--task", "rtee"], ["rtee", *TASKS]),
     (["flops", "bert", "--task", "glue"], ["--task", "glue", *GROUPS["glue"]]),
     (["flops", "bert", "--backbone", "tyni"], ["tyni", *BACKBONES]),
-    (["flops", "bert", "--length", "513"], [("--length 513", "bert-base-uncased", 512)]),
+    (["flops", "bert", "--length", "129"], [("--length 129", "tiny", 128)]),
     (["flops", "bert", "--length", "0"], [("--length", 0, 1)]),
     (["flops", "bert", "--set", "bert.heads=3"], ["--set bert.heads=3", "head"]),
     (["flops"], ["METHOD"]),

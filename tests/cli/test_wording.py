@@ -22,11 +22,13 @@ from syrupy.assertion import SnapshotAssertion
 
 from harness.__main__ import main
 from harness.cli.app import cli
+from harness.models import backbones
 from harness.store.results import ResultsStore
 
 FITTED = "--results-dir fitted --cache-dir cache"
 QUICK = """\
 tasks = "demo-pair"
+backbone = "tiny"
 limit = 8
 threads = 1
 precision = "fp32"
@@ -93,6 +95,7 @@ def transcript(
     """Commands in a copy of the prepared folder, without a network, in 110 columns."""
     clear_variables(monkeypatch)
     monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setattr(backbones, "is_installed", lambda path: True)
     shutil.copytree(prepared, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     (record,), _ = ResultsStore(Path("fitted")).records()
