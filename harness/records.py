@@ -185,6 +185,10 @@ class ExitMeasurement:
     Earlier exits and their decisions are included."""
 
 
+LIBRARY_DEFAULT = "the library's default"
+"""Wait policy of timings whose user has set none."""
+
+
 @dataclass(frozen=True, slots=True)
 class LatencyConditions:
     """Conditions and reference of a record's latency measurement."""
@@ -204,6 +208,10 @@ class LatencyConditions:
     """Batch size -> for each exit, reference time / static time, paired round by round."""
     path_ratio: dict[str, tuple[Quartiles, ...]]
     """Batch size -> for each exit, reference time / path time, paired round by round."""
+    wait_policy: str | None = None
+    """How idle threads waited: `LIBRARY_DEFAULT`, or the user's variables as NAME=VALUE.
+
+    None in records older than this field."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,7 @@ def test_optional_parts_are_omitted(record: RunRecord) -> None:
 
 
 LATER = [
+    "wait_policy",
     "sources",
     "corpus",
     "vectors",

@@ -199,13 +199,17 @@ def run_command(
       harness run --tasks glue --data-dir GLUE_DIR --methods bert,pabee --limit 64 --offline
       harness run --config grid.toml
     """
+    from harness.measure.idle_threads import let_idle_threads_sleep
+
+    let_idle_threads_sleep()  # before anything imports torch
+
     from harness.cli.output import run_and_print, show_plan
     from harness.cli.parsing import (
         labels_setting,
+        optional_names,
         parse_integers,
         parse_methods,
         parse_train_rows,
-        split_names,
     )
     from harness.data.corpus import Corpus, corpus_tasks
     from harness.data.custom_tasks import choose_tasks
@@ -222,7 +226,7 @@ def run_command(
         *labels_setting(labels, checkpoint),
     ]
     defaults = click.get_current_context().meta[CONFIG_KEY]
-    chosen = choose_tasks(split_names("--tasks", tasks) if tasks is not None else None, own_tasks)
+    chosen = choose_tasks(optional_names("--tasks", tasks), own_tasks)
     grid = configure(
         parse_methods(methods, checkpoint),
         *([parse_setting(text) for text in texts] for texts in (overrides, defaults["set"])),
@@ -230,13 +234,10 @@ def run_command(
     rows = parse_train_rows(train_rows, list(chosen), defaults["train-rows"])
     numbers = parse_integers("--seeds", seeds)
     all_tasks = tuple(chosen.values())
-    cells = (
-        []
-        if checkpoint is None
-        else plan_checkpoint(
-            grid.pop(CHECKPOINT), all_tasks, checkpoint, numbers[0], max_length, limit
-        )
-    )
+    cells = []
+    if checkpoint is not None:
+        classifier = grid.pop(CHECKPOINT)
+        cells = plan_checkpoint(classifier, all_tasks, checkpoint, numbers[0], max_length, limit)
     if grid:
         found = choose_backbone(backbone, all_tasks)
         cells = [*plan(grid, all_tasks, found, numbers, max_length, rows, limit), *cells]

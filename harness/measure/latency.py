@@ -27,13 +27,20 @@ from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
 from harness.files.atomic import hold_lock
 from harness.files.typed_json import from_json
+from harness.measure.idle_threads import chosen_policy, users_environment
 from harness.measure.inference import predict_early
 from harness.methods.registry import Reference, model_format
 from harness.models.backbones import Backbone
 from harness.models.batches import collate
 from harness.models.multi_exit import Batch, MultiExitModel
 from harness.progress import Progress
-from harness.records import STABLE_SPREAD, ExitMeasurement, LatencyConditions, Quartiles
+from harness.records import (
+    LIBRARY_DEFAULT,
+    STABLE_SPREAD,
+    ExitMeasurement,
+    LatencyConditions,
+    Quartiles,
+)
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Quantiles of the dev split's lengths at which the timed batches are taken."""
@@ -119,7 +126,12 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
         job_file.write(json.dumps(asdict(job)))
         job_file.seek(0)
         with subprocess.Popen(
-            command, stdin=job_file, stdout=output, stderr=subprocess.PIPE, text=True
+            command,
+            stdin=job_file,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=users_environment(),
         ) as child:
             assert child.stderr is not None
             for line in child.stderr:
@@ -190,6 +202,7 @@ def measure_exits(
             )
             for size, variants in with_reference.items()
         },
+        wait_policy=chosen_policy(users_environment()) or LIBRARY_DEFAULT,
     )
     return tuple(timed), conditions
 
