@@ -140,7 +140,8 @@ def _backbones() -> list[str]:
     type=click.FloatRange(0, 3600, min_open=True),
     default=10.0,
     show_default=True,
-    help="Seconds of timing at each batch size, in 5 to 40 rounds.",
+    help="Seconds of timing at each batch size, in at most 40 rounds; large models need the time "
+    "of two.",
 )
 @reference_option
 @click.option(

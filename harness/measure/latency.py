@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.data.dataset import Tokens
 from harness.data.tasks import Task
-from harness.errors import IncompleteError
+from harness.errors import IncompleteError, counted
 from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
 from harness.files.atomic import hold_lock
@@ -44,9 +44,10 @@ from harness.records import (
 
 LENGTH_QUANTILES = (0.25, 0.5, 0.75)
 """Quantiles of the dev split's lengths at which the timed batches are taken."""
-MIN_ROUNDS, MAX_ROUNDS = 5, 40
-NOISY_TIME_FACTOR = 3.0
-"""A timing with a spread above `STABLE_SPREAD` may take this many times the requested seconds."""
+MIN_ROUNDS, MAX_ROUNDS = 2, 40
+"""Rounds per batch size, unless the job sets their number."""
+ENOUGH_ROUNDS = 3
+"""A round times all batches if this many such rounds fit into the requested seconds."""
 ROUND_PREFIX = "harness.measure.latency: round"
 """Start of the line that the child process prints after each round."""
 WAITING_PREFIX = "harness.measure.latency: waiting"
@@ -73,10 +74,10 @@ class LatencyJob:
     threshold: float | None
     """Threshold at which live early exit is timed; None to time each exit instead."""
     seconds: float
-    """Time after which the timing of one batch size stops, if min_rounds are done and every variant
-    is stable."""
-    min_rounds: int = MIN_ROUNDS
-    max_rounds: int = MAX_ROUNDS
+    """Time for each batch size, of which the warm-up is a part. Where it is too short for three
+    rounds of all batches, fewer batches and rounds are timed."""
+    rounds: int | None = None
+    """Number of rounds of all batches, however long they take; None to keep to `seconds`."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class LatencySamples:
 
     milliseconds: dict[str, dict[str, tuple[float, ...]]]
     """Batch size -> variant -> milliseconds per batch, one value per round."""
+    batches: dict[str, tuple[int, ...]]
+    """Batch size -> indices of the job's batches that were timed."""
 
 
 def timing_batches(tokens: Tokens, batch_size: int) -> tuple[tuple[tuple[int, ...], ...], ...]:
@@ -109,12 +112,8 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
     Raises: IncompleteError with the child's last line if the child fails.
     """
     torch.cuda.empty_cache()  # frees memory that training left reserved, for the child
-    rounds = (
-        f"{job.min_rounds} to {job.max_rounds}"
-        if job.min_rounds < job.max_rounds
-        else str(job.max_rounds)
-    )
-    tracking = progress.track(f"timing, {rounds} rounds per batch size", None)
+    length = f"about {job.seconds:g} s" if job.rounds is None else counted(job.rounds, "round")
+    tracking = progress.track(f"timing, {length} per batch size", None)
     # -P keeps a harness.py in the current folder from being run
     command = [sys.executable, "-P", "-m", "harness.measure.latency"]
     messages = ["no message"]
@@ -161,7 +160,8 @@ def measure_exits(
     exits: Sequence[ExitMeasurement], job: LatencyJob, reference: str | None, progress: Progress
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """Return the exits with their latencies, and the conditions of measurement."""
-    samples = run_job(job, progress).milliseconds
+    measured = run_job(job, progress)
+    samples = measured.milliseconds
     path_kind = "path" if job.policy is not None else "static"
     _report_noise(samples, progress)
     timed = []
@@ -181,7 +181,7 @@ def measure_exits(
         threads=job.threads,
         rounds={size: len(next(iter(variants.values()))) for size, variants in samples.items()},
         tokens={
-            size: tuple(max(len(row) for row in batch) for batch in batches)
+            size: tuple(max(len(row) for row in batches[index]) for index in measured.batches[size])
             for size, batches in job.batches.items()
         },
         reference=reference,
@@ -246,47 +246,90 @@ class _ExitAt:
         return np.full(seen.shape[1], 1.0 if len(seen) == self.exits else -1.0)
 
 
+Variant = Callable[[Batch], object]
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is done with each variant in a round."""
+
+    batches: tuple[int, ...]
+    """Indices of the batches that are timed."""
+    warm: bool
+    """Whether the variant first runs once untimed, so that it does not depend on which variant ran
+    before it."""
+
+
 def time_variants(
-    variants: dict[str, Callable[[Batch], object]],
+    variants: dict[str, Variant],
     batches: Sequence[Batch],
     job: LatencyJob,
     after_round: Callable[[], None] = lambda: None,
-) -> dict[str, tuple[float, ...]]:
-    """Return the milliseconds per batch of each variant in each round, after a warm-up.
+) -> tuple[dict[str, tuple[float, ...]], tuple[int, ...]]:
+    """Return the milliseconds per batch of each variant in each round, and which batches they are.
 
-    The variants are shuffled in each round, and each runs once untimed before it is timed, so that
-    none benefits from its predecessor. `after_round` is called after each round.
+    The variants are shuffled in each round. `after_round` is called after each round.
     """
     device = torch.device(job.device)
     names = list(variants)
     samples: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        for batch in batches:
-            _milliseconds(variants[name], batch, device)
     started, generator = time.perf_counter(), np.random.default_rng(0)
-    for number in range(job.max_rounds):
-        elapsed = time.perf_counter() - started
-        if (
-            number >= job.min_rounds
-            and elapsed > job.seconds
-            and (_stable(samples) or elapsed > NOISY_TIME_FACTOR * job.seconds)
-        ):
-            break
+    one = _warm_up(variants, batches, job, started)
+    first_round = time.perf_counter()
+    while not _finished(len(samples[names[0]]), started, first_round, job):
         for name in generator.permutation(names).tolist():
-            variants[name](batches[0])
-            samples[name].append(
-                sum(_milliseconds(variants[name], batch, device) for batch in batches)
-                / len(batches)
-            )
+            if one.warm:
+                variants[name](batches[one.batches[0]])
+            timed = [_milliseconds(variants[name], batches[i], device) for i in one.batches]
+            samples[name].append(sum(timed) / len(timed))
         after_round()
-    return {name: tuple(values) for name, values in samples.items()}
+    return {name: tuple(values) for name, values in samples.items()}, one.batches
 
 
-def _stable(samples: dict[str, list[float]]) -> bool:
-    return all(quartiles(values).spread <= STABLE_SPREAD for values in samples.values())
+def _warm_up(
+    variants: dict[str, Variant], batches: Sequence[Batch], job: LatencyJob, started: float
+) -> Round:
+    """Run each variant without timing it, and return the longest kind of round that fits the job.
+
+    A round times all batches, or else the middle one, or else the middle one without a warm run.
+    """
+    device = torch.device(job.device)
+    every, middle = tuple(range(len(batches))), (len(batches) // 2,)
+
+    def run_all(indices: tuple[int, ...]) -> float:
+        """Return the seconds of one run of each variant on these batches."""
+        each = [
+            _milliseconds(variant, batches[index], device)
+            for variant in variants.values()
+            for index in indices
+        ]
+        return sum(each) / 1e3
+
+    if job.rounds is not None:
+        run_all(every)
+        return Round(every, warm=True)
+    pass_s = run_all(middle)
+    if pass_s < job.seconds / 10:  # the first pass was cold
+        pass_s = run_all(middle)
+    left_s = job.seconds - (time.perf_counter() - started)
+    for one in (Round(every, warm=True), Round(middle, warm=True)):
+        if ENOUGH_ROUNDS * pass_s * (len(one.batches) + 1) <= left_s:
+            return one
+    return Round(middle, warm=False)
 
 
-def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torch.device) -> float:
+def _finished(rounds: int, started: float, first_round: float, job: LatencyJob) -> bool:
+    """Return whether another round would end further from the requested seconds than now."""
+    if job.rounds is not None:
+        return rounds == job.rounds
+    if rounds < MIN_ROUNDS:
+        return False
+    now = time.perf_counter()
+    half_round = (now - first_round) / rounds / 2
+    return rounds == MAX_ROUNDS or now - started + half_round > job.seconds
+
+
+def _milliseconds(variant: Variant, batch: Batch, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter_ns()
@@ -298,9 +341,9 @@ def _milliseconds(variant: Callable[[Batch], object], batch: Batch, device: torc
 
 def _variants(
     model: MultiExitModel, reference: MultiExitModel | None, job: LatencyJob
-) -> dict[str, Callable[[Batch], object]]:
+) -> dict[str, Variant]:
     """Return the models to time, by name: static/LAYER, path/LAYER, live, reference."""
-    variants: dict[str, Callable[[Batch], object]] = {}
+    variants: dict[str, Variant] = {}
     if reference is not None:
         variants["reference"] = reference.truncated(len(reference.layers))
     policy = None if job.policy is None else make_policy(job, None)
@@ -329,22 +372,24 @@ def main() -> None:
     lock = FileLock(Path(tempfile.gettempdir()) / "harness-latency.lock", mode=0o666)
     # only one process times at once; the lock is released when the process ends
     with hold_lock(lock, lambda: print(WAITING_PREFIX, file=sys.stderr, flush=True)):
-        print(json.dumps({"milliseconds": _time_all(job)}))
+        print(json.dumps(asdict(_time_all(job))))
 
 
-def _time_all(job: LatencyJob) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Return the milliseconds per batch by batch size and variant, one value per round."""
+def _time_all(job: LatencyJob) -> LatencySamples:
+    """Time every variant at each batch size."""
     torch.set_num_threads(job.threads)
     device = torch.device(job.device)
     model = _load(job.model, device)
     reference = None if job.reference is None else _load(job.reference, device)
     variants = _variants(model, reference, job)
-    samples = {}
+    samples = LatencySamples({}, {})
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=job.precision == "bfloat16")
     with torch.inference_mode(), autocast:
         for size, batches in job.batches.items():
             padded = [_batch(ids).to(device) for ids in batches]
-            samples[size] = time_variants(variants, padded, job, partial(_report_round, size))
+            samples.milliseconds[size], samples.batches[size] = time_variants(
+                variants, padded, job, partial(_report_round, size)
+            )
     return samples
 
 

@@ -87,8 +87,7 @@ def time_run(record: RunRecord, compute: Compute, options: LiveOptions) -> Timin
         tolerance=record.tolerance,
         threshold=options.threshold,
         seconds=0.0,
-        min_rounds=options.rounds,
-        max_rounds=options.rounds,
+        rounds=options.rounds,
     )
     with tempfile.TemporaryDirectory() as reference_folder:
         reference = save_reference(options.reference, backbone, task, Path(reference_folder))

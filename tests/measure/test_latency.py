@@ -101,8 +101,7 @@ def job(folders: tuple[str, str], few_rows: TaskData) -> LatencyJob:
         reference=reference,
         batches=batches,
         policy="entropy",
-        min_rounds=2,
-        max_rounds=2,
+        rounds=2,
     )
 
 
@@ -159,12 +158,14 @@ def test_exits_get_quartiles_and_ratios(
 
 
 def test_path_equals_static_without_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model without a policy has the same path and static time."""
-    milliseconds = {"1": {"static/3": (4.0, 2.0, 3.0)}}
-    monkeypatch.setattr(latency, "run_job", lambda job, progress: LatencySamples(milliseconds))
-    (exit_,), conditions = measure_exits(
-        _measured((3,)), make_job(batches={"1": (((1, 2),),)}), None, QUIET
-    )
+    """A model without a policy has the same path and static time.
+
+    Only the batches that were timed are in the conditions."""
+    samples = LatencySamples({"1": {"static/3": (4.0, 2.0, 3.0)}}, {"1": (1,)})
+    monkeypatch.setattr(latency, "run_job", lambda job, progress: samples)
+    batches = {"1": (((1, 2),), ((1, 2, 3),))}
+    (exit_,), conditions = measure_exits(_measured((3,)), make_job(batches=batches), None, QUIET)
+    assert conditions.tokens == {"1": (3,)}
     assert exit_.path_ms == exit_.static_ms == {"1": Quartiles(2.5, 3.0, 3.5)}
     assert (conditions.reference, conditions.reference_ms, conditions.reference_ratio) == (
         None,
@@ -190,8 +191,7 @@ def test_live_exit_is_timed_against_reference(
         batches=batches,
         policy="entropy",
         threshold=0.5,
-        min_rounds=3,
-        max_rounds=3,
+        rounds=3,
     )
     monkeypatch.setattr(
         "sys.stdin", io.StringIO(json.dumps(asdict(replace(live, precision=precision))))

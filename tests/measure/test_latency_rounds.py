@@ -115,7 +115,7 @@ def _batches(*lengths: int) -> list[Batch]:
 def test_variants_take_shuffled_turns(clock: FakeClock) -> None:
     """Variants take turns, in a new random order in each round."""
     variants = {name: clock.variant(name, 1.0) for name in "abc"}
-    time_variants(variants, _batches(4, 6), make_job(min_rounds=40, max_rounds=40))
+    time_variants(variants, _batches(4, 6), make_job(rounds=40))
     calls = clock.calls[6:]
     rounds = [calls[start : start + 9] for start in range(0, len(calls), 9)]
     assert len(rounds) == 40
@@ -143,9 +143,7 @@ def test_first_call_of_turn_is_untimed(clock: FakeClock) -> None:
 
         return call
 
-    samples = time_variants(
-        {name: cold(name) for name in "ab"}, _batches(4), make_job(min_rounds=3, max_rounds=3)
-    )
+    samples, _ = time_variants({name: cold(name) for name in "ab"}, _batches(4), make_job(rounds=3))
     assert samples == {"a": (4.0,) * 3, "b": (4.0,) * 3}
 
 
@@ -159,52 +157,55 @@ def test_samples_exclude_the_warm_up(clock: FakeClock) -> None:
         warm["done"] = True
         variant(batch)
 
-    samples = time_variants(
-        {"a": slow_at_first, "b": clock.variant("b", 2.0)},
-        _batches(4, 8),
-        make_job(min_rounds=3, max_rounds=3),
+    samples, _ = time_variants(
+        {"a": slow_at_first, "b": clock.variant("b", 2.0)}, _batches(4, 8), make_job(rounds=3)
     )
     assert samples == {"a": (3.0, 3.0, 3.0), "b": (12.0, 12.0, 12.0)}
 
 
-def test_minimum_rounds_always_run(clock: FakeClock) -> None:
-    """The minimum number of rounds is run, however long they take."""
-    samples = time_variants(
-        {"a": clock.variant("a", 10_000.0)},
-        _batches(5),
-        make_job(min_rounds=5, max_rounds=40, seconds=4.0),
+def test_given_rounds_always_run(clock: FakeClock) -> None:
+    """A given number of rounds is run, however long they take."""
+    samples, batches = time_variants(
+        {"a": clock.variant("a", 10_000.0)}, _batches(5, 5), make_job(rounds=5, seconds=4.0)
     )
-    assert samples == {"a": (50_000.0,) * 5}
+    assert (samples, batches) == ({"a": (50_000.0,) * 5}, (0, 1))
 
 
-def test_timing_stops_after_given_seconds(clock: FakeClock) -> None:
-    samples = time_variants(
-        {"a": clock.variant("a", 100.0)},
-        _batches(5),
-        make_job(min_rounds=2, max_rounds=40, seconds=4.2),
-    )
-    assert len(samples["a"]) == 5
+@pytest.mark.parametrize(
+    ("seconds", "batches", "rounds"),
+    [
+        (20.0, (0, 1, 2), 5),
+        (16.5, (0, 1, 2), 4),
+        (13.5, (1,), 6),
+        (9.0, (1,), 4),
+        (6.0, (1,), 5),
+        (1.0, (1,), 2),
+    ],
+)
+def test_rounds_shrink_to_given_seconds(
+    clock: FakeClock, seconds: float, batches: tuple[int, ...], rounds: int
+) -> None:
+    """Little time is spent on the middle batch alone, and in the end without a warm run.
+
+    Two variants take 0.5 s for each batch: a round of all batches takes 4 s with the warm runs, one
+    of the middle batch 2 s, and 1 s without them. A pass before the rounds takes 1 s.
+    """
+    variants = {name: clock.variant(name, 100.0) for name in "ab"}
+    samples, timed = time_variants(variants, _batches(5, 5, 5), make_job(seconds=seconds))
+    assert timed == batches
+    assert {name: len(values) for name, values in samples.items()} == {"a": rounds, "b": rounds}
+    assert clock.perf_counter() == pytest.approx(max(seconds, 3.0), abs=2.0)
 
 
-@pytest.mark.parametrize(("swing", "rounds"), [(1.2, 10), (2.0, 30)], ids=["stable", "noisy"])
-def test_noisy_timing_runs_longer(clock: FakeClock, swing: float, rounds: int) -> None:
-    """A noisy timing runs up to three times as long.
+def test_cold_first_pass_does_not_shrink_rounds(clock: FakeClock) -> None:
+    """Where a pass is short, a second one decides what fits, since the first may be slow."""
+    calls = itertools.count()
 
-    A round has two calls of 1 ms, and 20 ms are requested; every other timed call takes `swing`
-    times as long."""
-    variant, calls = clock.variant("a", 1.0), itertools.count()
+    def slow_at_first(batch: Batch) -> None:
+        clock.now_ns += 10**9 if next(calls) == 0 else 10**7
 
-    def swinging(batch: Batch) -> None:
-        variant(batch)
-        number = next(calls)
-        if number % 4 == 2:
-            clock.now_ns += round((swing - 1) * 1e6)
-
-    samples = time_variants(
-        {"a": swinging}, _batches(1), make_job(min_rounds=4, max_rounds=40, seconds=0.02)
-    )
-    assert len(samples["a"]) == pytest.approx(rounds, abs=6)
-    assert (max(samples["a"]), min(samples["a"])) == pytest.approx((swing, 1.0))
+    _, batches = time_variants({"a": slow_at_first}, _batches(5, 5, 5), make_job(seconds=11.0))
+    assert batches == (0, 1, 2)
 
 
 def test_noisy_timing_is_reported() -> None:
@@ -225,9 +226,5 @@ def test_noisy_timing_is_reported() -> None:
 
 
 def test_rounds_never_exceed_the_maximum(clock: FakeClock) -> None:
-    """The maximum number of rounds is never exceeded."""
-    variants = {name: clock.variant(name, 0.01) for name in "ab"}
-    samples = time_variants(
-        variants, _batches(5), make_job(min_rounds=2, max_rounds=7, seconds=4.0)
-    )
-    assert {name: len(values) for name, values in samples.items()} == {"a": 7, "b": 7}
+    samples, _ = time_variants({"a": clock.variant("a", 0.01)}, _batches(5), make_job(seconds=4.0))
+    assert len(samples["a"]) == latency.MAX_ROUNDS
