@@ -301,6 +301,11 @@ class SplitScores:
     """For each exit, metric -> score of the truncated model."""
 
 
+def short_id(run_id: str) -> str:
+    """Return the first digits of a run id, which commands show and take as well."""
+    return run_id[:8]
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """Everything that is stored of a run except its traces.
@@ -343,6 +348,16 @@ class RunRecord:
     """Dotted setting name -> value, where it differs from the method's default on this backbone.
 
     None in records older than this field."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether the run trained a model; a checkpoint is only loaded."""
+        return any(use.report.steps for use in self.stages)
+
+    @property
+    def short_id(self) -> str:
+        """First digits of the run id."""
+        return short_id(self.run_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -244,6 +245,26 @@ def save_model(model: MultiExitModel, folder: Path) -> None:
         save_tensors(model, str(folder / WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise IncompleteError(f"cannot write the model: {error}; is the disk full?") from None
+
+
+def save_truncated(source: Path, layers: int, folder: Path) -> None:
+    """Write the static model of the first `layers` layers: those layers and the exit after them.
+
+    Raises: IncompleteError if `source` holds no valid model or the files cannot be written;
+    ValueError if the layer has no exit.
+    """
+    model = load_model(source)
+    tensors = model.truncated(layers).state_dict()
+    config, shape = model.config, model.config.shape
+    short = replace(
+        config,
+        shape=replace(shape, heads=shape.heads[:layers], ffn=shape.ffn[:layers]),
+        exits=(*[None] * (layers - 1), config.exits[layers - 1]),
+        masked_lm=False,
+    )
+    truncated = EncoderModel(short)
+    truncated.load_state_dict(tensors)
+    save_model(truncated, folder)
 
 
 def load_model(folder: Path) -> EncoderModel:

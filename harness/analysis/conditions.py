@@ -65,7 +65,7 @@ def condition_title(condition: Condition, all_conditions: Sequence[Condition]) -
         "data": f"data {condition.data}",
         "splits": f"splits {condition.splits}",
         "weights": f"weights {condition.weights}",
-        "precision": f"trained in {condition.precision}",
+        "precision": f"in {condition.precision}",
     }
     differing = [
         description

@@ -33,7 +33,7 @@ def sanity_checks(store: ResultsStore, record: RunRecord) -> list[str]:
     metric = task.metrics[0]
     score, baseline = record.exits[-1].scores[metric], record.constant_scores[metric]
     warnings = []
-    if any(use.report.steps for use in record.stages):
+    if record.trained:
         if score <= baseline:
             warnings.append(f"the last exit's {metric} is not above the majority-class baseline's")
         return warnings

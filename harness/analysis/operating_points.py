@@ -48,7 +48,7 @@ def exit_rule(
     if record.policy is None:
         if policy is not None or threshold is not None or share is not None:
             raise HarnessError(
-                f"run {record.run_id} ({record.spec.method}) has a single exit: "
+                f"run {record.short_id} ({record.spec.method}) has a single exit: "
                 "give no --policy, --threshold or --budget-share"
             )
         return Rule(tolerance=record.tolerance)
@@ -66,7 +66,7 @@ def exit_rule(
         )
         if budget not in found:
             raise HarnessError(
-                f"run {record.run_id}: no threshold of {exit_policy.name} keeps the mean MACs on "
+                f"run {record.short_id}: no threshold of {exit_policy.name} keeps the mean MACs on "
                 f"calibration within {budget}: give --budget-share "
                 f"{smallest_share(store, record, exit_policy):.3f} or more, or --threshold"
             )

@@ -86,7 +86,7 @@ def list_command(
     """
     import json
 
-    from harness.report.listings import text
+    from harness.report.listings import text, with_short_ids
 
     problems: list[Problem] = []
     render = text
@@ -94,6 +94,7 @@ def list_command(
         raise HarnessError(f"list {what} takes no METHOD, got {method}")
     if what == "runs":
         rows, problems = _runs(results_dir)
+        rows = rows if form == "json" else with_short_ids(rows)
     else:
         from harness.cli.catalogue import backbones, methods, settings, settings_text, tasks
 

@@ -69,6 +69,14 @@ batch_option = click.option(
     type=click.FloatRange(0, 1, min_open=True),
     help="Budget as a share of the run's own full MACs.  [default: 0.5]",
 )
+@click.option(
+    "--exit",
+    "layers",
+    type=click.IntRange(1),
+    metavar="N",
+    envvar="HARNESS_EXPORT_EXIT",
+    help="Export the static model of the first N layers, without early exit.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing exported model.")
 @backbone_option
 @offline_option
@@ -81,6 +89,7 @@ def export_command(
     policy: str | None,
     threshold: float | None,
     budget_share: float | None,
+    layers: int | None,
     force: bool,
     backbone: str | None,
     results_dir: Path,
@@ -93,12 +102,14 @@ def export_command(
     The folder holds the model, its tokenizer, exit rule, labels and scores.
 
     \b
-    Example:
+    Examples:
       harness export 3f2a --out my-model --budget-share 0.5
+      harness export 3f2a --out short-model --exit 2
     """
     from harness.analysis.operating_points import exit_rule
+    from harness.evaluation.policies import Rule
     from harness.methods.restore import model_folder, run_backbone
-    from harness.predict.export import check_free, export
+    from harness.predict.export import check_free, exit_at, export
     from harness.store.results import ResultsStore
     from harness.store.stage_cache import cache_folder
 
@@ -106,14 +117,21 @@ def export_command(
     record = store.find(run_id)
     check_free(out, force)
     model_folder(record, cache_folder(cache_dir))
-    rule = exit_rule(store, record, policy, threshold, budget_share)
+    if layers is None:
+        rule = exit_rule(store, record, policy, threshold, budget_share)
+    elif (policy, threshold, budget_share) != (None, None, None):
+        raise HarnessError(
+            f"--exit {layers}: a static model has no early exit: "
+            "give no --policy, --threshold or --budget-share"
+        )
+    else:
+        exit_at(record, layers)
+        rule = Rule(tolerance=record.tolerance)
     found = run_backbone(record, backbone or record.spec.backbone)
-    card = export(store, record, rule, found, cache_folder(cache_dir), out, force)
-    policy_text = "" if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
-    click.echo(
-        f"{out}: {card.method} on {card.task}{policy_text}: "
-        + ", ".join(f"{name} {value:.3f}" for name, value in card.scores.items())
-    )
+    card = export(store, record, rule, found, cache_folder(cache_dir), out, force, layers)
+    how = "" if layers is None else f", exit {layers}"
+    how = how if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
+    click.echo(f"{out}: {card.method} on {card.task}{how}: {card.compared_with_full()}")
     return ExitCode.OK
 
 

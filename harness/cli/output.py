@@ -11,7 +11,7 @@ from harness.measure.macs import piece_costs
 from harness.methods.compute import device_name
 from harness.models.multi_exit import MultiExitModel
 from harness.progress import duration
-from harness.records import RunRecord
+from harness.records import RunRecord, short_id
 from harness.report.listings import table
 from harness.runs.cell import Cell, Options, run_id
 from harness.runs.estimate import estimate_minutes
@@ -72,7 +72,7 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
             cell.spec.backbone,
             cell.spec.seed,
             len(data[cell.rows].train),
-            identity,
+            short_id(identity),
             *(["stored", "-"] if is_stored else ["to run", next(estimates)]),
         ]
         for (cell, identity), is_stored in zip(planned, stored, strict=True)
@@ -110,7 +110,7 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
         how = "already stored" if stored else f"{record.seconds:.0f} s"
         click.echo(
             f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; "
-            f"run {record.run_id} ({how})"
+            f"run {record.short_id} ({how})"
         )
         for warning in (*record.remarks, *_warnings(record, options)):
             options.compute.progress.info(f"harness: warning: {cell.label}: {warning}")

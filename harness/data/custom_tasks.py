@@ -98,7 +98,7 @@ def task_of(record: RunRecord) -> Task:
     unsupported = [name for name in described.metrics if name not in METRICS]
     if unsupported or not described.metrics:
         raise IncompleteError(
-            f"run {record.run_id}: {unknown('metric', ', '.join(unsupported), METRICS)}"
+            f"run {record.short_id}: {unknown('metric', ', '.join(unsupported), METRICS)}"
         )
     return Task(
         record.spec.task,

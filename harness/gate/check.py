@@ -17,7 +17,7 @@ from harness.errors import ExitCode, IncompleteError
 from harness.gate.baseline import Baseline, PinnedRun
 from harness.gate.figures import compare_figures
 from harness.gate.findings import CODES, CellCheck, Finding, Limits, Verdict
-from harness.records import Environment, RunRecord, RunSpec, canonical, flat
+from harness.records import Environment, RunRecord, RunSpec, canonical, flat, short_id
 from harness.store.results import Problem, ResultsStore
 
 
@@ -58,12 +58,12 @@ def verify_runs(store: ResultsStore, records: Sequence[RunRecord]) -> list[CellC
 
 
 def _verify_run(store: ResultsStore, record: RunRecord) -> CellCheck:
-    cell = f"{record.spec.task}/{record.spec.method}/{record.run_id}"
+    cell = f"{record.spec.task}/{record.spec.method}/{record.short_id}"
     try:
         store.checked_traces(record)
         store.timings(record)
     except IncompleteError as error:
-        finding = Finding("run", Verdict.MISSING, record.run_id, "-", str(error))
+        finding = Finding("run", Verdict.MISSING, record.short_id, "-", str(error))
         return CellCheck(cell, 0, (finding,))
     return CellCheck(cell, len(record.exits) * (1 + len(task_of(record).metrics)), ())
 
@@ -111,11 +111,13 @@ def _check_run(
     candidates = [record for record in records if _cell(record.spec) == _cell(old.spec)]
     same_job = [record for record in candidates if job_of(record) == job_of(old)]
     if not candidates:
-        return [CellCheck(name, 0, (Finding("run", Verdict.MISSING, old.run_id, "none"),))]
+        return [
+            CellCheck(name, 0, (Finding("run", Verdict.MISSING, short_id(old.run_id), "none"),))
+        ]
     if not same_job:
         return [CellCheck(name, 0, tuple(job_differences(job_of(old), job_of(candidates[-1]))))]
     selected = _runs_to_compare(old, same_job, environments)
-    names = [name] if len(selected) == 1 else [f"{name}, run {new.run_id}" for new in selected]
+    names = [name] if len(selected) == 1 else [f"{name}, run {new.short_id}" for new in selected]
     return [
         _compare(cell, old, new, store, limits) for cell, new in zip(names, selected, strict=True)
     ]
@@ -157,7 +159,8 @@ def _compare(
     try:
         traces = store.checked_traces(new)
     except IncompleteError as error:
-        finding = Finding("run", Verdict.MISSING, old.run_id, new.run_id, str(error))
+        ids = short_id(old.run_id), new.short_id
+        finding = Finding("run", Verdict.MISSING, *ids, str(error))
         return CellCheck(name, 0, (finding,))
     figures = list(compare_figures(old, new, traces, limits))
     return CellCheck(name, len(figures), tuple(found for found in figures if found is not None))

@@ -125,8 +125,8 @@ def _policy_name(record: RunRecord, options: LiveOptions) -> str:
             else "measure its latency with run --latency"
         )
         raise HarnessError(
-            f"run {record.run_id} ({record.spec.method}) has a single exit and cannot exit early: "
-            f"{advice}"
+            f"run {record.short_id} ({record.spec.method}) has a single exit and cannot exit "
+            f"early: {advice}"
         )
     return name
 
@@ -151,7 +151,7 @@ def _dev_split(record: RunRecord, backbone: Backbone, options: LiveOptions) -> S
             return cached
     if record.own_task is not None:
         raise IncompleteError(
-            f"the dev examples of run {record.run_id} are not in {options.cache_dir}: "
+            f"the dev examples of run {record.short_id} are not in {options.cache_dir}: "
             "repeat harness run with its task file, this --cache-dir and another --results-dir"
         )
     data = load_data(task_of(record), options.data_dir, spec.train_rows, spec.limit)

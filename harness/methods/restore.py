@@ -20,7 +20,7 @@ def run_backbone(record: RunRecord, name: str) -> Backbone:
         and not Path(name).is_dir()
     ):
         raise HarnessError(
-            f"run {record.run_id} uses the local folder {record.spec.backbone}: "
+            f"run {record.short_id} uses the local folder {record.spec.backbone}: "
             "pass its path with --backbone FOLDER"
         )
     return find_backbone(name)
@@ -37,7 +37,7 @@ def model_folder(record: RunRecord, cache: Path) -> Path:
             "to fit it again, use harness run with its options, this --cache-dir and another "
             "--results-dir"
         )
-        raise IncompleteError(f"the model of run {record.run_id} is not in {cache}: {advice}")
+        raise IncompleteError(f"the model of run {record.short_id} is not in {cache}: {advice}")
     return folder
 
 
@@ -45,6 +45,6 @@ def check_fingerprint(what: str, got: str, expected: str, record: RunRecord) -> 
     """Raise NotComparableError if a fingerprint differs from the run's."""
     if got != expected:
         raise NotComparableError(
-            f"{what} has fingerprint {got}, but run {record.run_id} used {expected}: "
+            f"{what} has fingerprint {got}, but run {record.short_id} used {expected}: "
             f"give the same {what} as in the run"
         )

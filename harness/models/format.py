@@ -15,6 +15,10 @@ class ModelFormat(Protocol):
         """Write the model to the folder."""
         ...
 
+    def save_truncated(self, source: "Path", layers: int, folder: "Path") -> None:
+        """Write the static model of the first `layers` layers of the saved model `source`."""
+        ...
+
     def load_model(self, folder: "Path") -> "MultiExitModel":
         """Return the saved model in evaluation mode on the CPU."""
         ...

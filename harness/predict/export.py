@@ -11,11 +11,12 @@ from harness.errors import HarnessError, IncompleteError, reason
 from harness.evaluation.policies import Rule, make_policy
 from harness.files.atomic import UNFINISHED
 from harness.files.typed_json import to_json
+from harness.methods.registry import model_format
 from harness.methods.restore import check_fingerprint, model_folder
 from harness.models.backbones import Backbone
 from harness.models.checkpoint_files import CONFIG, WEIGHTS
 from harness.predict.exported import CARD, README, TOKENIZER, Card
-from harness.records import RunRecord
+from harness.records import ExitMeasurement, RunRecord
 from harness.store.results import ResultsStore
 
 
@@ -27,8 +28,11 @@ def export(
     cache: Path,
     out: Path,
     force: bool,
+    layers: int | None = None,
 ) -> Card:
     """Write the run's model, tokenizer, card and README to the folder.
+
+    With `layers`, the model is the static model of so many layers, else it is the whole model.
 
     Raises: HarnessError if the folder exists or tokenizer.json cannot store the tokenizer;
     IncompleteError if the model is no longer cached or
@@ -37,15 +41,18 @@ def export(
     check_free(out, force)
     model = model_folder(record, cache)
     check_fingerprint("backbone", backbone.fingerprint, record.data.backbone, record)
-    card = make_card(store, record, rule, backbone)
+    card = make_card(store, record, rule, backbone, layers)
     tokenizer = backbone.tokenizer.exported(card.max_length)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=out.parent) as temporary:
             new, old = Path(temporary) / "new", Path(temporary) / "old"
             new.mkdir()
-            for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(model / name, new / name)
+            if layers is None:
+                for name in (CONFIG, WEIGHTS):
+                    shutil.copyfile(model / name, new / name)
+            else:
+                model_format().save_truncated(model, layers, new)
             (new / TOKENIZER).write_text(tokenizer, encoding="utf-8")
             (new / CARD).write_text(to_json(card), encoding="utf-8")
             (new / README).write_text(make_readme(card), encoding="utf-8")
@@ -70,12 +77,29 @@ def check_free(out: Path, force: bool) -> None:
         raise HarnessError(f"{out} is not an exported model: --force does not replace it")
 
 
-def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Backbone) -> Card:
-    """Return the card, with the scores of the stored trace under the rule."""
+def exit_at(record: RunRecord, layers: int) -> ExitMeasurement:
+    """Return the run's exit after so many layers.
+
+    Raises: HarnessError if there is none.
+    """
+    found = {measured.layer: measured for measured in record.exits}
+    if layers not in found:
+        raise HarnessError(
+            f"--exit {layers}: run {record.short_id} ({record.spec.method}) has exits after "
+            f"{', '.join(map(str, found))} layers"
+        )
+    return found[layers]
+
+
+def make_card(
+    store: ResultsStore, record: RunRecord, rule: Rule, backbone: Backbone, at_exit: int | None
+) -> Card:
+    """Return the card, with the scores of the stored trace under the rule or at a fixed exit."""
     task = task_of(record)
     last = record.exits[-1]
-    scores = {name: last.scores[name] for name in task.metrics}
-    macs, layers = last.macs, float(last.layer)
+    fixed = last if at_exit is None else exit_at(record, at_exit)
+    scores = {name: fixed.scores[name] for name in task.metrics}
+    macs, layers = fixed.macs, float(fixed.layer)
     if rule.policy is not None and rule.threshold is not None:
         policy = make_policy(rule, task.classes)
         reached = evaluate(record, store.trace(record), policy, rule.threshold)
@@ -97,6 +121,9 @@ def make_card(store: ResultsStore, record: RunRecord, rule: Rule, backbone: Back
         constant_scores={name: record.constant_scores[name] for name in task.metrics},
         macs=round(macs, 1),
         layers=round(layers, 4),
+        full_scores={name: last.scores[name] for name in task.metrics},
+        full_macs=round(last.macs, 1),
+        full_layers=last.layer,
     )
 
 
@@ -110,8 +137,10 @@ def make_readme(card: Card) -> str:
     )
     output = " or ".join(f"`{label}`" for label in card.labels) or "a number"
     baseline = "majority class" if card.labels else "mean label"
+    models = {"this model": card.scores, "full model": card.full_scores or card.scores}
+    columns = models | {baseline: card.constant_scores}
     scores = [
-        f"| {name} | {100 * card.scores[name]:.1f} | {100 * card.constant_scores[name]:.1f} |"
+        f"| {name} | {' | '.join(f'{100 * column[name]:.1f}' for column in columns.values())} |"
         for name in card.metrics
     ]
     texts = '"a text"' if card.texts == 1 else '"a text" "another text"'
@@ -123,8 +152,8 @@ def make_readme(card: Card) -> str:
             f" It predicts {output}. {exits}; on dev, the mean is {card.layers:.2f} layers and"
             f" {card.macs / 1e6:.1f} MMACs. Texts are truncated to {card.max_length} tokens.",
             "",
-            f"| on dev, x100 | this model | {baseline} |",
-            "|---|---|---|",
+            f"| on dev, x100 | {' | '.join(columns)} |",
+            "|---|---|---|---|",
             *scores,
             "",
             "```",

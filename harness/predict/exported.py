@@ -67,11 +67,32 @@ class Card:
     """Mean MACs per dev example under this rule."""
     layers: float
     """Mean number of layers that a dev example runs under this rule."""
+    full_scores: dict[str, float] | None = None
+    """Metric -> score on dev of the run's last exit; None in folders older than this field."""
+    full_macs: float | None = None
+    """Mean MACs per dev example up to the run's last exit."""
+    full_layers: int | None = None
+    """Number of layers of the run's model."""
+
+    def compared_with_full(self) -> str:
+        """Return scores, layers and MACs, beside those of the full model if it is another one."""
+        own = f"{scores_text(self.scores)} at {self.layers:.3g} layers"
+        if self.full_scores is None or self.full_macs is None or self.macs == self.full_macs:
+            return own
+        return (
+            f"{own} and {self.macs / self.full_macs:.0%} of the full model's MACs; the full model: "
+            f"{scores_text(self.full_scores)} at {self.full_layers} layers"
+        )
 
     @property
     def classes(self) -> int:
         """Number of outputs of the model; 1 for a regression."""
         return len(self.labels) or 1
+
+
+def scores_text(scores: dict[str, float]) -> str:
+    """Return metrics and scores as text."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 class Prediction(NamedTuple):

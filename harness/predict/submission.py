@@ -131,12 +131,12 @@ def run_by_task(records: Sequence[RunRecord]) -> dict[str, RunRecord]:
         task = record.spec.task
         if task not in task_groups()["glue"] or record.own_task is not None:
             raise HarnessError(
-                f"run {record.run_id} is on {task}: the leaderboard has the tasks"
+                f"run {record.short_id} is on {task}: the leaderboard has the tasks"
                 f" {', '.join(task_groups()['glue'])}"
             )
         if task in found:
             raise HarnessError(
-                f"runs {found[task].run_id} and {record.run_id} are both on {task}: "
+                f"runs {found[task].short_id} and {record.short_id} are both on {task}: "
                 "expected one run per task"
             )
         found[task] = record

@@ -13,7 +13,7 @@ from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError
 from harness.evaluation.curves import sweep, thresholds_from
 from harness.evaluation.policies import make_policy
-from harness.records import RunRecord
+from harness.records import RunRecord, short_id
 from harness.store.results import ResultsStore
 
 Rows = list[dict[str, object]]
@@ -52,6 +52,11 @@ def runs(records: list[RunRecord]) -> Rows:
     ]
 
 
+def with_short_ids(rows: Rows) -> Rows:
+    """Return the rows of runs with the first digits of their ids."""
+    return [row | {"run": short_id(str(row["run"]))} for row in rows]
+
+
 def text(rows: Rows) -> str:
     """Format rows as a table for people."""
     return tabulate(
@@ -88,7 +93,7 @@ def curve_table(
     name = policy or record.policy
     if name is None or record.policy is None:
         raise HarnessError(
-            f"run {record.run_id} ({record.spec.method}) has a single exit and so no curve"
+            f"run {record.short_id} ({record.spec.method}) has a single exit and so no curve"
         )
     task = task_of(record)
     if tolerance is not None and not (name == "patience" and task.regression):

@@ -146,23 +146,37 @@ def caption(comparison: Comparison) -> str:
     """Return the caption: splits, seeds, sizes, precision, hardware, tolerance of a regression."""
     condition, first = comparison.condition, comparison.records[0]
     rows = first.data.rows
-    drawn = f" (drawn by --train-rows {condition.train_rows})" if condition.train_rows else ""
     seeds = sorted({record.spec.seed for record in comparison.records})
     truncated = sum(first.data.truncated.values())
     mismatched = (
         f" and on mismatched ({rows['mismatched']} examples)" if "mismatched" in rows else ""
     )
+    trained = any(record.trained for record in comparison.records)
+    precision = f"Trained in {condition.precision}, scored" if trained else "Scored"
     timed = " and timed" if is_timed(comparison) else ""
     repeated = f", {first.data.repeated} of them also in train" if first.data.repeated else ""
     return (
         f"Scores on dev ({rows['dev']} examples{repeated}, {first.data.dev_tokens:.1f} tokens on "
         f"average){mismatched}: mean ± sd over seeds ({', '.join(map(str, seeds))}; n in the "
-        f"table). Trained on {rows['train']} examples{drawn}; best epoch and learning rates chosen "
-        f"on selection ({rows['selection']}), thresholds on calibration ({rows['calibration']}). "
+        f"table). {_training(comparison)}thresholds on calibration ({rows['calibration']}). "
         f"Truncated at {condition.max_length} tokens ({counted(truncated, 'longer example')}). "
-        f"Trained in {condition.precision}, scored{timed} in float32 on {_hardware(comparison)}"
+        f"{precision}{timed} in float32 on {_hardware(comparison)}"
         f"{_timing_rounds(comparison)}. Reference: {comparison.reference or 'none'}."
         f"{_tolerance(comparison)}{shared_settings(comparison.records)}"
+    )
+
+
+def _training(comparison: Comparison) -> str:
+    """Return what was trained and chosen on which examples; the thresholds' sentence follows."""
+    rows, drawn = comparison.records[0].data.rows, comparison.condition.train_rows
+    elsewhere = dict.fromkeys(one.spec.method for one in comparison.records if not one.trained)
+    if not any(record.trained for record in comparison.records):
+        return "Not trained here; "
+    return (
+        f"Trained on {rows['train']} examples"
+        + (f" (drawn by --train-rows {drawn})" if drawn else "")
+        + (f", except {', '.join(elsewhere)}" if elsewhere else "")
+        + f"; best epoch and learning rates chosen on selection ({rows['selection']}), "
     )
 
 
@@ -181,7 +195,7 @@ def _warnings(store: ResultsStore, records: Sequence[RunRecord]) -> list[str]:
     for record in records:
         for warning in (*backbone_checks(record), *sanity_checks(store, record)):
             runs = concerned.setdefault(warning, {}).setdefault(record.spec.method, [])
-            runs.append(record.run_id)
+            runs.append(record.short_id)
     return [
         f"**Warning**, {', '.join(map(_method_and_runs, runs.items()))}: {warning}."
         for warning, runs in concerned.items()

@@ -298,7 +298,8 @@ def test_dry_run_shows_stored_run(run_cli: RunCli, tmp_path: Path) -> None:
     """A stored run is shown as stored by a dry run."""
     words = [*RUN, "--dry-run", "--results-dir", "results", "--cache-dir", "cache"]
     (cell,) = planned(run_cli(*words).out)
-    folder = tmp_path / "results" / "demo-pair" / "bert" / cell.run
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text("{}")
+    assert not cell.stored
+    assert run_cli(*[word for word in words if word != "--dry-run"]).code == 0
+    (folder,) = (tmp_path / "results" / "demo-pair" / "bert").iterdir()
+    assert folder.name.startswith(cell.run)
     assert planned(run_cli(*words).out) == [cell._replace(stored=True)]

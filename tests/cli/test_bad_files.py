@@ -462,7 +462,7 @@ RECORDS = [
         "model to export that is gone",
         record(),
         ["export", "d1e0", "--out", "model", *STORED_RUNS],
-        [DYNAMIC.run_id],
+        [DYNAMIC.short_id],
         3,
     ),
 ]

@@ -89,8 +89,10 @@ def test_checkpoint_is_measured_without_training(run_cli: RunCli, folder: Path) 
     shutil.move("mine", "elsewhere")
     shutil.copytree("elsewhere", Path("deep") / "mine")  # another folder with the same content
     assert is_stored(run_cli, "deep/mine")
-    heading = run_cli("report").out.splitlines()[0]
-    assert_names(heading, "###", "demo-single", "mine")
+    report = run_cli("report").out
+    assert_names(report.splitlines()[0], "###", "demo-single", "mine")
+    assert "Not trained here" in report
+    assert "Trained" not in report
 
 
 def test_labels_permute_the_predictions(run_cli: RunCli, folder: Path) -> None:
@@ -210,7 +212,7 @@ def test_suspicious_scores_are_warned_about(run_cli: RunCli, folder: Path) -> No
             for line in warnings
         ) == (score < majority)
         (comparison,) = json.loads(run_cli("report", "--format", "json").out)["comparisons"]
-        assert_names(comparison["warnings"][0], "checkpoint", record.run_id)
+        assert_names(comparison["warnings"][0], "checkpoint", record.short_id)
         assert all(warning in run_cli("report").out for warning in comparison["warnings"])
         assert run_cli("run", "--checkpoint", "mine", "-q", *QUICK).err == ""
 

@@ -165,7 +165,7 @@ STORED_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["sweep", "ab"], [("ab", 4, 16)]),
     (["sweep", "../../etc"], [("../../etc", 4, 16)]),
     (["sweep"], ["RUN_ID"]),
-    (["sweep", SINGLE.run_id], [SINGLE.run_id, "bert"]),
+    (["sweep", SINGLE.run_id], [SINGLE.short_id, "bert"]),
     (["sweep", "4e90", "--policy", "entropy"], [("entropy", "patience")]),
     (["sweep", "4e90", "--policy", "confidence"], [("confidence", "patience")]),
     (["sweep", "d1e0", "--policy", "entropie"], ["--policy", "entropie", "entropy"]),
@@ -173,7 +173,7 @@ STORED_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["sweep", "d1e0", "--tolerance", "0.2"], ["--tolerance", "patience", "entropy", "rte"]),
     (["sweep", "d1e0", "--points", "1"], [("--points", 1, 2)]),
     (["time", "abcd", "--threshold", "0.3"], ["abcd", "harness list runs"]),
-    (["time", "51e0", "--threshold", "0.3"], [SINGLE.run_id, "bert"]),
+    (["time", "51e0", "--threshold", "0.3"], [SINGLE.short_id, "bert"]),
     (["time", "d1e0"], ["--threshold"]),
     (["time", "d1e0", "--threshold", "-0.3"], [("entropy", "-0.3", 0)]),
     (["time", "d1e0", "--threshold", "0.3", "--policy", "patience"], [("patience", 0.3, 1)]),
@@ -275,8 +275,8 @@ def test_damaged_run_hides_no_other(run_cli: RunCli, stored: str) -> None:
     assert result.code == 3
     assert len(result.lines) == 1
     assert str(folder) in result.err
-    assert DYNAMIC.run_id not in result.out
-    assert SINGLE.run_id in result.out
+    assert DYNAMIC.short_id not in result.out
+    assert SINGLE.short_id in result.out
 
 
 @pytest.mark.parametrize(
@@ -318,16 +318,16 @@ def test_corrupt_record_hides_no_other(run_cli: RunCli, stored: str, command: li
     assert result.code == 3
     assert len(result.lines) == 1
     assert str(folder) in result.err
-    assert DYNAMIC.run_id in result.out
+    assert DYNAMIC.short_id in result.out
 
 
 def test_timing_other_data_is_not_comparable(run_cli: RunCli, tmp_path: Path) -> None:
     record = replace(DYNAMIC, spec=replace(DYNAMIC.spec, task="demo-pair"))
     store_run(tmp_path / "results", record)
     words = ("time", record.run_id, "--threshold", "0.3", "--threads", "1", "--cache-dir", "cache")
-    assert_one_line(run_cli(*words), 3, [record.run_id, "cache", "harness run"])
+    assert_one_line(run_cli(*words), 3, [record.short_id, "cache", "harness run"])
     (stage_folder(tmp_path / "cache", record.stages[-1].report.key) / MODEL).mkdir(parents=True)
-    assert_one_line(run_cli(*words), 4, [record.run_id, "d0"])
+    assert_one_line(run_cli(*words), 4, [record.short_id, "d0"])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from support.messages import names_all
 from harness.gate.baseline import PinnedRun, read_baseline
 from harness.gate.check import cell_names, job_differences
 from harness.gate.findings import Verdict
-from harness.records import RunRecord, RunSpec
+from harness.records import RunRecord, RunSpec, short_id
 from harness.store.results import RECORD, TRACES
 
 REGRESSION = Verdict.REGRESSION
@@ -92,7 +92,7 @@ def test_later_run_elsewhere_is_compared_too(
     found = judge(record(), trace())
     assert (found.code, len(found.cells)) == (1, 2)
     (worse,) = [cell for cell in found.cells if cell.failures]
-    assert_names(worse.cell, *CELL, run.run_id)
+    assert_names(worse.cell, *CELL, run.short_id)
     assert ("0.9000", "0.7000") in found.values(REGRESSION, "accuracy", 4)
     where = ("check", "--baseline", baseline, "--results-dir", str(tmp_path / "new"))
     assert run_cli(*where, "--update").code == 0
@@ -172,7 +172,7 @@ def test_missing_run_is_incomplete(tmp_path: Path, judge: Judge, baseline: str) 
     assert (found.code, found.verdicts) == (3, [Verdict.MISSING])
     (old,) = read_baseline(Path(baseline)).runs
     (finding,) = found.findings
-    assert finding.old == old.run_id
+    assert finding.old == short_id(old.run_id)
     assert_names(found.cells[0].cell, *CELL)
 
 

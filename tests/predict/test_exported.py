@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,9 @@ from harness.data import demo
 from harness.errors import HarnessError
 from harness.evaluation.curves import exit_indices
 from harness.evaluation.policies import Rule, exit_scores, make_policy
+from harness.measure.inference import EarlyPredictions, ExitScore, predict_early
+from harness.models.multi_exit import Batch, MultiExitModel
+from harness.predict import predictions
 from harness.predict.exported import load
 from harness.store.results import ResultsStore
 
@@ -101,6 +105,66 @@ def test_single_exit_model_uses_last_layer(
         model.card.labels[int(index)] for index in trace.predictions()[-1]
     ]
     assert model.card.scores == record.exits[-1].scores
+
+
+@pytest.mark.parametrize("layers", [1, 4])
+def test_static_model_of_an_exit_is_exported(
+    done: Path, export: Callable[..., Path], layers: int
+) -> None:
+    """`--exit N` exports the first N layers, which predict as that exit does in the trace."""
+    record, store = record_of(done / "results", "deebert"), ResultsStore(done / "results")
+    model = load(export("deebert", "--exit", str(layers)))
+    trace = store.trace(record)
+    index = trace.exit_layers.tolist().index(layers)
+    predictions = model.predict(dev_rows("demo-pair")[: len(trace.ids)])
+    assert {one.exit for one in predictions} == {layers}
+    decided = np.abs(np.diff(trace.logits[index])[:, 0]) > 1e-4
+    expected = trace.predictions()[index]
+    assert all(
+        one.answer == model.card.labels[int(label)]
+        for one, label, unambiguous in zip(predictions, expected, decided, strict=True)
+        if unambiguous
+    )
+    card, measured = model.card, record.exits[index]
+    assert (card.scores, card.layers) == (measured.scores, layers)
+    assert card.macs == pytest.approx(measured.macs, abs=0.1)
+    assert card.full_scores == record.exits[-1].scores
+    assert len(model.model.layers) == layers
+    assert model.model.parameter_count() == measured.parameters
+
+
+def test_export_shows_the_full_model_beside(
+    run_cli: RunCli, done: Path, export: Callable[..., Path]
+) -> None:
+    """The line and the README of an early exit have the full model's score, too."""
+    record = record_of(done / "results", "deebert")
+    folder = export("deebert", "--exit", "2")
+    card = load(folder).card
+    full = record.exits[-1].scores["accuracy"]
+    assert names_all(card.compared_with_full(), f"{full:.3f}", 2, 4)
+    assert f"| {100 * card.scores['accuracy']:.1f} | {100 * full:.1f} |" in (
+        folder / "README.md"
+    ).read_text(encoding="utf-8")
+    whole = load(export("bert")).card
+    assert figures(whole.compared_with_full()) == [round(whole.scores["accuracy"], 3), 4.0]
+
+
+def test_first_batch_is_warm(export: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch runs twice, and the milliseconds are those of the second time."""
+    model = load(export("bert"))
+    sizes: list[int] = []
+
+    def slow_at_first(
+        model: MultiExitModel, batch: Batch, policy: ExitScore, threshold: float
+    ) -> EarlyPredictions:
+        sizes.append(len(batch.ids))
+        time.sleep(0.2 if len(sizes) == 1 else 0)
+        return predict_early(model, batch, policy, threshold)
+
+    monkeypatch.setattr(predictions, "predict_early", slow_at_first)
+    found = model.predict(dev_rows("demo-pair")[:4], 2)
+    assert sizes == [2, 2, 2]
+    assert max(one.milliseconds for one in found) < 100
 
 
 def test_no_rows_have_no_predictions(export: Callable[..., Path]) -> None:
@@ -242,8 +306,8 @@ def test_predict_mistakes_are_one_line(
 def test_export_mistakes_write_nothing(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Wrong input to export gives a one-line error and writes nothing."""
     bert, deebert = (
-        record_of(done / "results", "bert").run_id,
-        record_of(done / "results", "deebert").run_id,
+        record_of(done / "results", "bert").short_id,
+        record_of(done / "results", "deebert").short_id,
     )
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "letter.txt").write_text("dear")

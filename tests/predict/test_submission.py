@@ -281,7 +281,7 @@ def read_zip(path: Path) -> dict[str, list[list[str]]]:
 
 def test_submission_is_made_of_runs(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Runs become a submission, and missing files are named."""
-    ids = [record.run_id for record in runs(done).values()]
+    ids = [record.short_id for record in runs(done).values()]
     result = run_cli("submit", *ids, "--out", str(tmp_path / "it.zip"), "-q", *folders(done))
     assert result.code == 3
     *short, missing = [[word.strip(":,;.") for word in line.split()] for line in result.lines]
@@ -382,10 +382,10 @@ def test_exported_regression_predicts_submission_numbers(
 
 def test_submit_mistakes_write_nothing(run_cli: RunCli, done: Path, tmp_path: Path) -> None:
     """Wrong input to submit gives a one-line error and writes nothing."""
-    rte, stsb = runs(done)["rte"].run_id, runs(done)["stsb"].run_id
+    rte, stsb = runs(done)["rte"].short_id, runs(done)["stsb"].short_id
     options = "--methods bert --tasks demo-pair --limit 8 --epochs 1 --no-latency -q"
     assert run_cli("run", *options.split(), *folders(done)).code == 0
-    demo = runs(done)["demo-pair"].run_id
+    demo = runs(done)["demo-pair"].short_id
     (tmp_path / "there.zip").write_text("here")
     cases: list[tuple[list[str], int, list[object]]] = [
         ([rte, rte], 2, [rte, "rte"]),

@@ -115,7 +115,7 @@ def test_second_run_reuses_stored_records(done: Path, capsys: pytest.CaptureFixt
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     for record in records(done).values():
-        (line,) = [line for line in lines if names_all(line, record.run_id)]
+        (line,) = [line for line in lines if names_all(line, record.short_id)]
         assert_names(line, "demo-pair", record.spec.method, "accuracy")
     assert {path: path.stat().st_mtime_ns for path in (done / "results").rglob("*.*")} == before
 
@@ -151,7 +151,7 @@ def test_dry_run_marks_stored_cells(done: Path, capsys: pytest.CaptureFixture[st
         for seed in ("1", "2")
     }
     assert {cell.run for cell in cells if cell.stored} == {
-        record.run_id for record in records(done).values()
+        record.short_id for record in records(done).values()
     }
     assert len(records(done)) == 3
 

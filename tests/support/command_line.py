@@ -39,7 +39,7 @@ class CliResult(NamedTuple):
 
 RunCli = Callable[..., CliResult]
 
-RUN_ID = re.compile("[0-9a-f]{16}")
+RUN_ID = re.compile(r"\b[0-9a-f]{8}\b")
 
 
 class Planned(NamedTuple):

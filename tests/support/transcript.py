@@ -23,6 +23,7 @@ def _narrow(row: re.Match[str]) -> str:
 VARYING: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"\d+\.\d{5,}", _rounded),  # the last bits of a sum
     (r"\b[0-9a-f]{16}\b", "0123456789abcdef"),  # ids of runs, keys of stages
+    (r"\b(?=[a-f]*[0-9])[0-9a-f]{8}\b", "01234567"),  # first digits of the ids of runs
     (r"\d+\.\d+(?= (?:ms|MB)\b)", "#"),
     (r"\b\d+(?= s\b)", "#"),
     (r"(?m)^\|.*$", _narrow),  # tables whose figures were replaced
