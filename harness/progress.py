@@ -6,11 +6,15 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bars
+from rich.table import Column
+from rich.text import Text
 
-LINE_EVERY_S = 20.0
+LINE_EVERY_S = 30.0
 """Seconds between two progress lines of one task."""
+BAR_FROM_COLUMNS = 80
+"""Width of a terminal from which there is room for a bar beside the words."""
 
 
 class Advance(Protocol):
@@ -22,11 +26,21 @@ class Advance(Protocol):
 class Progress:
     """Show progress on standard error, so that standard output holds only results."""
 
-    def __init__(self, verbosity: int = 0) -> None:
-        """Set the verbosity: below 0 shows nothing, 0 progress, and above 0 details as well."""
+    def __init__(self, verbosity: int = 0, label: str = "") -> None:
+        """Set the verbosity: below 0 shows nothing, 0 progress, and above 0 details as well.
+
+        The label precedes those of all tasks.
+        """
         self.verbosity = verbosity
+        self.label = label
         self.console = Console(stderr=True, highlight=False)
         self.bars = self.console.is_terminal and verbosity >= 0
+
+    def labelled(self, label: str) -> "Progress":
+        """Return a progress whose tasks have this label before their own."""
+        found = Progress(self.verbosity, label)
+        found.console, found.bars = self.console, self.bars
+        return found
 
     def info(self, line: str) -> None:
         """Show a line about the task."""
@@ -44,14 +58,20 @@ class Progress:
 
         `steps` is their number (None if unknown), of which `done` are already completed.
         """
+        label = f"{self.label}: {label}" if self.label else label
         if self.bars:
+            wide = self.console.width >= BAR_FROM_COLUMNS
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
+                ),
+                *([BarColumn(bar_width=self.console.width // 5)] if wide else []),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
+                _TimeLeft(table_column=Column(no_wrap=True)),
             )
-            with Bars(*columns, console=self.console, transient=True) as bars:
+            with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
                 task = bars.add_task(label, total=steps, completed=done)
                 yield lambda note="": bars.update(
                     task, advance=1, description=f"{label} {note}".strip()
@@ -77,6 +97,17 @@ class Progress:
                 self.info(f"{label}: {state['done']:.0f}{total} {note}".rstrip())
 
         return advance
+
+
+class _TimeLeft(ProgressColumn):
+    """The time left, as `12 min left`."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """Return the estimate, or nothing before there is one."""
+        seconds = task.time_remaining
+        return Text("" if seconds is None or task.finished else f"{duration(seconds)} left")
 
 
 def duration(seconds: float) -> str:

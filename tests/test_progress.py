@@ -1,10 +1,13 @@
 """Progress lines of long tasks, under a fake clock."""
 
+import io
 import re
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from support.command_line import RunCli
 from support.messages import figures, names_in_order
 
@@ -27,17 +30,38 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def test_lines_come_every_twenty_seconds(clock: SimpleNamespace, shown: list[str]) -> None:
-    """Lines appear every twenty seconds, with steps and time left.
+def test_lines_come_every_thirty_seconds(clock: SimpleNamespace, shown: list[str]) -> None:
+    """Lines appear every thirty seconds, with steps and time left.
 
-    A step takes 5 s, and 40 of 100 were done before: after 4 more the other 56 take 280 s."""
+    A step takes 5 s, and 40 of 100 were done before: after 6 more the other 54 take 270 s."""
     with Progress().track("mrpc bert seed 1: fine-tune", 100, done=40) as advance:
-        for number in range(8):
+        for number in range(12):
             clock.now += 5
             advance(f"loss {number}")
     first, second = shown
-    assert names_in_order(first, "mrpc bert seed 1: fine-tune", 44, 100, "5 min", "loss 3")
-    assert names_in_order(second, "mrpc bert seed 1: fine-tune", 48, 100, "4 min", "loss 7")
+    assert names_in_order(first, "mrpc bert seed 1: fine-tune", 46, 100, "4 min", "loss 5")
+    assert names_in_order(second, "mrpc bert seed 1: fine-tune", 52, 100, "4 min", "loss 11")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_narrow_terminal_keeps_count_and_time_left(width: int) -> None:
+    """In a terminal of this width, the words are shortened, but neither count nor time left."""
+    screen = io.StringIO()
+    display = Progress()
+    display.console = Console(file=screen, force_terminal=True, width=width, color_system=None)
+    display.bars = True
+    label = "cell 3 of 12, sst2 costeff seed 1: assistant-hidden, learning rate [5e-05]"
+    with display.track(label, 1234) as advance:
+        for _ in range(3):
+            advance("epoch 1/3 loss 0.693")
+            time.sleep(0.05)
+    frames = [
+        frame for frame in re.split(r"\x1b\[[0-9;?]*[a-zA-Z]|[\r\n]", screen.getvalue()) if frame
+    ]
+    assert all(len(frame) <= width for frame in frames)
+    last = [frame for frame in frames if "/1234" in frame][-1]
+    assert names_in_order(last, "cell 3 of 12", "3/1234", "left")
+    assert last.startswith("cell 3 of 12, sst2 costeff seed 1")
 
 
 def test_unknown_length_counts_steps(clock: SimpleNamespace, shown: list[str]) -> None:

@@ -36,6 +36,7 @@ from harness.methods.settings import changed_settings
 from harness.methods.stages import FitContext, Fitted
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import MultiExitModel
+from harness.progress import Progress
 from harness.records import (
     FIXED_LENGTH,
     Costs,
@@ -173,7 +174,8 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     The steps are: fit (stages cached) -> traces -> MACs -> latency -> record -> store. Progress
     lines begin with the label.
     """
-    store, progress = ResultsStore(options.results_dir), options.compute.progress
+    store = ResultsStore(options.results_dir)
+    progress = options.compute.progress.labelled(label)
     identity = run_id(cell, data, options)
     if store.holds(cell.spec.task, cell.spec.method, identity):
         return store.find(identity), True
@@ -194,7 +196,6 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
         RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit),
         data.dev,
     )
-    progress.debug(f"{label}: tracing")
     traces = {
         name: collect(model, split, options.batch_size, options.compute.device, progress)
         for name, split in data.splits().items()
@@ -207,8 +208,7 @@ def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[
     policy = policy_name(cell.method, data.task.classes)
     latency = None
     if options.latency_s > 0:
-        progress.debug(f"{label}: timing")
-        exits, latency = _with_latency(exits, cell, data, fitted, policy, options)
+        exits, latency = _with_latency(exits, cell, data, fitted, policy, options, progress)
     record = RunRecord(
         schema=SCHEMA,
         run_id=identity,
@@ -306,6 +306,7 @@ def _with_latency(
     fitted: Fitted,
     policy: str | None,
     options: Options,
+    progress: Progress,
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """Return the exits with their latency at batch size 1 and at the given batch size."""
     sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
@@ -327,7 +328,7 @@ def _with_latency(
             exits,
             job,
             options.reference.name if options.reference else None,
-            options.compute.progress,
+            progress,
         )
 
 

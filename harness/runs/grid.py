@@ -139,7 +139,7 @@ def run_grid(
             continue
         try:
             record, stored = run_cell(
-                cell, data[cell.rows], options, f"[{number}/{len(cells)}] {cell.label}"
+                cell, data[cell.rows], options, f"cell {number} of {len(cells)}, {cell.label}"
             )
         except Exception as error:  # the other cells still run
             options.compute.progress.debug(traceback.format_exc())
