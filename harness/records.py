@@ -289,6 +289,14 @@ class TaskSummary:
     """Divisor of regression labels in training."""
     texts: int | None = None
     """Number of texts per example; None in records older than this field."""
+    columns: tuple[str, ...] | None = None
+    """Names of the text columns in the task's files; None in records older than this field."""
+    label: str | None = None
+    """Name of the label column; None in records older than this field."""
+    values: tuple[str, ...] | None = None
+    """Spelling of each class in the files; None in records older than this field."""
+    bounds: tuple[float, float] | None = None
+    """Smallest and largest label of a regression, if the smallest is not 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,6 +259,10 @@ LATER = [
     "mismatched",
     "remarks",
     "texts",
+    "columns",
+    "label",
+    "values",
+    "bounds",
     "changed",
 ]
 """Fields that older records of the schema do not have."""

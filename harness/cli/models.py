@@ -230,7 +230,8 @@ def submit_command(
     type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
     metavar="FILE|-",
     envvar="HARNESS_PREDICT_FILE",
-    help="Examples to predict: .tsv, .jsonl, or one text per line; - is standard input.",
+    help="Examples to predict: .csv, .tsv, .jsonl, .parquet, or one text per line; - is standard "
+    "input.",
 )
 @click.option(
     "--format",
@@ -260,11 +261,13 @@ def predict_command(
     Each prediction is a label (for a regression, a number), followed by the exit that made it, the
     label's probability and the milliseconds in the model: an equal part of its batch's time.
 
-    For a task on text pairs, give the texts in pairs. Each line of a .tsv file holds one or two
-    tab-separated texts, without a header; each line of a .jsonl file holds a text, a list of one
-    or two, or an object with "text" and perhaps "second". Standard input (--file -) has lines of
-    one text, or of two that a tab separates. An example is numbered by its line; empty lines are
-    skipped.
+    For a task on text pairs, give the texts in pairs. A .csv or .parquet file has the columns of
+    the custom task's files, or else "text" and perhaps "second"; with a label column, the scores
+    are shown too. So may .tsv and .jsonl files of a custom task. Otherwise each line of a .tsv
+    file holds one or two tab-separated texts, without a header; each line of a .jsonl file holds a
+    text, a list of one or two, or an object with "text" and perhaps "second". Standard input
+    (--file -) has lines of one text, or of two that a tab separates. An example is numbered by its
+    line; empty lines are skipped.
 
     \b
     Examples:
@@ -274,21 +277,22 @@ def predict_command(
     import torch
 
     from harness.methods.compute import make_compute
-    from harness.predict.exported import load
-    from harness.predict.inputs import STANDARD_INPUT, rows_from_texts, text_rows
+    from harness.predict.exported import load, scores_text
+    from harness.predict.inputs import rows_from_texts, text_rows
     from harness.report.listings import predictions_text
 
     if (path is None) != bool(texts):
         raise HarnessError(
             f"got {'both --file and a text' if texts else 'neither --file nor a text'}: give one"
         )
-    rows = [] if path in (None, STANDARD_INPUT) else text_rows(path)
     compute = make_compute(device, "fp32", threads, verbose - quiet)
     torch.set_num_threads(compute.threads)
     loaded = load(model, compute.device.type)
-    if path == STANDARD_INPUT:
-        rows = text_rows(path, loaded.card.texts)
-    rows = rows or rows_from_texts(texts, loaded.card.texts)
+    rows = (
+        rows_from_texts(texts, loaded.card.texts)
+        if path is None
+        else text_rows(path, loaded.card.texts, loaded.columns())
+    )
     tokens = loaded.encode([row.texts for row in rows])
     if tokens.truncated:
         compute.progress.info(
@@ -297,5 +301,9 @@ def predict_command(
         )
     predictions = loaded.predict_tokens(tokens, batch_size)
     fields = [prediction._asdict() for prediction in predictions]
+    labelled = all(row.label is not None for row in rows)
+    found = loaded.scores(predictions, rows, str(path)) if labelled else {}
     click.echo(predictions_text([row.line for row in rows], fields, form), nl=False)
+    if labelled:
+        click.echo(f"harness: {scores_text(found)} on {counted(len(rows), 'example')}", err=True)
     return ExitCode.OK

@@ -3,13 +3,18 @@
 import csv
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from harness.data.sources import FixedSource, Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line, reason, unknown
 from harness.files.text import same_text
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 FORMATS = (".tsv", ".csv", ".jsonl", ".parquet")
 """File endings, which determine the format.
@@ -62,24 +67,55 @@ class CustomFiles(FixedSource):
         ]
 
 
-def file_rows(path: Path, columns: Sequence[str]) -> list[Row]:
+def file_rows(path: Path, columns: Sequence[str], labelled: bool = True) -> list[Row]:
     """Read the text columns and, last, the label column of a file.
+
+    Without `labelled` all columns are texts, and every label is empty.
 
     Raises: HarnessError naming the file, line and column of an invalid value.
     """
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
-    try:
+    with _reading(path):
         rows = [
-            _row(path, line, cells, columns)
+            _row(path, line, cells if labelled else (*cells, ""), columns)
             for line, cells in readers[path.suffix.lower()](path, columns)
         ]
+    if not rows:
+        raise HarnessError(f"{path} has no rows")
+    return rows
+
+
+def column_names(path: Path) -> list[str]:
+    """Return the names in the header or schema of a file, or the keys of its first JSON object.
+
+    Raises: HarnessError if the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    with _reading(path):
+        if suffix == ".parquet":
+            return _parquet_names(path)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if suffix != ".jsonl":
+                return list(map(same_text, next(_csv_reader(file, suffix), [])))
+            first = next((line for line in file if line.strip()), "")
+    try:
+        value = json.loads(first)
+    except (ValueError, RecursionError):
+        return []
+    return list(map(same_text, value)) if isinstance(value, dict) else []
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn errors of reading a file into a HarnessError."""
+    try:
+        yield
     except OSError as error:
         raise HarnessError(f"cannot read {path}: {reason(error)}") from None
     except UnicodeDecodeError as error:
         raise HarnessError(f"{path} is not UTF-8 text: {error}") from None
-    if not rows:
-        raise HarnessError(f"{path} has no rows")
-    return rows
+    except csv.Error as error:
+        raise HarnessError(f"{path} line 1: {error}") from None
 
 
 def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str]) -> Row:
@@ -96,7 +132,7 @@ def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str])
         raise HarnessError(
             f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, expected a label"
         )
-    for name, text in zip(columns, cells, strict=True):
+    for name, text in zip(columns, cells, strict=False):
         if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise HarnessError(
                 f"{path} line {line}: column {name!r} holds {text[:40]!r}, which has half of a "
@@ -132,15 +168,16 @@ def _positions(where: str, names: Sequence[str], requested: Sequence[str]) -> li
     return positions
 
 
-def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
+def _csv_reader(file: TextIO, suffix: str) -> "Reader":
     csv.field_size_limit(MAX_FIELD)
-    tabs = path.suffix.lower() == ".tsv"
+    if suffix == ".tsv":
+        return csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+    return csv.reader(file, strict=True)
+
+
+def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = (
-            csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            if tabs
-            else csv.reader(file, strict=True)
-        )
+        reader = _csv_reader(file, path.suffix.lower())
         try:
             names = next(reader, [])
             positions = _positions(str(path), names, requested)
@@ -175,12 +212,21 @@ def _json_lines(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
             yield number, [row[name] for name in requested]
 
 
-def _parquet(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
-    from pyarrow import ArrowException, parquet  # takes 0.2 s
+def _parquet_names(path: Path) -> list[str]:
+    from pyarrow import ArrowException, parquet
 
     try:
         with path.open("rb") as file:
-            names = parquet.read_schema(file).names
+            return list(parquet.read_schema(file).names)
+    except ArrowException as error:
+        raise HarnessError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
+
+
+def _parquet(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
+    from pyarrow import ArrowException, parquet  # takes 0.2 s
+
+    names = _parquet_names(path)
+    try:
         wanted = [names[position] for position in _positions(str(path), names, requested)]
         table = parquet.read_table(path, columns=wanted, partitioning=None)
         columns = [table.column(name).to_pylist() for name in wanted]

@@ -81,9 +81,18 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
 
 def summary(task: Task) -> TaskSummary | None:
     """Return what a record keeps of a custom task; None for a built-in one."""
-    if not task.custom:
+    if not isinstance(task.source, CustomFiles):
         return None
-    return TaskSummary(task.labels, task.metrics, task.scale, task.source.texts)
+    return TaskSummary(
+        task.labels,
+        task.metrics,
+        task.scale,
+        task.source.texts,
+        task.source.columns,
+        task.source.label,
+        task.values,
+        task.bounds,
+    )
 
 
 def task_of(record: RunRecord) -> Task:
@@ -103,10 +112,11 @@ def task_of(record: RunRecord) -> Task:
     return Task(
         record.spec.task,
         described.labels,
-        described.labels,
+        described.values or described.labels,
         described.metrics,
         Unavailable(described.texts),
         scale=described.scale,
+        bounds=described.bounds,
     )
 
 

@@ -124,6 +124,10 @@ def make_card(
         full_scores={name: last.scores[name] for name in task.metrics},
         full_macs=round(last.macs, 1),
         full_layers=last.layer,
+        columns=None if record.own_task is None else record.own_task.columns,
+        label_column=None if record.own_task is None else record.own_task.label,
+        values=task.values,
+        label_range=task.label_range if task.regression else None,
     )
 
 

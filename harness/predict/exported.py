@@ -10,16 +10,22 @@ The folder holds harness.json (`Card`), config.json and model.safetensors (the m
 tokenizer.json and README.md. None of them contains code.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 import torch
 from annotated_types import Predicate
 
 from harness.data.dataset import Tokens
+from harness.data.loading import make_split
+from harness.data.sources import RawSplit, Row, Unavailable
+from harness.data.tasks import Task
 from harness.errors import HarnessError, IncompleteError, counted, reason
+from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Confidence, Rule
 from harness.evaluation.trace import predictions
 from harness.files.typed_json import from_json
@@ -28,6 +34,7 @@ from harness.models.checkpoint_files import CONFIG
 from harness.models.multi_exit import MultiExitModel
 from harness.models.shapes import EncoderShape
 from harness.models.tokenizers import TextTokenizer, encode, read_exported_tokenizer
+from harness.predict.inputs import Columns, TextRow
 from harness.predict.predictions import predict_examples
 
 CARD, TOKENIZER, README = "harness.json", "tokenizer.json", "README.md"
@@ -73,6 +80,14 @@ class Card:
     """Mean MACs per dev example up to the run's last exit."""
     full_layers: int | None = None
     """Number of layers of the run's model."""
+    columns: tuple[str, ...] | None = None
+    """Names of the text columns of a custom task's files."""
+    label_column: str | None = None
+    """Name of the label column of a custom task's files."""
+    values: tuple[str, ...] | None = None
+    """Spelling of each class in the task's files; None in folders older than this field."""
+    label_range: tuple[float, float] | None = None
+    """Smallest and largest label of a regression; None for classes, or in older folders."""
 
     def compared_with_full(self) -> str:
         """Return scores, layers and MACs, beside those of the full model if it is another one."""
@@ -148,6 +163,38 @@ class Exported:
             [tuple(text.strip() for text in row) for row in rows],
             self.card.max_length,
         )
+
+    def columns(self) -> Columns | None:
+        """Return the names of the columns of the task's files, if they are known."""
+        card = self.card
+        if card.columns is None or card.label_column is None:
+            return None
+        return Columns(card.columns, card.label_column)
+
+    def scores(
+        self, predicted: Sequence[Prediction], rows: Sequence[TextRow], origin: str
+    ) -> dict[str, float]:
+        """Score predictions by the labels of their rows, which must all have one.
+
+        Raises: HarnessError with file and line if a label is not one of the task's.
+        """
+        card = self.card
+        task = Task(
+            card.task,
+            card.labels,
+            card.values or card.labels,
+            card.metrics,
+            Unavailable(card.texts),
+            bounds=card.label_range or (-math.inf, math.inf),
+        )
+        examples = [Row(row.texts, str(row.label), row.line) for row in rows]
+        expected = make_split(task, RawSplit("dev", examples, task.values, origin)).labels
+        answers = [
+            float(card.labels.index(str(one.answer)) if card.labels else one.answer)
+            for one in predicted
+        ]
+        found = scores(card.metrics, np.array(answers), expected)
+        return {name: float(score) for name, score in found.items()}
 
     def predict_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
         """Predict examples that have been tokenized by `encode`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.data.custom_files import FORMATS, column_names, file_rows
 from harness.errors import HarnessError
 from harness.files.text import decode_lines, read_lines
 
@@ -22,29 +23,43 @@ class TextRow(NamedTuple):
     line: int
     """Line number in the file, or number on the command line, from 1."""
     texts: tuple[str, ...]
+    label: str | None = None
+    """Its label, if the file has a label column."""
 
 
-def text_rows(path: Path, per_row: int | None = None) -> list[TextRow]:
+class Columns(NamedTuple):
+    """Names of the columns of a task's files."""
+
+    texts: tuple[str, ...]
+    label: str
+
+
+def text_rows(
+    path: Path, per_row: int | None = None, columns: Columns | None = None
+) -> list[TextRow]:
     """Return the rows of a file, in the format of its suffix; `-` is standard input.
 
-    .tsv: one or two texts separated by a tab. .jsonl: a text, a list of one or two, or an object
-    with `text` and optionally `second`. Other suffixes except .csv: one text per line. Standard
-    input: as .tsv, but if `per_row` is 1 a tab is part of the text. There is no header line, and
-    empty lines are skipped.
+    .csv and .parquet, and .tsv and .jsonl with the names of the task's text columns: these columns,
+    and the label column if there is one. A task without column names has `text`, `second` and
+    `label`. Other .tsv: one or two texts separated by a tab. Other .jsonl: a text, a list of one or
+    two, or an object with `text` and optionally `second`. Other suffixes: one text per line.
+    Standard input: as .tsv, but if `per_row` is 1 a tab is part of the text. Empty lines are
+    skipped.
     Raises: HarnessError with file and line if a row cannot be read.
     """
-    if path.suffix == ".csv":
-        raise HarnessError(
-            f"{path}: .csv is not supported, expected .tsv (no quoting, no header), .jsonl, or one"
-            " text per line under another suffix"
-        )
+    suffix = path.suffix.lower()
+    if suffix in FORMATS and path != STANDARD_INPUT:
+        named = columns or Columns(KEYS[: per_row or 1], "label")
+        names = column_names(path)
+        if suffix in (".csv", ".parquet") or (columns and set(columns.texts) <= set(names)):
+            return _from_columns(path, named, names)
     readers = {".tsv": _from_tsv, ".jsonl": _from_json}
     read: Callable[[str], list[str]]
     if path == STANDARD_INPUT:
         lines = decode_lines(sys.stdin.buffer.read(), "standard input")
         read = _from_line if per_row == 1 else _from_tsv
     else:
-        lines, read = read_lines(path), readers.get(path.suffix, _from_line)
+        lines, read = read_lines(path), readers.get(suffix, _from_line)
     rows = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -60,6 +75,16 @@ def text_rows(path: Path, per_row: int | None = None) -> list[TextRow]:
     if not rows:
         raise HarnessError(f"{path} has no rows")
     return rows
+
+
+def _from_columns(path: Path, columns: Columns, names: Sequence[str]) -> list[TextRow]:
+    """Read the text columns, and the label column if it is one of the file's names."""
+    labelled = columns.label in names
+    wanted = (*columns.texts, columns.label) if labelled else columns.texts
+    return [
+        TextRow(row.line, row.texts, row.label if labelled else None)
+        for row in file_rows(path, wanted, labelled)
+    ]
 
 
 def rows_from_texts(texts: Sequence[str], per_row: int | None) -> list[TextRow]:

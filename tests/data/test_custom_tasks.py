@@ -327,7 +327,9 @@ def test_class_without_rows_is_remarked(tmp_path: Path) -> None:
 def test_record_describes_only_custom_tasks(folder: Path) -> None:
     """A record describes a custom task; a built-in one needs no description."""
     task = read_task_file(write_task(folder, {"metrics": '["f1", "accuracy"]'}))
-    assert summary(task) == TaskSummary(("no", "yes"), ("f1", "accuracy"), 1.0, texts=1)
+    assert summary(task) == TaskSummary(
+        ("no", "yes"), ("f1", "accuracy"), 1.0, 1, ("review",), "liked", ("no", "yes")
+    )
     assert summary(TASKS["mrpc"]) is None
     record = make_record("bert", 1, [make_exit(4, {"f1": 0.5}, 1.0, 1.0, 1.0)], task="reviews")
     task_summary = TaskSummary((), ("pearson",), 4.0)
@@ -338,7 +340,7 @@ def test_record_describes_only_custom_tasks(folder: Path) -> None:
     assert_names(one_line(error), "reviews", *TASKS)
     with pytest.raises(IncompleteError) as error:
         task_of(replace(record, own_task=TaskSummary((), ("evaluate:wer",), 4.0)))
-    assert_names(one_line(error), record.run_id, "evaluate:wer", *METRICS)
+    assert_names(one_line(error), record.short_id, "evaluate:wer", *METRICS)
 
 
 def test_custom_task_is_local(folder: Path) -> None:

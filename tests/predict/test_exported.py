@@ -234,6 +234,42 @@ def test_truncated_rows_are_counted(run_cli: RunCli, export: Callable[..., Path]
     assert figures(result.err) == [1, 1, 128]
 
 
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 1),
+        ({"labels": '["bad", "good"]', "values": '["no", "yes"]'}, 1),
+        ({"metrics": '["f1", "accuracy"]'}, 2),
+    ],
+)
+def test_labelled_file_is_scored(
+    run_cli: RunCli, tmp_path: Path, changes: dict[str, str | None], count: int
+) -> None:
+    """`predict --file` reads the task's own file, and scores as the run did on dev."""
+    path = write_task(tmp_path / "task", changes)
+    write_csv(tmp_path / "task" / "train.csv", reviews(500))
+    write_csv(tmp_path / "task" / "dev.csv", reviews(60, 500))
+    folders = ["--results-dir", str(tmp_path / "results"), "--cache-dir", str(tmp_path / "cache")]
+    words = "--methods bert --epochs 1 --threads 1 --no-latency -q"
+    assert run_cli("run", "--task-file", str(path), *words.split(), *folders).code == 0
+    record = record_of(tmp_path / "results", "bert")
+    model = str(tmp_path / "model")
+    assert run_cli("export", record.run_id, "--out", model, *folders).code == 0
+    dev = tmp_path / "task" / "dev.csv"
+    result = run_cli("predict", model, "--file", str(dev), "--format", "csv", "--threads", "1")
+    assert (result.code, len(list(csv.DictReader(io.StringIO(result.out))))) == (0, 60)
+    scores = record.exits[-1].scores
+    assert len(scores) == count
+    assert figures(result.err) == [*(round(score, 3) for score in scores.values()), 60]
+    dev.write_text(dev.read_text().replace("yes", "perhaps"))
+    assert_one_line(
+        run_cli("predict", model, "--file", str(dev)), 2, ["dev.csv", "perhaps", "no", "yes"]
+    )
+    write_csv(dev, [(text, "") for text, _ in reviews(3)], ("review", "other"))
+    unlabelled = run_cli("predict", model, "--file", str(dev))
+    assert (unlabelled.code, unlabelled.err, len(unlabelled.out.splitlines())) == (0, "", 3)
+
+
 def test_custom_task_needs_no_file(run_cli: RunCli, tmp_path: Path) -> None:
     """A run on a custom task is exported without the task's file.
 

@@ -8,7 +8,7 @@ from support.command_line import assert_names
 from support.synthetic import one_line
 
 from harness.errors import HarnessError
-from harness.predict.inputs import text_rows
+from harness.predict.inputs import Columns, text_rows
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,40 @@ def test_rows_of_a_file(
     tmp_path: Path, name: str, text: str, rows: list[tuple[int, tuple[str, ...]]]
 ) -> None:
     (tmp_path / name).write_bytes(text.encode())
-    assert text_rows(tmp_path / name) == rows
+    assert [row[:2] for row in text_rows(tmp_path / name)] == rows
+
+
+COLUMNS = Columns(("first", "other"), "same")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "columns", "rows"),
+    [
+        (
+            "a.csv",
+            'same,first,id,other\nyes,"a, b",1,c\n\nno,d,2,e\n',
+            COLUMNS,
+            [(2, ("a, b", "c"), "yes"), (4, ("d", "e"), "no")],
+        ),
+        ("a.CSV", "other,first\nb,a\n", COLUMNS, [(2, ("a", "b"), None)]),
+        ("a.tsv", " first\tother\tsame\na\tb\tyes\n", COLUMNS, [(2, ("a", "b"), "yes")]),
+        ("a.tsv", "a\tb\n", COLUMNS, [(1, ("a", "b"), None)]),
+        ("a.jsonl", '{"first": "a", "other": "b", "same": 1}\n', COLUMNS, [(1, ("a", "b"), "1")]),
+        ("a.jsonl", '{"text": "a", "second": "b"}\n', COLUMNS, [(1, ("a", "b"), None)]),
+        ("a.csv", "text,label\na,yes\n", None, [(2, ("a",), "yes")]),
+        ("a.csv", "second,text\nb,a\n", None, [(2, ("a",), None)]),
+    ],
+)
+def test_columns_of_the_task_are_read(
+    tmp_path: Path,
+    name: str,
+    text: str,
+    columns: Columns | None,
+    rows: list[tuple[int, tuple[str, ...], str | None]],
+) -> None:
+    """Columns are read by name, with labels where there are any; other files as without names."""
+    (tmp_path / name).write_bytes(text.encode())
+    assert text_rows(tmp_path / name, None, columns) == rows
 
 
 @pytest.mark.parametrize(
@@ -39,7 +72,7 @@ def test_rows_of_standard_input(
 ) -> None:
     stream = io.TextIOWrapper(io.BytesIO(b"one\ttwo\n\nthree\n"))
     monkeypatch.setattr("sys.stdin", stream)
-    assert text_rows(Path("-"), per_row) == rows
+    assert [row[:2] for row in text_rows(Path("-"), per_row)] == rows
 
 
 @pytest.mark.parametrize(
@@ -52,7 +85,9 @@ def test_rows_of_standard_input(
         ("a.jsonl", b"[" * 100_000, [1]),
         ("a.txt", b"\n \n", []),
         ("a.txt", b"\xff\n", ["UTF-8"]),
-        ("a.csv", b"text\nfine\n", [".tsv", ".jsonl"]),
+        ("a.csv", b"review\nfine\n", ["review", "text"]),
+        ("a.csv", b'text\n"fine\n', [2]),
+        ("a.parquet", b"text", ["Parquet"]),
     ],
 )
 def test_file_of_rows_must_fit(tmp_path: Path, name: str, text: bytes, names: list[object]) -> None:
