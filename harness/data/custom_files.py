@@ -226,10 +226,14 @@ def _parquet(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     from pyarrow import ArrowException, parquet  # takes 0.2 s
 
     names = _parquet_names(path)
+    wanted = [names[position] for position in _positions(str(path), names, requested)]
     try:
-        wanted = [names[position] for position in _positions(str(path), names, requested)]
-        table = parquet.read_table(path, columns=wanted, partitioning=None)
-        columns = [table.column(name).to_pylist() for name in wanted]
+        with path.open("rb") as file:
+            rows = (
+                cells
+                for batch in parquet.ParquetFile(file).iter_batches(columns=wanted)
+                for cells in zip(*(batch.column(name).to_pylist() for name in wanted), strict=True)
+            )
+            yield from enumerate(rows, start=1)
     except ArrowException as error:
         raise HarnessError(f"{path} cannot be read as Parquet: {first_line(error)}") from None
-    yield from enumerate(zip(*columns, strict=True), start=1)
