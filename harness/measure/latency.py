@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from harness.data.dataset import Tokens
 from harness.data.tasks import Task
-from harness.errors import IncompleteError, counted
+from harness.errors import IncompleteError
 from harness.evaluation.policies import Policy, make_policy
 from harness.evaluation.trace import Floats
 from harness.files.atomic import hold_lock
@@ -112,8 +112,7 @@ def run_job(job: LatencyJob, progress: Progress) -> LatencySamples:
     Raises: IncompleteError with the child's last line if the child fails.
     """
     torch.cuda.empty_cache()  # frees memory that training left reserved, for the child
-    length = f"about {job.seconds:g} s" if job.rounds is None else counted(job.rounds, "round")
-    tracking = progress.track(f"timing, {length} per batch size", None)
+    tracking = progress.track("timing, rounds", None)
     # -P keeps a harness.py in the current folder from being run
     command = [sys.executable, "-P", "-m", "harness.measure.latency"]
     messages = ["no message"]
@@ -213,14 +212,15 @@ def _report_noise(samples: dict[str, dict[str, tuple[float, ...]]], progress: Pr
         for size, variants in samples.items()
     }
     noisy = [
-        f"{spread:.2f} at batch size {size}"
+        f"at batch size {size} {spread:.2f} times"
         for size, spread in largest.items()
         if spread > STABLE_SPREAD
     ]
     if noisy:
         progress.info(
-            f"noisy timing: Q3/Q1 is {', '.join(noisy)}; "
-            "latency ratios are paired and less affected; keep other work off the machine"
+            f"harness: warning: {progress.label or 'timing'}: the machine was busy: the upper "
+            f"quartile of the milliseconds is {' and '.join(noisy)} the lower one; ratios are less "
+            "affected, because they are paired"
         )
 
 

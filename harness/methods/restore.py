@@ -34,8 +34,8 @@ def model_folder(record: RunRecord, cache: Path) -> Path:
     folder = stage_folder(cache, record.stages[-1].report.key) / MODEL
     if not folder.is_dir():
         advice = (
-            "to fit it again, use harness run with its options, this --cache-dir and another "
-            "--results-dir"
+            "give the --cache-dir of the run; or fit it again by harness run with its options, "
+            "this --cache-dir and a new --results-dir"
         )
         raise IncompleteError(f"the model of run {record.short_id} is not in {cache}: {advice}")
     return folder

@@ -85,8 +85,9 @@ def exit_at(record: RunRecord, layers: int) -> ExitMeasurement:
     found = {measured.layer: measured for measured in record.exits}
     if layers not in found:
         raise HarnessError(
-            f"--exit {layers}: run {record.short_id} ({record.spec.method}) has exits after "
-            f"{', '.join(map(str, found))} layers"
+            f"--exit {layers}: run {record.short_id} ({record.spec.method}) has "
+            f"{'an exit' if len(found) == 1 else 'exits'} only after layer "
+            f"{', '.join(map(str, found))}"
         )
     return found[layers]
 
@@ -134,8 +135,11 @@ def make_card(
 def make_readme(card: Card) -> str:
     """Return the README of an exported model."""
     rule = card.rule
+    is_static = card.full_layers is not None and card.layers < card.full_layers
     exits = (
-        "Every example runs to the last exit"
+        f"It is the static model of the first {card.layers:g} of {card.full_layers} layers"
+        if rule.policy is None and is_static
+        else "Every example runs to the last exit"
         if rule.policy is None
         else f"Each example exits on its own by {rule.policy} at threshold {rule.threshold:g}"
     )

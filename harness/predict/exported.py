@@ -91,12 +91,12 @@ class Card:
 
     def compared_with_full(self) -> str:
         """Return scores, layers and MACs, beside those of the full model if it is another one."""
-        own = f"{scores_text(self.scores)} at {self.layers:.3g} layers"
+        own = f"{scores_text(self.scores)} at layer {self.layers:.3g}"
         if self.full_scores is None or self.full_macs is None or self.macs == self.full_macs:
             return own
         return (
-            f"{own} and {self.macs / self.full_macs:.0%} of the full model's MACs; the full model: "
-            f"{scores_text(self.full_scores)} at {self.full_layers} layers"
+            f"{own} and {self.macs / self.full_macs:.0%} of the full model's MACs on dev; the full "
+            f"model: {scores_text(self.full_scores)} at layer {self.full_layers}"
         )
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from harness.data.custom_files import FORMATS, column_names, file_rows
-from harness.errors import HarnessError
+from harness.errors import HarnessError, counted
 from harness.files.text import decode_lines, read_lines
 
 KEYS = ("text", "second")
@@ -42,9 +42,8 @@ def text_rows(
     .csv and .parquet, and .tsv and .jsonl with the names of the task's text columns: these columns,
     and the label column if there is one. A task without column names has `text`, `second` and
     `label`. Other .tsv: one or two texts separated by a tab. Other .jsonl: a text, a list of one or
-    two, or an object with `text` and optionally `second`. Other suffixes: one text per line.
-    Standard input: as .tsv, but if `per_row` is 1 a tab is part of the text. Empty lines are
-    skipped.
+    two, or an object with `text` and optionally `second`. Other suffixes and standard input: as
+    .tsv, but if `per_row` is 1 a tab is part of the text. Empty lines are skipped.
     Raises: HarnessError with file and line if a row cannot be read.
     """
     suffix = path.suffix.lower()
@@ -55,11 +54,12 @@ def text_rows(
             return _from_columns(path, named, names)
     readers = {".tsv": _from_tsv, ".jsonl": _from_json}
     read: Callable[[str], list[str]]
-    if path == STANDARD_INPUT:
-        lines = decode_lines(sys.stdin.buffer.read(), "standard input")
-        read = _from_line if per_row == 1 else _from_tsv
-    else:
-        lines, read = read_lines(path), readers.get(suffix, _from_line)
+    lines = (
+        decode_lines(sys.stdin.buffer.read(), "standard input")
+        if path == STANDARD_INPUT
+        else read_lines(path)
+    )
+    read = readers.get(suffix, _from_line if per_row == 1 else _from_tsv)
     rows = []
     for number, line in enumerate(lines, start=1):
         if line.strip():
@@ -95,7 +95,8 @@ def rows_from_texts(texts: Sequence[str], per_row: int | None) -> list[TextRow]:
     size = per_row or len(texts)
     if len(texts) % size:
         raise HarnessError(
-            f"got {len(texts)} texts, expected pairs: the task has two texts per example"
+            f'got {counted(len(texts), "text")}, expected pairs, such as "a text" "another": '
+            "the task has two texts per example"
         )
     return [
         TextRow(start // size + 1, tuple(texts[start : start + size]))

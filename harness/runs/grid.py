@@ -34,6 +34,7 @@ def choose_backbone(name: str | None, tasks: Sequence[Task]) -> Backbone:
     Raises: HarnessError if the name is unknown, if it is missing and the tasks have different
     defaults, or if the weights cannot be found.
     """
+    is_default = name is None
     if name is None:
         defaults = {DEMO_BACKBONE if task.is_demo else DEFAULT_BACKBONE for task in tasks}
         if len(defaults) > 1:
@@ -43,7 +44,12 @@ def choose_backbone(name: str | None, tasks: Sequence[Task]) -> Backbone:
             )
         (name,) = defaults
     backbone = find_backbone(name)
-    _ = backbone.folder  # without the weights, nothing else needs to be read
+    try:
+        _ = backbone.folder  # without the weights, nothing else needs to be read
+    except HarnessError as error:
+        if not is_default:
+            raise
+        raise HarnessError(f"without --backbone, {name} is used, but {error}") from None
     return backbone
 
 

@@ -150,8 +150,13 @@ class ResultsStore:
                 f"run id {run_id!r}: expected 4 to 16 hexadecimal digits; see `harness list runs`"
             )
         paths = sorted(self.root.glob(f"[!.]*/*/{run_id}*/{RECORD}"))
-        if len(paths) != 1:
-            found = ", ".join(path.parent.name for path in paths) or "none"
+        if not paths:
+            raise HarnessError(
+                f"run id {run_id}: no run in {self.root} begins with it: give the --results-dir of "
+                "the run; `harness list runs` shows what there is"
+            )
+        if paths[1:]:
+            found = ", ".join(path.parent.name for path in paths)
             raise HarnessError(
                 f"run id {run_id}: {len(paths)} runs in {self.root} begin with it ({found}); "
                 "see `harness list runs`"

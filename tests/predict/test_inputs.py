@@ -14,7 +14,7 @@ from harness.predict.inputs import Columns, text_rows
 @pytest.mark.parametrize(
     ("name", "text", "rows"),
     [
-        ("a.txt", "one\ttab\n\ntwo\n", [(1, ("one\ttab",)), (3, ("two",))]),
+        ("a.txt", "one\ttab\n\ntwo\n", [(1, ("one", "tab")), (3, ("two",))]),
         ("a.tsv", "one\ttwo\r\nthree\n", [(1, ("one", "two")), (2, ("three",))]),
         (
             "a.jsonl",
