@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Protocol
 
 from rich.console import Console
@@ -38,8 +39,8 @@ class Progress:
 
     def labelled(self, label: str) -> "Progress":
         """Return a progress whose tasks have this label before their own."""
-        found = Progress(self.verbosity, label)
-        found.console, found.bars = self.console, self.bars
+        found = copy(self)
+        found.label = label
         return found
 
     def info(self, line: str) -> None:

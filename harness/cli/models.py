@@ -261,13 +261,13 @@ def predict_command(
     Each prediction is a label (for a regression, a number), followed by the exit that made it, the
     label's probability and the milliseconds in the model: an equal part of its batch's time.
 
-    For a task on text pairs, give the texts in pairs. A .csv or .parquet file has the columns of
-    the custom task's files, or else "text" and perhaps "second"; with a label column, the scores
-    are shown too. So may .tsv and .jsonl files of a custom task. Otherwise each line of a .tsv
-    file holds one or two tab-separated texts, without a header; each line of a .jsonl file holds a
-    text, a list of one or two, or an object with "text" and perhaps "second". Standard input
-    (--file -) has lines of one text, or of two that a tab separates. An example is numbered by its
-    line; empty lines are skipped.
+    For a task on text pairs, give the texts in pairs. A .csv or .parquet file, a .tsv file with a
+    header, and the objects of a .jsonl file have the columns of the custom task's files, or else
+    "text", perhaps "second", and perhaps "label". The scores on labelled examples are printed to
+    standard error. Without a header, each line of a .tsv file holds one or two tab-separated
+    texts; a line of a .jsonl file may also hold a text, or a list of one or two. Other files and
+    standard input (--file -) have lines of one text, or of two that a tab separates. An example is
+    numbered by its line; empty lines are skipped.
 
     \b
     Examples:
@@ -299,11 +299,14 @@ def predict_command(
             f"harness: warning: {tokens.truncated} of {counted(len(rows), 'example')} truncated "
             f"to {loaded.card.max_length} tokens"
         )
+    labelled = [index for index, row in enumerate(rows) if row.label is not None]
+    expected = loaded.expected([rows[index] for index in labelled], str(path))
+    loaded.warm_up(tokens, batch_size)
     predictions = loaded.predict_tokens(tokens, batch_size)
     fields = [prediction._asdict() for prediction in predictions]
-    labelled = all(row.label is not None for row in rows)
-    found = loaded.scores(predictions, rows, str(path)) if labelled else {}
     click.echo(predictions_text([row.line for row in rows], fields, form), nl=False)
     if labelled:
-        click.echo(f"harness: {scores_text(found)} on {counted(len(rows), 'example')}", err=True)
+        found = loaded.scores([predictions[index] for index in labelled], expected)
+        count = counted(len(labelled), "labelled example")
+        click.echo(f"harness: {scores_text(found)} on {count}", err=True)
     return ExitCode.OK

@@ -58,26 +58,32 @@ class CustomFiles(FixedSource):
         Raises: HarnessError naming the file, line and column of an invalid value.
         """
         paths = {"train": self.train} | ({} if self.dev is None else {"dev": self.dev})
-        names = (*self.columns, self.label)
         return [
             RawSplit(
-                split, file_rows(path, names), task.values, str(path), dev_share=self.dev_share
+                split,
+                file_rows(path, self.columns, self.label),
+                task.values,
+                str(path),
+                dev_share=self.dev_share,
             )
             for split, path in paths.items()
         ]
 
 
-def file_rows(path: Path, columns: Sequence[str], labelled: bool = True) -> list[Row]:
-    """Read the text columns and, last, the label column of a file.
+def file_rows(
+    path: Path, texts: Sequence[str], label: str | None, unlabelled: bool = False
+) -> list[Row]:
+    """Read the text columns and the label column of a file.
 
-    Without `labelled` all columns are texts, and every label is empty.
+    Without a label column, or with `unlabelled`, a label may be missing, and is then empty.
 
     Raises: HarnessError naming the file, line and column of an invalid value.
     """
     readers = {".tsv": _separated, ".csv": _separated, ".jsonl": _json_lines, ".parquet": _parquet}
+    columns = texts if label is None else (*texts, label)
     with _reading(path):
         rows = [
-            _row(path, line, cells if labelled else (*cells, ""), columns)
+            _row(path, line, cells if label else (*cells, None), columns, unlabelled or not label)
             for line, cells in readers[path.suffix.lower()](path, columns)
         ]
     if not rows:
@@ -86,23 +92,25 @@ def file_rows(path: Path, columns: Sequence[str], labelled: bool = True) -> list
 
 
 def column_names(path: Path) -> list[str]:
-    """Return the names in the header or schema of a file, or the keys of its first JSON object.
+    """Return the names in the header or schema of a .tsv, .csv or .parquet file.
 
     Raises: HarnessError if the file cannot be read.
     """
     suffix = path.suffix.lower()
     with _reading(path):
         if suffix == ".parquet":
-            return _parquet_names(path)
+            return list(map(same_text, _parquet_names(path)))
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if suffix != ".jsonl":
-                return list(map(same_text, next(_csv_reader(file, suffix), [])))
-            first = next((line for line in file if line.strip()), "")
-    try:
-        value = json.loads(first)
-    except (ValueError, RecursionError):
-        return []
-    return list(map(same_text, value)) if isinstance(value, dict) else []
+            return list(map(same_text, next(_csv_reader(file, suffix), [])))
+
+
+def label_text(label: object) -> str:
+    """Return a label as a file may hold it, as text; empty if there is none."""
+    if label is None:
+        return ""
+    if isinstance(label, str | Decimal):
+        return str(label).strip()
+    return json.dumps(label)
 
 
 @contextmanager
@@ -118,17 +126,17 @@ def _reading(path: Path) -> Iterator[None]:
         raise HarnessError(f"{path} line 1: {error}") from None
 
 
-def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str]) -> Row:
-    """Raise HarnessError if a text is not a string, or the label is missing."""
+def _row(
+    path: Path, line: int, cells: Sequence[object], columns: Sequence[str], unlabelled: bool
+) -> Row:
+    """Raise HarnessError if a text is not a string, or a label that is needed is missing."""
     *texts, label = cells
     for name, text in zip(columns, texts, strict=False):
         if not isinstance(text, str):
             raise HarnessError(
                 f"{path} line {line}: column {name!r} holds {_shown(text)}, expected a text"
             )
-    if isinstance(label, Decimal):
-        label = str(label)
-    if not isinstance(label, str | int | float):
+    if not (unlabelled and label is None) and not isinstance(label, str | int | float | Decimal):
         raise HarnessError(
             f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, expected a label"
         )
@@ -140,7 +148,7 @@ def _row(path: Path, line: int, cells: Sequence[object], columns: Sequence[str])
             )
     return Row(
         tuple(str(text).strip() for text in texts),
-        label.strip() if isinstance(label, str) else json.dumps(label),
+        label_text(label),
         line,
     )
 

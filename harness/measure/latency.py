@@ -309,7 +309,7 @@ def _warm_up(
         run_all(every)
         return Round(every, warm=True)
     pass_s = run_all(middle)
-    if pass_s < job.seconds / 10:  # the first pass was cold
+    if 3 * pass_s <= job.seconds:  # the first pass was cold
         pass_s = run_all(middle)
     left_s = job.seconds - (time.perf_counter() - started)
     for one in (Round(every, warm=True), Round(middle, warm=True)):

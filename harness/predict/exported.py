@@ -19,6 +19,7 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import torch
 from annotated_types import Predicate
+from numpy.typing import NDArray
 
 from harness.data.dataset import Tokens
 from harness.data.loading import make_split
@@ -28,6 +29,7 @@ from harness.errors import HarnessError, IncompleteError, counted, reason
 from harness.evaluation.metrics import scores
 from harness.evaluation.policies import Confidence, Rule
 from harness.evaluation.trace import predictions
+from harness.files.text import same_text
 from harness.files.typed_json import from_json
 from harness.methods.registry import model_format
 from harness.models.checkpoint_files import CONFIG
@@ -169,32 +171,50 @@ class Exported:
         card = self.card
         if card.columns is None or card.label_column is None:
             return None
-        return Columns(card.columns, card.label_column)
+        return Columns(tuple(map(same_text, card.columns)), same_text(card.label_column))
 
-    def scores(
-        self, predicted: Sequence[Prediction], rows: Sequence[TextRow], origin: str
-    ) -> dict[str, float]:
-        """Score predictions by the labels of their rows, which must all have one.
+    def expected(self, rows: Sequence[TextRow], origin: str) -> NDArray[np.float64]:
+        """Return the class index or the number of each row's label; all rows must have one.
+
+        A label is spelled as in the task's files or is the name of the class.
 
         Raises: HarnessError with file and line if a label is not one of the task's.
         """
         card = self.card
+        values = card.values or card.labels
+        spelling = dict(zip(map(same_text, card.labels), values, strict=True))
+        spelling |= {same_text(value): value for value in values}
         task = Task(
             card.task,
             card.labels,
-            card.values or card.labels,
+            values,
             card.metrics,
             Unavailable(card.texts),
             bounds=card.label_range or (-math.inf, math.inf),
         )
-        examples = [Row(row.texts, str(row.label), row.line) for row in rows]
-        expected = make_split(task, RawSplit("dev", examples, task.values, origin)).labels
+        labels = [same_text(str(row.label)) for row in rows]
+        examples = [
+            Row(row.texts, spelling.get(label, label), row.line)
+            for row, label in zip(rows, labels, strict=True)
+        ]
+        return make_split(task, RawSplit("dev", examples, values, origin)).labels
+
+    def scores(
+        self, predicted: Sequence[Prediction], expected: NDArray[np.float64]
+    ) -> dict[str, float]:
+        """Score predictions by the class indices or numbers of their labels."""
+        card = self.card
         answers = [
             float(card.labels.index(str(one.answer)) if card.labels else one.answer)
             for one in predicted
         ]
         found = scores(card.metrics, np.array(answers), expected)
         return {name: float(score) for name, score in found.items()}
+
+    def warm_up(self, tokens: Tokens, batch_size: int) -> None:
+        """Predict the longest examples once, since the first batch takes longer than the others."""
+        longest = np.argsort(tokens.lengths)[-batch_size:]
+        self.predict_tokens(tokens.rows(longest), batch_size)
 
     def predict_tokens(self, tokens: Tokens, batch_size: int) -> list[Prediction]:
         """Predict examples that have been tokenized by `encode`."""

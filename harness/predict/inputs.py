@@ -3,18 +3,22 @@
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.data.custom_files import FORMATS, column_names, file_rows
+from harness.data.custom_files import column_names, file_rows, label_text
 from harness.errors import HarnessError, counted
-from harness.files.text import decode_lines, read_lines
+from harness.files.text import decode_lines, read_lines, same_text
 
 KEYS = ("text", "second")
 """Keys of an example that is an object in JSON lines."""
 
 
 STANDARD_INPUT = Path("-")
+
+Read = tuple[Sequence[str], str | None]
+"""Texts of a line, and its label if it has one."""
 
 
 class TextRow(NamedTuple):
@@ -39,21 +43,24 @@ def text_rows(
 ) -> list[TextRow]:
     """Return the rows of a file, in the format of its suffix; `-` is standard input.
 
-    .csv and .parquet, and .tsv and .jsonl with the names of the task's text columns: these columns,
-    and the label column if there is one. A task without column names has `text`, `second` and
-    `label`. Other .tsv: one or two texts separated by a tab. Other .jsonl: a text, a list of one or
+    .csv and .parquet, .tsv with a header, and objects in .jsonl: the task's text columns, and its
+    label column if there is one. A task without column names has `text`, `second` and `label`.
+    Other .tsv: one or two texts separated by a tab. Other lines of .jsonl: a text, a list of one or
     two, or an object with `text` and optionally `second`. Other suffixes and standard input: as
     .tsv, but if `per_row` is 1 a tab is part of the text. Empty lines are skipped.
     Raises: HarnessError with file and line if a row cannot be read.
     """
     suffix = path.suffix.lower()
-    if suffix in FORMATS and path != STANDARD_INPUT:
-        named = columns or Columns(KEYS[: per_row or 1], "label")
+    named = columns or Columns(KEYS[: per_row or 1], "label")
+    if suffix in (".csv", ".parquet", ".tsv"):
         names = column_names(path)
-        if suffix in (".csv", ".parquet") or (columns and set(columns.texts) <= set(names)):
+        has_header = set(named.texts) <= set(names) and (columns is not None or len(names) > 1)
+        if suffix != ".tsv" or has_header:
             return _from_columns(path, named, names)
-    readers = {".tsv": _from_tsv, ".jsonl": _from_json}
-    read: Callable[[str], list[str]]
+    readers: dict[str, Callable[[str], Read]] = {
+        ".tsv": _from_tsv,
+        ".jsonl": partial(_from_json, columns=columns),
+    }
     lines = (
         decode_lines(sys.stdin.buffer.read(), "standard input")
         if path == STANDARD_INPUT
@@ -64,14 +71,14 @@ def text_rows(
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
-                texts = read(line)
+                texts, label = read(line)
             except (ValueError, RecursionError) as error:
                 raise HarnessError(f"{path} line {number}: {error}") from None
             if len(texts) not in (1, 2):
                 raise HarnessError(
                     f"{path} line {number}: got {len(texts)} texts, expected one or two"
                 )
-            rows.append(TextRow(number, tuple(texts)))
+            rows.append(TextRow(number, tuple(texts), label))
     if not rows:
         raise HarnessError(f"{path} has no rows")
     return rows
@@ -79,11 +86,10 @@ def text_rows(
 
 def _from_columns(path: Path, columns: Columns, names: Sequence[str]) -> list[TextRow]:
     """Read the text columns, and the label column if it is one of the file's names."""
-    labelled = columns.label in names
-    wanted = (*columns.texts, columns.label) if labelled else columns.texts
+    label = columns.label if columns.label in names else None
     return [
-        TextRow(row.line, row.texts, row.label if labelled else None)
-        for row in file_rows(path, wanted, labelled)
+        TextRow(row.line, row.texts, row.label or None)
+        for row in file_rows(path, columns.texts, label, unlabelled=True)
     ]
 
 
@@ -104,28 +110,31 @@ def rows_from_texts(texts: Sequence[str], per_row: int | None) -> list[TextRow]:
     ]
 
 
-def _from_line(line: str) -> list[str]:
-    return [line]
+def _from_line(line: str) -> Read:
+    return [line], None
 
 
-def _from_tsv(line: str) -> list[str]:
-    return line.split("\t")
+def _from_tsv(line: str) -> Read:
+    return line.split("\t"), None
 
 
-def _from_json(line: str) -> list[str]:
-    """Return the texts of one JSON value.
+def _from_json(line: str, columns: Columns | None) -> Read:
+    """Return the texts of one JSON value, and the label of an object.
 
     Raises: ValueError if it holds no texts.
     """
-    value = json.loads(line)
+    value, label = json.loads(line), None
     if isinstance(value, dict):
-        if KEYS[0] not in value:
-            raise ValueError(f"the object has no {KEYS[0]!r}")
-        value = [value[key] for key in KEYS if key in value]
+        value = {same_text(key): item for key, item in value.items()}
+        label = label_text(value.get(columns.label if columns else "label")) or None
+        keys = columns.texts if columns and set(columns.texts) <= set(value) else KEYS
+        if keys[0] not in value:
+            raise ValueError(f"the object has no {keys[0]!r}")
+        value = [value[key] for key in keys if key in value]
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError(
             f"got {line[:40]!r}, expected a text, a list of texts, or an object with 'text' and"
             " optionally 'second'"
         )
-    return texts
+    return texts, label

@@ -47,7 +47,14 @@ COLUMNS = Columns(("first", "other"), "same")
         ("a.tsv", "a\tb\n", COLUMNS, [(1, ("a", "b"), None)]),
         ("a.jsonl", '{"first": "a", "other": "b", "same": 1}\n', COLUMNS, [(1, ("a", "b"), "1")]),
         ("a.jsonl", '{"text": "a", "second": "b"}\n', COLUMNS, [(1, ("a", "b"), None)]),
-        ("a.csv", "text,label\na,yes\n", None, [(2, ("a",), "yes")]),
+        ("a.csv", "text,label\na,yes\nb,\n", None, [(2, ("a",), "yes"), (3, ("b",), None)]),
+        ("a.tsv", "text\tlabel\na\tyes\n", None, [(2, ("a",), "yes")]),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": null}\n"b"\n{"text": "c", "label": 2}\n',
+            None,
+            [(1, ("a",), None), (2, ("b",), None), (3, ("c",), "2")],
+        ),
         ("a.csv", "second,text\nb,a\n", None, [(2, ("a",), None)]),
     ],
 )
