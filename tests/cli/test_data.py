@@ -88,7 +88,7 @@ def test_custom_task_outlives_its_file(run_cli: RunCli, tmp_path: Path, task_fil
     lost = run_cli(
         "time", record.run_id, "--threshold", "0.3", "--reference", "none", "--cache-dir", "cache"
     )
-    assert_one_line(lost, 3, [record.run_id, "cache"])
+    assert_one_line(lost, 3, [record.short_id, "cache"])
 
 
 def test_custom_and_built_in_tasks_combine(run_cli: RunCli, task_file: Path) -> None:
