@@ -109,7 +109,7 @@ def export_command(
     from harness.analysis.operating_points import exit_rule
     from harness.evaluation.policies import Rule
     from harness.methods.restore import model_folder, run_backbone
-    from harness.predict.export import check_free, exit_at, export
+    from harness.predict.export import check_free, export
     from harness.store.results import ResultsStore
     from harness.store.stage_cache import cache_folder
 
@@ -125,7 +125,6 @@ def export_command(
             "give no --policy, --threshold or --budget-share"
         )
     else:
-        exit_at(record, layers)
         rule = Rule(tolerance=record.tolerance)
     found = run_backbone(record, backbone or record.spec.backbone)
     card = export(store, record, rule, found, cache_folder(cache_dir), out, force, layers)
@@ -276,8 +275,9 @@ def predict_command(
     """
     import torch
 
+    from harness.evaluation.metrics import scores_text
     from harness.methods.compute import make_compute
-    from harness.predict.exported import load, scores_text
+    from harness.predict.exported import load
     from harness.predict.inputs import rows_from_texts, text_rows
     from harness.report.listings import predictions_text
 

@@ -7,6 +7,7 @@ from tabulate import tabulate
 
 from harness.analysis.diagnostics import sanity_checks
 from harness.errors import ExitCode, IncompleteError, counted
+from harness.evaluation.metrics import scores_text
 from harness.measure.macs import piece_costs
 from harness.methods.compute import device_name
 from harness.models.multi_exit import MultiExitModel
@@ -106,11 +107,10 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
         finished += 1
         spent.extend([] if stored else [record.seconds])
         last = record.exits[-1]
-        reached = ", ".join(f"{name} {value:.3f}" for name, value in last.scores.items())
         how = "already stored" if stored else f"{record.seconds:.0f} s"
         click.echo(
-            f"[{finished}/{len(cells)}] {cell.label}: {reached} at exit {last.layer}; "
-            f"run {record.short_id} ({how})"
+            f"[{finished}/{len(cells)}] {cell.label}: {scores_text(last.scores)} at exit "
+            f"{last.layer}; run {record.short_id} ({how})"
         )
         for warning in (*record.remarks, *_warnings(record, options)):
             options.compute.progress.info(f"harness: warning: {cell.label}: {warning}")

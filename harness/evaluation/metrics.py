@@ -5,13 +5,18 @@ scipy to 1e-12 (see the tests). Where a formula is undefined for constant predic
 0, as in scikit-learn's Matthews correlation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Metric = Callable[[Array, Array], Array]
+
+
+def scores_text(scores: Mapping[str, float]) -> str:
+    """Return metrics and their scores as text: `f1 0.812, accuracy 0.731`."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

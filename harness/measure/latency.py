@@ -251,7 +251,7 @@ Variant = Callable[[Batch], object]
 
 @dataclass(frozen=True)
 class Round:
-    """What is done with each variant in a round."""
+    """A round of timing runs each variant on some of the batches."""
 
     batches: tuple[int, ...]
     """Indices of the batches that are timed."""

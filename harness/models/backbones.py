@@ -76,7 +76,7 @@ class Backbone:
         Raises: HarnessError if the weights are missing, cannot be downloaded, or have another hash.
         """
         kind, _, location = self.source.partition(":")
-        if kind == "random":
+        if self.random:
             return None
         folders = {"package": package_folder, "folder": Path}
         folder = folders[kind](location) if kind in folders else self._hub_folder(location)

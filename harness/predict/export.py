@@ -135,18 +135,16 @@ def make_card(
 def make_readme(card: Card) -> str:
     """Return the README of an exported model."""
     rule = card.rule
-    is_static = card.full_layers is not None and card.layers < card.full_layers
-    exits = (
-        f"It is the static model of the first {card.layers:g} of {card.full_layers} layers"
-        if rule.policy is None and is_static
-        else "Every example runs to the last exit"
-        if rule.policy is None
-        else f"Each example exits on its own by {rule.policy} at threshold {rule.threshold:g}"
-    )
+    if rule.policy is not None:
+        exits = f"Each example exits on its own by {rule.policy} at threshold {rule.threshold:g}"
+    elif card.layers != card.full_layers:
+        exits = f"It is the static model of the first {card.layers:g} of {card.full_layers} layers"
+    else:
+        exits = "Every example runs to the last exit"
     output = " or ".join(f"`{label}`" for label in card.labels) or "a number"
     baseline = "majority class" if card.labels else "mean label"
-    models = {"this model": card.scores, "full model": card.full_scores or card.scores}
-    columns = models | {baseline: card.constant_scores}
+    full = {} if card.other_full_scores is None else {"full model": card.other_full_scores}
+    columns = {"this model": card.scores} | full | {baseline: card.constant_scores}
     scores = [
         f"| {name} | {' | '.join(f'{100 * column[name]:.1f}' for column in columns.values())} |"
         for name in card.metrics
@@ -161,7 +159,7 @@ def make_readme(card: Card) -> str:
             f" {card.macs / 1e6:.1f} MMACs. Texts are truncated to {card.max_length} tokens.",
             "",
             f"| on dev, x100 | {' | '.join(columns)} |",
-            "|---|---|---|---|",
+            "|---" * (len(columns) + 1) + "|",
             *scores,
             "",
             "```",

@@ -26,7 +26,7 @@ from harness.data.loading import make_split
 from harness.data.sources import RawSplit, Row, Unavailable
 from harness.data.tasks import Task
 from harness.errors import HarnessError, IncompleteError, counted, reason
-from harness.evaluation.metrics import scores
+from harness.evaluation.metrics import scores, scores_text
 from harness.evaluation.policies import Confidence, Rule
 from harness.evaluation.trace import predictions
 from harness.files.text import same_text
@@ -91,25 +91,25 @@ class Card:
     label_range: tuple[float, float] | None = None
     """Smallest and largest label of a regression; None for classes, or in older folders."""
 
+    @property
+    def other_full_scores(self) -> dict[str, float] | None:
+        """Scores of the run's last exit if this model is less than that; None if it is not."""
+        return None if self.macs == self.full_macs else self.full_scores
+
     def compared_with_full(self) -> str:
         """Return scores, layers and MACs, beside those of the full model if it is another one."""
         own = f"{scores_text(self.scores)} at layer {self.layers:.3g}"
-        if self.full_scores is None or self.full_macs is None or self.macs == self.full_macs:
+        if self.other_full_scores is None or self.full_macs is None:
             return own
         return (
             f"{own} and {self.macs / self.full_macs:.0%} of the full model's MACs on dev; the full "
-            f"model: {scores_text(self.full_scores)} at layer {self.full_layers}"
+            f"model: {scores_text(self.other_full_scores)} at layer {self.full_layers}"
         )
 
     @property
     def classes(self) -> int:
         """Number of outputs of the model; 1 for a regression."""
         return len(self.labels) or 1
-
-
-def scores_text(scores: dict[str, float]) -> str:
-    """Return metrics and scores as text."""
-    return ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
 
 
 class Prediction(NamedTuple):

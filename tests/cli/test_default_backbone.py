@@ -7,6 +7,7 @@ from support.command_line import QUICK, RunCli, assert_names, assert_one_line, p
 from support.glue_files import glue_rows, write_glue
 from support.messages import names_all
 
+from harness.cli.measure import flops_command
 from harness.data.tasks import GROUPS
 from harness.models import backbones
 from harness.models.backbones import DEFAULT_BACKBONE, DEMO_BACKBONE
@@ -51,6 +52,11 @@ def test_mixed_tasks_need_a_backbone(
     words = ("run", "--tasks", tasks, "--dry-run", "--data-dir", glue, "--methods", "bert", *QUICK)
     assert_one_line(run_cli(*words), 2, [DEFAULT_BACKBONE, DEMO_BACKBONE, "--backbone"])
     assert run_cli(*words, "--backbone", "tiny", "--tasks", "demo-pair,rte").code == 0
+
+
+def test_flops_has_the_same_default() -> None:
+    (option,) = [one for one in flops_command.params if one.name == "backbone"]
+    assert option.default == DEFAULT_BACKBONE
 
 
 def test_demo_tasks_need_no_name(run_cli: RunCli) -> None:

@@ -57,6 +57,20 @@ def test_nothing_is_set_after_torch() -> None:
     assert environment == {}
 
 
+def test_run_sets_the_policy_before_torch() -> None:
+    """`harness run` sets the policy before it imports torch, which reads it only then."""
+    code = """
+import sys
+from harness.measure import idle_threads
+from harness.__main__ import main
+
+idle_threads.let_idle_threads_sleep = lambda: print("torch" in sys.modules)
+main(["run", "--tasks", "no-such-task", "--methods", "bert"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n", done
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "expected"),

@@ -1,3 +1,5 @@
+"""The encoder equals the library's, and its layers, pooling and exits are as published."""
+
 import json
 import math
 from dataclasses import replace
