@@ -1,3 +1,5 @@
+"""Traces and early exit: order, rounding and what each example runs."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""MACs and parameters of the pieces of a model."""
+
 import logging
 import re
 from dataclasses import replace

@@ -1,3 +1,5 @@
+"""Batches of examples of similar length, and their padding."""
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray

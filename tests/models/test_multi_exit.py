@@ -1,3 +1,5 @@
+"""Multi-exit models: states, exits and truncation."""
+
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -1,3 +1,5 @@
+"""The losses of exits and of distillation, computed by hand or by torch."""
+
 from math import log
 
 import pytest
