@@ -48,6 +48,7 @@ LAZY = {
     "harness/data/glue_hub.py": "datasets",
     "harness/evaluation/external_metrics.py": "evaluate",
     "harness/data/custom_files.py": "pyarrow",
+    "harness/data/hub_data.py": "datasets harness.files.hub",
     "harness/files/typed_json.py": "pydantic pydantic_core",
     "harness/models/tokenizers.py": "transformers",
 }

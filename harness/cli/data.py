@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -14,6 +14,8 @@ from harness.errors import ExitCode, HarnessError, IncompleteError
 
 if TYPE_CHECKING:
     from harness.data.tasks import Task
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
 """Environment variables that keep the libraries, and child processes, off the network."""
@@ -42,7 +44,8 @@ def _read_task_files(
         return ()
     from harness.data.custom_tasks import read_task_files
 
-    return read_task_files(paths, bool(context.meta[_ALLOW_CODE_KEY]))
+    # a command without --allow-metric-code computes no metrics
+    return read_task_files(paths, bool(context.meta.get(_ALLOW_CODE_KEY, True)))
 
 
 offline_option = click.option(
@@ -63,16 +66,20 @@ allow_code_option = click.option(
     callback=_allow_code,
     help="Allow evaluate:NAME in a task file to run code from the hub or a script.",
 )
-task_file_option = click.option(
-    "--task-file",
-    "own_tasks",
-    multiple=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    callback=_read_task_files,
-    envvar="HARNESS_RUN_TASK_FILE",
-    help="TOML file of a custom task; may be repeated.",
-)
+
+
+def task_file_option(name: str) -> Callable[[Command], Command]:
+    """Return the option --task-file of the command of this name."""
+    return click.option(
+        "--task-file",
+        "own_tasks",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        callback=_read_task_files,
+        envvar=f"HARNESS_{name.upper()}_TASK_FILE",
+        help="TOML file of a custom task; may be repeated.",
+    )
 
 
 def fetch_options(command: Callable[..., int]) -> Callable[..., int]:
@@ -85,10 +92,16 @@ def fetch_options(command: Callable[..., int]) -> Callable[..., int]:
         show_envvar=True,
         help="Backbones to fetch.",
     )
-    return tasks(backbone(offline_option(command)))
+    return tasks(task_file_option("fetch")(backbone(offline_option(command))))
 
 
-def fetch(tasks: str | None, backbone: str | None, verbose: bool, quiet: bool) -> int:
+def fetch(
+    tasks: str | None,
+    own_tasks: tuple[Task, ...],
+    backbone: str | None,
+    verbose: bool,
+    quiet: bool,
+) -> int:
     """Download data and weights into the hub's caches, for use without a network.
 
     \b
@@ -102,9 +115,10 @@ def fetch(tasks: str | None, backbone: str | None, verbose: bool, quiet: bool) -
     from harness.models.backbones import find_backbone
     from harness.runs.prefetch import fetch_backbone, fetch_task
 
-    if tasks is None and backbone is None:
-        raise HarnessError("nothing to fetch: give --tasks, --backbone or both")
+    if tasks is None and backbone is None and not own_tasks:
+        raise HarnessError("nothing to fetch: give --tasks, --task-file or --backbone")
     chosen = find_tasks(split_names("--tasks", tasks)) if tasks is not None else []
+    chosen += own_tasks
     found = (
         [find_backbone(name) for name in split_names("--backbone", backbone)]
         if backbone is not None

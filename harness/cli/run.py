@@ -64,7 +64,7 @@ def _backbones() -> list[str]:
     shell_complete=name_completion(_tasks),
     help="Tasks or groups; see harness list tasks.  [default: demo]",
 )
-@task_file_option
+@task_file_option("run")
 @allow_code_option
 @click.option(
     "--backbone",

@@ -9,7 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from harness.data.sources import FixedSource, Labelled, RawSplit, Row
+from harness.data.sources import CustomSource, Labelled, RawSplit, Row
 from harness.errors import HarnessError, first_line, reason, unknown
 from harness.files.text import same_text
 
@@ -31,22 +31,11 @@ Cells = tuple[int, Sequence[object]]
 
 
 @dataclass(frozen=True)
-class CustomFiles(FixedSource):
+class CustomFiles(CustomSource):
     """Files of a custom task."""
 
     train: Path
     dev: Path | None
-    dev_share: float | None
-    """Share of train that becomes dev if there is no dev file."""
-    columns: tuple[str, ...]
-    """Names of the one or two text columns."""
-    label: str
-    """Name of the label column."""
-
-    @property
-    def texts(self) -> int:
-        """Number of texts in a row, 1 or 2."""
-        return len(self.columns)
 
     def is_local(self) -> bool:
         """Return True: they are the user's files."""
@@ -83,7 +72,13 @@ def file_rows(
     columns = texts if label is None else (*texts, label)
     with _reading(path):
         rows = [
-            _row(path, line, cells if label else (*cells, None), columns, unlabelled or not label)
+            checked_row(
+                str(path),
+                line,
+                cells if label else (*cells, None),
+                columns,
+                unlabelled or not label,
+            )
             for line, cells in readers[path.suffix.lower()](path, columns)
         ]
     if not rows:
@@ -126,24 +121,31 @@ def _reading(path: Path) -> Iterator[None]:
         raise HarnessError(f"{path} line 1: {error}") from None
 
 
-def _row(
-    path: Path, line: int, cells: Sequence[object], columns: Sequence[str], unlabelled: bool
+def checked_row(
+    origin: str,
+    line: int,
+    cells: Sequence[object],
+    columns: Sequence[str],
+    unlabelled: bool = False,
 ) -> Row:
-    """Raise HarnessError if a text is not a string, or a label that is needed is missing."""
+    """Return a row whose last cell is its label.
+
+    Raises: HarnessError if a text is not a string, or a label that is needed is missing.
+    """
     *texts, label = cells
     for name, text in zip(columns, texts, strict=False):
         if not isinstance(text, str):
             raise HarnessError(
-                f"{path} line {line}: column {name!r} holds {_shown(text)}, expected a text"
+                f"{origin} line {line}: column {name!r} holds {_shown(text)}, expected a text"
             )
     if not (unlabelled and label is None) and not isinstance(label, str | int | float | Decimal):
         raise HarnessError(
-            f"{path} line {line}: column {columns[-1]!r} holds {_shown(label)}, expected a label"
+            f"{origin} line {line}: column {columns[-1]!r} holds {_shown(label)}, expected a label"
         )
     for name, text in zip(columns, cells, strict=False):
         if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
             raise HarnessError(
-                f"{path} line {line}: column {name!r} holds {text[:40]!r}, which has half of a "
+                f"{origin} line {line}: column {name!r} holds {text[:40]!r}, which has half of a "
                 "surrogate pair: expected Unicode text"
             )
     return Row(
@@ -158,7 +160,7 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"
 
 
-def _positions(where: str, names: Sequence[str], requested: Sequence[str]) -> list[int]:
+def positions_of(where: str, names: Sequence[str], requested: Sequence[str]) -> list[int]:
     """Return the positions of the requested columns, whose names may be surrounded by spaces.
 
     Raises: HarnessError if one is missing or occurs twice.
@@ -188,7 +190,7 @@ def _separated(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
         reader = _csv_reader(file, path.suffix.lower())
         try:
             names = next(reader, [])
-            positions = _positions(str(path), names, requested)
+            positions = positions_of(str(path), names, requested)
             for cells in reader:
                 if not cells:
                     continue
@@ -215,7 +217,7 @@ def _json_lines(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
                 raise HarnessError(f"{path} line {number}: got {_shown(row)}, expected an object")
             if not all(name in row for name in requested):
                 names = list(row)
-                positions = _positions(f"{path} line {number}", names, requested)
+                positions = positions_of(f"{path} line {number}", names, requested)
                 row = dict(zip(requested, (row[names[i]] for i in positions), strict=True))
             yield number, [row[name] for name in requested]
 
@@ -234,7 +236,7 @@ def _parquet(path: Path, requested: Sequence[str]) -> Iterator[Cells]:
     from pyarrow import ArrowException, parquet  # takes 0.2 s
 
     names = _parquet_names(path)
-    wanted = [names[position] for position in _positions(str(path), names, requested)]
+    wanted = [names[position] for position in positions_of(str(path), names, requested)]
     try:
         with path.open("rb") as file:
             rows = (

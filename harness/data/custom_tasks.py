@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.data.custom_files import FORMATS, CustomFiles
-from harness.data.sources import Unavailable
+from harness.data.hub_data import HubData
+from harness.data.sources import CustomSource, Unavailable
 from harness.data.tasks import Task, find_task, find_tasks, known_tasks, task_groups
 from harness.errors import HarnessError, IncompleteError, unknown
 from harness.evaluation.external_metrics import PREFIX, ExternalMetric, check_evaluate
@@ -18,13 +19,15 @@ from harness.records import RunRecord, TaskSummary
 
 KEYS = (
     "name", "about", "train", "dev", "dev_share", "text", "label", "labels", "values",
-    "regression", "scale", "range", "metrics",
+    "regression", "scale", "range", "metrics", "hub", "config", "revision", "files",
 )  # fmt: skip
 
 REGRESSION_METRICS = ("pearson", "spearman")
 TWO_CLASS_METRICS = ("f1",)
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def choose_tasks(names: Sequence[str] | None, custom: Sequence[Task]) -> dict[str, Task]:
@@ -71,7 +74,7 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
         labels,
         values_in_files,
         metrics,
-        _files(table),
+        _source(table),
         scale=scale,
         about=table.text("about") if "about" in values else "a custom task",
         bounds=bounds,
@@ -81,7 +84,7 @@ def read_task_file(path: Path, allow_code: bool = False) -> Task:
 
 def summary(task: Task) -> TaskSummary | None:
     """Return what a record keeps of a custom task; None for a built-in one."""
-    if not isinstance(task.source, CustomFiles):
+    if not isinstance(task.source, CustomSource):
         return None
     return TaskSummary(
         task.labels,
@@ -279,28 +282,57 @@ def _external_metric(table: _Table, name: str) -> ExternalMetric:
     return ExternalMetric(name, file_digest(script), table.path.parent)
 
 
-def _files(table: _Table) -> CustomFiles:
+def _source(table: _Table) -> CustomSource:
     columns = table.texts("text", "the name of the text column, or of two")
     if len(columns) > 2:
         raise table.error("text", "the name of one text column, or of two")
     label = table.text("label", "the name of the label column")
     if label in columns:
         raise table.error("label", "a column other than the text columns")
-    dev = _file(table, "dev") if "dev" in table.values else None
     share = (
         table.number("dev_share", "a number between 0 and 1")
         if "dev_share" in table.values
         else None
     )
-    if (dev is None) == (share is None):
-        both = "both dev and dev_share" if dev is not None else "neither dev nor dev_share"
+    if ("dev" in table.values) == (share is not None):
+        both = "neither dev nor dev_share" if share is None else "both dev and dev_share"
+        kind = "split" if "hub" in table.values else "file"
         raise HarnessError(
-            f"{table.path}: got {both}, expected a file as dev, or dev_share = 0.1, "
+            f"{table.path}: got {both}, expected a {kind} as dev, or dev_share = 0.1, "
             "the share of train that becomes dev"
         )
     if share is not None and not 0 < share < 1:
         raise table.error("dev_share", "a number between 0 and 1")
-    return CustomFiles(_file(table, "train"), dev, share, columns, label)
+    if "hub" in table.values:
+        return _hub_data(table, share, columns, label)
+    for key in ("config", "revision", "files"):
+        if key in table.values:
+            raise table.error(key, 'no such key: it needs hub = "OWNER/NAME"')
+    dev = _file(table, "dev") if "dev" in table.values else None
+    return CustomFiles(share, columns, label, _file(table, "train"), dev)
+
+
+def _hub_data(table: _Table, share: float | None, columns: tuple[str, ...], label: str) -> HubData:
+    repository = table.text("hub", "a data set's OWNER/NAME on the hub")
+    if not _REPOSITORY.fullmatch(repository):
+        raise table.error("hub", "a data set's OWNER/NAME on the hub")
+    commit = "the 40 hexadecimal digits of a commit, which fixes the rows"
+    revision = table.text("revision", commit)
+    if not _COMMIT.fullmatch(revision):
+        raise table.error("revision", commit)
+    return HubData(
+        share,
+        columns,
+        label,
+        repository,
+        table.text("config") if "config" in table.values else None,
+        revision,
+        table.texts("files", "patterns of the files to download, such as data/*.parquet")
+        if "files" in table.values
+        else None,
+        table.text("train", "the name of a split") if "train" in table.values else "train",
+        table.text("dev", "the name of a split") if "dev" in table.values else None,
+    )
 
 
 def _file(table: _Table, key: str) -> Path:

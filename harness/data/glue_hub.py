@@ -2,17 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from harness.data.sources import Row
 from harness.errors import HarnessError, first_line
-from harness.files.hub import PROBE_S, unreachable_reason
+from harness.files.hub import cached_files, download_files
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
@@ -24,8 +20,7 @@ _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 def is_cached(config: str, splits: Sequence[str]) -> bool:
     """Return whether the hub's cache holds every file of these splits."""
-    folder = _cached_folder(config, splits)
-    return folder is not None and all(_shards(folder / config, split) for split in splits)
+    return _cached_folder(config, splits) is not None
 
 
 def hub_rows(
@@ -82,9 +77,8 @@ def _files(config: str, splits: Sequence[str], split: str) -> list[Path]:
 
     Raises: HarnessError if they are not cached and cannot be downloaded.
     """
-    cached = is_cached(config, splits)
-    folder = _cached_folder(config, splits) if cached else _fetched_folder(config, splits)
-    files = _shards(folder / config, split) if folder is not None else []
+    folder = _cached_folder(config, splits) or _downloaded_folder(config, splits)
+    files = _shards(folder / config, split)
     if not files:
         raise HarnessError(
             f"{REPOSITORY} at {REVISION[:7]} lacks files {config}/{split}-*.parquet; "
@@ -126,35 +120,24 @@ def _texts(table: Mapping[str, list[str]], columns: Sequence[str]) -> Iterator[t
 
 
 def _cached_folder(config: str, splits: Sequence[str]) -> Path | None:
-    """Return the cached snapshot, complete or not; None if there is none."""
-    with suppress(LocalEntryNotFoundError):
-        return Path(_snapshot(config, splits)(local_files_only=True))
-    return None
+    """Return the cached folder if it holds every file of these splits."""
+    folder = cached_files(REPOSITORY, REVISION, _patterns(config, splits))
+    complete = folder is not None and all(_shards(folder / config, split) for split in splits)
+    return folder if complete else None
 
 
-def _fetched_folder(config: str, splits: Sequence[str]) -> Path:
-    problem = unreachable_reason(REPOSITORY, SMALLEST, REVISION, "dataset")
+def _downloaded_folder(config: str, splits: Sequence[str]) -> Path:
     try:
-        if problem is None:
-            return Path(_snapshot(config, splits)(etag_timeout=PROBE_S))
-    except Exception as error:  # the client also raises the errors of its HTTP library
-        problem = first_line(error)
-    raise HarnessError(
-        f"GLUE is read from the hub unless --data-dir is given, but {REPOSITORY} is not cached and "
-        f"cannot be downloaded: {problem}; give --data-dir, a folder of GLUE's TSV files (MRPC/, "
-        "SST-2/, ...)"
-    )
+        return download_files(REPOSITORY, REVISION, _patterns(config, splits), SMALLEST)
+    except HarnessError as error:
+        raise HarnessError(
+            f"GLUE is read from the hub unless --data-dir is given, but {error}; give --data-dir, "
+            "a folder of GLUE's TSV files (MRPC/, SST-2/, ...)"
+        ) from None
 
 
-def _snapshot(config: str, splits: Sequence[str]) -> "partial[str]":
-    patterns = [f"{config}/{split}-*.parquet" for split in splits]
-    return partial(
-        snapshot_download,
-        REPOSITORY,
-        repo_type="dataset",
-        revision=REVISION,
-        allow_patterns=patterns,
-    )
+def _patterns(config: str, splits: Sequence[str]) -> list[str]:
+    return [f"{config}/{split}-*.parquet" for split in splits]
 
 
 def _shards(folder: Path, split: str) -> list[Path]:

@@ -1,5 +1,6 @@
-"""Sources of a task's rows: GLUE's files or their copy on the hub, custom files, or code."""
+"""Sources of a task's rows: GLUE's files, data sets on the hub, custom files, or code."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,31 @@ class FixedSource:
     def at(self, data_dir: Path | None) -> Self:
         """Return this source."""
         return self
+
+
+@dataclass(frozen=True)
+class CustomSource(FixedSource, ABC):
+    """Base of the sources that a user's task file describes."""
+
+    dev_share: float | None
+    """Share of train that becomes dev; None if dev has rows of its own."""
+    columns: tuple[str, ...]
+    """Names of the one or two text columns."""
+    label: str
+    """Name of the label column."""
+
+    @property
+    def texts(self) -> int:
+        """Number of texts in a row, 1 or 2."""
+        return len(self.columns)
+
+    @abstractmethod
+    def is_local(self) -> bool:
+        """Return whether the rows can be read without a download."""
+
+    @abstractmethod
+    def read(self, task: Labelled) -> list[RawSplit]:
+        """Read train, and dev unless it is a share of train."""
 
 
 @dataclass(frozen=True)

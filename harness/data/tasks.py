@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from harness.data import demo
-from harness.data.custom_files import CustomFiles
 from harness.data.glue import GLUE
-from harness.data.sources import Source
+from harness.data.sources import CustomSource, Source
 from harness.errors import unknown
 from harness.evaluation.external_metrics import ExternalMetric
 
@@ -56,7 +55,7 @@ class Task:
     @property
     def custom(self) -> bool:
         """Whether a user's task file describes the task."""
-        return isinstance(self.source, CustomFiles)
+        return isinstance(self.source, CustomSource)
 
     @property
     def is_demo(self) -> bool:

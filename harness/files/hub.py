@@ -1,20 +1,66 @@
-"""A check of whether the Hugging Face hub is reachable: one short request per repository."""
+"""Files of data sets on the Hugging Face hub, and a short check of whether it is reachable."""
 
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import huggingface_hub.constants
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import logging
 
-from harness.errors import first_line
+from harness.errors import HarnessError, first_line
 
 PROBE_S = 5.0
 """Seconds after which the hub counts as unreachable (a dead name server alone can take 20)."""
 
 _timeouts: list[str] = []
 """Error message of the first request that timed out; no further request is made after it."""
+
+
+def cached_files(repository: str, revision: str, patterns: Sequence[str] | None) -> Path | None:
+    """Return the cached folder of a data set's revision, or None if there is none.
+
+    The folder may be incomplete. `patterns` choose the files; None means all.
+    """
+    with suppress(LocalEntryNotFoundError):
+        return Path(
+            snapshot_download(
+                repository,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=patterns,
+                local_files_only=True,
+            )
+        )
+    return None
+
+
+def download_files(
+    repository: str, revision: str, patterns: Sequence[str] | None, probed_file: str
+) -> Path:
+    """Download files of a data set's revision and return their folder.
+
+    `probed_file` is requested first, to check whether the others can be downloaded.
+    Raises: HarnessError with the reason, within seconds, if they cannot be downloaded.
+    """
+    problem = unreachable_reason(repository, probed_file, revision, "dataset")
+    try:
+        if problem is None:
+            return Path(
+                snapshot_download(
+                    repository,
+                    repo_type="dataset",
+                    revision=revision,
+                    allow_patterns=patterns,
+                    etag_timeout=PROBE_S,
+                )
+            )
+    except Exception as error:  # the client also raises the errors of its HTTP library
+        problem = first_line(error)
+    raise HarnessError(f"{repository} is not cached and cannot be downloaded: {problem}")
 
 
 def unreachable_reason(

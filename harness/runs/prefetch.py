@@ -3,6 +3,8 @@
 from harness.data.glue import GlueHub
 from harness.data.glue_hub import is_cached
 from harness.data.glue_test import ENTRIES, unlabelled
+from harness.data.hub_data import HubData
+from harness.data.sources import CustomSource
 from harness.data.tasks import Task
 from harness.models.backbones import Backbone
 
@@ -12,8 +14,13 @@ def fetch_task(task: Task) -> str:
 
     Raises: HarnessError if the data are not cached and cannot be downloaded.
     """
+    if isinstance(task.source, HubData):
+        cached = task.source.is_local()
+        counts = [f"{part.split} {len(part.rows):,}" for part in task.source.read(task)]
+        return _summary(cached, counts)
     if not isinstance(task.source, GlueHub):
-        return "generated in code, nothing to fetch"
+        kind = "the user's files" if isinstance(task.source, CustomSource) else "generated in code"
+        return f"{kind}, nothing to fetch"
     entries = [entry for entry in ENTRIES if entry.task == task.name]
     needed = [
         (task.name, task.source.hub_splits),
@@ -25,6 +32,10 @@ def fetch_task(task: Task) -> str:
     for entry in entries:
         name, rows = "ax" if entry.diagnostic else entry.hub[1], unlabelled(entry, None)
         counts.append(f"{name} not available" if rows is None else f"{name} {len(rows):,}")
+    return _summary(cached, counts)
+
+
+def _summary(cached: bool, counts: list[str]) -> str:
     return f"{'already cached' if cached else 'downloaded'} (rows: {', '.join(counts)})"
 
 

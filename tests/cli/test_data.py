@@ -26,7 +26,8 @@ from support.stored_runs import record_in
 from support.synthetic import everything_under
 
 from harness.cli.data import OFFLINE_VARIABLES
-from harness.data.custom_tasks import KEYS
+from harness.data.custom_tasks import KEYS, read_task_file
+from harness.data.hub_data import HubData
 from harness.data.tasks import GROUPS, TASKS
 from harness.files import hub
 from harness.models.backbones import BACKBONES
@@ -236,8 +237,21 @@ def test_missing_metric_library_or_script_fails(
     )
 
 
+def task_files_of_readme() -> list[str]:
+    """Return README's task files: one with files of the user, one with a data set on the hub."""
+    return re.findall(r"```toml\n(name = .*?)```", README, re.DOTALL)
+
+
+def test_hub_example_of_readme_is_valid(tmp_path: Path) -> None:
+    _, example = task_files_of_readme()
+    (tmp_path / "mytask.toml").write_text(example)
+    source = read_task_file(tmp_path / "mytask.toml").source
+    assert isinstance(source, HubData)
+    assert (source.repository, source.splits["dev"]) == ("fancyzhx/ag_news", "test")
+
+
 def test_readme_example_runs(run_cli: RunCli, tmp_path: Path) -> None:
-    (example,) = re.findall(r"```toml\n(name = .*?)```", README, re.DOTALL)
+    example, _ = task_files_of_readme()
     (tmp_path / "mytask.toml").write_text(example)
     rows = [
         (f"ticket {number}", f"body {number}", ("billing", "fault", "other")[number % 3])

@@ -9,7 +9,6 @@ from support.command_line import assert_names
 from support.glue_files import HUB_NAMES, glue_rows, write_glue, write_parquet
 from support.synthetic import one_line
 
-from harness.data import glue_hub
 from harness.data.corpus import Corpus
 from harness.data.loading import load_data
 from harness.data.tasks import GROUPS, TASKS
@@ -165,7 +164,7 @@ def test_download_uses_the_pinned_revision(
     hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Data that are not cached are downloaded once, in the pinned revision."""
-    snapshot_download, requests = glue_hub.snapshot_download, []
+    snapshot_download, requests = hub.snapshot_download, []
 
     def download(repository: str, **options: object) -> str:
         if options.get("local_files_only"):
@@ -176,7 +175,7 @@ def test_download_uses_the_pinned_revision(
         return str(folder.parent)
 
     monkeypatch.setattr(hub, "probe_hub", lambda *_, **__: None)
-    monkeypatch.setattr(glue_hub, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert len(load_data(TASKS["rte"], None).dev) == 450
     assert requests == [
         (
