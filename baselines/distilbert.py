@@ -249,6 +249,10 @@ class MaskedLmDistillation:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all epochs."""
+        return self.schedule.examples(rows)
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:

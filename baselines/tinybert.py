@@ -360,6 +360,10 @@ class IntermediateDistillation:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all steps."""
+        return self.schedule.examples(rows, self.steps)
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:

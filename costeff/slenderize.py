@@ -81,6 +81,10 @@ class Slenderize:
     """Whether to prune everything after the first period, for ablation; all periods still train."""
     revision: ClassVar[int] = 1
 
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all periods and measurements of importance."""
+        return round(self.rounds * (self.period + self.taylor_share) * rows)
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:

@@ -1,21 +1,26 @@
 """Progress of long tasks: bars on a terminal, lines elsewhere. Nothing here affects results."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
 LINE_EVERY_S = 30.0
 """Seconds between two progress lines of one task."""
-BAR_FROM_COLUMNS = 80
-"""Width of a terminal from which there is room for a bar beside the words."""
+WORDS_FROM_COLUMNS, BAR_FROM_COLUMNS = 80, 100
+"""Widths of a terminal from which there is room for `3 of 12` in the place of `3/12`, and for a bar
+beside the words."""
+
+TimeLeft = Callable[[float | None], str]
+"""A function that turns the seconds left of a task, None if unknown, into text."""
 
 
 class Advance(Protocol):
@@ -34,6 +39,7 @@ class Progress:
         """
         self.verbosity = verbosity
         self.label = label
+        self.time_left: TimeLeft = task_time_left
         self.console = Console(stderr=True, highlight=False)
         self.bars = self.console.is_terminal and verbosity >= 0
 
@@ -61,16 +67,18 @@ class Progress:
         """
         label = f"{self.label}: {label}" if self.label else label
         if self.bars:
-            wide = self.console.width >= BAR_FROM_COLUMNS
+            width = self.console.width
+            if width < WORDS_FROM_COLUMNS:
+                label = re.sub(r"(\d+) of (\d+)", r"\1/\2", label)
             columns = (
                 TextColumn(
                     "{task.description}",
                     markup=False,
                     table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"),
                 ),
-                *([BarColumn(bar_width=self.console.width // 5)] if wide else []),
-                MofNCompleteColumn(table_column=Column(no_wrap=True)),
-                _TimeLeft(table_column=Column(no_wrap=True)),
+                *([BarColumn(bar_width=width // 8)] if width >= BAR_FROM_COLUMNS else []),
+                _Count(table_column=Column(no_wrap=True)),
+                _TimeLeft(self.time_left),
             )
             with Bars(*columns, console=self.console, transient=True, expand=True) as bars:
                 task = bars.add_task(label, total=steps, completed=done)
@@ -90,14 +98,20 @@ class Progress:
             if now - state["shown"] >= LINE_EVERY_S:
                 state["shown"] = now
                 step_s = (now - start) / (state["done"] - done)
-                total = (
-                    ""
-                    if steps is None
-                    else f"/{steps}, {duration((steps - state['done']) * step_s)} left"
-                )
-                self.info(f"{label}: {state['done']:.0f}{total} {note}".rstrip())
+                total = "" if steps is None else f"/{steps}"
+                left = self.time_left(None if steps is None else (steps - state["done"]) * step_s)
+                count = ", ".join(filter(None, (f"{state['done']:.0f}{total}", left)))
+                self.info(f"{label}: {count} {note}".rstrip())
 
         return advance
+
+
+class _Count(ProgressColumn):
+    """The number of completed steps, as `44/120`, or as `44` if their total is not known."""
+
+    def render(self, task: Task) -> Text:
+        """Return the number."""
+        return Text(f"{task.completed:.0f}" + ("" if task.total is None else f"/{task.total:.0f}"))
 
 
 class _TimeLeft(ProgressColumn):
@@ -105,10 +119,18 @@ class _TimeLeft(ProgressColumn):
 
     max_refresh = 0.5
 
+    def __init__(self, text: TimeLeft) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self.text = text
+
     def render(self, task: Task) -> Text:
         """Return the estimate, or nothing before there is one."""
-        seconds = task.time_remaining
-        return Text("" if seconds is None or task.finished else f"{duration(seconds)} left")
+        return Text("" if task.finished else self.text(task.time_remaining))
+
+
+def task_time_left(seconds: float | None) -> str:
+    """Return the time left of a single task, as `12 min left`; empty if it is not known."""
+    return "" if seconds is None else f"{duration(seconds)} left"
 
 
 def duration(seconds: float) -> str:

@@ -50,7 +50,8 @@ def test_narrow_terminal_keeps_count_and_time_left(width: int) -> None:
     display = Progress()
     display.console = Console(file=screen, force_terminal=True, width=width, color_system=None)
     display.bars = True
-    label = "cell 3 of 12, sst2 costeff seed 1: assistant-hidden, learning rate [5e-05]"
+    label = "cell 3 of 12, training 2 of 6: sst2 costeff seed 1: assistant-hidden, rate [5e-05]"
+    display.time_left = lambda seconds: "cell 40 s, grid 12 min left"
     with display.track(label, 1234) as advance:
         for _ in range(3):
             advance("epoch 1/3 loss 0.693")
@@ -60,8 +61,9 @@ def test_narrow_terminal_keeps_count_and_time_left(width: int) -> None:
     ]
     assert all(len(frame) <= width for frame in frames)
     last = [frame for frame in frames if "/1234" in frame][-1]
-    assert names_in_order(last, "cell 3 of 12", "3/1234", "left")
-    assert last.startswith("cell 3 of 12, sst2 costeff seed 1")
+    assert names_in_order(last, "3/1234", "cell 40 s, grid 12 min left")
+    position = "cell 3/12, training" if width == 60 else "cell 3 of 12, training 2 of 6"
+    assert last.startswith(position)
 
 
 def test_unknown_length_counts_steps(clock: SimpleNamespace, shown: list[str]) -> None:

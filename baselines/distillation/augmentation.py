@@ -117,6 +117,8 @@ def augmented(
         context.compute.progress.info,
         f"{context.label}: waiting for another process to augment the training examples",
     )
+    if context.is_plan and not path.is_file():
+        return data
     with hold_lock(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
             candidates = find_candidates(data.train, backbone, settings, language_model, context)
@@ -128,7 +130,9 @@ def augmented(
     ]
     texts = tuple(texts for _, texts in rows)
     labels = data.train.labels[[source for source, _ in rows]]
-    train = Split(np.arange(len(rows)), texts, labels, backbone.encode(texts, data.max_length))
+    # a plan needs the number of rows and their mean length
+    tokens = data.train.tokens if context.is_plan else backbone.encode(texts, data.max_length)
+    train = Split(np.arange(len(rows)), texts, labels, tokens)
     return replace(data, train=train, data_fingerprint=f"{data.data_fingerprint} augmented {key}")
 
 

@@ -166,6 +166,10 @@ class MaskedLm:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all epochs, if the head is trained."""
+        return self.schedule.examples(rows)
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:

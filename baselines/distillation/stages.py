@@ -147,6 +147,10 @@ class Distil:
     schedule: Schedule
     revision: ClassVar[int] = 1
 
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all epochs."""
+        return self.schedule.examples(rows)
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
@@ -186,6 +190,10 @@ class PredictionDistillation:
     """Number of optimiser steps; None: the schedule's epochs."""
     schedule: Schedule
     revision: ClassVar[int] = 1
+
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all steps."""
+        return self.schedule.examples(rows, self.steps)
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun

@@ -58,6 +58,10 @@ class FineTune:
     schedule: Schedule
     revision: ClassVar[int] = 2
 
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all epochs."""
+        return self.schedule.examples(rows)
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
@@ -94,6 +98,10 @@ class AddExits:
     head: Head
     schedule: Schedule
     revision: ClassVar[int] = 2
+
+    def examples(self, rows: int) -> int:
+        """Return the number of examples of all epochs."""
+        return self.schedule.examples(rows)
 
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun

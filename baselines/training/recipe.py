@@ -113,3 +113,7 @@ class Schedule:
     def steps(self, rows: int) -> int:
         """Return the number of optimiser steps in one epoch."""
         return math.ceil(rows / self.batch_size)
+
+    def examples(self, rows: int, steps: int | None = None) -> int:
+        """Return the number of examples of all epochs, or of this many optimiser steps."""
+        return self.epochs * rows if steps is None else steps * self.batch_size

@@ -11,7 +11,6 @@ from harness.evaluation.metrics import scores_text
 from harness.measure.macs import piece_costs
 from harness.methods.compute import device_name
 from harness.models.multi_exit import MultiExitModel
-from harness.progress import duration
 from harness.records import RunRecord, short_id
 from harness.report.listings import table
 from harness.runs.cell import Cell, Options, run_id
@@ -100,12 +99,10 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
     """Run the cells, and print a line for each on standard output."""
     finished = 0
     failures: list[Failure] = []
-    spent: list[float] = []
 
     def done(cell: Cell, record: RunRecord, stored: bool) -> None:
         nonlocal finished
         finished += 1
-        spent.extend([] if stored else [record.seconds])
         last = record.exits[-1]
         how = "already stored" if stored else f"{record.seconds:.0f} s"
         click.echo(
@@ -114,12 +111,6 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
         )
         for warning in (*record.remarks, *_warnings(record, options)):
             options.compute.progress.info(f"harness: warning: {cell.label}: {warning}")
-        left = len(cells) - finished
-        if spent and left:
-            pace = sum(spent) / len(spent)
-            options.compute.progress.info(
-                f"harness: cells left: {left}, about {duration(left * pace)} at the pace so far"
-            )
 
     def failed(failure: Failure) -> None:
         nonlocal finished

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,7 +93,7 @@ class TaskData:
     remarks: tuple[str, ...] = ()
     """Warnings about the data, which do not prevent its use."""
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that training depends on: rows, splits, and the maximum length."""
         ids = [str(part.ids.tolist()) for part in self.splits().values()]

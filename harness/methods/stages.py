@@ -7,6 +7,8 @@ import hashlib
 import json
 import random
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import Field, asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -100,6 +102,13 @@ class Stage(Protocol):
         """Return the revision, which is raised when the same settings may give other results."""
         ...
 
+    def examples(self, rows: int) -> int:
+        """Return how many examples training on `rows` rows goes through, repeated ones included.
+
+        The number serves to estimate times; it is 0 for a stage that trains nothing.
+        """
+        ...
+
     def fit(
         self, parents: tuple[MultiExitModel, ...], data: TaskData, backbone: Backbone, run: StageRun
     ) -> FreshFit:
@@ -174,6 +183,12 @@ class Fitted:
         return tuple({use.report.key: use for use in uses}.values())
 
 
+@contextmanager
+def unobserved(key: str) -> Iterator[str]:
+    """Observe nothing, and give the stage's progress no label."""
+    yield ""
+
+
 @dataclass(frozen=True)
 class FitContext:
     """Everything that `Method.fit` is given about the run: seed, device, cache and inputs."""
@@ -189,6 +204,10 @@ class FitContext:
     """Corpus that pre-training stages read."""
     vectors: Path | None = None
     """File of word vectors for augmentation, in GloVe's format; None: the backbone's embeddings."""
+    observe: Callable[[str], AbstractContextManager[str]] = unobserved
+    """Entered with the key of each stage while it is fitted; yields a label for its progress."""
+    is_plan: ClassVar[bool] = False
+    """Whether `fitted` only plans and its stages have no models."""
 
     def with_seed(self, seed: int) -> "FitContext":
         """Return this context with another seed, for searches and shared pre-training."""
@@ -305,12 +324,10 @@ class FitContext:
         seed = seed_all(self.seed, folder.name)
         copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
         try:
-            fresh = stage.fit(
-                copies,
-                data,
-                backbone,
-                StageRun(self.compute, self.label, stage.name, seed, scratch),
-            )
+            with self.observe(folder.name) as label:
+                compute = replace(self.compute, progress=self.compute.progress.labelled(label))
+                run = StageRun(compute, self.label, stage.name, seed, scratch)
+                fresh = stage.fit(copies, data, backbone, run)
         except DivergedError as error:
             shutil.rmtree(unfinished / MODEL)
             (unfinished / DIVERGED).write_text(str(error), encoding="utf-8")

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from harness.data.custom_tasks import summary
 from harness.data.dataset import Split, TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import Task
+from harness.errors import HarnessError
 from harness.evaluation.external_metrics import external_score, load_external_metric
 from harness.evaluation.metrics import scores
 from harness.evaluation.trace import Trace
@@ -30,6 +31,7 @@ from harness.measure.inference import collect
 from harness.measure.latency import LatencyJob, measure_exits, save_reference, timing_batches
 from harness.measure.macs import piece_costs
 from harness.methods.compute import Compute, device_name
+from harness.methods.planning import PlanningContext
 from harness.methods.protocol import Method
 from harness.methods.registry import Reference, model_format
 from harness.methods.settings import changed_settings
@@ -49,6 +51,7 @@ from harness.records import (
     Sources,
     SplitScores,
 )
+from harness.runs.outlook import CellPlan, Outlook
 from harness.store.encoded_rows import RowsKey, save_encoded_rows
 from harness.store.results import ResultsStore
 
@@ -76,6 +79,9 @@ class Options:
     """Corpus for methods that pre-train."""
     vectors: Path | None = None
     """Word vectors for augmentation."""
+
+
+C = TypeVar("C", bound=FitContext)
 
 
 class DataKey(NamedTuple):
@@ -168,29 +174,58 @@ def reference_shape(reference: Reference | None, cell: Cell) -> list[str]:
     return [reference.name, hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]]
 
 
-def run_cell(cell: Cell, data: TaskData, options: Options, label: str) -> tuple[RunRecord, bool]:
-    """Run a cell and return its record and whether it was already stored.
-
-    The steps are: fit (stages cached) -> traces -> MACs -> latency -> record -> store. Progress
-    lines begin with the label.
-    """
+def is_stored(cell: Cell, data: TaskData, options: Options) -> bool:
+    """Return whether the results folder holds the cell's run."""
     store = ResultsStore(options.results_dir)
-    progress = options.compute.progress.labelled(label)
-    identity = run_id(cell, data, options)
-    if store.holds(cell.spec.task, cell.spec.method, identity):
-        return store.find(identity), True
-    started = time.perf_counter()
-    context = FitContext(
+    return store.holds(cell.spec.task, cell.spec.method, run_id(cell, data, options))
+
+
+def fit_context(cell: Cell, options: Options, kind: type[C]) -> C:
+    """Return the context of the cell's fit, of this kind."""
+    return kind(
         cell.spec.seed,
         options.compute,
         options.cache_dir,
         model_format(),
-        label,
+        cell.label,
         options.corpus,
         options.vectors,
     )
+
+
+def plan_cell(cell: Cell, data: TaskData, options: Options) -> CellPlan:
+    """Return what is left to do for a cell that is not stored."""
+    context = fit_context(cell, options, PlanningContext)
+    timing_s = options.latency_s * len(batch_sizes(data, options))
+    try:
+        cell.method.fit(data, cell.backbone, context)
+    except HarnessError:  # the fit itself will raise it
+        return CellPlan(None, timing_s)
+    return CellPlan(tuple(context.planned.values()), timing_s)
+
+
+def run_cell(
+    cell: Cell, data: TaskData, options: Options, outlook: Outlook
+) -> tuple[RunRecord, bool]:
+    """Run the outlook's current cell and return its record and whether it was already stored.
+
+    The steps are: fit (stages cached) -> traces -> MACs -> latency -> record -> store.
+    """
+    store = ResultsStore(options.results_dir)
+    identity = run_id(cell, data, options)
+    if store.holds(cell.spec.task, cell.spec.method, identity):
+        return store.find(identity), True
+    started = time.perf_counter()
+    progress = options.compute.progress.labelled(outlook.position)
+    context = replace(
+        fit_context(cell, options, FitContext),
+        compute=replace(options.compute, progress=progress),
+        observe=outlook.fitting,
+    )
     fitted = cell.method.fit(data, cell.backbone, context)
     model = fitted.stage.model
+    outlook.start_measuring()
+    progress = progress.labelled(f"{outlook.position}, {cell.label}")
     save_encoded_rows(
         options.cache_dir,
         RowsKey(data.data_fingerprint, cell.backbone.fingerprint, data.max_length, cell.spec.limit),
@@ -299,6 +334,11 @@ def split_scores(data: TaskData, part: Split, trace: Trace) -> SplitScores:
     return SplitScores(data.constant_scores(part), exits)
 
 
+def batch_sizes(data: TaskData, options: Options) -> list[int]:
+    """Return the batch sizes at which latency is measured."""
+    return list(dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size)))
+
+
 def _with_latency(
     exits: tuple[ExitMeasurement, ...],
     cell: Cell,
@@ -309,7 +349,7 @@ def _with_latency(
     progress: Progress,
 ) -> tuple[tuple[ExitMeasurement, ...], LatencyConditions]:
     """Return the exits with their latency at batch size 1 and at the given batch size."""
-    sizes = dict.fromkeys(min(size, len(data.dev)) for size in (1, options.batch_size))
+    sizes = batch_sizes(data, options)
     with tempfile.TemporaryDirectory() as folder:
         reference = save_reference(options.reference, cell.backbone, data.task, Path(folder))
         job = LatencyJob(

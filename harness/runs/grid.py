@@ -3,7 +3,7 @@
 import ctypes
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,15 +12,25 @@ from harness.analysis.diagnostics import random_weights_warning
 from harness.data.dataset import TaskData
 from harness.data.tasks import Task
 from harness.data.word_vectors import read_vectors
-from harness.errors import ExitCode, HarnessError, first_line
+from harness.errors import ExitCode, HarnessError, counted, first_line
 from harness.evaluation.external_metrics import load_external_metric
 from harness.files.atomic import check_writable
 from harness.files.digests import written_fields
 from harness.methods.protocol import Method
 from harness.methods.registry import CHECKPOINT
 from harness.models.backbones import DEFAULT_BACKBONE, DEMO_BACKBONE, Backbone, find_backbone
+from harness.progress import duration
 from harness.records import RunRecord, RunSpec
-from harness.runs.cell import Cell, DataKey, Options, load_cell_data, run_cell
+from harness.runs.cell import (
+    Cell,
+    DataKey,
+    Options,
+    is_stored,
+    load_cell_data,
+    plan_cell,
+    run_cell,
+)
+from harness.runs.outlook import CellPlan, Outlook
 
 CPU_OUT_OF_MEMORY = "DefaultCPUAllocator"
 """Name in torch's RuntimeError when the CPU is out of memory."""
@@ -140,18 +150,37 @@ def run_grid(
         failed(failure)
     for warning in _backbone_warnings(cell for cell in cells if cell.rows in data):
         options.compute.progress.info(f"harness: warning: {warning}")
+    outlook = _outlook(cells, data, options)
+    options.compute.progress.time_left = outlook.text
     for number, cell in enumerate(cells, start=1):
         if cell.rows not in data:
             continue
+        outlook.start_cell(number)
         try:
-            record, stored = run_cell(
-                cell, data[cell.rows], options, f"cell {number} of {len(cells)}, {cell.label}"
-            )
+            record, stored = run_cell(cell, data[cell.rows], options, outlook)
         except Exception as error:  # the other cells still run
             options.compute.progress.debug(traceback.format_exc())
             failed(_failure(cell, error))
         else:
+            outlook.end_cell()
             done(cell, record, stored)
+            rest_s = outlook.rest_s()
+            if rest_s and not stored:
+                left = counted(sum(later > number for later in outlook.cells), "cell")
+                options.compute.progress.info(f"harness: {left} left, about {duration(rest_s)}")
+
+
+def _outlook(cells: Sequence[Cell], data: Mapping[DataKey, TaskData], options: Options) -> Outlook:
+    """Plan the cells that are not stored, each without the stages that earlier cells fit."""
+    plans: dict[int, CellPlan] = {}
+    planned: set[str] = set()
+    for number, cell in enumerate(cells, start=1):
+        if cell.rows in data and not is_stored(cell, data[cell.rows], options):
+            plan = plan_cell(cell, data[cell.rows], options)
+            own = [stage for stage in plan.stages or () if stage.key not in planned]
+            planned |= {stage.key for stage in own}
+            plans[number] = plan if plan.stages is None else plan._replace(stages=own)
+    return Outlook(plans, len(cells))
 
 
 def _backbone_warnings(cells: Iterable[Cell]) -> list[str]:

@@ -98,7 +98,7 @@ def test_random_backbone_on_real_task_is_said_once(run_cli: RunCli, glue: str) -
     result = run_cli(*words, "--epochs", "1", "--backbone", "tiny")
     assert result.code == 0
     random = [number for number, line in enumerate(result.lines) if "random weights" in line]
-    told = [number for number, line in enumerate(result.lines) if "cells left" in line]
+    told = [number for number, line in enumerate(result.lines) if "1 cell left" in line]
     assert len(random) == len(told) == 1
     assert random < told
     assert_names(result.lines[random[0]], "tiny")

@@ -1,0 +1,88 @@
+"""Plans list the stages that a method fits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.data.dataset import TaskData
+from harness.data.loading import load_data
+from harness.data.tasks import TASKS
+from harness.errors import HarnessError
+from harness.methods.compute import Compute
+from harness.methods.planning import PlannedStage, PlanningContext
+from harness.methods.registry import load_method, model_format
+from harness.methods.settings import configure, parse_setting
+from harness.methods.stages import FitContext
+from harness.models.backbones import find_backbone
+
+TINY = find_backbone("tiny")
+QUICK = {
+    "bert": [],
+    "deebert": [],
+    "pabee": [],
+    "costeff": ["costeff.effort=0.1"],
+    "tinybert": [
+        "tinybert.intermediate_steps=4", "tinybert.prediction_steps=4",
+        "tinybert.general_epochs=1", "tinybert.augmentation=2",
+    ],
+    "distilbert": ["distilbert.pretraining_epochs=1"],
+}  # fmt: skip
+"""Method -> settings with which it is fitted quickly."""
+
+
+@pytest.fixture(scope="module")
+def data() -> TaskData:
+    loaded = load_data(TASKS["demo-single"], None, limit=32)
+    return loaded.encoded(TINY.encode, 32)
+
+
+def contexts(cache: Path, seed: int) -> tuple[PlanningContext, FitContext]:
+    compute = Compute(torch.device("cpu"), "float32", threads=1)
+    return tuple(
+        kind(seed, compute, cache, model_format()) for kind in (PlanningContext, FitContext)
+    )  # type: ignore[return-value]
+
+
+def plan(method: object, data: TaskData, context: PlanningContext) -> list[PlannedStage]:
+    method.fit(data, TINY, context)  # type: ignore[attr-defined]
+    return list(context.planned.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", QUICK)
+def test_plan_lists_every_fitted_stage(name: str, data: TaskData, tmp_path: Path) -> None:
+    """A plan has as many stages as a fit, with their names, and none once they are cached."""
+    settings = [*QUICK[name], "all.epochs=1", "all.learning_rates=1e-4,2e-4"]
+    method = configure([name], [parse_setting(text) for text in settings])[name].resolved(TINY)
+    before: set[str] = set()
+    for seed in (1, 2):
+        planning, fitting = contexts(tmp_path, seed)
+        planned = plan(method, data, planning)
+        method.fit(data, TINY, fitting)
+        names = {path.parent.name for path in tmp_path.rglob("stage.json")}
+        again, _ = contexts(tmp_path, seed)
+        assert plan(method, data, again) == []
+        assert len(names - before) == len(planned)
+        before = names
+
+
+def test_plan_writes_nothing(data: TaskData, tmp_path: Path) -> None:
+    """A plan creates no files, and counts the tokens of all epochs and learning rates."""
+    planning, _ = contexts(tmp_path, 1)
+    settings = [parse_setting("all.epochs=3"), parse_setting("all.learning_rates=1e-4,2e-4")]
+    method = configure(["deebert"], settings)["deebert"].resolved(TINY)
+    planned = plan(method, data, planning)
+    assert list(tmp_path.iterdir()) == []
+    tokens = 3 * int(data.train.tokens.lengths.sum())
+    assert [(stage.name, stage.tokens) for stage in planned] == [
+        ("fine-tune", tokens), ("fine-tune", tokens),
+        ("deebert-exits", tokens), ("deebert-exits", tokens),
+    ]  # fmt: skip
+
+
+def test_planned_stage_has_no_model(data: TaskData, tmp_path: Path) -> None:
+    planning, _ = contexts(tmp_path, 1)
+    fitted = load_method("bert").resolved(TINY).fit(data, TINY, planning)
+    with pytest.raises(HarnessError, match="fine-tune"):
+        _ = fitted.stage.model
