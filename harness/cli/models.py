@@ -106,6 +106,7 @@ def export_command(
       harness export 3f2a --out my-model --budget-share 0.5
       harness export 3f2a --out short-model --exit 2
     """
+    from harness.analysis.diagnostics import sanity_checks
     from harness.analysis.operating_points import exit_rule
     from harness.evaluation.policies import Rule
     from harness.methods.restore import model_folder, run_backbone
@@ -131,6 +132,8 @@ def export_command(
     how = "" if layers is None else f", exit {layers}"
     how = how if rule.policy is None else f", {rule.policy} {rule.threshold:g}"
     click.echo(f"{out}: {card.method} on {card.task}{how}: {card.compared_with_full()}")
+    for warning in () if quiet else sanity_checks(store, record):
+        click.echo(f"harness: warning: {warning}", err=True)
     return ExitCode.OK
 
 

@@ -102,7 +102,10 @@ def _backbones() -> list[str]:
 )
 @settings_option
 @click.option(
-    "--epochs", type=click.IntRange(1), help="Training epochs; the same as --set all.epochs=N."
+    "--epochs",
+    type=click.IntRange(1),
+    help="Training epochs; the same as --set all.epochs=N. Stages with a schedule of their own "
+    "have settings of their own: see harness list methods METHOD.",
 )
 @click.option(
     "--max-length",

@@ -43,7 +43,10 @@ def parse_setting(text: str) -> Setting:
     name, equals, value = text.partition("=")
     target, *path = name.split(".")
     if not equals or not path or not all((target, *path)):
-        raise HarnessError(f"--set {text}: expected METHOD.FIELD=VALUE or all.FIELD=VALUE")
+        example = f"all.{text}" if equals and target and not path else "all.epochs=3"
+        raise HarnessError(
+            f"--set {text}: expected METHOD.FIELD=VALUE or all.FIELD=VALUE, such as {example}"
+        )
     return Setting(target, tuple(path), value)
 
 

@@ -13,7 +13,7 @@ from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, counted, reason
 from harness.files.atomic import atomic_write
-from harness.records import STABLE_SPREAD, RunRecord
+from harness.records import LIBRARY_DEFAULT, STABLE_SPREAD, RunRecord
 from harness.report.average import average_json, average_section
 from harness.report.document import MACS_NOTE, Part, Section
 from harness.report.formats import DOCUMENTS, json_ready
@@ -62,8 +62,10 @@ def render(
     Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
     if not records:
+        missing = "" if store.root.is_dir() else f", as there is no folder {store.root}"
         raise IncompleteError(
-            f"no runs in {store.root} match: see harness list runs, or add runs with harness run"
+            f"no runs in {store.root} match{missing}: see harness list runs, or add runs with "
+            "harness run"
         )
     comparisons = [
         comparison for comparison in compare(store, records, reference, methods) if comparison.rows
@@ -242,7 +244,24 @@ def _timing_rounds(comparison: Comparison) -> str:
         f"{min(rounds)} to {max(rounds)} at batch size {size}{spreads[size]}"
         for size, rounds in counts.items()
     )
-    return f"; timing rounds: {text}" if text else ""
+    exceptions = "".join(f"; {words}" for words in _timing_exceptions(comparison))
+    return f"; timing rounds: {text}{exceptions}" if text else ""
+
+
+def _timing_exceptions(comparison: Comparison) -> list[str]:
+    """Return in words what of the timing differed from the usual: batches and waiting threads."""
+    found: dict[str, list[str]] = {}
+    for record in comparison.records:
+        latency = record.latency
+        if latency is None:
+            continue
+        short = [size for size, lengths in latency.tokens.items() if len(lengths) == 1]
+        if short:
+            words = f"only the batch of median length was timed at batch size {', '.join(short)}"
+            found.setdefault(words, []).append(record.spec.method)
+        if latency.wait_policy not in (None, LIBRARY_DEFAULT):
+            found.setdefault(str(latency.wait_policy), []).append(record.spec.method)
+    return [f"{words} ({', '.join(dict.fromkeys(names))})" for words, names in found.items()]
 
 
 def _largest_spread(records: Sequence[RunRecord], size: str) -> str:

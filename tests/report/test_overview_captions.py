@@ -147,6 +147,20 @@ def test_caption_gives_timing_spread(tmp_path: Path) -> None:
     assert names_in_order(prose_of(text).replace("?", " QUESTION "), "QUESTION", STABLE_SPREAD)
 
 
+def test_caption_names_unusual_timing(tmp_path: Path) -> None:
+    """The caption names batch sizes at which one batch was timed, and a waiting policy."""
+    latency = make_latency("bert", 4.0, [1.25])
+    usual = identified(replace(single("bert", 1), latency=latency))
+    caption = prose_of(render(ResultsStore(tmp_path), [usual], "bert", "markdown"))
+    assert not names_all(caption, "median")
+    unusual = replace(
+        latency, tokens={"1": (10, 20, 30), "32": (24,)}, wait_policy="OMP_WAIT_POLICY=ACTIVE"
+    )
+    record = identified(replace(single("bert", 2), latency=unusual))
+    caption = prose_of(render(ResultsStore(tmp_path), [usual, record], "bert", "markdown"))
+    assert names_in_order(caption, "median", 32, "bert", "OMP_WAIT_POLICY=ACTIVE", "bert")
+
+
 def test_titles_distinguish_tables(tmp_path: Path) -> None:
     """The titles of several tables of one task name what differs."""
     record = single("bert", 1)
