@@ -6,6 +6,7 @@ Source: Jiao et al., Findings of EMNLP 2020, section 3.2 and algorithm 1 of the 
 import json
 import re
 from collections.abc import Mapping, Sequence, Set
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -112,14 +113,16 @@ def augmented(
     parts.append(file_digest(context.vectors) if context.vectors else None)
     key = digest([json.dumps(parts)])
     path = context.cache / "augmented" / f"{key}.json"
+    if context.is_plan and not path.is_file():
+        copied = np.tile(np.arange(len(data.train)), settings.copies + 1)
+        return replace(data, train=data.train.rows(copied))
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = partial(
         context.compute.progress.info,
         f"{context.label}: waiting for another process to augment the training examples",
     )
-    if context.is_plan and not path.is_file():
-        return data
-    with hold_lock(FileLock(path.with_suffix(".lock")), waiting):
+    lock = FileLock(path.with_suffix(".lock"))
+    with nullcontext() if context.is_plan else hold_lock(lock, waiting):
         if not path.is_file():
             candidates = find_candidates(data.train, backbone, settings, language_model, context)
             rows = alter_rows(data.train, candidates, settings)
@@ -130,7 +133,7 @@ def augmented(
     ]
     texts = tuple(texts for _, texts in rows)
     labels = data.train.labels[[source for source, _ in rows]]
-    # a plan needs the number of rows and their mean length
+    # a plan needs no tokens but for their mean number
     tokens = data.train.tokens if context.is_plan else backbone.encode(texts, data.max_length)
     train = Split(np.arange(len(rows)), texts, labels, tokens)
     return replace(data, train=train, data_fingerprint=f"{data.data_fingerprint} augmented {key}")

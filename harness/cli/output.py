@@ -97,8 +97,17 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
 
 def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
     """Run the cells, and print a line for each on standard output."""
-    finished = 0
+    finished = total = 0
     failures: list[Failure] = []
+
+    def started(runnable: int) -> None:
+        nonlocal total
+        total = runnable
+        left_out = len(cells) - runnable
+        if left_out:
+            options.compute.progress.info(
+                f"harness: {counted(left_out, 'cell')} left out, {counted(runnable, 'cell')} to run"
+            )
 
     def done(cell: Cell, record: RunRecord, stored: bool) -> None:
         nonlocal finished
@@ -106,7 +115,7 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
         last = record.exits[-1]
         how = "already stored" if stored else f"{record.seconds:.0f} s"
         click.echo(
-            f"[{finished}/{len(cells)}] {cell.label}: {scores_text(last.scores)} at exit "
+            f"[{finished}/{total}] {cell.label}: {scores_text(last.scores)} at exit "
             f"{last.layer}; run {record.short_id} ({how})"
         )
         for warning in (*record.remarks, *_warnings(record, options)):
@@ -114,11 +123,11 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
 
     def failed(failure: Failure) -> None:
         nonlocal finished
-        finished += failure.cells
+        finished += bool(total)
         failures.append(failure)
         _print_failure(failure)
 
-    run_grid(cells, options, done, failed)
+    run_grid(cells, options, done, failed, started)
     if failures:
         lost = sum(failure.cells for failure in failures)
         click.echo(

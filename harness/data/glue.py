@@ -51,7 +51,24 @@ class GlueFiles(FixedSource):
 
         Raises: HarnessError with file, line and columns if a row does not fit the layout.
         """
+        self._check_folder()
         return [self.read_file(task, self._path(name)) for name in self.rows]
+
+    def _check_folder(self) -> None:
+        """Raise HarnessError if the task's folder is missing."""
+        if (self.data_dir / self.layout.folder).is_dir():
+            return
+        if not self.data_dir.is_dir():
+            raise HarnessError(f"--data-dir {self.data_dir}: there is no such folder")
+        folders = [source.layout.folder for source in GLUE.values()]
+        present = [name for name in folders if (self.data_dir / name).is_dir()]
+        raise HarnessError(
+            f"--data-dir {self.data_dir} has no folder {self.layout.folder}, only "
+            f"{', '.join(present)}"
+            if present
+            else f"--data-dir {self.data_dir} has none of GLUE's folders ({', '.join(folders)}): "
+            "give their parent"
+        )
 
     def read_file(self, task: Labelled, path: Path) -> RawSplit:
         """Read one file, whose name tells whether it has the layout of train or of dev."""

@@ -7,8 +7,8 @@ import hashlib
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import Field, asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -183,10 +183,19 @@ class Fitted:
         return tuple({use.report.key: use for use in uses}.values())
 
 
-@contextmanager
-def unobserved(key: str) -> Iterator[str]:
-    """Observe nothing, and give the stage's progress no label."""
-    yield ""
+class FitObserver:
+    """Told which stages a fit needs; this one does nothing."""
+
+    @contextmanager
+    def fitting(self, key: str, resumed: bool) -> Iterator[str]:
+        """Surround the fit of a stage, and yield the label of its progress.
+
+        `resumed`: a part of the stage was fitted before.
+        """
+        yield ""
+
+    def found(self, key: str) -> None:
+        """Note that a stage is in the cache."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +213,7 @@ class FitContext:
     """Corpus that pre-training stages read."""
     vectors: Path | None = None
     """File of word vectors for augmentation, in GloVe's format; None: the backbone's embeddings."""
-    observe: Callable[[str], AbstractContextManager[str]] = unobserved
-    """Entered with the key of each stage while it is fitted; yields a label for its progress."""
+    observer: FitObserver = field(default_factory=FitObserver)
     is_plan: ClassVar[bool] = False
     """Whether `fitted` only plans and its stages have no models."""
 
@@ -282,7 +290,9 @@ class FitContext:
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
             reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not needs_model)
-            if not reused:
+            if reused:
+                self.observer.found(key)
+            else:
                 self._fit(stage, data, backbone, parents, folder)
             shutil.rmtree(stage_scratch(folder), ignore_errors=True)
             if needs_model:
@@ -318,13 +328,14 @@ class FitContext:
     ) -> None:
         self._check_disk(backbone)
         scratch, unfinished = stage_scratch(folder), unfinished_stage(folder)
+        resumed = scratch.is_dir() and any(scratch.iterdir())
         shutil.rmtree(unfinished, ignore_errors=True)
         for new_folder in (scratch, unfinished / MODEL):
             new_folder.mkdir(parents=True, exist_ok=True)
         seed = seed_all(self.seed, folder.name)
         copies = tuple(self.formats.load_model(parent.model_folder) for parent in parents)
         try:
-            with self.observe(folder.name) as label:
+            with self.observer.fitting(folder.name, resumed) as label:
                 compute = replace(self.compute, progress=self.compute.progress.labelled(label))
                 run = StageRun(compute, self.label, stage.name, seed, scratch)
                 fresh = stage.fit(copies, data, backbone, run)

@@ -21,7 +21,6 @@ from harness.data.custom_tasks import summary
 from harness.data.dataset import Split, TaskData
 from harness.data.loading import load_data
 from harness.data.tasks import Task
-from harness.errors import HarnessError
 from harness.evaluation.external_metrics import external_score, load_external_metric
 from harness.evaluation.metrics import scores
 from harness.evaluation.trace import Trace
@@ -196,11 +195,8 @@ def fit_context(cell: Cell, options: Options, kind: type[C]) -> C:
 def plan_cell(cell: Cell, data: TaskData, options: Options) -> CellPlan:
     """Return what is left to do for a cell that is not stored."""
     context = fit_context(cell, options, PlanningContext)
+    cell.method.fit(data, cell.backbone, context)
     timing_s = options.latency_s * len(batch_sizes(data, options))
-    try:
-        cell.method.fit(data, cell.backbone, context)
-    except HarnessError:  # the fit itself will raise it
-        return CellPlan(None, timing_s)
     return CellPlan(tuple(context.planned.values()), timing_s)
 
 
@@ -220,7 +216,7 @@ def run_cell(
     context = replace(
         fit_context(cell, options, FitContext),
         compute=replace(options.compute, progress=progress),
-        observe=outlook.fitting,
+        observer=outlook,
     )
     fitted = cell.method.fit(data, cell.backbone, context)
     model = fitted.stage.model

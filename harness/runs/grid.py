@@ -133,8 +133,11 @@ def run_grid(
     options: Options,
     done: Callable[[Cell, RunRecord, bool], None],
     failed: Callable[[Failure], None],
+    started: Callable[[int], None] = lambda cells: None,
 ) -> None:
     """Run every cell and call `done` or `failed` after each; a failure does not stop the others.
+
+    `started` is called with the number of cells that have data, after `failed` for the others.
 
     Raises: HarnessError, before anything is fitted, if a folder cannot be written, no task has
     data, or an external input or metric cannot be read.
@@ -146,15 +149,15 @@ def run_grid(
     data, failures = load_grid_data(cells, options)
     check_external_inputs(cells, options)
     check_external_metrics(cells)
+    runnable = [cell for cell in cells if cell.rows in data]
     for failure in failures:
         failed(failure)
-    for warning in _backbone_warnings(cell for cell in cells if cell.rows in data):
+    started(len(runnable))
+    for warning in _backbone_warnings(runnable):
         options.compute.progress.info(f"harness: warning: {warning}")
-    outlook = _outlook(cells, data, options)
+    outlook = _outlook(runnable, data, options)
     options.compute.progress.time_left = outlook.text
-    for number, cell in enumerate(cells, start=1):
-        if cell.rows not in data:
-            continue
+    for number, cell in enumerate(runnable, start=1):
         outlook.start_cell(number)
         try:
             record, stored = run_cell(cell, data[cell.rows], options, outlook)
@@ -171,15 +174,23 @@ def run_grid(
 
 
 def _outlook(cells: Sequence[Cell], data: Mapping[DataKey, TaskData], options: Options) -> Outlook:
-    """Plan the cells that are not stored, each without the stages that earlier cells fit."""
+    """Plan the cells that are not stored, each without the stages that earlier cells fit.
+
+    All cells have data.
+    """
     plans: dict[int, CellPlan] = {}
     planned: set[str] = set()
     for number, cell in enumerate(cells, start=1):
-        if cell.rows in data and not is_stored(cell, data[cell.rows], options):
+        try:
+            if is_stored(cell, data[cell.rows], options):
+                continue
             plan = plan_cell(cell, data[cell.rows], options)
-            own = [stage for stage in plan.stages or () if stage.key not in planned]
-            planned |= {stage.key for stage in own}
-            plans[number] = plan if plan.stages is None else plan._replace(stages=own)
+        except Exception:  # the cell fails by itself, and the others run
+            options.compute.progress.debug(traceback.format_exc())
+            plan = CellPlan(None, 0.0)
+        own = [stage for stage in plan.stages or () if stage.key not in planned]
+        planned |= {stage.key for stage in own}
+        plans[number] = plan if plan.stages is None else plan._replace(stages=own)
     return Outlook(plans, len(cells))
 
 

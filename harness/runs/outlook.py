@@ -7,10 +7,15 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from harness.methods.planning import PlannedStage
-from harness.progress import duration
+from harness.methods.stages import FitObserver
+from harness.progress import duration, task_time_left
 
 MEASURING_START_S = 5.0
 """Seconds of measuring a cell besides timing, until a first cell has been measured."""
+
+
+LEAST_S = 2.0
+"""Seconds left of a cell whose measuring takes longer than expected."""
 
 
 class CellPlan(NamedTuple):
@@ -22,13 +27,27 @@ class CellPlan(NamedTuple):
     """Seconds for which its latency will be measured."""
 
 
+class _CurrentFit(NamedTuple):
+    """A stage that is being fitted."""
+
+    stage: PlannedStage
+    since: float
+    """When the fit began, in the clock's seconds."""
+    resumed: bool
+
+    @property
+    def tells_speed(self) -> bool:
+        """Whether its own progress gives the seconds per token of training."""
+        return self.stage.tokens > 0 and not self.resumed
+
+
 @dataclass
-class Outlook:
+class Outlook(FitObserver):
     """The progress of a grid, cell by cell.
 
     A stage is assumed to take as long for each token as the stages of the same name before it, or
-    else as all stages before it. A cell's measuring is assumed to take as long beyond its timing as
-    that of the cells before it.
+    else as all stages before it. A cell's measuring is assumed to take as long as that of the cells
+    before it.
     """
 
     cells: Mapping[int, CellPlan]
@@ -41,13 +60,12 @@ class Outlook:
     _fitted: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Name of a stage -> tokens and seconds of each fit."""
     _measured: list[float] = field(default_factory=list)
-    """Seconds of measuring beyond the timing, of each cell."""
+    """Seconds of measuring of each cell, with the timing."""
     _waiting: dict[str, PlannedStage] = field(default_factory=dict)
     """Stages of the current cell that have not been fitted yet, by key."""
     _trainings: int = 0
     """Number of trainings of the current cell so far."""
-    _current: tuple[PlannedStage, float] | None = None
-    """The stage that is being fitted, and when it began."""
+    _current: _CurrentFit | None = None
     _measuring_since: float | None = None
 
     @property
@@ -63,10 +81,11 @@ class Outlook:
         self._waiting = {stage.key: stage for stage in stages}
 
     @contextmanager
-    def fitting(self, key: str) -> Iterator[str]:
+    def fitting(self, key: str, resumed: bool) -> Iterator[str]:
         """Time the fit of a stage, and yield the label of its progress.
 
-        The label is `cell 3 of 12, training 2 of 6`, or without the training if there is none.
+        The label is `cell 3 of 12, training 2 of 6`, or without the training if there is none. A
+        resumed fit tells nothing about the speed of others.
         """
         stage = self._waiting.pop(key, None) or self._replaced()
         label = self.position
@@ -75,14 +94,18 @@ class Outlook:
             left = sum(bool(other.tokens) for other in self._waiting.values())
             label += f", training {self._trainings} of {self._trainings + left}"
         started = self.clock()
-        self._current = None if stage is None else (stage, started)
+        self._current = None if stage is None else _CurrentFit(stage, started, resumed)
         try:
             yield label
         finally:
             self._current = None
-        if stage is not None and stage.tokens:
+        if stage is not None and stage.tokens and not resumed:
             times = self._fitted.setdefault(stage.name, [])
             times.append((stage.tokens, self.clock() - started))
+
+    def found(self, key: str) -> None:
+        """Note that another process has fitted a stage."""
+        self._waiting.pop(key, None)
 
     def _replaced(self) -> PlannedStage | None:
         """Return the next stage of the plan, in whose place another one is fitted.
@@ -98,18 +121,17 @@ class Outlook:
     def end_cell(self) -> None:
         """Note that the current cell is finished."""
         if self._measuring_since is not None:
-            timing = self.cells[self.number].timing_s
-            self._measured.append(self.clock() - self._measuring_since - timing)
+            self._measured.append(self.clock() - self._measuring_since)
 
     def text(self, task_s: float | None) -> str:
         """Return the time left as text: `40 s left` of a single cell, else of cell and grid.
 
-        `task_s` is the time left of the task whose progress is shown, None if it is not known.
-        Without an estimate the text is empty.
+        `task_s` is the time left of the task whose progress is shown, None if it is not known. It
+        is all that is shown without an estimate of the cell.
         """
         cell_s = self.cell_s(task_s)
         if cell_s is None:
-            return ""
+            return task_time_left(task_s)
         if len(self.cells) == 1:
             return f"{duration(cell_s)} left"
         rest_s = self.rest_s(task_s)
@@ -123,13 +145,13 @@ class Outlook:
             return None
         if self._measuring_since is not None:
             spent = self.clock() - self._measuring_since
-            return max(self._measuring_s(plan) - spent, task_s or 0.0)
+            return max(self._measuring_s(plan) - spent, task_s or 0.0, LEAST_S)
         rates = self._rates(task_s)
         seconds = [self._stage_s(stage, rates) for stage in self._waiting.values()]
         if self._current is not None:
-            stage, started = self._current
-            expected = self._stage_s(stage, rates)
-            left = None if expected is None else expected - (self.clock() - started)
+            expected = self._stage_s(self._current.stage, rates)
+            left = None if expected is None else expected - (self.clock() - self._current.since)
+            left = task_s if self._current.resumed else left
             seconds.append(task_s if left is None else max(left, task_s or 0.0))
         known = [one for one in seconds if one is not None]
         return None if len(known) < len(seconds) else sum(known) + self._measuring_s(plan)
@@ -148,13 +170,15 @@ class Outlook:
         return total
 
     def _measuring_s(self, plan: CellPlan) -> float:
-        extra = sum(self._measured) / len(self._measured) if self._measured else MEASURING_START_S
-        return plan.timing_s + extra
+        if self._measured:
+            return sum(self._measured) / len(self._measured)
+        return plan.timing_s + MEASURING_START_S
 
     def _rates(self, task_s: float | None) -> dict[str, float]:
         """Return the seconds per token of each stage that was fitted; "" is that of all stages.
 
-        Before the first fit ends, its own speed so far is the rate of all stages.
+        Before the first fit ends, its own speed so far is the rate of all stages, unless it was
+        resumed.
         """
         rates = {
             name: sum(seconds for _, seconds in fits) / sum(tokens for tokens, _ in fits)
@@ -163,9 +187,8 @@ class Outlook:
         every = [fit for fits in self._fitted.values() for fit in fits]
         if every:
             rates[""] = sum(seconds for _, seconds in every) / sum(tokens for tokens, _ in every)
-        elif self._current is not None and task_s is not None and self._current[0].tokens:
-            stage, started = self._current
-            rates[""] = (self.clock() - started + task_s) / stage.tokens
+        elif self._current is not None and task_s is not None and self._current.tells_speed:
+            rates[""] = (self.clock() - self._current.since + task_s) / self._current.stage.tokens
         return rates
 
     def _stage_s(self, stage: PlannedStage, rates: Mapping[str, float]) -> float | None:

@@ -65,7 +65,7 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--tasks", "mrpc"], ["mrpc", "--data-dir", "MRPC/"]),
     (
         ["--tasks", "mrpc", "--data-dir", "nowhere"],
-        ["mrpc", "nowhere/MRPC/train.tsv", "--data-dir"],
+        ["mrpc", "nowhere", "--data-dir"],
     ),
     (["--epochs", "0"], [("--epochs", 0, 1)]),
     (["--threads", "0"], [("--threads", 0, 1)]),
@@ -80,7 +80,7 @@ RUN_MISTAKES: list[tuple[list[str], list[object]]] = [
     (["--methods", "bert,deebert", "--max-length", "129"], ["--max-length 129"]),
     (
         ["--tasks", "rte,mrpc", "--data-dir", "nowhere"],
-        ["nowhere/RTE/train.tsv", "nowhere/MRPC/train.tsv"],
+        ["rte", "mrpc", "--data-dir", "nowhere"],
     ),
 ]
 
@@ -248,7 +248,7 @@ def test_data_folder_of_environment_is_used(
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA_DIR", "from-the-environment")
     assert (
-        "from-the-environment/RTE/train.tsv"
+        "from-the-environment"
         in run_cli(*RUN, "--tasks", "rte", "--results-dir", "r", "--cache-dir", "c").err
     )
 

@@ -158,7 +158,18 @@ def test_invalid_label_names_allowed_ones(
 
 
 def test_missing_file_names_the_option(tmp_path: Path) -> None:
-    """The error for a missing file names it and the option."""
+    """The error for a missing file or folder names it and the option."""
+    (tmp_path / "SST-2").mkdir()
+    missing = {
+        tmp_path / "nowhere": ("nowhere", "folder"),
+        tmp_path: ("MRPC", "SST-2"),
+        tmp_path / "SST-2": ("none", "MRPC", "parent"),
+    }
+    for folder, names in missing.items():
+        with pytest.raises(HarnessError) as error:
+            load_data(TASKS["mrpc"], folder)
+        assert_names(one_line(error), "--data-dir", folder, *names)
+    (tmp_path / "MRPC").mkdir()
     with pytest.raises(HarnessError) as error:
         load_data(TASKS["mrpc"], tmp_path)
     assert_names(one_line(error), tmp_path / "MRPC" / "train.tsv", "--data-dir")

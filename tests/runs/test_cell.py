@@ -22,7 +22,7 @@ from support.synthetic import single
 from support.trainings import watched_steps
 
 from harness.__main__ import main
-from harness.errors import HarnessError
+from harness.errors import ExitCode, HarnessError
 from harness.evaluation.curves import sweep
 from harness.evaluation.policies import Rule, make_policy
 from harness.records import RunRecord
@@ -204,7 +204,23 @@ def test_failing_cell_does_not_stop_grid(
     failed, last = output.err.splitlines()
     assert_names(failed, "cola", "--data-dir")
     assert figures(last) == [1, 2]
-    assert_names(output.out, "[2/2]", "demo-pair", "bert", 1, "accuracy")
+    assert_names(output.out, "[1/1]", "demo-pair", "bert", 1, "accuracy")
+
+
+def test_cell_without_plan_does_not_stop_grid(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A cell whose stages cannot be planned fails by itself."""
+    words = [*QUICK, "--no-latency", "--methods"]
+    assert harness(tmp_path, *words, "bert") == 0
+    (stage,) = (tmp_path / "cache").rglob("stage.json")
+    stage.write_bytes(b"\xff\xfe")
+    shutil.rmtree(tmp_path / "results")
+    capsys.readouterr()
+    assert harness(tmp_path, *words, "bert,pabee") == ExitCode.BUG
+    assert set(records(tmp_path)) == {"pabee"}
+    failed, _ = capsys.readouterr().err.splitlines()
+    assert_names(failed, "demo-pair", "bert")
 
 
 @pytest.mark.parametrize(("failing", "code"), [({"bert"}, 3), ({"bert", "pabee"}, 2)])

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.methods.planning import PlannedStage
-from harness.runs.outlook import MEASURING_START_S, CellPlan, Outlook
+from harness.runs.outlook import LEAST_S, MEASURING_START_S, CellPlan, Outlook
 
 TEACHER = PlannedStage("t", "fine-tune", 1_000)
 READ = PlannedStage("r", "read", 0)
@@ -34,7 +34,7 @@ def outlook(clock: SimpleNamespace) -> Outlook:
 
 def fit(outlook: Outlook, clock: SimpleNamespace, key: str, seconds: float) -> str:
     """Fit a stage in this time and return the label of its progress."""
-    with outlook.fitting(key) as label:
+    with outlook.fitting(key, resumed=False) as label:
         clock.now += seconds
     return label
 
@@ -56,7 +56,7 @@ def test_trainings_of_a_cell_are_counted(outlook: Outlook, clock: SimpleNamespac
 def test_first_training_predicts_the_others(outlook: Outlook, clock: SimpleNamespace) -> None:
     """Before a training has ended, its own speed is that of all trainings."""
     outlook.start_cell(1)
-    with outlook.fitting("t"):
+    with outlook.fitting("t", resumed=False):
         clock.now += 4
         assert outlook.cell_s(None) is None
         assert outlook.text(None) == ""
@@ -72,7 +72,7 @@ def test_stage_predicts_others_of_its_name(outlook: Outlook, clock: SimpleNamesp
     outlook.start_cell(1)
     fit(outlook, clock, "t", 10)
     fit(outlook, clock, "r", 1)
-    with outlook.fitting("e1"):
+    with outlook.fitting("e1", resumed=False):
         clock.now += 8
         assert outlook.cell_s(None) == pytest.approx(20 - 8 + 20 + MEASURING_START_S)
         clock.now += 32  # twice as slow as the teacher
@@ -88,7 +88,7 @@ def test_current_task_is_a_lower_bound(outlook: Outlook, clock: SimpleNamespace)
     fit(outlook, clock, "e2", 10)
     measure(outlook, clock, 20)
     outlook.start_cell(4)
-    with outlook.fitting("e4"):
+    with outlook.fitting("e4", resumed=False):
         clock.now += 12
         assert outlook.cell_s(7.0) == pytest.approx(7 + 20)
         assert outlook.text(7.0) == "cell 27 s, grid 27 s left"
@@ -101,7 +101,7 @@ def test_measuring_counts_down(outlook: Outlook, clock: SimpleNamespace) -> None
     clock.now += 15
     assert outlook.cell_s() == pytest.approx(20 + MEASURING_START_S - 15)
     clock.now += 100
-    assert outlook.cell_s() == 0
+    assert outlook.cell_s() == LEAST_S
 
 
 def test_other_keys_take_planned_places(outlook: Outlook, clock: SimpleNamespace) -> None:
@@ -116,13 +116,15 @@ def test_other_keys_take_planned_places(outlook: Outlook, clock: SimpleNamespace
 def test_single_cell_has_one_time(clock: SimpleNamespace) -> None:
     outlook = Outlook({1: CellPlan((TEACHER,), 0)}, 1, clock=lambda: clock.now)
     outlook.start_cell(1)
-    with outlook.fitting("t"):
+    with outlook.fitting("t", resumed=False):
         clock.now += 10
         assert outlook.text(10.0) == "15 s left"
 
 
 def test_unknown_stages_give_no_estimate(clock: SimpleNamespace) -> None:
-    """A cell without a plan has no estimate, and neither has a grid with such a cell to come."""
+    """A cell without a plan has no estimate, and neither has a grid with such a cell to come.
+
+    The time left of the current task is still shown."""
     cells = {1: CellPlan((TEACHER,), 0), 2: CellPlan(None, 0)}
     outlook = Outlook(cells, 2, clock=lambda: clock.now)
     outlook.start_cell(1)
@@ -130,4 +132,22 @@ def test_unknown_stages_give_no_estimate(clock: SimpleNamespace) -> None:
     assert outlook.text(None) == "cell 5 s left"
     assert outlook.rest_s() is None
     outlook.start_cell(2)
-    assert outlook.text(8.0) == ""
+    assert (outlook.text(8.0), outlook.text(None)) == ("8 s left", "")
+
+
+def test_resumed_training_tells_no_speed(outlook: Outlook, clock: SimpleNamespace) -> None:
+    """A training that was interrupted takes less than its tokens suggest."""
+    outlook.start_cell(1)
+    with outlook.fitting("t", resumed=True):
+        clock.now += 1
+        assert outlook.cell_s(1.0) is None
+        clock.now += 1
+    with outlook.fitting("e1", resumed=False):
+        clock.now += 10
+        assert outlook.cell_s(10.0) == pytest.approx(10 + 20 + MEASURING_START_S)
+
+
+def test_stage_of_another_process_is_left_out(outlook: Outlook, clock: SimpleNamespace) -> None:
+    outlook.start_cell(1)
+    outlook.found("t")
+    assert fit(outlook, clock, "e1", 10) == "cell 1 of 4, training 1 of 1"
