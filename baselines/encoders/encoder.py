@@ -93,14 +93,25 @@ class Embedding(nn.Module):
         self.dropout = Dropout(shape.dropout)
         self.first_position = shape.first_position
 
+    def _positions(self, ids: Tensor) -> Tensor:
+        """Return the position embeddings [t, d] or, where they depend on the tokens, [n, t, d].
+
+        RoBERTa's positions count from the padding token's id + 1. A padding token that occurs in a
+        text has the position of its id and is not counted, as in the library.
+        """
+        if not self.first_position:
+            return self.position.weight[: ids.shape[1]]
+        padding = self.first_position - 1
+        counted = ids != padding
+        vectors: Tensor = self.position(counted.cumsum(1) * counted + padding)
+        return vectors
+
     def forward(self, ids: Tensor, types: Tensor) -> Tensor:
-        # words: [n, t, d] or [n, t, s]; positions: [t, d] or [t, s]
+        # words: [n, t, d] or [n, t, s]
         words = self.word(ids) if self.projection is None else self.projection(self.word(ids))
         if self.token_type is not None:
             words = words + self.token_type(types)
-        first = self.first_position
-        positions = self.position.weight[first : first + ids.shape[1]]
-        hidden: Tensor = self.dropout(self.norm(words + positions))
+        hidden: Tensor = self.dropout(self.norm(words + self._positions(ids)))
         if self.to_hidden is not None:
             hidden = self.to_hidden(hidden)
         device = hidden.device.type

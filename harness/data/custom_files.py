@@ -149,7 +149,7 @@ def checked_row(
                 "surrogate pair: expected Unicode text"
             )
     return Row(
-        tuple(str(text).strip() for text in texts),
+        tuple(map(str, texts)),
         label_text(label),
         line,
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from harness.data.dataset import Split, TaskData
 from harness.data.sources import RawSplit, Row
 from harness.data.splits import (
+    LARGEST_SHIFT,
     FairParts,
     divide_fairly,
     draw,
@@ -18,7 +19,7 @@ from harness.data.splits import (
     largest_group,
 )
 from harness.data.tasks import Task
-from harness.errors import HarnessError
+from harness.errors import HarnessError, counted
 from harness.files.digests import digest
 from harness.files.text import parse_number, same_text
 
@@ -102,7 +103,7 @@ def _part_off_dev(task: Task, train: Split, share: float) -> tuple[list[Split], 
             f"task {task.name}: dev_share {share:g} of {len(train)} rows leaves no row for dev or "
             "for train"
         )
-    fair = divide_fairly(train.texts, _strata(task, train.labels), [size])
+    fair = divide_fairly(train.texts, _strata(task, train.labels), [size], [1])
     parts = [train.rows(part) for part in fair.positions]
     return parts, list(_fairness_remarks(task, train, fair, ("train", "dev")))
 
@@ -123,6 +124,22 @@ def _fairness_remarks(
         if missing:
             labels = ", ".join(_stratum_name(task, stratum) for stratum in missing)
             yield f"{name} has no row with label {labels}"
+        shift, stratum = _largest_shift(strata, part)
+        if shift > LARGEST_SHIFT:
+            own, whole = np.mean(strata[part] == stratum), np.mean(strata == stratum)
+            yield (
+                f"{name} has {counted(len(part), 'row')}, of which {own:.0%} have label "
+                f"{_stratum_name(task, stratum)}, while {whole:.0%} of all rows have it"
+            )
+
+
+def _largest_shift(strata: NDArray[np.int64], part: NDArray[np.int64]) -> tuple[float, int]:
+    """Return the largest difference of a stratum's share between a part and all rows."""
+    shifts = [
+        (abs(float(np.mean(strata[part] == stratum) - np.mean(strata == stratum))), int(stratum))
+        for stratum in np.unique(strata)
+    ]
+    return max(shifts) if len(part) else (0.0, 0)
 
 
 def _stratum_name(task: Task, stratum: int) -> str:
@@ -184,6 +201,11 @@ def _training_remarks(task: Task, parts: Sequence[Split]) -> Iterator[str]:
     absent = [label for index, label in enumerate(task.labels) if index not in present]
     if absent:
         yield f"no row of train has label {', '.join(absent)}"
+    if task.regression and len(present) == 1:
+        yield (
+            f"all rows of train have label {present.pop():g}: there is nothing to learn, and "
+            "correlations are undefined"
+        )
 
 
 def _row_count_remarks(raw_splits: Sequence[RawSplit]) -> Iterator[str]:

@@ -13,7 +13,8 @@ class Row(NamedTuple):
     """A row of a file."""
 
     texts: tuple[str, ...]
-    """One or two texts, without surrounding spaces."""
+    """One or two texts. Those of GLUE are without surrounding spaces, those of custom tasks are as
+    they are written."""
     label: str
     line: int
     """Line number in the file, from 1."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ CALIBRATION_SHARE, CALIBRATION_ROWS = 0.10, (300, 2_000)
 
 SMALLEST_SIZE = 0.9
 """Share of its intended size that a part of a custom task must have."""
+LARGER_SIZE = 1.1
+"""Share of its intended size that is tried if whole groups of rows give too small a part."""
 LARGEST_SHIFT = 0.05
 """Largest difference of a class's share between a part of a custom task and the rows."""
 
@@ -59,23 +62,26 @@ def hold_out_fairly(texts: Texts, strata: Positions) -> FairParts:
 
     Raises: ValueError if there are too few rows.
     """
-    return divide_fairly(texts, strata, _held_out_sizes(len(texts)))
+    least = (SELECTION_ROWS[0], CALIBRATION_ROWS[0])
+    return divide_fairly(texts, strata, _held_out_sizes(len(texts)), least)
 
 
-def divide_fairly(texts: Texts, strata: Positions, sizes: Sequence[int]) -> FairParts:
-    """Choose disjoint parts of about these sizes that represent all `strata` [n].
+def divide_fairly(
+    texts: Texts, strata: Positions, sizes: Sequence[int], least: Sequence[int]
+) -> FairParts:
+    """Choose disjoint parts of about these sizes, at least `least`, that represent `strata` [n].
 
-    If possible, rows that share a text (other than an empty one) stay together. Otherwise, for
+    If possible, rows that share a text (other than an empty one, and whatever its spaces) stay
+    together. Otherwise, for
     example if one text dominates, rows are chosen one by one. Parts represent the rows if they have
     nearly their size and every stratum, with a share that differs by at most `LARGEST_SHIFT` from
     that of all rows and of the remaining rows.
     """
-    groups = _in_order(texts, strata, _sharing_a_text(texts, link_empty=False))
-    parts: list[list[list[int]]] = []
-    for choose in (_take, _take_balanced):
-        parts = _choose(choose, groups, strata, sizes)
+    groups = _in_order(texts, strata, _sharing_a_text(_same_spaces(texts), link_empty=False))
+    for choose, share in product((_take, _take_balanced), (1.0, LARGER_SIZE)):
+        parts = _choose(choose, groups, strata, [round(share * size) for size in sizes])
         positions = _positions(len(texts), parts)
-        if _represent(positions, strata, sizes):
+        if _represent(positions, strata, sizes, least):
             return FairParts(positions, groups_divided=False)
     rows = _in_order(texts, strata, [[row] for row in range(len(texts))])
     parts = _choose(_take_balanced, rows, strata, sizes)
@@ -84,7 +90,7 @@ def divide_fairly(texts: Texts, strata: Positions, sizes: Sequence[int]) -> Fair
 
 def largest_group(texts: Texts) -> tuple[int, str]:
     """Return the size of the largest group of rows that share a text, and its commonest text."""
-    group = max(_sharing_a_text(texts, link_empty=False), key=len)
+    group = max(_sharing_a_text(_same_spaces(texts), link_empty=False), key=len)
     counts = Counter(text for row in group for text in texts[row] if text)
     return len(group), counts.most_common(1)[0][0] if counts else ""
 
@@ -114,7 +120,17 @@ def _positions(
     return [np.array(part, dtype=np.int64) for part in (remaining, *held_out)]
 
 
-def _represent(positions: Sequence[Positions], strata: Positions, sizes: Sequence[int]) -> bool:
+def _same_spaces(texts: Texts) -> Texts:
+    """Return the texts with single spaces between words, as most tokenizers see them."""
+    return [tuple(" ".join(text.split()) for text in row) for row in texts]
+
+
+def _represent(
+    positions: Sequence[Positions],
+    strata: Positions,
+    sizes: Sequence[int],
+    least: Sequence[int],
+) -> bool:
     """Return whether the parts after the first have their sizes and represent all strata."""
     remaining, *parts = positions
     _, codes, counts = np.unique(strata, return_inverse=True, return_counts=True)
@@ -124,7 +140,10 @@ def _represent(positions: Sequence[Positions], strata: Positions, sizes: Sequenc
         for part in (np.arange(len(strata)), remaining, *parts)
     ]
     return (
-        all(len(part) >= SMALLEST_SIZE * size for part, size in zip(parts, sizes, strict=True))
+        all(
+            len(part) >= max(SMALLEST_SIZE * size, fewest)
+            for part, size, fewest in zip(parts, sizes, least, strict=True)
+        )
         and all(share[common].all() for share in shares)
         and all(
             np.abs(share - whole).max() <= LARGEST_SHIFT

@@ -28,7 +28,7 @@ CHECK_LENGTH = 24
 ELEMENTWISE = (
     "add", "sub", "rsub", "mul", "div", "softmax", "gelu", "relu", "tanh", "where", "embedding",
     "sum", "mean", "new_ones", "index_select", "masked_fill", "clamp", "clamp_min", "unflatten",
-    "cat", "stack", "neg", "cos", "sin", "sigmoid", "silu",
+    "cat", "stack", "neg", "cos", "sin", "sigmoid", "silu", "ne", "cumsum",
 )  # fmt: skip
 """Operators without a matrix product, by their ATen names."""
 

@@ -263,6 +263,14 @@ def read_tokenizer(folder: Path, family: str) -> TextTokenizer:
     )
 
 
+def stated_length(folder: Path) -> int | None:
+    """Return the maximum length that tokenizer_config.json states, or None if it states none."""
+    path = folder / "tokenizer_config.json"
+    stated = read_json(path).get("model_max_length") if path.is_file() else None
+    # the library writes 10^30 where there is no limit
+    return int(stated) if isinstance(stated, int | float) and stated < 10**9 else None
+
+
 def _has_bert_words(tokenizer: Tokenizer) -> bool:
     """Return whether these are word pieces, with no added tokens but BERT's special ones."""
     added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
@@ -315,7 +323,10 @@ def _must_read(what: str) -> "Iterator[None]":
     except (HarnessError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise HarnessError(f"{what} cannot be read: {first_line(error)}") from None
+        reason = first_line(error)
+        if "sentencepiece" in str(error) or "tiktoken" in str(error):  # the library's last resort
+            reason = "it needs the packages sentencepiece and protobuf, or a tokenizer.json"
+        raise HarnessError(f"{what} cannot be read: {reason}") from None
 
 
 def word_pieces(vocabulary: Sequence[str]) -> FastTokenizer:

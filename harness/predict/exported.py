@@ -162,9 +162,13 @@ class Exported:
             self.tokenizer,
             self.card.shape,
             f"backbone {self.card.backbone}",
-            [tuple(text.strip() for text in row) for row in rows],
+            [tuple(map(self._as_in_training, row)) for row in rows],
             self.card.max_length,
         )
+
+    def _as_in_training(self, text: str) -> str:
+        """Return a text as tasks read it: those of GLUE are without surrounding spaces."""
+        return text.strip() if self.card.columns is None else text
 
     def columns(self) -> Columns | None:
         """Return the names of the columns of the task's files, if they are known."""

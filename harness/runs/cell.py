@@ -37,6 +37,7 @@ from harness.methods.settings import changed_settings
 from harness.methods.stages import FitContext, Fitted
 from harness.models.backbones import Backbone, find_backbone
 from harness.models.multi_exit import MultiExitModel
+from harness.models.tokenizers import stated_length
 from harness.progress import Progress
 from harness.records import (
     FIXED_LENGTH,
@@ -115,7 +116,16 @@ class Cell:
 def load_cell_data(cell: Cell, data_dir: Path | None) -> TaskData:
     """Return the cell's data, encoded by its backbone."""
     data = load_data(cell.task, data_dir, cell.spec.train_rows, cell.spec.limit)
-    return data.encoded(cell.backbone.encode, cell.spec.max_length)
+    encoded = data.encoded(cell.backbone.encode, cell.spec.max_length)
+    folder = cell.backbone.folder
+    stated = None if folder is None else stated_length(folder)
+    if stated is None or stated >= cell.spec.max_length:
+        return encoded
+    remark = (
+        f"the tokenizer's model_max_length is {stated}, but texts are cut at "
+        f"--max-length {cell.spec.max_length}"
+    )
+    return replace(encoded, remarks=(*encoded.remarks, remark))
 
 
 def run_id(cell: Cell, data: TaskData, options: Options) -> str:

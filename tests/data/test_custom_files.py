@@ -49,11 +49,11 @@ def test_formats_hold_the_same_rows(tmp_path: Path, extension: str) -> None:
 
 
 def test_cells_may_hold_several_lines(tmp_path: Path) -> None:
-    """A cell of several lines is one text, and spaces around texts and labels are removed."""
+    """A cell of several lines is one text, as it is written; spaces around labels are removed."""
     write_csv(tmp_path / "train.csv", [(" two\nlines ", " yes"), *reviews(450)])
     write_csv(tmp_path / "dev.csv", [(" two\nlines ", " yes")])
     data = load(write_task(tmp_path))
-    assert data.dev.texts == (("two\nlines",),)
+    assert data.dev.texts == ((" two\nlines ",),)
     assert data.dev.labels.tolist() == [1]
 
 
@@ -130,7 +130,7 @@ def test_long_texts_are_read(tmp_path: Path, ending: str) -> None:
         lines = [json.dumps(dict(zip(("review", "liked"), row, strict=True))) for row in rows]
         path.write_text("\n".join(lines))
     data = load(write_task(tmp_path, {"train": f'"{path.name}"', "dev": f'"{path.name}"'}))
-    assert len(data.dev.texts[-1][0]) == 249_999
+    assert len(data.dev.texts[-1][0]) == 250_000
 
 
 ROWS: list[tuple[str, str, list[object]]] = [

@@ -321,6 +321,21 @@ def test_class_without_rows_is_remarked(tmp_path: Path) -> None:
     assert_names(remark, "nay")
 
 
+def test_skewed_dev_part_is_remarked(tmp_path: Path) -> None:
+    """A dev part of three rows cannot have a class's share of one percent."""
+    rows = [(f"text {number}", "yes" if number % 100 else "no") for number in range(1_000)]
+    write_csv(tmp_path / "train.csv", rows)
+    (remark,) = load(write_task(tmp_path, {"dev": None, "dev_share": "0.002"})).remarks
+    assert_names(remark, "dev", 3, ("67%", "yes", "99%"))
+
+
+def test_equal_regression_labels_are_remarked(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", [(f"text {number}", "3.0") for number in range(900)])
+    write_csv(tmp_path / "dev.csv", [("a text", "3.0")])
+    changes = {"labels": None, "regression": "true", "scale": "5.0", "metrics": '"pearson"'}
+    assert_names(load(write_task(tmp_path, changes)).remarks[-1], 3, "correlations")
+
+
 # --- tasks in records
 
 

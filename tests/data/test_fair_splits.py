@@ -60,7 +60,7 @@ def assert_fair(found: FairParts, labels: Positions, sizes: tuple[int, ...]) -> 
     assert sorted(rows.tolist()) == list(range(len(labels)))
     counts, classes = Counter(labels.tolist()), int(labels.max()) + 1
     for part, size in zip(found.positions[1:], sizes, strict=True):
-        assert 0.9 * size <= len(part) <= 1.1 * size + classes
+        assert 0.9 * size <= len(part) <= 1.21 * size + classes
         present = set(labels[part].tolist())
         assert {label for label, count in counts.items() if count > len(sizes)} <= present
         assert np.abs(shares(labels[part], classes) - shares(labels, classes)).max() <= (
@@ -75,8 +75,8 @@ def test_held_out_parts_keep_their_promises(rows: Rows) -> None:
     found = hold_out_fairly(texts, labels)
     sizes = (max(round(0.05 * len(texts)), 100), max(round(0.1 * len(texts)), 300))
     assert_fair(found, labels, sizes)
-    assert len(found.positions[1]) >= 0.9 * SELECTION_ROWS[0]
-    assert len(found.positions[2]) >= 0.9 * CALIBRATION_ROWS[0]
+    assert len(found.positions[1]) >= SELECTION_ROWS[0]
+    assert len(found.positions[2]) >= CALIBRATION_ROWS[0]
     part_of = {int(row): part for part, rows in enumerate(found.positions) for row in rows}
     parts_of: dict[str, set[int]] = {}
     for row, both in enumerate(texts):
@@ -91,7 +91,7 @@ def test_held_out_parts_keep_their_promises(rows: Rows) -> None:
 def test_dev_part_keeps_its_promises(rows: Rows, share: float) -> None:
     texts, labels = rows
     size = round(share * len(texts))
-    assert_fair(divide_fairly(texts, labels, [size]), labels, (size,))
+    assert_fair(divide_fairly(texts, labels, [size], [1]), labels, (size,))
 
 
 @settings(max_examples=20, deadline=None)
@@ -125,6 +125,26 @@ def test_rare_class_is_in_every_part() -> None:
         1,
         1,
     ]
+
+
+def test_texts_with_other_spaces_stay_together() -> None:
+    """Most tokenizers see no difference between texts that differ in their spaces."""
+    spellings = ("a text {}", " a text {} ", "a  text\t{}")
+    texts = [(spellings[row % 3].format(row // 3),) for row in range(1_800)]
+    found = hold_out_fairly(texts, np.arange(1_800) // 3 % 2)
+    assert not found.groups_divided
+    parts = [{row // 3 for row in part.tolist()} for part in found.positions]
+    assert sum(map(len, parts)) == 600
+    assert largest_group(texts)[0] == 3
+
+
+def test_groups_give_a_hundred_rows_to_select() -> None:
+    """Groups of three rows do not add up to 100, and so 102 rows are held out."""
+    texts = [(f"text {row // 3}",) for row in range(1_200)]
+    found = hold_out_fairly(texts, np.arange(1_200) % 3)
+    assert not found.groups_divided
+    assert [len(part) >= size for part, size in zip(found.positions[1:], (100, 300), strict=True)]
+    assert len(found.positions[1]) % 3 == 0
 
 
 def test_empty_texts_link_no_rows() -> None:

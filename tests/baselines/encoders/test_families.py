@@ -87,6 +87,22 @@ def test_encoders_equal_library_families(tmp_path: Path, case: str) -> None:
         )
 
 
+@pytest.mark.parametrize("case", LIBRARY)
+def test_padding_tokens_in_texts_equal_library(tmp_path: Path, case: str) -> None:
+    """The library gives no position to a padding token inside a text where it counts positions."""
+    library = library_model(case)
+    backbone, model = read(write_family(tmp_path / "it", case, library))
+    batch = collate(backbone.encode(TEXTS, 32), np.arange(3))
+    ids = batch.ids.clone()
+    ids[:, [2, 3, 5]] = library.config.pad_token_id
+    batch = batch._replace(ids=torch.where(batch.mask, ids, batch.ids))
+    with torch.no_grad():
+        expected = library(**inputs(library, batch), output_hidden_states=True)
+        output = model(batch)
+    for hidden, reference in zip(output.hiddens, expected.hidden_states, strict=True):
+        torch.testing.assert_close(hidden[batch.mask], reference[batch.mask], atol=1e-5, rtol=0)
+
+
 HEADS: dict[str, type[PreTrainedModel]] = {
     "bert": BertForPreTraining,
     "distilbert": DistilBertForMaskedLM,
