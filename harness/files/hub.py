@@ -9,9 +9,11 @@ from pathlib import Path
 import huggingface_hub.constants
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import logging
 
 from harness.errors import HarnessError, first_line
+from harness.files.digests import digest
 
 PROBE_S = 5.0
 """Seconds after which the hub counts as unreachable (a dead name server alone can take 20)."""
@@ -38,29 +40,58 @@ def cached_files(repository: str, revision: str, patterns: Sequence[str] | None)
     return None
 
 
+def lacks_files(repository: str, revision: str, patterns: Sequence[str] | None) -> bool:
+    """Return whether `download_files` was interrupted, or only ever downloaded other files.
+
+    Nothing is known of a folder that something else has written.
+    """
+    notes = _notes(repository, revision)
+    known = {path.name: path.read_text(encoding="utf-8") for path in notes.glob("*.txt")}
+    return bool(known) and COMPLETE not in (known.get(_note(patterns)), known.get(_note(None)))
+
+
 def download_files(
     repository: str, revision: str, patterns: Sequence[str] | None, probed_file: str
 ) -> Path:
     """Download files of a data set's revision and return their folder.
 
-    `probed_file` is requested first, to check whether the others can be downloaded.
+    `probed_file` is requested first, to check whether the others can be downloaded. A note in the
+    hub's cache says which files are complete.
     Raises: HarnessError with the reason, within seconds, if they cannot be downloaded.
     """
     problem = unreachable_reason(repository, probed_file, revision, "dataset")
+    note = _notes(repository, revision) / _note(patterns)
     try:
         if problem is None:
-            return Path(
-                snapshot_download(
-                    repository,
-                    repo_type="dataset",
-                    revision=revision,
-                    allow_patterns=patterns,
-                    etag_timeout=PROBE_S,
-                )
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text("incomplete", encoding="utf-8")
+            folder = snapshot_download(
+                repository,
+                repo_type="dataset",
+                revision=revision,
+                allow_patterns=patterns,
+                etag_timeout=PROBE_S,
             )
+            note.write_text(COMPLETE, encoding="utf-8")
+            return Path(folder)
     except Exception as error:  # the client also raises the errors of its HTTP library
         problem = first_line(error)
     raise HarnessError(f"{repository} is not cached and cannot be downloaded: {problem}")
+
+
+COMPLETE = "complete"
+"""Content of a note on files that were downloaded completely."""
+
+
+def _notes(repository: str, revision: str) -> Path:
+    """Return the folder of the notes on a data set's revision, beside the hub's own files."""
+    cache = Path(huggingface_hub.constants.HF_HUB_CACHE)
+    return cache / repo_folder_name(repo_id=repository, repo_type="dataset") / "harness" / revision
+
+
+def _note(patterns: Sequence[str] | None) -> str:
+    """Return the name of the note on these files."""
+    return f"{digest(['all'] if patterns is None else ['some', *patterns])}.txt"
 
 
 def unreachable_reason(

@@ -164,24 +164,101 @@ def test_another_cached_revision_is_never_used(
     assert_names(one_line(error), "acme/reviews", other[:7], "offline")
 
 
-@pytest.mark.parametrize("damage", ["missing shard", "interrupted download"])
-def test_incomplete_files_are_refused(
-    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+def test_missing_shard_is_noticed(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rows are never left out silently where the cache holds a part of the files."""
     folder = write_reviews(hub_cache, shards=3)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert len(load(hub_task(tmp_path)).dev) == 20
-    if damage == "missing shard":
-        (folder / "data" / "train-00001-of-00003.parquet").unlink()
-    else:
-        blobs = folder.parent.parent / "blobs"
-        blobs.mkdir()
-        (blobs / "abc.incomplete").touch()
-    assert not read_task_file(hub_task(tmp_path)).source.is_local()
+    (folder / "data" / "train-00001-of-00003.parquet").unlink()
+    assert_not_cached(hub_task(tmp_path))
+
+
+def assert_not_cached(task: Path) -> None:
+    assert not read_task_file(task).source.is_local()
+    with pytest.raises(HarnessError) as error:
+        load(task)
+    assert_names(one_line(error), "acme/reviews", REVISION[:7], "cached")
+
+
+def test_interrupted_download_is_not_used(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are never left out silently where a download ended between two files."""
+
+    complete = hub.snapshot_download
+
+    def interrupted(repository: str, **options: object) -> str:
+        if options.get("local_files_only"):
+            return str(complete(repository, **options))
+        write_split(snapshot(hub_cache), "validation", reviews(20, 900))
+        raise OSError("the connection was lost")
+
+    monkeypatch.setattr(hub, "probe_hub", lambda *_, **__: None)
+    monkeypatch.setattr(hub, "snapshot_download", interrupted)
+    assert_not_cached(hub_task(tmp_path))
+    write_reviews(hub_cache)
+    monkeypatch.setattr(hub, "snapshot_download", complete)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert_not_cached(hub_task(tmp_path))
+
+
+def test_other_files_do_not_serve(
+    tmp_path: Path, hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of the files that was downloaded for another task is not taken for all of them."""
+    folder = write_reviews(hub_cache)
+    complete = hub.snapshot_download
+    monkeypatch.setattr(hub, "probe_hub", lambda *_, **__: None)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: str(folder))
+    hub.download_files("acme/reviews", REVISION, [CARD, "data/*"], ".gitattributes")
+    monkeypatch.setattr(hub, "snapshot_download", complete)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert len(load(hub_task(tmp_path, {"files": '["data/*"]'})).dev) == 20
+    assert_not_cached(hub_task(tmp_path))
+
+
+def test_class_names_may_be_numbers(tmp_path: Path, hub_cache: Path) -> None:
+    """Class names come before class numbers, which may be in another order."""
+    folder = snapshot(hub_cache)
+    feature = datasets.ClassLabel(names=["1", "0"])
+    for split, count in (("train", 500), ("validation", 20)):
+        rows = [(f"{split} {number}", number % 2) for number in range(count)]
+        write_split(folder, split, rows, feature)
+    data = load(hub_task(tmp_path, {"labels": '["0", "1"]'}))
+    assert data.dev.labels.tolist() == [1, 0] * 10
+
+
+def test_words_for_missing_values_are_texts(tmp_path: Path, hub_cache: Path) -> None:
+    """A CSV file on the hub gives the rows that the same file gives as the user's."""
+    words = ("NA", "None", "null", "nan", "N/A", "")
+    for folder in (tmp_path, snapshot(hub_cache)):
+        write_csv(folder / "train.csv", [*reviews(500), *((word, "no") for word in words)])
+        write_csv(folder / "validation.csv", reviews(20, 900))
+    files = write_task(tmp_path, {"dev": '"validation.csv"'})
+    assert load(hub_task(tmp_path / "hub_task")).fingerprint == load(files).fingerprint
+
+
+def test_card_cannot_name_other_files(tmp_path: Path, hub_cache: Path) -> None:
+    """The rows are those of the pinned revision, whatever the card names."""
+    write_csv(tmp_path / "outside.csv", reviews(500))
+    folder = write_reviews(hub_cache)
+    (folder / CARD).write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
+        f"    path: {tmp_path / 'outside.csv'}\n---\n",
+        encoding="utf-8",
+    )
     with pytest.raises(HarnessError) as error:
         load(hub_task(tmp_path))
-    assert_names(one_line(error), "acme/reviews", REVISION[:7])
+    assert_names(one_line(error), "acme/reviews", tmp_path / "outside.csv")
+
+
+def test_too_few_files_are_hinted_at(tmp_path: Path, hub_cache: Path) -> None:
+    """Files that leave out a split of the configuration are an error with a hint."""
+    write_split(snapshot(hub_cache), "train", reviews(500))
+    with pytest.raises(HarnessError) as error:
+        load(hub_task(tmp_path, {"files": '["data/train-*"]'}))
+    assert_names(one_line(error), "acme/reviews", "validation", "files")
 
 
 def test_download_has_revision_and_patterns(
