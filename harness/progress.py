@@ -100,8 +100,8 @@ class Progress:
                 step_s = (now - start) / (state["done"] - done)
                 total = "" if steps is None else f"/{steps}"
                 left = self.time_left(None if steps is None else (steps - state["done"]) * step_s)
-                count = ", ".join(filter(None, (f"{state['done']:.0f}{total}", left)))
-                self.info(f"{label}: {count} {note}".rstrip())
+                count = f"{state['done']:.0f}{total}"
+                self.info(f"{label}: {', '.join(filter(None, (count, left, note)))}")
 
         return advance
 

@@ -112,6 +112,7 @@ def test_grid_estimates_remaining_time(run_cli: RunCli, own_folders: None) -> No
     result = run_cli(*arguments, "1,2")
     assert result.code == 0
     lines = [line for line in result.lines if "warning" not in line]  # too few rows to learn
-    estimate, summary = lines
+    count, estimate, summary = lines
+    assert figures(count) == [2]
     assert re.search(r"\b1\b.*\b\d+ s\b", estimate)  # cells and seconds
     assert run_cli(*arguments, "1,2").lines[-1] == summary

@@ -69,7 +69,7 @@ def backbone_checks(record: RunRecord) -> list[str]:
 def random_weights_warning(backbone: str) -> str:
     """Return the warning about a random backbone on a task that is not a demo task."""
     return (
-        f"backbone {backbone} has random weights, which only the demo tasks suit: "
+        f"backbone {backbone} has random weights and is meant for the demo tasks only: "
         "give a pre-trained --backbone"
     )
 

@@ -112,7 +112,7 @@ def fetch(
 
     from harness.cli.parsing import split_names
     from harness.data.tasks import find_tasks
-    from harness.models.backbones import find_backbone
+    from harness.models.backbones import DEFAULT_BACKBONE, find_backbone
     from harness.runs.prefetch import fetch_backbone, fetch_task
 
     if tasks is None and backbone is None and not own_tasks:
@@ -135,5 +135,11 @@ def fetch(
     if failures:
         raise IncompleteError(
             "; ".join(f"{', '.join(labels)}: {reason}" for reason, labels in failures.items())
+        )
+    if backbone is None and any(not task.is_demo for task in chosen):
+        click.echo(
+            f"harness: no backbone was fetched: give --backbone too, such as {DEFAULT_BACKBONE}, "
+            "the default of harness run",
+            err=True,
         )
     return ExitCode.OK

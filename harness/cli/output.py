@@ -87,9 +87,11 @@ def show_plan(cells: Sequence[Cell], options: Options) -> ExitCode:
     if any(minutes):
         unknown = f", {counted(minutes.count(None), 'cell')} unknown" if None in minutes else ""
         click.echo(
-            f"about {sum(filter(None, minutes)):.0f} minutes of fitting, "
+            f"about {counted(round(sum(filter(None, minutes))), 'minute')} of fitting, "
             f"estimated from earlier runs{unknown}; measuring not included"
         )
+    elif minutes:
+        click.echo("minutes: ? (there is no earlier run of these methods to estimate from)")
     for failure in failures:
         _print_failure(failure)
     return ExitCode.INCOMPLETE if failures else ExitCode.OK
@@ -104,10 +106,9 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
         nonlocal total
         total = runnable
         left_out = len(cells) - runnable
-        if left_out:
-            options.compute.progress.info(
-                f"harness: {counted(left_out, 'cell')} left out, {counted(runnable, 'cell')} to run"
-            )
+        missing = f", {counted(left_out, 'cell')} without data left out" if left_out else ""
+        if total > 1 or missing:
+            options.compute.progress.info(f"harness: {counted(total, 'cell')} to run{missing}")
 
     def done(cell: Cell, record: RunRecord, stored: bool) -> None:
         nonlocal finished
@@ -130,11 +131,9 @@ def run_and_print(cells: Sequence[Cell], options: Options) -> ExitCode:
     run_grid(cells, options, done, failed, started)
     if failures:
         lost = sum(failure.cells for failure in failures)
-        click.echo(
-            f"harness: {lost} of {counted(len(cells), 'cell')} failed; run the same command to try "
-            "again",
-            err=True,
-        )
+        remediable = any(failure.code != ExitCode.USER for failure in failures)
+        advice = "; run the same command to try again" if remediable else ""
+        click.echo(f"harness: {lost} of {counted(len(cells), 'cell')} failed{advice}", err=True)
         return _exit_code(failures, some_done=lost < len(cells))
     options.compute.progress.info(f"harness: cells stored in {options.results_dir}: {len(cells)}")
     return ExitCode.OK

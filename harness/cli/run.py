@@ -144,7 +144,7 @@ def _backbones() -> list[str]:
     default=10.0,
     show_default=True,
     help="Seconds of timing at each batch size, in at most 40 rounds; large models need the time "
-    "of two.",
+    "of three.",
 )
 @reference_option
 @click.option(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from harness.data.sources import CustomSource, Labelled, RawSplit, Row
-from harness.errors import HarnessError, first_line, reason, unknown
+from harness.errors import HarnessError, first_line, reason, similar_names
 from harness.files.text import same_text
 
 if TYPE_CHECKING:
@@ -169,7 +169,10 @@ def positions_of(where: str, names: Sequence[str], requested: Sequence[str]) -> 
     positions = []
     for name in map(same_text, requested):
         if name not in plain:
-            raise HarnessError(f"{where}: {unknown('column', name, plain)}")
+            hint = "".join(f": did you mean {one}?" for one in similar_names(name, plain)[:1])
+            raise HarnessError(
+                f"{where} has no column {name!r}{hint or ';'} it has {', '.join(plain) or 'none'}"
+            )
         if plain.count(name) > 1:
             raise HarnessError(
                 f"{where}: column {name!r} occurs {plain.count(name)} times, expected once"

@@ -216,6 +216,10 @@ def read_baseline(path: Path) -> Baseline:
                     f"{path}: run {run.run_id}: its operating points do not fit its"
                     f" {len(run.exits)} exits and {rows} dev examples"
                 )
+    except FileNotFoundError:
+        raise HarnessError(
+            f"there is no baseline {path}: make one of the stored runs by harness check --update"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise HarnessError(
             f"cannot read the baseline {path}: {reason(error)}; create it with --update"

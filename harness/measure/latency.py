@@ -212,15 +212,15 @@ def _report_noise(samples: dict[str, dict[str, tuple[float, ...]]], progress: Pr
         for size, variants in samples.items()
     }
     noisy = [
-        f"at batch size {size} {spread:.2f} times"
+        f"{spread:.2f} at batch size {size}"
         for size, spread in largest.items()
         if spread > STABLE_SPREAD
     ]
     if noisy:
         progress.info(
-            f"harness: warning: {progress.label or 'timing'}: the machine was busy: the upper "
-            f"quartile of the milliseconds is {' and '.join(noisy)} the lower one; ratios are less "
-            "affected, because they are paired"
+            f"harness: warning: {progress.label or 'timing'}: noisy timing (Q3/Q1 of the "
+            f"milliseconds is {', '.join(noisy)}): other work was running; compare ratios, and "
+            "time again on an idle machine for figures to quote"
         )
 
 

@@ -34,8 +34,8 @@ def model_folder(record: RunRecord, cache: Path) -> Path:
     folder = stage_folder(cache, record.stages[-1].report.key) / MODEL
     if not folder.is_dir():
         advice = (
-            "give the --cache-dir of the run; or fit it again by harness run with its options, "
-            "this --cache-dir and a new --results-dir"
+            "if it was fitted with another --cache-dir, give that one; else fit it again by "
+            "harness run with its options and a new --results-dir"
         )
         raise IncompleteError(f"the model of run {record.short_id} is not in {cache}: {advice}")
     return folder

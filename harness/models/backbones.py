@@ -11,7 +11,7 @@ from typing import Literal
 
 from harness.data import demo
 from harness.data.dataset import Tokens
-from harness.errors import HarnessError, unknown
+from harness.errors import HarnessError, similar_names
 from harness.files.digests import file_digest, written_fields
 from harness.models.checkpoint_files import (
     CONFIG,
@@ -355,8 +355,13 @@ def find_backbone(name: str) -> Backbone:
         return _read_backbone(Path(name).resolve().name, f"folder:{name}", Path(name))
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name, re.ASCII):
         return _read_backbone(name, f"hub:{name}", hub_folder(name, None, CONFIG))
-    hint = "or give the path of a local folder (none has this name) or a hub repository OWNER/NAME"
-    raise HarnessError(f"{unknown('backbone', name, (*BACKBONES, *MINIATURES))}; {hint}")
+    listed = (*BACKBONES, *MINIATURES)
+    similar = similar_names(name, listed)
+    hint = f"did you mean {' or '.join(similar)}?" if similar else f"known: {', '.join(listed)};"
+    raise HarnessError(
+        f"unknown backbone {name!r}: {hint} see harness list backbones, or give the path of a "
+        "local folder (none has this name) or a hub repository OWNER/NAME"
+    )
 
 
 def _read_backbone(name: str, source: str, folder: Path) -> Backbone:

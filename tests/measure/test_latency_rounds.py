@@ -222,7 +222,7 @@ def test_noisy_timing_is_reported() -> None:
     latency._report_noise(samples, RecordingProgress())
     (line,) = lines
     spread = f"{6.5 / 4.5:.2f}"
-    assert names_in_order(line, 8, spread, 32, spread)
+    assert names_in_order(line, spread, 8, spread, 32)
     assert not names_all(line, f"{4.6 / 4.2:.2f}")
 
 

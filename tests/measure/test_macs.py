@@ -185,9 +185,9 @@ def test_counting_leaves_model_unchanged() -> None:
     assert logging.getLogger("fvcore").level == level
 
 
-class RunningSum(nn.Module):
+class RunningProduct(nn.Module):
     def forward(self, hidden: Tensor, context: LayerContext) -> Tensor:
-        return hidden.cumsum(1)
+        return hidden.cumprod(1)
 
 
 class AllTriples(nn.Module):
@@ -214,8 +214,8 @@ def _with_layer(layer: nn.Module) -> MultiExitModel:
 
 def test_unknown_operator_is_named() -> None:
     """An operator without a rule is an error that names it."""
-    with pytest.raises(RuntimeError, match=r"aten::cumsum"):
-        piece_costs(_with_layer(RunningSum()))
+    with pytest.raises(RuntimeError, match=r"aten::cumprod"):
+        piece_costs(_with_layer(RunningProduct()))
 
 
 @pytest.mark.parametrize("layer", [AllTriples(), FirstTenTokens(24)], ids=["cubic", "piecewise"])

@@ -20,7 +20,7 @@ def test_unknown_backbone_gets_near_matches() -> None:
     """The error for an unknown backbone names near matches and the form OWNER/NAME."""
     with pytest.raises(HarnessError) as error:
         find_backbone("minilmm")
-    assert_message(error, "minilmm", "minilm", "bert-base-uncased", "OWNER/NAME")
+    assert_message(error, "minilmm", "minilm", "OWNER/NAME")
 
 
 # --- a local folder
