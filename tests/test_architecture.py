@@ -44,6 +44,7 @@ HEAVY = "torch transformers datasets accelerate pandas"
 LAZY = {
     "harness/report/document.py": "pandas",
     "harness/report/formats.py": "pandas",
+    "harness/report/plots.py": "matplotlib",
     "harness/data/glue.py": "harness.data.glue_hub",
     "harness/data/glue_hub.py": "datasets",
     "harness/evaluation/external_metrics.py": "evaluate",

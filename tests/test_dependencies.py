@@ -23,7 +23,9 @@ def modules(requirements: list[str]) -> set[str]:
 
 
 NEEDED = modules(PROJECT["dependencies"])
-OPTIONAL = modules(PROJECT["optional-dependencies"]["evaluate"])
+OPTIONAL = modules(
+    [line for extra in ("evaluate", "plots") for line in PROJECT["optional-dependencies"][extra]]
+)
 IMPORTED = {package_of(found.module) for path in FILES for found in imports(path)} - {
     *sys.stdlib_module_names,
     *PACKAGES,

@@ -51,6 +51,9 @@ class Row:
     path ratios, as its latency is from path latencies."""
     clock_spread: float | None
     """Largest Q3/Q1 among the ratios from which the latency ratio is computed."""
+    exit_shares: dict[int, float] | None = None
+    """Layer of each exit -> share of the dev examples that take it, averaged over seeds; None for a
+    static exit."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ class Comparison:
     metrics: tuple[str, ...]
     constant_scores: dict[str, float]
     rows: tuple[Row, ...]
+    points: tuple[Row, ...]
+    """Dynamic methods at every budget, of which `rows` has the reported ones."""
     curves: tuple[CurveRow, ...]
     exits: tuple[ExitRow, ...]
     reference: str | None
@@ -106,6 +111,8 @@ class _Point:
     """Mean path latency over the exits that the dev examples take."""
     path_ratio: float | None
     """Reference time / path time over the same exits: 1 / mean of the inverse ratios."""
+    exit_shares: dict[int, float]
+    """Layer of each exit -> share of the dev examples that take it."""
 
 
 def compare(
@@ -146,17 +153,20 @@ def _comparison(
     names = [name for name in names if methods is None or groups[name][0].spec.method in methods]
     task = task_of(records[0])
     rows: list[Row] = []
+    all_points: list[Row] = []
     curves: list[CurveRow] = []
     for name in names:
         base = base_for(groups[name], bases)
         rows.append(_last_exit_row(name, groups[name], base, task.metrics[0]))
         if groups[name][0].policy is not None:
             points = _points_by_budget(store, groups[name], base)
-            rows += [
-                _point_row(name, point, groups[name], points[point], base, task.metrics[0])
-                for point in REPORTED_BUDGETS
-                if points[point]
-            ]
+            found = {
+                budget: _point_row(name, budget, groups[name], at_budget, base, task.metrics[0])
+                for budget, at_budget in points.items()
+                if at_budget
+            }
+            all_points += found.values()
+            rows += [found[budget] for budget in REPORTED_BUDGETS if budget in found]
             curves.append(_curve_row(name, groups[name], points, task.metrics[0]))
     return Comparison(
         condition=condition,
@@ -164,6 +174,7 @@ def _comparison(
         constant_scores=records[0].constant_scores
         | _mismatched(records[0].mismatched.constant if records[0].mismatched else {}),
         rows=tuple(rows),
+        points=tuple(all_points),
         curves=tuple(curves),
         exits=tuple(
             row for name in names for row in _exit_rows(name, groups[name], task.metrics[0])
@@ -314,8 +325,14 @@ def _record_points(
             scores = scores | _mismatched(
                 evaluate(record, store.trace(record, "mismatched"), policy, threshold).scores
             )
+        layers = [exit_.layer for exit_ in record.exits]
         points[name] = _Point(
-            scores, operating_point.macs, operating_point.layers, milliseconds, ratio
+            scores,
+            operating_point.macs,
+            operating_point.layers,
+            milliseconds,
+            ratio,
+            dict(zip(layers, shares.tolist(), strict=True)),
         )
     return points
 
@@ -352,6 +369,10 @@ def _point_row(
         reference_ms=_reference_ms(timed),
         latency_ratio=mean(r for r in ratios if r) if all(ratios) else None,
         clock_spread=max(q.spread for path in paths for q in path or ()) if all(paths) else None,
+        exit_shares={
+            layer: sum(point.exit_shares[layer] for point in points) / len(points)
+            for layer in points[0].exit_shares
+        },
     )
 
 

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from harness.analysis.conditions import Condition, by_condition, condition_of
 from harness.analysis.operating_points import evaluate, policy_of
 from harness.analysis.points import Dynamic, Exit
+from harness.analysis.selection import no_runs
 from harness.analysis.variants import runs_by_row
 from harness.data.custom_tasks import task_of
-from harness.errors import HarnessError, IncompleteError, counted
+from harness.errors import HarnessError, counted
 from harness.evaluation.curves import best_thresholds, exit_macs, thresholds_from
 from harness.evaluation.metrics import scores
 from harness.evaluation.statistics import Mean, mean
@@ -98,7 +99,7 @@ def rank(
     """
     chosen = [record for record in records if methods is None or record.spec.method in methods]
     if not chosen:
-        raise IncompleteError(f"no runs in {store.root} match: see harness list runs")
+        raise no_runs(store)
     return [_ranking(store, group, budget) for _, group in by_condition(chosen)]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from harness.data.tasks import find_tasks, known_tasks, task_groups
-from harness.errors import unknown
+from harness.errors import IncompleteError, unknown
 from harness.methods.registry import known_methods
 from harness.records import RunRecord, RunSpec
 from harness.store.results import Problem, ResultsStore
@@ -68,6 +68,15 @@ def runs_of(
             allowed = set().union(*(usable[name] for name in names))
             kept = [run for run in kept if getattr(run.spec, kind) in allowed]
     return kept
+
+
+def no_runs(store: ResultsStore) -> IncompleteError:
+    """Return the error for a report or picture of a folder without matching runs."""
+    missing = "" if store.root.is_dir() else f", as there is no folder {store.root}"
+    return IncompleteError(
+        f"no runs in {store.root} match{missing}: see harness list runs, or add runs with "
+        "harness run"
+    )
 
 
 def select_runs(

@@ -13,7 +13,7 @@ from harness.cli.data import fetch, fetch_options
 from harness.cli.measure import flops_command, sweep_command, time_command
 from harness.cli.models import export_command, predict_command, submit_command
 from harness.cli.options import PREFIX, results_option, verbosity_options
-from harness.cli.results import check_command, report_command, schema_command
+from harness.cli.results import check_command, plot_command, report_command, schema_command
 from harness.cli.run import run_command
 from harness.errors import ExitCode, HarnessError
 
@@ -33,6 +33,7 @@ COMMANDS = [
         check_command,
         export_command,
         flops_command,
+        plot_command,
         predict_command,
         report_command,
         run_command,

@@ -16,6 +16,8 @@ F = TypeVar("F", bound=Callable[..., object])
 
 FORMATS = click.Choice(["markdown", "csv", "json"])
 DEFAULT_RESULTS = Path("results")
+BUDGET_NAMES = ("1", "3/4", "1/2", "3/8", "1/4", "1/8")
+"""Keys of `operating_points.BUDGETS`, here so that --help need not load it."""
 PREFIX = "HARNESS"
 """Prefix of environment variables."""
 

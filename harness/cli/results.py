@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import (
+    BUDGET_NAMES,
     reference_option,
     report_format_option,
     results_option,
@@ -303,6 +304,91 @@ def report_command(
 def _print_problems(problems: Sequence[Problem]) -> None:
     for problem in problems:
         click.echo(f"harness: {problem.folder}: {problem.reason}", err=True)
+
+
+@click.command("plot")
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE.svg|png|pdf",
+    help="Picture to write.",
+)
+@click.option(
+    "--kind",
+    type=click.Choice(["tradeoff", "exits", "histogram"]),
+    default="tradeoff",
+    show_default=True,
+    help="Score against cost, score of each exit, or share of the examples that take each exit.",
+)
+@click.option(
+    "--x",
+    type=click.Choice(["macs", "latency"]),
+    default="macs",
+    show_default=True,
+    help="Cost in a trade-off: MACs, or the latency ratio to the reference.",
+)
+@click.option("--y", metavar="SCORE", help="Score to draw.  [default: each task's main metric]")
+@click.option(
+    "--budget",
+    type=click.Choice(BUDGET_NAMES),
+    default="1/2",
+    show_default=True,
+    help="Budget of a histogram, as a share of the reference's MACs.",
+)
+@click.option("--tasks", metavar="A,B", help="Draw only these tasks.")
+@click.option("--methods", metavar="A,B", help="Draw only these methods.")
+@click.option("--backbone", metavar="NAME", help="Draw only runs on this backbone.")
+@reference_option
+@results_option
+@verbosity_options
+def plot_command(
+    out: Path,
+    kind: str,
+    x: str,
+    y: str | None,
+    budget: str,
+    tasks: str | None,
+    methods: str | None,
+    backbone: str | None,
+    reference: str,
+    results_dir: Path,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Draw stored runs, with one panel for each task.
+
+    A line is a method through its operating points, and a single marker is a model with one exit.
+    Bands and bars are one standard deviation over seeds. Needs matplotlib (extra `plots`).
+
+    \b
+    Examples:
+      harness plot --out tradeoff.svg --tasks mrpc,sst2
+      harness plot --out speed.png --x latency
+      harness plot --out exits.pdf --kind histogram --budget 1/4 --tasks sst2
+    """
+    from harness.analysis.comparison import compare
+    from harness.analysis.selection import no_runs, select_runs
+    from harness.cli.parsing import optional_names
+    from harness.report.plots import Picture, check_ending, draw, save
+    from harness.store.results import ResultsStore
+
+    check_ending(out)
+    store = ResultsStore(results_dir)
+    named = optional_names("--methods", methods)
+    found = select_runs(
+        store, optional_names("--tasks", tasks), named, optional_names("--backbone", backbone)
+    )
+    _print_problems(found.problems)
+    for name in found.missing:
+        click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
+    base = None if reference == "none" else reference
+    comparisons = [one for one in compare(store, found.records, base, named) if one.rows]
+    if not comparisons:
+        raise no_runs(store)
+    save(draw(comparisons, Picture(kind, x, y, budget)), out)
+    click.echo(f"{out}: {counted(len(comparisons), 'task')}")
+    return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
 
 
 @click.command("schema")

@@ -9,6 +9,7 @@ from harness.analysis.comparison import Comparison, compare
 from harness.analysis.conditions import condition_title
 from harness.analysis.diagnostics import backbone_checks, sanity_checks
 from harness.analysis.glue_average import glue_averages
+from harness.analysis.selection import no_runs
 from harness.analysis.variants import shared_settings
 from harness.data.custom_tasks import task_of
 from harness.errors import HarnessError, IncompleteError, counted, reason
@@ -62,11 +63,7 @@ def render(
     Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
     if not records:
-        missing = "" if store.root.is_dir() else f", as there is no folder {store.root}"
-        raise IncompleteError(
-            f"no runs in {store.root} match{missing}: see harness list runs, or add runs with "
-            "harness run"
-        )
+        raise no_runs(store)
     comparisons = [
         comparison for comparison in compare(store, records, reference, methods) if comparison.rows
     ]

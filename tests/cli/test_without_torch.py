@@ -42,6 +42,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         ("list", "tasks"),
         ("list", "backbones"),
         ("schema", "record"),
+        ("plot", "--out", "picture.svg", *RESULTS),
     ],
     ids=lambda words: "-".join(words[:2]),
 )

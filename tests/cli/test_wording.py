@@ -211,6 +211,20 @@ def test_wording_of_files(transcript: Transcript, snapshot: SnapshotAssertion) -
     assert transcript.text == snapshot
 
 
+def test_wording_of_plot(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
+    transcript.run(
+        "plot --help",
+        "plot --out picture.svg",
+        "plot",
+        "plot --out picture.gif",
+        "plot --out picture.svg --y acuracy",
+        "plot --out picture.svg --tasks mprc",
+        "plot --out picture.svg --results-dir nowhere",
+        "plot --out picture.svg --kind histogram --budget 1/8",
+    )
+    assert transcript.text == snapshot
+
+
 def test_wording_of_report(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
     transcript.run(
         "report --help",
