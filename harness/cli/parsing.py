@@ -8,9 +8,6 @@ from harness.errors import HarnessError, unknown
 from harness.files.text import join_quoted, read_toml, split_quoted
 from harness.methods.registry import CHECKPOINT
 
-DEFAULT_METHODS = ("bert", "deebert", "pabee")
-"""Methods of `harness run` without --methods."""
-
 OptionValue = str | list[str]
 """Value of an option as typed on the command line; a list for an option that may be repeated."""
 
@@ -34,14 +31,14 @@ def optional_names(option: str, text: str | None) -> list[str] | None:
     return None if text is None else split_names(option, text)
 
 
-def parse_methods(text: str | None, checkpoint: str | None) -> list[str]:
+def parse_methods(text: str | None, checkpoint: str | None, default: Sequence[str]) -> list[str]:
     """Return the comma-separated methods, followed by `checkpoint` if a checkpoint is given.
 
     If the text is None, return only the checkpoint, or the default methods without one.
     Raises: HarnessError if the text has no names.
     """
     if text is None:
-        return [*DEFAULT_METHODS] if checkpoint is None else [CHECKPOINT]
+        return [*default] if checkpoint is None else [CHECKPOINT]
     names = split_names("--methods", text)
     return names if checkpoint is None else list(dict.fromkeys((*names, CHECKPOINT)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -215,14 +216,9 @@ def run_command(
         parse_methods,
         parse_train_rows,
     )
-    from harness.data.corpus import Corpus, corpus_tasks
-    from harness.data.custom_tasks import choose_tasks
     from harness.methods.compute import make_compute
-    from harness.methods.registry import CHECKPOINT, find_reference
-    from harness.methods.settings import configure, parse_setting
-    from harness.runs.cell import Options
-    from harness.runs.grid import choose_backbone, plan, plan_checkpoint
-    from harness.store.stage_cache import cache_folder
+    from harness.methods.settings import parse_setting
+    from harness.runs.request import DEFAULT_METHODS, GridRequest, plan_request
 
     overrides = [
         *([f"all.epochs={epochs}"] if epochs else []),
@@ -230,30 +226,27 @@ def run_command(
         *labels_setting(labels, checkpoint),
     ]
     defaults = click.get_current_context().meta[CONFIG_KEY]
-    chosen = choose_tasks(optional_names("--tasks", tasks), own_tasks)
-    grid = configure(
-        parse_methods(methods, checkpoint),
-        *([parse_setting(text) for text in texts] for texts in (overrides, defaults["set"])),
-    )
-    rows = parse_train_rows(train_rows, list(chosen), defaults["train-rows"])
-    numbers = parse_integers("--seeds", seeds)
-    all_tasks = tuple(chosen.values())
-    cells = []
-    if checkpoint is not None:
-        classifier = grid.pop(CHECKPOINT)
-        cells = plan_checkpoint(classifier, all_tasks, checkpoint, numbers[0], max_length, limit)
-    if grid:
-        found = choose_backbone(backbone, all_tasks)
-        cells = [*plan(grid, all_tasks, found, numbers, max_length, rows, limit), *cells]
-    options = Options(
+    request = GridRequest(
+        methods=parse_methods(methods, checkpoint, DEFAULT_METHODS),
+        tasks=optional_names("--tasks", tasks),
+        custom_tasks=own_tasks,
+        backbone=backbone,
+        checkpoint=checkpoint,
+        seeds=parse_integers("--seeds", seeds),
+        settings=[parse_setting(text) for text in overrides],
+        default_settings=[parse_setting(text) for text in defaults["set"]],
+        max_length=max_length,
+        limit=limit,
         data_dir=data_dir,
-        results_dir=results_dir,
-        cache_dir=cache_folder(cache_dir),
-        compute=make_compute(device, precision, threads, verbose - quiet, tracker),
+        corpus=corpus,
+        vectors=glove,
         batch_size=batch_size,
         latency_s=latency_seconds if latency else 0.0,
-        reference=find_reference(reference, grid),
-        corpus=Corpus(corpus, data_dir, corpus_tasks(list(chosen)), limit),
-        vectors=glove,
+        reference=reference,
+        results_dir=results_dir,
+        cache_dir=cache_dir,
     )
+    rows = parse_train_rows(train_rows, list(request.chosen_tasks()), defaults["train-rows"])
+    compute = make_compute(device, precision, threads, verbose - quiet, tracker)
+    cells, options = plan_request(replace(request, train_rows=rows), compute)
     return (show_plan if dry_run else run_and_print)(cells, options)
