@@ -101,9 +101,10 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Point:
-    """One seed at one point of the curve."""
+class PointMeasurement:
+    """One run at one point of its curve, on dev."""
 
+    threshold: float
     scores: dict[str, float]
     macs: float
     layers: float
@@ -286,24 +287,24 @@ def _share(score: float, reference: float) -> float | None:
 
 def _points_by_budget(
     store: ResultsStore, records: list[RunRecord], base: dict[int, RunRecord]
-) -> dict[str, list[_Point]]:
+) -> dict[str, list[PointMeasurement]]:
     """Return budget -> one point per seed; the list is empty if some seed has no threshold within
     the budget."""
-    found: dict[str, list[_Point]] = {name: [] for name in BUDGETS}
+    found: dict[str, list[PointMeasurement]] = {name: [] for name in BUDGETS}
     for record in records:
-        for name, point in _record_points(
-            store, record, full_run(record, base), _timed_against(record, base)
-        ).items():
+        for name, point in record_points(store, record, full_run(record, base), base).items():
             found[name].append(point)
     return {name: points if len(points) == len(records) else [] for name, points in found.items()}
 
 
-def _record_points(
-    store: ResultsStore, record: RunRecord, full: RunRecord, latency: LatencyConditions | None
-) -> dict[str, _Point]:
+def record_points(
+    store: ResultsStore, record: RunRecord, full: RunRecord, base: dict[int, RunRecord]
+) -> dict[str, PointMeasurement]:
     """Return budget -> point on dev; the thresholds are the best ones on calibration within shares
-    of the full model's MACs."""
-    policy, dev = policy_of(record), store.trace(record)
+    of the full model's MACs.
+
+    Latency ratios need a run that was timed against one of the reference's runs in `base`."""
+    policy, dev, latency = policy_of(record), store.trace(record), _timed_against(record, base)
     points = {}
     for name, threshold in chosen_thresholds(store, record, policy, full, BUDGETS).items():
         operating_point = evaluate(record, dev, policy, threshold)
@@ -326,7 +327,8 @@ def _record_points(
                 evaluate(record, store.trace(record, "mismatched"), policy, threshold).scores
             )
         layers = [exit_.layer for exit_ in record.exits]
-        points[name] = _Point(
+        points[name] = PointMeasurement(
+            threshold,
             scores,
             operating_point.macs,
             operating_point.layers,
@@ -341,7 +343,7 @@ def _point_row(
     name: str,
     budget: str,
     records: list[RunRecord],
-    points: list[_Point],
+    points: list[PointMeasurement],
     base: dict[int, RunRecord],
     metric: str,
 ) -> Row:
@@ -377,7 +379,7 @@ def _point_row(
 
 
 def _curve_row(
-    name: str, records: list[RunRecord], points: dict[str, list[_Point]], metric: str
+    name: str, records: list[RunRecord], points: dict[str, list[PointMeasurement]], metric: str
 ) -> CurveRow:
     return CurveRow(
         method=name,

@@ -1,9 +1,9 @@
 """Models exported by `harness export`. They need only this package and their folder.
 
-    from harness.predict.exported import load
+    import harness
 
-    model = load("my-model")
-    for prediction in model.predict([("a fine film",), ("dull",)]):
+    model = harness.load_model("my-model")
+    for prediction in model.predict(["a fine film", "dull"]):
         print(prediction.answer, prediction.exit, prediction.probability)
 
 The folder holds harness.json (`Card`), config.json and model.safetensors (the model),
@@ -134,13 +134,18 @@ class Exported:
     tokenizer: TextTokenizer
     device: torch.device
 
-    def predict(self, rows: Sequence[tuple[str, ...]], batch_size: int = 32) -> list[Prediction]:
-        """Predict examples of one or two texts, in order; predictions do not depend on the batch.
+    def predict(
+        self, rows: Sequence[str | tuple[str, ...]], batch_size: int = 32
+    ) -> list[Prediction]:
+        """Predict examples in order, each a text or a tuple of one or two texts.
+
+        Predictions do not depend on the batch size.
 
         Raises: HarnessError if an example does not fit the task; IncompleteError if the files of
         the model do not fit each other.
         """
-        return self.predict_tokens(self.encode(rows), batch_size) if rows else []
+        texts = [(row,) if isinstance(row, str) else row for row in rows]
+        return self.predict_tokens(self.encode(texts), batch_size) if texts else []
 
     def encode(self, rows: Sequence[tuple[str, ...]]) -> Tokens:
         """Tokenize examples, truncated to the maximum length of training.
