@@ -4,11 +4,13 @@ The names of the columns have the units of their figures.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.comparison import base_for, full_run, record_points, reference_runs
 from harness.analysis.conditions import by_condition
 from harness.analysis.operating_points import BUDGETS, policy_of
+from harness.analysis.selection import no_runs
 from harness.analysis.variants import runs_by_row
 from harness.data.custom_tasks import task_of
 from harness.errors import unknown
@@ -42,6 +44,22 @@ def frame(level: str, runs: Runs) -> "pandas.DataFrame":
     found = pandas.DataFrame.from_records(list(LEVELS[level](runs)))
     whole = [name for name in ("limit_rows",) if name in found]
     return found.astype(dict.fromkeys(whole, "Int64"))
+
+
+def tidy(level: str, runs: Runs, form: str) -> str | bytes:
+    """Return the table of a level as csv text or as the bytes of a Parquet file.
+
+    Raises: the errors of `frame`; IncompleteError if there are no runs.
+    """
+    if not runs.records:
+        raise no_runs(runs.store)
+    found = frame(level, runs)
+    if form == "csv":
+        text: str = found.to_csv(index=False, lineterminator="\n")
+        return text
+    buffer = BytesIO()
+    found.to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
 def _identity(record: RunRecord) -> TidyRow:

@@ -10,10 +10,11 @@ import click
 from harness import __version__
 from harness.cli.cache import cache_command
 from harness.cli.data import fetch, fetch_options
+from harness.cli.gate import check_command
 from harness.cli.measure import flops_command, sweep_command, time_command
 from harness.cli.models import export_command, predict_command, submit_command
 from harness.cli.options import PREFIX, results_option, verbosity_options
-from harness.cli.results import check_command, plot_command, report_command, schema_command
+from harness.cli.results import plot_command, report_command, schema_command
 from harness.cli.run import run_command
 from harness.errors import ExitCode, HarnessError
 

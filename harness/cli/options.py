@@ -238,10 +238,9 @@ format_option = click.option(
 report_format_option = click.option(
     "--format",
     "form",
-    type=click.Choice(["markdown", "latex", "csv", "json"]),
-    default="markdown",
-    show_default=True,
+    type=click.Choice(["table", "markdown", "latex", "csv", "json", "parquet"]),
     envvar="HARNESS_REPORT_FORMAT",
     show_envvar=True,
-    help="Output format.",
+    help="Output format; parquet needs --level.  [default: a table on a terminal, else markdown; "
+    "with --level csv]",
 )

@@ -1,7 +1,9 @@
-"""The commands check, report and schema. Imports are inside functions, as in app.py."""
+"""The commands report, plot and schema. Imports are inside functions, as in app.py."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,172 +21,8 @@ from harness.errors import ExitCode, HarnessError, IncompleteError, counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.gate.findings import Limits
     from harness.records import RunRecord
-    from harness.store.results import Problem, ResultsStore
-
-
-@click.command("check")
-@click.option(
-    "--baseline",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Baseline to compare the runs with.  [default: baseline.json in the results folder; with "
-    "--deep none]",
-)
-@click.option(
-    "--deep",
-    is_flag=True,
-    help="Read every trace and timing in the results folder, and recompute all scores and MACs.",
-)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "github", "junit", "json", "markdown"]),
-    default="text",
-    envvar="HARNESS_CHECK_FORMAT",
-    show_default=True,
-    help="Output format.",
-)
-@click.option("--update", is_flag=True, help="Make the runs in the results folder the baseline.")
-@click.option(
-    "--score-margin",
-    type=click.FloatRange(0, 1),
-    default=0.005,
-    show_default=True,
-    help="Ignore smaller drops of a score, whatever their interval.",
-)
-@click.option(
-    "--exit-margin",
-    type=click.FloatRange(0, 1),
-    default=0.02,
-    show_default=True,
-    help="Largest total-variation distance between exit distributions; with the same hardware and "
-    "software it must be 0.",
-)
-@click.option(
-    "--latency-margin",
-    type=click.FloatRange(0, 1),
-    default=0.10,
-    show_default=True,
-    help="Ignore smaller relative drops of a latency ratio.",
-)
-@click.option(
-    "--latency/--no-latency",
-    default=True,
-    show_default=True,
-    help="Compare latency ratios; needs long timings on an otherwise idle machine.",
-)
-@click.option("--tasks", metavar="A,B", help="Compare only these tasks of the baseline.")
-@click.option("--methods", metavar="A,B", help="Compare only these methods of the baseline.")
-@click.option("--backbone", metavar="NAME", help="Compare only runs on this backbone.")
-@results_option
-@verbosity_options
-def check_command(
-    baseline: Path | None,
-    deep: bool,
-    form: str,
-    update: bool,
-    score_margin: float,
-    exit_margin: float,
-    latency_margin: float,
-    latency: bool,
-    tasks: str | None,
-    methods: str | None,
-    backbone: str | None,
-    results_dir: Path,
-    verbose: bool,
-    quiet: bool,
-) -> int:
-    """Compare the stored runs with a baseline, as a gate for CI.
-
-    Exit code 1: a regression; 3: a run is missing; 4: a run has other data or settings.
-
-    A score regresses if it drops by more than the margin and the paired 95 % bootstrap interval
-    of new - old lies below 0. MACs and parameters must be equal. Latency is compared as the ratio
-    to the reference, paired in the same rounds, and only on the same processor.
-
-    \b
-    Examples:
-      harness check --baseline baseline.json --update      # once, and after an intended change
-      harness check --baseline baseline.json --format github
-      harness check --baseline baseline.json --format junit --no-latency
-      harness check --baseline baseline.json --tasks rte,sst2
-      harness check --deep                                 # no baseline: verify the stored files
-    """
-    from dataclasses import replace
-
-    from harness.analysis.selection import runs_of
-    from harness.cli.parsing import optional_names
-    from harness.gate.baseline import read_baseline
-    from harness.gate.check import check, exit_code, unreadable_runs, verify_runs
-    from harness.gate.findings import Limits
-    from harness.gate.formats import FORMS
-    from harness.store.results import ResultsStore
-
-    if baseline is None and (update or not deep):
-        baseline = results_dir / "baseline.json"
-    store = ResultsStore(results_dir)
-    records, problems = store.records()
-    limits = Limits(score_margin, exit_margin, latency_margin if latency else None)
-    named = (
-        optional_names("--tasks", tasks),
-        optional_names("--methods", methods),
-        optional_names("--backbone", backbone),
-    )
-    if update and any(named):
-        raise HarnessError("--update takes all runs: omit --tasks, --methods and --backbone")
-    if baseline is not None and update:
-        return _update(baseline, store, records, problems, limits)
-    checks = []
-    if baseline is not None:
-        pinned = read_baseline(baseline)
-        pinned = replace(pinned, runs=tuple(runs_of(pinned.runs, *named)))
-        checks = check(pinned, store, records, limits)
-    deeply = verify_runs(store, runs_of(records, *named)) if deep else []
-    checks += deeply + unreadable_runs(problems)
-    if not records and not problems:
-        click.echo(
-            f"harness: no runs in {results_dir}: set --results-dir to their folder", err=True
-        )
-    code = exit_code(checks)
-    click.echo(FORMS[form](checks, code), nl=False)
-    return code
-
-
-def _update(
-    baseline: Path,
-    store: ResultsStore,
-    records: Sequence[RunRecord],
-    problems: Sequence[Problem],
-    limits: Limits,
-) -> ExitCode:
-    """Make the runs the baseline, and print what this changes."""
-    from harness.gate.baseline import baseline_of, read_baseline, write_baseline
-    from harness.gate.check import check, exit_code
-    from harness.gate.formats import FORMS
-
-    if problems or not records:
-        found = (
-            "; ".join(f"{problem.folder}: {problem.reason}" for problem in problems)
-            or f"no runs in {store.root}"
-        )
-        raise IncompleteError(f"{baseline} was not changed: {found}")
-    made = baseline_of(store, records)
-    if baseline.is_file():
-        try:
-            before = check(read_baseline(baseline), store, records, limits)
-            click.echo(f"before: {FORMS['text'](before, exit_code(before))}", nl=False)
-        except HarnessError as error:  # a damaged or outdated file may be replaced
-            click.echo(f"before: {error}")
-    write_baseline(baseline, made)
-    further = (
-        f", those that the report selects from {len(records)} stored runs"
-        if len(made.runs) < len(records)
-        else ""
-    )
-    click.echo(f"{baseline}: {counted(len(made.runs), 'run')}{further}")
-    return ExitCode.OK
+    from harness.store.results import Problem
 
 
 @click.command("report")
@@ -209,6 +47,18 @@ def _update(
     "`default` compares each row with its method's default row.",
 )
 @click.option(
+    "--level",
+    type=click.Choice(["run", "exit", "point", "example"]),
+    help="Write a tidy table with one row per run, exit, operating point or dev example and exit, "
+    "as csv or parquet.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write to a file instead of standard output.",
+)
+@click.option(
     "--into",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the report between this file's lines `<!-- report: begin ... -->` and "
@@ -217,7 +67,7 @@ def _update(
 @results_option
 @verbosity_options
 def report_command(
-    form: str,
+    form: str | None,
     tasks: str | None,
     methods: str | None,
     backbone: str | None,
@@ -225,6 +75,8 @@ def report_command(
     reference: str,
     budget: str | None,
     against: str | None,
+    level: str | None,
+    out: Path | None,
     into: Path | None,
     results_dir: Path,
     verbose: bool,
@@ -238,22 +90,23 @@ def report_command(
       harness report --format latex --wnli
       harness report --budget 100MMAC --tasks sst2
       harness report --differences-from deebert --methods bert,deebert
+      harness report --level exit --format csv --out exits.csv
     """
+    from harness.analysis.frames import Runs, tidy
     from harness.analysis.ranking import parse_budget
     from harness.analysis.selection import intact_runs, select_runs
     from harness.cli.parsing import optional_names
     from harness.methods.registry import find_method
     from harness.report.differences import render_differences
-    from harness.report.overview import insert, render
+    from harness.report.overview import insert, render, render_terminal
     from harness.report.ranking import render_budget
     from harness.store.results import ResultsStore
 
-    if into is not None and form != "markdown":
-        raise HarnessError(f"--into writes markdown and cannot be used with --format {form}")
-    if budget is not None and against is not None:
-        raise HarnessError(
-            "--budget and --differences-from are different reports: give one of them"
-        )
+    kinds = {"--budget": budget, "--differences-from": against, "--level": level}
+    given = [option for option, value in kinds.items() if value is not None]
+    if len(given) > 1:
+        raise HarnessError(f"{' and '.join(given)} are different reports: give one of them")
+    form = _report_format(form, bool(given), level, into, out)
     store = ResultsStore(results_dir)
     named = optional_names("--methods", methods)
     found = select_runs(
@@ -263,7 +116,13 @@ def report_command(
     if base is not None:
         find_method(base)
 
-    def rendered(records: list[RunRecord]) -> str:
+    def rendered(records: list[RunRecord]) -> str | bytes:
+        if level is not None:
+            kept = [one for one in records if named is None or one.spec.method in named]
+            return tidy(level, Runs(store, kept, base), form)
+        if form == "table":
+            width, _ = shutil.get_terminal_size()
+            return render_terminal(store, records, base, named, width, sys.stdout.isatty())
         if budget is not None:
             return render_budget(store, records, parse_budget(budget), form, named)
         if against is not None:
@@ -285,20 +144,58 @@ def report_command(
     for name in found.missing:
         click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
     if into is not None:
-        insert(into, text)
+        insert(into, str(text))
     else:
-        click.echo(text, nl=False)
-    if (
-        base is not None
-        and budget is None
-        and against is None
-        and not any(record.spec.method == base for record in found.records)
-    ):
+        _write(text, out)
+    if base is not None and not given:
+        _warn_without_reference(base, found.records)
+    return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
+
+
+def _warn_without_reference(reference: str, records: Sequence[RunRecord]) -> None:
+    if not any(record.spec.method == reference for record in records):
         click.echo(
-            f"harness: no ratios, since no run of the reference {base} is stored: see --reference",
+            f"harness: no ratios, since no run of the reference {reference} is stored: see "
+            "--reference",
             err=True,
         )
-    return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
+
+
+def _report_format(
+    form: str | None, special: bool, level: str | None, into: Path | None, out: Path | None
+) -> str:
+    """Return the format of a report, which must suit the other options.
+
+    Raises: HarnessError if it does not.
+    """
+    if form is None:
+        plain = special or into is not None or out is not None or not sys.stdout.isatty()
+        form = "csv" if level else "markdown" if plain else "table"
+    if into is not None and form != "markdown":
+        raise HarnessError(f"--into writes markdown and cannot be used with --format {form}")
+    if level is not None and form not in ("csv", "parquet"):
+        raise HarnessError(f"--level {level} is written as csv or parquet, not as {form}")
+    if level is None and form == "parquet":
+        raise HarnessError("--format parquet needs --level")
+    if form == "parquet" and out is None:
+        raise HarnessError("--format parquet needs --out FILE")
+    if special and form == "table":
+        raise HarnessError("--format table shows the main report only: give another --format")
+    return form
+
+
+def _write(text: str | bytes, out: Path | None) -> None:
+    """Write a report to a file or, page by page where it is long, to the terminal."""
+    from harness.files.atomic import atomic_write
+
+    if out is not None:
+        with atomic_write(out) as temporary:
+            temporary.write_bytes(text if isinstance(text, bytes) else text.encode())
+        click.echo(f"{out} written", err=True)
+    elif sys.stdout.isatty() and str(text).count("\n") > shutil.get_terminal_size().lines:
+        click.echo_via_pager(str(text))
+    else:
+        click.echo(text, nl=False)
 
 
 def _print_problems(problems: Sequence[Problem]) -> None:

@@ -20,6 +20,7 @@ from harness.report.document import MACS_NOTE, Part, Section
 from harness.report.formats import DOCUMENTS, json_ready
 from harness.report.overview_csv import comparisons_csv
 from harness.report.overview_tables import curve_table, exit_table, is_noisy, is_timed, main_table
+from harness.report.terminal import terminal_report
 from harness.report.timings import live_caption, live_timings, timing_table
 from harness.store.results import ResultsStore
 
@@ -62,15 +63,7 @@ def render(
 
     Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
-    if not records:
-        raise no_runs(store)
-    comparisons = [
-        comparison for comparison in compare(store, records, reference, methods) if comparison.rows
-    ]
-    if not comparisons:
-        raise IncompleteError(
-            f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs"
-        )
+    comparisons = _comparisons(store, records, reference, methods)
     if form == "csv":
         return comparisons_csv(comparisons)
     averages = glue_averages(comparisons, wnli)
@@ -86,6 +79,45 @@ def render(
     noisy = any(is_noisy(row) for comparison in comparisons for row in comparison.rows)
     closing = SPEEDUP_NOTE + (LATENCY_NOTE if timed else "") + (NOISE_NOTE if noisy else "")
     return DOCUMENTS[form](sections, closing)
+
+
+def render_terminal(
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    reference: str | None,
+    methods: Sequence[str] | None,
+    width: int,
+    colour: bool,
+) -> str:
+    """Return the main tables for a terminal of this width; see `render` for the other arguments.
+
+    Raises: IncompleteError if there are no runs or if a trace cannot be read.
+    """
+    comparisons = _comparisons(store, records, reference, methods)
+    warnings = [_warnings(store, comparison.records) for comparison in comparisons]
+    return terminal_report(comparisons, warnings, width, colour)
+
+
+def _comparisons(
+    store: ResultsStore,
+    records: Sequence[RunRecord],
+    reference: str | None,
+    methods: Sequence[str] | None,
+) -> list[Comparison]:
+    """Return the comparisons that have rows.
+
+    Raises: IncompleteError if there is none.
+    """
+    if not records:
+        raise no_runs(store)
+    comparisons = [
+        comparison for comparison in compare(store, records, reference, methods) if comparison.rows
+    ]
+    if not comparisons:
+        raise IncompleteError(
+            f"no runs of {', '.join(methods or ())} in {store.root}: see harness list runs"
+        )
+    return comparisons
 
 
 def insert(path: Path, text: str) -> None:

@@ -188,4 +188,4 @@ def test_damaged_run_leaves_file_alone(
 
 def test_command_line_offers_every_format() -> None:
     (option,) = [one for one in report_command.params if one.name == "form"]
-    assert set(option.type.choices) == {*DOCUMENTS, "csv", "json"}
+    assert set(option.type.choices) == {*DOCUMENTS, "csv", "json", "parquet", "table"}
