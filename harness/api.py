@@ -10,6 +10,7 @@ from harness.analysis.comparison import compare as compare_runs
 from harness.analysis.frames import Runs, frame
 from harness.analysis.selection import no_runs, runs_of
 from harness.errors import IncompleteError
+from harness.files.text import option_text
 from harness.records import RunRecord
 from harness.report.overview import render
 from harness.report.plots import Picture, check_ending, draw, save
@@ -177,7 +178,7 @@ def run(
         backbone=backbone,
         seeds=seeds,
         settings=[
-            parse_setting(f"{key}={_text(value)}") for key, value in (settings or {}).items()
+            parse_setting(f"{key}={option_text(value)}") for key, value in (settings or {}).items()
         ],
         train_rows=train_rows or {},
         max_length=max_length,
@@ -212,12 +213,3 @@ def load_model(folder: StrPath, device: str = "cpu") -> "Exported":
 
 def _paths(paths: Iterable[StrPath]) -> tuple[Path, ...]:
     return tuple(Path(path) for path in paths)
-
-
-def _text(value: object) -> str:
-    """Return a setting as --set spells it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list | tuple):
-        return ",".join(_text(item) for item in value)
-    return str(value)

@@ -356,6 +356,12 @@ class RunRecord:
     """Dotted setting name -> value, where it differs from the method's default on this backbone.
 
     None in records older than this field."""
+    batch_size: int | None = None
+    """Batch size of the trace and of the second latency figure (--batch-size); None in records
+    older than this field."""
+    latency_seconds: float | None = None
+    """Seconds of timing at each batch size (--latency-seconds), 0 without timing; None in records
+    older than this field."""
 
     @property
     def trained(self) -> bool:

@@ -250,6 +250,8 @@ def test_optional_parts_are_omitted(record: RunRecord) -> None:
 
 
 LATER = [
+    "batch_size",
+    "latency_seconds",
     "wait_policy",
     "sources",
     "corpus",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from harness import __version__
+from harness.cli.again import rerun_command
 from harness.cli.cache import cache_command
 from harness.cli.data import fetch, fetch_options
 from harness.cli.gate import check_command
 from harness.cli.measure import flops_command, sweep_command, time_command
 from harness.cli.models import export_command, predict_command, submit_command
 from harness.cli.options import PREFIX, results_option, verbosity_options
-from harness.cli.results import plot_command, report_command, schema_command
+from harness.cli.results import plot_command, report_command, schema_command, show_command
 from harness.cli.run import run_command
 from harness.errors import ExitCode, HarnessError
 
@@ -37,9 +38,10 @@ COMMANDS = [
         plot_command,
         predict_command,
         report_command,
+        rerun_command,
         run_command,
     ),
-    *(schema_command, submit_command, sweep_command, time_command),
+    *(schema_command, show_command, submit_command, sweep_command, time_command),
 ]
 
 

@@ -288,6 +288,25 @@ def plot_command(
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK
 
 
+@click.command("show")
+@click.argument("run_id")
+@results_option
+@verbosity_options
+def show_command(run_id: str, results_dir: Path, verbose: bool, quiet: bool) -> int:
+    """Show one run: its exits, operating points, stages, environment, and how to fit it again.
+
+    \b
+    Example:
+      harness show 3f2a
+    """
+    from harness.report.run_page import run_page
+    from harness.store.results import ResultsStore
+
+    store = ResultsStore(results_dir)
+    click.echo(run_page(store, store.find(run_id)), nl=False)
+    return ExitCode.OK
+
+
 @click.command("schema")
 @click.argument("what", type=click.Choice(["record", "timing", "baseline"]))
 @verbosity_options

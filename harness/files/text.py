@@ -56,6 +56,15 @@ def read_toml(path: Path, option: str) -> dict[str, object]:
         raise HarnessError(str(error)) from None
 
 
+def option_text(value: object) -> str:
+    """Return the value of a setting as --set spells it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return join_quoted([option_text(item) for item in value])
+    return "none" if value is None else str(value)
+
+
 def same_text(name: str) -> str:
     """Return a name without surrounding spaces in Unicode's composed form (NFC).
 

@@ -275,6 +275,8 @@ def run_cell(
         else None,
         remarks=fitted.remarks,
         changed=changed_settings(cell.spec.method, cell.method, cell.backbone),
+        batch_size=options.batch_size,
+        latency_seconds=options.latency_s,
     )
     store.save(record, traces)
     return record, False

@@ -211,6 +211,26 @@ def test_wording_of_files(transcript: Transcript, snapshot: SnapshotAssertion) -
     assert transcript.text == snapshot
 
 
+def test_wording_of_show(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
+    transcript.run(
+        "show --help",
+        *(f"show {one.run_id}" for one in (SINGLE, DYNAMIC, REGRESSION)),
+        "show 0000",
+        "show",
+    )
+    assert transcript.text == snapshot
+
+
+def test_wording_of_rerun(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
+    transcript.run(
+        "rerun --help",
+        "rerun 0000",
+        f"rerun {SINGLE.run_id}",
+        "rerun RUN_ID --results-dir fitted --out-dir again --cache-dir cache",
+    )
+    assert transcript.text == snapshot
+
+
 def test_wording_of_plot(transcript: Transcript, snapshot: SnapshotAssertion) -> None:
     transcript.run(
         "plot --help",
