@@ -54,7 +54,8 @@ campaign: $(VENV)/installed
 	$(RUN)/python tests/bench/campaign.py
 
 report: $(VENV)/installed
-	$(RUN)/harness report --into README.md
+	$(RUN)/harness report --into results/README.md
+	$(RUN)/harness plot --tasks mrpc,sst2 --out docs/tradeoff.svg
 	$(RUN)/harness report --differences-from default --results-dir results/ablations --into results/ablations.md
 
 # torch comes first, in its pinned version, so that no later requirement fetches another one.

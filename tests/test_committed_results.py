@@ -2,7 +2,9 @@
 
 import json
 import re
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -19,8 +21,10 @@ from support.committed import (
     each_run,
     method_of,
 )
+from support.readme import PAGES
 from support.simulation import simulate
 
+from harness import load_results, plot
 from harness.analysis.differences import DEFAULT_ROW
 from harness.data.tasks import GROUPS, TASKS
 from harness.evaluation.curves import sweep, thresholds_from
@@ -178,9 +182,57 @@ def shown_in(file: str) -> str:
     return (ROOT / file).read_text(encoding="utf-8").partition(BEGIN)[2].partition(END)[0].strip()
 
 
-def test_readme_shows_committed_report() -> None:
-    """The README shows the report on the committed records."""
-    assert shown_in("README.md") == render(STORE, RECORDS, "bert", "markdown").strip()
+def test_results_page_shows_committed_report() -> None:
+    assert shown_in("results/README.md") == render(STORE, RECORDS, "bert", "markdown").strip()
+
+
+def test_readme_shows_committed_figures() -> None:
+    """The rows in README are rows of the report, with fewer columns."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (header, *rows) = re.findall(
+        r"^\| (?:method \| point|`?\w+`? \| (?:exit|MACs)).*$", readme, re.M
+    )
+    names = cells_of(header)
+    report = shown_in("results/README.md").partition("### mrpc on minilm")[2]
+    full_header, *full = re.findall(r"^\| .*\|$", report.partition("Curve:")[0], re.M)
+    found = {
+        tuple(cells[cells_of(full_header).index(name)] for name in names)
+        for cells in map(cells_of, full)
+    }
+    shown = {tuple(cells_of(row)) for row in rows}
+    assert len(shown) == 4
+    assert shown <= found
+
+
+def cells_of(row: str) -> list[str]:
+    return [cell.strip().strip("`") for cell in row.strip("|").split("|")]
+
+
+def test_readme_is_short() -> None:
+    """A visitor reads a page: at most 150 lines and 8 KB."""
+    readme = (ROOT / "README.md").read_bytes()
+    assert len(readme.splitlines()) <= 150
+    assert len(readme) <= 8_192
+
+
+def test_links_lead_to_files() -> None:
+    """Every link of README and the pages to a file of the repository leads to one."""
+    pages = (*PAGES, ROOT / "results" / "README.md", ROOT / "results" / "ablations.md")
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert (page.parent / target).is_file(), f"{page}: {target}"
+
+
+@pytest.mark.skipif(
+    matplotlib.__version__ not in (ROOT / "constraints.txt").read_text(encoding="utf-8"),
+    reason="another version of matplotlib than constraints.txt names draws other bytes",
+)
+def test_picture_shows_committed_records(tmp_path: Path) -> None:
+    tasks = ("mrpc", "sst2")
+    plot(load_results(ROOT / "results", tasks), tmp_path / "tradeoff.svg")
+    picture = (ROOT / "docs" / "tradeoff.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "tradeoff.svg").read_text(encoding="utf-8") == picture
 
 
 def test_ablations_file_shows_their_records() -> None:
