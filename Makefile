@@ -8,7 +8,7 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/pip --disable-pip-version-check install --quiet $(if $(EXTRA_INDEX),--extra-index-url $(EXTRA_INDEX))
 DEMO := .cache/demo
 
-.PHONY: demo check test test-slow snapshots lint bench bench-costeff campaign report clean
+.PHONY: demo check test test-slow snapshots lint docs bench bench-costeff campaign report clean
 
 # Everything is fitted again, since cached stages would not test the current code.
 demo: $(VENV)/installed
@@ -36,6 +36,11 @@ lint: $(VENV)/installed
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
+
+# Build the documentation and serve it at http://127.0.0.1:8000.
+docs: $(VENV)/installed
+	$(RUN)/sphinx-build -W --keep-going -b html docs docs/_build
+	$(RUN)/python -m http.server --bind 127.0.0.1 --directory docs/_build
 
 # Compare medians, as multiples of a yardstick, with the saved ones.
 # make bench SAVE=--save makes the new ones the baseline.

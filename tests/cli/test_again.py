@@ -19,7 +19,13 @@ RUN = shlex.split(
 NEW = ("--results-dir", "first", "--out-dir", "second", "--cache-dir", "new", "-q")
 
 
-@pytest.mark.parametrize("timing", [("--no-latency",), ("--latency-seconds", "0.02")])
+@pytest.mark.parametrize(
+    "timing",
+    [
+        pytest.param(("--no-latency",), id="untimed"),
+        pytest.param(("--latency-seconds", "0.02"), id="timed", marks=pytest.mark.slow),
+    ],
+)
 def test_rerun_has_the_same_id(
     run_cli: RunCli, own_folders: None, tmp_path: Path, timing: tuple[str, ...]
 ) -> None:

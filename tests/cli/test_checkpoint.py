@@ -237,7 +237,7 @@ def test_readme_commands_run(
 ) -> None:
     """The commands of the README run, on a small random model and without timing."""
     block = re.findall(r"```\n(harness run --checkpoint .*?)```", README, re.DOTALL)[0]
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (program,) = re.findall(r"```python\n([^`]*load_model[^`]*)```", README)
     write_checkpoint(tmp_path / "my-checkpoint", "bert", ("negative", "positive"), positions=128)
     write_checkpoint(tmp_path / "nameless", "bert", None, positions=128)
     for name, first in (("train", 0), ("dev", 1_000)):

@@ -1,4 +1,4 @@
-"""Every example in --help and README works, given the reader's folders, files and run ids."""
+"""Every example in --help, README and docs works, given the reader's files and run ids."""
 
 import re
 import shlex
@@ -55,8 +55,9 @@ def lines_of(text: str) -> list[str]:
 
 
 def blocks() -> list[str]:
-    """Return README's blocks of code."""
-    return re.findall(r"```[a-z]*\n(.*?)```", README, flags=re.DOTALL)
+    """Return the blocks of code of README and docs, without directives such as {toctree}."""
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", README, flags=re.DOTALL | re.MULTILINE)
+    return [block for language, block in found if not language.startswith("{")]
 
 
 def examples() -> list[str]:
@@ -118,7 +119,7 @@ def small_grid() -> str:
 def runs(workspace: Path) -> dict[str, str]:
     """Return run ids in the examples -> dynamic runs on SST-2 and RTE with cached models.
 
-    A model is exported, too."""
+    A model is exported, and a baseline made, too."""
     words = "run --methods bert,deebert --tasks sst2,rte --limit 32 --epochs 1 -q"
     words += " --threads 1 --precision fp32 --latency-seconds 0.01"
     where = ["--results-dir", str(workspace / "results"), "--cache-dir", str(workspace / "cache")]
@@ -129,6 +130,8 @@ def runs(workspace: Path) -> dict[str, str]:
         if run.policy is not None
     }
     assert main(["export", found["sst2"], "--out", str(workspace / "my-model"), *where]) == 0
+    baseline = ["--baseline", str(workspace / "baseline.json"), "--update"]
+    assert main(["check", *baseline, *where[:2]]) == 0
     (workspace / "rows.tsv").write_text("a fine film\na dull one\n")
     (workspace / "grid.toml").write_text(small_grid())
     for task, header in (
@@ -165,13 +168,13 @@ def test_every_example_works(
     name = words[0] if words else ""
     if name == "run" and "--data-dir" not in words and words != ["run"]:
         words += ["--data-dir", str(workspace / "glue")]
-    if "--out" in words:  # another test covers existing output
+    if "--out" in words and name in ("export", "submit"):  # another test covers existing output
         words += ["--force"]
     result = run_cli(*words, *MORE.get(name, "").split())
     expected = {
         next((code for begin, code in CODES.items() if " ".join(words).startswith(begin)), 0)
     }
-    if name == "report":  # there are no runs on some tasks of the examples
+    if name in ("report", "plot"):  # there are no runs on some tasks of the examples
         expected |= {3} if "--tasks" in words else set()
     assert result.code in expected, result
     assert "Traceback" not in result.err
@@ -184,6 +187,16 @@ def test_every_command_has_an_example() -> None:
     for name, command in commands(cli):
         if not isinstance(command, click.Group):
             assert any(line.startswith(f"harness {name}") for line in shown), name
+
+
+@pytest.mark.slow
+def test_python_block_of_readme_runs(
+    workspace: Path, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(workspace)
+    (block,) = [block for block in blocks() if "load_results" in block]
+    exec(block.replace('"my-results"', '"results"'), {})
+    assert Path("tradeoff.svg").is_file()
 
 
 @pytest.mark.slow
