@@ -51,6 +51,10 @@ class RunSpec:
     """All hyper-parameters as JSON values, including those of nested methods (a teacher)."""
 
 
+PRECISION_OPTIONS = {"float32": "fp32", "bfloat16": "bf16"}
+"""Precision of training, as a record has it -> value of --precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Hardware and software of a run. It never holds a path, host name or user name."""

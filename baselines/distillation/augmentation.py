@@ -6,9 +6,9 @@ Source: Jiao et al., Findings of EMNLP 2020, section 3.2 and algorithm 1 of the 
 import json
 import re
 from collections.abc import Mapping, Sequence, Set
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -113,16 +113,17 @@ def augmented(
     parts.append(file_digest(context.vectors) if context.vectors else None)
     key = digest([json.dumps(parts)])
     path = context.cache / "augmented" / f"{key}.json"
-    if context.is_plan and not path.is_file():
-        copied = np.tile(np.arange(len(data.train)), settings.copies + 1)
-        return replace(data, train=data.train.rows(copied))
+    fingerprint = f"{data.data_fingerprint} augmented {key}"
+    if context.is_plan:
+        return replace(
+            data, train=_planned(data.train, path, settings), data_fingerprint=fingerprint
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     waiting = partial(
         context.compute.progress.info,
         f"{context.label}: waiting for another process to augment the training examples",
     )
-    lock = FileLock(path.with_suffix(".lock"))
-    with nullcontext() if context.is_plan else hold_lock(lock, waiting):
+    with hold_lock(FileLock(path.with_suffix(".lock")), waiting):
         if not path.is_file():
             candidates = find_candidates(data.train, backbone, settings, language_model, context)
             rows = alter_rows(data.train, candidates, settings)
@@ -133,10 +134,19 @@ def augmented(
     ]
     texts = tuple(texts for _, texts in rows)
     labels = data.train.labels[[source for source, _ in rows]]
-    # a plan needs no tokens but for their mean number
-    tokens = data.train.tokens if context.is_plan else backbone.encode(texts, data.max_length)
-    train = Split(np.arange(len(rows)), texts, labels, tokens)
-    return replace(data, train=train, data_fingerprint=f"{data.data_fingerprint} augmented {key}")
+    train = Split(np.arange(len(rows)), texts, labels, backbone.encode(texts, data.max_length))
+    return replace(data, train=train, data_fingerprint=fingerprint)
+
+
+def _planned(train: Split, path: Path, settings: Augmentation) -> Split:
+    """Return a split of as many rows as the augmented one, for a plan, which needs only these.
+
+    Their number is an upper bound if the copies have not been made yet.
+    """
+    copies = len(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    count = (settings.copies + 1) * len(train) if copies is None else copies
+    repeated = train.rows(np.arange(count) % len(train))
+    return replace(repeated, ids=np.arange(count))
 
 
 def word_piece_tokenizer(backbone: Backbone) -> FastTokenizer:

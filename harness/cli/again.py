@@ -76,12 +76,13 @@ def rerun_command(
 
     from harness.cli.output import run_and_print
     from harness.methods.compute import make_compute
+    from harness.records import PRECISION_OPTIONS
     from harness.runs.again import Paths, plan_again
     from harness.store.results import ResultsStore
 
     record = ResultsStore(results_dir).find(run_id)
     environment = record.environment
-    precision = {"float32": "fp32", "bfloat16": "bf16"}[environment.precision]
+    precision = PRECISION_OPTIONS[environment.precision]
     compute = make_compute(environment.device_type, precision, environment.threads, verbose - quiet)
     paths = Paths(out_dir, cache_dir, data_dir, corpus, glove, own_tasks, backbone)
     cell, options = plan_again(record, paths, compute)

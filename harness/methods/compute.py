@@ -13,6 +13,7 @@ from accelerate.utils import LoggerType
 
 from harness.errors import HarnessError, unknown
 from harness.progress import Progress
+from harness.records import PRECISION_OPTIONS
 
 CGROUPS, PROCESS = Path("/sys/fs/cgroup"), Path("/proc/self")
 """Folders in which Linux describes control groups and this process."""
@@ -122,7 +123,7 @@ def resolve_device(name: str) -> torch.device:
 def resolve_precision(name: str, device: torch.device) -> str:
     """Return the named precision; `auto` is bfloat16 on hardware that supports it, else float32."""
     if name != "auto":
-        return {"fp32": "float32", "bf16": "bfloat16"}[name]
+        return {option: precision for precision, option in PRECISION_OPTIONS.items()}[name]
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     info = Path("/proc/cpuinfo")

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 from harness.data.dataset import TaskData
 from harness.errors import HarnessError
-from harness.files.typed_json import from_json
 from harness.methods.stages import DivergedError, FitContext, FittedStage, Stage
 from harness.models.backbones import Backbone
 from harness.models.multi_exit import MultiExitModel
 from harness.records import StageReport
-from harness.store.stage_cache import DIVERGED, MODEL, STORED, Stored, stage_folder
+from harness.store.stage_cache import DIVERGED, Stored, is_fitted, read_stored, stage_folder
 
 
 class PlannedStage(NamedTuple):
@@ -59,12 +58,11 @@ class PlanningContext(FitContext):
         folder = stage_folder(self.cache, key)
         if (folder / DIVERGED).is_file():
             raise DivergedError(f"stage {stage.name} diverged")
-        if (folder / STORED).is_file():
-            text = (folder / STORED).read_text(encoding="utf-8")
-            stored = from_json(Stored, text, f"stage {key}")
+        if is_fitted(folder, needs_model=False):
+            stored = read_stored(folder)
         else:
             stored = Stored(StageReport(0, 0, 0.0, 0.0, (1.0,), 0, name=stage.name, key=key), None)
-        if not ((folder / STORED).is_file() and ((folder / MODEL).is_dir() or not needs_model)):
+        if not is_fitted(folder, needs_model):
             length = float(data.train.tokens.lengths.mean())
             tokens = stage.examples(len(data.train)) * length
             self.planned.setdefault(key, PlannedStage(key, stage.name, tokens))

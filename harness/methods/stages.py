@@ -22,7 +22,7 @@ from harness.data.dataset import TaskData
 from harness.errors import IncompleteError
 from harness.files.atomic import hold_lock
 from harness.files.digests import written_fields
-from harness.files.typed_json import from_json, to_json
+from harness.files.typed_json import to_json
 from harness.methods.compute import Compute
 from harness.models.backbones import Backbone
 from harness.models.format import ModelFormat
@@ -34,6 +34,8 @@ from harness.store.stage_cache import (
     STORED,
     WANTED,
     Stored,
+    is_fitted,
+    read_stored,
     stage_folder,
     stage_lock,
     stage_scratch,
@@ -289,7 +291,7 @@ class FitContext:
         with hold_lock(stage_lock(folder), report_waiting):
             if (folder / DIVERGED).is_file():
                 raise DivergedError((folder / DIVERGED).read_text(encoding="utf-8"))
-            reused = (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not needs_model)
+            reused = is_fitted(folder, needs_model)
             if reused:
                 self.observer.found(key)
             else:
@@ -297,8 +299,7 @@ class FitContext:
             shutil.rmtree(stage_scratch(folder), ignore_errors=True)
             if needs_model:
                 (folder / WANTED).touch()
-        stored = from_json(Stored, (folder / STORED).read_text(encoding="utf-8"), f"stage {key}")
-        return FittedStage(folder, reused, parents, stored, self.formats)
+        return FittedStage(folder, reused, parents, read_stored(folder), self.formats)
 
     def key(
         self, stage: Stage, data: TaskData, backbone: Backbone, parents: tuple[FittedStage, ...]

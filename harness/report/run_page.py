@@ -11,7 +11,7 @@ from harness.errors import counted
 from harness.evaluation.metrics import scores_text
 from harness.files.text import option_text
 from harness.progress import duration
-from harness.records import RunRecord
+from harness.records import PRECISION_OPTIONS, RunRecord
 from harness.store.results import ResultsStore
 
 
@@ -62,7 +62,7 @@ def run_command(record: RunRecord) -> str:
     if spec.limit is not None:
         words += ["--limit", str(spec.limit)]
     words += ["--max-length", str(spec.max_length), "--threads", str(environment.threads)]
-    words += ["--precision", {"float32": "fp32", "bfloat16": "bf16"}[environment.precision]]
+    words += ["--precision", PRECISION_OPTIONS[environment.precision]]
     if record.batch_size is not None:
         words += ["--batch-size", str(record.batch_size)]
     if record.latency is None:

@@ -1,6 +1,6 @@
 """Fit a stored run again: the grid of one cell that has the same run id."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.data.dataset import TaskData
@@ -10,12 +10,9 @@ from harness.files.text import option_text
 from harness.methods.compute import Compute
 from harness.methods.registry import CHECKPOINT
 from harness.methods.settings import Setting
-from harness.records import RunRecord
+from harness.records import RunRecord, flat
 from harness.runs.cell import Cell, Options, load_cell_data, run_id, sources
 from harness.runs.request import GridRequest, plan_request
-
-DEFAULT_BATCH_SIZE, DEFAULT_LATENCY_S = 32, 10.0
-"""Assumed for records that do not have these settings."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +56,10 @@ def _request(record: RunRecord, paths: Paths) -> GridRequest:
         )
     is_checkpoint = spec.method == CHECKPOINT
     location = paths.backbone or spec.backbone
-    changed = record.changed if not is_checkpoint else {}
+    changed = {} if is_checkpoint else record.changed
     latency_s = record.latency_seconds
-    if latency_s is None:
-        latency_s = 0.0 if latency is None else DEFAULT_LATENCY_S
+    if latency_s is None:  # older records do not have it, nor the batch size
+        latency_s = 0.0 if latency is None else GridRequest.latency_s
     return GridRequest(
         methods=[spec.method],
         tasks=None if record.own_task is not None else [spec.task],
@@ -80,7 +77,7 @@ def _request(record: RunRecord, paths: Paths) -> GridRequest:
         data_dir=paths.data_dir,
         corpus=paths.corpus,
         vectors=paths.vectors,
-        batch_size=record.batch_size or DEFAULT_BATCH_SIZE,
+        batch_size=record.batch_size or GridRequest.batch_size,
         latency_s=latency_s,
         reference="none" if latency is None else latency.reference or "none",
         results_dir=paths.results_dir,
@@ -100,12 +97,13 @@ def _differences(record: RunRecord, cell: Cell, data: TaskData, options: Options
         "kind of device": (environment.device_type, options.compute.device.type),
         "threads": (environment.threads, options.compute.threads),
     }
-    found |= {
-        f"setting {name}": (value, cell.spec.settings.get(name))
-        for name, value in replace(record.spec).settings.items()
-        if value != cell.spec.settings.get(name)
-    }
-    differing = [f"{name} {old}, here {new}" for name, (old, new) in found.items() if old != new]
+    stored, planned = flat(record.spec.settings), flat(cell.spec.settings)
+    found |= {f"setting {name}": (stored.get(name), planned.get(name)) for name in stored | planned}
+    differing = [
+        f"{name} {option_text(old)}, here {option_text(new)}"
+        for name, (old, new) in found.items()
+        if option_text(old) != option_text(new)
+    ]
     return differing or [
         "its batch size, its timing or the revision of a stage differs from what this version "
         "would use"

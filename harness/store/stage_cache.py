@@ -43,6 +43,20 @@ def stage_folder(cache: Path, key: str) -> Path:
     return cache / "stages" / key
 
 
+def is_fitted(folder: Path, needs_model: bool) -> bool:
+    """Return whether a stage is stored, with its model if that is needed."""
+    return (folder / STORED).is_file() and ((folder / MODEL).is_dir() or not needs_model)
+
+
+def read_stored(folder: Path) -> Stored:
+    """Return what is stored of a stage.
+
+    Raises: IncompleteError if it is damaged.
+    """
+    text = (folder / STORED).read_text(encoding="utf-8")
+    return from_json(Stored, text, f"stage {folder.name}")
+
+
 def stage_lock(folder: Path) -> FileLock:
     """Return the lock to hold while fitting or changing a stage."""
     return FileLock(folder.with_suffix(".lock"))
