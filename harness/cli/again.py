@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.data import offline_option, task_file_option
+from harness.cli.data import offline_option, pretraining_options, task_file_option
 from harness.cli.options import cache_option, data_option, results_option, verbosity_options
 
 if TYPE_CHECKING:
@@ -30,19 +30,7 @@ if TYPE_CHECKING:
 )
 @data_option
 @task_file_option("rerun")
-@click.option(
-    "--corpus",
-    multiple=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Corpus of the run; may be repeated.",
-)
-@click.option(
-    "--glove",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Word vectors of the run.",
-)
+@pretraining_options
 @offline_option
 @results_option
 @cache_option

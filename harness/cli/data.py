@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from harness.cli.options import backbone_variables
+from harness.cli.options import backbone_variables, combine_options
 from harness.errors import ExitCode, HarnessError, IncompleteError
 
 if TYPE_CHECKING:
@@ -65,6 +65,24 @@ allow_code_option = click.option(
     expose_value=False,
     callback=_allow_code,
     help="Allow evaluate:NAME in a task file to run code from the hub or a script.",
+)
+
+
+pretraining_options = combine_options(
+    click.option(
+        "--corpus",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Sentences for pre-training, one per line; may be repeated.  [default: the tasks' "
+        "training parts]",
+    ),
+    click.option(
+        "--glove",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="FILE",
+        help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]",
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.options import results_option, verbosity_options
+from harness.cli.options import results_option, selection_options, verbosity_options
 from harness.errors import ExitCode, HarnessError, IncompleteError, counted
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Compare latency ratios; needs long timings on an otherwise idle machine.",
 )
-@click.option("--tasks", metavar="A,B", help="Compare only these tasks of the baseline.")
-@click.option("--methods", metavar="A,B", help="Compare only these methods of the baseline.")
-@click.option("--backbone", metavar="NAME", help="Compare only runs on this backbone.")
+@selection_options("Compare")
 @results_option
 @verbosity_options
 def check_command(

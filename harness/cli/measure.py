@@ -8,7 +8,7 @@ import click
 
 from harness.cli.data import offline_option
 from harness.cli.options import (
-    PolicyName,
+    POLICY,
     backbone_variables,
     cache_option,
     compute_options,
@@ -24,7 +24,7 @@ from harness.errors import ExitCode, HarnessError
 
 @click.command("sweep")
 @click.argument("run_id")
-@click.option("--policy", type=PolicyName(), help="Exit policy.  [default: the method's own]")
+@click.option("--policy", type=POLICY, help="Exit policy.  [default: the method's own]")
 @click.option(
     "--points",
     type=click.IntRange(2),
@@ -67,7 +67,7 @@ def sweep_command(
 
 @click.command("time")
 @click.argument("run_id")
-@click.option("--policy", type=PolicyName(), help="Exit policy.  [default: the method's own]")
+@click.option("--policy", type=POLICY, help="Exit policy.  [default: the method's own]")
 @click.option(
     "--threshold",
     type=float,

@@ -8,7 +8,7 @@ import click
 
 from harness.cli.data import offline_option
 from harness.cli.options import (
-    PolicyName,
+    POLICY,
     UnsplitVariable,
     cache_option,
     combine_options,
@@ -57,7 +57,7 @@ batch_option = click.option(
     metavar="DIR",
     help="Folder to export to.",
 )
-@click.option("--policy", type=PolicyName(), help="Exit policy.  [default: the method's own]")
+@click.option("--policy", type=POLICY, help="Exit policy.  [default: the method's own]")
 @click.option(
     "--threshold",
     type=float,
@@ -148,7 +148,7 @@ def export_command(
 )
 @click.option(
     "--policy",
-    type=PolicyName(),
+    type=POLICY,
     help="Policy for early exit.  [default: predict at the last exit]",
 )
 @click.option(

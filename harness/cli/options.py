@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,40 +16,71 @@ F = TypeVar("F", bound=Callable[..., object])
 
 FORMATS = click.Choice(["markdown", "csv", "json"])
 DEFAULT_RESULTS = Path("results")
-BUDGET_NAMES = ("1", "3/4", "1/2", "3/8", "1/4", "1/8")
-"""Keys of `operating_points.BUDGETS`, here so that --help need not load it."""
 PREFIX = "HARNESS"
 """Prefix of environment variables."""
 
 
-class PolicyName(click.types.StringParamType):
-    """Name of an exit policy. The policies are loaded only when the option or its help is used."""
+class LateChoice(click.types.StringParamType):
+    """One of several names, which are loaded only when the option or its help is used."""
 
-    name = "policy"
+    def __init__(self, name: str, known: Callable[[], Iterable[str]]) -> None:
+        self.name = name
+        self.known = known
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """Return all names, as `click.Choice` does."""
-        return f"[{'|'.join(_policies())}]"
+        return f"[{'|'.join(self.known())}]"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """Return the name; raise click.BadParameter if no policy has it."""
-        if value not in _policies():
-            self.fail(str(unknown("policy", str(value), _policies())), param, ctx)
+        """Return the name; raise click.BadParameter if it is not one of them."""
+        names = list(self.known())
+        if value not in names:
+            self.fail(str(unknown(self.name, str(value), names)), param, ctx)
         return str(value)
 
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Return the names that begin with the incomplete one."""
-        return [CompletionItem(name) for name in _policies() if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in self.known() if name.startswith(incomplete)]
 
 
-def _policies() -> Sequence[str]:
+def _policies() -> Iterable[str]:
     from harness.evaluation.policies import known_policies
 
     return known_policies()
+
+
+def _budgets() -> Iterable[str]:
+    from harness.analysis.operating_points import BUDGETS
+
+    return BUDGETS
+
+
+def _levels() -> Iterable[str]:
+    from harness.analysis.frames import LEVELS
+
+    return LEVELS
+
+
+def _picture_kinds() -> Iterable[str]:
+    from harness.report.plots import KINDS
+
+    return KINDS
+
+
+def _picture_costs() -> Iterable[str]:
+    from harness.report.plots import COSTS
+
+    return COSTS
+
+
+POLICY, BUDGET = LateChoice("policy", _policies), LateChoice("budget", _budgets)
+LEVEL = LateChoice("level", _levels)
+PICTURE_KIND = LateChoice("kind", _picture_kinds)
+PICTURE_COST = LateChoice("cost", _picture_costs)
 
 
 def combine_options(*options: Callable[[F], F]) -> Callable[[F], F]:
@@ -128,6 +159,15 @@ reference_option = click.option(
     show_envvar=True,
     help="Method that ratios compare with; none for no reference.",
 )
+
+
+def selection_options(verb: str) -> Callable[[F], F]:
+    """Return the options that choose stored runs; the verb says what is done with them."""
+    return combine_options(
+        click.option("--tasks", metavar="A,B", help=f"{verb} only these tasks."),
+        click.option("--methods", metavar="A,B", help=f"{verb} only these methods."),
+        click.option("--backbone", metavar="NAME", help=f"{verb} only runs on this backbone."),
+    )
 
 
 def environment_variables(group: click.Group) -> set[str]:

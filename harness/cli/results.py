@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import (
-    BUDGET_NAMES,
+    BUDGET,
+    LEVEL,
+    PICTURE_COST,
+    PICTURE_KIND,
     reference_option,
     report_format_option,
     results_option,
+    selection_options,
     verbosity_options,
 )
 from harness.errors import ExitCode, HarnessError, IncompleteError, counted
@@ -27,9 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("report")
 @report_format_option
-@click.option("--tasks", metavar="A,B", help="Report only these tasks.")
-@click.option("--methods", metavar="A,B", help="Report only these methods.")
-@click.option("--backbone", metavar="NAME", help="Report only runs on this backbone.")
+@selection_options("Report")
 @click.option("--wnli", is_flag=True, help="Include WNLI in the GLUE average.")
 @reference_option
 @click.option(
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--level",
-    type=click.Choice(["run", "exit", "point", "example"]),
+    type=LEVEL,
     help="Write a tidy table with one row per run, exit, operating point or dev example and exit, "
     "as csv or parquet.",
 )
@@ -213,14 +215,14 @@ def _print_problems(problems: Sequence[Problem]) -> None:
 )
 @click.option(
     "--kind",
-    type=click.Choice(["tradeoff", "exits", "histogram"]),
+    type=PICTURE_KIND,
     default="tradeoff",
     show_default=True,
     help="Score against cost, score of each exit, or share of the examples that take each exit.",
 )
 @click.option(
     "--x",
-    type=click.Choice(["macs", "latency"]),
+    type=PICTURE_COST,
     default="macs",
     show_default=True,
     help="Cost in a trade-off: MACs, or the latency ratio to the reference.",
@@ -228,14 +230,12 @@ def _print_problems(problems: Sequence[Problem]) -> None:
 @click.option("--y", metavar="SCORE", help="Score to draw.  [default: each task's main metric]")
 @click.option(
     "--budget",
-    type=click.Choice(BUDGET_NAMES),
+    type=BUDGET,
     default="1/2",
     show_default=True,
     help="Budget of a histogram, as a share of the reference's MACs.",
 )
-@click.option("--tasks", metavar="A,B", help="Draw only these tasks.")
-@click.option("--methods", metavar="A,B", help="Draw only these methods.")
-@click.option("--backbone", metavar="NAME", help="Draw only runs on this backbone.")
+@selection_options("Draw")
 @reference_option
 @results_option
 @verbosity_options

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from harness.cli.data import allow_code_option, offline_option, task_file_option
+from harness.cli.data import (
+    allow_code_option,
+    offline_option,
+    pretraining_options,
+    task_file_option,
+)
 from harness.cli.models import checkpoint_options
 from harness.cli.options import (
     CONFIG_KEY,
@@ -78,20 +83,7 @@ def _backbones() -> list[str]:
 )
 @data_option
 @offline_option
-@click.option(
-    "--corpus",
-    multiple=True,
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Sentences for pre-training, one per line; may be repeated.  [default: the tasks' "
-    "training parts]",
-)
-@click.option(
-    "--glove",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Word vectors for data augmentation.  [default: the backbone's own input embeddings]",
-)
+@pretraining_options
 @click.option(
     "--train-rows",
     multiple=True,

@@ -1,6 +1,5 @@
 """GLUE's copy on the hub: found in the cache or downloaded, and read through `datasets`."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -8,14 +7,12 @@ import numpy as np
 
 from harness.data.sources import Row
 from harness.errors import HarnessError, first_line
-from harness.files.hub import cached_files, download_files
+from harness.files.hub import cached_files, download_files, has_all_shards
 
 REPOSITORY, REVISION = "nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
 SMALLEST = "wnli/validation-00000-of-00001.parquet"
 """Smallest file, requested to check whether the others can be downloaded."""
-
-_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.parquet$")
 
 
 def is_cached(config: str, splits: Sequence[str]) -> bool:
@@ -142,6 +139,5 @@ def _patterns(config: str, splits: Sequence[str]) -> list[str]:
 
 def _shards(folder: Path, split: str) -> list[Path]:
     """Return the parquet files of a split in order; none if one is missing."""
-    found = {path: _SHARD.search(path.name) for path in sorted(folder.glob(f"{split}-*.parquet"))}
-    complete = all(match is not None and int(match[1]) == len(found) for match in found.values())
-    return list(found) if complete else []
+    found = sorted(folder.glob(f"{split}-*.parquet"))
+    return found if has_all_shards(found) else []

@@ -1,7 +1,6 @@
 """Data sets of custom tasks on the Hugging Face hub, read through `datasets` without their code."""
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,6 @@ CARD = "README.md"
 
 BATCH = 1_000
 """Rows that are read at once."""
-
-_SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=[.-])")
 
 
 @dataclass(frozen=True)
@@ -97,11 +94,11 @@ class HubData(CustomSource):
 
     def _cached_folder(self) -> Path | None:
         """Return the cached folder, or None if it is missing or known to be incomplete."""
-        from harness.files.hub import cached_files, lacks_files
+        from harness.files.hub import cached_files, has_all_shards, lacks_files
 
         wanted = (self.repository, self.revision, self._patterns())
         folder = cached_files(*wanted)
-        if folder is None or lacks_files(*wanted) or not _has_all_shards(folder):
+        if folder is None or lacks_files(*wanted) or not has_all_shards(folder.rglob("*")):
             return None
         return folder
 
@@ -178,14 +175,3 @@ def _label_writer(feature: object, values: Sequence[str]) -> Callable[[object], 
         return label
 
     return written
-
-
-def _has_all_shards(folder: Path) -> bool:
-    """Return whether no file of several numbered ones is missing."""
-    counts: dict[tuple[str, str], int] = {}
-    for path in folder.rglob("*"):
-        shard = _SHARD.search(path.name)
-        if shard:
-            key = (str(path.parent / path.name[: shard.start()]), shard[1])
-            counts[key] = counts.get(key, 0) + 1
-    return all(int(total) == count for (_, total), count in counts.items())

@@ -1,7 +1,9 @@
 """Files of data sets on the Hugging Face hub, and a short check of whether it is reachable."""
 
+import re
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -78,6 +80,18 @@ def download_files(
         problem = first_line(error)
     raise HarnessError(f"{repository} is not cached and cannot be downloaded: {problem}")
 
+
+def has_all_shards(paths: Iterable[Path]) -> bool:
+    """Return whether no file is missing among those with names such as `train-00000-of-00003`."""
+    counts: Counter[tuple[str, int]] = Counter()
+    for path in paths:
+        shard = _SHARD.search(path.name)
+        if shard:
+            counts[str(path.parent / path.name[: shard.start()]), int(shard[1])] += 1
+    return all(total == count for (_, total), count in counts.items())
+
+
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})(?=[.-])")
 
 COMPLETE = "complete"
 """Content of a note on files that were downloaded completely."""

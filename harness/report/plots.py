@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.comparison import Comparison, Row
 from harness.analysis.conditions import condition_title
+from harness.analysis.operating_points import BUDGETS
 from harness.errors import HarnessError, IncompleteError, unknown
 from harness.evaluation.statistics import Mean
 from harness.files.atomic import atomic_write
@@ -34,7 +35,7 @@ PANEL_INCHES, PANELS_PER_LINE = (4.0, 3.1), 3
 
 @dataclass(frozen=True)
 class Picture:
-    """What a picture shows; it has a panel for each condition of the runs."""
+    """The content of a picture, which has a panel for each condition of the runs."""
 
     kind: str = "tradeoff"
     """A name in `KINDS`."""
@@ -65,13 +66,19 @@ COSTS = {
 def draw(comparisons: Sequence[Comparison], picture: Picture) -> "Figure":
     """Draw a panel for each comparison.
 
-    Raises: HarnessError if matplotlib is missing or no task has the metric; IncompleteError if the
-        runs have nothing to show.
+    Raises: HarnessError if matplotlib is missing or a name of the picture is unknown;
+        IncompleteError if the runs have nothing to show.
     """
     figure_class = _matplotlib_figure()
     metrics = {metric for one in comparisons for metric in one.metrics}
-    if picture.metric is not None and picture.metric not in metrics:
-        raise unknown("score", picture.metric, metrics)
+    for what, name, known in (
+        ("kind", picture.kind, KINDS),
+        ("cost", picture.x, COSTS),
+        ("budget", picture.budget, BUDGETS),
+        ("score", picture.metric, metrics),
+    ):
+        if name is not None and name not in known:
+            raise unknown(what, name, known)
     kind = KINDS[picture.kind]
     panels = [
         one for one in comparisons if _metric(one, picture) and kind.has_content(one, picture)
@@ -216,7 +223,7 @@ class _Kind(NamedTuple):
     draw: Callable[["Axes", Comparison, Picture], None]
     has_content: Callable[[Comparison, Picture], bool]
     needs: str
-    """What runs must have to be drawn."""
+    """The reason why runs without content cannot be drawn."""
 
 
 KINDS = {

@@ -20,7 +20,7 @@ from support.synthetic import everything_under, random_trace
 
 import harness
 from harness.cli.app import cli
-from harness.cli.options import PolicyName
+from harness.cli.options import POLICY
 from harness.data.tasks import TASKS
 from harness.evaluation.curves import sweep
 from harness.evaluation.policies import POLICIES, Rule, make_policy
@@ -91,7 +91,7 @@ def test_bare_command_shows_the_help(run_cli: RunCli) -> None:
 
 
 def test_all_policies_are_offered() -> None:
-    option = click.Option(["--policy"], type=PolicyName())
+    option = click.Option(["--policy"], type=POLICY)
     context = click.Context(click.Command("sweep"))
     assert option.type.get_metavar(option, context) == f"[{'|'.join(POLICIES)}]"
     completed = [item.value for item in option.type.shell_complete(context, option, "e")]

@@ -12,8 +12,6 @@ from support.command_line import RunCli, assert_one_line
 from support.synthetic import save_bert_and_deebert
 
 from harness.analysis.comparison import Comparison, compare
-from harness.analysis.operating_points import BUDGETS
-from harness.cli.options import BUDGET_NAMES
 from harness.errors import HarnessError, IncompleteError
 from harness.methods.registry import known_methods
 from harness.report.plots import FORMATS, Picture, _looks, draw, save
@@ -129,8 +127,11 @@ def test_distant_baseline_is_written(comparisons: list[Comparison], tmp_path: Pa
 def test_unusable_requests_are_refused(comparisons: list[Comparison]) -> None:
     with pytest.raises(HarnessError, match="accuracy"):
         draw(comparisons, Picture(metric="acuracy"))
+    for wrong in (Picture(kind="bars"), Picture(x="flops"), Picture(budget="1/1000")):
+        with pytest.raises(HarnessError, match=r"unknown (kind|cost|budget)"):
+            draw(comparisons, wrong)
     with pytest.raises(IncompleteError, match="budget"):
-        draw(comparisons, Picture(kind="histogram", budget="1/1000"))
+        draw(comparisons, Picture(kind="histogram", budget="1/8"))
     untimed = compare_without_latency(comparisons)
     with pytest.raises(IncompleteError, match="latency"):
         draw(untimed, Picture(x="latency"))
@@ -162,7 +163,3 @@ def test_missing_matplotlib_is_named(
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     result = run_cli("plot", "--out", "picture.svg", "--results-dir", str(store.root))
     assert_one_line(result, 2, ["matplotlib", "pip"])
-
-
-def test_option_has_all_budgets() -> None:
-    assert tuple(BUDGETS) == BUDGET_NAMES
