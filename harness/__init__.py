@@ -26,7 +26,7 @@ _MODULES = {
 }
 """Public name -> the module that defines it."""
 
-__all__ = sorted(_MODULES)  # noqa: PLE0605
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> object:

@@ -1,18 +1,17 @@
-"""What `import harness` offers besides types: run grids, read results, compare, draw, predict."""
+"""The functions of the Python interface: run grids, read results, compare, draw and predict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.comparison import compare as compare_runs
 from harness.analysis.frames import Runs, frame
 from harness.analysis.selection import no_runs, runs_of
 from harness.errors import IncompleteError
 from harness.files.text import option_text
 from harness.records import RunRecord
-from harness.report.overview import render
+from harness.report.overview import comparisons_of, render
+from harness.report.overview_csv import comparisons_frame
 from harness.report.plots import Picture, check_ending, draw, save
 from harness.store.results import Problem, ResultsStore
 
@@ -101,9 +100,7 @@ def compare(results: Results, reference: str | None = "bert") -> "pandas.DataFra
 
     Raises: IncompleteError if there are no runs or a trace cannot be read.
     """
-    import pandas
-
-    return pandas.read_csv(StringIO(results.report("csv", reference)))
+    return comparisons_frame(comparisons_of(results.store, results.records, reference))
 
 
 def plot(
@@ -125,7 +122,7 @@ def plot(
     """
     path = Path(out)
     check_ending(path)
-    comparisons = compare_runs(results.store, results.records, reference)
+    comparisons = comparisons_of(results.store, results.records, reference)
     save(draw(comparisons, Picture(kind, x, y, budget)), path)
     return path
 

@@ -28,8 +28,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(folder: Path) -> list[RunRecord]:
     """Two runs on a demo task."""
+    return run(folder, "bert", "deebert")
+
+
+def run(folder: Path, *methods: str) -> list[RunRecord]:
     return harness.run(
-        ["bert", "deebert"],
+        methods,
         ["demo-single"],
         "tiny",
         settings=SETTINGS,
@@ -87,18 +91,7 @@ def test_run_stores_records(records: list[RunRecord], folder: Path) -> None:
     """Settings reach the methods, and stored runs are read instead of fitted again."""
     assert [record.spec.method for record in records] == ["bert", "deebert"]
     assert records[0].spec.settings["learning_rates"] == (1e-4,)
-    again = harness.run(
-        ["bert"],
-        ["demo-single"],
-        "tiny",
-        settings=SETTINGS,
-        limit=32,
-        latency_seconds=0,
-        threads=1,
-        results_dir=folder / "results",
-        cache_dir=folder / "cache",
-        verbosity=-1,
-    )
+    again = run(folder, "bert")
     assert again[0].created == records[0].created
 
 

@@ -4,7 +4,6 @@ The names of the columns have the units of their figures.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from harness.analysis.comparison import base_for, full_run, record_points, reference_runs
@@ -35,31 +34,17 @@ class Runs(NamedTuple):
 def frame(level: str, runs: Runs) -> "pandas.DataFrame":
     """Return the table of a level, a name in `LEVELS`.
 
-    Raises: HarnessError for an unknown level; IncompleteError if a trace cannot be read.
+    Raises: HarnessError for an unknown level; IncompleteError if there are no runs or a trace
+        cannot be read.
     """
     import pandas
 
     if level not in LEVELS:
         raise unknown("level", level, LEVELS)
-    found = pandas.DataFrame.from_records(list(LEVELS[level](runs)))
-    whole = [name for name in ("limit_rows",) if name in found]
-    return found.astype(dict.fromkeys(whole, "Int64"))
-
-
-def tidy(level: str, runs: Runs, form: str) -> str | bytes:
-    """Return the table of a level as csv text or as the bytes of a Parquet file.
-
-    Raises: the errors of `frame`; IncompleteError if there are no runs.
-    """
     if not runs.records:
         raise no_runs(runs.store)
-    found = frame(level, runs)
-    if form == "csv":
-        text: str = found.to_csv(index=False, lineterminator="\n")
-        return text
-    buffer = BytesIO()
-    found.to_parquet(buffer, index=False)
-    return buffer.getvalue()
+    found = pandas.DataFrame.from_records(list(LEVELS[level](runs)))
+    return found.astype({"limit_rows": "Int64"}) if "limit_rows" in found else found
 
 
 def _identity(record: RunRecord) -> TidyRow:
@@ -111,12 +96,12 @@ def _exits(runs: Runs) -> Iterator[TidyRow]:
     """Yield a row for each exit of each run: the model truncated after it, and the path to it."""
     for record in runs.records:
         latency = record.latency
+        kinds = (
+            {}
+            if latency is None
+            else {"static": latency.reference_ratio, "path": latency.path_ratio}
+        )
         for index, measured in enumerate(record.exits):
-            kinds = (
-                {}
-                if latency is None
-                else {"static": latency.reference_ratio, "path": latency.path_ratio}
-            )
             yield {
                 **_identity(record),
                 "layer": measured.layer,
@@ -203,4 +188,4 @@ LEVELS: dict[str, Callable[[Runs], Iterator[TidyRow]]] = {
     "point": _points,
     "example": _examples,
 }
-"""What a row of the table is."""
+"""Level of a table -> the function that yields its rows."""

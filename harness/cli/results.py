@@ -94,12 +94,13 @@ def report_command(
       harness report --differences-from deebert --methods bert,deebert
       harness report --level exit --format csv --out exits.csv
     """
-    from harness.analysis.frames import Runs, tidy
+    from harness.analysis.frames import Runs, frame
     from harness.analysis.ranking import parse_budget
     from harness.analysis.selection import intact_runs, select_runs
     from harness.cli.parsing import optional_names
     from harness.methods.registry import find_method
     from harness.report.differences import render_differences
+    from harness.report.formats import csv_text, parquet_bytes
     from harness.report.overview import insert, render, render_terminal
     from harness.report.ranking import render_budget
     from harness.store.results import ResultsStore
@@ -121,7 +122,8 @@ def report_command(
     def rendered(records: list[RunRecord]) -> str | bytes:
         if level is not None:
             kept = [one for one in records if named is None or one.spec.method in named]
-            return tidy(level, Runs(store, kept, base), form)
+            table = frame(level, Runs(store, kept, base))
+            return csv_text(table) if form == "csv" else parquet_bytes(table)
         if form == "table":
             width, _ = shutil.get_terminal_size()
             return render_terminal(store, records, base, named, width, sys.stdout.isatty())
@@ -264,9 +266,9 @@ def plot_command(
       harness plot --out speed.png --x latency
       harness plot --out exits.pdf --kind histogram --budget 1/4 --tasks sst2
     """
-    from harness.analysis.comparison import compare
-    from harness.analysis.selection import no_runs, select_runs
+    from harness.analysis.selection import select_runs
     from harness.cli.parsing import optional_names
+    from harness.report.overview import comparisons_of
     from harness.report.plots import Picture, check_ending, draw, save
     from harness.store.results import ResultsStore
 
@@ -280,9 +282,7 @@ def plot_command(
     for name in found.missing:
         click.echo(f"harness: no runs of {name} in {results_dir}", err=True)
     base = None if reference == "none" else reference
-    comparisons = [one for one in compare(store, found.records, base, named) if one.rows]
-    if not comparisons:
-        raise no_runs(store)
+    comparisons = comparisons_of(store, found.records, base, named)
     save(draw(comparisons, Picture(kind, x, y, budget)), out)
     click.echo(f"{out}: {counted(len(comparisons), 'task')}")
     return ExitCode.INCOMPLETE if found.problems or found.missing else ExitCode.OK

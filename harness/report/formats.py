@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from tabulate import LATEX_ESCAPE_RULES
@@ -12,6 +13,7 @@ from harness.analysis.points import Point
 from harness.report.document import Section
 
 if TYPE_CHECKING:
+    import pandas
     from _typeshed import DataclassInstance
 
 INTEGER_COLUMNS = ("train_rows", "limit", "parameters", "threads", "seeds")
@@ -46,19 +48,31 @@ def as_markdown(sections: Sequence[Section], closing: str) -> str:
     return "\n".join([*texts, closing]) + "\n"
 
 
-def csv_text(rows: Sequence[dict[str, object]], columns: Sequence[str] | None = None) -> str:
-    """Return rows as csv, with nested keys flattened as `scores.f1.mean`.
+def flat_frame(
+    rows: Sequence[dict[str, object]], columns: Sequence[str] | None = None
+) -> "pandas.DataFrame":
+    """Return rows as a frame, with nested keys flattened as `scores.f1.mean`.
 
-    With `columns`, the csv has exactly these columns, whether or not the rows have them."""
+    With `columns`, it has exactly these columns, whether or not the rows have them."""
     import pandas
 
     frame = pandas.json_normalize(list(rows))
     frame = frame if columns is None else frame.reindex(columns=list(columns))
     integers = [name for name in frame if name.endswith(".count") or name in INTEGER_COLUMNS]
-    text: str = frame.astype(dict.fromkeys(integers, "Int64")).to_csv(
-        index=False, lineterminator="\n"
-    )
+    return frame.astype(dict.fromkeys(integers, "Int64"))
+
+
+def csv_text(frame: "pandas.DataFrame") -> str:
+    """Return a frame as csv, without its index."""
+    text: str = frame.to_csv(index=False, lineterminator="\n")
     return text
+
+
+def parquet_bytes(frame: "pandas.DataFrame") -> bytes:
+    """Return a frame as a Parquet file, without its index."""
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
 
 
 def rendered(
@@ -74,7 +88,7 @@ def rendered(
     if form == "json":
         return json.dumps(json_value, indent=1) + "\n"
     if form == "csv":
-        return csv_text(rows)
+        return csv_text(flat_frame(rows))
     return DOCUMENTS[form](sections, closing)
 
 

@@ -17,8 +17,8 @@ from harness.files.atomic import atomic_write
 from harness.records import LIBRARY_DEFAULT, STABLE_SPREAD, RunRecord
 from harness.report.average import average_json, average_section
 from harness.report.document import MACS_NOTE, Part, Section
-from harness.report.formats import DOCUMENTS, json_ready
-from harness.report.overview_csv import comparisons_csv
+from harness.report.formats import DOCUMENTS, csv_text, json_ready
+from harness.report.overview_csv import comparisons_frame
 from harness.report.overview_tables import curve_table, exit_table, is_noisy, is_timed, main_table
 from harness.report.terminal import terminal_report
 from harness.report.timings import live_caption, live_timings, timing_table
@@ -63,9 +63,9 @@ def render(
 
     Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
-    comparisons = _comparisons(store, records, reference, methods)
+    comparisons = comparisons_of(store, records, reference, methods)
     if form == "csv":
-        return comparisons_csv(comparisons)
+        return csv_text(comparisons_frame(comparisons))
     averages = glue_averages(comparisons, wnli)
     if form == "json":
         value = {
@@ -93,16 +93,16 @@ def render_terminal(
 
     Raises: IncompleteError if there are no runs or if a trace cannot be read.
     """
-    comparisons = _comparisons(store, records, reference, methods)
+    comparisons = comparisons_of(store, records, reference, methods)
     warnings = [_warnings(store, comparison.records) for comparison in comparisons]
     return terminal_report(comparisons, warnings, width, colour)
 
 
-def _comparisons(
+def comparisons_of(
     store: ResultsStore,
     records: Sequence[RunRecord],
     reference: str | None,
-    methods: Sequence[str] | None,
+    methods: Sequence[str] | None = None,
 ) -> list[Comparison]:
     """Return the comparisons that have rows.
 

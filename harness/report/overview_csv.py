@@ -1,22 +1,26 @@
-"""The main report as csv."""
+"""The main report as one flat table."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, fields
+from typing import TYPE_CHECKING
 
 from harness.analysis.comparison import Comparison, Row
 from harness.analysis.conditions import Condition
 from harness.evaluation.metrics import METRICS
 from harness.evaluation.statistics import Mean
 from harness.report.document import MAJORITY_BASELINE
-from harness.report.formats import csv_text, json_ready
+from harness.report.formats import flat_frame, json_ready
 from harness.report.overview_tables import is_composed
+
+if TYPE_CHECKING:
+    import pandas
 
 FIGURES = ("retained", "macs", "mac_ratio", "layers", "latency_ms", "reference_ms", "latency_ratio")
 """Fields of a row that are means over seeds, besides its scores; each gives three columns."""
 
 
-def comparisons_csv(comparisons: list[Comparison]) -> str:
-    """Return the rows of the main tables as csv, those of the majority-class baseline included.
+def comparisons_frame(comparisons: list[Comparison]) -> "pandas.DataFrame":
+    """Return the rows of the main tables, those of the majority-class baseline included.
 
     The column `composed` tells whether the latency is composed of path latencies (marked ~ in the
     tables)."""
@@ -33,7 +37,7 @@ def comparisons_csv(comparisons: list[Comparison]) -> str:
         for metric in comparison.metrics
         if metric not in METRICS
     )
-    return csv_text(rows, _columns(other_metrics))
+    return flat_frame(rows, _columns(other_metrics))
 
 
 def _columns(other_metrics: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from harness.report.overview_tables import is_composed, is_noisy, is_timed
 
 
 class _Layout(NamedTuple):
-    """What a table shows; narrower layouts show less."""
+    """The columns and figures of a table; narrower layouts have fewer."""
 
     score_deviations: bool = True
     ratio_deviations: bool = True

@@ -1,7 +1,7 @@
 """Estimate the time left of a grid and of its current cell while they run."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,13 +13,12 @@ from harness.progress import duration, task_time_left
 MEASURING_START_S = 5.0
 """Seconds of measuring a cell besides timing, until a first cell has been measured."""
 
-
 LEAST_S = 2.0
 """Seconds left of a cell whose measuring takes longer than expected."""
 
 
 class CellPlan(NamedTuple):
-    """What is left to do for a cell when the grid starts."""
+    """The work that a cell needs when the grid starts."""
 
     stages: Sequence[PlannedStage] | None
     """The stages to fit, without those that earlier cells fit; None if they are not known."""
@@ -146,15 +145,20 @@ class Outlook(FitObserver):
         if self._measuring_since is not None:
             spent = self.clock() - self._measuring_since
             return max(self._measuring_s(plan) - spent, task_s or 0.0, LEAST_S)
-        rates = self._rates(task_s)
-        seconds = [self._stage_s(stage, rates) for stage in self._waiting.values()]
-        if self._current is not None:
-            expected = self._stage_s(self._current.stage, rates)
-            left = None if expected is None else expected - (self.clock() - self._current.since)
-            left = task_s if self._current.resumed else left
-            seconds.append(task_s if left is None else max(left, task_s or 0.0))
-        known = [one for one in seconds if one is not None]
-        return None if len(known) < len(seconds) else sum(known) + self._measuring_s(plan)
+        current_s = self._current_s(task_s)
+        waiting_s = self._stages_s(self._waiting.values(), self._rates(task_s))
+        if current_s is None or waiting_s is None:
+            return None
+        return current_s + waiting_s + self._measuring_s(plan)
+
+    def _current_s(self, task_s: float | None) -> float | None:
+        """Return the seconds left of the stage that is being fitted, 0 if there is none."""
+        if self._current is None:
+            return 0.0
+        expected = self._stages_s([self._current.stage], self._rates(task_s))
+        if expected is None or self._current.resumed:
+            return task_s
+        return max(expected - (self.clock() - self._current.since), task_s or 0.0)
 
     def rest_s(self, task_s: float | None = None) -> float | None:
         """Return the seconds of all cells after the current one, or None without an estimate."""
@@ -162,11 +166,10 @@ class Outlook(FitObserver):
         for plan in [plan for number, plan in self.cells.items() if number > self.number]:
             if plan.stages is None:
                 return None
-            seconds = [self._stage_s(stage, rates) for stage in plan.stages]
-            known = [one for one in seconds if one is not None]
-            if len(known) < len(seconds):
+            fitting_s = self._stages_s(plan.stages, rates)
+            if fitting_s is None:
                 return None
-            total += sum(known) + self._measuring_s(plan)
+            total += fitting_s + self._measuring_s(plan)
         return total
 
     def _measuring_s(self, plan: CellPlan) -> float:
@@ -191,8 +194,9 @@ class Outlook(FitObserver):
             rates[""] = (self.clock() - self._current.since + task_s) / self._current.stage.tokens
         return rates
 
-    def _stage_s(self, stage: PlannedStage, rates: Mapping[str, float]) -> float | None:
-        if not stage.tokens:
-            return 0.0
-        rate = rates.get(stage.name, rates.get(""))
-        return None if rate is None else rate * stage.tokens
+    def _stages_s(self, stages: Iterable[PlannedStage], rates: Mapping[str, float]) -> float | None:
+        """Return the seconds that stages take, or None if a training has no rate."""
+        trainings = [stage for stage in stages if stage.tokens]
+        if trainings and "" not in rates:
+            return None
+        return sum(rates.get(one.name, rates[""]) * one.tokens for one in trainings)

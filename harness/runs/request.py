@@ -1,4 +1,4 @@
-"""What a user asks of a grid, in names and numbers, and the cells that follow from it."""
+"""A grid as a user describes it, in names and numbers, and the cells that it consists of."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

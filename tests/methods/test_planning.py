@@ -13,6 +13,7 @@ from harness.data.tasks import TASKS
 from harness.errors import HarnessError
 from harness.methods.compute import Compute
 from harness.methods.planning import PlannedStage, PlanningContext
+from harness.methods.protocol import Method
 from harness.methods.registry import load_method, model_format
 from harness.methods.settings import configure, parse_setting
 from harness.methods.stages import FitContext
@@ -40,14 +41,12 @@ def data() -> TaskData:
 
 
 def contexts(cache: Path, seed: int) -> tuple[PlanningContext, FitContext]:
-    compute = Compute(torch.device("cpu"), "float32", threads=1)
-    return tuple(
-        kind(seed, compute, cache, model_format()) for kind in (PlanningContext, FitContext)
-    )  # type: ignore[return-value]
+    shared = (seed, Compute(torch.device("cpu"), "float32", threads=1), cache, model_format())
+    return PlanningContext(*shared), FitContext(*shared)
 
 
-def plan(method: object, data: TaskData, context: PlanningContext) -> list[PlannedStage]:
-    method.fit(data, TINY, context)  # type: ignore[attr-defined]
+def plan(method: Method, data: TaskData, context: PlanningContext) -> list[PlannedStage]:
+    method.fit(data, TINY, context)
     return list(context.planned.values())
 
 
